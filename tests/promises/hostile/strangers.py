@@ -1,96 +1,83 @@
-"""Attacks by way of what others send: calls that wait for a cluster, kubeconfigs."""
+"""Attacks by strangers: log-ins that are invented, and calls without a token whose headers are as large as they may be.
+
+Each makes `total` calls, or goes on until it is over, and reports how many. Run by `attacker.attacking`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
-from uuid import uuid4
+from itertools import count
 
-import grpc.aio
-
-from pilothouse.container.v1 import container_pb2, container_pb2_grpc
-from pilothouse.namespace.v1 import namespace_pb2, namespace_pb2_grpc
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse.identity.v1 import identity_pb2
+from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
-from tests.waiting import patient, runs_out
+from tests.promises.hostile.wire import Connection, frame
 
-_KIBIBYTE = 1024
-# By a stranger, the largest that is looked at; by another, one that is too large.
-_SIZES = (60 * _KIBIBYTE, 250 * _KIBIBYTE)
-_AT_ONCE = 8
-
-
-async def _again_and_again(order: Order, at_once: int, call: Callable[[int], Awaitable[Any]]) -> Report:
-    """So many calls at once, each followed by another, until the attack is over; how they ended."""
-    ended: Counter[str] = Counter()
-
-    async def one(number: int) -> None:
-        while not order.over.is_set():
-            try:
-                await call(number)
-                ended["OK"] += 1
-            except grpc.aio.AioRpcError as error:
-                ended[error.code().name] += 1
-                # As clients do; that a user may call without a pause is another attack.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(runs_out(1.0)):
-                        await order.over.wait()
-
-    tasks = [asyncio.create_task(one(number)) for number in range(at_once)]
-    order.stands()
-    await order.over.wait()
-    await cancel_and_wait(*tasks)
-    return {"at_once": at_once, "ended": dict(ended)}
+LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
+WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
+_CALLS_OF_A_CONNECTION = 18
+# What a record would have to keep, were headers not an allow-list with a bound.
+_FILLERS = [(f"grpc-filler-{number}", "x" * 900) for number in range(12)]
 
 
-def _options(order: Order) -> dict[str, Any]:
-    return {"metadata": (("authorization", f"Bearer {order.token}"),), "timeout": patient(15.0)}
+async def logins(order: Order) -> Report:
+    """`count` log-ins at a time, of users and by passwords that are invented."""
+    numbers = count()
+
+    async def guess(connection: Connection) -> None:
+        request = identity_pb2.LoginRequest(username=f"invented{next(numbers)}", password="x" * 40)
+        await connection.call(LOGIN, request.SerializeToString())
+
+    return await _over_and_over(order, guess, order.count // _CALLS_OF_A_CONNECTION, _CALLS_OF_A_CONNECTION)
 
 
-async def waits(order: Order) -> Report:
-    """Tries out containers, over and over: each call waits for the cluster."""
-    async with (
-        grpc.aio.insecure_channel(order.address) as first,
-        grpc.aio.insecure_channel(order.address) as other,
-    ):
-        stubs: list[Any] = [container_pb2_grpc.ContainerServiceStub(channel) for channel in (first, other)]
+async def refused(order: Order) -> Report:
+    """`count` connections, each with one call without a token after another."""
+    block = wire.header_block(WHO_AM_I, extra=_FILLERS)
 
-        def call(number: int) -> Awaitable[Any]:
-            wanted = container_pb2.Container(name=f"try-{number}", image="nginx:1.27")
-            request = container_pb2.CreateContainerRequest(
-                namespace=order.namespace, container=wanted, validate_only=True
-            )
-            return stubs[number % 2].CreateContainer(request, **_options(order))  # type: ignore[no-any-return]
+    async def call(connection: Connection) -> None:
+        stream = connection.stream()
+        ended = connection.ended(stream)
+        connection.write(
+            frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+            + frame(wire.DATA, wire.END_STREAM, stream, wire.message(b""))
+        )
+        await ended.wait()
 
-        return await _again_and_again(order, order.count, call)
+    return await _over_and_over(order, call, order.count, 1)
 
 
-def _kubeconfig(size: int) -> str:
-    """Entries without number, as deep and as odd as YAML may be."""
-    entry = "- {name: n, cluster: {server: 'https://h', list: [a, [b, [c, {d: e}]]]}}\n"
-    return "current-context: none\ncontexts: []\nclusters:\n" + entry * (size // len(entry))
+async def _over_and_over(
+    order: Order, act: Callable[[Connection], Awaitable[None]], connections: int, at_once: int
+) -> Report:
+    done: Counter[str] = Counter()
+    total = order.options.get("total", sys.maxsize)
+    made = [Connection(order.address, order.source) for _ in range(connections)]
 
+    async def one(connection: Connection) -> None:
+        with suppress(OSError):
+            while not order.over.is_set() and not connection.closed.is_set() and done["begun"] < total:
+                done["begun"] += 1
+                await act(connection)
+                done["calls"] += 1
 
-async def kubeconfigs(order: Order) -> Report:
-    """Registers clusters by large kubeconfigs."""
-    texts = [_kubeconfig(size) for size in _SIZES]
-    async with grpc.aio.insecure_channel(order.address) as channel:
-        stub: Any = namespace_pb2_grpc.NamespaceServiceStub(channel)
-
-        def call(number: int) -> Awaitable[Any]:
-            kubeconfig = namespace_pb2.Kubeconfig(text=texts[number % len(texts)])
-            request = namespace_pb2.RegisterClusterRequest(
-                cluster=namespace_pb2.Cluster(name=f"c-{number}"),
-                credentials=namespace_pb2.ClusterCredentials(kubeconfig=kubeconfig),
-                request_id=str(uuid4()),
-            )
-            return stub.RegisterCluster(request, **_options(order))  # type: ignore[no-any-return]
-
-        return await _again_and_again(order, order.count or _AT_ONCE, call)
+    try:
+        await asyncio.gather(*(each.open() for each in made))
+        work = [asyncio.create_task(one(each)) for each in made for _ in range(at_once)]
+        order.stands()
+        await order.over.wait()
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+    finally:
+        for each in made:
+            each.close()
+    return dict(done)
 
 
 if __name__ == "__main__":
-    run({"waits": waits, "kubeconfigs": kubeconfigs})
+    run({"logins": logins, "refused": refused})

@@ -1,95 +1,99 @@
-"""Promises 9 and 13 against what others send: a cluster that hangs, one that sends too much, kubeconfigs."""
+"""Promises 6 and 13: strangers who guess at log-ins, or call without a token, hold up nobody and fill no log."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from pilothouse.namespace.v1 import namespace_pb2 as pb
-from tests.clusters import hostile
-from tests.clusters.hostile import Asked, hostile_server
-from tests.conftest import Database
-from tests.promises.hostile.attacker import Attack, attacking
-from tests.promises.hostile.ground import Ground
+from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy
+from tests.conftest import Database, connection, number_changes
+from tests.harness import PASSWORD
+from tests.promises.hostile.attacker import attacking
+from tests.promises.hostile.ground import BYSTANDERS, CALLS, MOST_LOG_BYTES_A_MINUTE, Ground, Verdict
 from tests.promises.hostile.ground import ground as made_ground
-from tests.waiting import poll_until
+from tests.waiting import patient
 
-ATTACKS = "tests.promises.hostile.strangers"
-_WAITING = 120
+ATTACKS = "tests.promises.hostile.attacks"
+STRANGERS = "tests.promises.hostile.strangers"
+_SABOTAGE = "tests.promises.hostile.sabotage_of_strangers"
+_HONEST = 30
+_RECORDS_A_MINUTE = 100
 pytestmark = pytest.mark.soak(part="hostile")
 
 
-async def test_calls_that_wait_for_a_cluster_that_hangs(ground: Ground) -> None:
-    await ground.furnish("waiting")
-    token = await ground.user("waiter", "developer", "waiting")
-
-    @asynccontextmanager
-    async def hanging() -> AsyncIterator[Attack]:
-        ground.cluster.faults.latency_seconds = 3600.0
-        try:
-            async with attacking(
-                ATTACKS, "waits", address=ground.address, token=token, namespace="waiting", count=_WAITING
-            ) as attack:
-                yield attack
-        finally:
-            ground.cluster.faults.latency_seconds = 0.0
-
-    verdict = await ground.attacked(hanging)
-    assert verdict.faults() == []
-    assert all(report["at_once"] == _WAITING for report in verdict.reports)
-    # None of them was served, so each met the cluster that hangs, or its bound.
-    ended = {code for report in verdict.reports for code in report["ended"]}
-    assert ended <= {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
-
-
-async def test_large_kubeconfigs(ground: Ground) -> None:
-    token = await ground.user("registrar", "admin", "")
-    verdict = await ground.attacked(
-        lambda: attacking(ATTACKS, "kubeconfigs", address=ground.address, token=token, count=8)
+async def beside(ground: Ground, name: str, count: int, total: int) -> Verdict:
+    """What bystanders meet beside an attack, compared with as many calls that somebody may make."""
+    token = await ground.user("somebody", "viewer", "own-1")
+    order = {"address": ground.address, "count": count, "options": {"total": total}}
+    return await ground.attacked(
+        lambda: attacking(STRANGERS, name, **order),
+        honest=lambda: attacking(ATTACKS, "calls", address=ground.address, count=total, token=token),
+        pairs=3,
     )
-    assert verdict.faults() == []
-    assert all(report["ended"].get("INVALID_ARGUMENT", 0) > 10 for report in verdict.reports), verdict.reports
 
 
-@pytest.mark.parametrize("way", ["bomb", "endless"])
-async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path, way: str) -> None:
-    lists = hostile.exploding(hostile.bomb(400)) if way == "bomb" else hostile.endless(b" " * 65536)
-    quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
-    lets_us = hostile.saying(b'{"status": {"allowed": true}}')
-    attacking_now: list[bool] = []
+async def failed_log_ins(ground: Ground) -> list[str]:
+    """What keeps honest users, who come all at once from another address, from logging in at the first try."""
 
-    async def answer(asked: Asked) -> None:
-        if "accessreviews" in asked.path:
-            await lets_us(asked)
-        else:
-            await hostile.alive_but(lists if attacking_now else quiet)(asked)
-
-    variables = {"PILOTHOUSE_OUTBOUND_NETWORKS": "127.0.0.0/8"}
-    async with (
-        hostile_server(answer) as server,
-        made_ground(database, tmp_path, variables=variables) as ground,
-    ):
-        credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=server.url, token="t"))
-        await ground.admin.namespaces.register_cluster(
-            cluster=pb.Cluster(name="stranger"), credentials=credentials
-        )
-
-        @asynccontextmanager
-        async def sending() -> AsyncIterator[None]:
-            attacking_now.append(True)
+    async def log_in(number: int) -> str:
+        once = RetryPolicy(attempts=1)
+        async with AsyncClient(ground.address, retry=once, timeout=patient(15.0)) as client:
             try:
-                yield
-            finally:
-                attacking_now.clear()
+                await client.login(f"bystander-{number % BYSTANDERS + 1}", PASSWORD)
+            except PilothouseError as error:
+                return f"{error.code.name} {error.reason}"
+        return ""
 
-        verdict = await ground.attacked(sending)
-        assert verdict.faults() == []
-        attacking_now.append(True)
+    async with attacking(STRANGERS, "logins", address=ground.address, count=360) as attack:
+        await ground.window(CALLS // 5)
+        outcomes = await asyncio.gather(*map(log_in, range(_HONEST)))
+    assert attack.report["calls"] >= 360
+    return [outcome for outcome in outcomes if outcome]
 
-        async def reason() -> str:
-            return str((await ground.admin.namespaces.get_cluster(name="stranger")).reason)
 
-        await poll_until(reason, lambda found: found == "AnswerTooLarge", seconds=60.0)
+async def test_invented_log_ins_keep_nobody_out(ground: Ground) -> None:
+    assert await failed_log_ins(ground) == []
+    assert (await beside(ground, "logins", 360, 1_080)).faults() == []
+
+
+async def test_log_ins_that_stand_in_one_line_are_found(database: Database, tmp_path: Path) -> None:
+    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} all_log_ins_stand_in_one_line") as made:
+        assert await failed_log_ins(made)
+
+
+async def overfull_log(ground: Ground) -> list[str]:
+    """By how much the log grows beyond what strangers may leave."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with attacking(STRANGERS, "refused", address=ground.address, count=60) as attack:
+        for _ in range(5):
+            await ground.window(CALLS)
+        seconds = loop.time() - began
+    report = attack.report
+    assert report["calls"] >= 2_000, report
+    async with connection(ground.database.admin_dsn) as sql:
+        await number_changes(sql)
+        records, size = await sql.fetchrow(
+            "SELECT count(*), coalesce(sum(pg_column_size(log.*)), 0) FROM operation_logs AS log "
+            "WHERE user_id IS NULL AND error_code IS NOT NULL"
+        )
+    # A minute of the server's may have ended, and another one begun.
+    minutes = seconds / 60 + 1
+    faults = []
+    if records > _RECORDS_A_MINUTE * minutes:
+        faults.append(f"{records} records of {report['calls']} calls in {seconds:.0f} s")
+    if size > MOST_LOG_BYTES_A_MINUTE * minutes:
+        faults.append(f"{size} bytes of records in {seconds:.0f} s")
+    return faults
+
+
+async def test_calls_without_a_token_do_not_fill_the_log(ground: Ground) -> None:
+    assert await overfull_log(ground) == []
+    assert (await beside(ground, "refused", 60, 3_000)).faults() == []
+
+
+async def test_a_log_that_is_filled_is_found(database: Database, tmp_path: Path) -> None:
+    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} each_refusal_has_a_record") as made:
+        assert await overfull_log(made)

@@ -1,0 +1,95 @@
+"""Promises 9 and 13 against what others send: a cluster that hangs, one that sends too much, kubeconfigs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pilothouse.namespace.v1 import namespace_pb2 as pb
+from tests.clusters import hostile
+from tests.clusters.hostile import Asked, hostile_server
+from tests.conftest import Database
+from tests.promises.hostile.attacker import Attack, attacking
+from tests.promises.hostile.ground import Ground
+from tests.promises.hostile.ground import ground as made_ground
+from tests.waiting import poll_until
+
+ATTACKS = "tests.promises.hostile.cluster_attacks"
+_WAITING = 120
+pytestmark = pytest.mark.soak(part="hostile")
+
+
+async def test_calls_that_wait_for_a_cluster_that_hangs(ground: Ground) -> None:
+    await ground.furnish("waiting")
+    token = await ground.user("waiter", "developer", "waiting")
+
+    @asynccontextmanager
+    async def hanging() -> AsyncIterator[Attack]:
+        ground.cluster.faults.latency_seconds = 3600.0
+        try:
+            async with attacking(
+                ATTACKS, "waits", address=ground.address, token=token, namespace="waiting", count=_WAITING
+            ) as attack:
+                yield attack
+        finally:
+            ground.cluster.faults.latency_seconds = 0.0
+
+    verdict = await ground.attacked(hanging)
+    assert verdict.faults() == []
+    assert all(report["at_once"] == _WAITING for report in verdict.reports)
+    # None of them was served, so each met the cluster that hangs, or its bound.
+    ended = {code for report in verdict.reports for code in report["ended"]}
+    assert ended <= {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+
+
+async def test_large_kubeconfigs(ground: Ground) -> None:
+    token = await ground.user("registrar", "admin", "")
+    verdict = await ground.attacked(
+        lambda: attacking(ATTACKS, "kubeconfigs", address=ground.address, token=token, count=8)
+    )
+    assert verdict.faults() == []
+    assert all(report["ended"].get("INVALID_ARGUMENT", 0) > 10 for report in verdict.reports), verdict.reports
+
+
+@pytest.mark.parametrize("way", ["bomb", "endless"])
+async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path, way: str) -> None:
+    lists = hostile.exploding(hostile.bomb(400)) if way == "bomb" else hostile.endless(b" " * 65536)
+    quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
+    lets_us = hostile.saying(b'{"status": {"allowed": true}}')
+    attacking_now: list[bool] = []
+
+    async def answer(asked: Asked) -> None:
+        if "accessreviews" in asked.path:
+            await lets_us(asked)
+        else:
+            await hostile.alive_but(lists if attacking_now else quiet)(asked)
+
+    variables = {"PILOTHOUSE_OUTBOUND_NETWORKS": "127.0.0.0/8"}
+    async with (
+        hostile_server(answer) as server,
+        made_ground(database, tmp_path, variables=variables) as ground,
+    ):
+        credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=server.url, token="t"))
+        await ground.admin.namespaces.register_cluster(
+            cluster=pb.Cluster(name="stranger"), credentials=credentials
+        )
+
+        @asynccontextmanager
+        async def sending() -> AsyncIterator[None]:
+            attacking_now.append(True)
+            try:
+                yield
+            finally:
+                attacking_now.clear()
+
+        verdict = await ground.attacked(sending)
+        assert verdict.faults() == []
+        attacking_now.append(True)
+
+        async def reason() -> str:
+            return str((await ground.admin.namespaces.get_cluster(name="stranger")).reason)
+
+        await poll_until(reason, lambda found: found == "AnswerTooLarge", seconds=60.0)
