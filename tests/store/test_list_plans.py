@@ -18,7 +18,7 @@ from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.storage import repository
 from pilothouse_server.store import statements
-from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.conftest import Database, connection, new_database
@@ -97,8 +97,8 @@ async def _as_they_are(_transaction: ReadTransaction, rows: Sequence[Any], *_kin
     return rows
 
 
-async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[int] | None) -> str:
-    """Has a noun's list asked for, and returns the token of its next page."""
+async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[int] | None) -> NextPage:
+    """Has a noun's list asked for, and returns where its next page goes on."""
     transaction = cast(ReadTransaction, SimpleNamespace(connection=asked))
     narrowed: dict[str, Any] = {"namespace_id": None, "visible": visible}
     if noun == "subjects of usage":
@@ -144,7 +144,8 @@ async def touched_by_pages(database: Database, user: int, noun: str, page: PageR
     async with database.app(user) as app:
         await app.execute("SET LOCAL jit = off")
         first = await touched(app, await statement_of(noun, page, visible))
-        token = await listed(Read(app), noun, replace(page, page_size=700), visible)
+        following = await listed(Read(app), noun, replace(page, page_size=700), visible)
+        token = following.after(700)
         assert token
         return first, await touched(app, await statement_of(noun, replace(page, page_token=token), visible))
 

@@ -12,9 +12,11 @@ from contextlib import suppress
 
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
+from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame
+from tests.waiting import runs_out
 
 LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 GET = "/pilothouse.container.v1.ContainerService/GetContainer"
@@ -64,19 +66,14 @@ async def held(order: Order) -> Report:
     connections = [Connection(order.address, order.source) for _ in range(_CONNECTIONS)]
 
     async def hold(connection: Connection) -> None:
-        while not order.over.is_set():
+        while True:
             stream = connection.stream()
             _begun(connection, stream, call)
             done["begun"] += 1
-            ends = [asyncio.ensure_future(each.wait()) for each in (connection.ended(stream), order.over)]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in ends:
-                    each.cancel()
-            done["ended"] += connection.ended(stream).is_set()
+            await connection.ended(stream).wait()
+            done["ended"] += 1
             with suppress(TimeoutError):
-                await asyncio.wait_for(order.over.wait(), _PAUSE_SECONDS)
+                await asyncio.wait_for(order.over.wait(), runs_out(_PAUSE_SECONDS))
 
     for each in connections:
         await each.open()
@@ -86,7 +83,8 @@ async def held(order: Order) -> Report:
         ]
         await asyncio.sleep(0)
         order.stands()
-        await asyncio.gather(*tasks)
+        await order.over.wait()
+        await cancel_and_wait(*tasks)
     finally:
         for each in connections:
             each.close()

@@ -17,8 +17,8 @@ def all_log_ins_stand_in_one_line() -> None:
     def all_alike(self: Logins, _who: str, *, known: bool) -> Any:
         return turn(self, "everybody", known=False)
 
-    Logins._turn = all_alike  # type: ignore[method-assign]
-    FailureBudgets.take = lambda _self, _who: None  # type: ignore[method-assign]
+    Logins._turn = all_alike  # type: ignore[assignment,method-assign]
+    FailureBudgets.take = lambda _self, _who: None  # type: ignore[assignment,method-assign]
 
 
 def each_refusal_has_a_record() -> None:
