@@ -13,6 +13,7 @@ from contextlib import suppress
 from itertools import count
 
 from pilothouse.identity.v1 import identity_pb2
+from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame
@@ -70,9 +71,7 @@ async def _over_and_over(
         work = [asyncio.create_task(one(each)) for each in made for _ in range(at_once)]
         order.stands()
         await order.over.wait()
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        await cancel_and_wait(*work)
     finally:
         for each in made:
             each.close()

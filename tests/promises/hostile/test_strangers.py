@@ -13,7 +13,7 @@ from tests.harness import PASSWORD
 from tests.promises.hostile.attacker import attacking
 from tests.promises.hostile.ground import BYSTANDERS, CALLS, MOST_LOG_BYTES_A_MINUTE, Ground, Verdict
 from tests.promises.hostile.ground import ground as made_ground
-from tests.waiting import patient
+from tests.waiting import Stopwatch, patient
 
 ATTACKS = "tests.promises.hostile.attacks"
 STRANGERS = "tests.promises.hostile.strangers"
@@ -65,12 +65,11 @@ async def test_log_ins_that_stand_in_one_line_are_found(database: Database, tmp_
 
 async def overfull_log(ground: Ground) -> list[str]:
     """By how much the log grows beyond what strangers may leave."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    watch = Stopwatch()
     async with attacking(STRANGERS, "refused", address=ground.address, count=60) as attack:
         for _ in range(5):
             await ground.window(CALLS)
-        seconds = loop.time() - began
+        seconds = watch.passed()
     report = attack.report
     assert report["calls"] >= 2_000, report
     async with connection(ground.database.admin_dsn) as sql:
