@@ -14,31 +14,12 @@ from pilothouse_server.rpc.admission.seats import (
     Admission,
     Ticket,
     before_cluster,
-    flow_of_address,
     seats_for,
 )
 from pilothouse_server.settings import Settings, SettingsError, load
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.1", "192.0.2.1", True),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
-        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("::ffff:192.0.2.1", "192.0.2.1", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("fe80::1%eth0", "fe80::2%eth0", True),
-        ("unix", "unix", True),
-        ("unix", "192.0.2.1", False),
-    ],
-)
-def test_whom_an_address_stands_for(one: str, other: str, same: bool) -> None:
-    assert (flow_of_address(one) == flow_of_address(other)) is same
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ import grpc
 import grpc.aio
 
 from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import Admission, flow_of_address
+from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.status import CODES, STATUS_KEY, rich_status
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -67,7 +68,7 @@ class _Outsider:
         await self._seated(self._admission.reflections, context, answers())
 
     async def _seated(self, limiter: Limiter, context: Context, work: Any) -> None:
-        flow = flow_of_address(self._address_of(context))
+        flow = address_group(self._address_of(context))
         try:
             await limiter.take(flow)
         except PilothouseError as error:
@@ -79,7 +80,7 @@ class _Outsider:
             limiter.give_back(flow)
 
     async def _request(self, context: Context) -> Any:
-        flow = flow_of_address(self._address_of(context))
+        flow = address_group(self._address_of(context))
         try:
             request = await self._admission.health_requests.arrives(context.read(), flow)
         except PilothouseError as error:

@@ -29,7 +29,8 @@ from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import InvalidArgument, PilothouseError
 from pilothouse_server.rpc import receiving
-from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, flow_of_address, seats_for
+from pilothouse_server.rpc.addresses import address_group
+from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, seats_for
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.outsiders import bounded, no_request
@@ -148,7 +149,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         rule, admission = call.rule, self.admission
         admission.refuse_if_draining()
         if rule.public:
-            flow = flow_of_address(call.client_ip)
+            flow = address_group(call.client_ip)
         else:
             principal = self._authenticator.known(call.token)
             call.principal = principal or await self._authenticated(call)
@@ -179,7 +180,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """
         if call.token in self._looked_up:
             return await self._authenticator.authenticate(call.token)
-        limiter, flow = self.admission.authentications, flow_of_address(call.client_ip)
+        limiter, flow = self.admission.authentications, address_group(call.client_ip)
         await limiter.take(flow)
         self._looked_up.add(call.token)
         try:

@@ -20,10 +20,9 @@ its own. What is done for nobody, as reconciling, has none, and waits for no sea
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 from weakref import ref
 
@@ -230,18 +229,6 @@ def seats_for(page_size: int, request_bytes: int) -> int:
     """Returns how many seats a unary call takes that asks for so many rows by a request of so many bytes."""
     rows = min(page_size, LARGEST_PAGE_SIZE)
     return 1 + max(0, rows - 1) // _ROWS_PER_SEAT + request_bytes // _BYTES_PER_SEAT
-
-
-@lru_cache(maxsize=4096)
-def flow_of_address(address: str) -> Hashable:
-    """Returns what stands for an address: itself, or of IPv6 its /64, or the address of IPv4 that it holds."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    return parsed.packed[:8] if parsed.ipv4_mapped is None else str(parsed.ipv4_mapped)
 
 
 def _show(gauge: Gauge, name: str, owner: T, figure: Callable[[T], int]) -> None:
