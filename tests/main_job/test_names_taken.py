@@ -15,6 +15,7 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from tests.conftest import Database
 from tests.harness import Server, running_server
+from tests.waiting import poll_until
 
 _TAKEN = ("CONTAINER_ALREADY_EXISTS", {"resource_type": "container", "name": "web"})
 
@@ -83,11 +84,15 @@ async def test_of_many_creates_at_once_one_has_the_name_and_the_others_are_told(
 
 
 async def test_a_name_whose_predecessor_is_being_deleted_says_so(database: Database, tmp_path: Path) -> None:
-    """The cluster does not answer, so what is deleted stays until it does."""
-    async with running_server(database, tmp_path, with_cluster=False) as server:
+    """The cluster does not answer any more, so what is deleted stays until it does."""
+    async with running_server(database, tmp_path) as server:
         admin = server.admin
         home = namespace_pb2.Namespace(name="small")
         await admin.namespaces.create(namespace=home)
+        # Of what never was on the cluster nothing would stay.
+        await poll_until(lambda: admin.namespaces.get(name="small"), lambda found: found.phase == "Active")
+        assert server.cluster is not None
+        server.cluster.faults.latency_seconds = 60.0
         volume = storage_pb2.Volume(
             name="web", type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM, size="1Gi"
         )
@@ -123,3 +128,4 @@ async def test_a_name_whose_predecessor_is_being_deleted_says_so(database: Datab
         with pytest.raises(PilothouseError) as raised:
             await admin.namespaces.create(namespace=home)
         assert raised.value.metadata["being_deleted"] == "true"
+        server.cluster.faults.clear()
