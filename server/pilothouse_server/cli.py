@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
@@ -37,9 +38,22 @@ if TYPE_CHECKING:
 _FAULT = 1
 _USAGE = 2
 
+
+def _in_lines(setting: str) -> str:
+    """Returns the setting in lines for a narrow terminal; a long list goes on, indented, after a comma."""
+    lines = [""]
+    for item in re.findall(r"[^,]*,?", setting):
+        if len(lines[-1]) + len(item) > 78:
+            lines.append(" " * 6)
+        lines[-1] += item
+    return "\n".join(lines)
+
+
 # The backspace keeps the lines of a paragraph as they are: a setting, and below it what it is.
 _SETTINGS = "Settings, with their defaults:\n\n\b\n" + "\n".join(
-    f"{variable}={default}\n" + fill(what, 74, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    _in_lines(f"{variable}={default}")
+    + "\n"
+    + fill(what, 74, initial_indent=" " * 4, subsequent_indent=" " * 4)
     for variable, default, what in described()
 )
 serve = typer.Typer()

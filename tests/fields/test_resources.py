@@ -175,8 +175,13 @@ RESOURCES = (
         base={"permissions": ["container.watch"]},
     ),
 )
-EXAMINED_ELSEWHERE = {container_pb2.Container.DESCRIPTOR.full_name}
+EXAMINED_ELSEWHERE = {
+    container_pb2.Container.DESCRIPTOR.full_name,
+    # Made, listed and deleted, never updated: tests/audit/test_sinks.py.
+    audit_pb2.AuditSink.DESCRIPTOR.full_name,
+}
 NO_RESOURCES = {
+    audit_pb2.AuditSinkCredentials.DESCRIPTOR.full_name: "given to reach a receiver, and never shown again",
     namespace_pb2.ClusterCredentials.DESCRIPTOR.full_name: "given to reach a cluster, and never shown again",
 }
 

@@ -14,6 +14,7 @@ from tests.migrations.filling import ADMINISTRATOR, TENANTS, user_of
 # Tables that belong neither to one namespace nor to one user; each has a test of its own below.
 _SHARED = {
     "audit_seals",
+    "audit_sinks",
     "audit_tiles",
     "audit_tree",
     "clusters",
@@ -268,6 +269,19 @@ async def test_what_everybody_reads_nobody_changes(apart: Database, table: str) 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with apart.app(ADMINISTRATOR) as app:
                 await app.execute(statement)
+
+
+async def test_sinks_are_for_who_sees_everything(tenants: Database) -> None:
+    """Also to change and to make: a tenant finds none, and cannot add one."""
+    made = (
+        "INSERT INTO audit_sinks (name, kind, format, address) VALUES ('siem', 'file', 'ocsf', 'file:///x')"
+    )
+    async with tenants.app(user_of(1)) as app:
+        assert await app.fetchval("SELECT count(*) FROM audit_sinks") == 0
+        assert await app.execute("DELETE FROM audit_sinks") == "DELETE 0"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with tenants.app(user_of(1)) as app:
+            await app.execute(made)
 
 
 async def test_partitions_are_closed_by_their_own_names(apart: Database) -> None:

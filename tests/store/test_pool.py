@@ -86,7 +86,7 @@ async def test_a_task_gets_a_second_connection_while_it_has_one(database: Databa
 
 
 async def test_no_more_may_wait_than_the_server_has_calls(database: Database) -> None:
-    settings = {"pool_working_connections": 1, "max_concurrent_calls": 2}
+    settings = {"pool_working_connections": 1, "max_concurrent_calls": 1, "max_streams": 1}
     async with pool_of(database.app_dsn, **settings) as pool:
         held = await pool.take()
         waiting = [asyncio.create_task(pool.take()) for _ in range(2)]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -148,6 +148,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """Finds out who calls, reads the one request there is, and takes the call's seats. Raises why it is refused."""
         rule, admission = call.rule, self.admission
         admission.refuse_if_draining()
+        flow: Hashable
         if rule.public:
             flow = address_group(call.client_ip)
         else:
