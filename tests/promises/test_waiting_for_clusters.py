@@ -63,7 +63,7 @@ def _asking(world: World) -> dict[str, Fields]:
 
 
 def _is_of_a_cluster(rule: Rule) -> bool:
-    return "identity" not in rule.method
+    return not any(service in rule.method for service in (".identity.", ".audit."))
 
 
 def _fields(world: World, rule: Rule) -> Fields:
