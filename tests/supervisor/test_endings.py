@@ -170,8 +170,8 @@ async def test_a_drain_under_load_fails_no_call_in_flight(database: Database, tm
             assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
             assert await sql.fetchval(_RECORDED, _CREATE) == len(load.made)
         assert ended.reason == "SHUTTING_DOWN"
-        # Who came later found the door closed: no server said anything.
-        assert [error for error in load.refused if error.from_server] == []
+        # Who came later was told to go on elsewhere, or found the door closed.
+        assert {error.reason for error in load.refused if error.from_server} <= {"SHUTTING_DOWN"}
         for child in children:
             assert await is_gone(child)
 
