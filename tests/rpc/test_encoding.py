@@ -82,8 +82,8 @@ async def turns_beside_a_list(items: int) -> int:
             turns += 1
 
     def render(number: int) -> pb.Container:
-        # Work of about a millisecond.
-        sum(range(40_000))
+        # Work of some milliseconds, also on a fast machine.
+        sum(range(400_000))
         return pb.Container(name=str(number))
 
     beside = asyncio.create_task(other())
