@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
+import struct
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -86,6 +88,9 @@ class SyslogReceiver:
         self.connections += 1
         if self.careless:
             await reader.readexactly(1)
+            # asyncio may have read more than it was asked for, and with nothing left unread the kernel ends in order.
+            connection = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return
         received: list[bytes] = []
