@@ -70,13 +70,21 @@ async def work(server: Server) -> dict[str, Any]:
     return dict(row or {})
 
 
-def relabelled(server: Server, labels: dict[str, str]) -> None:
-    """Somebody else sets labels of the Kubernetes namespace."""
+async def enforced(server: Server, level: str) -> None:
+    """Sets the level of Pod Security of the namespace; what others set of it is put back."""
     assert server.cluster is not None
-    namespace = server.cluster.store.get(resources.NAMESPACES, None, "demo")
-    assert namespace is not None
-    metadata = {**namespace["metadata"], "labels": {**namespace["metadata"]["labels"], **labels}}
-    server.cluster.store.update(resources.NAMESPACES, {**namespace, "metadata": metadata}, manager="them")
+    store = server.cluster.store
+    labels = namespace_pb2.Namespace(labels={ENFORCE: level})
+    await server.admin.namespaces.update(
+        name="demo", namespace=labels, update_mask=FieldMask(paths=["labels"])
+    )
+
+    async def on_cluster() -> str:
+        namespace = store.get(resources.NAMESPACES, None, "demo")
+        assert namespace is not None
+        return str(namespace["metadata"]["labels"].get(ENFORCE))
+
+    await poll_until(on_cluster, lambda found: found == level)
 
 
 # The HTTP library would have such a body sent in parts; it is bounded, and copied within a millisecond.
@@ -177,7 +185,7 @@ async def test_a_webhook_that_denies_pods_shows_though_the_deployment_was_taken(
 
 async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: Server) -> None:
     await demo(server)
-    relabelled(server, {ENFORCE: "restricted"})
+    await enforced(server, "restricted")
     await server.admin.containers.create(namespace="demo", container=web())
     found = await shown(server, lambda seen: seen.reason == "FailedCreate")
     assert found.status == pb.CONTAINER_STATUS_FAILED
@@ -188,7 +196,7 @@ async def test_pod_security_is_told_and_over_when_its_level_is_lowered(server: S
     assert "must set securityContext.runAsNonRoot=true" in found.message
     failure = next(item for item in found.conditions if item.type == "ReplicaFailure")
     assert failure.message == found.message
-    relabelled(server, {ENFORCE: "baseline"})
+    await enforced(server, "baseline")
     # Lowering wakes nobody: the cluster's own controller tries again after a pause that has grown.
     await shown(server, running, seconds=40.0)
 
