@@ -80,7 +80,7 @@ class MetricsService:
                 visible=call.visible_namespaces(),
                 form=messages.POINTS.form,
             )
-        response = pb.QueryUsageResponse(next_page_token=next_page.after(next_page.page.limit))
+        response = pb.QueryUsageResponse(next_page_token=next_page.token)
         response.step.FromTimedelta(timedelta(seconds=steps.step))
         # An answer may hold tens of thousands of points: others get their turn between the series.
         series = [messages.series(*of, steps) async for of in cooperatively(found)]

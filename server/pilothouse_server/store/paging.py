@@ -247,6 +247,11 @@ class NextPage:
             return ""
         return _token(self.rows[count - 1], self.order, self.page)
 
+    @property
+    def token(self) -> str:
+        """The token of the page that follows on a whole one."""
+        return self.after(self.page.limit)
+
 
 def finish_page(rows: Sequence[Row], order: OrderSpec, page: PageRequest) -> tuple[Sequence[Row], NextPage]:
     """Return the rows of the page without the one too many, and where the list goes on."""
@@ -276,7 +281,7 @@ async def read_page(
         if not left or size >= LARGEST_PAGE_BYTES:
             return rows, NextPage([*rows, found[part.limit]], order, page)
         fitting = (LARGEST_PAGE_BYTES - size) * len(rows) // max(size, 1) + 1
-        token = NextPage(found, order, part).after(part.limit)
+        token = NextPage(found, order, part).token
         part = replace(part, page_size=min(left, fitting), page_token=token)
 
 
