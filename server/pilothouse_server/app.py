@@ -8,6 +8,7 @@ on elsewhere → calls in flight end within the grace → background work → la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -37,7 +38,7 @@ from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
-from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
@@ -324,16 +325,13 @@ class Application:
         for noun in nouns:
             self.watched |= noun.watched
         self.store.renderers |= {name: each.render for name, each in self.watched.items()}
-        descriptors: dict[Any, object] = {noun.service.DESCRIPTOR: noun.service for noun in nouns}
+        descriptors: dict[Any, Sequence[object]] = {noun.service.DESCRIPTOR: [noun.service] for noun in nouns}
         identity = IdentityService.DESCRIPTOR
         permissions = method_rules.permissions([*descriptors, identity]).union(
             *(noun.permissions for noun in nouns)
         )
-        descriptors[identity] = IdentityService(
-            Logins(self.store, self._passwords, self.settings, self._keys.derive("log-in")),
-            self._passwords,
-            page_key,
-            permissions,
+        descriptors[identity] = identity_services(
+            Needs(self.store, self.settings, self._passwords, self._keys, self.envelopes, permissions)
         )
         rules, handlers = rules_and_handlers(descriptors, self.settings.max_message_bytes)
         layers = interceptors.standard_layers(self.audit, self._authorization)

@@ -16,11 +16,12 @@ from grpc_status import rpc_status
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import bootstrap
-from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.passwords import Passwords
-from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.keys import KeyRing
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors import standard_layers
@@ -200,8 +201,9 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     writer = AuditWriter(store)
     key = bytes(32)
     trusted = trusted_peers(settings.trusted_proxies)
-    service = IdentityService(Logins(store, passwords, settings, key), passwords, key, {"config.get"})
-    rules, handlers = rules_and_handlers({SERVICE: service})
+    ring = KeyRing([key])
+    services = identity_services(Needs(store, settings, passwords, ring, Envelopes(ring), {"config.get"}))
+    rules, handlers = rules_and_handlers({SERVICE: services})
     audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
     layers = standard_layers(audit, AuthorizationLayer(authenticator))
     pipeline = Pipeline(

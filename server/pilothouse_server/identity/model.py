@@ -12,6 +12,8 @@ UserId = NewType("UserId", int)
 RoleId = NewType("RoleId", int)
 
 UserStatus = Literal["active", "inactive", "locked"]
+# What began a session: what the user, or the program, has shown.
+SessionMethod = Literal["password", "password_totp", "password_recovery", "oidc", "token_exchange"]
 
 # What stands in `users.password_hash` for a user that cannot log in by password.
 NO_PASSWORD = "!"
@@ -74,6 +76,7 @@ class Session(msgspec.Struct, frozen=True):
     last_used_at: datetime | None = None
     client_ip: str = ""
     user_agent: str = ""
+    method: SessionMethod = "password"
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):

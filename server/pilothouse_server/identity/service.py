@@ -10,7 +10,8 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.identity import messages
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import grants, permissions, roles, sessions, users
-from pilothouse_server.identity.operations.login import Attempt, Logins, Origin
+from pilothouse_server.identity.operations.login import Attempt, Logins
+from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.addresses import address_group

@@ -92,6 +92,7 @@ SESSIONS = Table(
     Column("replaced_by", UUID(as_uuid=True)),
     Column("client_ip", String(45)),
     Column("user_agent", Text),
+    Column("method", String(20)),
     comment="One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.",
 )
 

@@ -14,7 +14,7 @@ How many calls are served at once is not left to gRPC, whose one number counts b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,30 +91,33 @@ class GrpcServer:
 
 
 def rules_and_handlers(
-    services: Mapping[ServiceDescriptor, object], most_message_bytes: int = 4 * 1024 * 1024
+    services: Mapping[ServiceDescriptor, Sequence[object]], most_message_bytes: int = 4 * 1024 * 1024
 ) -> tuple[dict[str, Rule], dict[str, Callable[..., Any]]]:
     """The rule and the handler of each method. A message that is received may have `most_message_bytes`.
 
+    A service is served by one object or by several, each with the methods of a subject.
+
     Raises:
         DeclarationError: a method has no complete rule, a field that could hold a credential does not say
-        whether
-            it does, or a declared RPC has no handler.
+            whether it does, or a declared RPC has no handler or two.
     """
     check_declared(services)
     rules = method_rules.load(services)
     handlers: dict[str, Callable[..., Any]] = {}
     missing = []
-    for descriptor, servicer in services.items():
+    for descriptor, servicers in services.items():
         for method in descriptor.methods:
             rule = rules[f"/{descriptor.full_name}/{method.name}"]
             if rule.mutates and rule.streams:
                 missing.append(
                     f"{method.full_name} is a stream, which cannot be one transaction: declare it DURABLE"
                 )
-            handler = getattr(servicer, method.name, None)
-            if handler is None:
-                missing.append(f"{method.full_name} is declared but not served")
+            found = [getattr(each, method.name) for each in servicers if hasattr(each, method.name)]
+            if len(found) != 1:
+                how = "not served" if not found else "served by more than one object"
+                missing.append(f"{method.full_name} is declared but {how}")
             else:
+                handler = found[0]
                 handlers[rule.method] = handler
                 rules[rule.method] = replace(
                     rule,

@@ -28,14 +28,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
-from uuid import UUID, uuid4
+from typing import Final
 
 from pilothouse_server.errors import PermissionDenied, PilothouseError, ResourceExhausted, Unauthenticated
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.devices import DeviceTokens, LoginNames, device_hash
 from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.model import IssuedTokens, User
+from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.repository import grants, login_origins, sessions, throttles, users
 from pilothouse_server.identity.repository.login_origins import KnownOrigin
@@ -62,15 +62,6 @@ class Attempt:
     username: str
     password: str = field(repr=False)
     device_token: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a log-in comes from. `address_group` is whom the address stands for."""
-
-    client_ip: str
-    address_group: str
-    user_agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +104,21 @@ class _Verified:
 class Logins:
     """Checks passwords and issues tokens. `key` is of device tokens and of what stands for unknown names."""
 
-    def __init__(self, store: Store, passwords: Passwords, settings: Settings, key: bytes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        passwords: Passwords,
+        session_tokens: SessionTokens,
+        settings: Settings,
+        key: bytes,
+    ) -> None:
         self._store = store
         self._passwords = passwords
+        self._session_tokens = session_tokens
         self._devices = DeviceTokens(key)
         self._names = LoginNames(key)
         self._budgets = FailureBudgets(settings.login_failures_per_address)
         self._remembered = timedelta(days=settings.login_memory_days)
-        self._access = timedelta(seconds=settings.session_access_seconds)
-        self._refresh = timedelta(seconds=settings.session_refresh_seconds)
-        self._greatest_age = timedelta(seconds=settings.session_max_age_seconds)
 
     async def log_in(self, attempt: Attempt, origin: Origin, named: Named) -> Begun:
         """Begins a session. `named` is told what a record may call the account, also where the call fails then.
@@ -257,18 +253,7 @@ class Logins:
         user = await users.get(transaction, checked.user.id)
         assert user is not None, "its row is locked"
         device_token = await self._remember(transaction, tried, checked)
-        family_id = uuid4()
-        issued = await self._issue(
-            transaction,
-            family_id,
-            {
-                "id": family_id,
-                "user_id": user.id,
-                "created_at": transaction.now,
-                "client_ip": origin.client_ip[:45] or None,
-                "user_agent": origin.user_agent or None,
-            },
-        )
+        issued = await self._session_tokens.begin(transaction, user.id, origin, "password")
         return Begun(user, issued, device_token)
 
     async def _remember(self, transaction: Transaction, tried: _Tried, checked: Credentials) -> str:
@@ -308,44 +293,9 @@ class Logins:
                 "the refresh token was used before, so the session has ended: log in again",
                 reason="REFRESH_TOKEN_REPLAYED",
             )
-        session_id = uuid4()
-        issued = await self._issue(
-            transaction,
-            used.family_id,
-            {
-                "id": session_id,
-                "user_id": user.id,
-                "created_at": used.created_at,
-                "client_ip": used.client_ip,
-                "user_agent": used.user_agent,
-            },
-        )
-        await sessions.set_replaced_by(transaction, used.id, session_id)
+        issued = await self._session_tokens.go_on(transaction, used)
         # The former access token stops working on every server.
         await grants.notify_changed(transaction)
-        return issued
-
-    async def _issue(self, transaction: Transaction, family_id: UUID, values: dict[str, Any]) -> IssuedTokens:
-        """Makes a pair of tokens that does not outlive the session's greatest age, and stores its hashes."""
-        end: datetime = values["created_at"] + self._greatest_age
-        issued = IssuedTokens(
-            access_token=tokens.new_token(tokens.ACCESS_PREFIX),
-            access_expires_at=min(transaction.now + self._access, end),
-            refresh_token=tokens.new_token(tokens.REFRESH_PREFIX),
-            refresh_expires_at=min(transaction.now + self._refresh, end),
-        )
-        await sessions.insert_session(
-            transaction,
-            {
-                **values,
-                "family_id": family_id,
-                "access_token_hash": tokens.token_hash(issued.access_token),
-                "refresh_token_hash": tokens.token_hash(issued.refresh_token),
-                "access_expires_at": issued.access_expires_at,
-                "refresh_expires_at": issued.refresh_expires_at,
-                "last_used_at": transaction.now,
-            },
-        )
         return issued
 
 

@@ -172,4 +172,5 @@ def _session(row: Row) -> Session:
         last_used_at=row.last_used_at,
         client_ip=row.client_ip or "",
         user_agent=row.user_agent or "",
+        method=row.method,
     )

@@ -49,6 +49,42 @@ USER_STATUS_LOCKED: UserStatus.ValueType  # 3
 """Locked by an administrator."""
 Global___UserStatus: _TypeAlias = UserStatus  # noqa: Y015
 
+class _SessionMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_METHOD_UNSPECIFIED: _SessionMethod.ValueType  # 0
+    """Never returned."""
+    SESSION_METHOD_PASSWORD: _SessionMethod.ValueType  # 1
+    """A password."""
+    SESSION_METHOD_PASSWORD_TOTP: _SessionMethod.ValueType  # 2
+    """A password and a code of an authenticator."""
+    SESSION_METHOD_PASSWORD_RECOVERY: _SessionMethod.ValueType  # 3
+    """A password and a recovery code."""
+    SESSION_METHOD_OIDC: _SessionMethod.ValueType  # 4
+    """A log-in at an OpenID Connect issuer."""
+    SESSION_METHOD_TOKEN_EXCHANGE: _SessionMethod.ValueType  # 5
+    """A token of a trusted issuer (RFC 8693)."""
+
+class SessionMethod(_SessionMethod, metaclass=_SessionMethodEnumTypeWrapper):
+    """What somebody has shown to begin a session."""
+
+SESSION_METHOD_UNSPECIFIED: SessionMethod.ValueType  # 0
+"""Never returned."""
+SESSION_METHOD_PASSWORD: SessionMethod.ValueType  # 1
+"""A password."""
+SESSION_METHOD_PASSWORD_TOTP: SessionMethod.ValueType  # 2
+"""A password and a code of an authenticator."""
+SESSION_METHOD_PASSWORD_RECOVERY: SessionMethod.ValueType  # 3
+"""A password and a recovery code."""
+SESSION_METHOD_OIDC: SessionMethod.ValueType  # 4
+"""A log-in at an OpenID Connect issuer."""
+SESSION_METHOD_TOKEN_EXCHANGE: SessionMethod.ValueType  # 5
+"""A token of a trusted issuer (RFC 8693)."""
+Global___SessionMethod: _TypeAlias = SessionMethod  # noqa: Y015
+
 @_typing.final
 class User(_message.Message):
     """A person or a program that calls the platform."""
@@ -242,6 +278,7 @@ class Session(_message.Message):
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Identifier to revoke it by."""
     client_ip: _builtins.str
@@ -250,6 +287,8 @@ class Session(_message.Message):
     """Program it was made by."""
     current: _builtins.bool
     """Whether this call uses it."""
+    method: Global___SessionMethod.ValueType
+    """What was shown to begin it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the user logged in."""
@@ -272,10 +311,11 @@ class Session(_message.Message):
         client_ip: _builtins.str = ...,
         user_agent: _builtins.str = ...,
         current: _builtins.bool = ...,
+        method: Global___SessionMethod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "create_time", b"create_time", "current", b"current", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "session_id", b"session_id", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip", "create_time", b"create_time", "current", b"current", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "method", b"method", "session_id", b"session_id", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,35 @@
+"""What serves the identity API, put together: one object for each subject, which share nothing but what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.operations.session_tokens import SessionTokens
+from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.unit_of_work import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What identity needs of the server. `known_permissions` are all that any method asks for."""
+
+    store: Store
+    settings: Settings
+    passwords: Passwords
+    keys: KeyRing
+    envelopes: Envelopes
+    known_permissions: Collection[str]
+
+
+def identity_services(needs: Needs) -> Sequence[object]:
+    """Returns what serves the methods of `pilothouse.identity.v1.IdentityService`, each those of one subject."""
+    page_key = needs.keys.derive("page-token")
+    session_tokens = SessionTokens(needs.settings)
+    logins = Logins(needs.store, needs.passwords, session_tokens, needs.settings, needs.keys.derive("log-in"))
+    return [IdentityService(logins, needs.passwords, page_key, needs.known_permissions)]

@@ -1,0 +1,96 @@
+"""The tokens of a session: the pair that it begins with, and those that follow.
+
+However somebody logs in, a session begins here, so that all of them end, are renewed and are listed alike. No pair
+outlives the session's greatest age, counted from the log-in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.model import IssuedTokens, SessionMethod, UserId
+from pilothouse_server.identity.repository import sessions
+from pilothouse_server.settings import Settings
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a log-in comes from. `address_group` is whom the address stands for."""
+
+    client_ip: str
+    address_group: str
+    user_agent: str
+
+
+class SessionTokens:
+    """Issues pairs of tokens and keeps their hashes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._access = timedelta(seconds=settings.session_access_seconds)
+        self._refresh = timedelta(seconds=settings.session_refresh_seconds)
+        self._greatest_age = timedelta(seconds=settings.session_max_age_seconds)
+
+    async def begin(
+        self, transaction: Transaction, user_id: UserId, origin: Origin, method: SessionMethod
+    ) -> IssuedTokens:
+        """Begins a session; `method` is what the user has shown."""
+        family_id = uuid4()
+        return await self._issue(
+            transaction,
+            family_id,
+            {
+                "id": family_id,
+                "user_id": user_id,
+                "created_at": transaction.now,
+                "client_ip": origin.client_ip[:45] or None,
+                "user_agent": origin.user_agent or None,
+                "method": method,
+            },
+        )
+
+    async def go_on(self, transaction: Transaction, used: Row) -> IssuedTokens:
+        """Issues the pair that follows on the one whose refresh token was used up (`used`, its row)."""
+        session_id = uuid4()
+        issued = await self._issue(
+            transaction,
+            used.family_id,
+            {
+                "id": session_id,
+                "user_id": used.user_id,
+                "created_at": used.created_at,
+                "client_ip": used.client_ip,
+                "user_agent": used.user_agent,
+                "method": used.method,
+            },
+        )
+        await sessions.set_replaced_by(transaction, used.id, session_id)
+        return issued
+
+    async def _issue(self, transaction: Transaction, family_id: UUID, values: dict[str, Any]) -> IssuedTokens:
+        """Makes a pair of tokens that does not outlive the session's greatest age, and stores its hashes."""
+        end: datetime = values["created_at"] + self._greatest_age
+        issued = IssuedTokens(
+            access_token=tokens.new_token(tokens.ACCESS_PREFIX),
+            access_expires_at=min(transaction.now + self._access, end),
+            refresh_token=tokens.new_token(tokens.REFRESH_PREFIX),
+            refresh_expires_at=min(transaction.now + self._refresh, end),
+        )
+        await sessions.insert_session(
+            transaction,
+            {
+                **values,
+                "family_id": family_id,
+                "access_token_hash": tokens.token_hash(issued.access_token),
+                "refresh_token_hash": tokens.token_hash(issued.refresh_token),
+                "access_expires_at": issued.access_expires_at,
+                "refresh_expires_at": issued.refresh_expires_at,
+                "last_used_at": transaction.now,
+            },
+        )
+        return issued
