@@ -66,7 +66,8 @@ async def held(order: Order) -> Report:
     connections = [Connection(order.address, order.source) for _ in range(_CONNECTIONS)]
 
     async def hold(connection: Connection) -> None:
-        while True:
+        # `wait_for` may swallow the cancellation of what has just come to be.
+        while not order.over.is_set():
             stream = connection.stream()
             _begun(connection, stream, call)
             done["begun"] += 1
