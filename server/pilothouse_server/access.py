@@ -8,15 +8,21 @@ allowed.
 What reaches beyond a namespace (`OVER_ALL_NAMESPACES`) no grant in one namespace gives, whatever its role names: else
 who administers one would have the nodes that all tenants run on, or lift the limits that were set for it.
 
+An API key gives no more than it was made for, and no more than its owner holds: `within` is what both give. A
+principal that was loaded by a key holds only that, so whoever asks it needs to know nothing of keys; what the key was
+made for stands in its `credential`.
+
 `Principal` is immutable and is built once per token and cached; everything here is pure computation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache
+from typing import Final, Literal
 from uuid import UUID
 
 # Whether the caller holds a permission, where the caller of a function knows the namespace.
@@ -26,6 +32,11 @@ May = Callable[[str], bool]
 OVER_ALL_NAMESPACES: Final = frozenset(
     {"audit.hold", "container.privileged", "storage.host_path", "namespace.quota", "namespace.security"}
 )
+CredentialKind = Literal["session", "api_key", "certificate"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# How a session begins that a program exchanged a token for: nobody logged in.
+EXCHANGED: Final = "token_exchange"
 # So many answers whether something is allowed are kept for each principal.
 _MOST_ANSWERS = 1000
 
@@ -73,13 +84,75 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyNamespace:
+    """A living namespace that a key was made for."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What an API key was made for. None of `permissions` or of `namespaces` is no limit; nothing in them is nothing.
+
+    `owner_grants` are the grants of its owner as they are without the key, for who explains a refusal; they give
+    nothing.
+    """
+
+    permissions: frozenset[str] | None = None
+    namespaces: tuple[KeyNamespace, ...] | None = None
+    read_only: bool = False
+    owner_grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller has shown: a session's token, an API key or a certificate.
+
+    `id` is that of its row, and `name` what its owner calls it; `method` is how a session began. From an address
+    outside of `networks` it is not taken, where there are any.
+    """
+
+    kind: CredentialKind = "session"
+    id: str = ""
+    name: str = ""
+    method: str = ""
+    limits: KeyLimits | None = None
+    networks: tuple[Network, ...] = ()
+
+    @property
+    def is_login(self) -> bool:
+        """Whether a person has logged in, and may look after passwords, keys and sessions."""
+        return self.kind == "session" and self.method != EXCHANGED
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it changes nothing, whatever its owner may."""
+        return self.limits is not None and self.limits.read_only
+
+    def admits(self, address: str) -> bool:
+        """Whether it is taken from this address; what is no address, as `unix`, is in no network."""
+        if not self.networks:
+            return True
+        parsed = _parsed(address)
+        return parsed is not None and any(parsed in network for network in self.networks)
+
+
+_A_SESSION: Final = Credential()
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller with the grants that live at the moment of loading."""
+    """An authenticated caller with the grants that live at the moment of loading.
+
+    By a key these are what the key and its owner both give.
+    """
 
     user_id: int
     username: str
     grants: tuple[Grant, ...]
     session_id: UUID | None = None
+    credential: Credential = _A_SESSION
     # Namespaces, of all tenants, whose Kubernetes namespace is somebody's: nothing is done in them.
     foreign_namespaces: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     # Permission -> namespaces; a watch asks for every event. Only where no grant expires.
@@ -88,6 +161,12 @@ class Principal:
     _granting: dict[tuple[str, str | None], Grant | None] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether a key keeps the caller to some namespaces, and away from what else is the user's own."""
+        limits = self.credential.limits
+        return limits is not None and limits.namespaces is not None
 
     def allows(self, permission: str, namespace: str | None = None) -> bool:
         """Whether `permission` is held in `namespace`; None asks about all namespaces at once."""
@@ -142,3 +221,48 @@ class Principal:
             return self.grants
         now = datetime.now(UTC)
         return tuple(grant for grant in self.grants if grant.expires_at is None or grant.expires_at > now)
+
+
+def meet(one: str, other: str) -> str | None:
+    """Returns the form of what two forms both cover, of `pod.*` and `pod.get` the latter; None where it is nothing."""
+    if permission_matches(one, other):
+        return other
+    return one if permission_matches(other, one) else None
+
+
+def within(grants: Iterable[Grant], limits: KeyLimits) -> tuple[Grant, ...]:
+    """Returns what both the grants of its owner and an API key give.
+
+    What a grant leaves out stays left out. One over all namespaces becomes one for each namespace of the key, and so
+    loses what works only over all.
+    """
+    return tuple(
+        replace(grant, namespace=name, namespace_id=namespace_id, permissions=permissions)
+        for grant in grants
+        if (permissions := _permissions_within(grant.permissions, limits.permissions))
+        for name, namespace_id in _namespaces_within(grant, limits.namespaces)
+    )
+
+
+def _permissions_within(held: frozenset[str], limit: frozenset[str] | None) -> frozenset[str]:
+    if limit is None:
+        return held
+    return frozenset(form for one in held for other in limit if (form := meet(one, other)) is not None)
+
+
+def _namespaces_within(
+    grant: Grant, limit: tuple[KeyNamespace, ...] | None
+) -> list[tuple[str | None, int | None]]:
+    if limit is None:
+        return [(grant.namespace, grant.namespace_id)]
+    return [(each.name, each.id) for each in limit if grant.namespace_id in (None, each.id)]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped or parsed

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server.access import OVER_ALL_NAMESPACES, Grant, Principal, permission_matches
+from pilothouse_server.access import (
+    OVER_ALL_NAMESPACES,
+    Grant,
+    KeyLimits,
+    KeyNamespace,
+    Principal,
+    permission_matches,
+    within,
+)
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.identity.escalation import check_covered, holds_form, uncovered
 from pilothouse_server.identity.operations.permissions import held_everywhere
@@ -34,6 +42,15 @@ _grants = st.builds(
     st.frozensets(st.sampled_from(_FORMS[1:]), max_size=1),
     st.sampled_from([None, 1, 2]),
     st.sampled_from(_ENDS),
+)
+_limits = st.builds(
+    KeyLimits,
+    permissions=st.none()
+    | st.frozensets(st.sampled_from([*_FORMS, *sorted(OVER_ALL_NAMESPACES)]), max_size=3),
+    namespaces=st.none()
+    | st.sets(st.sampled_from([1, 2])).map(
+        lambda ids: tuple(KeyNamespace(each, f"n{each}") for each in sorted(ids))
+    ),
 )
 
 
@@ -108,6 +125,46 @@ def test_the_permissions_shown_are_exactly_those_held_everywhere(held: list[Gran
             _gives(grant, word) for grant in everywhere
         )
     assert len(shown) == len(set(shown))
+
+
+def _asked_of_key_and_owner(held: list[Grant], limits: KeyLimits) -> set[tuple[str, int, int]]:
+    """What a key gives by the model: of all that its owner holds, each word and namespace that the key was made for."""
+    ids = None if limits.namespaces is None else {each.id for each in limits.namespaces}
+    return {
+        (word, namespace, day)
+        for word, namespace, day in _words_where_and_when(held)
+        if (limits.permissions is None or any(permission_matches(each, word) for each in limits.permissions))
+        and (ids is None or (namespace in ids and word not in OVER_ALL_NAMESPACES))
+    }
+
+
+@given(held=st.lists(_grants, max_size=3), limits=_limits)
+def test_a_key_gives_just_what_it_and_its_owner_both_give(held: list[Grant], limits: KeyLimits) -> None:
+    given_by_key = within(held, limits)
+    assert _words_where_and_when(given_by_key) == _asked_of_key_and_owner(held, limits)
+    # Nor does it let its holder give, or know of, more than that.
+    for grant in given_by_key:
+        assert uncovered(grant, held) is None
+        assert grant.permissions
+        assert limits.namespaces is None or KeyNamespace(grant.namespace_id or 0, grant.namespace or "") in (
+            limits.namespaces
+        )
+
+
+def test_the_model_of_keys_notices_what_one_would_give_too_much() -> None:
+    owner = Grant("r", None, None, frozenset({"*"}), frozenset({"pod.put"}))
+    limits = KeyLimits(frozenset({"pod.*", "container.privileged"}), (KeyNamespace(1, "n1"),))
+    expected = _asked_of_key_and_owner([owner], limits)
+    assert expected == {("pod.get", 1, day) for day in range(3)} | {("pod.see", 1, day) for day in range(3)}
+    here = Grant("r", "n1", 1, frozenset({"pod.*"}), owner.excluded)
+    assert _words_where_and_when(within([owner], limits)) == _words_where_and_when([here]) == expected
+    for wrong in (
+        owner,
+        Grant("r", "n1", 1, owner.permissions, owner.excluded),
+        Grant("r", None, None, frozenset({"pod.*"}), owner.excluded),
+        Grant("r", "n1", 1, frozenset({"pod.*"})),
+    ):
+        assert _words_where_and_when([wrong]) != expected
 
 
 @pytest.mark.parametrize("giver", SHIPPED_ROLES)

@@ -17,7 +17,7 @@ from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.audit.witnesses import published
 from pilothouse_server.audit_sinks.service import AuditSinkCalls, SinkRules
-from pilothouse_server.errors import FailedPrecondition, NotFound, invalid, not_found
+from pilothouse_server.errors import FailedPrecondition, NotFound, PermissionDenied, invalid, not_found
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -63,12 +63,17 @@ class AuditService(AuditSinkCalls):
         await self._watches.feed.settled()
         async with call.read() as transaction:
             found = await operations.locate(
-                transaction, UUID(request.operation_id), Sight(call.user_id, call.visible_namespaces())
+                transaction, UUID(request.operation_id), Sight(_own(call), call.visible_namespaces())
             )
         return pb.GetOperationResponse(operation=messages.OPERATION.to_proto(found))
 
     async def GetUserOperationStats(self, request: pb.GetUserOperationStatsRequest, call: Call) -> bytes:
         """Returns what users have done."""
+        if call.caller.narrowed:
+            raise PermissionDenied(
+                "this counts over all that its caller reaches, and the key is kept to some namespaces",
+                reason="KEY_NAMESPACES",
+            )
         page = wire.page_request(call, self._page_key, request.username)
         await self._watches.feed.settled()
         async with call.read() as transaction:
@@ -127,7 +132,7 @@ class AuditService(AuditSinkCalls):
             async with call.read() as transaction:
                 await _check_namespace(call, transaction, sight.namespace_id)
                 sight = Sight(
-                    call.user_id,
+                    _own(call),
                     call.visible_namespaces(),
                     sight.namespace_id,
                     request.username,
@@ -169,7 +174,7 @@ class AuditService(AuditSinkCalls):
     ) -> pb.ProveOperationResponse:
         """Returns the proof of a record that the caller may see."""
         await self._watches.feed.settled()
-        sight = Sight(call.user_id, call.visible_namespaces())
+        sight = Sight(_own(call), call.visible_namespaces())
         async with call.read() as transaction:
             row = await operations.locate_row(
                 transaction, UUID(request.operation_id), sight, request.sequence
@@ -344,7 +349,12 @@ async def _sight(
 ) -> Sight:
     """What the caller may see of the log, narrowed to a namespace if one is named."""
     namespace_id = await named_namespace(call, transaction, namespace)
-    return Sight(call.user_id, call.visible_namespaces(), namespace_id, username, action, resource_type)
+    return Sight(_own(call), call.visible_namespaces(), namespace_id, username, action, resource_type)
+
+
+def _own(call: Call) -> int:
+    """Whose records are seen wherever they stand: the caller's; nobody's for a key that is kept to some namespaces."""
+    return 0 if call.caller.narrowed else call.user_id
 
 
 def _answer(

@@ -18,6 +18,8 @@ from pilothouse.options.v1 import options_pb2 as options
 
 # Resource types of methods that name a namespace and touch nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")
+# What is recorded before the answer leaves, and still only read.
+_READING = ("logs", "export")
 Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 
 
@@ -46,6 +48,8 @@ class Rule:
     has_request_id: bool
     has_validate_only: bool
     has_page_size: bool
+    # Whether the caller must have logged in: no key, no certificate.
+    session_only: bool = False
     # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
     waits_outside: bool = False
     # Whether its handler looks for a replay itself, with what else decides: see `rpc.call.drafts`.
@@ -62,6 +66,11 @@ class Rule:
     def mutates(self) -> bool:
         """Whether the record belongs to the transaction of the change."""
         return self.audit == options.AUDIT_LEVEL_MUTATION
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nothing is changed by it, no secret revealed and nothing run: what a read-only key may call."""
+        return self.audit == options.AUDIT_LEVEL_READ or self.action in _READING
 
     @property
     def acts_in_namespace(self) -> bool:
@@ -120,6 +129,7 @@ def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
         has_request_id="request_id" in method.input_type.fields_by_name,
         has_validate_only="validate_only" in method.input_type.fields_by_name,
         has_page_size="page_size" in method.input_type.fields_by_name,
+        session_only=declared.session_only,
     )
 
 

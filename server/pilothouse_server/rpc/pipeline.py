@@ -26,8 +26,8 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.access import Principal
-from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.access import Credential, Principal
+from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError
 from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, seats_for
@@ -154,6 +154,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
         else:
             principal = self._authenticator.known(call.token)
             call.principal = principal or await self._authenticated(call)
+            # Of each call: who is known by a token may call from elsewhere.
+            if not call.principal.credential.admits(call.client_ip):
+                raise _from_elsewhere(call.principal.credential)
             flow = call.principal.user_id
         if rule.shape in ("stream_unary", "stream_stream"):
             await ticket.sit(admission.streams, flow)
@@ -189,6 +192,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._looked_up.discard(call.token)
             limiter.give_back(flow)
+
+
+def _from_elsewhere(credential: Credential) -> PermissionDenied:
+    return PermissionDenied(
+        f'key "{credential.name}" is not taken from your address: it was made for some networks only',
+        reason="KEY_ADDRESS",
+        metadata={"key": credential.name},
+    )
 
 
 class CallFailed(Exception):

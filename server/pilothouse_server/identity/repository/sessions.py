@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
-from pilothouse_server.access import Principal
+from pilothouse_server.access import Credential, Principal
 from pilothouse_server.identity.model import Session, UserId
 from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants
 from pilothouse_server.identity.tables import SESSIONS, USERS
@@ -28,6 +28,7 @@ _PRINCIPAL = (
     held()
     .add_columns(
         SESSIONS.c.family_id,
+        SESSIONS.c.method,
         SESSIONS.c.access_expires_at,
         SESSIONS.c.last_used_at,
         func.now().label("now"),
@@ -145,6 +146,7 @@ async def load_principal(
         first.username,
         held_grants(rows),
         session_id=first.family_id,
+        credential=Credential(id=str(first.family_id), method=first.method),
         foreign_namespaces=frozenset(first.foreign_namespaces or ()),
     )
     return principal, first

@@ -325,6 +325,9 @@ def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[
         metadata["resource_uid"] = facts.resource_uid
     if facts.grant is not None:
         metadata["grant"] = {"id": facts.grant.id, "role": facts.grant.role}
+    if call.principal is not None and call.principal.credential.kind != "session":
+        shown = call.principal.credential
+        metadata["credential"] = {"kind": shown.kind, "id": shown.id, "name": shown.name}
     if (trace := call.trace_id) is not None:
         metadata["trace_id"] = trace
     if facts.before is not None and error is None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.access import Grant, Principal
+from pilothouse_server.access import Credential, Grant, Principal
 from pilothouse_server.errors import (
     FailedPrecondition,
     NotFound,
@@ -234,8 +234,9 @@ def _broken_off() -> Unavailable:
 
 def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     """Returns the grant by which `principal` may call a method with `rule` on `namespace` ('' where the request names
-    none); None where the method needs none. Raises where no grant allows it.
+    none); None where the method needs none. Raises where no grant allows it, or not by what the caller has shown.
     """
+    check_credential(rule, principal.credential)
     if rule.access != options.ACCESS_PERMISSION:
         return None
     if rule.scope == options.SCOPE_NAMESPACE or namespace:
@@ -255,6 +256,26 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     if granting is None:
         raise permission_denied(rule.permission, namespace)
     return granting
+
+
+def check_credential(rule: Rule, credential: Credential) -> None:
+    """Raises where what the caller has shown does not do for a method with `rule`, whatever the caller may.
+
+    Raises:
+        PermissionDenied: SESSION_NEEDED, KEY_READ_ONLY.
+    """
+    if rule.session_only and not credential.is_login:
+        raise PermissionDenied(
+            f"{rule.name} looks after what callers are known by: log in and call it in that session",
+            reason="SESSION_NEEDED",
+            metadata={"method": rule.name},
+        )
+    if credential.read_only and not rule.only_reads:
+        raise PermissionDenied(
+            f'key "{credential.name}" is read-only, and {rule.name} does more than read',
+            reason="KEY_READ_ONLY",
+            metadata={"method": rule.name, "key": credential.name},
+        )
 
 
 def revoked(permission: str, namespace: str = "") -> PermissionDenied:

@@ -245,6 +245,7 @@ class MethodRule(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     RESOURCE_TYPE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_FIELD_NUMBER: _builtins.int
+    SESSION_ONLY_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """Who may call."""
     permission: _builtins.str
@@ -261,6 +262,10 @@ class MethodRule(_message.Message):
     """The word of `operation_logs.resource_type`, such as `container`."""
     name_field: _builtins.str
     """Path of the request field that names the resource, such as `container.name`; empty where there is none."""
+    session_only: _builtins.bool
+    """Whether the caller must have logged in: an API key, a certificate or a token that was exchanged does not do, because the method looks after
+    what callers are known by (passwords, keys, sessions).
+    """
     def __init__(
         self,
         *,
@@ -272,10 +277,11 @@ class MethodRule(_message.Message):
         action: _builtins.str = ...,
         resource_type: _builtins.str = ...,
         name_field: _builtins.str = ...,
+        session_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "action", b"action", "audit", b"audit", "name_field", b"name_field", "namespace_field", b"namespace_field", "permission", b"permission", "resource_type", b"resource_type", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "action", b"action", "audit", b"audit", "name_field", b"name_field", "namespace_field", b"namespace_field", "permission", b"permission", "resource_type", b"resource_type", "scope", b"scope", "session_only", b"session_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,75 @@
+"""What a caller may not do because of what it has shown, whatever its user may; found out from the descriptors."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from pilothouse_server.access import Credential, KeyLimits
+from pilothouse_server.errors import PermissionDenied
+from pilothouse_server.rpc.interceptors.authorization import check_credential
+from pilothouse_server.rpc.method_rules import Rule, load
+from tests.rpc.test_validation_declarations import ALL_FILES
+
+_RULES = {
+    rule.name: rule
+    for rule in load(
+        service for file in ALL_FILES for service in file.DESCRIPTOR.services_by_name.values()
+    ).values()
+}
+_SESSION = Credential(method="password")
+_KEY = Credential("api_key", "7", "ci", limits=KeyLimits())
+_READER = Credential("api_key", "8", "reader", limits=KeyLimits(read_only=True))
+_CERTIFICATE = Credential("certificate", "sha256:00")
+_EXCHANGED = Credential(method="token_exchange")
+
+
+def _refusal(rule: Rule, credential: Credential) -> str:
+    try:
+        check_credential(rule, credential)
+    except PermissionDenied as error:
+        return error.reason
+    return ""
+
+
+@pytest.mark.parametrize("name", sorted(name for name, rule in _RULES.items() if not rule.public))
+def test_a_method_asks_for_what_it_does(name: str) -> None:
+    """A new method is judged by its words: what neither gets, lists, watches nor the like is no matter of a reader."""
+    rule = _RULES[name]
+    reading = ("Get", "List", "Watch", "Query", "Check", "Explain", "Simulate", "Prove", "Verify", "WhoAmI")
+    only_reads = name.startswith(reading) or name in ("StreamLogs", "ExportAuditLog")
+    assert _refusal(rule, _SESSION) == ""
+    assert _refusal(rule, _KEY) == ("SESSION_NEEDED" if rule.session_only else "")
+    assert _refusal(rule, _READER) == (
+        "SESSION_NEEDED" if rule.session_only else "" if only_reads else "KEY_READ_ONLY"
+    )
+    for other in (_CERTIFICATE, _EXCHANGED):
+        assert _refusal(rule, other) == _refusal(rule, _KEY)
+
+
+def test_what_callers_are_known_by_is_looked_after_in_a_session() -> None:
+    needing = {name for name, rule in _RULES.items() if rule.session_only}
+    assert needing >= {"ChangePassword", "ResetPassword", "ListSessions", "RevokeSession"}
+    # Nobody would get a session by a method that needs one.
+    assert not any(_RULES[name].public for name in needing)
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "admitted"),
+    [
+        ((), "", True),
+        (("10.0.0.0/8",), "10.1.2.3", True),
+        (("10.0.0.0/8",), "::ffff:10.1.2.3", True),
+        (("10.0.0.0/8",), "11.1.2.3", False),
+        (("10.0.0.0/8", "2001:db8::/32"), "2001:db8::1", True),
+        (("10.0.0.0/8",), "2001:db8::1", False),
+        (("0.0.0.0/0",), "unix", False),
+        (("0.0.0.0/0",), "", False),
+    ],
+)
+def test_a_credential_is_taken_from_its_networks(
+    networks: tuple[str, ...], address: str, admitted: bool
+) -> None:
+    credential = Credential("api_key", networks=tuple(ipaddress.ip_network(each) for each in networks))
+    assert credential.admits(address) is admitted
