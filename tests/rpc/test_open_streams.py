@@ -77,6 +77,7 @@ class Streams:
         rule = SimpleNamespace(
             access=options.ACCESS_PERMISSION,
             scope=options.SCOPE_NAMESPACE,
+            session_only=False,
             shape=shape,
             permission=PERMISSION,
             namespace_field="namespace",
