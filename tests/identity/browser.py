@@ -1,0 +1,47 @@
+"""Who follows links for a person: asks the issuer as a browser does, and goes nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+
+from tests.waiting import patient
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What came of a link: the answer's status, and where it leads, in its parts."""
+
+    status: int
+    location: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        return self.parameters.get("code", "")
+
+    @property
+    def state(self) -> str:
+        return self.parameters.get("state", "")
+
+    @property
+    def issuer(self) -> str:
+        """What RFC 9207 calls `iss`."""
+        return self.parameters.get("iss", "")
+
+    @property
+    def error(self) -> str:
+        return self.parameters.get("error", "")
+
+
+async def browse(url: str) -> Landing:
+    """Opens a link of an issuer; whoever sits before the browser logs in. Does not go where the answer leads."""
+    timeout = aiohttp.ClientTimeout(total=patient(10.0))
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(url, allow_redirects=False) as answer,
+    ):
+        location = answer.headers.get("location", "")
+        return Landing(answer.status, location, dict(parse_qsl(urlsplit(location).query)))
