@@ -39,6 +39,7 @@ from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.noun import Needs, identity_services
+from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
@@ -196,6 +197,7 @@ class Application:
         )
         self.watched: dict[str, Watched] = {}
         self._passwords = Passwords()
+        self.issuers = TrustedIssuers.load(settings, self._reach)
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
         self._authorization = AuthorizationLayer(self.authenticator)
         retention = timedelta(hours=settings.idempotency_retention_hours)
@@ -300,6 +302,7 @@ class Application:
         await self.clusters.close()
         await self.authenticator.close()
         self._passwords.close()
+        await self.issuers.close()
         await self.database.close()
 
     async def _check_schema(self) -> None:
@@ -331,7 +334,15 @@ class Application:
             *(noun.permissions for noun in nouns)
         )
         descriptors[identity] = identity_services(
-            Needs(self.store, self.settings, self._passwords, self._keys, self.envelopes, permissions)
+            Needs(
+                self.store,
+                self.settings,
+                self._passwords,
+                self._keys,
+                self.envelopes,
+                permissions,
+                self.issuers,
+            )
         )
         rules, handlers = rules_and_handlers(descriptors, self.settings.max_message_bytes)
         layers = interceptors.standard_layers(self.audit, self._authorization)

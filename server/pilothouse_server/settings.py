@@ -345,6 +345,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, "Share of an index that is empty at which a round builds it anew; 0: never."
     ] = 50.0
 
+    oidc_issuers_file: Annotated[
+        Path | None,
+        "File (YAML or JSON) of the OpenID Connect issuers whose users may log in, and what their groups give;"
+        " docs/identity.md. Empty: there are none.",
+    ] = None
+
     secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pilothouse_server.encryption import Envelopes
+from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.passwords import Passwords
@@ -25,6 +26,7 @@ class Needs:
     keys: KeyRing
     envelopes: Envelopes
     known_permissions: Collection[str]
+    issuers: TrustedIssuers = field(default_factory=TrustedIssuers)
 
 
 def identity_services(needs: Needs) -> Sequence[object]:

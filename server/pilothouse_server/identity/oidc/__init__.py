@@ -1,0 +1,1 @@
+"""Issuers of OpenID Connect that this server trusts: what their files say, their keys, and their tokens."""

@@ -1,0 +1,260 @@
+"""Tokens of an issuer: the honest ones are taken, the forged ones refused, whatever the issuer does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from pilothouse_server.errors import Unauthenticated, Unavailable
+from pilothouse_server.identity.oidc import fetching
+from pilothouse_server.identity.oidc.trusted import (
+    FRESH_SECONDS,
+    PAUSE_SECONDS,
+    STALE_SECONDS,
+    TrustedIssuer,
+)
+from pilothouse_server.identity.oidc.verify import MOST_TOKEN_LENGTH, issuer_named_by
+from pilothouse_server.outbound import Reach
+from tests.identity.faults import TRAP, Fault
+from tests.identity.forge import FORGERIES, Forge
+from tests.identity.issuer import DISCOVERY, KEYS, Issuer, issuer
+from tests.identity.jose import SigningKey
+from tests.identity.trusting import CLIENT, Clock, trusted
+from tests.waiting import within
+
+NONCE = "the nonce of this log-in"
+# What one check there stands for is told by a rule of ours that comes earlier: a signature that is missing by the form,
+# a header that brings a key along by the header.
+RULES = {
+    "algorithm": {"algorithm", "form"},
+    "critical": {"header"},
+    "expiry": {"expiry", "form"},
+    "form": {"form", "header"},
+    "key": {"key", "header"},
+    "signature": {"signature", "header", "form"},
+}
+
+
+async def _refused(at: TrustedIssuer, token: str, nonce: str | None = NONCE) -> str:
+    """The rule by which a token is refused."""
+    with pytest.raises(Unauthenticated) as caught:
+        await at.verify(token, at.of_log_ins(nonce))
+    assert caught.value.reason == "ISSUER_TOKEN_REFUSED"
+    return caught.value.metadata["rule"]
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "ES384", "EdDSA"])
+async def test_an_honest_token_is_taken(alg: str) -> None:
+    async with issuer([SigningKey.of("key-1", alg)]) as company, trusted(company) as at:
+        token = company.sign(company.claims("ada", CLIENT, nonce=NONCE, azp=CLIENT, groups=["ops"]))
+        verified = await at.verify(token, at.of_log_ins(NONCE))
+        assert (verified.issuer, verified.subject) == (company.url, "ada")
+        assert verified.claims["groups"] == ["ops"]
+        assert issuer_named_by(token) == company.url
+        several = company.claims("ada", CLIENT, nonce=NONCE, azp=CLIENT, aud=["other", CLIENT])
+        assert (await at.verify(company.sign(several), at.of_log_ins(NONCE))).subject == "ada"
+
+
+async def test_forged_tokens_are_refused_each_by_its_rule() -> None:
+    keys = [SigningKey.of("key-enc", "RS256", 7, use="enc"), SigningKey.of("key-1")]
+    clock, wrong = Clock(), []
+    async with issuer(keys) as company, trusted(company, clock) as at:
+        for forgery in FORGERIES:
+            # So that every name of a key is asked for that no rule refuses before.
+            clock.now += PAUSE_SECONDS
+            token = forgery.make(Forge(company), company.claims("ada", CLIENT, nonce=NONCE))
+            expected = set().union(*(RULES.get(each, {each}) for each in forgery.checks.split("+")))
+            try:
+                await at.verify(token, at.of_log_ins(NONCE))
+                wrong.append(f"{forgery} is taken")
+            except Unauthenticated as refusal:
+                if refusal.metadata["rule"] not in expected:
+                    wrong.append(f"{forgery} is refused by {refusal.metadata['rule']}")
+        assert not wrong, wrong
+        assert company.asked(TRAP) == 0
+        # The issuer itself is unharmed by it, and so is the next honest token.
+        honest = company.sign(company.claims("ada", CLIENT, nonce=NONCE))
+        assert (await at.verify(honest, at.of_log_ins(NONCE))).subject == "ada"
+
+
+async def test_times_may_be_apart_by_the_skew_and_no_more() -> None:
+    async with issuer() as company, trusted(company, clock_skew_seconds=100) as at:
+        now = int(time.time())
+        for shifted in ({"exp": now - 60}, {"nbf": now + 60}, {"iat": now + 60}):
+            token = company.sign(company.claims("ada", CLIENT, nonce=NONCE) | shifted)
+            assert (await at.verify(token, at.of_log_ins(NONCE))).subject == "ada"
+        for rule, shifted in (
+            ("expiry", {"exp": now - 200}),
+            ("not before", {"nbf": now + 200}),
+            ("issued at", {"iat": now + 200}),
+        ):
+            token = company.sign(company.claims("ada", CLIENT, nonce=NONCE) | shifted)
+            assert await _refused(at, token) == rule
+
+
+async def test_a_token_that_is_too_long_is_not_looked_at() -> None:
+    async with issuer() as company, trusted(company) as at:
+        token = company.sign(company.claims("ada", CLIENT, nonce=NONCE, groups=["g" * MOST_TOKEN_LENGTH]))
+        assert await _refused(at, token) == "form"
+        assert not company.seen
+        assert issuer_named_by(token) == ""
+
+
+async def test_a_claim_that_stands_twice_is_refused() -> None:
+    async with issuer() as company, trusted(company) as at:
+        payload = f'{{"iss": "{company.url}", "sub": "ada", "sub": "admin"}}'
+        assert await _refused(at, company.key.sign(payload)) == "form"
+
+
+async def test_a_weak_key_verifies_nothing() -> None:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    weak = SigningKey("key-1", "RS256", rsa.generate_private_key(65537, 1024))
+    async with issuer([weak]) as company, trusted(company) as at:
+        assert await _refused(at, company.sign(company.claims("ada", CLIENT, nonce=NONCE))) == "signature"
+
+
+async def _takes(at: TrustedIssuer, company: Issuer) -> bool:
+    """Whether a token that the issuer makes now is taken."""
+    try:
+        await at.verify(company.sign(company.claims("ada", CLIENT)), at.of_log_ins(None))
+    except Unauthenticated:
+        return False
+    return True
+
+
+async def test_keys_rotate() -> None:
+    clock = Clock()
+    async with issuer() as company, trusted(company, clock) as at:
+        assert await _takes(at, company)
+        former = company.key
+        company.rotate()
+        # At once, by a single request.
+        assert await _takes(at, company)
+        assert company.asked(KEYS) == 2
+        # And what the issuer has taken back is not believed any more.
+        old = former.sign(company.claims("ada", CLIENT))
+        assert await _refused(at, old, None) == "key"
+
+
+async def test_a_key_that_is_taken_back_ends_although_nobody_uses_another() -> None:
+    clock = Clock()
+    async with issuer() as company, trusted(company, clock) as at:
+        assert await _takes(at, company)
+        former = company.key
+        company.rotate()
+        old = former.sign(company.claims("ada", CLIENT))
+        assert (await at.verify(old, at.of_log_ins(None))).subject == "ada"
+        clock.now += FRESH_SECONDS
+        assert await _refused(at, old, None) == "key"
+
+
+async def test_many_unknown_keys_are_asked_for_once() -> None:
+    clock = Clock()
+    async with issuer() as company, trusted(company, clock) as at:
+        assert await _takes(at, company)
+        stranger = SigningKey.of("key-9", "RS256", 9)
+        tokens = [SigningKey(f"unknown-{n}", "RS256", stranger.private).sign({"n": n}) for n in range(100)]
+        rules = await asyncio.gather(*(_refused(at, token) for token in tokens))
+        assert set(rules) == {"key"}
+        assert company.asked(KEYS) == 2
+        # A rotation meanwhile is seen, once the pause is over.
+        company.rotate()
+        assert not await _takes(at, company)
+        clock.now += PAUSE_SECONDS
+        assert await _takes(at, company)
+        assert company.asked(KEYS) == 3
+
+
+async def test_keys_serve_on_while_the_issuer_is_away_for_a_day_and_no_longer() -> None:
+    clock = Clock()
+    async with issuer() as company, trusted(company, clock) as at:
+        assert await _takes(at, company)
+        await company.go_away()
+        clock.now += FRESH_SECONDS
+        assert await _takes(at, company)
+        clock.now += STALE_SECONDS - FRESH_SECONDS - 1
+        assert await _takes(at, company)
+        clock.now += 2
+        with pytest.raises(Unavailable) as caught:
+            await _takes(at, company)
+        assert caught.value.reason == "ISSUER_UNAVAILABLE"
+        assert caught.value.metadata == {"issuer": "company"}
+        await company.come_back()
+        clock.now += PAUSE_SECONDS
+        assert await _takes(at, company)
+
+
+@pytest.mark.parametrize("path", [DISCOVERY, KEYS])
+async def test_an_issuer_that_answers_wrongly_is_away(path: str) -> None:
+    clock = Clock()
+    for fault in (each for each in Fault if each not in (Fault.SLOW, Fault.STALLED)):
+        async with issuer() as company, trusted(company, clock) as at:
+            company.faults[path] = fault
+            async with within(10.0):
+                with pytest.raises(Unavailable) as caught:
+                    await _takes(at, company)
+            assert caught.value.reason == "ISSUER_UNAVAILABLE"
+            assert "secret words" not in caught.value.message
+            assert company.asked(TRAP) == 0
+            # It is asked again after a pause, and not before.
+            asked = len(company.seen)
+            with pytest.raises(Unavailable):
+                await _takes(at, company)
+            assert len(company.seen) == asked
+            company.faults.clear()
+            clock.now += PAUSE_SECONDS
+            assert await _takes(at, company), fault
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW, Fault.STALLED], ids=str)
+async def test_an_issuer_that_does_not_answer_in_time_is_away(
+    fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "SECONDS", 0.2)
+    async with issuer() as company, trusted(company) as at:
+        company.faults[KEYS] = fault
+        with pytest.raises(Unavailable) as caught:
+            await _takes(at, company)
+        assert "no answer in time" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("announced", "words"),
+    [
+        ({"issuer": "https://forger.example"}, "is of another issuer"),
+        ({"issuer": None}, "is of another issuer"),
+        ({"jwks_uri": None}, "names no jwks_uri"),
+        ({"jwks_uri": 7}, "jwks_uri of its discovery document is no text"),
+        ({"jwks_uri": "file:///etc/passwd"}, "must begin with"),
+        ({"jwks_uri": "http://169.254.169.254/keys"}, "is an address of this machine"),
+        ({"jwks_uri": "http://user:secret@127.0.0.1/keys"}, "no user or password"),
+    ],
+)
+async def test_a_discovery_document_leads_nowhere_it_should_not(
+    announced: dict[str, object], words: str
+) -> None:
+    async with issuer() as company, trusted(company) as at:
+        company.announced = announced
+        with pytest.raises(Unavailable) as caught:
+            await at.discovery()
+        assert words in caught.value.message
+        assert "secret@" not in caught.value.message
+
+
+async def test_an_issuer_at_a_forbidden_address_is_not_connected_to() -> None:
+    async with issuer() as company:
+        # By name, so that it is found when it is connected to.
+        company.url = company.url.replace("127.0.0.1", "localhost")
+        async with trusted(company, reach=Reach()) as at:
+            with pytest.raises(Unavailable):
+                await at.discovery()
+        assert not company.seen
+
+
+async def test_those_who_ask_together_share_one_request() -> None:
+    async with issuer() as company, trusted(company) as at:
+        await asyncio.gather(*(_takes(at, company) for _ in range(20)))
+        assert (company.asked(DISCOVERY), company.asked(KEYS)) == (1, 1)
