@@ -62,7 +62,6 @@ _BY_NAME = OrderSpec((OrderColumn("name", NAMESPACES.c.name),))
 # The row stays, because log records refer to it.
 _END = (
     text("UPDATE namespaces SET deleted_at = now(), status = 'inactive', updated_at = now() WHERE id = :id"),
-    text("DELETE FROM service_accounts WHERE namespace_id = :id"),
     text("DELETE FROM reconcile_work WHERE namespace_id = :id"),
 )
 

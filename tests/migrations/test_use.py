@@ -1,0 +1,73 @@
+"""No table of the schema is there for show: something writes it and something reads it, and functions are called."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Database, connection
+from tests.migrations import use
+
+# What is not used yet, each with what will use it. Whoever lands that takes its line away: a line that is no longer
+# true fails, too.
+COMING = {
+    "table api_keys is not written": "API keys",
+    "table api_keys is not read": "API keys",
+    "table user_secrets is not written": "seeds of second factors",
+    "table user_secrets is not read": "seeds of second factors",
+    "table pending_incidents is not read": "a gauge of what is set aside",
+    "function app_operation_id is not called": "nobody: it goes",
+}
+# What is there for others than this release's servers.
+OF_OTHERS = {
+    "table alembic_version is not written": "alembic writes it",
+    "table service_accounts is not written": "servers of the release before empty it; it goes once there are none",
+    "table service_accounts is not read": "the same",
+    "function append_changes is not called": "servers of the release before call it",
+    "function drop_old_partitions is not called": "for who looks after a database by hand; servers detach partitions"
+    " concurrently, which no function can",
+    "function old_partitions is not called": "by drop_old_partitions",
+}
+
+
+async def test_every_table_is_written_and_read_and_every_function_called(database: Database) -> None:
+    async with connection(database.admin_dsn) as admin:
+        assert await use.unused(admin, use.product()) == sorted(COMING | OF_OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "CREATE TABLE for_show (id bigint)",
+            ["table for_show is not read", "table for_show is not written"],
+        ),
+        ("CREATE VIEW for_show AS SELECT id FROM users", ["view for_show is not read"]),
+        (
+            "CREATE FUNCTION for_show() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
+            ["function for_show is not called"],
+        ),
+        # A function that nobody calls uses nothing.
+        (
+            "CREATE TABLE for_show (id bigint); CREATE FUNCTION shows() RETURNS bigint LANGUAGE sql AS "
+            "'INSERT INTO for_show VALUES (1); SELECT id FROM for_show'",
+            [
+                "function shows is not called",
+                "table for_show is not read",
+                "table for_show is not written",
+            ],
+        ),
+    ],
+)
+async def test_what_nothing_uses_is_told(database: Database, statement: str, told: list[str]) -> None:
+    async with connection(database.admin_dsn) as admin:
+        await admin.execute(statement)
+        assert set(told) == set(await use.unused(admin, use.product())) - set(COMING | OF_OTHERS)
+
+
+def test_a_table_that_is_only_emptied_is_neither_written_nor_read() -> None:
+    sql = "DELETE FROM heap WHERE id = 1;"
+    assert not use.writes("heap", sql)
+    assert not use.reads("heap", sql)
+    assert use.reads("heap", "DELETE FROM heap WHERE id = 1 RETURNING id;")
+    assert use.reads("heap", "SELECT 1 FROM\n    heap AS h;")
+    assert use.writes("heap", "insert into public.heap values (1)")

@@ -1,0 +1,265 @@
+"""What of the schema the product uses: who writes and reads each table, who reads each view, who calls each function.
+
+The schema is read from PostgreSQL's catalogue; the product is the SQL in the strings of the server and of what
+`pilothouse migrate` runs beside its versions, the tables that SQLAlchemy is handed there, and the bodies of those
+functions that it calls, directly or by others. What only a migration writes, and what only a constraint or the rotation
+of keys looks at, is used by nobody.
+
+Text is compared, so the name of a table in a comment within SQL would pass. Names of ours are no words of comments.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+ROOT = Path(__file__).parents[2]
+PRODUCT = (ROOT / "server" / "pilothouse_server", ROOT / "migrations" / "pilothouse_migrations")
+_VERSIONS = ROOT / "migrations" / "pilothouse_migrations" / "versions"
+_HOLE = "\0"
+
+_RELATIONS = """
+SELECT c.relname AS name, c.relkind::text AS kind,
+       CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END AS body
+FROM pg_class AS c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+"""
+_FUNCTIONS = """
+SELECT p.proname AS name, coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS body
+FROM pg_proc AS p
+WHERE p.pronamespace = 'public'::regnamespace
+  AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
+"""
+# What PostgreSQL itself calls functions by: triggers, policies, defaults, constraints, indexes.
+_CALLED_BY_THE_SCHEMA = """
+SELECT pg_get_triggerdef(t.oid) FROM pg_trigger AS t WHERE NOT t.tgisinternal
+UNION ALL SELECT concat(qual, ' ', with_check) FROM pg_policies WHERE schemaname = 'public'
+UNION ALL SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d
+UNION ALL SELECT pg_get_constraintdef(k.oid) FROM pg_constraint AS k WHERE k.contype = 'c'
+UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM pg_index AS i
+          JOIN pg_class AS c ON c.oid = i.indrelid AND c.relnamespace = 'public'::regnamespace
+"""
+
+
+@dataclass
+class Product:
+    """What the product says to a database: SQL, and the tables that SQLAlchemy inserts into, updates and reads."""
+
+    sql: str = ""
+    written: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+
+
+@cache
+def product() -> Product:
+    """Reads the product's source."""
+    modules = [
+        ast.parse(path.read_text(), str(path))
+        for root in PRODUCT
+        for path in sorted(root.rglob("*.py"))
+        if not path.is_relative_to(_VERSIONS)
+    ]
+    found = Product()
+    tables: dict[str, set[str]] = {}
+    for module in modules:
+        tables |= _tables(module)
+    for module in modules:
+        tables |= _choices(module, tables)
+    parts: list[str] = []
+    for module in modules:
+        constants = dict(_constants(module))
+        parts += _texts(module, constants)
+        parts += _functions(module)
+        written, read = _by_sqlalchemy(module, tables)
+        found.written |= written
+        found.read |= read
+    found.sql = "\n".join(parts)
+    return found
+
+
+def _tables(module: ast.Module) -> dict[str, set[str]]:
+    """The tables that a module declares to SQLAlchemy, by the names of their variables."""
+    found = {}
+    for node in ast.walk(module):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and getattr(node.value.func, "id", "") == "Table"
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value.args[0], ast.Constant)
+        ):
+            found[node.targets[0].id] = {str(node.value.args[0].value)}
+    return found
+
+
+def _choices(module: ast.Module, tables: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Variables that hold several of them, to choose from."""
+    found = {}
+    for node in module.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and isinstance(value, ast.Dict | ast.Tuple | ast.List):
+            held: set[str] = set()
+            for part in ast.walk(value):
+                held |= tables.get(_variable(part), set())
+            if held:
+                found[target.id] = held
+    return found
+
+
+def _constants(module: ast.Module) -> Iterator[tuple[str, str]]:
+    """Strings of the module that its other strings are put together from."""
+    for node in module.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield target.id, value.value
+
+
+def _texts(module: ast.Module, constants: Mapping[str, str]) -> Iterator[str]:
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(module)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    inside = {
+        id(part) for node in ast.walk(module) if isinstance(node, ast.JoinedStr) for part in node.values
+    }
+    no_text = documented | inside
+    for node in ast.walk(module):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(part.value)
+                if isinstance(part, ast.Constant)
+                else constants.get(getattr(getattr(part, "value", None), "id", ""), _HOLE)
+                for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in no_text:
+            yield node.value
+
+
+def _by_sqlalchemy(module: ast.Module, tables: Mapping[str, set[str]]) -> tuple[set[str], set[str]]:
+    """The tables that a module inserts into or updates, and those that it reads columns of."""
+    written: set[str] = set()
+    read: set[str] = set()
+    named: set[str] = set()
+    chosen = False
+    for node in ast.walk(module):
+        named |= tables.get(_variable(node), set())
+        if isinstance(node, ast.Attribute) and node.attr == "c":
+            read |= tables.get(_variable(node.value), set())
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("insert", "update") and node.args:
+            into = tables.get(_variable(node.args[0]), set())
+            written |= into
+            # It is chosen among those that the module names.
+            chosen = chosen or not into
+    return (written | named, read | named) if chosen else (written, read)
+
+
+def _functions(module: ast.Module) -> Iterator[str]:
+    """The functions that a module calls by SQLAlchemy, as `func.public.name`."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Attribute):
+            base = node.value
+            while isinstance(base, ast.Attribute):
+                base = base.value
+            if isinstance(base, ast.Name) and base.id == "func":
+                yield f"{node.attr}()"
+
+
+def _variable(node: ast.AST) -> str:
+    if isinstance(node, ast.Name):
+        return node.id
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+async def unused(connection: asyncpg.Connection, says: Product) -> list[str]:
+    """What nobody uses, a line each: `table t is not written`, `table t is not read`, `view v is not read`,
+    `function f is not called`.
+    """
+    relations = await connection.fetch(_RELATIONS)
+    functions = await connection.fetch(_FUNCTIONS)
+    called_by_schema = "\n".join(row[0] or "" for row in await connection.fetch(_CALLED_BY_THE_SCHEMA))
+    called, sql = _called(functions, f"{says.sql}\n{called_by_schema}", says.sql)
+    views = {row["name"]: row["body"] for row in relations if row["kind"] in ("v", "m")}
+    # A view reads where it is read.
+    read_views, text = _reach(views, sql, lambda name, within: name in says.read or reads(name, within))
+    lines = [f"view {name} is not read" for name in views if name not in read_views]
+    for row in relations:
+        name = row["name"]
+        if name in views:
+            continue
+        if not writes(name, sql) and name not in says.written:
+            lines.append(f"table {name} is not written")
+        if not reads(name, text) and name not in says.read:
+            lines.append(f"table {name} is not read")
+    lines += [f"function {row['name']} is not called" for row in functions if row["name"] not in called]
+    return sorted(set(lines))
+
+
+def _called(functions: Iterable[Any], text: str, sql: str) -> tuple[set[str], str]:
+    """The names of the functions that are called, and the SQL of the product with theirs."""
+    bodies: dict[str, str] = {}
+    for row in functions:
+        bodies[row["name"]] = f"{bodies.get(row['name'], '')}\n{row['body']}"
+    called, _ = _reach(bodies, text, _names)
+    return called, "\n".join([sql, *(bodies[name] for name in sorted(called))])
+
+
+def _names(function: str, text: str) -> bool:
+    """Whether the text names the function, also where a part of its name is put in."""
+    if re.search(rf"\b{function}\s*\(", text):
+        return True
+    built = {word for word in re.findall(rf"[a-z_{_HOLE}]{{5,}}(?=\()", text) if _HOLE in word}
+    return any(
+        re.fullmatch(word.replace(_HOLE, r"\w+"), function) for word in built if len(word.strip(_HOLE)) > 3
+    )
+
+
+def _reach(bodies: Mapping[str, str], text: str, is_used: Any) -> tuple[set[str], str]:
+    """The names that a text uses, directly or by the bodies of others, and the text with those bodies."""
+    used: set[str] = set()
+    news = True
+    while news:
+        new = {name for name in bodies if name not in used and is_used(name, text)}
+        used |= new
+        text = "\n".join([text, *(bodies[name] for name in sorted(new))])
+        news = bool(new)
+    return used, text
+
+
+def writes(table: str, sql: str) -> bool:
+    """Whether the SQL puts rows into the table or changes them."""
+    return bool(
+        re.search(
+            rf"\b(?:INSERT\s+INTO|UPDATE(?:\s+ONLY)?|MERGE\s+INTO|COPY)\s+(?:public\.)?{table}\b",
+            sql,
+            re.IGNORECASE,
+        )
+    )
+
+
+def reads(table: str, sql: str) -> bool:
+    """Whether the SQL reads rows of the table; what a DELETE names is not read."""
+    return bool(
+        re.search(
+            rf"(?<!\bDELETE)\s+(?:FROM|JOIN|USING)\s+(?:ONLY\s+)?(?:\(*)(?:public\.)?{table}\b",
+            sql,
+            re.IGNORECASE,
+        )
+        or re.search(rf"\b(?:FROM|JOIN)\b[^;]*?,\s*(?:public\.)?{table}\b", sql, re.IGNORECASE)
+        or re.search(
+            rf"\b(?:UPDATE|INSERT\s+INTO|DELETE\s+FROM)\s+(?:public\.)?{table}\b[^;\0]*?\bRETURNING\b",
+            sql,
+            re.IGNORECASE,
+        )
+    )
