@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pilothouse.options.v1 import options_pb2
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.message import Message
 
 Request = TypeVar("Request", bound="Message")
@@ -66,9 +67,17 @@ class Method(Generic[Request, Response]):
         return prepared
 
 
+def _services_beside(file: FileDescriptor) -> list[Any]:
+    """Returns the services of a file; without any, that of its noun (`pilothouse.<noun>.v1`), which imports it."""
+    if file.services_by_name:
+        return list(file.services_by_name.values())
+    noun = "".join(file.package.split(".")[-2:-1]).capitalize()
+    return [file.pool.FindServiceByName(f"{file.package}.{noun}Service")]
+
+
 def _descriptor(request: type[Message]) -> Any:  # MethodDescriptor has two types, one an implementation's
     wanted = request.DESCRIPTOR.full_name
-    for service in request.DESCRIPTOR.file.services_by_name.values():
+    for service in _services_beside(request.DESCRIPTOR.file):
         for method in service.methods:
             if method.input_type.full_name == wanted:
                 return method

@@ -184,6 +184,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     session_max_age_seconds: Annotated[int, "Age at which a session ends, however often it is refreshed."] = (
         30 * 86400
     )
+    api_key_days: Annotated[int, "Life of an API key that is made without an end of its own."] = 90
+    api_key_max_days: Annotated[int, "Longest life that an API key may be given."] = 366
     principal_cache_seconds: Annotated[
         float, "How long a token and its grants are not looked up again; at most 1."
     ] = 1.0
@@ -496,6 +498,7 @@ def _checked(settings: Settings) -> Settings:
             "session_refresh_seconds",
             "login_failures_per_address",
             "login_memory_days",
+            "api_key_days",
             "max_message_bytes",
             *ADMISSION,
             "cluster_timeout_seconds",
@@ -522,6 +525,8 @@ def _checked(settings: Settings) -> Settings:
         for name in ("care_period_hours", "reindex_bloat_percent")
         if getattr(settings, name) < 0
     ]
+    if settings.api_key_max_days < settings.api_key_days:
+        problems.append(f"{PREFIX}API_KEY_MAX_DAYS must be at least {PREFIX}API_KEY_DAYS")
     if settings.principal_cache_seconds > 1.0:
         problems.append(
             f"{PREFIX}PRINCIPAL_CACHE_SECONDS must be at most 1: a revoked grant must stop working within 1 s"

@@ -16,7 +16,7 @@ import pilothouse_client
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import api_keys_pb2, identity_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1 import resource_pb2
@@ -216,6 +216,9 @@ def test_a_method_follows_its_declarations() -> None:
     assert (refresh.repeatable, refresh.public) == (False, True)
     assert method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse).repeatable
     assert not method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse).repeatable
+    # Its messages stand in a file beside that of the service.
+    key = method_of(api_keys_pb2.CreateApiKeyRequest, api_keys_pb2.CreateApiKeyResponse)
+    assert (key.name, key.has_request_id) == ("CreateApiKey", True)
     with pytest.raises(TypeError):
         method_of(pb.CreateContainerRequest, pb.GetContainerResponse)
     with pytest.raises(TypeError):

@@ -27,6 +27,7 @@ from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors import standard_layers
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.method_rules import permissions
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import build, rules_and_handlers
 from pilothouse_server.settings import Settings, trusted_peers
@@ -202,7 +203,8 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     key = bytes(32)
     trusted = trusted_peers(settings.trusted_proxies)
     ring = KeyRing([key])
-    services = identity_services(Needs(store, settings, passwords, ring, Envelopes(ring), {"config.get"}))
+    known = permissions([SERVICE]) | {"config.get"}
+    services = identity_services(Needs(store, settings, passwords, ring, Envelopes(ring), known))
     rules, handlers = rules_and_handlers({SERVICE: services})
     audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
     layers = standard_layers(audit, AuthorizationLayer(authenticator))

@@ -56,8 +56,8 @@ _PER_TENANT: dict[str, str] = {
     "sessions": """INSERT INTO sessions
         (user_id, family_id, access_token_hash, refresh_token_hash, access_expires_at, refresh_expires_at)
         VALUES (10 + $1, gen_random_uuid(), sha256($2::bytea), sha256($2::bytea), now(), now())""",
-    "api_keys": """INSERT INTO api_keys (user_id, name, key_hash, prefix)
-        VALUES (10 + $1, 'deploy', sha256($2::bytea), 'ph_' || $1)""",
+    "api_keys": """INSERT INTO api_keys (user_id, name, key_hash, prefix, expires_at)
+        VALUES (10 + $1, 'deploy', sha256($2::bytea), 'ph_' || $1, now() + interval '1 day')""",
     "user_secrets": """INSERT INTO user_secrets (user_id, secret_type, encrypted_value, key_id)
         VALUES (10 + $1, 'token', '\\x01', 'key-1')""",
     "container_images": """INSERT INTO container_images (id, repository, name, tag, size_bytes)

@@ -106,7 +106,14 @@ _IDENTITY: dict[str, Fields] = {
     "CheckPermission": {"permission": "container.get", "namespace": OWN},
     # The session is that of the world's second log-in, which fills its id in.
     "RevokeSession": {"sessionId": ""},
-    **_in_namespace("ListRoleGrants"),
+    "CreateApiKey": {"name": target("CreateApiKey")},
+    # The keys are the administrator's own, which the world makes.
+    "RotateApiKey": {"apiKeyId": ""},
+    "RevokeApiKey": {"apiKeyId": ""},
+    "CreateServiceAccount": {"namespace": OWN, "serviceAccount": {"name": target("CreateServiceAccount")}},
+    **_on_target("DeleteServiceAccount"),
+    **_in_namespace("ListRoleGrants", "ListServiceAccounts"),
+    **_nothing("ListApiKeys"),
     **_nothing("Logout", "WhoAmI", "ListUsers", "ListRoles", "ListSessions"),
 }
 _NAMESPACES: dict[str, Fields] = {

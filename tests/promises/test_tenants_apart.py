@@ -53,9 +53,7 @@ def holds(role: str, permission: str) -> bool:
 
 def namespace_path(rule: Rule) -> str:
     """Where a request names its namespace; '' where it does not."""
-    service = rule.request_class.DESCRIPTOR.file.services_by_name[rule.service.rsplit(".", 1)[1]]
-    declared = service.methods_by_name[rule.name].GetOptions().Extensions[options.method]
-    return str(declared.namespace_field)
+    return rule.namespace_field
 
 
 def refused_for_lack_of_permission(outcome: Outcome) -> bool:

@@ -177,6 +177,12 @@ async def furnish(world: World, *namespaces: str) -> None:
                 if "mountPath" in REQUESTS[before]:
                     fields["mountPath"] = "/elsewhere"
                 await world.must(before, {**REQUESTS[before], **fields})
+    for namespace in namespaces:
+        account = {"namespace": namespace, "serviceAccount": {"name": target("DeleteServiceAccount")}}
+        await world.must("CreateServiceAccount", account)
+    for method in ("RotateApiKey", "RevokeApiKey"):
+        made = await world.must("CreateApiKey", {"name": target(method)})
+        world.fields[method] = {"apiKeyId": made.api_key.api_key_id}
     for method in ("UpdateUser", "DeleteUser", "ResetPassword", "GrantRole", "RevokeRole"):
         await world.must("CreateUser", {"user": requests.user(target(method)), "password": PASSWORD})
     await world.must("GrantRole", REQUESTS["RevokeRole"])

@@ -42,7 +42,7 @@ class Tokens:
         self.namespaces = {"shop": 1, "mill": 2}
         self.asked: Counter[str] = Counter()
 
-    async def authenticate(self, token: str) -> Principal:
+    async def authenticate(self, token: str, address: str = "") -> Principal:
         self.asked[token] += 1
         answer = self.answers[token]
         if isinstance(answer, Exception):

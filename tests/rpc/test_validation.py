@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as containers
+from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.rpc.field_checks import RuleError
-from pilothouse_server.rpc.validation import compile_rules, validate
+from pilothouse_server.rpc.validation import _resource_name_fields, compile_rules, validate
 from tests.rpc.message_types import BOOL, BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
 
@@ -235,3 +236,9 @@ def test_a_rule_that_cannot_apply_is_a_fault_of_the_proto_file(kind: int, rule: 
     file.message("Wrong").field("field", kind, **rule)
     with pytest.raises(RuleError, match=r"Wrong\.field"):
         compile_rules(file.load().message_types_by_name["Wrong"])
+
+
+def test_the_methods_of_a_message_are_found_in_the_file_that_takes_it_in() -> None:
+    """Names that no format bounds are looked at where a method finds its resource by them."""
+    names = set(_resource_name_fields(api_keys_pb2.DeleteServiceAccountRequest.DESCRIPTOR))
+    assert names == {"namespace", "name"}

@@ -6,6 +6,7 @@ refuses.
 
 from __future__ import annotations
 
+from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
 from pilothouse_client.transport import TransportT
@@ -39,4 +40,23 @@ class Identity(Noun[TransportT]):
     revoke_session = Unary(pb.RevokeSessionRequest, pb.RevokeSessionResponse, nothing)
     check_permission = Unary(
         pb.CheckPermissionRequest, pb.CheckPermissionResponse, lambda answer: answer.allowed
+    )
+    create_api_key = Unary(keys_pb.CreateApiKeyRequest, keys_pb.CreateApiKeyResponse, whole)
+    list_api_keys = Pages(
+        keys_pb.ListApiKeysRequest, keys_pb.ListApiKeysResponse, lambda answer: answer.api_keys
+    )
+    rotate_api_key = Unary(keys_pb.RotateApiKeyRequest, keys_pb.RotateApiKeyResponse, whole)
+    revoke_api_key = Unary(keys_pb.RevokeApiKeyRequest, keys_pb.RevokeApiKeyResponse, nothing)
+    create_service_account = Unary(
+        keys_pb.CreateServiceAccountRequest,
+        keys_pb.CreateServiceAccountResponse,
+        lambda answer: answer.service_account,
+    )
+    list_service_accounts = Pages(
+        keys_pb.ListServiceAccountsRequest,
+        keys_pb.ListServiceAccountsResponse,
+        lambda answer: answer.service_accounts,
+    )
+    delete_service_account = Unary(
+        keys_pb.DeleteServiceAccountRequest, keys_pb.DeleteServiceAccountResponse, nothing
     )

@@ -11,7 +11,7 @@ load anew.
 Calls with one token that come together share one query. Tokens that are refused are not remembered: the
 checksum already keeps what is not a token of ours from the database.
 
-That a session is used is noted at most once a minute, by a task beside the requests.
+That a session or a key is used is noted at most once a minute, by a task beside the requests; of a key also where.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import PilothouseError, Unauthenticated
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.repository import grants, sessions
+from pilothouse_server.identity.repository import api_keys, grants, sessions
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
+
+# The caller that a hash belongs to, and its row with `now`, `access_expires_at` and `last_used_at`.
+Find = Callable[[ReadTransaction, bytes], Awaitable[tuple[Principal, Row] | None]]
 
 TOUCH_EVERY: Final = timedelta(minutes=1)
 _TOUCH_GATHER_SECONDS: Final = 0.5
@@ -39,7 +43,7 @@ _LARGEST_CACHE: Final = 10_000
 
 
 class TokenAuthenticator:
-    """Turns access tokens into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
+    """Turns access tokens and API keys into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
 
     def __init__(
         self,
@@ -56,6 +60,8 @@ class TokenAuthenticator:
         self._kept: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
         self._loading: dict[bytes, asyncio.Task[Principal]] = {}
         self._used: set[bytes] = set()
+        # Keys, and where they were used from.
+        self._used_keys: dict[bytes, str] = {}
         self._toucher: asyncio.Task[None] | None = None
 
     def known(self, token: str) -> Principal | None:
@@ -63,8 +69,8 @@ class TokenAuthenticator:
         kept = self._kept.get(tokens.token_hash(token))
         return kept[1] if kept is not None and kept[0] > self._clock() else None
 
-    async def authenticate(self, token: str) -> Principal:
-        """The principal of a living access token.
+    async def authenticate(self, token: str, address: str = "") -> Principal:
+        """The principal of a living access token or API key; `address` is where it is used from, '' where nobody calls.
 
         Raises:
             Unauthenticated: NO_TOKEN, or INVALID_TOKEN for one that is wrong, has expired or was revoked.
@@ -76,12 +82,13 @@ class TokenAuthenticator:
             )
         if (known := self.known(token)) is not None:
             return known
-        if not tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
+        load = self._loader(token)
+        if load is None:
             raise _invalid_token()
         token_hash = tokens.token_hash(token)
         loading = self._loading.get(token_hash)
         if loading is None:
-            loading = asyncio.create_task(self._load(token_hash), name="load principal")
+            loading = asyncio.create_task(load(token_hash, address), name="load principal")
             self._loading[token_hash] = loading
             loading.add_done_callback(lambda done: self._loaded(token_hash, done))
         # One caller that goes away must not end the query of the others.
@@ -115,21 +122,40 @@ class TokenAuthenticator:
         pending = [task for task in (*self._loading.values(), self._toucher) if task is not None]
         await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _load(self, token_hash: bytes) -> Principal:
+    def _loader(self, token: str) -> Callable[[bytes, str], Coroutine[Any, Any, Principal]] | None:
+        """What loads the principal of a token of this form; None for what is no token of ours."""
+        if tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
+            return self._load_session
+        return self._load_key if tokens.is_well_formed(token, tokens.KEY_PREFIX) else None
+
+    async def _load_session(self, token_hash: bytes, _address: str) -> Principal:
+        principal, session = await self._load(token_hash, sessions.load_principal)
+        if session.last_used_at is None or session.now - session.last_used_at >= TOUCH_EVERY:
+            self._used.add(token_hash)
+            self._note_use()
+        return principal
+
+    async def _load_key(self, token_hash: bytes, address: str) -> Principal:
+        principal, key = await self._load(token_hash, api_keys.load_principal)
+        # A look at open streams is no use, nor is a call from where the key is not taken.
+        used = address and principal.credential.admits(address)
+        if used and (key.last_used_at is None or key.now - key.last_used_at >= TOUCH_EVERY):
+            self._used_keys[token_hash] = address
+            self._note_use()
+        return principal
+
+    async def _load(self, token_hash: bytes, find: Find) -> tuple[Principal, Row]:
         started = self._clock()
         async with self._store.system_call() as connection:
-            found = await sessions.load_principal(ReadTransaction(connection), token_hash)
+            found = await find(ReadTransaction(connection), token_hash)
         if found is None:
             raise _invalid_token()
-        principal, session = found
-        now = session.now
+        principal, row = found
         # After `invalidate` this task is no longer the one for the token: what it read may be what was just changed.
         if self._loading.get(token_hash) is asyncio.current_task():
-            lives = (session.access_expires_at - now).total_seconds()
+            lives = (row.access_expires_at - row.now).total_seconds()
             self._keep(token_hash, started + min(self._cache_seconds, lives), principal)
-        if session.last_used_at is None or now - session.last_used_at >= TOUCH_EVERY:
-            self._note_use(token_hash)
-        return principal
+        return principal, row
 
     def _loaded(self, token_hash: bytes, done: asyncio.Task[Principal]) -> None:
         if self._loading.get(token_hash) is done:
@@ -144,21 +170,24 @@ class TokenAuthenticator:
         while len(self._kept) > self._largest_cache:
             self._kept.popitem(last=False)
 
-    def _note_use(self, token_hash: bytes) -> None:
-        self._used.add(token_hash)
+    def _note_use(self) -> None:
         if self._toucher is None or self._toucher.done():
-            self._toucher = asyncio.create_task(self._touch(), name="note session use")
+            self._toucher = asyncio.create_task(self._touch(), name="note use of tokens")
 
     async def _touch(self) -> None:
         await asyncio.sleep(_TOUCH_GATHER_SECONDS)
-        while self._used:
+        while self._used or self._used_keys:
             used, self._used = self._used, set()
+            keys, self._used_keys = self._used_keys, {}
             try:
                 async with self._store.system_write("authenticator") as transaction:
-                    await sessions.touch(transaction, used, TOUCH_EVERY)
+                    if used:
+                        await sessions.touch(transaction, used, TOUCH_EVERY)
+                    if keys:
+                        await api_keys.touch(transaction, keys, TOUCH_EVERY)
             except PilothouseError as error:
                 # The next load of a principal notes it again.
-                log.warning("session use not noted", reason=error.reason)
+                log.warning("use of tokens not noted", reason=error.reason)
 
 
 def _invalid_token() -> Unauthenticated:

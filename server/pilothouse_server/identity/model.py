@@ -8,6 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from pilothouse_server.access import KeyNamespace
+
 UserId = NewType("UserId", int)
 RoleId = NewType("RoleId", int)
 
@@ -77,6 +79,61 @@ class Session(msgspec.Struct, frozen=True):
     client_ip: str = ""
     user_agent: str = ""
     method: SessionMethod = "password"
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """A key of a user, without what it is shown by. Empty `permissions` are all that the user holds.
+
+    `namespaces` (names) and `kept_to` are those that the caller sees; `namespace_ids` all that it was made for, None
+    where it has no limit. `account_namespace` is that of the service account whose key it is, and `of_account` whether
+    it is one's.
+    """
+
+    id: int
+    uid: str
+    user_id: UserId
+    name: str
+    prefix: str
+    username: str
+    permissions: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    namespace_ids: tuple[int, ...] | None = None
+    read_only: bool = False
+    allowed_networks: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    last_used_ip: str = ""
+    rotated_at: datetime | None = None
+    created_by: str = ""
+    of_account: bool = False
+    account_namespace: str = ""
+    account_namespace_id: int | None = None
+    kept_to: tuple[KeyNamespace, ...] = ()
+
+
+class MadeKey(msgspec.Struct, frozen=True):
+    """A key as it leaves the server once; `key` is nowhere kept, and never shown by `repr`."""
+
+    api_key: ApiKey
+    key: str
+
+    def __repr__(self) -> str:
+        return f"MadeKey(prefix={self.api_key.prefix})"
+
+
+class ServiceAccount(msgspec.Struct, frozen=True):
+    """A user that is a program; `namespace` is '' where it is the platform's."""
+
+    id: UserId
+    uid: str
+    username: str
+    name: str
+    namespace: str = ""
+    namespace_id: int | None = None
+    description: str = ""
+    created_at: datetime | None = None
+    created_by: str = ""
 
 
 class IssuedTokens(msgspec.Struct, frozen=True):

@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pilothouse_server.encryption import Envelopes
+from pilothouse_server.identity.api_keys_service import ApiKeysService
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
+from pilothouse_server.identity.operations.api_keys import ApiKeys
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.passwords import Passwords
@@ -34,4 +36,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
     page_key = needs.keys.derive("page-token")
     session_tokens = SessionTokens(needs.settings)
     logins = Logins(needs.store, needs.passwords, session_tokens, needs.settings, needs.keys.derive("log-in"))
-    return [IdentityService(logins, needs.passwords, page_key, needs.known_permissions)]
+    return [
+        IdentityService(logins, needs.passwords, page_key, needs.known_permissions),
+        ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
+    ]

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import invalid
-from pilothouse_server.identity import messages
+from pilothouse_server.identity import key_messages, messages
 from pilothouse_server.identity.model import Role, RoleGrant, User
-from pilothouse_server.identity.operations import grants, permissions, roles, sessions, users
+from pilothouse_server.identity.operations import api_keys, grants, permissions, roles, sessions, users
 from pilothouse_server.identity.operations.login import Attempt, Logins
 from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.passwords import Passwords
@@ -67,12 +67,14 @@ class IdentityService:
         """Returns the caller."""
         async with call.read(snapshot=True) as transaction:
             user = await users.own(transaction, call.caller)
-            held = await grants.of_user(transaction, user.id)
+            held = await grants.of_caller(transaction, call.caller)
+            key = await api_keys.own(transaction, call.caller)
         _describe_user(call, user)
         return pb.WhoAmIResponse(
             user=messages.USER.to_proto(user),
             grants=[messages.ROLE_GRANT.to_proto(grant) for grant in held],
             permissions=permissions.held_everywhere(call.caller, self._known_permissions),
+            api_key=None if key is None else key_messages.API_KEY.to_proto(key),
         )
 
     async def ChangePassword(

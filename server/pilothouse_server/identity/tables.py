@@ -13,7 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
 
@@ -34,6 +34,8 @@ USERS = Table(
     Column("last_login_at", DateTime(timezone=True)),
     Column("password_changed_at", DateTime(timezone=True)),
     Column("is_bootstrap", Boolean),
+    Column("kind", String(20)),
+    Column("namespace_id", BigInteger),
     Column("resource_version", BigInteger),
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
@@ -94,6 +96,30 @@ SESSIONS = Table(
     Column("user_agent", Text),
     Column("method", String(20)),
     comment="One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.",
+)
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("uid", UUID(as_uuid=True)),
+    Column("user_id", BigInteger),
+    Column("account_namespace_id", BigInteger),
+    Column("name", String(100)),
+    Column("key_hash", LargeBinary),
+    Column("prefix", String(16)),
+    Column("permissions", JSONB(none_as_null=True)),
+    Column("namespace_ids", ARRAY(BigInteger)),
+    Column("read_only", Boolean),
+    Column("allowed_networks", ARRAY(Text)),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    Column("last_used_ip", String(45)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("created_by", BigInteger),
+    Column("rotated_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    comment="Long-lived keys of a user, kept as SHA-256, revocable one by one.",
 )
 
 LOGIN_THROTTLES = Table(

@@ -2,8 +2,8 @@
 
     pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
 
-The prefix tells an access token (`pht_`) from a refresh token (`phr_`), so that neither passes for the
-other. Prefix and checksum let secret scanners find a leaked token with certainty, and let the server refuse
+The prefix tells an access token (`pht_`) from a refresh token (`phr_`) and an API key (`phk_`), so that none passes for
+another. Prefix and checksum let secret scanners find a leaked token with certainty, and let the server refuse
 a mistyped one without asking the database. What is stored is the SHA-256: the bits are random, so no slow
 hash is needed to keep them from being guessed.
 """
@@ -18,9 +18,12 @@ from typing import Final
 
 ACCESS_PREFIX: Final = "pht_"
 REFRESH_PREFIX: Final = "phr_"
+KEY_PREFIX: Final = "phk_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6
+# Of the 43 characters of a key so many are shown in lists: 220 bits are left.
+_SHOWN_LENGTH: Final = 6
 _LENGTH: Final = len(ACCESS_PREFIX) + _SECRET_LENGTH + CHECKSUM_LENGTH
 
 
@@ -40,6 +43,11 @@ def is_well_formed(token: str, prefix: str) -> bool:
 def token_hash(token: str) -> bytes:
     """What is stored of a token."""
     return hashlib.sha256(token.encode()).digest()
+
+
+def shown_part(token: str) -> str:
+    """How a token begins: enough to tell it from others, and too little to guess it by."""
+    return token[: len(ACCESS_PREFIX) + _SHOWN_LENGTH]
 
 
 def checksum(body: str) -> str:

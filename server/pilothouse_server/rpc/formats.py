@@ -33,6 +33,7 @@ TEXT_FORMATS: Mapping[int, TextCheck] = {
     options.FORMAT_TEXT: names.text_problem,
     options.FORMAT_PORT_NAME: names.port_name_problem,
     options.FORMAT_CONFIG_KEY: names.config_key_problem,
+    options.FORMAT_PRINCIPAL: names.principal_problem,
 }
 
 # For maps alone: the check of the keys, and that of the values where there is one.

@@ -54,8 +54,8 @@ Runner = Callable[[Call], Awaitable[bytes]]
 class Authenticator(Protocol):
     """Turns a bearer token into the caller."""
 
-    async def authenticate(self, token: str) -> Principal:
-        """The principal of a valid token.
+    async def authenticate(self, token: str, address: str = "") -> Principal:
+        """The principal of a valid token, used from an address, '' where nobody calls.
 
         Raises:
             Unauthenticated: none, wrong, expired or revoked.
@@ -183,12 +183,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
         caller take none from others at the same address.
         """
         if call.token in self._looked_up:
-            return await self._authenticator.authenticate(call.token)
+            return await self._authenticator.authenticate(call.token, call.client_ip)
         limiter, flow = self.admission.authentications, address_group(call.client_ip)
         await limiter.take(flow)
         self._looked_up.add(call.token)
         try:
-            return await self._authenticator.authenticate(call.token)
+            return await self._authenticator.authenticate(call.token, call.client_ip)
         finally:
             self._looked_up.discard(call.token)
             limiter.give_back(flow)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
@@ -214,7 +214,7 @@ def _message_check(descriptor: Descriptor) -> Check:
 
 def _resource_name_fields(descriptor: Descriptor) -> Iterator[str]:
     """The fields of a request by which its methods find the resource and the namespace."""
-    for service in descriptor.file.services_by_name.values():
+    for service in _services_beside(descriptor):
         for method in service.methods:
             if method.input_type.full_name != descriptor.full_name:
                 continue
@@ -223,6 +223,19 @@ def _resource_name_fields(descriptor: Descriptor) -> Iterator[str]:
                 yield from (
                     path for path in (rule.namespace_field, rule.name_field) if path and "." not in path
                 )
+
+
+def _services_beside(descriptor: Descriptor) -> Iterator[ServiceDescriptor]:
+    """The services of the file, or where it has none that of the noun (`pilothouse.<noun>.v1`), which takes it in."""
+    file = descriptor.file
+    if file.services_by_name:
+        yield from file.services_by_name.values()
+        return
+    noun = file.package.split(".")[-2:-1]
+    try:
+        yield file.pool.FindServiceByName(f"{file.package}.{''.join(noun).capitalize()}Service")
+    except KeyError:
+        return
 
 
 def _is_present(message: Any, name: str) -> bool:

@@ -17,6 +17,9 @@ from collections.abc import Mapping
 
 LONGEST_SUBDOMAIN = 253
 LONGEST_EMAIL = 254
+LONGEST_USERNAME = 50
+# What the name of each service account begins with.
+SERVICE_ACCOUNT = "sa"
 LONGEST_ANNOTATIONS = 256 * 1024
 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
@@ -144,6 +147,30 @@ def username_problem(text: str) -> str | None:
     return _dangerous(text) or (
         "must begin with a letter or digit and go on with letters, digits, . _ - or @, at most 50 characters"
     )
+
+
+def principal_problem(text: str) -> str | None:
+    """A user name, or that of a service account, which no user can have: `sa:<namespace>:<name>` or `sa:<name>`."""
+    kind, colon, rest = text.partition(":")
+    if not colon:
+        return username_problem(text)
+    parts = rest.split(":")
+    if (
+        kind == SERVICE_ACCOUNT
+        and len(text) <= LONGEST_USERNAME
+        and len(parts) <= 2
+        and all(map(_DNS_LABEL.fullmatch, parts))
+    ):
+        return None
+    return _dangerous(text) or (
+        f"must be a user name, or that of a service account: {SERVICE_ACCOUNT}:<namespace>:<name>, or "
+        f"{SERVICE_ACCOUNT}:<name>, at most {LONGEST_USERNAME} characters"
+    )
+
+
+def service_account_username(namespace: str, name: str) -> str:
+    """Returns the user name of a service account; `namespace` is '' where it is the platform's."""
+    return ":".join(filter(None, (SERVICE_ACCOUNT, namespace, name)))
 
 
 def normalise_username(text: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
+
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
-from pilothouse_server.identity.repository import grants
+from pilothouse_server.identity.repository import api_keys, grants, service_accounts
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -85,8 +87,10 @@ async def list_page(
 
 
 async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
-    """Takes every grant in a namespace away; called where the namespace ends."""
+    """Takes every grant in a namespace away, and ends its service accounts with their keys; called where it ends."""
     await grants.delete_of_namespace(transaction, namespace_id)
+    await api_keys.revoke_of_namespace(transaction, namespace_id)
+    await service_accounts.end_of_namespace(transaction, namespace_id)
     await grants.notify_changed(transaction)
 
 
@@ -95,9 +99,18 @@ async def callers_changed(transaction: Transaction) -> None:
     await grants.notify_changed(transaction)
 
 
-async def of_user(transaction: ReadTransaction, user_id: int) -> list[RoleGrant]:
-    """The living grants of a user, oldest first."""
-    return await grants.of_user(transaction, user_id)
+async def of_caller(transaction: ReadTransaction, caller: Principal) -> list[RoleGrant]:
+    """The caller's living grants, oldest first; by a key what it leaves of each, in each of its namespaces."""
+    found = await grants.of_user(transaction, caller.user_id)
+    if caller.credential.limits is None:
+        return found
+    left = caller.living_grants()
+    return [
+        msgspec.structs.replace(each, namespace=kept.namespace or "", namespace_id=kept.namespace_id)
+        for each in found
+        for kept in left
+        if kept.id == each.id
+    ]
 
 
 async def _namespace_id(transaction: ReadTransaction, namespace: str) -> int | None:

@@ -14,7 +14,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, missing, not_found
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
-from pilothouse_server.identity.repository import grants, sessions, users
+from pilothouse_server.identity.repository import api_keys, grants, sessions, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email, normalise_username
@@ -103,7 +103,7 @@ async def change(
 
 
 async def delete(transaction: Transaction, caller: Principal, username: str, check: Check) -> User:
-    """Deletes a user with all sessions and grants; the name is free again, the row stays for the log.
+    """Deletes a user with all sessions, keys and grants; the name is free again, the row stays for the log.
 
     Raises:
         NotFound: the user.
@@ -117,6 +117,7 @@ async def delete(transaction: Transaction, caller: Principal, username: str, che
     await _check_not_last_administrator(transaction, stored)
     # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
     await sessions.revoke_of_user(transaction, stored.id)
+    await api_keys.revoke_of_user(transaction, stored.id)
     await grants.delete_of_user(transaction, stored.id)
     await users.end_user(transaction, stored.id)
     await grants.notify_changed(transaction)

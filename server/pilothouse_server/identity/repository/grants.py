@@ -73,7 +73,7 @@ _LOCK_ADMINISTRATORS = text("SELECT pg_advisory_xact_lock(hashtextextended('pilo
 
 @dataclass(frozen=True, slots=True)
 class AdministratorGrant:
-    """A grant of every permission over all namespaces that never ends, to a user who may log in."""
+    """A grant of every permission over all namespaces that never ends, to a person who may log in."""
 
     user_id: UserId
     role_id: RoleId
@@ -278,6 +278,8 @@ async def administrators(transaction: ReadTransaction) -> list[AdministratorGran
             USER_ROLES.c.expires_at.is_(None),
             USERS.c.status == "active",
             USERS.c.deleted_at.is_(None),
+            # A service account cannot log in, so it does not keep the platform from being nobody's.
+            USERS.c.kind == "person",
             ROLES.c.permissions.contains(["*"]),
         )
     )

@@ -167,8 +167,8 @@ async def own_password_hash(transaction: ReadTransaction) -> str | None:
 
 
 async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
-    """One page of living users, and where they go on."""
-    query = _users().where(compile_filter(page.filter, _FILTERS))
+    """One page of people, who are the users that live and are no service accounts, and where they go on."""
+    query = _users().where(compile_filter(page.filter, _FILTERS), USERS.c.kind == "person")
     order = parse_order_by(page.order_by, _ORDERS, default="username", unique=USERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, next_page = finish_page(rows, order, page)

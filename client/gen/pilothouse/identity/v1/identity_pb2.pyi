@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -523,6 +524,7 @@ class WhoAmIResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
         """Who calls."""
@@ -535,16 +537,21 @@ class WhoAmIResponse(_message.Message):
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Permissions held over all namespaces."""
 
+    @_builtins.property
+    def api_key(self) -> _api_keys_pb2.ApiKey:
+        """The key that the call was made with; unset where it was a session. Grants and permissions are then what it leaves of them."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         grants: _abc.Iterable[Global___RoleGrant] | None = ...,
         permissions: _abc.Iterable[_builtins.str] | None = ...,
+        api_key: _api_keys_pb2.ApiKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "permissions", b"permissions", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "grants", b"grants", "permissions", b"permissions", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from pilothouse.identity.v1 import api_keys_pb2 as pilothouse_dot_identity_dot_v1_dot_api__keys__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -133,6 +134,41 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/ListRoleGrants',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ListRoleGrantsRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ListRoleGrantsResponse.FromString,
+                _registered_method=True)
+        self.CreateApiKey = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/CreateApiKey',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateApiKeyRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ListApiKeys',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/RotateApiKey',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.RevokeApiKey = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/RevokeApiKey',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RevokeApiKeyResponse.FromString,
+                _registered_method=True)
+        self.CreateServiceAccount = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/CreateServiceAccount',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateServiceAccountRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateServiceAccountResponse.FromString,
+                _registered_method=True)
+        self.ListServiceAccounts = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ListServiceAccounts',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListServiceAccountsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListServiceAccountsResponse.FromString,
+                _registered_method=True)
+        self.DeleteServiceAccount = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/DeleteServiceAccount',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.DeleteServiceAccountRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.DeleteServiceAccountResponse.FromString,
                 _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/ListSessions',
@@ -298,6 +334,57 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateApiKey(self, request, context):
+        """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
+        what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists living keys: the caller's own, or another's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeApiKey(self, request, context):
+        """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
+        namespaces). A key may end itself, and no other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateServiceAccount(self, request, context):
+        """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListServiceAccounts(self, request, context):
+        """Lists service accounts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteServiceAccount(self, request, context):
+        """Deletes a service account with its keys and grants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSessions(self, request, context):
         """Lists the caller's own sessions, newest first.
         """
@@ -416,6 +503,41 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ListRoleGrants,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ListRoleGrantsRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ListRoleGrantsResponse.SerializeToString,
+            ),
+            'CreateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateApiKey,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateApiKeyRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
+            'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKey,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'CreateServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateServiceAccount,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateServiceAccountRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateServiceAccountResponse.SerializeToString,
+            ),
+            'ListServiceAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListServiceAccounts,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListServiceAccountsRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListServiceAccountsResponse.SerializeToString,
+            ),
+            'DeleteServiceAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteServiceAccount,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.DeleteServiceAccountRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.DeleteServiceAccountResponse.SerializeToString,
             ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
@@ -951,6 +1073,195 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/ListRoleGrants',
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.ListRoleGrantsRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.ListRoleGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/CreateApiKey',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateApiKeyRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ListApiKeys',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListApiKeysRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/RotateApiKey',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RotateApiKeyRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RotateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/RevokeApiKey',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RevokeApiKeyRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/CreateServiceAccount',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateServiceAccountRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.CreateServiceAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListServiceAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ListServiceAccounts',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListServiceAccountsRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.ListServiceAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteServiceAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/DeleteServiceAccount',
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.DeleteServiceAccountRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_api__keys__pb2.DeleteServiceAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Users, roles, grants, sessions and permission checks."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -87,6 +88,24 @@ class IdentityServiceStub:
     """Takes a grant back; NOT_FOUND if there is none."""
     ListRoleGrants: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListRoleGrantsRequest, _identity_pb2.ListRoleGrantsResponse]
     """Lists grants. Filter: `username`, `role`."""
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]
+    """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
+    what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+    """
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]
+    """Lists living keys: the caller's own, or another's."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
+    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for."""
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]
+    """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
+    namespaces). A key may end itself, and no other.
+    """
+    CreateServiceAccount: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateServiceAccountRequest, _api_keys_pb2.CreateServiceAccountResponse]
+    """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace."""
+    ListServiceAccounts: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListServiceAccountsRequest, _api_keys_pb2.ListServiceAccountsResponse]
+    """Lists service accounts."""
+    DeleteServiceAccount: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteServiceAccountRequest, _api_keys_pb2.DeleteServiceAccountResponse]
+    """Deletes a service account with its keys and grants."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]
     """Lists the caller's own sessions, newest first."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]
@@ -153,6 +172,24 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Takes a grant back; NOT_FOUND if there is none."""
     ListRoleGrants: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListRoleGrantsRequest, _identity_pb2.ListRoleGrantsResponse]  # type: ignore[assignment]
     """Lists grants. Filter: `username`, `role`."""
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
+    what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+    """
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists living keys: the caller's own, or another's."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for."""
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
+    namespaces). A key may end itself, and no other.
+    """
+    CreateServiceAccount: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateServiceAccountRequest, _api_keys_pb2.CreateServiceAccountResponse]  # type: ignore[assignment]
+    """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace."""
+    ListServiceAccounts: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListServiceAccountsRequest, _api_keys_pb2.ListServiceAccountsResponse]  # type: ignore[assignment]
+    """Lists service accounts."""
+    DeleteServiceAccount: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteServiceAccountRequest, _api_keys_pb2.DeleteServiceAccountResponse]  # type: ignore[assignment]
+    """Deletes a service account with its keys and grants."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists the caller's own sessions, newest first."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]  # type: ignore[assignment]
@@ -330,6 +367,66 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ListRoleGrantsResponse, _abc.Awaitable[_identity_pb2.ListRoleGrantsResponse]]:
         """Lists grants. Filter: `username`, `role`."""
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _api_keys_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.CreateApiKeyResponse]]:
+        """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
+        what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _api_keys_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ListApiKeysResponse, _abc.Awaitable[_api_keys_pb2.ListApiKeysResponse]]:
+        """Lists living keys: the caller's own, or another's."""
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_keys_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
+        """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for."""
+
+    @_abc_1.abstractmethod
+    def RevokeApiKey(
+        self,
+        request: _api_keys_pb2.RevokeApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.RevokeApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RevokeApiKeyResponse]]:
+        """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
+        namespaces). A key may end itself, and no other.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateServiceAccount(
+        self,
+        request: _api_keys_pb2.CreateServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.CreateServiceAccountResponse, _abc.Awaitable[_api_keys_pb2.CreateServiceAccountResponse]]:
+        """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace."""
+
+    @_abc_1.abstractmethod
+    def ListServiceAccounts(
+        self,
+        request: _api_keys_pb2.ListServiceAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.ListServiceAccountsResponse, _abc.Awaitable[_api_keys_pb2.ListServiceAccountsResponse]]:
+        """Lists service accounts."""
+
+    @_abc_1.abstractmethod
+    def DeleteServiceAccount(
+        self,
+        request: _api_keys_pb2.DeleteServiceAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_keys_pb2.DeleteServiceAccountResponse, _abc.Awaitable[_api_keys_pb2.DeleteServiceAccountResponse]]:
+        """Deletes a service account with its keys and grants."""
 
     @_abc_1.abstractmethod
     def ListSessions(

@@ -189,6 +189,8 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     """The name of a port: an IANA service name of at most 15 characters."""
     FORMAT_CONFIG_KEY: _Format.ValueType  # 17
     """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
+    FORMAT_PRINCIPAL: _Format.ValueType  # 18
+    """Who grants are given to: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
     """A form that a string (or each key of a map) must have."""
@@ -229,6 +231,8 @@ FORMAT_PORT_NAME: Format.ValueType  # 16
 """The name of a port: an IANA service name of at most 15 characters."""
 FORMAT_CONFIG_KEY: Format.ValueType  # 17
 """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
+FORMAT_PRINCIPAL: Format.ValueType  # 18
+"""Who grants are given to: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
