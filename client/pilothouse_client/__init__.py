@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pilothouse_client.tokens import MemoryTokenStore as MemoryTokenStore
     from pilothouse_client.tokens import Tokens as Tokens
     from pilothouse_client.tokens import TokenStore as TokenStore
+    from pilothouse_client.workloads import Workload as Workload
 
 _MODULE_OF = {
     "AsyncClient": "client",
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "MemoryTokenStore": "tokens",
     "Tokens": "tokens",
     "TokenStore": "tokens",
+    "Workload": "workloads",
     "FieldViolation": "errors",
     "PilothouseError": "errors",
     "AbortedError": "errors",

@@ -25,6 +25,7 @@ from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines,
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
 from pilothouse_client.transport import AsyncTransport, BlockingTransport, TransportT, run
+from pilothouse_client.workloads import Workload
 
 if TYPE_CHECKING:
     from pilothouse_client.nouns.audit import Audit
@@ -113,11 +114,12 @@ class Nouns(Generic[TransportT]):
 class ClientOptions(TypedDict, total=False):
     """What both clients take by keyword; every one may be left out.
 
-    Credentials are one of three:
+    Credentials are one of four:
 
     - `token`: an API key or access token.
     - `tokens`: those of an earlier session, or a store of them; they are refreshed as needed.
     - `username` and `password`: log in at the first call, and again whenever the session has ended.
+    - `workload`: a program's token of its platform, exchanged at the first call, and again whenever the session ends.
 
     - `device_token`: with a password, what `Client.device_token` was after the last log-in of this user on this device:
       strangers who guess passwords then do not lock the account for it.
@@ -139,6 +141,7 @@ class ClientOptions(TypedDict, total=False):
     username: str | None
     password: str | None
     device_token: str
+    workload: Workload | None
     insecure: bool | None
     tls: Tls | None
     timeout: float | None
@@ -160,7 +163,9 @@ def _connect(
         options.get("on_retry") or ignore,
     )
     device = DeviceToken(options.get("device_token", ""))
-    credentials = Credentials(transport, _token_store(options), _password(options), call_options, device)
+    credentials = Credentials(
+        transport, _token_store(options), _password(options), call_options, device, _workload(options)
+    )
     return Connection(transport, credentials, call_options)
 
 
@@ -178,6 +183,13 @@ def _password(options: ClientOptions) -> Password | None:
     if (username is None) != (password is None):
         raise ValueError("username and password belong together")
     return None if username is None or password is None else Password(username, password)
+
+
+def _workload(options: ClientOptions) -> Workload | None:
+    workload = options.get("workload")
+    if workload is not None and any(options.get(name) is not None for name in ("token", "username")):
+        raise ValueError("a workload excludes token, username and password")
+    return workload
 
 
 def _target(address: str, options: ClientOptions) -> Target:
@@ -203,6 +215,11 @@ class Client(Nouns[BlockingTransport]):
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session."""
         return run(self._connection.login(username, password))
+
+    def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
+        """Exchanges a program's token for a short session, which the calls that follow use. It is not renewed, unlike
+        with `Client(…, workload=…)`."""
+        return run(self._connection.exchange_token(workload))
 
     def logout(self) -> None:
         """Ends the session and drops the tokens, also if the server no longer knows them."""
@@ -231,6 +248,10 @@ class AsyncClient(Nouns[AsyncTransport]):
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session."""
         return await self._connection.login(username, password)
+
+    async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
+        """Exchanges a program's token for a short session; as `Client.exchange_token`."""
+        return await self._connection.exchange_token(workload)
 
     async def logout(self) -> None:
         """Ends the session and drops the tokens, also if the server no longer knows them."""

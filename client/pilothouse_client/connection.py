@@ -11,12 +11,13 @@ import grpc
 
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse_client.calls import Call, CallOptions, envelope
-from pilothouse_client.credentials import LOGIN, Credentials
+from pilothouse_client.credentials import EXCHANGE, LOGIN, Credentials
 from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError
 from pilothouse_client.methods import Method, Pace, Request, Response, method_of
 from pilothouse_client.retry import Deadline, RetryPolicy
-from pilothouse_client.tokens import Tokens
+from pilothouse_client.tokens import Tokens, short_tokens_of
 from pilothouse_client.transport import AnswerStream, Requests, TransportT
+from pilothouse_client.workloads import Workload
 
 _LOGOUT = method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse)
 
@@ -83,6 +84,12 @@ class Connection(Generic[TransportT]):
         response = await self.unary(LOGIN, request)
         await self.credentials.take(response, username)
         return response
+
+    async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
+        """Exchanges a workload's token and keeps the new one for the calls that follow."""
+        answer = await self.unary(EXCHANGE, await self.transport.blocking(workload.request))
+        await self.credentials.keep(short_tokens_of(answer))
+        return answer
 
     async def logout(self) -> None:
         """Ends the session and forgets it. A session that has ended already is no error."""

@@ -2,8 +2,8 @@
 
 A call that needs a token takes the one at hand, renewed first if most of its life has passed. UNAUTHENTICATED
 renews once and repeats: whoever finds that another call has renewed meanwhile just takes the new token.
-Renewal is a refresh, or else a log-in if the client was given a password. It has what is left of the time of the call
-that needs it, and so has the wait for another call that renews.
+Renewal is a refresh, or else a log-in if the client was given a password, or an exchange if it is a workload's. It has
+what is left of the time of the call that needs it, and so has the wait for another call that renews.
 
 Each log-in sends the device token of the last one, so that strangers who guess at the account do not lock it for this
 client.
@@ -17,15 +17,17 @@ from typing import Generic
 
 import grpc
 
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import identity_pb2, token_exchange_pb2
 from pilothouse_client.calls import Call, CallOptions
 from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError, UnavailableError
 from pilothouse_client.methods import Method, Request, Response, method_of
 from pilothouse_client.retry import Deadline, RetryPolicy
-from pilothouse_client.tokens import Tokens, TokenStore, tokens_of
+from pilothouse_client.tokens import Tokens, TokenStore, short_tokens_of, tokens_of
 from pilothouse_client.transport import TransportT
+from pilothouse_client.workloads import Workload
 
 LOGIN = method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse)
+EXCHANGE = method_of(token_exchange_pb2.ExchangeTokenRequest, identity_pb2.ExchangeTokenResponse)
 _REFRESH = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
 _ONCE = RetryPolicy(attempts=1)
 
@@ -65,10 +67,12 @@ class Credentials(Generic[TransportT]):
         password: Password | None,
         options: CallOptions,
         device: DeviceToken | None = None,
+        workload: Workload | None = None,
     ) -> None:
         self._transport = transport
         self._store = store
         self._password = password
+        self._workload = workload
         self._options = options
         self.device = device or DeviceToken()
         self._lock = transport.lock()
@@ -83,9 +87,9 @@ class Credentials(Generic[TransportT]):
             self._tokens = await self._transport.blocking(self._store.load)
         tokens = self._tokens
         if tokens is None:
-            return await self._renew(None, deadline, self._options) if self._password else None
+            return await self._renew(None, deadline, self._options) if self._can_log_in else None
         now = time.time()
-        if not tokens.renewal_due(now):
+        if not (tokens.renewal_due(now) or (self._workload is not None and tokens.is_ageing(now))):
             return tokens
         if now >= tokens.access_expire:
             return await self._renew(tokens, deadline, self._options)
@@ -107,9 +111,17 @@ class Credentials(Generic[TransportT]):
         await self._keep(tokens_of(answer))
 
     async def forget(self) -> None:
-        """Drops the tokens and the password, after a log-out. The device stays known."""
-        self._password = None
+        """Drops the tokens and the password or the workload, after a log-out. The device stays known."""
+        self._password, self._workload = None, None
         await self._keep(None)
+
+    async def keep(self, tokens: Tokens) -> None:
+        """Keeps tokens that were got in another way than by a password."""
+        await self._keep(tokens)
+
+    @property
+    def _can_log_in(self) -> bool:
+        return self._password is not None or self._workload is not None
 
     async def _keep(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
@@ -146,7 +158,7 @@ class Credentials(Generic[TransportT]):
             try:
                 return tokens_of(await self._public(_REFRESH, request, deadline, options))
             except UnauthenticatedError:
-                if self._password is None:
+                if not self._can_log_in:
                     raise
         if self._password is not None:
             username = self._password.username
@@ -156,6 +168,9 @@ class Credentials(Generic[TransportT]):
             answer = await self._public(LOGIN, login, deadline, options)
             self.device.keep(answer, username)
             return tokens_of(answer)
+        if self._workload is not None:
+            exchange = await self._transport.blocking(self._workload.request)
+            return short_tokens_of(await self._public(EXCHANGE, exchange, deadline, options))
         return None
 
     async def _public(

@@ -34,15 +34,19 @@ class Tokens:
     received: float = 0.0
 
     def renewal_due(self, now: float) -> bool:
-        """Returns whether to refresh before the next call. Judged by the token's life as this machine's clock saw it
-        begin: a clock that is so wrong that the token seemed expired when it came is not believed."""
-        if not self.refresh_token or self.access_expire <= self.received:
+        """Returns whether to refresh before the next call."""
+        return bool(self.refresh_token) and self.is_ageing(now)
+
+    def is_ageing(self, now: float) -> bool:
+        """Returns whether most of its life has passed. Judged by the token's life as this machine's clock saw it begin:
+        a clock that is so wrong that the token seemed expired when it came is not believed."""
+        if self.access_expire <= self.received:
             return False
         return now >= self.received + (self.access_expire - self.received) * _RENEWAL_SHARE
 
 
 class TokenAnswer(Protocol):
-    """What LoginResponse and RefreshSessionResponse have in common."""
+    """What the answers to log-ins and refreshs have in common."""
 
     access_token: str
     refresh_token: str
@@ -51,6 +55,15 @@ class TokenAnswer(Protocol):
     def access_expire_time(self) -> Timestamp: ...
     @property
     def refresh_expire_time(self) -> Timestamp: ...
+
+
+class ShortTokenAnswer(Protocol):
+    """The answer to an exchange: there is no refresh token."""
+
+    access_token: str
+
+    @property
+    def access_expire_time(self) -> Timestamp: ...
 
 
 def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Tokens:
@@ -62,6 +75,12 @@ def tokens_of(answer: TokenAnswer, now: Callable[[], float] = time.time) -> Toke
         refresh_expire=_seconds(answer.refresh_expire_time),
         received=now(),
     )
+
+
+def short_tokens_of(answer: ShortTokenAnswer, now: Callable[[], float] = time.time) -> Tokens:
+    """Returns the token of an answer that was received just now, of a session that is not refreshed."""
+    expire = _seconds(answer.access_expire_time)
+    return Tokens(access_token=answer.access_token, access_expire=expire, received=now())
 
 
 def _seconds(timestamp: Timestamp) -> float:

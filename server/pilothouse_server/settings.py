@@ -186,6 +186,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     api_key_days: Annotated[int, "Life of an API key that is made without an end of its own."] = 90
     api_key_max_days: Annotated[int, "Longest life that an API key may be given."] = 366
+    token_exchange_seconds: Annotated[
+        int,
+        "Longest life of a session that a program exchanged its platform's token for; it ends with that token at the"
+        " latest.",
+    ] = 900
     principal_cache_seconds: Annotated[
         float, "How long a token and its grants are not looked up again; at most 1."
     ] = 1.0
@@ -496,6 +501,7 @@ def _checked(settings: Settings) -> Settings:
             "pool_working_connections",
             "session_access_seconds",
             "session_refresh_seconds",
+            "token_exchange_seconds",
             "login_failures_per_address",
             "login_memory_days",
             "api_key_days",

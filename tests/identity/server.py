@@ -20,8 +20,10 @@ from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import bootstrap
 from pilothouse_server.identity.noun import Needs, identity_services
+from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.keys import KeyRing
+from pilothouse_server.outbound import LOOPBACK, Reach
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors import standard_layers
@@ -204,7 +206,8 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     trusted = trusted_peers(settings.trusted_proxies)
     ring = KeyRing([key])
     known = permissions([SERVICE]) | {"config.get"}
-    services = identity_services(Needs(store, settings, passwords, ring, Envelopes(ring), known))
+    issuers = TrustedIssuers.load(settings, Reach(LOOPBACK))
+    services = identity_services(Needs(store, settings, passwords, ring, Envelopes(ring), known, issuers))
     rules, handlers = rules_and_handlers({SERVICE: services})
     audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
     layers = standard_layers(audit, AuthorizationLayer(authenticator))
@@ -232,6 +235,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         await writer.close()
         await authenticator.close()
         passwords.close()
+        await issuers.close()
         await engines.close()
 
 

@@ -83,6 +83,8 @@ def _updating(method: str, noun: str, fields: Fields, path: str) -> dict[str, Fi
 _IDENTITY: dict[str, Fields] = {
     "Login": {"username": "admin", "password": PASSWORD},
     "RefreshSession": {"refreshToken": "none of ours"},
+    # Refused, because it is no token.
+    "ExchangeToken": {"subjectToken": "none.of.ours"},
     "ChangePassword": {"currentPassword": PASSWORD, "newPassword": ANOTHER_PASSWORD},
     "CreateUser": {"user": user(target("CreateUser")), "password": PASSWORD},
     "GetUser": {"username": "admin"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1 import token_exchange_pb2
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
 from pilothouse_client.transport import TransportT
 
@@ -17,6 +18,7 @@ class Identity(Noun[TransportT]):
 
     login = Unary(pb.LoginRequest, pb.LoginResponse, whole)
     refresh_session = Unary(pb.RefreshSessionRequest, pb.RefreshSessionResponse, whole)
+    exchange_token = Unary(token_exchange_pb2.ExchangeTokenRequest, pb.ExchangeTokenResponse, whole)
     logout = Unary(pb.LogoutRequest, pb.LogoutResponse, nothing)
     who_am_i = Unary(pb.WhoAmIRequest, pb.WhoAmIResponse, whole)
     change_password = Unary(pb.ChangePasswordRequest, pb.ChangePasswordResponse, nothing)

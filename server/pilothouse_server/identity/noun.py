@@ -11,8 +11,10 @@ from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.operations.api_keys import ApiKeys
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
+from pilothouse_server.identity.operations.token_exchange import TokenExchange
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.identity.token_exchange_service import TokenExchangeService
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.unit_of_work import Store
@@ -39,4 +41,5 @@ def identity_services(needs: Needs) -> Sequence[object]:
     return [
         IdentityService(logins, needs.passwords, page_key, needs.known_permissions),
         ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
+        TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),
     ]

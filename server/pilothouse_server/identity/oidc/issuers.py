@@ -25,6 +25,7 @@ import msgspec
 
 from pilothouse_server.identity.oidc.documents import Entry, read_entry
 from pilothouse_server.identity.oidc.rules import Rule, read_rule
+from pilothouse_server.identity.oidc.workloads import Workloads, read_workloads
 from pilothouse_server.outbound import AddressRefused, Origin, Reach, origin
 from pilothouse_server.settings import PREFIX, SettingsError
 
@@ -87,6 +88,7 @@ class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True):
     grants_days: int = 7
     authority: str = ""
     rules: tuple[Rule, ...] = ()
+    workloads: Workloads | None = None
     place: str = VARIABLE
 
     def __repr__(self) -> str:
@@ -142,6 +144,7 @@ def _issuer(entry: Entry, folder: Path, reach: Reach) -> IssuerConfig:
         grants_days=entry.number("grants_days", 7, least=1, most=400),
         authority=_authority(entry, folder),
         rules=tuple(read_rule(each) for each in entry.entries("rules")),
+        workloads=read_workloads(entry.mapping("workloads"), client_id),
         place=entry.place,
     )
     entry.finish()

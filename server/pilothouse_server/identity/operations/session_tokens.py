@@ -6,7 +6,7 @@ outlives the session's greatest age, counted from the log-in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,6 +28,14 @@ class Origin:
     user_agent: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShortToken:
+    """The one token of a session that is not renewed."""
+
+    access_token: str = field(repr=False)
+    expires_at: datetime
+
+
 class SessionTokens:
     """Issues pairs of tokens and keeps their hashes."""
 
@@ -41,18 +49,35 @@ class SessionTokens:
     ) -> IssuedTokens:
         """Begins a session; `method` is what the user has shown."""
         family_id = uuid4()
-        return await self._issue(
+        values = self._begun(transaction, family_id, user_id, origin, method)
+        return await self._issue(transaction, family_id, values)
+
+    async def begin_short(
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        origin: Origin,
+        method: SessionMethod,
+        life: timedelta,
+    ) -> ShortToken:
+        """Begins a session that ends with its access token: there is no refresh token by which it could go on."""
+        family_id = uuid4()
+        token = tokens.new_token(tokens.ACCESS_PREFIX)
+        expires_at = transaction.now + min(life, self._greatest_age)
+        await sessions.insert_session(
             transaction,
-            family_id,
             {
-                "id": family_id,
-                "user_id": user_id,
-                "created_at": transaction.now,
-                "client_ip": origin.client_ip[:45] or None,
-                "user_agent": origin.user_agent or None,
-                "method": method,
+                **self._begun(transaction, family_id, user_id, origin, method),
+                "family_id": family_id,
+                "access_token_hash": tokens.token_hash(token),
+                # Of a token that nobody was given.
+                "refresh_token_hash": tokens.token_hash(tokens.new_token(tokens.REFRESH_PREFIX)),
+                "access_expires_at": expires_at,
+                "refresh_expires_at": expires_at,
+                "last_used_at": transaction.now,
             },
         )
+        return ShortToken(token, expires_at)
 
     async def go_on(self, transaction: Transaction, used: Row) -> IssuedTokens:
         """Issues the pair that follows on the one whose refresh token was used up (`used`, its row)."""
@@ -71,6 +96,20 @@ class SessionTokens:
         )
         await sessions.set_replaced_by(transaction, used.id, session_id)
         return issued
+
+    @staticmethod
+    def _begun(
+        transaction: Transaction, family_id: UUID, user_id: UserId, origin: Origin, method: SessionMethod
+    ) -> dict[str, Any]:
+        """What the row of a session's first tokens says of the session."""
+        return {
+            "id": family_id,
+            "user_id": user_id,
+            "created_at": transaction.now,
+            "client_ip": origin.client_ip[:45] or None,
+            "user_agent": origin.user_agent or None,
+            "method": method,
+        }
 
     async def _issue(self, transaction: Transaction, family_id: UUID, values: dict[str, Any]) -> IssuedTokens:
         """Makes a pair of tokens that does not outlive the session's greatest age, and stores its hashes."""

@@ -405,6 +405,48 @@ class LoginResponse(_message.Message):
 Global___LoginResponse: _TypeAlias = LoginResponse  # noqa: Y015
 
 @_typing.final
+class ExchangeTokenResponse(_message.Message):
+    """The token of a short session. It is not renewed: another subject token is exchanged instead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCESS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ISSUED_TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """Send as `authorization: Bearer <access_token>`."""
+    issued_token_type: _builtins.str
+    """`urn:ietf:params:oauth:token-type:access_token`."""
+    token_type: _builtins.str
+    """`Bearer`."""
+    @_builtins.property
+    def access_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it stops working; never later than the subject token does."""
+
+    @_builtins.property
+    def user(self) -> Global___User:
+        """Whom it acts as."""
+
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        access_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        issued_token_type: _builtins.str = ...,
+        token_type: _builtins.str = ...,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "access_token", b"access_token", "issued_token_type", b"issued_token_type", "token_type", b"token_type", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeTokenResponse: _TypeAlias = ExchangeTokenResponse  # noqa: Y015
+
+@_typing.final
 class RefreshSessionRequest(_message.Message):
     """Asks for new tokens."""
 

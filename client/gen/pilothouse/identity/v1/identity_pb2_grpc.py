@@ -5,6 +5,7 @@ import warnings
 
 from pilothouse.identity.v1 import api_keys_pb2 as pilothouse_dot_identity_dot_v1_dot_api__keys__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
+from pilothouse.identity.v1 import token_exchange_pb2 as pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -49,6 +50,11 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/RefreshSession',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionResponse.FromString,
+                _registered_method=True)
+        self.ExchangeToken = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ExchangeToken',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ExchangeTokenResponse.FromString,
                 _registered_method=True)
         self.Logout = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/Logout',
@@ -207,6 +213,16 @@ class IdentityServiceServicer:
     def RefreshSession(self, request, context):
         """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
         (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExchangeToken(self, request, context):
+        """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
+        UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
+        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
+        address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -419,6 +435,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionResponse.SerializeToString,
             ),
+            'ExchangeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeToken,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ExchangeTokenResponse.SerializeToString,
+            ),
             'Logout': grpc.unary_unary_rpc_method_handler(
                     servicer.Logout,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.LogoutRequest.FromString,
@@ -614,6 +635,33 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/RefreshSession',
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ExchangeToken',
+            pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_identity__pb2.ExchangeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

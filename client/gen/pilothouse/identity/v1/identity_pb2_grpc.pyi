@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
+from pilothouse.identity.v1 import token_exchange_pb2 as _token_exchange_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -47,6 +48,12 @@ class IdentityServiceStub:
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
     (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+    """
+    ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
+    """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
+    UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
+    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
+    address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]
     """Ends the session of the token used for this call."""
@@ -131,6 +138,12 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
     (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+    """
+    ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
+    """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
+    UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
+    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
+    address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session of the token used for this call."""
@@ -224,6 +237,18 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.RefreshSessionResponse, _abc.Awaitable[_identity_pb2.RefreshSessionResponse]]:
         """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
         (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+        """
+
+    @_abc_1.abstractmethod
+    def ExchangeToken(
+        self,
+        request: _token_exchange_pb2.ExchangeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ExchangeTokenResponse, _abc.Awaitable[_identity_pb2.ExchangeTokenResponse]]:
+        """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
+        UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
+        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
+        address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
         """
 
     @_abc_1.abstractmethod

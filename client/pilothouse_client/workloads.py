@@ -1,0 +1,41 @@
+"""What a program shows in place of a password: a token of its platform, exchanged for a short session (RFC 8693).
+
+    workload = Workload.from_file("/var/run/secrets/tokens/pilothouse")
+    with Client("pilothouse.example:443", workload=workload) as client:
+        client.containers.restart(namespace="shop", name="web")
+
+The platform renews such a token by itself, so it is asked for anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pilothouse.identity.v1 import token_exchange_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`subject_token` returns the token as it is now; what it raises ends the call. `username` is the user or service
+    account to act as, empty where the server's rules decide; `lifetime` seconds, None: as long as the server gives."""
+
+    subject_token: Callable[[], str]
+    username: str = ""
+    lifetime: float | None = None
+
+    @classmethod
+    def from_file(cls, path: str | Path, username: str = "", lifetime: float | None = None) -> Self:
+        """One whose token stands in a file, which is read anew for each session."""
+        return cls(lambda: Path(path).read_text(encoding="utf-8").strip(), username, lifetime)
+
+    def request(self) -> token_exchange_pb2.ExchangeTokenRequest:
+        """Returns what to send now; may wait for a file."""
+        request = token_exchange_pb2.ExchangeTokenRequest(
+            subject_token=self.subject_token(), username=self.username
+        )
+        if self.lifetime is not None:
+            request.lifetime.FromNanoseconds(int(self.lifetime * 1e9))
+        return request

@@ -1,0 +1,305 @@
+"""A program shows its platform's token and gets a short session: whose, for how long, by which rules."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1.token_exchange_pb2 import ExchangeTokenRequest
+from pilothouse_client import AsyncClient, Tokens, Workload
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.identity.oidc.issuers import load_issuers
+from pilothouse_server.outbound import LOOPBACK, Reach
+from pilothouse_server.settings import SettingsError
+from tests.conftest import Database, new_database
+from tests.identity.issuer import Issuer, issuer
+from tests.identity.server import Caller, IdentityServer, refused, valid
+from tests.identity.trusting_server import AUDIENCE, CLIENT, accounts, entry, trusting
+from tests.waiting import poll_until
+
+JOB = {"repository": "example/shop", "ref": "refs/heads/main"}
+POD = {"namespace": "ci", "pod": {"name": "p-1"}, "serviceaccount": {"name": "deployer", "uid": "6c1f"}}
+
+
+@dataclass
+class World:
+    """A server that trusts a forge of CI jobs, a cluster, and a company that no programs are of."""
+
+    server: IdentityServer
+    admin: Caller
+    forge: Issuer
+    company: Issuer
+    cluster: Issuer
+
+    def token(self, **claims: Any) -> str:
+        """An honest token of a job on the main branch."""
+        return self.forge.sign(self.forge.claims("repo:example/shop", AUDIENCE, **(JOB | claims)))
+
+    async def exchange(self, token: str, **fields: Any) -> Any:
+        return await self.server.stranger.ExchangeToken(ExchangeTokenRequest(subject_token=token, **fields))
+
+    async def refused(self, token: str, **fields: Any) -> tuple[str, str, str]:
+        """Code, reason and rule of a refusal."""
+        refusal = await refused(
+            self.server.stranger, "ExchangeToken", ExchangeTokenRequest(subject_token=token, **fields)
+        )
+        return refusal.code, refusal.reason, refusal.metadata.get("rule", "")
+
+    def caller(self, answer: Any) -> Caller:
+        return Caller(self.server.stub, answer.access_token)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    given = accounts(
+        ("robot", JOB),
+        ("auditor", {"repository": "example/shop"}),
+        ("ghost", {"repository": "example/ghosts"}),
+        ("closed", {"repository": "example/closed"}),
+        lifetime_seconds=600,
+    )
+    kubernetes = accounts()
+    kubernetes["accounts"] = [
+        {
+            "username": "sa:shop:deployer",
+            "when": [
+                {"claim": ["kubernetes.io", "namespace"], "equals": "ci"},
+                {"claim": ["kubernetes.io", "serviceaccount", "name"], "equals": "deployer"},
+            ],
+        }
+    ]
+    async with (
+        issuer() as forge,
+        issuer() as company,
+        issuer() as cluster,
+        new_database(postgres, template_database.name) as database,
+        trusting(
+            database,
+            tmp_path_factory.mktemp("issuers"),
+            entry("forge", forge, workloads=given),
+            entry("company", company, client_id=CLIENT),
+            entry("cluster", cluster, workloads=kubernetes),
+        ) as server,
+    ):
+        admin = await server.admin()
+        await server.namespace("shop")
+        await server.user(admin, "robot", ("developer", "shop"), log_in=False)
+        await server.user(admin, "auditor", ("viewer", ""), log_in=False)
+        await admin.CreateServiceAccount(
+            keys_pb.CreateServiceAccountRequest(
+                namespace="shop", service_account=keys_pb.ServiceAccount(name="deployer")
+            )
+        )
+        await admin.GrantRole(
+            pb.GrantRoleRequest(username="sa:shop:deployer", role="viewer", namespace="shop")
+        )
+        await server.user(admin, "closed", log_in=False)
+        await admin.UpdateUser(
+            pb.UpdateUserRequest(
+                username="closed",
+                user=pb.User(status=pb.USER_STATUS_INACTIVE),
+                update_mask=FieldMask(paths=["status"]),
+            )
+        )
+        yield World(server, admin, forge, company, cluster)
+
+
+async def test_a_job_becomes_the_account_of_its_rule(world: World) -> None:
+    answer = await world.exchange(world.token())
+    assert (answer.user.username, answer.token_type) == ("robot", "Bearer")
+    assert answer.issued_token_type == "urn:ietf:params:oauth:token-type:access_token"
+    me = await world.caller(answer).WhoAmI(pb.WhoAmIRequest())
+    assert [(grant.role, grant.namespace) for grant in me.grants] == [("developer", "shop")]
+    async with world.server.database.system() as connection:
+        query = "SELECT method FROM sessions WHERE access_token_hash = sha256($1::text::bytea)"
+        assert await connection.fetchval(query, answer.access_token) == "token_exchange"
+
+
+async def test_a_service_account_of_kubernetes_is_known_by_its_claims(world: World) -> None:
+    def token(**changes: Any) -> str:
+        claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE)
+        # As the API server signs them: the audience in a list, no `typ`, a name for the key.
+        claims |= {"aud": [AUDIENCE], "nbf": claims["iat"], "kubernetes.io": POD | changes}
+        return world.cluster.key.sign(claims, world.cluster.key.header(typ=None))
+
+    answer = await world.exchange(token(), username="sa:shop:deployer")
+    assert answer.user.username == "sa:shop:deployer"
+    me = await world.caller(answer).WhoAmI(pb.WhoAmIRequest())
+    assert [(grant.role, grant.namespace) for grant in me.grants] == [("viewer", "shop")]
+    refusal = ("PERMISSION_DENIED", "WORKLOAD_NOT_ALLOWED", "")
+    assert await world.refused(token(namespace="other")) == refusal
+    assert await world.refused(token(serviceaccount={"name": "default"})) == refusal
+    assert await world.refused(token(serviceaccount="deployer")) == refusal
+
+
+async def test_it_lives_as_long_as_the_least_allows(world: World) -> None:
+    def left(answer: Any) -> float:
+        end: datetime = answer.access_expire_time.ToDatetime(UTC)
+        return (end - datetime.now(UTC)).total_seconds()
+
+    now = int(datetime.now(UTC).timestamp())
+    # The rules' 600 s, what is asked for, what is left of the token.
+    assert 500 < left(await world.exchange(world.token(exp=now + 3600))) <= 600
+    assert 20 < left(await world.exchange(world.token(exp=now + 3600), lifetime=timedelta(seconds=60))) <= 60
+    assert left(await world.exchange(world.token(exp=now + 200), lifetime=timedelta(hours=9))) <= 200
+    # Within the clock skew a token is taken, and gives nothing that outlives it.
+    assert await world.refused(world.token(exp=now - 5)) == (
+        "UNAUTHENTICATED",
+        "ISSUER_TOKEN_REFUSED",
+        "expiry",
+    )
+    too_short = await world.refused(world.token(), lifetime=timedelta(0))
+    assert too_short == ("INVALID_ARGUMENT", "TOO_SHORT", "")
+
+
+async def test_it_ends_with_its_token_and_is_not_renewed(world: World) -> None:
+    robot = world.caller(await world.exchange(world.token()))
+    assert await valid(robot)
+    async with world.server.database.system() as connection:
+        ended = await connection.execute(
+            "UPDATE sessions SET access_expires_at = now() - interval '1 s', "
+            "refresh_expires_at = now() - interval '1 s' WHERE access_token_hash = sha256($1::text::bytea)",
+            robot.access_token,
+        )
+        assert ended == "UPDATE 1"
+
+    async def is_taken() -> bool:
+        return await valid(robot)
+
+    assert await poll_until(is_taken, lambda taken: not taken, what="the end of the session") is False
+
+
+async def test_which_account_is_asked_for_counts_only_within_the_rules(world: World) -> None:
+    assert (await world.exchange(world.token(), username="auditor")).user.username == "auditor"
+    assert (await world.exchange(world.token(), username="Auditor")).user.username == "auditor"
+    elsewhere = world.token(ref="refs/heads/pulled")
+    assert (await world.exchange(elsewhere)).user.username == "auditor"
+    refusal = ("PERMISSION_DENIED", "WORKLOAD_NOT_ALLOWED", "")
+    # One that no rule gives, one that is not there, one that may not log in: all alike.
+    assert await world.refused(elsewhere, username="robot") == refusal
+    assert await world.refused(world.token(), username="admin") == refusal
+    assert await world.refused(world.token(repository="example/other")) == refusal
+    assert await world.refused(world.token(repository="example/ghosts")) == refusal
+    assert await world.refused(world.token(repository="example/closed")) == refusal
+    assert await world.refused(world.token(repository=["example/shop"])) == refusal
+    assert await world.refused(world.token(repository=None)) == refusal
+
+
+async def test_who_no_programs_are_of_gives_no_sessions(world: World) -> None:
+    unknown = ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "issuer")
+    trusted_for_people = world.company.sign(world.company.claims("ada", CLIENT))
+    assert await world.refused(trusted_for_people) == unknown
+    assert await world.refused(world.company.sign(world.company.claims("ada", AUDIENCE, **JOB))) == unknown
+    assert await world.refused(world.admin.access_token) == (*unknown[:2], "form")
+    wrong_type = await world.refused(
+        world.token(), subject_token_type="urn:ietf:params:oauth:token-type:saml2"
+    )
+    assert wrong_type == ("INVALID_ARGUMENT", "UNKNOWN_TOKEN_TYPE", "")
+
+
+async def test_a_program_makes_no_lasting_credentials(world: World) -> None:
+    robot = world.caller(await world.exchange(world.token()))
+    change = pb.ChangePasswordRequest(current_password="x" * 12, new_password="y" * 12)
+    for rpc, request in (("ChangePassword", change), ("ListSessions", pb.ListSessionsRequest())):
+        refusal = await refused(robot, rpc, request)
+        assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "SESSION_NEEDED")
+
+
+async def test_the_record_says_whose_token_it_was(world: World) -> None:
+    subject = "repo:example/recorded"
+    token = world.forge.sign(world.forge.claims(subject, AUDIENCE, repository="example/shop"))
+    await world.exchange(token)
+    query = (
+        "SELECT username, metadata::text AS metadata, request_body::text AS body FROM operation_logs "
+        "WHERE request_path LIKE '%ExchangeToken' AND resource_name = $1"
+    )
+
+    async def record() -> Any:
+        async with world.server.database.system() as connection:
+            return await connection.fetchrow(query, subject)
+
+    found = await poll_until(record, lambda row: row is not None, what="the record")
+    assert found["username"] == "auditor"
+    assert f'"subject": "{subject}"' in found["metadata"]
+    assert f'"issuer": "{world.forge.url}"' in found["metadata"]
+    assert token not in found["body"]
+
+
+async def test_while_the_issuer_is_away_known_keys_serve(world: World) -> None:
+    await world.exchange(world.token())
+    known = world.forge.keys
+    await world.forge.go_away()
+    try:
+        await world.exchange(world.token())
+        world.forge.rotate()
+        code, reason, _ = await world.refused(world.token())
+        assert (code, reason) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED")
+    finally:
+        world.forge.keys = known
+        await world.forge.come_back()
+
+
+async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(world.token(exp=int(datetime.now(UTC).timestamp()) + 600) + "\n")
+    address = world.server.address
+    async with AsyncClient(address, workload=Workload.from_file(path)) as client:
+        assert (await client.identity.who_am_i()).user.username == "robot"
+        await client.logout()
+    async with AsyncClient(address) as client:
+        answer = await client.exchange_token(Workload.from_file(path, "auditor", lifetime=30.0))
+        assert answer.user.username == "auditor"
+        assert (await client.identity.who_am_i()).user.username == "auditor"
+    shown = []
+
+    def subject_token() -> str:
+        shown.append(path.read_text())
+        return shown[-1].strip()
+
+    # A session that has ended is begun anew, without a word.
+    async with AsyncClient(
+        address, workload=Workload(subject_token), tokens=Tokens(access_token="pht_ended")
+    ) as client:
+        assert (await client.identity.who_am_i()).user.username == "robot"
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"audiences": []}, "workloads.audiences: must be a list of 1 to 20 texts"),
+        ({"audiences": [CLIENT]}, "workloads.audiences: must not hold client_id"),
+        ({"accounts": []}, "workloads.accounts: must be a list of 1 to 500 entries"),
+        ({"accounts": [{"username": "robot", "when": []}]}, "accounts[0].when: must be a list"),
+        ({"accounts": [{"when": [{"claim": "sub", "equals": "x"}]}]}, "accounts[0].username: must be a text"),
+        ({"lifetime_seconds": 10**6}, "workloads.lifetime_seconds: must be a whole number from 0"),
+        ({"audience": "x"}, "workloads.audience: is not known here"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    import json
+
+    workloads = accounts(("robot", JOB)) | changes
+    path = tmp_path / "issuers.yaml"
+    one = {
+        "name": "forge",
+        "issuer": "https://forge.example.com",
+        "client_id": CLIENT,
+        "workloads": workloads,
+    }
+    path.write_text(json.dumps({"issuers": [one]}))
+    with pytest.raises(SettingsError) as caught:
+        load_issuers(path, Reach(LOOPBACK))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("PILOTHOUSE_OIDC_ISSUERS_FILE.issuers[0].workloads")
