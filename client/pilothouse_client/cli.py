@@ -37,6 +37,7 @@ VERBS = {
     "logout": ("session:logout", "End the session and forget it."),
     "whoami": ("session:whoami", "Show who you are, your grants and permissions."),
     "can-i": ("session:can_i", "Tell whether you may do something."),
+    "token": ("tokens:app", "Tokens of programs: exchange that of a platform."),
     "passwd": ("session:passwd", "Change your password."),
     "contexts": ("contexts:app", "Servers you have logged in to."),
     "users": ("users:app", "People and programs that use the platform."),

@@ -103,7 +103,7 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
             token=invocation.token or None,
             tokens=None if invocation.token else FileTokenStore(file, name),
             insecure=insecure,
-            tls=None if insecure else _tls(context, ca_file),
+            tls=None if insecure else secured(context, ca_file),
             timeout=invocation.timeout,
             retry=retry or DEFAULT_RETRY,
             on_interruption=_report_interruption,
@@ -115,8 +115,8 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
         yield client
 
 
-def _tls(context: Context | None, ca_file: str) -> Tls | None:
-    """What a server is called with: authorities that are named, else the certificate that was trusted at log-in."""
+def secured(context: Context | None, ca_file: str) -> Tls | None:
+    """Returns what a server is called with: authorities that are named, else the certificate trusted at log-in."""
     if ca_file or context is None or not context.certificate:
         return tls_of(ca_file)
     from pilothouse_client.commands.server_certificate import Trust
