@@ -210,6 +210,17 @@ def _options(
     ca_file: Annotated[
         str, typer.Option("--ca-file", envvar="PILOTHOUSE_CA_FILE", help="PEM file of authorities to trust.")
     ] = "",
+    client_cert: Annotated[
+        str,
+        typer.Option(
+            "--client-cert",
+            envvar="PILOTHOUSE_CLIENT_CERTIFICATE_FILE",
+            help="PEM file of your certificate, for servers that know you by it.",
+        ),
+    ] = "",
+    client_key: Annotated[
+        str, typer.Option("--client-key", envvar="PILOTHOUSE_CLIENT_KEY_FILE", help="PEM file of its key.")
+    ] = "",
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0.001, help="Seconds a call may take, with its retries.")
     ] = None,
@@ -219,7 +230,7 @@ def _options(
     ] = False,
 ) -> None:
     """Run and watch containers on Kubernetes clusters."""
-    current.set(Invocation(context, server, token, insecure, ca_file, timeout))
+    current.set(Invocation(context, server, token, insecure, ca_file, timeout, client_cert, client_key))
 
 
 def main() -> None:

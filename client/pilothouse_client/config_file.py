@@ -34,6 +34,7 @@ class Context:
 
     `certificate` (PEM) is the server's own where only itself vouches for it, and `server_name` a name that it is for.
     `vouched_for` says that an authority vouched for the server at the last log-in.
+    `client_certificate_file` and `client_key_file` are what the user is known by where there are no tokens.
     `device_token` is that of the last log-in; it stays when the session ends.
     """
 
@@ -47,6 +48,8 @@ class Context:
     vouched_for: bool = False
     tokens: Mapping[str, Any] | None = field(default=None, repr=False)
     device_token: str = field(default="", repr=False)
+    client_certificate_file: str = ""
+    client_key_file: str = ""
 
     def trusting(self, known: Context) -> Context:
         """Returns the same, with what `known` trusts the server by."""

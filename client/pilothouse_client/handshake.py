@@ -25,6 +25,10 @@ TLS_REQUIRED, TLS_NOT_SPOKEN, HTTP2_NOT_SPOKEN = "TLS_REQUIRED", "TLS_NOT_SPOKEN
 SELF_SIGNED, AUTHORITY_UNKNOWN = "SELF_SIGNED", "AUTHORITY_UNKNOWN"
 NAME_MISMATCH, NOT_VALID_NOW = "NAME_MISMATCH", "NOT_VALID_NOW"
 CERTIFICATE_CHANGED, CERTIFICATE_REFUSED = "CERTIFICATE_CHANGED", "CERTIFICATE_REFUSED"
+CLIENT_CERTIFICATE_NEEDED, CLIENT_CERTIFICATE_REFUSED = (
+    "CLIENT_CERTIFICATE_NEEDED",
+    "CLIENT_CERTIFICATE_REFUSED",
+)
 
 # OpenSSL's numbers of what is wrong, which are part of its interface.
 _SELF_SIGNED = 18
@@ -136,6 +140,17 @@ def _of_one(address: str, tls: Tls | None, seconds: float) -> Finding | None:
         if _speaks_plainly(address, seconds):
             return Finding(TLS_NOT_SPOKEN, f"{address} speaks plain text, and was called by TLS")
         return None
+    if code == _ASKED:
+        if tls.client_certificate is None:
+            return Finding(
+                CLIENT_CERTIFICATE_NEEDED,
+                f"{address} takes only who shows a certificate (--client-cert and --client-key)",
+            )
+        return Finding(
+            CLIENT_CERTIFICATE_REFUSED,
+            f"{address} takes only who shows a certificate, and does not take yours: is it of an authority that it"
+            " trusts, for clients, and valid now?",
+        )
     if code == _NO_HTTP2:
         return Finding(
             HTTP2_NOT_SPOKEN,
@@ -176,7 +191,9 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Findin
 
 
 # Beside OpenSSL's numbers, which are not negative.
-_NO_TLS, _NO_HTTP2 = -1, -2
+_NO_TLS, _NO_HTTP2, _ASKED = -1, -2, -3
+# What a server says to who shows none, after a handshake that the client takes for complete.
+_REQUIRED = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 def _refusal(address: str, tls: Tls, seconds: float) -> int | None:
@@ -186,11 +203,26 @@ def _refusal(address: str, tls: Tls, seconds: float) -> int | None:
     opened = _connect(address, seconds)
     try:
         with opened, context.wrap_socket(opened, server_hostname=name) as made:
-            return None if made.selected_alpn_protocol() == "h2" else _NO_HTTP2
+            if made.selected_alpn_protocol() != "h2":
+                return _NO_HTTP2
+            return _ASKED if _is_asked(made) else None
     except ssl.SSLCertVerificationError as error:
         return error.verify_code
     except OSError:
         return _NO_TLS
+
+
+def _is_asked(made: ssl.SSLSocket) -> bool:
+    """Whether the server ends a connection that shows no certificate: by an alert, or, as gRPC does, without a word.
+
+    One that takes it says its HTTP/2 settings at once.
+    """
+    try:
+        return made.recv(1) == b""
+    except ssl.SSLError as error:
+        return error.reason == _REQUIRED
+    except OSError:
+        return False
 
 
 def _names(address: str, roots: str | None, seconds: float) -> Sequence[str]:

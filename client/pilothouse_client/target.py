@@ -23,14 +23,19 @@ _EACH_IN_TURN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Certificates as PEM bytes. `root_certificates` None means those that gRPC brings along; a client certificate
-    needs its key; `server_name` is checked in place of the host name in the address. `pinned` says that
-    `root_certificates` is the server's own certificate, so that another one is told as a changed one."""
+    needs its key, and says who calls where the client has no token; `server_name` is checked in place of the host name
+    in the address. `pinned` says that `root_certificates` is the server's own certificate, so that another one is told
+    as a changed one."""
 
     root_certificates: bytes | None = None
     client_certificate: bytes | None = None
     client_key: bytes | None = None
     server_name: str = ""
     pinned: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise ValueError("a client certificate and its key belong together")
 
     def credentials(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(self.root_certificates, self.client_key, self.client_certificate)

@@ -38,6 +38,7 @@ from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
+from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.passwords import Passwords
@@ -75,6 +76,7 @@ from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
+from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
 from pilothouse_server.settings import (
     PREFIX,
@@ -199,7 +201,20 @@ class Application:
         self._passwords = Passwords()
         self.issuers = TrustedIssuers.load(settings, self._reach)
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
-        self._authorization = AuthorizationLayer(self.authenticator)
+        self.tls = Serving.of(settings)
+        self._clients = None if self.tls is None else self.tls.clients
+        # Who calls: by a token, and by a certificate where clients show any.
+        self._callers = (
+            self.authenticator
+            if self._clients is None
+            else EitherAuthenticator(
+                self.authenticator,
+                CertificateAuthenticator(
+                    self.store, self._clients, cache_seconds=settings.principal_cache_seconds
+                ),
+            )
+        )
+        self._authorization = AuthorizationLayer(self._callers)
         retention = timedelta(hours=settings.idempotency_retention_hours)
         self.audit = AuditLayer(
             self.audit_writer,
@@ -234,8 +249,10 @@ class Application:
         self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
         await self._register_clusters()
         self.store.on_committed = self.feed.committed
-        self.feed.on_grants_changed = self.authenticator.invalidate
+        self.feed.on_grants_changed = self._callers.invalidate
         self.feed.on_changes = self.reconciler.wake
+        if self.tls is not None:
+            self._supervisor.start("files of TLS", self.tls.run)
         self._supervisor.start("audit writer", self.audit_writer.run)
         self._supervisor.start("sums of refusals", self.audit.sum_up)
         self._supervisor.start("audit sinks", self.sinks.run)
@@ -261,7 +278,7 @@ class Application:
 
         def begin_anew() -> None:
             """What this server knew was of a database that went back since."""
-            self.authenticator.invalidate()
+            self._callers.invalidate()
             self.usage_stream.begin_anew()
             self.reconciler.begin_anew()
             for job in (MAKE_PARTITIONS, rolling_up.name):
@@ -300,7 +317,7 @@ class Application:
         await self._supervisor.stop()
         await self.sealer.close()
         await self.clusters.close()
-        await self.authenticator.close()
+        await self._callers.close()
         self._passwords.close()
         await self.issuers.close()
         await self.database.close()
@@ -352,11 +369,17 @@ class Application:
             handlers,
             layers,
             self.store,
-            self.authenticator,
+            self._callers,
             admission=Admission(self.settings),
             trusted_proxies=trusted,
+            clients=self._clients,
         )
-        return build(self.settings, pipeline, rules, descriptors)
+        return build(self.settings, pipeline, rules, descriptors, self.tls)
+
+    @property
+    def asking_port(self) -> int | None:
+        """The port that asks each client for a certificate, beside the one that asks none, if there is one."""
+        return None if self._server is None else self._server.asking_port
 
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""

@@ -176,6 +176,9 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 raise
             collect_rarely()
             _welcome(settings, port, server.password_made, dev=dev)
+            if server.asking_port is not None:
+                host = settings.tls_client_listen.rpartition(":")[0]
+                typer.echo(f"Clients with certificates call {host}:{server.asking_port}")
             await stopping.wait()
             typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
         finally:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pilothouse_server.values import InvalidValueError, listening
+from pilothouse_server.values.guarded_keys import GUARDED_NAMESPACE_KEYS, GUARDED_POD_KEYS
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
@@ -47,36 +48,6 @@ _CHOICES = {
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
     "namespace_pod_security": ("privileged", "baseline", "restricted", ""),
 }
-# Meshes and networks (who gets which sidecar, policy and network), and identities in clouds with what is made there.
-_NETWORKS_AND_IDENTITIES = (
-    "istio.io/*,*.istio.io/*,linkerd.io/*,*.linkerd.io/*,kuma.io/*,*.kuma.io/*,cilium.io/*,*.cilium.io/*"
-    ",projectcalico.org/*,*.projectcalico.org/*,openservicemesh.io/*,*.openservicemesh.io/*,*.hashicorp.com/*"
-    ",*.cni.cncf.io/*,*.ovn.org/*,*.kubeovn.io/*"
-    ",*.amazonaws.com/*,*.k8s.aws/*,azure.workload.identity/*,*.azure.com/*,*.cloud.google.com/*,*.gke.io/*"
-    ",spiffe.io/*,*.spiffe.io/*"
-)
-# Keys of annotations and labels of pods by which they get networks, identities, programs or devices of the node.
-_GUARDED_POD_KEYS = (
-    _NETWORKS_AND_IDENTITIES,
-    # It tells how probes are asked.
-    "!sidecar.istio.io/rewriteAppHTTPProbers",
-    "v1.multus-cni.io/*,ovn.kubernetes.io/*,*.antrea.io/*,aadpodidbinding,dapr.io/*,*.opentelemetry.io/*",
-    # What container runtimes and their plugins obey: devices, mounts, properties of the system.
-    "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
-    ",org.systemd.property.*,*.nri.io/*,*.noderesource.dev/*",
-    "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
-)
-# Keys of labels and annotations of Kubernetes namespaces that clusters and what is installed on them obey.
-_GUARDED_NAMESPACE_KEYS = (
-    # Kubernetes: Pod Security, node selectors and tolerations, hierarchies; but for what names applications.
-    "kubernetes.io/*,*.kubernetes.io/*,k8s.io/*,*.k8s.io/*,*.x-k8s.io/*,!app.kubernetes.io/*",
-    # OpenShift: security context constraints, node selectors, ranges of user ids.
-    "openshift.io/*,*.openshift.io/*",
-    "istio-injection",
-    _NETWORKS_AND_IDENTITIES,
-    # What exempts from policies or gives a namespace to somebody else.
-    "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*,*.cattle.io/*,*.clastix.io/*,argocd.argoproj.io/*",
-)
 # Read by the client command from the same prefix; a server started from the same shell must not refuse
 # them.
 CLIENT_VARIABLES = frozenset(
@@ -94,6 +65,8 @@ CLIENT_VARIABLES = frozenset(
         "PASSWORD",
         "OUTPUT",
         "CA_FILE",
+        "CLIENT_CERTIFICATE_FILE",
+        "CLIENT_KEY_FILE",
     }
 )
 
@@ -132,6 +105,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None, "PEM file of the certificate chain to serve TLS with; needs the key, too."
     ] = None
     tls_key_file: Annotated[Path | None, "PEM file of the key of that certificate."] = None
+    tls_client_ca_file: Annotated[
+        Path | None,
+        "PEM file of the authorities of clients' certificates; each client of LISTEN must show one of theirs.",
+    ] = None
+    tls_client_listen: Annotated[
+        str, "HOST:PORT that asks clients for certificates, so that LISTEN asks for none; empty: LISTEN asks."
+    ] = ""
+    tls_client_users_file: Annotated[
+        Path | None,
+        "File of rules that say whose a client's certificate is; empty: nobody's, a token is needed.",
+    ] = None
+    tls_client_crl_file: Annotated[
+        Path | None,
+        "File of the lists of revoked certificates of those authorities, PEM or DER; empty: none.",
+    ] = None
     insecure: Annotated[
         bool,
         "True serves plain text beyond this machine, too, as behind a proxy that ends TLS; passwords and tokens pass as"
@@ -288,12 +276,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
         " * stands for any text, and ! before a pattern takes out what it names.",
-    ] = ",".join(_GUARDED_NAMESPACE_KEYS)
+    ] = ",".join(GUARDED_NAMESPACE_KEYS)
     guarded_pod_keys: Annotated[
         str,
         "Keys of annotations and labels of containers' pods that need the permission container.privileged; written as"
         " GUARDED_NAMESPACE_KEYS.",
-    ] = ",".join(_GUARDED_POD_KEYS)
+    ] = ",".join(GUARDED_POD_KEYS)
     service_annotations: Annotated[
         str,
         "Keys of annotations of Services that every caller may set, separated by commas; PREFIX/* stands for all of a"
@@ -470,7 +458,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 def _wrong_addresses(settings: Settings) -> list[str]:
     problems = []
-    for name in ("listen", "metrics_listen"):
+    for name in ("listen", "metrics_listen", "tls_client_listen"):
         address = getattr(settings, name)
         try:
             if address or name == "listen":
@@ -546,6 +534,7 @@ def _checked(settings: Settings) -> Settings:
         )
     if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
         problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")
+    problems += _client_certificate_problems(settings)
     problems += _audit_problems(settings)
     problems += [
         f"{PREFIX}{name.upper()} must be {', '.join(choices[:-1])} or {choices[-1] or 'empty'}"
@@ -555,6 +544,18 @@ def _checked(settings: Settings) -> Settings:
     if problems:
         raise SettingsError("; ".join(problems))
     return settings
+
+
+def _client_certificate_problems(settings: Settings) -> list[str]:
+    if settings.tls_client_ca_file is not None and settings.tls_certificate_file is None:
+        return [
+            f"{PREFIX}TLS_CLIENT_CA_FILE needs TLS: {PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE"
+        ]
+    return [
+        f"{PREFIX}{name.upper()} needs {PREFIX}TLS_CLIENT_CA_FILE"
+        for name in ("tls_client_listen", "tls_client_users_file", "tls_client_crl_file")
+        if getattr(settings, name) and settings.tls_client_ca_file is None
+    ]
 
 
 def _audit_problems(settings: Settings) -> list[str]:

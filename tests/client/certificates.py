@@ -39,7 +39,7 @@ class Made(NamedTuple):
 
 
 def made(
-    *names: str, by: Made | None = None, authority: bool = False, days: Sequence[int] = (-10, 10)
+    *names: str, by: Made | None = None, authority: bool = False, days: Sequence[float] = (-10, 10)
 ) -> Made:
     """A certificate for names or addresses, from so many days to so many; of itself unless an authority is given."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -61,7 +61,32 @@ def made(
     return Made(builder.sign(by.key if by else key, hashes.SHA256()), key)
 
 
+def revoked_list(
+    authority: Made, *revoked: Made, days: Sequence[float] = (-1, 1)
+) -> x509.CertificateRevocationList:
+    """The list of an authority with these certificates, from so many days to so many."""
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now + days[0] * _DAY)
+        .next_update(now + days[1] * _DAY)
+    )
+    for each in revoked:
+        entry = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(each.certificate.serial_number)
+            .revocation_date(now)
+        )
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(authority.key, hashes.SHA256())
+
+
 def _name(name: str) -> x509.GeneralName:
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
+    if "@" in name:
+        return x509.RFC822Name(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

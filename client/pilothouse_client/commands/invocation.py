@@ -37,6 +37,8 @@ class Invocation:
     insecure: bool | None = None
     ca_file: str = ""
     timeout: float | None = None
+    client_certificate_file: str = ""
+    client_key_file: str = ""
 
 
 _NOTHING_GIVEN = Invocation()
@@ -87,7 +89,8 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
         raise CommandError(
             "no server is known; log in with: pilothouse login --server HOST:PORT --user NAME", _NOT_LOGGED_IN
         )
-    if not invocation.token and (context is None or not context.tokens):
+    own = client_certificate(invocation, context)
+    if not invocation.token and own is None and (context is None or not context.tokens):
         how = {None: "", True: " --insecure", False: " --secure"}[invocation.insecure]
         raise CommandError(
             f"not logged in to {server}; use: pilothouse login --server {server}{how} --user NAME",
@@ -101,9 +104,9 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
         client = Client(
             server,
             token=invocation.token or None,
-            tokens=None if invocation.token else FileTokenStore(file, name),
+            tokens=FileTokenStore(file, name) if context is not None and not invocation.token else None,
             insecure=insecure,
-            tls=None if insecure else secured(context, ca_file),
+            tls=None if insecure else showing(secured(context, ca_file), own),
             timeout=invocation.timeout,
             retry=retry or DEFAULT_RETRY,
             on_interruption=_report_interruption,
@@ -122,6 +125,42 @@ def secured(context: Context | None, ca_file: str) -> Tls | None:
     from pilothouse_client.commands.server_certificate import Trust
 
     return Trust(context.certificate, context.server_name).tls()
+
+
+def client_certificate(invocation: Invocation, context: Context | None) -> tuple[bytes, bytes] | None:
+    """Returns the certificate that the user is known by and its key, as PEM: that of the command line or the
+    environment, else the context's; None without one."""
+    given = invocation.client_certificate_file, invocation.client_key_file
+    if not any(given) and context is not None:
+        given = context.client_certificate_file, context.client_key_file
+    if not any(given):
+        return None
+    if not all(given):
+        raise CommandError("--client-cert and --client-key belong together", 2)
+    import ssl
+
+    certificate, key = given
+    try:
+        # Else the library fails with the connection, and says nothing of the files. One with a password is not asked.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+        return Path(certificate).read_bytes(), Path(key).read_bytes()
+    except (ssl.SSLError, ValueError):
+        raise CommandError(
+            f"{certificate} and {key} are no certificate with its key, both as PEM", 2
+        ) from None
+    except OSError as error:
+        raise CommandError(f"cannot read {certificate} or {key}: {error.strerror}", 2) from error
+
+
+def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
+    """Returns what a server is called with where the user shows a certificate."""
+    if own is None:
+        return tls
+    from dataclasses import replace
+
+    from pilothouse_client import Tls
+
+    return replace(tls or Tls(), client_certificate=own[0], client_key=own[1])
 
 
 def _report_interruption(error: PilothouseError | None) -> None:

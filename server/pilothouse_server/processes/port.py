@@ -37,8 +37,8 @@ class ReservedPort:
             each.close()
 
 
-def reserve(listen: str) -> ReservedPort:
-    """Reserves HOST:PORT; port 0 is a free one.
+def reserve(listen: str, name: str = "LISTEN") -> ReservedPort:
+    """Reserves HOST:PORT, which the setting `name` says; port 0 is a free one.
 
     Raises:
         SettingsError: something else listens there, it is no address of this machine, or no HOST:PORT.
@@ -46,7 +46,7 @@ def reserve(listen: str) -> ReservedPort:
     host, _, port = listen.rpartition(":")
     if listen.startswith(("unix:", "unix-abstract:")):
         raise SettingsError(
-            f"{PREFIX}LISTEN: {listen} cannot be shared by {PREFIX}PROCESSES: a Unix socket has one listener"
+            f"{PREFIX}{name}: {listen} cannot be shared by {PREFIX}PROCESSES: a Unix socket has one listener"
         )
     try:
         families = _addresses(host.removeprefix("[").removesuffix("]"))
@@ -58,7 +58,7 @@ def reserve(listen: str) -> ReservedPort:
                     raise
     except (OSError, ValueError, OverflowError):
         pass
-    raise address_refused(listen)
+    raise address_refused(listen, name)
 
 
 def _addresses(host: str) -> list[_Family]:

@@ -36,11 +36,13 @@ _SUPERVISOR = "supervisor"
 log = structlog.get_logger(__name__)
 
 
-def of_one_process(settings: Settings, listen: str) -> Settings:
-    """Returns the settings of each process: the pools hold for all together, and the address is `listen`."""
+def of_one_process(settings: Settings, listen: str, asking: str = "") -> Settings:
+    """Returns the settings of each process: the pools hold for all together, and the addresses are `listen` and
+    `asking`, which asks for certificates."""
     return msgspec.structs.replace(
         settings,
         listen=listen,
+        tls_client_listen=asking,
         metrics_listen="",
         pool_open_connections=settings.pool_open_connections // settings.processes,
         pool_idle_connections=settings.pool_idle_connections // settings.processes,
@@ -60,6 +62,7 @@ class Processes:
         self.password_made: str | None = None
         self._kubeconfigs = kubeconfigs
         self._port: ReservedPort | None = None
+        self._asking: ReservedPort | None = None
         self._metrics: MetricsServer | None = None
         self._running: dict[int, ServerProcess] = {}
         self._serving: set[int] = set()
@@ -76,6 +79,8 @@ class Processes:
             OSError: as `ServerProcess.launch`.
         """
         self._port = reserve(self.settings.listen)
+        if self.settings.tls_client_listen:
+            self._asking = reserve(self.settings.tls_client_listen, "TLS_CLIENT_LISTEN")
         if self.settings.metrics_listen:
             self._metrics = MetricsServer(self.settings.metrics_listen, self._figures)
             log.info("metrics are served", port=self._metrics.port)
@@ -93,14 +98,20 @@ class Processes:
             self._keeping.start(f"process {process.number}", _keeper(self, process.number))
         return self._port.port
 
+    @property
+    def asking_port(self) -> int | None:
+        """The port that asks each client for a certificate, beside the one that asks none, if there is one."""
+        return None if self._asking is None else self._asking.port
+
     async def stop(self) -> None:
         """Drains: no call in flight fails, open streams are told to resume elsewhere, within the grace."""
         await self._keeping.stop()
         await self._end_all()
         if self._metrics is not None:
             await self._metrics.close()
-        if self._port is not None:
-            self._port.close()
+        for port in (self._port, self._asking):
+            if port is not None:
+                port.close()
 
     async def keep(self, number: int) -> None:
         """Waits for the end of a process and starts it again, until cancelled."""
@@ -129,8 +140,9 @@ class Processes:
 
     async def _begin(self, number: int) -> None:
         assert self._port is not None
+        asking = "" if self._asking is None else self._asking.listen
         process = self._running[number] = await ServerProcess.launch(
-            number, of_one_process(self.settings, self._port.listen), self._kubeconfigs
+            number, of_one_process(self.settings, self._port.listen, asking), self._kubeconfigs
         )
         try:
             await process.serving()

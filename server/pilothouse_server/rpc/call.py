@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from pilothouse_server.access import Grant, May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.tls.clients import Shown
 from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft
@@ -83,6 +84,7 @@ class Call:
         "resume_token",
         "rule",
         "send",
+        "shown",
         "started",
         "started_at",
         "store",
@@ -103,6 +105,8 @@ class Call:
         self.client_ip = ""
         self.user_agent = request_metadata.get("user-agent", "")[:500]
         self.token = _bearer(request_metadata.get("authorization", ""))
+        # What says who calls: the token, unless the connection has a certificate that counts.
+        self.shown: Shown = self.token
         self.principal: Principal | None = None
         # Why it was refused before the layers: no valid token, no request in time, no seat.
         self.refusal: BaseException | None = None

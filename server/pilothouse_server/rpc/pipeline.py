@@ -34,6 +34,7 @@ from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, sea
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.outsiders import bounded, no_request
+from pilothouse_server.rpc.tls.clients import ClientTrust, Shown
 from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.unit_of_work import Store
 
@@ -52,10 +53,11 @@ Runner = Callable[[Call], Awaitable[bytes]]
 
 
 class Authenticator(Protocol):
-    """Turns a bearer token into the caller."""
+    """Turns a bearer token, or a certificate, into the caller."""
 
-    async def authenticate(self, token: str, address: str = "") -> Principal:
-        """The principal of a valid token, used from an address, '' where nobody calls.
+    async def authenticate(self, shown: Any, /, address: str = "") -> Principal:
+        """The principal of a valid token, or of a certificate that is a user's, used from an address, '' where nobody
+        calls.
 
         Raises:
             Unauthenticated: none, wrong, expired or revoked.
@@ -64,10 +66,10 @@ class Authenticator(Protocol):
 
 
 class CachingAuthenticator(Authenticator, Protocol):
-    """The same, fast for a token seen a moment ago."""
+    """The same, fast for what was seen a moment ago."""
 
-    def known(self, token: str) -> Principal | None:
-        """The principal of such a token; None where it must be looked up."""
+    def known(self, shown: Any, /) -> Principal | None:
+        """The principal of such a token or certificate; None where it must be looked up."""
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
@@ -83,14 +85,16 @@ class Pipeline(grpc.aio.ServerInterceptor):
         *,
         admission: Admission,
         trusted_proxies: Sequence[TrustedPeer] = (),
+        clients: ClientTrust | None = None,
     ) -> None:
+        self._clients = clients
         self._rules = rules
         self._runners = {method: _compose(layers, rule, handlers[method]) for method, rule in rules.items()}
         self._store = store
         self._authenticator = authenticator
         self.admission = admission
-        # Tokens, each by a call that has a seat for it.
-        self._looked_up: set[str] = set()
+        # Tokens and certificates, each by a call that has a seat for it.
+        self._looked_up: set[Shown] = set()
         self._trusted_proxies = trusted_proxies
 
     async def intercept_service(
@@ -152,7 +156,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if rule.public:
             flow = address_group(call.client_ip)
         else:
-            principal = self._authenticator.known(call.token)
+            if (clients := self._clients) is not None and (clients.revokes or not call.token):
+                call.shown = clients.shown(call.token, context.auth_context)
+            principal = self._authenticator.known(call.shown)
             call.principal = principal or await self._authenticated(call)
             # Of each call: who is known by a token may call from elsewhere.
             if not call.principal.credential.admits(call.client_ip):
@@ -177,20 +183,20 @@ class Pipeline(grpc.aio.ServerInterceptor):
             await ticket.sit(admission.strangers if rule.public else admission.calls, flow, width)
 
     async def _authenticated(self, call: Call) -> Principal:
-        """Looks the token up, in a seat by the caller's address, as it is not known yet whose it is.
+        """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.
 
-        Calls with a token that is being looked up share the look, and need no seat of their own: many calls of one
+        Calls with what is being looked up share the look, and need no seat of their own: many calls of one
         caller take none from others at the same address.
         """
-        if call.token in self._looked_up:
-            return await self._authenticator.authenticate(call.token, call.client_ip)
+        if call.shown in self._looked_up:
+            return await self._authenticator.authenticate(call.shown, call.client_ip)
         limiter, flow = self.admission.authentications, address_group(call.client_ip)
         await limiter.take(flow)
-        self._looked_up.add(call.token)
+        self._looked_up.add(call.shown)
         try:
-            return await self._authenticator.authenticate(call.token, call.client_ip)
+            return await self._authenticator.authenticate(call.shown, call.client_ip)
         finally:
-            self._looked_up.discard(call.token)
+            self._looked_up.discard(call.shown)
             limiter.give_back(flow)
 
 

@@ -30,6 +30,7 @@ from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
+from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.rpc.transport import check_transport
 from pilothouse_server.settings import Settings, address_refused
 
@@ -43,7 +44,10 @@ HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class GrpcServer:
-    """A server with every service of the product, healthy once `serving` is called."""
+    """A server with every service of the product, healthy once `serving` is called.
+
+    `tls` is what it serves TLS by, which has to `run`; None where it serves plain text.
+    """
 
     def __init__(
         self,
@@ -52,7 +56,10 @@ class GrpcServer:
         services: Iterable[str],
         settings: Settings,
         admission: Admission,
+        tls: Serving | None = None,
     ) -> None:
+        self.tls = tls
+        self.asking_port: int | None = None
         self._server = server
         self._admission = admission
         self._health = health
@@ -62,10 +69,24 @@ class GrpcServer:
     def bind(self) -> int:
         """Takes the address and returns its port, of use where 0 was asked for. Connections wait for `start`.
 
+        So is the address taken that asks for certificates, if there is one: its port is `asking_port`.
+
         Raises:
-            SettingsError: the address is taken, not ours or none, or the files for TLS cannot be used.
+            SettingsError: the address is taken, not ours or none.
         """
-        return _bind(self._server, self._settings)
+        settings = self._settings
+        if self.tls is not None and settings.tls_client_listen:
+            self.asking_port = self._take(settings.tls_client_listen, "TLS_CLIENT_LISTEN", asking=True)
+        asking = settings.tls_client_ca_file is not None and not settings.tls_client_listen
+        return self._take(settings.listen, "LISTEN", asking=asking)
+
+    def _take(self, address: str, name: str, *, asking: bool) -> int:
+        try:
+            if self.tls is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, self.tls.credentials(asking=asking)))
+        except RuntimeError:
+            raise address_refused(address, name) from None
 
     async def start(self) -> None:
         """Listens."""
@@ -162,9 +183,18 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
 
 
 def build(
-    settings: Settings, pipeline: Pipeline, rules: Mapping[str, Rule], services: Iterable[ServiceDescriptor]
+    settings: Settings,
+    pipeline: Pipeline,
+    rules: Mapping[str, Rule],
+    services: Iterable[ServiceDescriptor],
+    tls: Serving | None = None,
 ) -> GrpcServer:
-    """Makes the server, which has no address yet."""
+    """Makes the server, which has no address yet; `tls` is that of the settings.
+
+    Raises:
+        SettingsError: what it is to serve by is not safe, or the files for TLS cannot be used.
+    """
+    check_transport(settings)
     server = grpc.aio.server(
         interceptors=(pipeline,),
         options=options(settings),
@@ -176,7 +206,7 @@ def build(
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    return GrpcServer(server, health, names, settings, pipeline.admission)
+    return GrpcServer(server, health, names, settings, pipeline.admission, tls)
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:
@@ -193,14 +223,3 @@ def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHand
             if rule.service == service
         },
     )
-
-
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
-    check_transport(settings)
-    try:
-        if settings.tls_certificate_file is None or settings.tls_key_file is None:
-            return int(server.add_insecure_port(settings.listen))
-        pair = (settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())
-        return int(server.add_secure_port(settings.listen, grpc.ssl_server_credentials([pair])))
-    except RuntimeError:
-        raise address_refused(settings.listen) from None

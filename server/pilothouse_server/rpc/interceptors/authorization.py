@@ -32,6 +32,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Proceed
+from pilothouse_server.rpc.tls.clients import Shown
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
@@ -157,17 +158,17 @@ class AuthorizationLayer:
             # Looks that take long do not put off the next.
             due = max(due + self._recheck_seconds, loop.time())
             await asyncio.sleep(due - loop.time())
-            by_token: defaultdict[str, list[_OpenStream]] = defaultdict(list)
+            by_shown: defaultdict[Shown, list[_OpenStream]] = defaultdict(list)
             for stream in self._open:
                 if stream.call.principal is not None:
-                    by_token[stream.call.token].append(stream)
-            tokens = iter(by_token.items())
-            await asyncio.gather(*(self._recheck_next(tokens) for _ in range(min(_AT_ONCE, len(by_token)))))
+                    by_shown[stream.call.shown].append(stream)
+            each = iter(by_shown.items())
+            await asyncio.gather(*(self._recheck_next(each) for _ in range(min(_AT_ONCE, len(by_shown)))))
 
-    async def _recheck_next(self, tokens: Iterator[tuple[str, list[_OpenStream]]]) -> None:
-        for token, streams in tokens:
+    async def _recheck_next(self, all_shown: Iterator[tuple[Shown, list[_OpenStream]]]) -> None:
+        for shown, streams in all_shown:
             try:
-                principal = await self._authenticator.authenticate(token)
+                principal = await self._authenticator.authenticate(shown)
             except Unavailable:
                 # A database that is away revokes nothing; the stream itself will notice.
                 continue

@@ -1,0 +1,251 @@
+"""Clients' certificates in place of tokens: whose one is, and why another one is refused.
+
+A handshake has shown before that an authority vouches for the certificate and that the client has its key. What can
+change while a connection lives is looked at for every call: whether the certificate has expired or is revoked, whether
+its authority is still one, whose it is. The answer is kept for each certificate by its bytes, as long as the files that
+decide stay what they are, so a call costs a look into a dictionary.
+
+A list of revoked certificates that has run out says nothing any more: the certificates of its authority are refused
+until the next one is there. Tokens go on to work meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.rpc.tls import authorities, users
+from pilothouse_server.rpc.tls.authorities import Authorities, Revocations
+from pilothouse_server.rpc.tls.expiry import Expiry
+from pilothouse_server.rpc.tls.files import Reloaded
+from pilothouse_server.rpc.tls.pair import fingerprint
+from pilothouse_server.rpc.tls.users import UserRules
+from pilothouse_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_MOST_KEPT: Final = 10_000
+# What a client may show, with the certificates above its own; gRPC takes no more than that in a handshake.
+_MOST_BYTES: Final = 64 * 1024
+
+
+class TokenOverCertificate(NamedTuple):
+    """A token that came by a connection whose certificate is looked at, too: the token says who calls."""
+
+    token: str
+    certificate: bytes
+
+
+# What a caller has shown: a token ('' for none), a certificate, or both.
+Shown: TypeAlias = str | bytes | TokenOverCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """A certificate that is taken, and whose it is: `username`, by one of its names, `name`; both '' where it is no
+    user's.
+
+    `not_after` is when it runs out, with what is above it, and `known_until` when what is known of revoked certificates
+    does; None where nobody asks.
+    """
+
+    username: str
+    name: str
+    fingerprint: str
+    not_after: datetime
+    known_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What decides, as the files say it; another one for every change."""
+
+    authorities: Authorities
+    revocations: Revocations | None
+    users: UserRules | None
+
+
+class ClientTrust:
+    """Which certificates are taken of clients, by the files of the settings.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, *, most_kept: int = _MOST_KEPT) -> None:
+        assert settings.tls_client_ca_file is not None
+        ca, crl, mapping = (
+            settings.tls_client_ca_file,
+            settings.tls_client_crl_file,
+            settings.tls_client_users_file,
+        )
+        self._authorities = Reloaded("client authorities", (ca,), partial(authorities.load_authorities, ca))
+        # The lists are of the authorities in the file at this moment.
+        self._revocations = (
+            None
+            if crl is None
+            else Reloaded(
+                "client revocations",
+                (crl, ca),
+                lambda: authorities.load_revocations(crl, authorities.load_authorities(ca)),
+            )
+        )
+        self._users = (
+            None if mapping is None else Reloaded("client users", (mapping,), partial(users.load, mapping))
+        )
+        self._expiries = {what: Expiry(what) for what in ("client authorities", "client revocations")}
+        self.clock: Callable[[], datetime] = _now
+        self._most_kept = most_kept
+        self._kept: OrderedDict[bytes, tuple[_State, Vouched | Unauthenticated]] = OrderedDict()
+        self._state = self._found()
+
+    @property
+    def pem(self) -> bytes:
+        """The authorities as gRPC takes them."""
+        return self._state.authorities.pem
+
+    @property
+    def revokes(self) -> bool:
+        """Whether there are lists of revoked certificates: then one is looked at for calls with a token, too."""
+        return self._revocations is not None
+
+    def shown(self, token: str, auth_context: Callable[[], Mapping[str, Any]]) -> Shown:
+        """What counts of the token and the certificate that a call came with: a token, if there is one, says who calls.
+
+        No header is asked: a certificate is the connection's own.
+        """
+        found = auth_context()
+        leaf = found.get("x509_pem_cert")
+        if not leaf:
+            return token
+        certificate = b"".join((*leaf, *(found.get("x509_pem_cert_chain") or ())))
+        if token:
+            return TokenOverCertificate(token, certificate) if self.revokes else token
+        return certificate if self._users is not None else token
+
+    def look(self) -> bool:
+        """Reads what has changed; returns whether there are other authorities. It waits for files."""
+        before = self._state.authorities
+        # All are asked: one that has changed must not keep the next from being looked at.
+        changed = [each.look() for each in (self._authorities, self._revocations, self._users) if each]
+        if any(changed):
+            self._state = self._found()
+            log.info("what clients' certificates are taken by has changed")
+        self._expiries["client authorities"].look(self._state.authorities)
+        if self._state.revocations is not None:
+            self._expiries["client revocations"].look(self._state.revocations)
+        return self._state.authorities is not before
+
+    def vouch(self, shown: bytes) -> Vouched:
+        """Returns whose the certificate is that a client has shown, with those above it, as PEM.
+
+        Raises:
+            Unauthenticated: as `check`; CERTIFICATE_UNMAPPED for one that is no user's.
+        """
+        vouched = self.check(shown)
+        if not vouched.username:
+            raise _refused(
+                "is no user's: no rule of this server takes one of its names (subjectAltName)",
+                "CERTIFICATE_UNMAPPED",
+            )
+        return vouched
+
+    def check(self, shown: bytes) -> Vouched:
+        """The same, whether or not it is a user's.
+
+        Raises:
+            Unauthenticated: CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED, REVOCATION_UNKNOWN.
+        """
+        state = self._state
+        kept = self._kept.get(shown)
+        if kept is None or kept[0] is not state:
+            kept = state, _judged(state, shown)
+            self._kept[shown] = kept
+            self._kept.move_to_end(shown)
+            while len(self._kept) > self._most_kept:
+                self._kept.popitem(last=False)
+        verdict = kept[1]
+        if isinstance(verdict, Unauthenticated):
+            # Each call has an error of its own: one that is raised keeps where it was.
+            raise Unauthenticated(verdict.message, reason=verdict.reason)
+        now = self.clock()
+        if now >= verdict.not_after:
+            raise Unauthenticated(
+                "the certificate that you have shown has expired: connect with a new one",
+                reason="CERTIFICATE_EXPIRED",
+            )
+        if verdict.known_until is not None and now >= verdict.known_until:
+            raise _unknown()
+        return verdict
+
+    def _found(self) -> _State:
+        return _State(
+            self._authorities.value,
+            None if self._revocations is None else self._revocations.value,
+            None if self._users is None else self._users.value,
+        )
+
+
+def _judged(state: _State, shown: bytes) -> Vouched | Unauthenticated:
+    """What the files say of a certificate, less what the clock does."""
+    try:
+        if len(shown) > _MOST_BYTES:
+            raise ValueError
+        certificates = x509.load_pem_x509_certificates(shown)
+    except (ValueError, UnsupportedAlgorithm):
+        return _refused("cannot be read", "CERTIFICATE_UNTRUSTED")
+    leaf = certificates[0]
+    path = state.authorities.path(leaf, certificates[1:])
+    if path is None:
+        return _refused("is of no authority that this server trusts (any more)", "CERTIFICATE_UNTRUSTED")
+    known_until: datetime | None = None
+    if state.revocations is not None:
+        checked = _revoked(state.revocations, path)
+        if isinstance(checked, Unauthenticated):
+            return checked
+        known_until = checked
+    matched = None if state.users is None else state.users.match(users.names_of(leaf))
+    username, name = ("", "") if matched is None else (matched[0], f"{matched[1].kind}:{matched[1].text}")
+    not_after = min(each.not_valid_after_utc for each in path)
+    return Vouched(username, name, fingerprint(leaf), not_after, known_until)
+
+
+def _revoked(
+    revocations: Revocations, path: tuple[x509.Certificate, ...]
+) -> datetime | Unauthenticated | None:
+    """Until when it is known that nothing of the path is revoked, None where nothing was to be known; else why not."""
+    until: datetime | None = None
+    for below, above in pairwise(path):
+        listed = revocations.lists.get(above)
+        if listed is None:
+            return _unknown()
+        if below.serial_number in listed.serials:
+            return _refused("was revoked", "CERTIFICATE_REVOKED")
+        until = listed.not_after if until is None else min(until, listed.not_after)
+    return until
+
+
+def _refused(why: str, reason: str) -> Unauthenticated:
+    return Unauthenticated(f"the certificate that you have shown {why}", reason=reason)
+
+
+def _unknown() -> Unauthenticated:
+    return Unauthenticated(
+        "whether the certificate that you have shown is revoked is not known: the list of its authority is missing, or"
+        " has run out; ask who runs this server",
+        reason="REVOCATION_UNKNOWN",
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,53 @@
+"""That something runs out, told before and when it has: once, and each day again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from pilothouse_server.rpc.tls.files import EXPIRY
+
+log = structlog.get_logger(__name__)
+
+# It is told so long before, or in the last third of its life where that is shorter.
+_BEFORE: Final = timedelta(days=14)
+_EVERY: Final = timedelta(days=1)
+
+
+class Lasting(Protocol):
+    """What holds for a time."""
+
+    @property
+    def not_before(self) -> datetime: ...
+
+    @property
+    def not_after(self) -> datetime: ...
+
+
+class Expiry:
+    """Tells when `what` runs out."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told: datetime | None = None
+        self._told_over = False
+
+    def look(self, lasting: Lasting, now: datetime | None = None) -> None:
+        """Sets the metric, and writes to the log where it is due."""
+        now = datetime.now(UTC) if now is None else now
+        EXPIRY.labels(self._what).set(lasting.not_after.timestamp())
+        left = lasting.not_after - now
+        if left > min(_BEFORE, (lasting.not_after - lasting.not_before) / 3):
+            self._told, self._told_over = None, False
+            return
+        over = left <= timedelta(0)
+        if self._told is not None and now - self._told < _EVERY and over == self._told_over:
+            return
+        self._told, self._told_over = now, over
+        when = lasting.not_after.isoformat(timespec="seconds")
+        if over:
+            log.error("what is used for TLS has run out", what=self._what, expired=when)
+        else:
+            log.warning("what is used for TLS runs out soon", what=self._what, expires=when)

@@ -1,0 +1,109 @@
+"""Files that are read anew when they change, while the server runs.
+
+Whoever renews a certificate replaces files, one after the other and not always as a whole. So what cannot be used
+(half written, a key that is not the certificate's) changes nothing: the former goes on, and it is told in the log and
+by a metric, until the files change again. At the start there is no former one: there it is an error.
+
+A look costs a `stat` of each file. All of it runs in a thread: a file may lie on a disk that is slow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from pilothouse_server.settings import PREFIX, SettingsError
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+_Signature = tuple[tuple[int, ...] | None, ...]
+
+MOST_BYTES: Final = 1 << 20
+
+RELOADS = Counter("pilothouse_tls_reloads_total", "Times that changed files of TLS were taken.", ("what",))
+REFUSED = Gauge(
+    "pilothouse_tls_files_refused",
+    "1 while files of TLS are there that cannot be used, so that the former go on.",
+    ("what",),
+)
+EXPIRY = Gauge(
+    "pilothouse_tls_expiry_timestamp_seconds",
+    "When what is used for TLS runs out: the first certificate of a file, or the list of revoked ones.",
+    ("what",),
+)
+
+
+class Reloaded(Generic[T]):
+    """What `paths` hold, as `load` makes it of them: `value`.
+
+    `what` is its name in the log and in metrics, `settings` those that name the files. `load` raises SettingsError.
+
+    Raises:
+        SettingsError: they cannot be used at the start.
+    """
+
+    def __init__(self, what: str, paths: Sequence[Path], load: Callable[[], T]) -> None:
+        self.what = what
+        self._paths = tuple(paths)
+        self._load = load
+        # Before they are read: what is written meanwhile is noticed by the next look.
+        self._seen = self._signature()
+        self.value = load()
+        REFUSED.labels(what).set(0)
+
+    def look(self) -> bool:
+        """Reads the files where they have changed; returns whether there is a new value."""
+        signature = self._signature()
+        if signature == self._seen:
+            return False
+        self._seen = signature
+        try:
+            value = self._load()
+        except SettingsError as error:
+            REFUSED.labels(self.what).set(1)
+            log.warning(
+                "files of TLS have changed and cannot be used: the former go on",
+                what=self.what,
+                why=str(error),
+            )
+            return False
+        REFUSED.labels(self.what).set(0)
+        # Written anew with what was there.
+        if value == self.value:
+            return False
+        self.value = value
+        RELOADS.labels(self.what).inc()
+        return True
+
+    def _signature(self) -> _Signature:
+        return tuple(map(_state, self._paths))
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read(setting: str, path: Path, most: int = MOST_BYTES) -> bytes:
+    """Returns what a file holds that the setting `setting` names.
+
+    Raises:
+        SettingsError: it cannot be read, or is too long.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}{setting}: {path} cannot be read ({type(error).__name__})") from None
+    if len(content) > most:
+        raise SettingsError(f"{PREFIX}{setting}: {path} is longer than {most} bytes")
+    return content

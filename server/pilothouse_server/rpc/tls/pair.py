@@ -1,0 +1,75 @@
+"""A certificate with its key, as far as gRPC can serve it.
+
+gRPC takes anything, and says so only when a client comes: a key of another certificate, a form that it does not know.
+So both are read here first, from the bytes that it will be given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from pilothouse_server.rpc.tls import files
+from pilothouse_server.settings import PREFIX, SettingsError
+
+_SETTINGS = f"{PREFIX}TLS_CERTIFICATE_FILE, {PREFIX}TLS_KEY_FILE"
+# Other curves and kinds of keys no client of gRPC agrees to.
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The chain and the key, as PEM. It holds from `not_before` to `not_after`: as long as all of the chain."""
+
+    chain: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    not_before: datetime
+    not_after: datetime
+    fingerprint: str
+
+
+def load(certificate: Path, key: Path) -> Pair:
+    """Returns what both files hold.
+
+    Raises:
+        SettingsError: they cannot be read, or are no certificate with its key.
+    """
+    chain = files.read("TLS_CERTIFICATE_FILE", certificate)
+    secret = files.read("TLS_KEY_FILE", key)
+    other = SettingsError(
+        f"{_SETTINGS}: {certificate} and {key} are no certificate with its key, both as PEM"
+    )
+    try:
+        certificates = x509.load_pem_x509_certificates(chain)
+        private = load_pem_private_key(secret, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise other from None
+    if private.public_key() != certificates[0].public_key():
+        raise other
+    if not _is_served(private):
+        raise SettingsError(f"{_SETTINGS}: the key must be RSA, or EC on the curve P-256, P-384 or P-521")
+    return Pair(
+        chain=chain,
+        key=secret,
+        not_before=max(each.not_valid_before_utc for each in certificates),
+        not_after=min(each.not_valid_after_utc for each in certificates),
+        fingerprint=fingerprint(certificates[0]),
+    )
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of a certificate, as `openssl x509 -fingerprint -sha256` shows it."""
+    return "SHA256:" + certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def _is_served(key: object) -> bool:
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return isinstance(key.curve, _CURVES)
+    return isinstance(key, rsa.RSAPrivateKey)

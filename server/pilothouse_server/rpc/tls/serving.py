@@ -1,0 +1,98 @@
+"""The certificate that the server shows, and how gRPC gets the next one.
+
+gRPC asks for every new connection whether there is another certificate: by a function that a thread of its own calls,
+under the interpreter's lock, before the handshake. That one must not wait and not fail, so it only compares: what it
+returns was read and checked before, by `run`, which looks at the files. Connections that are open keep the keys that
+they have agreed on, and go on.
+
+Whether clients are asked for a certificate holds for a whole port: gRPC for Python asks none, or requires one of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
+
+import grpc
+import structlog
+
+from pilothouse_server.rpc.tls import pair
+from pilothouse_server.rpc.tls.clients import ClientTrust
+from pilothouse_server.rpc.tls.expiry import Expiry
+from pilothouse_server.rpc.tls.files import Reloaded
+from pilothouse_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 0.5
+
+
+class Serving:
+    """What a server serves TLS by; `clients` says which certificates are taken of clients, where they are asked for.
+
+    Raises:
+        SettingsError: the files cannot be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path, clients: ClientTrust | None = None) -> None:
+        self.clients = clients
+        self._pair = Reloaded("certificate", (certificate, key), partial(pair.load, certificate, key))
+        self._expiry = Expiry("certificate")
+        self._ports: list[_Port] = []
+
+    @classmethod
+    def of(cls, settings: Settings) -> Serving | None:
+        """That of the settings; None where plain text is served. Raises SettingsError."""
+        if settings.tls_certificate_file is None or settings.tls_key_file is None:
+            return None
+        clients = ClientTrust(settings) if settings.tls_client_ca_file is not None else None
+        return cls(settings.tls_certificate_file, settings.tls_key_file, clients)
+
+    def credentials(self, *, asking: bool = False) -> grpc.ServerCredentials:
+        """What one port is served by; `asking` requires a certificate of each client, by one of the authorities."""
+        port = _Port(self._configuration())
+        self._ports.append(port)
+        # The stub does not know that None means none.
+        fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", port.fetch)
+        return grpc.dynamic_ssl_server_credentials(port.newest, fetch, asking)
+
+    async def run(self) -> None:
+        """Looks whether the files have changed, until cancelled."""
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Reads what has changed. It waits for files, and is no work for the event loop."""
+        renewed = self._pair.look()
+        if renewed:
+            log.info("the certificate was renewed", fingerprint=self._pair.value.fingerprint)
+        others = self.clients is not None and self.clients.look()
+        if renewed or others:
+            for port in self._ports:
+                port.newest = self._configuration()
+        self._expiry.look(self._pair.value)
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        served = self._pair.value
+        roots = None if self.clients is None else self.clients.pem
+        return grpc.ssl_server_certificate_configuration([(served.key, served.chain)], roots)
+
+
+class _Port:
+    """What a port shows from now on, and what gRPC has of it."""
+
+    def __init__(self, first: grpc.ServerCertificateConfiguration) -> None:
+        self.newest = first
+        self._given = first
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """The configuration that gRPC has not got yet; None where it has the newest. One thread at a time calls it."""
+        newest = self.newest
+        if newest is self._given:
+            return None
+        self._given = newest
+        return newest

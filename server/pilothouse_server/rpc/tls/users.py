@@ -1,0 +1,185 @@
+"""Whose a client's certificate is: rules from the names that it bears to users.
+
+A file of lines, each a kind of name, a pattern and a user; `#` begins a comment. The first line that takes one of the
+certificate's names counts:
+
+    # kind   pattern                              user
+    uri      spiffe://example.org/ns/shop/sa/ci   ci-bot
+    uri      spiffe://example.org/ns/shop/*       shop-programs
+    dns      runner.ci.example.com                ci-bot
+    dns      *.runners.example.com                runners
+    email    anna@example.com                     anna
+
+Names are those of the extension subjectAltName; the subject counts for nothing. A `*` stands at the end for any rest,
+in a URI after a slash, so that `…/shop/*` is never `…/shop-of-others`; or at the beginning for any host below a domain
+(`*.example.com`), or any mailbox of one (`*@example.com`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, cast
+
+from cryptography import x509
+
+from pilothouse_server.rpc.tls import files
+from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.values import InvalidValueError
+
+Kind = Literal["dns", "uri", "email"]
+_KINDS: Final = ("dns", "uri", "email")
+_SETTING = "TLS_CLIENT_USERS_FILE"
+_MOST_RULES = 10_000
+_LONGEST_USERNAME = 200
+# A certificate with more names than this bears none.
+_MOST_NAMES = 100
+
+
+class Name(NamedTuple):
+    """A name of a certificate; that of a host, and the host of a mailbox, in lower case."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`pattern` is written as its names are; `line` is where it stands."""
+
+    kind: Kind
+    pattern: str
+    username: str
+    line: int
+
+    def takes(self, name: Name) -> bool:
+        if name.kind != self.kind:
+            return False
+        if self.pattern.endswith("*"):
+            return name.text.startswith(self.pattern[:-1])
+        if self.pattern.startswith("*"):
+            return name.text.endswith(self.pattern[1:]) and len(name.text) >= len(self.pattern)
+        return name.text == self.pattern
+
+
+@dataclass(frozen=True, slots=True)
+class UserRules:
+    """The rules in the order of their lines."""
+
+    rules: tuple[Rule, ...]
+
+    def match(self, names: Iterable[Name]) -> tuple[str, Name] | None:
+        """The user of a certificate with these names, and the name by which; None where no rule takes any."""
+        found = tuple(names)
+        for rule in self.rules:
+            for name in found:
+                if rule.takes(name):
+                    return rule.username, name
+        return None
+
+
+def load(path: Path) -> UserRules:
+    """Returns the rules of a file.
+
+    Raises:
+        SettingsError: it cannot be read, or a line is no rule; the text names the line.
+    """
+    try:
+        text = files.read(_SETTING, path).decode()
+    except UnicodeDecodeError:
+        raise SettingsError(f"{PREFIX}{_SETTING}: {path} is not text in UTF-8") from None
+    rules: dict[tuple[Kind, str], Rule] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split() if line.lstrip().startswith("#") else _words(line)
+        if not words:
+            continue
+        try:
+            rule = _rule(words, number)
+        except InvalidValueError as error:
+            raise SettingsError(f"{PREFIX}{_SETTING}: {path}, line {number}: {error}") from None
+        first = rules.setdefault((rule.kind, rule.pattern), rule)
+        if first is not rule:
+            raise SettingsError(
+                f"{PREFIX}{_SETTING}: {path}, line {number}: takes the same names as line {first.line}"
+            )
+    if not rules:
+        raise SettingsError(f"{PREFIX}{_SETTING}: {path} has no rule")
+    if len(rules) > _MOST_RULES:
+        raise SettingsError(f"{PREFIX}{_SETTING}: {path} has more than {_MOST_RULES} rules")
+    return UserRules(tuple(rules.values()))
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line, less a comment: a URI may hold the sign, so a comment begins a word."""
+    words = []
+    for word in line.split():
+        if word.startswith("#"):
+            break
+        words.append(word)
+    return words
+
+
+def _rule(words: list[str], line: int) -> Rule:
+    """The rule of a line. Raises InvalidValueError, whose text says which part is wrong."""
+    if len(words) != 3:
+        raise InvalidValueError("is not KIND PATTERN USER")
+    kind, pattern, username = words
+    if kind not in _KINDS:
+        raise InvalidValueError(f"{kind!r} is no kind of name: dns, uri or email")
+    if len(username) > _LONGEST_USERNAME:
+        raise InvalidValueError(f"a user's name has at most {_LONGEST_USERNAME} characters")
+    _check_pattern(kind, pattern)
+    return Rule(cast("Kind", kind), _comparable(kind, pattern), username, line)
+
+
+def _check_pattern(kind: str, pattern: str) -> None:
+    fixed = pattern.replace("*", "", 1)
+    if "*" in fixed:
+        raise InvalidValueError("a pattern holds one * at most")
+    if kind == "uri":
+        if ":" not in fixed:
+            raise InvalidValueError("a URI begins with its scheme, such as spiffe://")
+        if "*" in pattern and not pattern.endswith("/*"):
+            raise InvalidValueError("of a URI the * stands at the end, after a slash")
+        # Else every trust domain, or every host, would be taken.
+        if "*" in pattern and fixed.count("/") < 3:
+            raise InvalidValueError("a URI with * names its host or trust domain")
+    elif "*" in pattern:
+        before = "." if kind == "dns" else "@"
+        if not (pattern.endswith("*") or pattern.startswith(f"*{before}")):
+            raise InvalidValueError(
+                f"the * stands at the end, or at the beginning as in *{before}example.com"
+            )
+        if len(fixed) < 2:
+            raise InvalidValueError("a pattern is more than a *")
+    if kind == "email" and "@" not in fixed and not pattern.endswith("*"):
+        raise InvalidValueError("a mailbox is written as name@example.com")
+
+
+def names_of(certificate: x509.Certificate) -> tuple[Name, ...]:
+    """The names of a certificate; none where it has no such extension, or one that cannot be read.
+
+    A name with a `*` of its own, as certificates of servers have, is nobody's.
+    """
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [
+            *(("dns", each) for each in found.get_values_for_type(x509.DNSName)),
+            *(("uri", each) for each in found.get_values_for_type(x509.UniformResourceIdentifier)),
+            *(("email", each) for each in found.get_values_for_type(x509.RFC822Name)),
+        ]
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return ()
+    if len(names) > _MOST_NAMES:
+        return ()
+    return tuple(Name(cast("Kind", kind), _comparable(kind, text)) for kind, text in names if "*" not in text)
+
+
+def _comparable(kind: str, text: str) -> str:
+    if kind == "dns":
+        return text.lower()
+    if kind == "email":
+        mailbox, at, host = text.rpartition("@")
+        return f"{mailbox}{at}{host.lower()}" if at else text
+    return text

@@ -1,0 +1,34 @@
+"""Keys of annotations and labels by which somebody else is told what to do: what they need stands in the settings."""
+
+from __future__ import annotations
+
+# Meshes and networks (who gets which sidecar, policy and network), and identities in clouds with what is made there.
+_NETWORKS_AND_IDENTITIES = (
+    "istio.io/*,*.istio.io/*,linkerd.io/*,*.linkerd.io/*,kuma.io/*,*.kuma.io/*,cilium.io/*,*.cilium.io/*"
+    ",projectcalico.org/*,*.projectcalico.org/*,openservicemesh.io/*,*.openservicemesh.io/*,*.hashicorp.com/*"
+    ",*.cni.cncf.io/*,*.ovn.org/*,*.kubeovn.io/*"
+    ",*.amazonaws.com/*,*.k8s.aws/*,azure.workload.identity/*,*.azure.com/*,*.cloud.google.com/*,*.gke.io/*"
+    ",spiffe.io/*,*.spiffe.io/*"
+)
+# Keys of annotations and labels of pods by which they get networks, identities, programs or devices of the node.
+GUARDED_POD_KEYS = (
+    _NETWORKS_AND_IDENTITIES,
+    # It tells how probes are asked.
+    "!sidecar.istio.io/rewriteAppHTTPProbers",
+    "v1.multus-cni.io/*,ovn.kubernetes.io/*,*.antrea.io/*,aadpodidbinding,dapr.io/*,*.opentelemetry.io/*",
+    # What container runtimes and their plugins obey: devices, mounts, properties of the system.
+    "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
+    ",org.systemd.property.*,*.nri.io/*,*.noderesource.dev/*",
+    "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
+)
+# Keys of labels and annotations of Kubernetes namespaces that clusters and what is installed on them obey.
+GUARDED_NAMESPACE_KEYS = (
+    # Kubernetes: Pod Security, node selectors and tolerations, hierarchies; but for what names applications.
+    "kubernetes.io/*,*.kubernetes.io/*,k8s.io/*,*.k8s.io/*,*.x-k8s.io/*,!app.kubernetes.io/*",
+    # OpenShift: security context constraints, node selectors, ranges of user ids.
+    "openshift.io/*,*.openshift.io/*",
+    "istio-injection",
+    _NETWORKS_AND_IDENTITIES,
+    # What exempts from policies or gives a namespace to somebody else.
+    "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*,*.cattle.io/*,*.clastix.io/*,argocd.argoproj.io/*",
+)

@@ -1,0 +1,171 @@
+"""The rules by which a certificate is somebody's, and the files of authorities and of what they have revoked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pilothouse_server.rpc.tls import authorities, users
+from pilothouse_server.settings import Settings, SettingsError, load
+from tests.client.certificates import Made, made, revoked_list
+
+
+def _user(path: Path, text: str, *names: str) -> str:
+    path.write_text(text)
+    found = users.load(path).match(users.names_of(made(*names).certificate))
+    return "" if found is None else found[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "taken", "not_taken"),
+    [
+        (
+            "uri spiffe://a.example/ci",
+            ["spiffe://a.example/ci"],
+            ["spiffe://a.example/ci/x", "spiffe://A.example/ci"],
+        ),
+        (
+            "uri spiffe://a.example/ns/shop/*",
+            ["spiffe://a.example/ns/shop/x", "spiffe://a.example/ns/shop/x/y"],
+            [
+                "spiffe://a.example/ns/shop",
+                "spiffe://a.example/ns/shop-of-others/x",
+                "https://a.example/ns/shop/x",
+            ],
+        ),
+        (
+            "dns CI.example.com",
+            ["ci.example.com", "cI.EXAMPLE.com"],
+            ["x.ci.example.com", "ci.example.com.evil.example"],
+        ),
+        (
+            "dns *.example.com",
+            ["a.example.com", "a.b.example.com"],
+            ["example.com", ".example.com", "aexample.com", "*.example.com"],
+        ),
+        ("dns runner-*", ["runner-1.example.com"], ["a-runner-1"]),
+        (
+            "email anna@Example.org",
+            ["anna@example.org"],
+            ["Anna@example.org", "anna@example.org.evil.example"],
+        ),
+        ("email *@example.org", ["anna@EXAMPLE.org"], ["@example.org", "anna@x.example.org"]),
+    ],
+)
+def test_a_rule_takes_what_it_says(tmp_path: Path, rule: str, taken: list[str], not_taken: list[str]) -> None:
+    for name in taken:
+        assert _user(tmp_path / "users", f"{rule} anna", name) == "anna", name
+    for name in not_taken:
+        assert _user(tmp_path / "users", f"{rule} anna", name) == "", name
+
+
+def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
+    text = "dns a.example  first # a comment\n\n#dns b.example none\ndns b.example second\nuri urn:x#y third"
+    assert _user(tmp_path / "users", text, "b.example", "a.example") == "first"
+    assert _user(tmp_path / "users", text, "b.example") == "second"
+    assert _user(tmp_path / "users", text) == ""
+    # The subject of what is made here holds the names as well.
+    named = made("192.0.2.1")
+    assert not users.names_of(named.certificate)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("dns a.example", "line 1: is not KIND PATTERN USER"),
+        ("\nip 10.0.0.1 anna", "line 2: 'ip' is no kind of name"),
+        ("dns a.*.example anna", "the * stands at the end, or at the beginning as in *.example.com"),
+        ("dns *a.example anna", "the * stands at the end, or at the beginning"),
+        ("dns * anna", "a pattern is more than a *"),
+        ("dns *.*.example anna", "holds one * at most"),
+        ("email anna anna", "a mailbox is written as name@example.com"),
+        ("uri spiffe://a.example/ci* anna", "stands at the end, after a slash"),
+        ("uri spiffe://* anna", "names its host or trust domain"),
+        ("uri spiffe:/* anna", "names its host or trust domain"),
+        ("uri a/b anna", "begins with its scheme"),
+        ("dns a.example anna\ndns A.example bert", "line 2: takes the same names as line 1"),
+        ("# nothing", "has no rule"),
+        (f"dns a.example {'a' * 201}", "at most 200 characters"),
+    ],
+)
+def test_what_is_no_rule_is_refused_by_its_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "users").write_text(text)
+    with pytest.raises(SettingsError) as error:
+        users.load(tmp_path / "users")
+    assert words in str(error.value)
+    assert str(error.value).startswith("PILOTHOUSE_TLS_CLIENT_USERS_FILE: ")
+
+
+def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    one, two = made("one", authority=True), made("two", authority=True)
+    ca, crl = tmp_path / "ca.pem", tmp_path / "crl.pem"
+    ca.write_bytes(one.key_pem + one.pem + one.pem + two.pem)
+    found = authorities.load_authorities(ca)
+    assert found.certificates == (one.certificate, two.certificate)
+    # gRPC is given no key that somebody left there.
+    assert b"KEY" not in found.pem
+
+    def written(*lists: x509.CertificateRevocationList) -> None:
+        crl.write_bytes(b"a line before\n" + b"".join(each.public_bytes(Encoding.PEM) for each in lists))
+
+    gone = made("gone", by=one)
+    written(revoked_list(two), revoked_list(one, gone), revoked_list(one, days=(-2, 3)))
+    lists = authorities.load_revocations(crl, found)
+    # Of two lists of one authority the newer counts.
+    assert lists.lists[one.certificate].serials == {gone.certificate.serial_number}
+    assert not lists.lists[two.certificate].serials
+    assert lists.not_after < datetime.now(UTC) + timedelta(days=2)
+    for content, words in (
+        ([revoked_list(one)], "holds no list of CN=pilothouse test two"),
+        ([revoked_list(one), revoked_list(made("two", authority=True))], "is signed by no authority"),
+        ([revoked_list(two), _partial(one)], "says only what has changed"),
+    ):
+        written(*content)
+        with pytest.raises(SettingsError, match=words):
+            authorities.load_revocations(crl, found)
+    for text in (b"", b"something else", b"-----BEGIN X509 CRL-----\nx\n-----END X509 CRL-----\n"):
+        crl.write_bytes(text)
+        with pytest.raises(SettingsError, match="holds no list of revoked certificates"):
+            authorities.load_revocations(crl, found)
+        ca.write_bytes(text)
+        with pytest.raises(SettingsError, match=r"TLS_CLIENT_CA_FILE: .* holds no certificates as PEM"):
+            authorities.load_authorities(ca)
+
+
+def _partial(authority: Made) -> x509.CertificateRevocationList:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now)
+        .next_update(now + timedelta(days=1))
+        .add_extension(x509.DeltaCRLIndicator(1), critical=True)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+def test_settings_that_belong_together(tmp_path: Path) -> None:
+    given = {
+        "PILOTHOUSE_TLS_CLIENT_LISTEN": "127.0.0.1:1",
+        "PILOTHOUSE_TLS_CLIENT_USERS_FILE": "users",
+        "PILOTHOUSE_TLS_CLIENT_CRL_FILE": "crl",
+    }
+    for name, value in given.items():
+        with pytest.raises(SettingsError, match=f"{name} needs PILOTHOUSE_TLS_CLIENT_CA_FILE"):
+            load({name: value})
+    with pytest.raises(SettingsError, match="PILOTHOUSE_TLS_CLIENT_CA_FILE needs TLS"):
+        load({"PILOTHOUSE_TLS_CLIENT_CA_FILE": "ca"})
+    every = {
+        **given,
+        "PILOTHOUSE_TLS_CLIENT_CA_FILE": "ca",
+        "PILOTHOUSE_TLS_CERTIFICATE_FILE": "c",
+        "PILOTHOUSE_TLS_KEY_FILE": "k",
+    }
+    assert isinstance(load(every), Settings)
+    with pytest.raises(SettingsError, match="PILOTHOUSE_TLS_CLIENT_LISTEN: 'x' is not HOST:PORT"):
+        load({**every, "PILOTHOUSE_TLS_CLIENT_LISTEN": "x"})

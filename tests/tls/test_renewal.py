@@ -1,0 +1,170 @@
+"""A certificate is renewed while the server runs: new connections see the new one, and nothing else notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+import structlog.testing
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
+from pilothouse.namespace.v1.namespace_pb2 import Namespace
+from pilothouse_client import ChangeKind, RetryPolicy
+from pilothouse_server.rpc.tls import pair
+from pilothouse_server.rpc.tls.expiry import Expiry
+from pilothouse_server.rpc.tls.files import Reloaded
+from pilothouse_server.settings import SettingsError
+from tests.client.certificates import made
+from tests.conftest import Database
+from tests.tls.serving import fingerprint, metric, replace, serving_tls, shown, token_of_admin
+from tests.waiting import poll_until, within
+
+_RELOADS, _REFUSED = "pilothouse_tls_reloads_total", "pilothouse_tls_files_refused"
+_EXPIRY = "pilothouse_tls_expiry_timestamp_seconds"
+_ONCE = RetryPolicy(attempts=1)
+# The client's own channel gives a handshake a tenth of a second, and tries again.
+_OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+
+
+async def test_renewals_under_load_fail_nobody(database: Database, tmp_path: Path) -> None:
+    async with serving_tls(database, tmp_path) as (server, files):
+        before = metric(_RELOADS)
+        ended = asyncio.Event()
+        names: asyncio.Queue[str] = asyncio.Queue()
+        connections = 0
+
+        async def watch() -> None:
+            # Attempts are not repeated: a stream that is cut ends the test.
+            async for change in server.admin.with_options(retry=_ONCE).namespaces.watch():
+                if change.kind is ChangeKind.ADDED:
+                    names.put_nowait(change.resource.name)
+
+        async def call_again_and_again() -> None:
+            """Each call by a connection, and so a handshake, of its own, which is not tried again."""
+            nonlocal connections
+            token = await token_of_admin(server, files)
+            credentials = files.tls.credentials()
+            while not ended.is_set():
+                async with grpc.aio.secure_channel(server.address, credentials, _OWN_CONNECTION) as channel:
+                    stub: Any = identity_pb2_grpc.IdentityServiceStub(channel)
+                    metadata = [("authorization", f"Bearer {token}")]
+                    answer = await stub.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=metadata)
+                    assert answer.user.username == "admin"
+                connections += 1
+
+        async with within(60.0), asyncio.TaskGroup() as group:
+            watching = group.create_task(watch())
+            callers = [group.create_task(call_again_and_again()) for _ in range(4)]
+            renewed = None
+            for number in range(5):
+                renewed, so_far = files.renew(), connections
+                await poll_until(lambda: shown(server.address), renewed.certificate.serial_number.__eq__)
+                await poll_until(_later(lambda: connections), (so_far + 4).__le__)
+                await server.admin.namespaces.create(namespace=Namespace(name=f"after-{number}"))
+                while await names.get() != f"after-{number}":
+                    pass
+            ended.set()
+            await asyncio.wait(callers)
+            watching.cancel()
+        assert metric(_RELOADS) == before + 5
+        assert renewed is not None
+        assert metric(_EXPIRY) == renewed.certificate.not_valid_after_utc.timestamp()
+
+
+def _later(look: Callable[[], float]) -> Callable[[], Awaitable[int]]:
+    async def looked() -> int:
+        return int(look())
+
+    return looked
+
+
+async def test_half_a_pair_changes_nothing_and_is_told(database: Database, tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with serving_tls(database, tmp_path) as (server, files):
+            served = await shown(server.address)
+            other = made("127.0.0.1", by=files.authority)
+            for path, content in (
+                # The certificate of another key, half of one, nothing.
+                (files.certificate, other.pem),
+                (files.certificate, other.pem[: len(other.pem) // 2]),
+                (files.certificate, b""),
+            ):
+                told = len(_refusals(lines))
+                replace(path, content)
+                await poll_until(_later(lambda: len(_refusals(lines))), (told + 1).__le__)
+                assert await shown(server.address) == served
+                assert metric(_REFUSED) == 1
+            files.certificate.unlink()
+            told = len(_refusals(lines))
+            await poll_until(_later(lambda: len(_refusals(lines))), told.__le__)
+            assert await shown(server.address) == served
+            # The other half comes.
+            replace(files.certificate, other.pem)
+            replace(files.key, other.key_pem)
+            await poll_until(lambda: shown(server.address), other.certificate.serial_number.__eq__)
+            await poll_until(_later(lambda: int(metric(_REFUSED))), (0).__eq__)
+            assert (await server.admin.identity.who_am_i()).user.username == "admin"
+    assert [line["fingerprint"] for line in lines if line["event"] == "the certificate was renewed"] == [
+        fingerprint(other)
+    ]
+    assert all("PILOTHOUSE_TLS_CERTIFICATE_FILE" in line["why"] for line in _refusals(lines))
+    # What a file holds stands in no line.
+    assert not any("BEGIN" in str(line) for line in lines)
+
+
+def _refusals(lines: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+    return [line for line in lines if "cannot be used" in line["event"]]
+
+
+def test_what_grpc_cannot_serve_is_refused(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    good = made("localhost")
+    certificate.write_bytes(good.pem)
+    key.write_bytes(good.key_pem)
+    assert pair.load(certificate, key).fingerprint == fingerprint(good)
+    encrypted = good.key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"a password"),
+    )
+    other = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for content in (encrypted, other, b"", good.pem, made("localhost").key_pem):
+        key.write_bytes(content)
+        with pytest.raises(SettingsError, match="are no certificate with its key"):
+            pair.load(certificate, key)
+    key.write_bytes(b" " * ((1 << 20) + 1))
+    with pytest.raises(SettingsError, match=r"TLS_KEY_FILE: .* is longer than 1048576 bytes"):
+        pair.load(certificate, key)
+
+
+def test_that_it_runs_out_is_told_in_time_and_each_day(tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_bytes((issued := made("localhost", days=(-60, 30))).pem)
+    (tmp_path / "k.pem").write_bytes(issued.key_pem)
+    files = (tmp_path / "c.pem", tmp_path / "k.pem")
+    held = Reloaded("certificate", files, lambda: pair.load(*files)).value
+    now, expiry = datetime.now(UTC), Expiry("certificate")
+
+    def told(days: float) -> list[tuple[str, str]]:
+        with structlog.testing.capture_logs() as lines:
+            expiry.look(held, now + timedelta(days=days))
+        return [(line["log_level"], line["event"]) for line in lines]
+
+    soon = [("warning", "what is used for TLS runs out soon")]
+    over = [("error", "what is used for TLS has run out")]
+    assert told(0) == told(15) == []
+    assert told(16.1) == soon
+    assert told(16.9) == []
+    assert told(17.2) == soon
+    assert told(30.1) == over
+    assert told(30.5) == []
+    assert told(31.2) == over
+    assert metric(_EXPIRY) == held.not_after.timestamp()
