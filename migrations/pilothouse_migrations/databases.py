@@ -6,9 +6,8 @@ import re
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError as DatabaseRefusedError
-from sqlalchemy.pool import NullPool
 
-from pilothouse_migrations.roles import async_dsn
+from pilothouse_migrations.roles import make_engine
 
 __all__ = ["DatabaseRefusedError", "ensure_database"]
 
@@ -23,9 +22,7 @@ async def ensure_database(admin_dsn: str, name: str) -> bool:
     """
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"database name must match {_NAME.pattern}, got {name!r}")
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    engine = create_async_engine(async_dsn(admin_dsn), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = make_engine(admin_dsn, isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:
             found = await connection.execute(

@@ -26,14 +26,15 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
     # It brings the ORM, 7 MB, which who only needs the names does without.
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 DEFAULT_PREFIX = "pilothouse"
 # What a session of request handling has where nobody says otherwise. Servers say so when they connect, but a
@@ -100,6 +101,18 @@ def driver_dsn(dsn: str) -> str:
     return async_dsn(dsn).replace("+asyncpg", "", 1)
 
 
+def make_engine(dsn: str, **options: Any) -> AsyncEngine:
+    """SQLAlchemy's engine, whose connections the driver itself opens by the DSN: so whatever the driver understands of
+    a DSN, such as `sslmode`, holds here, too."""
+    # Imported late: see above.
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    driver = driver_dsn(dsn)
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(driver), poolclass=NullPool, **options
+    )
+
+
 async def ensure_roles(
     admin_dsn: str, passwords: Mapping[str, str] | None = None, *, prefix: str = DEFAULT_PREFIX
 ) -> RoleNames:
@@ -115,9 +128,7 @@ async def ensure_roles(
     unknown = set(passwords or {}) - set(names.logins())
     if unknown:
         raise ValueError(f"no login role is called {sorted(unknown)}")
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    engine = create_async_engine(async_dsn(admin_dsn), poolclass=NullPool, hide_parameters=True)
+    engine = make_engine(admin_dsn, hide_parameters=True)
     try:
         async with engine.begin() as connection:
             # Roles are shared by all databases, and so is this lock only within one; a lost race shows as

@@ -31,11 +31,10 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_migrations import schema
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, async_dsn
+from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, make_engine
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
 _BOOKKEEPING = """
@@ -144,7 +143,7 @@ async def status(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> list[MigrationSta
 @asynccontextmanager
 async def connect(dsn: str) -> AsyncIterator[AsyncConnection]:
     """A connection without a pool."""
-    engine = create_async_engine(async_dsn(dsn), poolclass=NullPool, hide_parameters=True)
+    engine = make_engine(dsn, hide_parameters=True)
     try:
         async with engine.connect() as connection:
             yield connection

@@ -8,6 +8,7 @@ on elsewhere → calls in flight end within the grace → background work → la
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -79,6 +80,7 @@ from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
 from pilothouse_server.settings import (
+    DATABASES,
     PREFIX,
     Settings,
     SettingsError,
@@ -103,6 +105,7 @@ from pilothouse_server.store.periodic import (
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_anew
 from pilothouse_server.supervision import Supervisor
+from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.watch.hub import Hub
 
@@ -323,14 +326,21 @@ class Application:
         await self.database.close()
 
     async def _check_schema(self) -> None:
+        for name in DATABASES:
+            if mode := weakness(getattr(self.settings, name), os.environ):
+                log.warning(
+                    "the certificate of the database is not checked: somebody in between could pose as it",
+                    setting=f"{PREFIX}{name.upper()}",
+                    sslmode=mode,
+                )
         dsn = self.settings.maintenance_database_url or self.settings.database_url
         try:
             await schema.check(plain_dsn(dsn))
         except OSError as error:
             # Of the library's words the kind alone: they may hold the address with its password.
-            kind = type(error).__name__
+            why = tls_problem(error) or f"the database does not answer ({type(error).__name__})"
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
-            raise SettingsError(f"{PREFIX}{name}: the database does not answer ({kind})") from None
+            raise SettingsError(f"{PREFIX}{name}: {why}") from None
 
     def _build_server(self) -> GrpcServer:
         page_key = self._keys.derive("page-token")

@@ -25,6 +25,7 @@ from pilothouse_server.settings import (
     PREFIX,
     Settings,
     SettingsError,
+    database_secured,
     described,
     load,
 )
@@ -282,7 +283,9 @@ def migrate_init(
     from pilothouse_migrations.roles import ensure_roles
 
     given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
-    names = _run(ensure_roles(admin_url, {role: password for role, password in given.items() if password}))
+    names = _run(
+        ensure_roles(_secured(admin_url), {role: password for role, password in given.items() if password})
+    )
     typer.echo(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
 
 
@@ -391,6 +394,14 @@ def _settings(**given: str) -> Settings:
     """The settings; those that the command line gives come before the environment's."""
     try:
         return load({**os.environ, **{f"{PREFIX}{name}": value for name, value in given.items()}})
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+
+
+def _secured(url: str) -> str:
+    """A URL of the command line, as those of settings are taken."""
+    try:
+        return database_secured("--admin-url", url, _settings().database_ca_file, os.environ)
     except SettingsError as error:
         _fail(str(error), _USAGE)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pilothouse_server.processes.failures import words_of
-from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, database_secured, load
 
 if TYPE_CHECKING:
     from pilothouse_server.backup.manifests import Backup
@@ -160,7 +160,7 @@ def restore(
     settings = _settings()
     order = restoring.Order(
         path=path,
-        dsn=admin_url or _maintenance_url(settings),
+        dsn=_secured(admin_url, settings) if admin_url else _maintenance_url(settings),
         key_file=key_file or settings.backup_key_file,
         makes_roles=bool(admin_url),
         master_keys_to=master_keys_to,
@@ -205,6 +205,14 @@ def _maintenance_url(settings: Settings) -> str:
             _USAGE,
         )
     return url
+
+
+def _secured(url: str, settings: Settings) -> str:
+    """A URL of the command line, as those of settings are taken."""
+    try:
+        return database_secured("--admin-url", url, settings.database_ca_file, os.environ)
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
 
 
 def _settings() -> Settings:

@@ -16,13 +16,20 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pilothouse_server.values import InvalidValueError, listening
+from pilothouse_server.values import InvalidValueError, database_address, listening
 from pilothouse_server.values.guarded_keys import GUARDED_NAMESPACE_KEYS, GUARDED_POD_KEYS
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
 _MOST_SEAL_SECONDS = 60.0
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
+DATABASES = (
+    "database_url",
+    "system_database_url",
+    "maintenance_database_url",
+    "direct_database_url",
+    "replica_database_url",
+)
 EVENT_LOOPS = ("uvloop", "asyncio")
 # What bounds calls: each must be greater than 0.
 ADMISSION = (
@@ -148,6 +155,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replica_database_url: Annotated[
         str, "A read replica, for ListOperations and QueryUsage; empty: none."
     ] = ""
+    database_ca_file: Annotated[
+        Path | None,
+        "PEM file of the authorities of PostgreSQL's certificate, where a URL names none; empty: the system's.",
+    ] = None
     # The pool of the seed's § 6.2.
     pool_idle_connections: Annotated[
         int, "Database connections that are kept without work, by all processes together."
@@ -453,7 +464,30 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     if problems:
         raise SettingsError("; ".join(sorted(problems)))
     settings = Settings(**values)  # type: ignore[arg-type]
-    return _checked(settings)
+    return with_secured_databases(_checked(settings), environment)
+
+
+def with_secured_databases(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The settings, whose URLs of databases say how far TLS is asked for.
+
+    Raises:
+        SettingsError: there is nothing to check a database's certificate by.
+    """
+    changed = {
+        name: database_secured(
+            f"{PREFIX}{name.upper()}", getattr(settings, name), settings.database_ca_file, environment
+        )
+        for name in DATABASES
+    }
+    return msgspec.structs.replace(settings, **changed)
+
+
+def database_secured(name: str, url: str, ca_file: Path | None, environment: Mapping[str, str]) -> str:
+    """The URL of a database that is called `name`, which says how far TLS is asked for. Raises SettingsError."""
+    try:
+        return database_address.secured(url, "" if ca_file is None else str(ca_file), environment)
+    except InvalidValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
 
 
 def _wrong_addresses(settings: Settings) -> list[str]:

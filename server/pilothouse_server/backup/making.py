@@ -84,7 +84,7 @@ async def make(plan: Plan, moment: datetime | None = None) -> Backup:
 async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datetime) -> Manifest:
     async with AsyncExitStack() as stack:
         facts = await stack.enter_async_context(repository.snapshot(plan.dsn))
-        found = await programs.find(facts.server_version_number, plan.programs_in)
+        found = await programs.find(facts.server_version_number, plan.programs_in, database=plan.dsn)
         _check_space(plan, facts)
         run = await stack.enter_async_context(_pg_dump(found, plan.dsn, facts))
         files = dict([await _keep_output(run, begun, keys)])

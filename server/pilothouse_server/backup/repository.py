@@ -18,6 +18,7 @@ from pilothouse_server.backup.failures import refused
 from pilothouse_server.backup.manifests import Manifest
 from pilothouse_server.store.encryption_keys import ENVELOPE_TABLES
 from pilothouse_server.store.errors import CONNECTION_LOST, database_unavailable
+from pilothouse_server.values.database_address import tls_problem
 
 OWNER: Final = RoleNames().owner
 _CONNECT_SECONDS: Final = 10.0
@@ -128,7 +129,9 @@ async def _connected(dsn: str) -> AsyncIterator[Any]:
             command_timeout=_STATEMENT_SECONDS,
             server_settings={"application_name": "pilothouse-backup", "timezone": "UTC"},
         )
-    except CONNECTION_LOST:
+    except CONNECTION_LOST as error:
+        if problem := tls_problem(error):
+            raise refused(problem, "DATABASE_TLS") from None
         raise database_unavailable() from None
     try:
         yield connection

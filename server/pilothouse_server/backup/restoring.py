@@ -106,7 +106,7 @@ async def _run(dsn: str, target: Target, verified: Verified) -> None:
     last_words = repository.after_the_dump(verified.backup.manifest)
     # As new as the dump, and as the server that it goes to.
     newest = max(target.server_version_number, verified.backup.manifest.server_version_number)
-    found = await programs.find(newest)
+    found = await programs.find(newest, database=dsn)
     verified = Verified(verified.backup, verified.keys, found)
     words = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--file=-"]
     async with programs.running(found, "psql", words, database=dsn, reads=True) as run:

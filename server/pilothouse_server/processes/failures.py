@@ -15,9 +15,12 @@ def words_of(error: BaseException) -> str | None:
     from pilothouse_server.embedded.child import EmbeddedProgramError
     from pilothouse_server.errors import PilothouseError
     from pilothouse_server.kubernetes.errors import ClusterError
+    from pilothouse_server.values.database_address import tls_problem
 
     if isinstance(error, DatabaseRefusedError):
         return f"the database refused: {error.orig}"
+    if problem := tls_problem(error):
+        return problem
     # SettingsError is a ValueError.
     known = (
         PilothouseError,
