@@ -43,6 +43,8 @@ VERBS = {
     "users": ("users:app", "People and programs that use the platform."),
     "roles": ("roles:app", "Named sets of permissions."),
     "grants": ("grants:app", "Who holds which role where."),
+    "api-keys": ("api_keys:app", "Keys by which programs call."),
+    "service-accounts": ("service_accounts:app", "Users that are programs, of a namespace."),
     "sessions": ("session:sessions", "Your log-ins."),
     "namespaces": ("namespaces:app", "Units of tenancy, with quotas."),
     "clusters": ("clusters:app", "The Kubernetes clusters."),

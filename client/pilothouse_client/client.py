@@ -12,6 +12,7 @@ async with AsyncClient("pilothouse.example:443", token=api_key) as client:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
@@ -21,6 +22,7 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
 from pilothouse_client.connection import Connection
 from pilothouse_client.credentials import Credentials, DeviceToken, Password
+from pilothouse_client.environment import NAMESPACE, Environment
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
 from pilothouse_client.target import Target, Tls, target_of
 from pilothouse_client.tokens import MemoryTokenStore, Tokens, TokenStore
@@ -53,6 +55,11 @@ class Nouns(Generic[TransportT]):
     def by_tls(self) -> bool:
         """Whether the server is called by TLS."""
         return self._target.tls is not None
+
+    @property
+    def namespace(self) -> str:
+        """What PILOTHOUSE_NAMESPACE names, for who gives it to calls; empty where it is not set."""
+        return os.environ.get(NAMESPACE, "")
 
     @property
     def device_token(self) -> str:
@@ -199,6 +206,17 @@ def _target(address: str, options: ClientOptions) -> Target:
     return target_of(address, insecure=options.get("insecure"), tls=options.get("tls"))
 
 
+def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
+    """Returns address and options as the environment has them; options that are given win."""
+    found = Environment.read()
+    chosen: ClientOptions = {**options}
+    if found.token and not {"token", "tokens", "username"} & options.keys():
+        chosen["token"] = found.token
+    if found.ca_file and "tls" not in options and not options.get("insecure"):
+        chosen["tls"] = found.tls
+    return found.server, chosen
+
+
 class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
@@ -211,6 +229,13 @@ class Client(Nouns[BlockingTransport]):
     def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
         target = _target(address, options)
         super().__init__(_connect(BlockingTransport, target, options), target)
+
+    @classmethod
+    def from_environment(cls, **options: Unpack[ClientOptions]) -> Self:
+        """Returns a client of PILOTHOUSE_SERVER, with the key in PILOTHOUSE_TOKEN and the authorities of
+        PILOTHOUSE_CA_FILE; options that are given win. Raises ValueError where no server is named."""
+        address, chosen = _from_environment(options)
+        return cls(address, **chosen)
 
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session."""
@@ -244,6 +269,12 @@ class AsyncClient(Nouns[AsyncTransport]):
     def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
         target = _target(address, options)
         super().__init__(_connect(AsyncTransport, target, options), target)
+
+    @classmethod
+    def from_environment(cls, **options: Unpack[ClientOptions]) -> Self:
+        """Returns a client as `Client.from_environment` does."""
+        address, chosen = _from_environment(options)
+        return cls(address, **chosen)
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
         """Logs in; the calls that follow use the new session."""

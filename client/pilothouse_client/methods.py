@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pilothouse.options.v1 import options_pb2
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.message import Message
 
 Request = TypeVar("Request", bound="Message")
@@ -67,7 +66,7 @@ class Method(Generic[Request, Response]):
         return prepared
 
 
-def _services_beside(file: FileDescriptor) -> list[Any]:
+def _services_beside(file: Any) -> list[Any]:  # FileDescriptor has two types, one an implementation's
     """Returns the services of a file; without any, that of its noun (`pilothouse.<noun>.v1`), which imports it."""
     if file.services_by_name:
         return list(file.services_by_name.values())

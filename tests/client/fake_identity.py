@@ -8,9 +8,12 @@ from typing import Any
 
 import grpc
 
+from pilothouse.identity.v1 import api_keys_pb2 as keys
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.identity.v1 import identity_pb2_grpc
 from tests.client.fake_services import Service, timestamp
+
+_KEY = keys.ApiKey(api_key_id=str(uuid.UUID(int=7)), name="ci", prefix="phk_abcdef", username="ann")
 
 
 class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
@@ -143,3 +146,25 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
 
     async def CheckPermission(self, request: Any, context: Any) -> Any:
         return identity.CheckPermissionResponse(allowed=not request.permission.endswith(".delete"))
+
+    async def CreateApiKey(self, request: Any, context: Any) -> Any:
+        return keys.CreateApiKeyResponse(api_key=_KEY, key=f"phk_{request.name}")
+
+    async def ListApiKeys(self, request: Any, context: Any) -> Any:
+        return self.page(request, [_KEY], keys.ListApiKeysResponse(), "api_keys")
+
+    async def RotateApiKey(self, request: Any, context: Any) -> Any:
+        return keys.RotateApiKeyResponse(api_key=_KEY, key="phk_new")
+
+    async def RevokeApiKey(self, request: Any, context: Any) -> Any:
+        return keys.RevokeApiKeyResponse()
+
+    async def CreateServiceAccount(self, request: Any, context: Any) -> Any:
+        return keys.CreateServiceAccountResponse(service_account=request.service_account)
+
+    async def ListServiceAccounts(self, request: Any, context: Any) -> Any:
+        accounts = [keys.ServiceAccount(name="ci", namespace="shop", username="sa:shop:ci")]
+        return self.page(request, accounts, keys.ListServiceAccountsResponse(), "service_accounts")
+
+    async def DeleteServiceAccount(self, request: Any, context: Any) -> Any:
+        return keys.DeleteServiceAccountResponse()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import uuid
 from pathlib import Path
 
 import grpc
@@ -281,6 +282,24 @@ async def test_every_noun_answers(fake: FakeServer, logged_in: Command) -> None:
         ("grants", "create", "ann", "viewer", "-n", "shop", "--expires-in", "8h"),
         ("grants", "list"),
         ("grants", "delete", "ann", "viewer", "-n", "shop"),
+        (
+            "api-keys",
+            "create",
+            "ci",
+            "-p",
+            "container.get",
+            "-n",
+            "shop",
+            "--read-only",
+            "--expires-in",
+            "30d",
+        ),
+        ("api-keys", "list"),
+        ("api-keys", "rotate", "ci", "--overlap", "1h"),
+        ("api-keys", "revoke", "ci", "--yes"),
+        ("service-accounts", "create", "ci", "-n", "shop"),
+        ("service-accounts", "list", "-A"),
+        ("service-accounts", "delete", "ci", "-n", "shop", "--yes"),
         ("sessions", "list"),
         ("clusters", "list"),
         ("images", "list"),
@@ -299,6 +318,13 @@ async def test_every_noun_answers(fake: FakeServer, logged_in: Command) -> None:
     assert (quota.cpu, quota.memory) == ("4", "8Gi")
     grant = fake.calls_of("GrantRole")[0].request
     assert grant.expire_time.seconds > 0
+    key = fake.calls_of("CreateApiKey")[0].request
+    assert (list(key.permissions), list(key.namespaces), key.read_only) == (["container.get"], ["shop"], True)
+    assert key.expire_time.seconds > 0
+    rotated = fake.calls_of("RotateApiKey")[0].request
+    assert (rotated.api_key_id, rotated.overlap.seconds) == (str(uuid.UUID(int=7)), 3600)
+    assert fake.calls_of("RevokeApiKey")[0].request.api_key_id == str(uuid.UUID(int=7))
+    assert fake.calls_of("DeleteServiceAccount")[0].request.namespace == "shop"
     made = await logged_in(
         "users", "create", "ann", "--email", "a@b.c", "--password-stdin", stdin="a long password\n"
     )
@@ -321,6 +347,8 @@ async def test_every_noun_answers(fake: FakeServer, logged_in: Command) -> None:
         ("containers", "list", "--watch", "--limit", "3"),
         ("usage", "--since", "yesterday"),
         ("grants", "create", "ann", "viewer", "--expires-in", "soon"),
+        ("api-keys", "create", "ci", "--expires-in", "soon"),
+        ("service-accounts", "create", "ci", "-n", "shop", "--platform"),
         ("namespaces", "update", "shop"),
         ("contaners",),
         (),

@@ -5,3 +5,4 @@ kubectl create token pilothouse --namespace pilothouse --duration 720h | pilotho
 kubectl create token pilothouse --namespace pilothouse --duration 720h | pilothouse clusters update second --api-server https://10.0.0.5:6443 --ca-file ca.crt --token-stdin
 grpcurl -plaintext -d '{"username": "admin", "password": "'"$PASSWORD"'"}' 127.0.0.1:50051 pilothouse.identity.v1.IdentityService/Login
 grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{"namespace": "demo"}' 127.0.0.1:50051 pilothouse.container.v1.ContainerService/WatchContainers
+pilothouse api-keys create report --service-account sa:cafe:ci --read-only --permission container.get --permission container.list

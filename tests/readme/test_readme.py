@@ -55,14 +55,38 @@ SECURITY = (
     ("pilothouse grants create ada developer --namespace cafe", "developer"),
     ("pilothouse grants list", "ada"),
 )
+# Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
+(
+    BUF_LOGIN,
+    BUF_LIST,
+    GRPCURL_WATCH_CAFE,
+    REGISTER,
+    RENEW,
+    GRPCURL_LOGIN,
+    GRPCURL_WATCH,
+    CI_READ_ONLY,
+) = (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
+# docs/ci.md's: what is done once, by who administers, and what a pipeline changes later.
+CI_ONCE = (
+    (
+        'pilothouse service-accounts create ci --namespace cafe --description "Deploys from main"',
+        "sa:cafe:ci",
+    ),
+    ("pilothouse grants create sa:cafe:ci developer --namespace cafe", "developer"),
+    (CI_READ_ONLY, "read-only"),
+    ("pilothouse api-keys create office --service-account sa:cafe:ci --allow-from 203.0.113.0/24", "phk_"),
+)
+CI_DEPLOY = "pilothouse api-keys create deploy --service-account sa:cafe:ci --namespace cafe --expires-in 60d"
+CI_LATER = (
+    ("pilothouse api-keys list --user sa:cafe:ci", "deploy"),
+    ("pilothouse api-keys rotate deploy --user sa:cafe:ci --overlap 1d", "phk_"),
+    ("pilothouse api-keys revoke report --user sa:cafe:ci --yes", "ended"),
+    ("pilothouse service-accounts delete ci --namespace cafe --yes", "deleted"),
+)
 KEYS = (
     ("pilothouse keys list", ""),
     ("pilothouse keys add", ""),
     ("pilothouse keys rotate", ""),
-)
-# Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
-BUF_LOGIN, BUF_LIST, GRPCURL_WATCH_CAFE, REGISTER, RENEW, GRPCURL_LOGIN, GRPCURL_WATCH = (
-    (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
 )
 HEALTH = "pilothouse clusters get second"
 FURTHER = (
@@ -98,6 +122,7 @@ async def test_the_first_calls(tmp_path: Path) -> None:
             assert said in await shell.run(line), line
         for line, said in SECURITY:
             assert said in await shell.run(line, f"{PASSWORD} of ada\n"), line
+        await _from_a_pipeline(shell, address, tmp_path)
         tokens = json.loads(await shell.run(BUF_LOGIN))
         shell.variables["TOKEN"] = tokens["accessToken"]
         listed = json.loads(await shell.run(BUF_LIST))
@@ -110,6 +135,54 @@ async def test_the_first_calls(tmp_path: Path) -> None:
         printed = await shell.run(again)
         assert "tools" in printed
         assert "CONTAINER_NOT_FOUND nothing" in printed
+
+
+async def _from_a_pipeline(shell: Shell, address: str, directory: Path) -> None:
+    """What docs/ci.md says, with the lines of its pipelines run with nothing but a job's variables."""
+    for line, said in CI_ONCE:
+        assert said in await shell.run(line), line
+    key = (await shell.run(CI_DEPLOY)).split()[-1]
+    # A job has a home of its own, where nobody logged in.
+    job = Shell(
+        address,
+        directory / "job",
+        {"PILOTHOUSE_SERVER": address, "PILOTHOUSE_TOKEN": key, "PILOTHOUSE_NAMESPACE": "cafe"},
+    )
+    said = await job.run("pilothouse whoami")
+    assert "sa:cafe:ci" in said
+    assert "by the key deploy" in said
+    lines = pipeline_lines()
+    assert len(lines) == 5
+    for line in lines:
+        await job.run(line)
+    # The same for a program in Python.
+    program = "import pilothouse_client as p; c = p.Client.from_environment(); print(c.namespace, len(list("
+    program += "c.containers.list(namespace=c.namespace))))"
+    assert (await job.run(f"python -c '{program}'")).split() == ["cafe", "11"]
+    for line, said in CI_LATER:
+        assert said in await shell.run(line), line
+    await job.run("pilothouse whoami", succeeds=False)
+
+
+def pipeline_lines() -> list[str]:
+    """The lines of our command in the pipelines of docs/ci.md, whatever their form has around them."""
+    examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+    found: list[str] = []
+
+    def look(part: object) -> None:
+        if isinstance(part, dict):
+            for each in part.values():
+                look(each)
+        elif isinstance(part, list):
+            for each in part:
+                look(each)
+        elif isinstance(part, str) and part.startswith("pilothouse "):
+            found.append(part)
+
+    for example in examples:
+        look(yaml.safe_load(example))
+    assert len(examples) == 3
+    return found
 
 
 @pytest.mark.skipif(shutil.which("grpcurl", path=PATH) is None, reason="grpcurl is not installed")

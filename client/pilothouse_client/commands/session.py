@@ -199,6 +199,9 @@ def whoami(output: Output = Format.TABLE) -> None:
         show(answer, [], output)
         return
     typer.echo(f"{answer.user.username} {answer.user.email}".strip())
+    if answer.HasField("api_key"):
+        key = answer.api_key
+        typer.echo(f"by the key {key.name} ({key.api_key_id}), until {moment(key.expire_time)}")
     if answer.permissions:
         typer.echo(f"everywhere: {', '.join(answer.permissions)}")
     show_all(answer.grants, grants.COLUMNS, output)

@@ -1,0 +1,184 @@
+"""`pilothouse api-keys`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    Filter,
+    Format,
+    Limit,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+)
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.times import parse_span, to_duration, to_timestamp
+from pilothouse_client.commands.values import moment
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+app = typer.Typer(no_args_is_help=True, help="Keys by which programs call.", rich_markup_mode=None)
+COLUMNS: list[Column[Any]] = [
+    Column("NAME", lambda key: key.name),
+    Column("KEY", lambda key: f"{key.prefix}…"),
+    Column("USER", lambda key: key.username),
+    Column("MAY", lambda key: _limits(key)),
+    Column("EXPIRES", lambda key: moment(key.expire_time)),
+    Column("LAST USE", lambda key: moment(key.last_use_time)),
+    Column("FROM", lambda key: key.last_use_address),
+    Column("ID", lambda key: key.api_key_id, whole=True),
+]
+_Key = Annotated[str, typer.Argument(help="Its name or its id, as `list` shows them.")]
+_Whose = Annotated[
+    str, typer.Option("--user", help="Whose: a user or a service account; not given: your own.")
+]
+_ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 12h, 30d; not given: 90 days.")]
+
+
+def _limits(key: Any) -> str:
+    """What a key may, in a few words."""
+    where = ",".join(key.namespaces)
+    if key.hidden_namespaces:
+        where = f"{where or 'nothing'} (+{key.hidden_namespaces} not seen)"
+    words = [",".join(key.permissions) or "*", f"in {where or '*'}"]
+    if key.read_only:
+        words.append("read-only")
+    if key.rotate_time.seconds:
+        words.append("replaced")
+    return " ".join(words)
+
+
+def _end(expires_in: str) -> Timestamp | None:
+    if not expires_in:
+        return None
+    seconds = parse_span(expires_in, "--expires-in")
+    try:
+        return to_timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+    except OverflowError:
+        raise CommandError(f"--expires-in {expires_in} is too far away", 2) from None
+
+
+def _show_made(answer: Any, output: Format, *, alone: bool) -> None:
+    """Shows a key that was made: whole to programs, as a line of its own to people, or that line alone."""
+    if alone:
+        typer.echo(answer.key)
+    elif output is not Format.TABLE:
+        show(answer, [], output)
+    else:
+        show(answer.api_key, COLUMNS, output)
+        if answer.key:
+            typer.echo(f"\nkeep it now, it is not shown again:\n{answer.key}")
+
+
+_Alone = Annotated[bool, typer.Option("-q", "--quiet", help="Print the key and nothing else.")]
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    permission: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat; not given: all."),
+    ] = None,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option("-n", "--namespace", help="Where it works; repeat; not given: everywhere."),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="It changes and reveals nothing.")] = False,
+    expires_in: _ExpiresIn = "",
+    allow_from: Annotated[
+        list[str] | None,
+        typer.Option("--allow-from", help="Address or network it is taken from, such as 10.0.0.0/8; repeat."),
+    ] = None,
+    service_account: Annotated[
+        str, typer.Option("--service-account", help="Whose, such as sa:shop:ci; not given: your own.")
+    ] = "",
+    quiet: _Alone = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a key; it is shown this once."""
+    with connect() as client:
+        answer = client.identity.create_api_key(
+            name=name,
+            permissions=permission or [],
+            namespaces=namespace or [],
+            read_only=read_only,
+            expire_time=_end(expires_in),
+            allowed_networks=allow_from or [],
+            service_account=service_account,
+            validate_only=validate_only,
+        )
+    _show_made(answer, output, alone=quiet)
+
+
+@app.command("list")
+def list_keys(
+    user: _Whose = "",
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """List living keys, with their last use. Filter by every field that is shown."""
+    with connect() as client:
+        keys = client.identity.list_api_keys(username=user, filter=filter_, order_by=order_by)
+        show_all(keys, COLUMNS, output, limit)
+
+
+@app.command("rotate")
+def rotate(
+    key: _Key,
+    user: _Whose = "",
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="How long the old one lives on, at most 7d; not given: it ends.")
+    ] = "",
+    expires_in: _ExpiresIn = "",
+    quiet: _Alone = False,
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a key with the limits of another, whose place it takes; it is shown this once."""
+    with connect() as client:
+        answer = client.identity.rotate_api_key(
+            api_key_id=_id_of(client, key, user, "NOT rotate_time:*"),
+            overlap=to_duration(parse_span(overlap, "--overlap")) if overlap else None,
+            expire_time=_end(expires_in),
+            validate_only=validate_only,
+        )
+    _show_made(answer, output, alone=quiet)
+
+
+@app.command("revoke")
+def revoke(key: _Key, user: _Whose = "", yes: Yes = False) -> None:
+    """End a key: what calls with it is refused within a second."""
+    confirm(f"End the key {key}?", yes)
+    with connect() as client:
+        client.identity.revoke_api_key(api_key_id=_id_of(client, key, user))
+    done(f"key {key} ended")
+
+
+def _id_of(client: Any, key: str, user: str, narrowed: str = "") -> str:
+    """Returns the id of a key that is named by it, or by its name; CommandError where none or several have that."""
+    try:
+        return str(UUID(key))
+    except ValueError:
+        pass
+    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+    wanted = f'name = "{quoted}"' + (f" AND {narrowed}" if narrowed else "")
+    found = [each for each in client.identity.list_api_keys(username=user, filter=wanted) if each.name == key]
+    if len(found) == 1:
+        return str(found[0].api_key_id)
+    if not found:
+        raise CommandError(f"{user or 'you'} {'has' if user else 'have'} no living key {key!r}")
+    raise CommandError(f"{len(found)} living keys are called {key!r}: name one by its id", 2)

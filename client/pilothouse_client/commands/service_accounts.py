@@ -1,0 +1,99 @@
+"""`pilothouse service-accounts`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.identity.v1 import api_keys_pb2 as pb
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    ValidateOnly,
+    Yes,
+    confirm,
+    namespace_or_all,
+    namespace_or_default,
+)
+from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.values import moment
+
+app = typer.Typer(
+    no_args_is_help=True, help="Users that are programs, of a namespace.", rich_markup_mode=None
+)
+COLUMNS: list[Column[Any]] = [
+    Column("USERNAME", lambda account: account.username, whole=True),
+    Column("NAMESPACE", lambda account: account.namespace or "-"),
+    Column("DESCRIPTION", lambda account: account.description),
+    Column("CREATED BY", lambda account: account.created_by),
+    Column("CREATED", lambda account: moment(account.create_time)),
+]
+_Name = Annotated[str, typer.Argument(help="Its name, without that of the namespace.")]
+_Platform = Annotated[bool, typer.Option("--platform", help="Of no namespace, but of the platform.")]
+
+
+def _where(namespace: str, platform: bool) -> str:
+    if platform and namespace:
+        raise CommandError("-n and --platform exclude each other", 2)
+    return "" if platform else namespace_or_default(namespace)
+
+
+@app.command("create")
+def create(
+    name: _Name,
+    namespace: Namespace = "",
+    platform: _Platform = False,
+    description: Annotated[str, typer.Option("--description", help="For people.")] = "",
+    validate_only: ValidateOnly = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a service account; grant roles to its user name, and make it a key."""
+    with connect() as client:
+        made = client.identity.create_service_account(
+            namespace=_where(namespace, platform),
+            service_account=pb.ServiceAccount(name=name, description=description),
+            validate_only=validate_only,
+        )
+    show(made, COLUMNS, output)
+
+
+@app.command("list")
+def list_accounts(
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """List service accounts. Filter by every field that is shown."""
+    with connect() as client:
+        accounts = client.identity.list_service_accounts(
+            namespace=namespace_or_all(namespace, everywhere), filter=filter_, order_by=order_by
+        )
+        show_all(accounts, COLUMNS, output, limit)
+
+
+@app.command("delete")
+def delete(
+    name: _Name,
+    namespace: Namespace = "",
+    platform: _Platform = False,
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+) -> None:
+    """Delete a service account with its keys and grants."""
+    where = _where(namespace, platform)
+    if not validate_only:
+        confirm(f"Delete the service account {name} with its keys and grants?", yes)
+    with connect() as client:
+        client.identity.delete_service_account(namespace=where, name=name, validate_only=validate_only)
+    done(f"service account {name} deleted")
