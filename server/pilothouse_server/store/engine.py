@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 import msgspec
+import structlog
 from sqlalchemy.engine import make_url
 
 from pilothouse_server.settings import Settings
@@ -25,11 +27,15 @@ from pilothouse_server.store.connection import Driver
 from pilothouse_server.store.lost_sessions import LostSessions, watch_over
 from pilothouse_server.store.pool import Limits, Pool
 from pilothouse_server.store.results import Row
+from pilothouse_server.values.database_address import tls_problem
 
 PERIOD_SECONDS: Final = 30.0
 _decode = msgspec.json.Decoder().decode
 # How long a request waits for a lock that another one holds.
 _LOCK_MILLISECONDS = 20_000
+_TELL_AGAIN_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
 
 
 def plain_dsn(dsn: str) -> str:
@@ -137,8 +143,18 @@ def _opener(
         "server_settings": _session_settings(settings, name, statement_timeout, role),
     }
 
+    told = -_TELL_AGAIN_SECONDS
+
     async def open_session() -> Driver:
-        driver: Driver = await asyncpg.connect(**options)
+        nonlocal told
+        try:
+            driver: Driver = await asyncpg.connect(**options)
+        except OSError as error:
+            # Who asks hears that the database is away: that it is not who it should be is for who runs the server.
+            if (problem := tls_problem(error)) and time.monotonic() - told >= _TELL_AGAIN_SECONDS:
+                told = time.monotonic()
+                log.error("the database cannot be connected to by TLS", login=name, why=problem)
+            raise
         try:
             await _set_codecs(driver)
         except BaseException:
