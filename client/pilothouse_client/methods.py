@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -80,7 +81,16 @@ def _descriptor(request: type[Message]) -> Any:  # MethodDescriptor has two type
         for method in service.methods:
             if method.input_type.full_name == wanted:
                 return method
-    raise TypeError(f"{wanted} is not the request of any RPC of {request.DESCRIPTOR.file.name}")
+    raise TypeError(f"{wanted} is not the request of any RPC of {request.DESCRIPTOR.file.package}")
+
+
+def _services(file: Any) -> list[Any]:
+    """The services of a file, and that of its package, which may stand in another file beside it."""
+    found = list(file.services_by_name.values())
+    _, _, rest = file.package.partition(".")
+    with suppress(KeyError):
+        found.append(file.pool.FindServiceByName(f"{file.package}.{rest.partition('.')[0].title()}Service"))
+    return found
 
 
 def method_of(request: type[Request], response: type[Response]) -> Method[Request, Response]:

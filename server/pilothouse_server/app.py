@@ -43,6 +43,7 @@ from pilothouse_server.identity.certificate_authenticator import CertificateAuth
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.keys import KeyRing
@@ -217,7 +218,7 @@ class Application:
                 ),
             )
         )
-        self._authorization = AuthorizationLayer(self._callers)
+        self._authorization = AuthorizationLayer(self._callers, RefusalReasons(self.store))
         retention = timedelta(hours=settings.idempotency_retention_hours)
         self.audit = AuditLayer(
             self.audit_writer,
@@ -360,6 +361,7 @@ class Application:
         permissions = method_rules.permissions([*descriptors, identity]).union(
             *(noun.permissions for noun in nouns)
         )
+        declared = method_rules.load([*descriptors, identity]).values()
         descriptors[identity] = identity_services(
             Needs(
                 self.store,
@@ -368,6 +370,7 @@ class Application:
                 self._keys,
                 self.envelopes,
                 permissions,
+                declared,
                 self.issuers,
             )
         )

@@ -11,6 +11,7 @@ import grpc
 from pilothouse.identity.v1 import api_keys_pb2 as keys
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse.identity.v1 import permissions_pb2 as permissions
 from tests.client.fake_services import Service, timestamp
 
 _KEY = keys.ApiKey(api_key_id=str(uuid.UUID(int=7)), name="ci", prefix="phk_abcdef", username="ann")
@@ -168,3 +169,39 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
 
     async def DeleteServiceAccount(self, request: Any, context: Any) -> Any:
         return keys.DeleteServiceAccountResponse()
+
+    async def ExplainPermission(self, request: Any, context: Any) -> Any:
+        asked = request.permission or request.method.rpartition(".")[2]
+        if asked.startswith(("Delete", "container.delete")):
+            return permissions.ExplainPermissionResponse(
+                permission=asked,
+                denial=permissions.DENIAL_ELSEWHERE,
+                summary=f"{asked} is not allowed in {request.namespace or 'all'}",
+                grants=[
+                    permissions.ConsideredGrant(
+                        role="developer", namespace=name, denial=permissions.DENIAL_ELSEWHERE
+                    )
+                    for name in ("one", "two")
+                ],
+                givers=[permissions.Giver(username="chief", roles=["developer", "admin"])],
+            )
+        summary = f"{asked} is allowed in {request.namespace or 'all'}"
+        return permissions.ExplainPermissionResponse(allowed=True, permission=asked, summary=summary)
+
+    async def ListPrincipals(self, request: Any, context: Any) -> Any:
+        holders = [
+            permissions.HoldingPrincipal(
+                username=f"user{number}", role="developer", namespace=request.namespace
+            )
+            for number in range(60)
+        ]
+        answer = permissions.ListPrincipalsResponse(partial=bool(request.namespace))
+        return self.page(request, holders, answer, "principals")
+
+    async def SimulateGrant(self, request: Any, context: Any) -> Any:
+        change = permissions.GrantChange(
+            namespace=request.namespace, gained=["container.stop"], shortened=["container.get"]
+        )
+        return permissions.SimulateGrantResponse(
+            changes=[change], partial=True, summary=f"granting {request.username} gives 1 permission"
+        )

@@ -14,22 +14,30 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_server.access import OVER_ALL_NAMESPACES
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import bootstrap
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.outbound import LOOPBACK, Reach
+from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors import standard_layers
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
-from pilothouse_server.rpc.method_rules import permissions
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import build, rules_and_handlers
 from pilothouse_server.settings import Settings, trusted_peers
@@ -45,6 +53,15 @@ from tests.waiting import patient
 ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
 SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
+# What the whole product declares, so that permissions mean here what they mean there.
+RULES = method_rules.load(
+    service
+    for file in (*(pb, audit_pb2, config_pb2, container_pb2, metrics_pb2, namespace_pb2, storage_pb2),)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+KNOWN = frozenset(
+    {rule.permission for rule in RULES.values() if rule.permission} | OVER_ALL_NAMESPACES | {"config.use"}
+)
 
 
 class Refused(Exception):
@@ -205,12 +222,13 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     key = bytes(32)
     trusted = trusted_peers(settings.trusted_proxies)
     ring = KeyRing([key])
-    known = permissions([SERVICE]) | {"config.get"}
     issuers = TrustedIssuers.load(settings, Reach(LOOPBACK))
-    services = identity_services(Needs(store, settings, passwords, ring, Envelopes(ring), known, issuers))
+    services = identity_services(
+        Needs(store, settings, passwords, ring, Envelopes(ring), KNOWN, RULES.values(), issuers)
+    )
     rules, handlers = rules_and_handlers({SERVICE: services})
     audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
-    layers = standard_layers(audit, AuthorizationLayer(authenticator))
+    layers = standard_layers(audit, AuthorizationLayer(authenticator, RefusalReasons(store)))
     pipeline = Pipeline(
         rules,
         handlers,

@@ -63,7 +63,12 @@ async def refused(made: Any, field: str) -> None:
     with pytest.raises(PilothouseError) as told:
         await made
     assert told.value.code.name == "PERMISSION_DENIED"
-    assert told.value.metadata == {"permission": "config.use", "namespace": "demo", "field": field}
+    assert told.value.metadata == {
+        "permission": "config.use",
+        "namespace": "demo",
+        "field": field,
+        "why": "NO_GRANT",
+    }
     assert field in told.value.message
 
 

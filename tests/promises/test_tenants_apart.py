@@ -1,5 +1,5 @@
 """Promise 4: every RPC × every role × {own, foreign, gone, missing}. What a caller does not reach answers exactly as
-what does not exist: code, message and trailing metadata."""
+what does not exist: code, message and trailing metadata; and so do the answers to questions about permissions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, new_database
 from tests.promises.calling import Outcome, put
+from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished, quiet_world
 from tests.waiting import patient
 
@@ -187,3 +188,82 @@ async def test_what_is_not_there_answers_alike_within_the_own_namespace(tenants_
         outcome = await tenants_world.callers["admin of own"].invoke(rule, request)
         if rule.shape == "unary_unary":
             assert (outcome.code, outcome.reason.endswith("_NOT_FOUND")) == ("NOT_FOUND", True), rule.name
+
+
+_ASKED = ("container.get", "config.reveal", "namespace.quota", "user.get", "grant.create", "role.list")
+_METHODS = ("GetContainer", "RevealSecret", "GrantRole", "ListContainers", "DeleteNamespace", "CreateUser")
+
+
+def _questions(namespace: str) -> list[tuple[str, dict[str, Any]]]:
+    permissions = [{"permission": permission, "namespace": namespace} for permission in _ASKED]
+    methods = [{"method": method, "namespace": namespace} for method in _METHODS]
+    return [
+        *(("CheckPermission", fields) for fields in permissions),
+        *(("ExplainPermission", fields) for fields in (*permissions, *methods)),
+    ]
+
+
+async def _heard(world: World, caller: str, namespace: str) -> list[Any]:
+    """All that is told about a namespace, with its name replaced."""
+
+    def told(outcome: Outcome) -> Any:
+        body = b"".join(answer.SerializeToString(deterministic=True) for answer in outcome.answers)
+        return (
+            outcome.code,
+            outcome.message.replace(namespace, MISSING),
+            body.replace(namespace.encode(), MISSING.encode()),
+        )
+
+    found = []
+    for method, fields in _questions(namespace):
+        rule = world.rule(method)
+        outcome = await world.callers[caller].invoke(rule, request_for(rule, fields))
+        assert outcome.code == "OK", (method, fields, outcome.message)
+        found.append((method, fields.get("permission") or fields.get("method"), told(outcome)))
+    return found
+
+
+async def answered_apart(world: World) -> list[str]:
+    """Where a question tells a foreign or an ended namespace from one that never was."""
+    faults = []
+    for caller in [*(f"{role} of own" for role in ROLES), "nobody"]:
+        missing = await _heard(world, caller, MISSING)
+        for name in (FOREIGN, GONE):
+            heard = await _heard(world, caller, name)
+            faults += [
+                f"{caller} {name}: {one} != {other}"
+                for one, other in zip(heard, missing, strict=True)
+                if one != other
+            ]
+    return faults
+
+
+async def test_questions_do_not_tell_a_foreign_namespace_from_none(tenants_world: World) -> None:
+    assert await answered_apart(tenants_world) == []
+
+
+async def test_a_server_whose_answers_tell_them_apart_is_found(
+    tenants_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Principal.living_grants
+
+    def too_many(principal: Principal) -> Any:
+        grants = real(principal)
+        return (*grants, *(type(grant)(grant.role, FOREIGN, 999, grant.permissions) for grant in grants))
+
+    monkeypatch.setattr(Principal, "living_grants", too_many)
+    assert any("ExplainPermission" in fault for fault in await answered_apart(tenants_world))
+
+
+async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see(
+    tenants_world: World,
+) -> None:
+    """A tenant's refusal names who gives in the own namespace, and neither strangers nor the platform's own."""
+    outcome = await tenants_world.call(
+        "DeleteContainer", {"namespace": OWN, "name": "web"}, tenants_world.callers["viewer of own"]
+    )
+    assert outcome.code == "PERMISSION_DENIED"
+    assert "own-admin" in outcome.message
+    assert "all-" not in outcome.message
+    nobody = await tenants_world.call("ListUsers", {}, tenants_world.callers["nobody"])
+    assert nobody.message == "permission user.list is needed (you have no grant over all namespaces)"

@@ -54,6 +54,9 @@ SECURITY = (
     ("pilothouse users create ada --email ada@example.org --password-stdin", "ada"),
     ("pilothouse grants create ada developer --namespace cafe", "developer"),
     ("pilothouse grants list", "ada"),
+    ("pilothouse why delete container/storefront --namespace cafe", "yes: container.delete"),
+    ("pilothouse who-can delete containers --namespace cafe", "ada"),
+    ("pilothouse grants simulate ada operator --namespace cafe", "namespace.update"),
 )
 # Longer than a line of Python may be, so they stand in a file of their own, as the README has them.
 (

@@ -9,12 +9,13 @@ import pytest
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import identity_pb2, permissions_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
+from pilothouse_server.rpc.validation import _resource_name_fields, _services_beside
 from tests.rpc.message_types import BOOL, BYTES, CHANGE_TYPE, INT64, PUBLIC, SECRET, STRING, ProtoFile
 
 ALL_FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
@@ -36,6 +37,17 @@ def test_the_products_own_files_leave_nothing_open() -> None:
     ]
     assert len(services) == 2
     check_declared(services)
+
+
+def test_a_request_that_stands_beside_its_service_has_the_rules_of_its_method() -> None:
+    """Its file has no service, so nothing was known of which of its fields name a resource."""
+    descriptor = permissions_pb2.SimulateGrantRequest.DESCRIPTOR
+    assert not descriptor.file.services_by_name
+    assert set(_resource_name_fields(descriptor)) == {"username", "namespace"}
+    # What has a service in its own file has it once.
+    assert [service.name for service in _services_beside(identity_pb2.LoginRequest.DESCRIPTOR)] == [
+        "IdentityService"
+    ]
 
 
 def faults(file: ProtoFile) -> tuple[str, ...]:

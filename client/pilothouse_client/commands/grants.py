@@ -25,6 +25,7 @@ COLUMNS: list[Column[Any]] = [
 _Username = Annotated[str, typer.Argument(help="Who holds it.")]
 _Role = Annotated[str, typer.Argument(help="Name of the role.")]
 _Where = Annotated[str, typer.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
+_ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 8h, 30d; not given: never.")]
 
 
 @app.command("create")
@@ -32,27 +33,61 @@ def create(
     username: _Username,
     role: _Role,
     namespace: _Where = "",
-    expires_in: Annotated[str, typer.Option("--expires-in", help="Such as 8h, 30d; not given: never.")] = "",
+    expires_in: _ExpiresIn = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Grant a role; granting again changes when it expires."""
-    expire_time = None
-    if expires_in:
-        seconds = parse_span(expires_in, "--expires-in")
-        try:
-            expire_time = to_timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
-        except OverflowError:
-            raise CommandError(f"--expires-in {expires_in} is too far away", 2) from None
     with connect() as client:
         grant = client.identity.grant_role(
             username=username,
             role=role,
             namespace=namespace,
-            expire_time=expire_time,
+            expire_time=_end(expires_in),
             validate_only=validate_only,
         )
     show(grant, COLUMNS, output)
+
+
+@app.command("simulate")
+def simulate(
+    username: _Username,
+    role: _Role,
+    namespace: _Where = "",
+    expires_in: _ExpiresIn = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what a grant would change, and change nothing."""
+    with connect() as client:
+        answer = client.identity.simulate_grant(
+            username=username, role=role, namespace=namespace, expire_time=_end(expires_in)
+        )
+    if output is not Format.TABLE:
+        show(answer, [], output)
+        return
+    typer.echo(answer.summary)
+    for change in answer.changes:
+        typer.echo(f"in {change.namespace or 'every namespace'}:")
+        for verb, permissions in (
+            ("gains", change.gained),
+            ("keeps longer", change.extended),
+            ("keeps less long", change.shortened),
+        ):
+            if permissions:
+                typer.echo(f"  {verb} {', '.join(permissions)}")
+    if answer.partial:
+        typer.echo("grants over all namespaces, which you may not read, are not counted", err=True)
+
+
+def _end(expires_in: str) -> Any:
+    """The time of `--expires-in`; None without it."""
+    if not expires_in:
+        return None
+    seconds = parse_span(expires_in, "--expires-in")
+    try:
+        return to_timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+    except OverflowError:
+        raise CommandError(f"--expires-in {expires_in} is too far away", 2) from None
 
 
 @app.command("delete")

@@ -1,4 +1,4 @@
-"""Who you are: `pilothouse login`, `logout`, `whoami`, `can-i`, `passwd` and `sessions`.
+"""Who you are: `pilothouse login`, `logout`, `whoami`, `passwd` and `sessions`.
 
 Passwords come from a prompt or from standard input, never from the command line, which others can read.
 """
@@ -21,7 +21,7 @@ from pilothouse_client.commands.invocation import (
     selected,
     tls_of,
 )
-from pilothouse_client.commands.options import Format, Limit, Namespace, Output
+from pilothouse_client.commands.options import Format, Limit, Output
 from pilothouse_client.commands.output import Column, done, show, show_all
 from pilothouse_client.commands.values import moment
 from pilothouse_client.config_file import Configuration, Context
@@ -205,18 +205,6 @@ def whoami(output: Output = Format.TABLE) -> None:
     if answer.permissions:
         typer.echo(f"everywhere: {', '.join(answer.permissions)}")
     show_all(answer.grants, grants.COLUMNS, output)
-
-
-def can_i(
-    permission: Annotated[str, typer.Argument(help="Such as container.delete.")],
-    namespace: Namespace = "",
-    user: Annotated[str, typer.Option("--user", help="Ask about another user.")] = "",
-) -> None:
-    """Tell whether you may do something: prints yes or no, exits with 0 or 1. Without -n: in every namespace."""
-    with connect() as client:
-        allowed = client.identity.check_permission(permission=permission, namespace=namespace, username=user)
-    typer.echo("yes" if allowed else "no")
-    raise typer.Exit(0 if allowed else 1)
 
 
 def passwd(password_stdin: FromStdin = False) -> None:

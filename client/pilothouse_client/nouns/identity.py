@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse.identity.v1 import token_exchange_pb2
+from pilothouse.identity.v1 import permissions_pb2, token_exchange_pb2
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
 from pilothouse_client.transport import TransportT
 
@@ -62,3 +62,12 @@ class Identity(Noun[TransportT]):
     delete_service_account = Unary(
         keys_pb.DeleteServiceAccountRequest, keys_pb.DeleteServiceAccountResponse, nothing
     )
+    explain_permission = Unary(
+        permissions_pb2.ExplainPermissionRequest, permissions_pb2.ExplainPermissionResponse, whole
+    )
+    list_principals = Pages(
+        permissions_pb2.ListPrincipalsRequest,
+        permissions_pb2.ListPrincipalsResponse,
+        lambda answer: answer.principals,
+    )
+    simulate_grant = Unary(permissions_pb2.SimulateGrantRequest, permissions_pb2.SimulateGrantResponse, whole)

@@ -68,6 +68,16 @@ class RoleGrant(msgspec.Struct, frozen=True):
     assigned_by: str = ""
 
 
+class PrincipalGrant(msgspec.Struct, frozen=True):
+    """A user who may do what was asked about, and the grant by which; in every namespace where `namespace` is empty."""
+
+    username: str
+    role: str
+    namespace: str = ""
+    expires_at: datetime | None = None
+    assigned_at: datetime | None = None
+
+
 class Session(msgspec.Struct, frozen=True):
     """A log-in that has not ended. `id` stays the same when its tokens are renewed."""
 

@@ -13,16 +13,21 @@ from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.operations.token_exchange import TokenExchange
 from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.permission_service import PermissionService
+from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.identity.token_exchange_service import TokenExchangeService
 from pilothouse_server.keys import KeyRing
+from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.unit_of_work import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What identity needs of the server. `known_permissions` are all that any method asks for."""
+    """What identity needs of the server. `known_permissions` are all that any method asks for, `rules` those of all
+    methods.
+    """
 
     store: Store
     settings: Settings
@@ -30,6 +35,7 @@ class Needs:
     keys: KeyRing
     envelopes: Envelopes
     known_permissions: Collection[str]
+    rules: Collection[Rule]
     issuers: TrustedIssuers = field(default_factory=TrustedIssuers)
 
 
@@ -38,8 +44,10 @@ def identity_services(needs: Needs) -> Sequence[object]:
     page_key = needs.keys.derive("page-token")
     session_tokens = SessionTokens(needs.settings)
     logins = Logins(needs.store, needs.passwords, session_tokens, needs.settings, needs.keys.derive("log-in"))
+    words = PermissionWords(needs.known_permissions, needs.rules)
     return [
         IdentityService(logins, needs.passwords, page_key, needs.known_permissions),
         ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
         TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),
+        PermissionService(words, page_key),
     ]

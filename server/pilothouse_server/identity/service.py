@@ -229,16 +229,6 @@ class IdentityService:
         await sessions.revoke(await call.transaction(), call.caller, UUID(request.session_id))
         return pb.RevokeSessionResponse()
 
-    async def CheckPermission(
-        self, request: pb.CheckPermissionRequest, call: Call
-    ) -> pb.CheckPermissionResponse:
-        """Returns whether somebody may do something."""
-        async with call.read() as transaction:
-            allowed = await permissions.check(
-                transaction, call.caller, request.permission, request.namespace, request.username
-            )
-        return pb.CheckPermissionResponse(allowed=allowed)
-
 
 def _origin(call: Call) -> Origin:
     return Origin(call.client_ip, address_group(call.client_ip), call.user_agent)

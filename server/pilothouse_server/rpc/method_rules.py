@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.denials import Reach
 
 # Resource types of methods that name a namespace and touch nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")
@@ -71,6 +72,28 @@ class Rule:
     def only_reads(self) -> bool:
         """Whether nothing is changed by it, no secret revealed and nothing run: what a read-only key may call."""
         return self.audit == options.AUDIT_LEVEL_READ or self.action in _READING
+
+    @property
+    def needs_permission(self) -> bool:
+        """Whether a grant must allow it: neither public nor open to every user."""
+        return self.access == options.ACCESS_PERMISSION
+
+    @property
+    def of_platform(self) -> bool:
+        """Whether it works only from a grant over all namespaces."""
+        return self.scope == options.SCOPE_PLATFORM
+
+    @property
+    def in_one_namespace(self) -> bool:
+        """Whether a request must name a namespace."""
+        return self.scope == options.SCOPE_NAMESPACE
+
+    def reach(self, namespace: str) -> Reach:
+        """How far the permission must reach for a request that names `namespace`, or none ('')."""
+        if self.in_one_namespace or namespace:
+            return "there"
+        # A change that names no namespace is one over all of them.
+        return "everywhere" if self.of_platform or self.mutates else "somewhere"
 
     @property
     def acts_in_namespace(self) -> bool:

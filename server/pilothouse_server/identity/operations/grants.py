@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.access import Principal
+from pilothouse_server.access import Grant, Principal
 from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.repository import api_keys, grants, service_accounts
+from pilothouse_server.identity.simulation import Change, changes, same_grant
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+READING_GRANTS = "grant.list"
 
 
 async def grant(
@@ -33,22 +37,54 @@ async def grant(
         PermissionDenied: ESCALATION, the role holds what the caller does not hold there for as long.
         FailedPrecondition: LAST_ADMINISTRATOR, where the last one for good would get an end.
     """
-    if expires_at is not None and expires_at <= await transaction.moment():
-        raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
-    namespace_id = await _namespace_id(transaction, namespace)
+    namespace_id = await _place(transaction, namespace, expires_at)
     if namespace_id is None:
         await grants.lock_administrators(transaction)
-    user = await users.locate(transaction, username)
-    role = await roles.locate(transaction, role_name)
-    wanted = grants.as_held(role, namespace, namespace_id, expires_at)
-    await check_caller_covers(transaction, caller, [wanted], f'role "{role.name}"')
-    if namespace_id is None and expires_at is not None:
-        await _check_not_last_administrator(transaction, user, role)
+    user, role, _ = await _check(
+        transaction, caller, username, role_name, (namespace, namespace_id), expires_at
+    )
     await grants.put(transaction, user.id, role.id, namespace_id, expires_at)
     await grants.notify_changed(transaction)
     granted = await grants.find(transaction, user.id, role.id, namespace_id)
     assert granted is not None, "it was just put there"
     return granted
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a grant would change. `partial`: grants that the caller may not read are not counted."""
+
+    changes: tuple[Change, ...]
+    granted_already: bool
+    partial: bool
+
+
+async def simulate(
+    transaction: ReadTransaction,
+    caller: Principal,
+    username: str,
+    role_name: str,
+    namespace: str,
+    expires_at: datetime | None,
+    words: Collection[str],
+) -> Simulated:
+    """Returns what `grant` would change of the permissions `words`; raises as it does, and writes nothing.
+
+    Whoever may not read grants over all namespaces does not learn here what the user holds by such.
+    """
+    namespace_id = await _place(transaction, namespace, expires_at)
+    user, _, wanted = await _check(
+        transaction, caller, username, role_name, (namespace, namespace_id), expires_at
+    )
+    readable = caller.namespaces_with(READING_GRANTS)
+    held = [
+        grant
+        for grant in await grants.held_by(transaction, user.id, whatever_status=True)
+        if readable is None or grant.namespace_id in readable
+    ]
+    return Simulated(
+        changes(held, wanted, words), same_grant(held, wanted) is not None, partial=readable is not None
+    )
 
 
 async def revoke(transaction: Transaction, username: str, role_name: str, namespace: str) -> RoleGrant:
@@ -113,6 +149,31 @@ async def of_caller(transaction: ReadTransaction, caller: Principal) -> list[Rol
     ]
 
 
+async def _place(transaction: ReadTransaction, namespace: str, expires_at: datetime | None) -> int | None:
+    if expires_at is not None and expires_at <= await transaction.moment():
+        raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
+    return await _namespace_id(transaction, namespace)
+
+
+async def _check(
+    transaction: ReadTransaction,
+    caller: Principal,
+    username: str,
+    role_name: str,
+    place: tuple[str, int | None],
+    expires_at: datetime | None,
+) -> tuple[User, Role, Grant]:
+    """Whom and what a grant would give, where the caller may give it; see `grant`."""
+    namespace, namespace_id = place
+    user = await users.locate(transaction, username)
+    role = await roles.locate(transaction, role_name)
+    wanted = grants.as_held(role, namespace, namespace_id, expires_at)
+    await check_caller_covers(transaction, caller, [wanted], f'role "{role.name}"')
+    if namespace_id is None and expires_at is not None:
+        await _check_not_last_administrator(transaction, user, role)
+    return user, role, wanted
+
+
 async def _namespace_id(transaction: ReadTransaction, namespace: str) -> int | None:
     if not namespace:
         return None
@@ -122,7 +183,7 @@ async def _namespace_id(transaction: ReadTransaction, namespace: str) -> int | N
     return found
 
 
-async def _check_not_last_administrator(transaction: Transaction, user: User, role: Role) -> None:
+async def _check_not_last_administrator(transaction: ReadTransaction, user: User, role: Role) -> None:
     administrators = await grants.administrators(transaction)
     if administrators and all(
         grant.user_id == user.id and grant.role_id == role.id for grant in administrators

@@ -5,41 +5,45 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from pilothouse_server.access import Grant, Principal, permission_matches
-from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.identity.escalation import holds_form
-from pilothouse_server.identity.operations import users
+from pilothouse_server.identity.operations.explanations import other_user
+from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.repository import grants
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.values.names import normalise_username
-
-ASKING_ABOUT_OTHERS = "user.get"
 
 
 async def check(
-    transaction: ReadTransaction, caller: Principal, permission: str, namespace: str, username: str
+    transaction: ReadTransaction,
+    caller: Principal,
+    words: PermissionWords,
+    form: str,
+    where: str,
+    username: str,
 ) -> bool:
-    """Whether the caller, or the user named, holds `permission` in a namespace, or over all where that is empty.
+    """Whether the caller, or the user named, holds a permission in the namespace `where`, or over all where that is
+    empty.
 
-    A namespace that does not exist, or that the caller does not reach, answers False.
+    A namespace that does not exist, or that the caller does not reach, answers False. What works only over all
+    namespaces is not held in one, and by a key that only reads nothing else is.
 
     Raises:
+        InvalidArgument: UNKNOWN_PERMISSION.
         PermissionDenied: another user is asked about without `user.get` over all namespaces.
         NotFound: that user.
     """
-    held: Iterable[Grant] = caller.living_grants()
-    if username and normalise_username(username) != normalise_username(caller.username):
-        if not caller.allows(ASKING_ABOUT_OTHERS):
-            raise PermissionDenied(
-                f"permission {ASKING_ABOUT_OTHERS} is needed to ask about another user",
-                reason="PERMISSION_DENIED",
-                metadata={"permission": ASKING_ABOUT_OTHERS},
-            )
-        user = await users.locate(transaction, username)
-        held = await grants.held_by(transaction, user.id)
-    if not namespace:
-        return holds_form(held, permission, None)
-    namespace_id = await grants.find_namespace(transaction, namespace)
-    return namespace_id is not None and holds_form(held, permission, namespace_id)
+    words.check_form(form, "permission")
+    other = await other_user(transaction, caller, username)
+    held: Iterable[Grant] = (
+        caller.living_grants() if other is None else await grants.held_by(transaction, other.id)
+    )
+    if other is None and caller.credential.read_only and not words.only_reads(form):
+        return False
+    if not where:
+        return holds_form(held, form, None)
+    namespace_id = await grants.find_namespace(transaction, where)
+    if namespace_id is None:
+        return False
+    return holds_form(held, form, None if words.works_over_all_only(form) else namespace_id)
 
 
 def held_everywhere(caller: Principal, known: Collection[str]) -> list[str]:

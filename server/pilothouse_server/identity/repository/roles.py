@@ -37,7 +37,7 @@ async def find(transaction: ReadTransaction, name: str, *, lock: bool = False) -
     if lock:
         query = query.with_for_update()
     row = (await transaction.connection.execute(query)).one_or_none()
-    return None if row is None else _role(row)
+    return None if row is None else role_of(row)
 
 
 async def insert_role(transaction: Transaction, wanted: Role) -> Role:
@@ -54,7 +54,7 @@ async def insert_role(transaction: Transaction, wanted: Role) -> Role:
         )
         .returning(ROLES)
     )
-    return _role((await transaction.connection.execute(statement)).one())
+    return role_of((await transaction.connection.execute(statement)).one())
 
 
 async def update_role(transaction: Transaction, role: Role, values: Mapping[str, Any]) -> Role:
@@ -70,7 +70,7 @@ async def update_role(transaction: Transaction, role: Role, values: Mapping[str,
         )
         .returning(ROLES)
     )
-    return _role((await transaction.connection.execute(statement)).one())
+    return role_of((await transaction.connection.execute(statement)).one())
 
 
 async def delete_role(transaction: Transaction, role_id: RoleId) -> None:
@@ -93,7 +93,7 @@ async def list_roles(transaction: ReadTransaction, page: PageRequest) -> tuple[S
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=ROLES.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, next_page = finish_page(rows, order, page)
-    return [_role(row) for row in rows], next_page
+    return [role_of(row) for row in rows], next_page
 
 
 async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:
@@ -118,7 +118,8 @@ async def put_shipped(transaction: Transaction, shipped: ShippedRole) -> bool:
     return (await transaction.connection.execute(merged)).one_or_none() is not None
 
 
-def _role(row: Row) -> Role:
+def role_of(row: Row) -> Role:
+    """The role that a row of its table is."""
     return Role(
         id=RoleId(row.id),
         uid=str(row.uid),

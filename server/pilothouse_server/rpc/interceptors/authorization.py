@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server import denials
 from pilothouse_server.access import Credential, Grant, Principal
+from pilothouse_server.denials import Beyond, Denial, Question
 from pilothouse_server.errors import (
     FailedPrecondition,
     NotFound,
@@ -39,6 +41,7 @@ from pilothouse_server.values import names
 RECHECK_SECONDS = 2.0
 # Tokens that are looked at together: each may take a connection.
 _AT_ONCE = 4
+_DENIED = "PERMISSION_DENIED"
 
 
 class Lookup(Authenticator, Protocol):
@@ -49,6 +52,13 @@ class Lookup(Authenticator, Protocol):
 
     async def why_foreign(self, namespace: str) -> str:
         """Why the Kubernetes namespace of this living namespace is not ours, '' where it is. Raises Unavailable."""
+
+
+class Reasons(Protocol):
+    """What only the database knows of a refusal."""
+
+    async def beyond(self, principal: Principal, question: Question) -> Beyond:
+        """As much as the caller may know of it; nothing where it cannot be found out now. Raises nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,10 +76,17 @@ class _OpenStream:
 
 
 class AuthorizationLayer:
-    """The layer. `drain` ends the open streams."""
+    """The layer. `drain` ends the open streams. Without `reasons` a refusal says what the caller's own grants tell."""
 
-    def __init__(self, authenticator: Lookup, *, recheck_seconds: float = RECHECK_SECONDS) -> None:
+    def __init__(
+        self,
+        authenticator: Lookup,
+        reasons: Reasons | None = None,
+        *,
+        recheck_seconds: float = RECHECK_SECONDS,
+    ) -> None:
         self._authenticator = authenticator
+        self._reasons = reasons
         self._recheck_seconds = recheck_seconds
         self._open: set[_OpenStream] = set()
         # One timer for all, while there are any.
@@ -95,12 +112,29 @@ class AuthorizationLayer:
         if call.parse_error is not None:
             raise call.parse_error
         if call.principal is not None:
-            call.facts.grant = authorize(call.rule, call.principal, call.namespace)
+            try:
+                call.facts.grant = authorize(call.rule, call.principal, call.namespace)
+            except PermissionDenied as denied:
+                raise await self._explained(call, call.principal, denied) from None
             if call.principal.foreign_namespaces:
                 await self._refuse_foreign(call, call.principal)
-        if call.rule.shape == "unary_unary":
-            return await proceed()
-        return await self._guarded(call, proceed)
+        try:
+            if call.rule.shape == "unary_unary":
+                return await proceed()
+            return await self._guarded(call, proceed)
+        except PermissionDenied as denied:
+            # Its transaction may be open still: nothing is looked up beside it.
+            raise explained(denied, call.principal) from None
+
+    async def _explained(
+        self, call: Call, principal: Principal, denied: PermissionDenied
+    ) -> PermissionDenied:
+        """The refusal with its reason."""
+        rule = call.rule
+        if denied.reason != _DENIED or self._reasons is None:
+            return explained(denied, principal)
+        question = Question(rule.permission, call.namespace, rule.reach(call.namespace), rule.of_platform)
+        return explained(denied, principal, question, await self._reasons.beyond(principal, question))
 
     async def _refuse_foreign(self, call: Call, principal: Principal) -> None:
         """Raises FailedPrecondition for what acts in a namespace whose Kubernetes namespace is somebody's.
@@ -240,8 +274,9 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     check_credential(rule, principal.credential)
     if rule.access != options.ACCESS_PERMISSION:
         return None
-    if rule.scope == options.SCOPE_NAMESPACE or namespace:
-        if rule.scope == options.SCOPE_NAMESPACE and not namespace:
+    reach = rule.reach(namespace)
+    if reach == "there":
+        if not namespace:
             raise missing(rule.namespace_field)
         fault = names.dns_label_problem(namespace)
         if fault:
@@ -249,8 +284,7 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
         if not principal.reaches(namespace):
             raise not_found("namespace", namespace)
         granting = principal.granting(rule.permission, namespace)
-    elif rule.scope == options.SCOPE_PLATFORM or rule.mutates:
-        # A change that names no namespace is one over all of them.
+    elif reach == "everywhere":
         granting = principal.granting(rule.permission)
     else:
         granting = principal.granting_somewhere(rule.permission)
@@ -289,11 +323,36 @@ def revoked(permission: str, namespace: str = "") -> PermissionDenied:
     )
 
 
+def explained(
+    denied: PermissionDenied,
+    principal: Principal | None,
+    question: Question | None = None,
+    beyond: Beyond | None = None,
+) -> PermissionDenied:
+    """The refusal that also says where the caller's right ends, as far as the caller may know; itself, where it is
+    about something else than a permission that is missing.
+    """
+    permission = denied.metadata.get("permission", "")
+    if principal is None or denied.reason != _DENIED or "*" in permission or not permission:
+        return denied
+    question = question or denials.asked(permission, denied.metadata.get("namespace", ""))
+    finding = denials.weigh(question, principal.living_grants(), beyond or Beyond())
+    if finding.allowed or finding.denial is Denial.NAMESPACE_NOT_FOUND:
+        return denied
+    finding = denials.weigh_credential(question, finding, principal.credential)
+    return PermissionDenied(
+        f"{denied.message} ({denials.reason(finding)})",
+        reason=denied.reason,
+        metadata={**denied.metadata, **denials.metadata(finding)},
+        violations=denied.violations,
+    )
+
+
 def permission_denied(permission: str, namespace: str = "") -> PermissionDenied:
     """The error that names the permission that is missing, and where."""
     where = f' in namespace "{namespace}"' if namespace else ""
     return PermissionDenied(
         f"permission {permission} is needed{where}",
-        reason="PERMISSION_DENIED",
+        reason=_DENIED,
         metadata={"permission": permission, **({"namespace": namespace} if namespace else {})},
     )

@@ -5,6 +5,7 @@ import warnings
 
 from pilothouse.identity.v1 import api_keys_pb2 as pilothouse_dot_identity_dot_v1_dot_api__keys__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
+from pilothouse.identity.v1 import permissions_pb2 as pilothouse_dot_identity_dot_v1_dot_permissions__pb2
 from pilothouse.identity.v1 import token_exchange_pb2 as pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -190,6 +191,21 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/CheckPermission',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CheckPermissionRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CheckPermissionResponse.FromString,
+                _registered_method=True)
+        self.ExplainPermission = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ExplainPermission',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionResponse.FromString,
+                _registered_method=True)
+        self.ListPrincipals = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ListPrincipals',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsResponse.FromString,
+                _registered_method=True)
+        self.SimulateGrant = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/SimulateGrant',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.SimulateGrantRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.SimulateGrantResponse.FromString,
                 _registered_method=True)
 
 
@@ -416,7 +432,32 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckPermission(self, request, context):
-        """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something.
+        """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
+        (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainPermission(self, request, context):
+        """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
+        where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
+        come near) for what there is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPrincipals(self, request, context):
+        """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
+        `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulateGrant(self, request, context):
+        """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -574,6 +615,21 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.CheckPermission,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CheckPermissionRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CheckPermissionResponse.SerializeToString,
+            ),
+            'ExplainPermission': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPermission,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionResponse.SerializeToString,
+            ),
+            'ListPrincipals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrincipals,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsResponse.SerializeToString,
+            ),
+            'SimulateGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimulateGrant,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.SimulateGrantRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_permissions__pb2.SimulateGrantResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1391,6 +1447,87 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/CheckPermission',
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.CheckPermissionRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.CheckPermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainPermission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ExplainPermission',
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ExplainPermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPrincipals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ListPrincipals',
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.ListPrincipalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulateGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/SimulateGrant',
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.SimulateGrantRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_permissions__pb2.SimulateGrantResponse.FromString,
             options,
             channel_credentials,
             insecure,

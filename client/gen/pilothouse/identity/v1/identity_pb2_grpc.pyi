@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
+from pilothouse.identity.v1 import permissions_pb2 as _permissions_pb2
 from pilothouse.identity.v1 import token_exchange_pb2 as _token_exchange_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -118,7 +119,20 @@ class IdentityServiceStub:
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]
     """Ends one of the caller's own sessions."""
     CheckPermission: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]
-    """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something."""
+    """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
+    (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+    """
+    ExplainPermission: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionRequest, _permissions_pb2.ExplainPermissionResponse]
+    """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
+    where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
+    come near) for what there is not.
+    """
+    ListPrincipals: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]
+    """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
+    `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+    """
+    SimulateGrant: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]
+    """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
@@ -208,7 +222,20 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     RevokeSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]  # type: ignore[assignment]
     """Ends one of the caller's own sessions."""
     CheckPermission: _aio.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]  # type: ignore[assignment]
-    """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something."""
+    """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
+    (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+    """
+    ExplainPermission: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionRequest, _permissions_pb2.ExplainPermissionResponse]  # type: ignore[assignment]
+    """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
+    where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
+    come near) for what there is not.
+    """
+    ListPrincipals: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
+    """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
+    `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+    """
+    SimulateGrant: _aio.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]  # type: ignore[assignment]
+    """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who may do what.
@@ -475,6 +502,37 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.CheckPermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CheckPermissionResponse, _abc.Awaitable[_identity_pb2.CheckPermissionResponse]]:
-        """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something."""
+        """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
+        (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainPermission(
+        self,
+        request: _permissions_pb2.ExplainPermissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permissions_pb2.ExplainPermissionResponse, _abc.Awaitable[_permissions_pb2.ExplainPermissionResponse]]:
+        """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
+        where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
+        come near) for what there is not.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPrincipals(
+        self,
+        request: _permissions_pb2.ListPrincipalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permissions_pb2.ListPrincipalsResponse, _abc.Awaitable[_permissions_pb2.ListPrincipalsResponse]]:
+        """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
+        `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulateGrant(
+        self,
+        request: _permissions_pb2.SimulateGrantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permissions_pb2.SimulateGrantResponse, _abc.Awaitable[_permissions_pb2.SimulateGrantResponse]]:
+        """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

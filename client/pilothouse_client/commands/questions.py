@@ -1,0 +1,197 @@
+"""Who may do what, and why: `pilothouse can-i`, `why` and `who-can`.
+
+What is asked about is a permission (`container.delete`), or said as it is done: `delete container/web`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from pilothouse.identity.v1 import permissions_pb2 as pb
+from pilothouse_client.commands import called_methods
+from pilothouse_client.commands.called_methods import CalledMethod
+from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.options import (
+    AllNamespaces,
+    Filter,
+    Format,
+    Limit,
+    Namespace,
+    OrderBy,
+    Output,
+    namespace_or_all,
+    namespace_or_default,
+)
+from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.values import enum_label, moment
+
+_NO = 1
+_WRONG_COMMAND_LINE = 2
+_Verb = Annotated[
+    str, typer.Argument(metavar="VERB|PERMISSION", help="Such as delete, or a permission: container.delete.")
+]
+_Thing = Annotated[
+    str, typer.Argument(metavar="[NOUN[/NAME]]", help="Such as container/web; not with a permission.")
+]
+_User = Annotated[str, typer.Option("--user", help="Ask about another user.")]
+_CONSIDERED: list[Column[Any]] = [
+    Column("ROLE", lambda grant: grant.role),
+    Column("NAMESPACE", lambda grant: grant.namespace or "*"),
+    Column("EXPIRES", lambda grant: moment(grant.expire_time)),
+    Column("WHY NOT", lambda grant: enum_label(grant, "denial").lower().replace("_", " ")),
+]
+_PRINCIPALS: list[Column[Any]] = [
+    Column("USERNAME", lambda principal: principal.username),
+    Column("ROLE", lambda principal: principal.role),
+    Column("NAMESPACE", lambda principal: principal.namespace or "*"),
+    Column("EXPIRES", lambda principal: moment(principal.expire_time)),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A permission, or the method that a verb and a noun are; `name` is the thing's, empty for none."""
+
+    permission: str
+    method: CalledMethod | None = None
+    name: str = ""
+
+
+def can_i(
+    verb: _Verb,
+    thing: _Thing = "",
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
+    user: _User = "",
+) -> None:
+    """Tell whether you may do something: prints yes or no, exits with 0 or 1.
+
+    In the namespace of -n, else the context's; with -A, or without either, in every namespace at once.
+    """
+    asked = _asked(verb, thing)
+    place = _place(asked, namespace, everywhere)
+    with connect() as client:
+        if asked.method is None:
+            allowed = client.identity.check_permission(
+                permission=asked.permission, namespace=place, username=user
+            )
+        else:
+            allowed = client.identity.explain_permission(
+                method=asked.method.full_name, namespace=place, username=user
+            ).allowed
+    typer.echo("yes" if allowed else "no")
+    raise typer.Exit(0 if allowed else _NO)
+
+
+def why(
+    verb: _Verb,
+    thing: _Thing = "",
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
+    user: _User = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Tell by which grant you may do something, or where the right ends and who could grant it; exits with 0 or 1.
+
+    `pilothouse why delete container/web`, or with a permission: `pilothouse why container.delete`.
+    """
+    asked = _asked(verb, thing)
+    place = _place(asked, namespace, everywhere)
+    with connect() as client:
+        answer = client.identity.explain_permission(
+            permission="" if asked.method else asked.permission,
+            method=asked.method.full_name if asked.method else "",
+            namespace=place,
+            username=user,
+        )
+    if output is Format.TABLE:
+        _print(answer)
+    else:
+        show(answer, [], output)
+    raise typer.Exit(0 if answer.allowed else _NO)
+
+
+def who_can(
+    verb: _Verb,
+    thing: _Thing = "",
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    output: Output = Format.TABLE,
+) -> None:
+    """List who may do something, by grant. Filter by username, role, namespace, expire_time, create_time.
+
+    `pilothouse who-can delete containers`, or with a permission: `pilothouse who-can container.delete`.
+    """
+    asked = _asked(verb, thing)
+    if not asked.permission:
+        raise CommandError(f"{verb} {thing} needs no permission: every user may", _WRONG_COMMAND_LINE)
+    by_name = asked.method is not None and asked.method.by_name and asked.name
+    place = asked.name if by_name else namespace_or_all(namespace, everywhere)
+    partial = False
+    with connect() as client:
+        pager = client.identity.list_principals(
+            permission=asked.permission, namespace=place, filter=filter_, order_by=order_by
+        )
+
+        def principals() -> Any:
+            nonlocal partial
+            for page in pager.pages():
+                partial = page.partial
+                yield from page.principals
+
+        show_all(principals(), _PRINCIPALS, output, limit)
+    if partial and output is Format.TABLE:
+        typer.echo("others may by grants over all namespaces, which you may not read", err=True)
+
+
+def _asked(verb: str, thing: str) -> _Asked:
+    noun, _, name = thing.partition("/")
+    if not noun:
+        if "." not in verb and verb != "*":
+            raise CommandError(
+                f"say what to {verb}, as in: {verb} container/web; or name a permission: container.{verb}",
+                _WRONG_COMMAND_LINE,
+            )
+        return _Asked(verb)
+    if "." in verb:
+        raise CommandError(f"{verb} is a permission: it stands alone", _WRONG_COMMAND_LINE)
+    method = called_methods.find(verb, noun)
+    return _Asked(method.permission, method, name)
+
+
+def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
+    """Where it is asked about; empty for every namespace, and for what is in none."""
+    method = asked.method
+    if method is None:
+        return namespace_or_all(namespace, everywhere)
+    if not method.in_namespace:
+        return ""
+    if method.by_name and asked.name:
+        if namespace and namespace != asked.name:
+            raise CommandError(f"-n {namespace} is another namespace than {asked.name}", _WRONG_COMMAND_LINE)
+        return asked.name
+    if method.needs_namespace:
+        if everywhere:
+            raise CommandError(
+                "-A asks about a permission: name it in place of verb and noun", _WRONG_COMMAND_LINE
+            )
+        return namespace_or_default(namespace)
+    return namespace_or_all(namespace, everywhere)
+
+
+def _print(answer: pb.ExplainPermissionResponse) -> None:
+    typer.echo(f"{'yes' if answer.allowed else 'no'}: {answer.summary}")
+    if answer.key_refuses and answer.owner_refuses:
+        typer.echo("both the key and its owner refuse it")
+    for giver in answer.givers:
+        roles = f", role {' or '.join(giver.roles)}" if giver.roles else ""
+        typer.echo(f"ask {giver.username}{roles}")
+    if len(answer.grants) > 1:
+        show_all(answer.grants, _CONSIDERED, Format.TABLE)

@@ -1,0 +1,140 @@
+"""The permissions that there are, and what each method needs of them.
+
+A permission that no method asks for gives nothing, so a question about one is a slip of the pen: it is refused with
+those that come near, and never answered.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from pilothouse_server.access import OVER_ALL_NAMESPACES, permission_matches
+from pilothouse_server.denials import Question
+from pilothouse_server.errors import invalid, missing
+from pilothouse_server.rpc.method_rules import Rule
+
+_MOST_NEAR: Final = 8
+# What is compared of a word that somebody typed.
+_LONGEST_COMPARED: Final = 64
+
+
+class PermissionWords:
+    """`known` are all permissions that anything asks for, `rules` those of all methods."""
+
+    def __init__(self, known: Collection[str], rules: Collection[Rule]) -> None:
+        self.known = frozenset(known)
+        self._nouns = frozenset(permission.partition(".")[0] for permission in known)
+        self._rules = {f"{rule.service}.{rule.name}": rule for rule in rules}
+        self._by_name: dict[str, list[Rule]] = {}
+        for rule in rules:
+            self._by_name.setdefault(rule.name, []).append(rule)
+        somewhere = {rule.permission for rule in rules if not rule.of_platform}
+        of_platform = {rule.permission for rule in rules if rule.of_platform}
+        self._reading = {rule.permission for rule in rules if rule.only_reads}
+        # What a grant in one namespace gives of these no method takes.
+        self._over_all = OVER_ALL_NAMESPACES | (of_platform - somewhere)
+
+    def check_form(self, form: str, field: str) -> None:
+        """Raises unless `form` is a permission that there is, `<noun>.*` of a noun that there is, or `*`.
+
+        Raises:
+            InvalidArgument: UNKNOWN_PERMISSION.
+        """
+        noun, _, verb = form.partition(".")
+        if form == "*" or form in self.known or (verb == "*" and noun in self._nouns):
+            return
+        raise invalid(
+            field,
+            f"there is no permission {form[:_LONGEST_COMPARED]}{_did_you_mean(self._near(form))}",
+            reason="UNKNOWN_PERMISSION",
+        )
+
+    def check_one(self, permission: str, field: str) -> None:
+        """Raises unless `permission` is one that there is.
+
+        Raises:
+            InvalidArgument: UNKNOWN_PERMISSION, or ONE_PERMISSION for a form such as `container.*`.
+        """
+        self.check_form(permission, field)
+        if permission not in self.known:
+            raise invalid(
+                field,
+                "must be one permission, such as container.get: each that a form covers is held by itself",
+                reason="ONE_PERMISSION",
+            )
+
+    def works_over_all_only(self, form: str) -> bool:
+        """Whether a grant in one namespace never gives it, or gives what no method takes; of a form each part."""
+        return all(each in self._over_all for each in self.known if permission_matches(form, each))
+
+    def only_reads(self, form: str) -> bool:
+        """Whether there is something to do by it that only reads; of a form by each part."""
+        return all(each in self._reading for each in self.known if permission_matches(form, each))
+
+    def question(self, permission: str, namespace: str) -> Question:
+        """What is asked about a permission in a namespace, or over all where that is empty."""
+        over_all = self.works_over_all_only(permission)
+        return Question(
+            permission,
+            namespace,
+            "there" if namespace and not over_all else "everywhere",
+            over_all,
+            self.only_reads(permission),
+        )
+
+    def method(self, name: str) -> Rule:
+        """The rule of a method, by its full name in any common form, or by its last part.
+
+        Raises:
+            InvalidArgument: UNKNOWN_METHOD.
+        """
+        dotted = name.strip("/").replace("/", ".")
+        rule = self._rules.get(dotted)
+        found = [rule] if rule is not None else self._by_name.get(dotted, [])
+        if len(found) == 1:
+            return found[0]
+        near = _closest(dotted.rpartition(".")[2], self._by_name)
+        raise invalid(
+            "method",
+            f"there is no method {name[:_LONGEST_COMPARED]}{_did_you_mean(near)}",
+            reason="UNKNOWN_METHOD",
+        )
+
+    def question_of(self, rule: Rule, namespace: str) -> Question:
+        """What a method asks of its caller, for a request that names `namespace`, or none ('').
+
+        Raises:
+            InvalidArgument: the method needs a namespace.
+        """
+        if not rule.namespace_field:
+            namespace = ""
+        elif rule.in_one_namespace and not namespace:
+            raise missing("namespace")
+        return Question(
+            rule.permission,
+            namespace,
+            rule.reach(namespace),
+            self.works_over_all_only(rule.permission),
+            rule.only_reads,
+        )
+
+    def _near(self, form: str) -> list[str]:
+        noun, _, verb = form.partition(".")
+        if noun in self._nouns:
+            same = sorted(each for each in self.known if each.startswith(f"{noun}."))
+            closest = [f"{noun}.{each}" for each in _closest(verb, (each.partition(".")[2] for each in same))]
+            return list(dict.fromkeys([*closest, *same]))[:_MOST_NEAR]
+        elsewhere = sorted(each for each in self.known if each.partition(".")[2] == verb)
+        nouns = _closest(noun, self._nouns)
+        likely = [f"{each}.{verb}" for each in nouns if f"{each}.{verb}" in self.known]
+        return list(dict.fromkeys([*likely, *_closest(form, self.known), *elsewhere]))[:_MOST_NEAR]
+
+
+def _closest(word: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word[:_LONGEST_COMPARED], sorted(known), n=3, cutoff=0.6)
+
+
+def _did_you_mean(near: Collection[str]) -> str:
+    return f"; did you mean {', '.join(near)}?" if near else ""

@@ -1,0 +1,81 @@
+"""What a grant would change, against a model that compares every word in every place before and after."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse_server.access import OVER_ALL_NAMESPACES, Grant
+from pilothouse_server.identity.simulation import changes, same_grant
+
+_NOW = datetime(2030, 1, 1, tzinfo=UTC)
+_ENDS = [None, _NOW + timedelta(days=1), _NOW + timedelta(days=2)]
+_WORDS = [f"{noun}.{verb}" for noun in ("pod", "disk") for verb in ("get", "put")]
+_WORDS += sorted(OVER_ALL_NAMESPACES)
+_FORMS = ["*", "pod.*", "disk.*", *_WORDS]
+# The last is one in which nobody holds anything.
+_PLACES = {"one": 1, "two": 2, "elsewhere": 3}
+
+_grants = st.builds(
+    lambda role, forms, excluded, place, end: Grant(
+        role, place, _PLACES[place] if place else None, forms, excluded, end
+    ),
+    st.sampled_from(["red", "green", "blue"]),
+    st.frozensets(st.sampled_from(_FORMS), min_size=1, max_size=3),
+    st.frozensets(st.sampled_from(_WORDS), max_size=1),
+    st.sampled_from([None, "one", "two"]),
+    st.sampled_from(_ENDS),
+)
+
+
+def _days(grants: list[Grant], place: str | None, word: str) -> int:
+    """For how many days a word is held in a place (None: over all); -1 is not at all, 9 for good."""
+    found = -1
+    for grant in grants:
+        if grant.namespace not in (None, place) or not grant.holds(word):
+            continue
+        found = max(found, 9 if grant.expires_at is None else (grant.expires_at - _NOW).days)
+    return found
+
+
+@given(
+    held=st.lists(_grants, max_size=4, unique_by=lambda grant: (grant.role, grant.namespace)), wanted=_grants
+)
+def test_a_grant_changes_what_the_model_says(held: list[Grant], wanted: Grant) -> None:
+    after = [grant for grant in held if (grant.role, grant.namespace) != (wanted.role, wanted.namespace)]
+    after.append(wanted)
+    told = {change.namespace: change for change in changes(held, wanted, _WORDS)}
+    for place in (None, *_PLACES):
+        change = told.get(place or "") or (told.get("") if wanted.namespace is None else None)
+        for word in _WORDS:
+            was, becomes = _days(held, place, word), _days(after, place, word)
+            expected = (was < 0 <= becomes, 0 <= was < becomes, 0 <= becomes < was)
+            said = (
+                (word in change.gained, word in change.extended, word in change.shortened)
+                if change is not None
+                else (False, False, False)
+            )
+            assert said == expected, (place, word)
+
+
+@given(held=st.lists(_grants, max_size=3), wanted=_grants)
+def test_what_is_held_for_good_everywhere_is_no_change(held: list[Grant], wanted: Grant) -> None:
+    everything = Grant("everything", None, None, frozenset({"*"}))
+    if same_grant(held, wanted) is None:
+        assert changes([*held, everything], wanted, _WORDS) == ()
+
+
+def test_words_that_the_role_alone_names_are_told_too() -> None:
+    wanted = Grant("odd", None, None, frozenset({"ship.sail", "pod.get"}))
+    (change,) = changes([], wanted, ["pod.get", "pod.put"])
+    assert (change.namespace, change.gained) == ("", ("pod.get", "ship.sail"))
+
+
+def test_many_namespaces_are_not_all_told() -> None:
+    held = [Grant("red", f"n{number:03}", number, frozenset({"pod.get"})) for number in range(1, 300)]
+    found = changes(held, Grant("red", None, None, frozenset({"pod.get"})), ["pod.get"])
+    assert found[0].gained == ("pod.get",)
+    assert len(found) == 101
+    assert not any(change.is_one for change in found[1:])
