@@ -41,6 +41,7 @@ VERBS = {
     "why": ("questions:why", "Tell why you may do something, or why not and whom to ask."),
     "who-can": ("questions:who_can", "List who may do something."),
     "passwd": ("session:passwd", "Change your password."),
+    "totp": ("totp:app", "Your second factor: an authenticator."),
     "contexts": ("contexts:app", "Servers you have logged in to."),
     "users": ("users:app", "People and programs that use the platform."),
     "roles": ("roles:app", "Named sets of permissions."),

@@ -238,8 +238,23 @@ class Client(Nouns[BlockingTransport]):
         return cls(address, **chosen)
 
     def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in; the calls that follow use the new session."""
+        """Logs in; the calls that follow use the new session. Where the answer has a `challenge` there is none yet:
+        go on with `complete_login`."""
         return run(self._connection.login(username, password))
+
+    def complete_login(
+        self,
+        username: str,
+        challenge: str,
+        *,
+        code: str = "",
+        recovery_code: str = "",
+        new_password: str = "",
+    ) -> identity_pb2.CompleteLoginResponse:
+        """Completes a log-in that `login` has answered with a `challenge`, as its `steps` say: by a code of the user's
+        authenticator, by a recovery code, by a new password where the one given was a one-time code. The calls that
+        follow use the new session."""
+        return run(self._connection.complete_login(username, challenge, code, recovery_code, new_password))
 
     def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
         """Exchanges a program's token for a short session, which the calls that follow use. It is not renewed, unlike
@@ -277,8 +292,21 @@ class AsyncClient(Nouns[AsyncTransport]):
         return cls(address, **chosen)
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in; the calls that follow use the new session."""
+        """Logs in; the calls that follow use the new session. Where the answer has a `challenge` there is none yet:
+        go on with `complete_login`."""
         return await self._connection.login(username, password)
+
+    async def complete_login(
+        self,
+        username: str,
+        challenge: str,
+        *,
+        code: str = "",
+        recovery_code: str = "",
+        new_password: str = "",
+    ) -> identity_pb2.CompleteLoginResponse:
+        """As `Client.complete_login`."""
+        return await self._connection.complete_login(username, challenge, code, recovery_code, new_password)
 
     async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
         """Exchanges a program's token for a short session; as `Client.exchange_token`."""

@@ -9,7 +9,7 @@ from typing import Generic
 
 import grpc
 
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import identity_pb2, second_factor_pb2
 from pilothouse_client.calls import Call, CallOptions, envelope
 from pilothouse_client.credentials import EXCHANGE, LOGIN, Credentials
 from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError
@@ -19,6 +19,7 @@ from pilothouse_client.tokens import Tokens, short_tokens_of
 from pilothouse_client.transport import AnswerStream, Requests, TransportT
 from pilothouse_client.workloads import Workload
 
+_COMPLETE = method_of(second_factor_pb2.CompleteLoginRequest, identity_pb2.CompleteLoginResponse)
 _LOGOUT = method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse)
 
 
@@ -78,10 +79,26 @@ class Connection(Generic[TransportT]):
         return await self.transport.stream(method, request, envelope(tokens, deadline)), tokens
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in and keeps the tokens for the calls that follow."""
+        """Logs in and keeps the tokens for the calls that follow; a challenge leaves what is kept as it was."""
         device_token = self.credentials.device.of(username)
         request = identity_pb2.LoginRequest(username=username, password=password, device_token=device_token)
         response = await self.unary(LOGIN, request)
+        if not response.challenge:
+            await self.credentials.take(response, username)
+        return response
+
+    async def complete_login(
+        self, username: str, challenge: str, code: str, recovery_code: str, new_password: str
+    ) -> identity_pb2.CompleteLoginResponse:
+        """Answers a challenge, and keeps the tokens as `login`."""
+        request = second_factor_pb2.CompleteLoginRequest(
+            challenge=challenge,
+            code=code,
+            recovery_code=recovery_code,
+            new_password=new_password,
+            device_token=self.credentials.device.of(username),
+        )
+        response = await self.unary(_COMPLETE, request)
         await self.credentials.take(response, username)
         return response
 

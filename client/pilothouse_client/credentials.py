@@ -30,6 +30,8 @@ LOGIN = method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse)
 EXCHANGE = method_of(token_exchange_pb2.ExchangeTokenRequest, identity_pb2.ExchangeTokenResponse)
 _REFRESH = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
 _ONCE = RetryPolicy(attempts=1)
+# What a log-in is answered with, at once or after a challenge.
+LoggedIn = identity_pb2.LoginResponse | identity_pb2.CompleteLoginResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class DeviceToken:
         """Returns the token to send for a user; empty if it is another's. One that was given stands for any user."""
         return self.token if self.username.casefold() in ("", username.casefold()) else ""
 
-    def keep(self, answer: identity_pb2.LoginResponse, username: str) -> None:
+    def keep(self, answer: LoggedIn, username: str) -> None:
         """Keeps the token of a log-in; one of an older server that has none changes nothing."""
         if answer.device_token:
             self.token, self.username = answer.device_token, username
@@ -105,7 +107,7 @@ class Credentials(Generic[TransportT]):
             return False
         return await self._renew(rejected, deadline, self._options) is not None
 
-    async def take(self, answer: identity_pb2.LoginResponse, username: str) -> None:
+    async def take(self, answer: LoggedIn, username: str) -> None:
         """Keeps the tokens of a log-in."""
         self.device.keep(answer, username)
         await self._keep(tokens_of(answer))
@@ -166,6 +168,12 @@ class Credentials(Generic[TransportT]):
                 username=username, password=self._password.password, device_token=self.device.of(username)
             )
             answer = await self._public(LOGIN, login, deadline, options)
+            if answer.challenge:
+                raise UnauthenticatedError(
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    "this account needs more than a password to log in: call login and complete_login",
+                    reason="SECOND_FACTOR_NEEDED",
+                )
             self.device.keep(answer, username)
             return tokens_of(answer)
         if self._workload is not None:

@@ -107,11 +107,11 @@ def method_of(request: type[Request], response: type[Response]) -> Method[Reques
         request=request,
         response=response,
         public=rule.access == options_pb2.ACCESS_PUBLIC,
-        # A public call changes at most a session. Logging in twice leaves a spare one; a refresh token
+        # A public call changes at most a session. Logging in twice leaves a spare one; a refresh token or a challenge
         # however works once.
         repeatable=rule.audit == options_pb2.AUDIT_LEVEL_READ
         or has_request_id
-        or (rule.access == options_pb2.ACCESS_PUBLIC and "refresh_token" not in fields),
+        or (rule.access == options_pb2.ACCESS_PUBLIC and not {"refresh_token", "challenge"} & set(fields)),
         read_only=rule.audit == options_pb2.AUDIT_LEVEL_READ,
         has_request_id=has_request_id,
         has_validate_only="validate_only" in fields,

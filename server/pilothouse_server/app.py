@@ -42,6 +42,7 @@ from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
+from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.service import IdentityService
@@ -204,6 +205,7 @@ class Application:
         self.watched: dict[str, Watched] = {}
         self._passwords = Passwords()
         self.issuers = TrustedIssuers.load(settings, self._reach)
+        self._new_passwords = NewPasswords(self._passwords, settings)
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
         self.tls = Serving.of(settings)
         self._clients = None if self.tls is None else self.tls.clients
@@ -250,7 +252,7 @@ class Application:
         # A process among others has its address held for it, and takes no connection from them before it serves.
         port = self._server.bind() if self.settings.processes == 1 else None
         # Not before the address is ours: a password that is made here is shown once.
-        self.bootstrap = await bootstrap(self.store, self._passwords, self.settings.bootstrap_password)
+        self.bootstrap = await bootstrap(self.store, self._new_passwords, self.settings.bootstrap_password)
         await self._register_clusters()
         self.store.on_committed = self.feed.committed
         self.feed.on_grants_changed = self._callers.invalidate

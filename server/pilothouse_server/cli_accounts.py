@@ -29,6 +29,9 @@ def reset_password(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the new password; else one is made and shown once.")
     ] = False,
+    remove_second_factor: Annotated[
+        bool, typer.Option("--remove-second-factor", help="Take the authenticator away, too.")
+    ] = False,
 ) -> None:
     """Set a user's password on the server's machine, where nobody can log in who might.
 
@@ -46,19 +49,22 @@ def reset_password(
         _fail(str(error), _USAGE)
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else secrets.token_urlsafe(24)
     try:
-        asyncio.run(_reset(settings, username, password))
+        asyncio.run(_reset(settings, username, password, without_factor=remove_second_factor))
     except Exception as error:
         if (words := words_of(error)) is None:
             raise
         _fail(words, _FAULT)
+    if remove_second_factor:
+        typer.echo(f"{username} has no second factor any more")
     typer.echo(f"password of {username} set; the sessions of {username} have ended")
     if not password_stdin:
         typer.echo(f"\n  {username}   password  {password}\n  (made now, shown once, kept nowhere)")
 
 
-async def _reset(settings: Settings, username: str, password: str) -> None:
+async def _reset(settings: Settings, username: str, password: str, *, without_factor: bool) -> None:
     from pilothouse_migrations import schema
     from pilothouse_server.identity.local_reset import reset_locally
+    from pilothouse_server.identity.password_policy import NewPasswords
     from pilothouse_server.identity.passwords import Passwords
     from pilothouse_server.store.engine import Database, plain_dsn
     from pilothouse_server.store.unit_of_work import Store
@@ -70,7 +76,12 @@ async def _reset(settings: Settings, username: str, password: str) -> None:
             database = Database.connect(reached)
             try:
                 await reset_locally(
-                    Store(database), passwords, username, password, {"account": getpass.getuser()}
+                    Store(database),
+                    NewPasswords(passwords, settings),
+                    username,
+                    password,
+                    {"account": getpass.getuser()},
+                    without_factor=without_factor,
                 )
             finally:
                 await database.close()

@@ -22,6 +22,8 @@ from pilothouse_server.values.guarded_keys import GUARDED_NAMESPACE_KEYS, GUARDE
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES = 64
 _MOST_SEAL_SECONDS = 60.0
+# What the protos say of passwords, and what a setting may ask for at most.
+_SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
 DATABASES = (
     "database_url",
@@ -203,6 +205,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         "How long a device or an address that logged in is remembered, so that it passes the lock of its account.",
     ] = 90
+
+    password_min_length: Annotated[int, "Fewest characters of a new password; at least 12."] = 12
+    password_breached_file: Annotated[
+        Path | None,
+        "File of passwords that nobody may take, in the order of bytes, a line each: SHA-1 in upper-case hexadecimal,"
+        " as Have I Been Pwned has them, or the passwords themselves; empty: none.",
+    ] = None
+    one_time_code_hours: Annotated[
+        float, "How long the one-time code of a reset lets its user set a new password."
+    ] = 24.0
+    second_factor_roles: Annotated[
+        str,
+        "Roles, separated by commas, whose users need a second factor to log in by password; * stands for everybody.",
+    ] = ""
 
     grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
     max_message_bytes: Annotated[int, "Greatest request."] = 4 * 1024 * 1024
@@ -527,6 +543,7 @@ def _checked(settings: Settings) -> Settings:
             "login_failures_per_address",
             "login_memory_days",
             "api_key_days",
+            "one_time_code_hours",
             "max_message_bytes",
             *ADMISSION,
             "cluster_timeout_seconds",
@@ -548,6 +565,10 @@ def _checked(settings: Settings) -> Settings:
             f"{PREFIX}POOL_OPEN_CONNECTIONS must be at least {PREFIX}PROCESSES: the processes share them"
         )
     problems += _admission_problems(settings)
+    if not _SHORTEST_PASSWORD <= settings.password_min_length <= _MOST_SHORTEST_PASSWORD:
+        problems.append(
+            f"{PREFIX}PASSWORD_MIN_LENGTH must be from {_SHORTEST_PASSWORD} to {_MOST_SHORTEST_PASSWORD}"
+        )
     problems += [
         f"{PREFIX}{name.upper()} must not be less than 0"
         for name in ("care_period_hours", "reindex_bloat_percent")

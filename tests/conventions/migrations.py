@@ -42,6 +42,10 @@ EXCEPTIONS = {
     ): "a migration is one transaction; the columns are new, and users few",
     ("0037", "adding-field-with-default"): "api_keys is empty before this",
     ("0014", "ban-drop-constraint"): "a server of before writes only words that the constraint allowed",
+    ("0038", "ban-drop-constraint"): "the table is empty: no release has written to it",
+    ("0038", "constraint-missing-not-valid"): "the table is empty",
+    ("0038", "require-concurrent-index-creation"): "the table is empty",
+    ("0038", "require-concurrent-index-deletion"): "the table is empty, and another index begins alike",
     (
         "0015",
         "ban-create-domain-with-constraint",

@@ -23,11 +23,13 @@ from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.access import OVER_ALL_NAMESPACES
+from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import bootstrap
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
+from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.keys import KeyRing
@@ -130,10 +132,12 @@ class IdentityServer:
         stub: Any,
         audit: AuditLayer,
         address: str,
+        **changes: Any,
     ) -> None:
         self.database = database
         self.store = store
         self.passwords = passwords
+        self.new_passwords = NewPasswords(passwords, settings_of(database, **changes))
         self.stub = stub
         self.audit = audit
         self.address = address
@@ -214,7 +218,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     engines = Engines.connect(settings)
     store = Store(engines)
     passwords = Passwords()
-    await bootstrap(store, passwords, ADMIN_PASSWORD)
+    await bootstrap(store, NewPasswords(passwords, settings), ADMIN_PASSWORD)
     authenticator = TokenAuthenticator(store, cache_seconds=settings.principal_cache_seconds)
     feed = Feed(store, Hub(16))
     feed.on_grants_changed = authenticator.invalidate
@@ -223,8 +227,10 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     trusted = trusted_peers(settings.trusted_proxies)
     ring = KeyRing([key])
     issuers = TrustedIssuers.load(settings, Reach(LOOPBACK))
+    envelopes = Envelopes(ring)
+    await rotation.ensure_active(store, envelopes)
     services = identity_services(
-        Needs(store, settings, passwords, ring, Envelopes(ring), KNOWN, RULES.values(), issuers)
+        Needs(store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers)
     )
     rules, handlers = rules_and_handlers({SERVICE: services})
     audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
@@ -246,7 +252,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = identity_pb2_grpc.IdentityServiceStub(channel)
-            yield IdentityServer(database, store, passwords, stub, audit, f"127.0.0.1:{port}")
+            yield IdentityServer(database, store, passwords, stub, audit, f"127.0.0.1:{port}", **changes)
     finally:
         await server.stop(1.0)
         await cancel_and_wait(*tasks)

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.identity.bootstrap import bootstrap
+from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
@@ -27,12 +28,12 @@ async def store(database: Database) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def passwords() -> Passwords:
-    return Passwords()
+def passwords(database: Database) -> NewPasswords:
+    return NewPasswords(Passwords(), settings_of(database))
 
 
 async def test_replicas_that_start_together_make_one_administrator(
-    store: Store, passwords: Passwords
+    store: Store, passwords: NewPasswords
 ) -> None:
     starts = await asyncio.gather(*(bootstrap(store, passwords, "") for _ in range(4)))
     made = [start for start in starts if start.administrator_created]
@@ -43,7 +44,7 @@ async def test_replicas_that_start_together_make_one_administrator(
 
 
 async def test_a_given_password_is_not_shown_and_is_the_first_ones(
-    database: Database, store: Store, passwords: Passwords
+    database: Database, store: Store, passwords: NewPasswords
 ) -> None:
     first = await bootstrap(store, passwords, ADMIN_PASSWORD)
     assert (first.administrator_created, first.random_password) == (True, None)
@@ -65,7 +66,7 @@ async def test_a_deleted_administrator_stays_deleted(database: Database) -> None
 
 
 async def test_shipped_roles_are_brought_up_to_date(
-    database: Database, store: Store, passwords: Passwords
+    database: Database, store: Store, passwords: NewPasswords
 ) -> None:
     await bootstrap(store, passwords, ADMIN_PASSWORD)
     async with database.system() as connection:

@@ -20,7 +20,7 @@ async def test_a_user_who_is_locked_out_gets_in_again(server: IdentityServer, ad
             await server.log_in("ada", "wrong")
     with pytest.raises(Refused, match="RESOURCE_EXHAUSTED"):
         await server.log_in("ada")
-    await reset_locally(server.store, server.passwords, "ADA", NEW, {"account": "root"})
+    await reset_locally(server.store, server.new_passwords, "ADA", NEW, {"account": "root"})
     await server.log_in("ada", NEW)
     with pytest.raises(Refused) as old:
         await server.log_in("ada")
@@ -51,7 +51,7 @@ async def test_what_is_refused_changes_nothing(
 ) -> None:
     await server.user(admin, "long-user-name")
     with pytest.raises(error):
-        await reset_locally(server.store, server.passwords, username, password, {})
+        await reset_locally(server.store, server.new_passwords, username, password, {})
     await admin.WhoAmI(pb.WhoAmIRequest())
     async with connection(server.database.admin_dsn) as sql:
         await number_changes(sql)

@@ -14,7 +14,8 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.devices import DeviceTokens
-from pilothouse_server.identity.operations.login import FREE_FAILURES, Logins
+from pilothouse_server.identity.operations.guesses import FREE_FAILURES
+from pilothouse_server.identity.operations.login import Logins
 from tests.conftest import Database, number_changes
 from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, IdentityServer, Refused, refused, running
 from tests.waiting import poll_until

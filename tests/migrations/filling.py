@@ -60,6 +60,10 @@ _PER_TENANT: dict[str, str] = {
         VALUES (10 + $1, 'deploy', sha256($2::bytea), 'ph_' || $1, now() + interval '1 day')""",
     "user_secrets": """INSERT INTO user_secrets (user_id, secret_type, encrypted_value, key_id)
         VALUES (10 + $1, 'token', '\\x01', 'key-1')""",
+    "recovery_codes": "INSERT INTO recovery_codes (user_id, code_hash) VALUES (10 + $1, sha256($2::bytea))",
+    "login_challenges": """INSERT INTO login_challenges
+        (challenge_hash, user_id, origin_hash, password_changed_at, expires_at)
+        VALUES (sha256($2::bytea), 10 + $1, sha256($2::bytea), now(), now())""",
     "container_images": """INSERT INTO container_images (id, repository, name, tag, size_bytes)
         VALUES ($1, 'registry.example/' || $2, 'web', '1', 100 * $1)""",
     "containers": """INSERT INTO containers (id, name, namespace_id, image_id, kubernetes_name, status, created_by)

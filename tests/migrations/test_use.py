@@ -12,8 +12,6 @@ from tests.migrations import use
 COMING = {
     "table api_keys is not written": "API keys",
     "table api_keys is not read": "API keys",
-    "table user_secrets is not written": "seeds of second factors",
-    "table user_secrets is not read": "seeds of second factors",
     "table pending_incidents is not read": "a gauge of what is set aside",
     "function app_operation_id is not called": "nobody: it goes",
 }

@@ -82,9 +82,14 @@ def _updating(method: str, noun: str, fields: Fields, path: str) -> dict[str, Fi
 
 _IDENTITY: dict[str, Fields] = {
     "Login": {"username": "admin", "password": PASSWORD},
+    "CompleteLogin": {"challenge": "none of ours"},
     "RefreshSession": {"refreshToken": "none of ours"},
     # Refused, because it is no token.
     "ExchangeToken": {"subjectToken": "none.of.ours"},
+    # The code is that of the moment, of a seed that the world has asked for.
+    "ConfirmTotp": {"code": ""},
+    "DisableTotp": {"password": PASSWORD},
+    "ResetSecondFactor": {"username": target("ResetSecondFactor")},
     "ChangePassword": {"currentPassword": PASSWORD, "newPassword": ANOTHER_PASSWORD},
     "CreateUser": {"user": user(target("CreateUser")), "password": PASSWORD},
     "GetUser": {"username": "admin"},
@@ -119,7 +124,7 @@ _IDENTITY: dict[str, Fields] = {
     **_on_target("DeleteServiceAccount"),
     **_in_namespace("ListRoleGrants", "ListServiceAccounts"),
     **_nothing("ListApiKeys"),
-    **_nothing("Logout", "WhoAmI", "ListUsers", "ListRoles", "ListSessions"),
+    **_nothing("Logout", "WhoAmI", "ListUsers", "ListRoles", "ListSessions", "EnrolTotp"),
 }
 _NAMESPACES: dict[str, Fields] = {
     "CreateNamespace": {"namespace": {"name": target("CreateNamespace")}},

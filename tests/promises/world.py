@@ -7,7 +7,9 @@ and `MISSING` never was. There is a cluster that only answers, and no reconciler
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import base64
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD, Server, running_server
+from tests.identity.factors import authenticator_code
 from tests.promises import requests
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.requests import OWN, REQUESTS, UNUSED_IMAGE, request_for, target
@@ -58,6 +61,8 @@ class World:
     admin: Caller
     callers: dict[str, Caller] = field(default_factory=dict)
     fields: dict[str, requests.Fields] = field(default_factory=dict)
+    # Of what is good for a moment only.
+    made: dict[str, Callable[[], requests.Fields]] = field(default_factory=dict)
 
     @property
     def stranger(self) -> Caller:
@@ -70,7 +75,8 @@ class World:
 
     def request(self, rule: Rule) -> Any:
         """The valid request of an RPC."""
-        return request_for(rule, self.fields.get(rule.name))
+        make = self.made.get(rule.name)
+        return request_for(rule, self.fields.get(rule.name) if make is None else make())
 
     def caller_of(self, rule: Rule) -> Caller:
         """Who tries a mutation: the administrator, or where the call ends sessions somebody else."""
@@ -194,6 +200,7 @@ async def furnish(world: World, *namespaces: str) -> None:
         await world.must("CreateRole", {"role": requests.role(target(method))})
     for method in ("Logout", "ChangePassword", "RevokeSession"):
         world.callers[method] = await world.make_user(target(method))
+    await _enrol(world)
     await world.log_in(target("RevokeSession"))
     sessions = await world.must("ListSessions", {}, world.callers["RevokeSession"])
     other = next(session for session in sessions.sessions if not session.current)
@@ -205,6 +212,25 @@ async def furnish(world: World, *namespaces: str) -> None:
             "SELECT operation_id FROM operation_logs WHERE resource_name = $1 ORDER BY sequence LIMIT 1", OWN
         )
     world.fields["GetOperation"] = {"operationId": str(operation)}
+
+
+async def _enrol(world: World) -> None:
+    """Makes users with an authenticator to take away, one whose authenticator waits for its code, one without."""
+    for method in ("EnrolTotp", "ConfirmTotp", "DisableTotp", "ResetSecondFactor"):
+        caller = world.callers[method] = await world.make_user(target(method))
+        if method == "EnrolTotp":
+            continue
+        seed = base64.b32decode((await world.must("EnrolTotp", {}, caller)).secret)
+
+        def confirm(seed: bytes = seed) -> requests.Fields:
+            return {"code": authenticator_code(seed, time.time())}
+
+        if method == "ConfirmTotp":
+            world.made[method] = confirm
+        else:
+            await world.must("ConfirmTotp", confirm(), caller)
+    # It is an administrator who does that.
+    del world.callers["ResetSecondFactor"]
 
 
 async def end_namespace(world: World, name: str) -> None:

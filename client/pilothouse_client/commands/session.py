@@ -5,7 +5,6 @@ Passwords come from a prompt or from standard input, never from the command line
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,16 +20,17 @@ from pilothouse_client.commands.invocation import (
     selected,
     tls_of,
 )
+from pilothouse_client.commands.login_steps import completed
 from pilothouse_client.commands.options import Format, Limit, Output
 from pilothouse_client.commands.output import Column, done, show, show_all
-from pilothouse_client.commands.values import moment
+from pilothouse_client.commands.secret_input import FromStdin, read_password
+from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.config_file import Configuration, Context
 
 if TYPE_CHECKING:
     from pilothouse_client import Tls
     from pilothouse_client.commands.server_certificate import Trust, Wish
 
-FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 sessions = typer.Typer(no_args_is_help=True, help="Your log-ins.", rich_markup_mode=None)
 _SESSIONS: list[Column[Any]] = [
     Column("ID", lambda session: session.session_id),
@@ -40,6 +40,7 @@ _SESSIONS: list[Column[Any]] = [
     Column("EXPIRES", lambda session: moment(session.expire_time)),
     Column("ADDRESS", lambda session: session.client_ip),
     Column("PROGRAM", lambda session: session.user_agent),
+    Column("METHOD", lambda session: enum_label(session, "method")),
 ]
 
 
@@ -54,6 +55,12 @@ def login(
     ] = "",
     user: Annotated[str, typer.Option("--user", "-u", help="User name; asked for if not given.")] = "",
     password_stdin: FromStdin = False,
+    code: Annotated[
+        str,
+        typer.Option(
+            "--code", help="Code of your authenticator, or a recovery code; asked for where needed."
+        ),
+    ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the context; default USER@SERVER.")] = "",
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="Default namespace of the context.")
@@ -68,6 +75,8 @@ def login(
     ] = False,
 ) -> None:
     """Log in to a server and remember the session. The context becomes the current one.
+
+    With --password-stdin the lines after the first are a new password and a code, where they are needed.
 
     A certificate that nobody but the server itself vouches for is shown and trusted the first time; another one is
     refused from then on.
@@ -108,7 +117,9 @@ def login(
     except ValueError as error:
         raise CommandError(str(error), 2) from error
     with client:
-        answer = client.login(username, password)
+        answer = completed(
+            client, username, client.login(username, password), code, from_stdin=password_stdin
+        )
     tokens = store.load()
     assert tokens is not None
     context_name = name or invocation.context or f"{answer.user.username or username}@{address}"
@@ -214,19 +225,6 @@ def passwd(password_stdin: FromStdin = False) -> None:
     with connect() as client:
         client.identity.change_password(current_password=present, new_password=new)
     typer.echo("password changed; your other sessions have ended")
-
-
-def read_password(prompt: str, *, from_stdin: bool, repeat: bool = False) -> str:
-    """Returns the password, without its line break; CommandError if there is none or nobody to ask."""
-    if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = str(typer.prompt(prompt, hide_input=True, confirmation_prompt=repeat, err=True))
-    else:
-        raise CommandError("standard input is no terminal; give the password with --password-stdin", 2)
-    if not password:
-        raise CommandError("the password is empty", 2)
-    return password
 
 
 @sessions.command("list")

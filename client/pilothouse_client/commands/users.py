@@ -23,7 +23,7 @@ from pilothouse_client.commands.options import (
     enum_number,
 )
 from pilothouse_client.commands.output import Column, done, show, show_all
-from pilothouse_client.commands.session import FromStdin, read_password
+from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.values import enum_label, moment
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ COLUMNS: list[Column[Any]] = [
     Column("EMAIL", lambda user: user.email),
     Column("FULL NAME", lambda user: user.full_name),
     Column("LAST LOGIN", lambda user: moment(user.last_login_time)),
+    Column("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
 ]
 _Username = Annotated[str, typer.Argument(help="User name.")]
 _Email = Annotated[str | None, typer.Option("--email", help="E-mail address.")]
@@ -128,9 +129,35 @@ def delete(
 
 
 @app.command("reset-password")
-def reset_password(username: _Username, password_stdin: FromStdin = False) -> None:
-    """Set another user's password and end all sessions of that user."""
-    password = read_password(f"New password of {username}", from_stdin=password_stdin, repeat=True)
+def reset_password(
+    username: _Username,
+    password_stdin: FromStdin = False,
+    one_time_code: Annotated[
+        bool, typer.Option("--one-time-code", help="Make a code that the user sets a new password with.")
+    ] = False,
+) -> None:
+    """Set another user's password and end all sessions of that user. A second factor stays."""
+    password = ""
+    if not one_time_code:
+        password = read_password(f"New password of {username}", from_stdin=password_stdin, repeat=True)
     with connect() as client:
-        client.identity.reset_password(username=username, new_password=password)
-    done(f"password of {username} set")
+        answer = client.identity.reset_password(
+            username=username, new_password=password, one_time_code=one_time_code
+        )
+    if one_time_code:
+        typer.echo(f"\n  {answer.one_time_code}\n")
+        typer.echo(
+            f"{username} logs in with this code in place of a password, once, until {moment(answer.expire_time)}",
+            err=True,
+        )
+    else:
+        done(f"password of {username} set")
+
+
+@app.command("reset-second-factor")
+def reset_second_factor(username: _Username, yes: Yes = False) -> None:
+    """Take a user's authenticator away, where it is lost, and end all sessions of that user."""
+    confirm(f"Let {username} log in without a second factor?", yes)
+    with connect() as client:
+        client.identity.reset_second_factor(username=username)
+    done(f"{username} has no second factor any more")

@@ -1,7 +1,8 @@
 """Users, roles, grants, sessions; see `pilothouse.identity.v1.IdentityService` for what each call means and
 refuses.
 
-`Client.login` and `Client.logout` also keep and drop the client's own tokens; the RPCs here do not.
+`Client.login`, `Client.complete_login` and `Client.logout` also keep and drop the client's own tokens; the RPCs here
+do not.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import permissions_pb2, token_exchange_pb2
+from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
 from pilothouse_client.transport import TransportT
 
@@ -17,17 +19,26 @@ class Identity(Noun[TransportT]):
     """`client.identity`."""
 
     login = Unary(pb.LoginRequest, pb.LoginResponse, whole)
+    complete_login = Unary(factor_pb.CompleteLoginRequest, pb.CompleteLoginResponse, whole)
     refresh_session = Unary(pb.RefreshSessionRequest, pb.RefreshSessionResponse, whole)
     exchange_token = Unary(token_exchange_pb2.ExchangeTokenRequest, pb.ExchangeTokenResponse, whole)
     logout = Unary(pb.LogoutRequest, pb.LogoutResponse, nothing)
     who_am_i = Unary(pb.WhoAmIRequest, pb.WhoAmIResponse, whole)
     change_password = Unary(pb.ChangePasswordRequest, pb.ChangePasswordResponse, nothing)
+    enrol_totp = Unary(factor_pb.EnrolTotpRequest, factor_pb.EnrolTotpResponse, whole)
+    confirm_totp = Unary(
+        factor_pb.ConfirmTotpRequest, factor_pb.ConfirmTotpResponse, lambda answer: answer.recovery_codes
+    )
+    disable_totp = Unary(factor_pb.DisableTotpRequest, factor_pb.DisableTotpResponse, nothing)
+    reset_second_factor = Unary(
+        factor_pb.ResetSecondFactorRequest, factor_pb.ResetSecondFactorResponse, nothing
+    )
     create_user = Unary(pb.CreateUserRequest, pb.CreateUserResponse, lambda answer: answer.user)
     get_user = Unary(pb.GetUserRequest, pb.GetUserResponse, lambda answer: answer.user)
     list_users = Pages(pb.ListUsersRequest, pb.ListUsersResponse, lambda answer: answer.users)
     update_user = Unary(pb.UpdateUserRequest, pb.UpdateUserResponse, lambda answer: answer.user)
     delete_user = Unary(pb.DeleteUserRequest, pb.DeleteUserResponse, nothing)
-    reset_password = Unary(pb.ResetPasswordRequest, pb.ResetPasswordResponse, nothing)
+    reset_password = Unary(pb.ResetPasswordRequest, pb.ResetPasswordResponse, whole)
     create_role = Unary(pb.CreateRoleRequest, pb.CreateRoleResponse, lambda answer: answer.role)
     get_role = Unary(pb.GetRoleRequest, pb.GetRoleResponse, lambda answer: answer.role)
     list_roles = Pages(pb.ListRolesRequest, pb.ListRolesResponse, lambda answer: answer.roles)

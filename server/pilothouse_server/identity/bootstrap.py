@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import structlog
 
+from pilothouse_server.errors import InvalidArgument, Unavailable
 from pilothouse_server.identity.model import User, UserId
-from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.repository import grants, roles, users
 from pilothouse_server.identity.shipped_roles import ADMIN, SHIPPED_ROLES
 from pilothouse_server.store.audit_chain import AuditRecord
@@ -27,7 +28,6 @@ from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
 log = structlog.get_logger(__name__)
 
 ADMINISTRATOR: Final = "admin"
-SHORTEST_PASSWORD: Final = 12
 _EMAIL: Final = "admin@pilothouse.invalid"
 _ACTOR: Final = Actor(None, "system")
 
@@ -40,7 +40,7 @@ class Bootstrap:
     random_password: str | None = field(default=None, repr=False)
 
 
-async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> Bootstrap:
+async def bootstrap(store: Store, passwords: NewPasswords, given_password: str) -> Bootstrap:
     """Brings the shipped roles up to date, and makes the administrator if there never was one.
 
     `given_password` is taken as it is, '' means a random one.
@@ -52,10 +52,10 @@ async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> 
     async with store.system_read() as looking:
         had = await users.had_bootstrap(looking)
     if not had:
-        if given_password and len(given_password) < SHORTEST_PASSWORD:
-            log.warning("the bootstrap password is short: change it", shortest=SHORTEST_PASSWORD)
+        if given_password:
+            await _warn_of_weak(passwords, given_password)
         # Outside of the transaction: nobody waits for a hash with a connection.
-        password_hash = await passwords.hash(password)
+        password_hash = await passwords.hash_checked(password, "bootstrap")
     records: list[AuditRecord] = []
     unit = store.system_unit(_ACTOR)
     try:
@@ -74,6 +74,14 @@ async def bootstrap(store: Store, passwords: Passwords, given_password: str) -> 
         raise
     await unit.commit(audit=records)
     return made
+
+
+async def _warn_of_weak(passwords: NewPasswords, given_password: str) -> None:
+    """Logs the rule that the password breaks: who deploys has chosen it, and nobody could log in without it."""
+    try:
+        await passwords.policy.check("bootstrap_password", given_password, ADMINISTRATOR)
+    except (InvalidArgument, Unavailable) as problem:
+        log.warning("the bootstrap password is weak: change it", rule=problem.message)
 
 
 async def _put_roles(transaction: Transaction, records: list[AuditRecord]) -> None:

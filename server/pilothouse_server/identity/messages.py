@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.identity.model import IssuedTokens, Role, RoleGrant, Session, User
+from pilothouse.identity.v1 import second_factor_pb2
+from pilothouse_server.identity.model import Enrolment, IssuedTokens, Role, RoleGrant, Session, User
+from pilothouse_server.identity.operations.challenges import Challenged
+from pilothouse_server.identity.operations.login import Begun
+from pilothouse_server.identity.operations.login_steps import Completed
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
 
 
@@ -30,15 +35,68 @@ _SESSION = AnswerConverter(
         message_only=("current",),
     ),
 )
-_LOGIN = AnswerConverter(IssuedTokens, pb.LoginResponse, Differences(message_only=("user", "device_token")))
+_LOGIN = AnswerConverter(
+    IssuedTokens,
+    pb.LoginResponse,
+    Differences(
+        message_only=(
+            "user",
+            "device_token",
+            "challenge",
+            "challenge_expire_time",
+            "steps",
+            "enrolment",
+        )
+    ),
+)
+_COMPLETED = AnswerConverter(
+    IssuedTokens,
+    pb.CompleteLoginResponse,
+    Differences(message_only=("user", "device_token", "recovery_codes", "recovery_codes_left")),
+)
+_ENROLMENT = AnswerConverter(Enrolment, second_factor_pb2.TotpEnrolment)
+ENROLLED = AnswerConverter(Enrolment, second_factor_pb2.EnrolTotpResponse)
+_STEPS = {
+    "code": second_factor_pb2.LOGIN_STEP_CODE,
+    "enrolment": second_factor_pb2.LOGIN_STEP_ENROLMENT,
+    "new_password": second_factor_pb2.LOGIN_STEP_NEW_PASSWORD,
+}
 REFRESHED = AnswerConverter(IssuedTokens, pb.RefreshSessionResponse)
 
 
-def login(user: User, issued: IssuedTokens, device_token: str) -> pb.LoginResponse:
+def login(begun: Begun) -> pb.LoginResponse:
     """Returns the answer to a log-in."""
-    message = _LOGIN.to_proto(issued)
-    message.device_token = device_token
-    USER.fill(user, message.user)
+    message = _LOGIN.to_proto(begun.issued)
+    message.device_token = begun.device_token
+    USER.fill(begun.user, message.user)
+    return message
+
+
+def challenged(value: Challenged) -> pb.LoginResponse:
+    """Returns the answer to a log-in that is not complete."""
+    steps = [number for name, number in _STEPS.items() if getattr(value.steps, name)]
+    message = pb.LoginResponse(challenge=value.challenge, steps=steps)
+    message.challenge_expire_time.FromDatetime(value.expires_at)
+    if value.enrolment is not None:
+        _ENROLMENT.fill(value.enrolment, message.enrolment)
+    return message
+
+
+def completed_login(value: Completed) -> pb.CompleteLoginResponse:
+    """Returns the answer to the second half of a log-in."""
+    message = _COMPLETED.to_proto(value.issued)
+    message.device_token = value.device_token
+    message.recovery_codes.extend(value.recovery_codes)
+    message.recovery_codes_left = value.recovery_codes_left
+    USER.fill(value.user, message.user)
+    return message
+
+
+def reset_password(one_time_code: str, expires_at: datetime | None) -> pb.ResetPasswordResponse:
+    """Returns the answer to a reset, with the code and its end where there is one."""
+    message = pb.ResetPasswordResponse(one_time_code=one_time_code)
+    if expires_at is not None:
+        message.expire_time.FromDatetime(expires_at)
     return message
 
 

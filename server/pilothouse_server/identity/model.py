@@ -17,12 +17,18 @@ UserStatus = Literal["active", "inactive", "locked"]
 # What began a session: what the user, or the program, has shown.
 SessionMethod = Literal["password", "password_totp", "password_recovery", "oidc", "token_exchange"]
 
+# What is kept of a user so that the server can read it again: an issuer's token, the seed of an authenticator.
+SecretKind = Literal["api_key", "password", "token", "totp"]
+
 # What stands in `users.password_hash` for a user that cannot log in by password.
 NO_PASSWORD = "!"
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person or program. `created_by` is a name, empty where nobody's or not visible."""
+    """A person or program. `created_by` is a name, empty where nobody's or not visible.
+
+    `second_factor`: a code is asked for beside the password.
+    """
 
     id: UserId
     uid: str
@@ -32,6 +38,7 @@ class User(msgspec.Struct, frozen=True):
     avatar_url: str = ""
     status: UserStatus = "active"
     last_login_at: datetime | None = None
+    second_factor: bool = False
     resource_version: int = 1
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -156,3 +163,14 @@ class IssuedTokens(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"IssuedTokens(refresh_expires_at={self.refresh_expires_at.isoformat()})"
+
+
+class Enrolment(msgspec.Struct, frozen=True):
+    """A seed for an authenticator, as it is typed and as it is scanned, which is shown once; never shown by `repr`."""
+
+    secret: str
+    otpauth_uri: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Enrolment(expires_at={self.expires_at.isoformat()})"

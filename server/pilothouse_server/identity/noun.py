@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.api_keys_service import ApiKeysService
+from pilothouse_server.identity.factor_service import FactorService
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.operations.api_keys import ApiKeys
+from pilothouse_server.identity.operations.challenges import Challenges
+from pilothouse_server.identity.operations.factor_changes import FactorChanges
+from pilothouse_server.identity.operations.guesses import Guesses
 from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.operations.login_steps import LoginSteps
+from pilothouse_server.identity.operations.second_factors import SecondFactors
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.operations.token_exchange import TokenExchange
+from pilothouse_server.identity.operations.user_secrets import UserSecrets
+from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.permission_service import PermissionService
 from pilothouse_server.identity.permission_words import PermissionWords
@@ -43,10 +51,15 @@ def identity_services(needs: Needs) -> Sequence[object]:
     """Returns what serves the methods of `pilothouse.identity.v1.IdentityService`, each those of one subject."""
     page_key = needs.keys.derive("page-token")
     session_tokens = SessionTokens(needs.settings)
-    logins = Logins(needs.store, needs.passwords, session_tokens, needs.settings, needs.keys.derive("log-in"))
+    new_passwords = NewPasswords(needs.passwords, needs.settings)
+    guesses = Guesses(needs.settings, needs.keys.derive("log-in"))
+    factors = SecondFactors(UserSecrets(needs.envelopes), needs.settings)
+    logins = Logins(needs.store, needs.passwords, session_tokens, guesses, factors, Challenges(factors))
+    steps = LoginSteps(needs.store, new_passwords, session_tokens, guesses, factors)
     words = PermissionWords(needs.known_permissions, needs.rules)
     return [
-        IdentityService(logins, needs.passwords, page_key, needs.known_permissions),
+        IdentityService(logins, new_passwords, page_key, needs.known_permissions),
+        FactorService(logins, steps, FactorChanges(needs.store, factors, guesses)),
         ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
         TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),
         PermissionService(words, page_key),

@@ -10,11 +10,11 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.identity import key_messages, messages
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import api_keys, grants, permissions, roles, sessions, users
+from pilothouse_server.identity.operations.challenges import Challenged
 from pilothouse_server.identity.operations.login import Attempt, Logins
-from pilothouse_server.identity.operations.session_tokens import Origin
-from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.origins import origin_of
+from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -32,10 +32,10 @@ class IdentityService:
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["IdentityService"]
 
     def __init__(
-        self, logins: Logins, passwords: Passwords, page_key: bytes, known_permissions: Collection[str]
+        self, logins: Logins, new_passwords: NewPasswords, page_key: bytes, known_permissions: Collection[str]
     ) -> None:
         self._logins = logins
-        self._passwords = passwords
+        self._new_passwords = new_passwords
         self._page_key = page_key
         self._known_permissions = frozenset(known_permissions)
 
@@ -46,9 +46,12 @@ class IdentityService:
         def named(name: str) -> None:
             call.describe(resource_name=name)
 
-        begun = await self._logins.log_in(attempt, _origin(call), named)
+        begun = await self._logins.log_in(attempt, origin_of(call), named)
+        if isinstance(begun, Challenged):
+            call.describe(challenged=True)
+            return messages.challenged(begun)
         call.act_as(Actor(begun.user.id, begun.user.username))
-        return messages.login(begun.user, begun.issued, begun.device_token)
+        return messages.login(begun)
 
     async def RefreshSession(
         self, request: pb.RefreshSessionRequest, call: Call
@@ -82,9 +85,11 @@ class IdentityService:
     ) -> pb.ChangePasswordResponse:
         """Changes the caller's own password."""
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
-        users.check_new_password(call.caller, request.current_password, request.new_password)
-        confirmed = await self._logins.confirm(call.caller.username, request.current_password, _origin(call))
-        password_hash = await self._passwords.hash(request.new_password, _hasher(call))
+        users.check_new_password(request.current_password, request.new_password)
+        username = call.caller.username
+        await self._new_passwords.policy.check("new_password", request.new_password, username)
+        confirmed = await self._logins.confirm(username, request.current_password, origin_of(call))
+        password_hash = await self._new_passwords.hash_checked(request.new_password, _hasher(call))
         await users.change_own_password(await call.transaction(), call.caller, confirmed, password_hash)
         return pb.ChangePasswordResponse()
 
@@ -92,8 +97,10 @@ class IdentityService:
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
         """Creates a user; no connection is held while the password is hashed."""
         wanted = messages.USER.from_proto(request.user)
-        users.check_new_user(wanted, request.password)
-        password_hash = await self._passwords.hash(request.password, _hasher(call))
+        users.check_new_user(wanted)
+        password_hash = await self._new_passwords.hash(
+            "password", request.password, wanted.username, _hasher(call)
+        )
         created = await users.create(await call.transaction(), wanted, password_hash)
         _describe_user(call, created)
         return pb.CreateUserResponse(user=messages.USER.to_proto(created))
@@ -136,15 +143,16 @@ class IdentityService:
 
     @waits_outside
     async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
-        """Sets another user's password; no connection is held while it is hashed."""
+        """Sets another user's password, or a one-time code; no connection is held while it is hashed."""
+        users.check_reset_request(request.new_password, one_time_code=request.one_time_code)
         async with call.read() as transaction:
-            await users.check_reset(transaction, call.caller, request.username, request.new_password)
-        password_hash = await self._passwords.hash(request.new_password, _hasher(call))
-        changed = await users.reset_password(
-            await call.transaction(), call.caller, request.username, password_hash
+            await users.check_reset(transaction, call.caller, request.username)
+        reset = await self._new_passwords.for_reset(request.new_password, request.username, _hasher(call))
+        changed, expires_at = await users.reset_password(
+            await call.transaction(), call.caller, request.username, reset.password_hash, reset.good_for
         )
         _describe_user(call, changed)
-        return pb.ResetPasswordResponse()
+        return messages.reset_password(reset.one_time_code, expires_at)
 
     async def CreateRole(self, request: pb.CreateRoleRequest, call: Call) -> pb.CreateRoleResponse:
         """Creates a role."""
@@ -228,10 +236,6 @@ class IdentityService:
         """Ends one of the caller's own sessions."""
         await sessions.revoke(await call.transaction(), call.caller, UUID(request.session_id))
         return pb.RevokeSessionResponse()
-
-
-def _origin(call: Call) -> Origin:
-    return Origin(call.client_ip, address_group(call.client_ip), call.user_agent)
 
 
 def _hasher(call: Call) -> str:

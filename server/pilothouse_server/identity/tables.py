@@ -33,6 +33,9 @@ USERS = Table(
     Column("status", String(20)),
     Column("last_login_at", DateTime(timezone=True)),
     Column("password_changed_at", DateTime(timezone=True)),
+    Column("password_expires_at", DateTime(timezone=True)),
+    Column("totp_since", DateTime(timezone=True)),
+    Column("totp_last_step", BigInteger),
     Column("is_bootstrap", Boolean),
     Column("kind", String(20)),
     Column("namespace_id", BigInteger),
@@ -142,4 +145,42 @@ LOGIN_ORIGINS = Table(
     Column("password_changed_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
     comment="Devices and addresses that accounts have logged in from, and the guesses that failed there since.",
+)
+
+USER_SECRETS = Table(
+    "user_secrets",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", BigInteger),
+    Column("secret_type", String(50)),
+    Column("name", String(255)),
+    Column("encrypted_value", LargeBinary),
+    Column("data_key", LargeBinary),
+    Column("key_id", String(64)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True)),
+    comment="Secrets of users that the server must be able to read again, encrypted by the application.",
+)
+
+RECOVERY_CODES = Table(
+    "recovery_codes",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", BigInteger),
+    Column("code_hash", LargeBinary),
+    Column("created_at", DateTime(timezone=True)),
+    Column("used_at", DateTime(timezone=True)),
+    comment="Codes that let a user in once each without the authenticator, as SHA-256 of 80 random bits.",
+)
+
+LOGIN_CHALLENGES = Table(
+    "login_challenges",
+    METADATA,
+    Column("challenge_hash", LargeBinary, primary_key=True),
+    Column("user_id", BigInteger),
+    Column("origin_hash", LargeBinary),
+    Column("password_changed_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    comment="What right passwords were answered with where a code or a new password is to be shown, too; used once.",
 )

@@ -2,9 +2,9 @@
 
     pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
 
-The prefix tells an access token (`pht_`) from a refresh token (`phr_`) and an API key (`phk_`), so that none passes for
-another. Prefix and checksum let secret scanners find a leaked token with certainty, and let the server refuse
-a mistyped one without asking the database. What is stored is the SHA-256: the bits are random, so no slow
+The prefix tells an access token (`pht_`) from a refresh token (`phr_`), an API key (`phk_`) and a challenge (`phl_`),
+so that none passes for another. Prefix and checksum let secret scanners find a leaked token with certainty, and let the
+server refuse a mistyped one without asking the database. What is stored is the SHA-256: the bits are random, so no slow
 hash is needed to keep them from being guessed.
 """
 
@@ -19,6 +19,8 @@ from typing import Final
 ACCESS_PREFIX: Final = "pht_"
 REFRESH_PREFIX: Final = "phr_"
 KEY_PREFIX: Final = "phk_"
+# Of what a log-in is answered with that is not complete.
+CHALLENGE_PREFIX: Final = "phl_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6

@@ -182,6 +182,10 @@ _EXPIRED = (
     "DELETE FROM sessions WHERE refresh_expires_at < now() - interval '1 day'",
     "DELETE FROM login_throttles WHERE updated_at < now() - interval '1 day' "
     "AND (locked_until IS NULL OR locked_until < now())",
+    # Those of a clock that was ahead go as well: none lives for more than minutes.
+    "DELETE FROM login_challenges WHERE expires_at NOT BETWEEN now() AND now() + interval '1 hour'",
+    "DELETE FROM user_secrets WHERE secret_type = 'totp' AND name <> '' AND updated_at NOT BETWEEN "
+    "now() - interval '1 hour' AND now() + interval '1 hour'",
 )
 _FORGOTTEN = "DELETE FROM login_origins WHERE updated_at < now() - make_interval(days => :days)"
 

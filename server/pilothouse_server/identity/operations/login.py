@@ -1,16 +1,8 @@
-"""Log-in and renewal of sessions: the two calls that need no token, so they write as the system role.
+"""Log-in and renewal of sessions: calls that need no token, so they write as the system role.
 
-Guessing. One counter an account, in the database, found by a hash of the account's normal form, so neither
-case nor Unicode form nor another replica gives a fresh one; unknown accounts have one too. A password is verified
-without a connection, and what came of it is settled under the counter's lock: guesses at one account are counted one
-by one, and where the counter is over its limit by then the answer is that, whether the password was right or not. So
-none can slip past the limit together, while a program may log in with the right password as often as it likes. After
-`FREE_FAILURES` failures each further one locks the account for twice as long, up to `LONGEST_LOCK`.
-
-Nobody locks others out. A device that logged in before and shows its token, and an address that the account logged in
-from, pass the lock: their own failures are counted, and `FREE_FAILURES` of them end that, as does another password.
-While an account is locked their failures and successes leave its counter as it is. Each address has a budget of
-failures, whichever accounts it tries (`failure_budgets`), and turns of its own in the queue for a hash (`hash_queue`).
+A right password begins a session, or is answered with a challenge where it has to be followed by something: a code of
+the user's authenticator, the enrolment of one, a new password (`login_steps`). Guesses are counted as `guesses` says;
+an address has turns of its own in the queue for a hash (`hash_queue`).
 
 Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash
 verified. An account that does not exist has no devices and no addresses, and is asked for them all the same.
@@ -23,33 +15,22 @@ of a renewal that is under way.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final
 
 from pilothouse_server.errors import PermissionDenied, PilothouseError, ResourceExhausted, Unauthenticated
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.devices import DeviceTokens, LoginNames, device_hash
-from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.model import IssuedTokens, User
+from pilothouse_server.identity.operations.challenges import Challenged, Challenges
+from pilothouse_server.identity.operations.guesses import Guesses, Held, Tried, throttled
+from pilothouse_server.identity.operations.second_factors import SecondFactors
 from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
 from pilothouse_server.identity.passwords import Passwords
-from pilothouse_server.identity.repository import grants, login_origins, sessions, throttles, users
-from pilothouse_server.identity.repository.login_origins import KnownOrigin
+from pilothouse_server.identity.repository import grants, sessions, users
 from pilothouse_server.identity.repository.users import Credentials
-from pilothouse_server.settings import Settings
-from pilothouse_server.store.far_ahead import LONGEST_LOCK_SECONDS
+from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
-from pilothouse_server.values.names import normalise_username
-
-FREE_FAILURES: Final = 5
-FIRST_LOCK: Final = timedelta(seconds=30)
-LONGEST_LOCK: Final = timedelta(seconds=LONGEST_LOCK_SECONDS)
-# Failures that lie further back are forgotten.
-FAILURES_COUNT_FOR: Final = timedelta(days=1)
 
 Identified = Callable[[Actor], None]
 Named = Callable[[str], None]
@@ -74,20 +55,6 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tried:
-    """An account that is tried, as it is counted: by itself, by the address, by the device (None: no token of it)."""
-
-    account_hash: bytes
-    address_hash: bytes
-    device: bytes | None
-
-    @property
-    def origins(self) -> Sequence[bytes]:
-        """The device's and the address's places in the database; as many in any case."""
-        return (self.address_hash, device_hash(self.device or b""))
-
-
-@dataclass(frozen=True, slots=True)
 class _Verified:
     """The account's credentials, None where there is no such account, and whether the password was right."""
 
@@ -98,55 +65,61 @@ class _Verified:
     def matched(self) -> Credentials | None:
         """The credentials where they let somebody in."""
         stored = self.stored
-        return stored if stored is not None and self.right and stored.user.status == "active" else None
+        if stored is None or not self.right or stored.expired:
+            return None
+        return stored if stored.user.status == "active" else None
 
 
 class Logins:
-    """Checks passwords and issues tokens. `key` is of device tokens and of what stands for unknown names."""
+    """Checks passwords and issues tokens."""
 
     def __init__(
         self,
         store: Store,
         passwords: Passwords,
         session_tokens: SessionTokens,
-        settings: Settings,
-        key: bytes,
+        guesses: Guesses,
+        factors: SecondFactors,
+        challenges: Challenges,
     ) -> None:
         self._store = store
         self._passwords = passwords
         self._session_tokens = session_tokens
-        self._devices = DeviceTokens(key)
-        self._names = LoginNames(key)
-        self._budgets = FailureBudgets(settings.login_failures_per_address)
-        self._remembered = timedelta(days=settings.login_memory_days)
+        self._guesses = guesses
+        self._budgets = guesses.budgets
+        self._factors = factors
+        self._challenges = challenges
 
-    async def log_in(self, attempt: Attempt, origin: Origin, named: Named) -> Begun:
-        """Begins a session. `named` is told what a record may call the account, also where the call fails then.
+    async def log_in(self, attempt: Attempt, origin: Origin, named: Named) -> Begun | Challenged:
+        """Begins a session, or says what is still to be shown. `named` is told what a record may call the account, also
+        where the call fails then.
 
         Raises:
             Unauthenticated: unknown user, wrong password, or a user who may not log in; it is not said which.
             ResourceExhausted: LOGIN_THROTTLED after too many failures, LOGIN_BUSY where too many log in at once,
                 LOGIN_LIMITED after too many failures of one address.
         """
-        account_hash = _account_hash(attempt.username)
-        named(self._names.tag(account_hash))
-        tried = self._tried(account_hash, origin, self._devices.read(attempt.device_token, account_hash))
+        tried = self._guesses.tried(attempt.username, origin, attempt.device_token)
+        named(self._guesses.tag(tried))
         rehashed: str | None = None
-        who = origin.address_group if tried.device is None else f"account {account_hash.hex()}"
+        who = origin.address_group if tried.device is None else f"account {tried.account_hash.hex()}"
         async with self._turn(who, known=tried.device is not None):
             verified = await self._verify(tried, attempt.username, attempt.password, named)
             if verified.matched is not None and self._passwords.needs_rehash(verified.matched.password_hash):
                 rehashed = await self._passwords.hash_in_turn(attempt.password)
-        begun: Begun | None = None
+        begun: Begun | Challenged | None = None
         async with self._store.system_write("login") as transaction:
-            checked = await self._settle(transaction, tried, verified)
-            if isinstance(checked, Credentials):
-                begun = await self._begin_session(transaction, tried, checked, rehashed, origin)
-        if isinstance(checked, PilothouseError):
-            raise checked
+            held, refusal = await self._settle(transaction, tried, verified)
+            if refusal is None and verified.matched is not None:
+                begun = await self._let_in(transaction, held, verified.matched, rehashed, origin)
+        if refusal is not None:
+            raise refusal
         if begun is None:
             raise _refused()
-        self._budgets.succeeded(who)
+        if isinstance(begun, Begun):
+            self._budgets.succeeded(who)
+        else:
+            self._budgets.give_back(who)
         return begun
 
     async def confirm(self, username: str, password: str, origin: Origin) -> str:
@@ -156,17 +129,19 @@ class Logins:
             PermissionDenied: WRONG_PASSWORD.
             ResourceExhausted: as `log_in`.
         """
-        account_hash = _account_hash(username)
-        tried = self._tried(account_hash, origin, None)
-        async with self._passwords.turn(f"account {account_hash.hex()}", known=True):
+        tried = self._guesses.tried(username, origin, "")
+        async with self._passwords.turn(f"account {tried.account_hash.hex()}", known=True):
             verified = await self._verify(tried, username, password, lambda _name: None)
         async with self._store.system_write("login") as transaction:
-            checked = await self._settle(transaction, tried, verified)
-        if isinstance(checked, Unauthenticated):
+            held, refusal = await self._settle(transaction, tried, verified)
+            if refusal is None:
+                await self._guesses.forgive(transaction, held)
+        if isinstance(refusal, Unauthenticated):
             raise PermissionDenied("the current password is wrong", reason="WRONG_PASSWORD")
-        if isinstance(checked, PilothouseError):
-            raise checked
-        return checked.password_hash
+        if refusal is not None:
+            raise refusal
+        assert verified.matched is not None, "it would have been refused"
+        return verified.matched.password_hash
 
     async def renew(self, refresh_token: str, identified: Identified) -> IssuedTokens:
         """Exchanges a refresh token for new tokens; `identified` is told whose it is, also where the call fails then.
@@ -183,9 +158,6 @@ class Logins:
             raise renewed
         return renewed
 
-    def _tried(self, account_hash: bytes, origin: Origin, device: bytes | None) -> _Tried:
-        return _Tried(account_hash, self._names.address_hash(origin.address_group), device)
-
     @asynccontextmanager
     async def _turn(self, who: str, *, known: bool) -> AsyncIterator[None]:
         """A turn to verify a password. Raises ResourceExhausted: LOGIN_LIMITED, LOGIN_BUSY."""
@@ -200,75 +172,56 @@ class Logins:
                 self._budgets.give_back(who)
             raise
 
-    async def _verify(self, tried: _Tried, username: str, password: str, named: Named) -> _Verified:
+    async def _verify(self, tried: Tried, username: str, password: str, named: Named) -> _Verified:
         """What a log-in is checked against, and whether it is right; only within a turn.
 
         Raises:
             ResourceExhausted: the account is locked for whoever tries it; nothing was verified.
         """
         async with self._store.system_read() as transaction:
-            locked_for = await throttles.locked_for(transaction, tried.account_hash)
-            known = await login_origins.find(transaction, tried.account_hash, tried.origins, self._remembered)
             stored = await users.credentials(transaction, username)
+            locked_for = await self._guesses.locked_for(transaction, tried, stored)
         if stored is not None:
             named(stored.user.username)
-        if locked_for is not None and not _passes(known, stored):
-            raise _throttled(locked_for)
+        if locked_for is not None:
+            raise throttled(locked_for)
         right = await self._passwords.verify(None if stored is None else stored.password_hash, password)
         return _Verified(stored, right)
 
     async def _settle(
-        self, transaction: Transaction, tried: _Tried, verified: _Verified
-    ) -> Credentials | Unauthenticated | ResourceExhausted:
-        """What matched, where that counts; else the error, to be raised once the counted failure is committed."""
-        account_hash, origins, matched = tried.account_hash, tried.origins, verified.matched
-        throttle = await throttles.lock(transaction, account_hash)
-        known = await login_origins.find(transaction, account_hash, origins, self._remembered, lock=True)
-        locked = throttle.locked_until is not None and throttle.locked_until > throttle.now
-        if locked and throttle.locked_until is not None and not _passes(known, verified.stored):
-            return _throttled(throttle.locked_until - throttle.now)
-        if matched is not None:
-            if not locked:
-                await throttles.clear(transaction, account_hash)
-            return matched
-        await login_origins.count_failure(transaction, account_hash, origins)
-        if not locked:
-            old = throttle.now - throttle.updated_at > FAILURES_COUNT_FOR
-            failures = 1 if old else throttle.failures + 1
-            await throttles.count_failure(
-                transaction, account_hash, failures, _locked_until(failures, throttle.now)
-            )
-        return _refused()
+        self, transaction: Transaction, tried: Tried, verified: _Verified
+    ) -> tuple[Held, Unauthenticated | ResourceExhausted | None]:
+        """The account's counter, and the error, to be raised once the counted failure is committed; None where the
+        password was right, and that counts.
+        """
+        held = await self._guesses.hold(transaction, tried, verified.stored)
+        if held.refusal is not None:
+            return held, held.refusal
+        if verified.matched is not None:
+            return held, None
+        await self._guesses.failed(transaction, held)
+        return held, _refused()
 
-    async def _begin_session(
+    async def _let_in(
         self,
         transaction: Transaction,
-        tried: _Tried,
+        held: Held,
         checked: Credentials,
         rehashed: str | None,
         origin: Origin,
-    ) -> Begun | None:
+    ) -> Begun | Challenged | None:
+        """A session, or a challenge where more is to be shown; None where the password or status changed meanwhile."""
+        steps = await self._factors.needed(transaction, checked)
+        if steps.any:
+            return await self._challenges.issue(transaction, held.tried, checked, steps)
         if not await users.logged_in(transaction, checked, rehashed):
             return None
+        await self._guesses.forgive(transaction, held)
         user = await users.get(transaction, checked.user.id)
         assert user is not None, "its row is locked"
-        device_token = await self._remember(transaction, tried, checked)
+        device_token = await self._guesses.remember(transaction, held.tried, checked)
         issued = await self._session_tokens.begin(transaction, user.id, origin, "password")
         return Begun(user, issued, device_token)
-
-    async def _remember(self, transaction: Transaction, tried: _Tried, checked: Credentials) -> str:
-        """Notes where the account has logged in from; answers the device's token, a new one's unless it passes."""
-        account_hash = tried.account_hash
-        kept = None
-        if tried.device is not None:
-            own = (device_hash(tried.device),)
-            if _passes(await login_origins.find(transaction, account_hash, own, self._remembered), checked):
-                kept = tried.device
-        device_token, device = self._devices.issue(account_hash, kept)
-        for origin_hash in sorted((tried.address_hash, device_hash(device))):
-            await login_origins.remember(transaction, account_hash, origin_hash, checked.password_changed_at)
-        await login_origins.forget_most(transaction, account_hash)
-        return device_token
 
     async def _renew(
         self, transaction: Transaction, token_hash: bytes, identified: Identified
@@ -280,6 +233,12 @@ class Logins:
         if user is None:
             return _invalid_refresh_token()
         identified(Actor(user.id, user.username))
+        if await self._needs_factor(transaction, known):
+            await sessions.revoke_family(transaction, user.id, known.family_id)
+            await grants.notify_changed(transaction)
+            return Unauthenticated(
+                "this account needs a second factor now: log in again", reason="SECOND_FACTOR_NEEDED"
+            )
         used = None
         if user.status == "active":
             used = await sessions.take_refresh_token(transaction, token_hash)
@@ -298,38 +257,18 @@ class Logins:
         await grants.notify_changed(transaction)
         return issued
 
-
-def _account_hash(username: str) -> bytes:
-    return hashlib.sha256(normalise_username(username).encode()).digest()
-
-
-def _locked_until(failures: int, now: datetime) -> datetime | None:
-    if failures < FREE_FAILURES:
-        return None
-    # The exponent is bounded, so that no number of failures overflows.
-    doublings = min(failures - FREE_FAILURES, 16)
-    return now + min(FIRST_LOCK * (1 << doublings), LONGEST_LOCK)
-
-
-def _passes(known: Sequence[KnownOrigin], stored: Credentials | None) -> bool:
-    """Whether one of the origins passes the account's lock."""
-    return stored is not None and any(
-        origin.failures < FREE_FAILURES and origin.password_changed_at == stored.password_changed_at
-        for origin in known
-    )
+    async def _needs_factor(self, transaction: Transaction, session: Row) -> bool:
+        """Whether a session that lives was begun by a password alone, where that is not enough any more."""
+        return (
+            session.method == "password"
+            and session.revoked_at is None
+            and session.rotated_at is None
+            and await self._factors.must_have_one(transaction, session.user_id)
+        )
 
 
 def _refused() -> Unauthenticated:
     return Unauthenticated("the user name or the password is wrong", reason="INVALID_CREDENTIALS")
-
-
-def _throttled(remaining: timedelta) -> ResourceExhausted:
-    seconds = max(1.0, remaining.total_seconds())
-    return ResourceExhausted(
-        f"too many failed log-ins to this account, try again in {seconds:.0f} s",
-        reason="LOGIN_THROTTLED",
-        retry_after_seconds=seconds,
-    )
 
 
 def _invalid_refresh_token() -> Unauthenticated:
@@ -337,8 +276,3 @@ def _invalid_refresh_token() -> Unauthenticated:
         "the refresh token is not valid or its session has ended: log in again",
         reason="INVALID_REFRESH_TOKEN",
     )
-
-
-async def forget_failures(transaction: Transaction, username: str) -> None:
-    """Lets an account be logged in to at once, however often that has failed."""
-    await throttles.clear(transaction, _account_hash(username))

@@ -8,6 +8,7 @@ present status.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilothouse_server.access import Principal
@@ -17,7 +18,7 @@ from pilothouse_server.identity.operations.escalation_guard import check_caller_
 from pilothouse_server.identity.repository import api_keys, grants, sessions, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-from pilothouse_server.values.names import normalise_email, normalise_username
+from pilothouse_server.values.names import normalise_email
 
 Check = Callable[[User], None]
 
@@ -42,13 +43,12 @@ async def own(transaction: ReadTransaction, caller: Principal) -> User:
     return found
 
 
-def check_new_user(wanted: User, password: str) -> None:
-    """Raises InvalidArgument where a user has no name or address, or a password that is the name."""
+def check_new_user(wanted: User) -> None:
+    """Raises InvalidArgument where a user has no name or address."""
     if not wanted.username:
         raise missing("user.username")
     if not wanted.email:
         raise missing("user.email")
-    _check_password("password", password, wanted.username)
 
 
 async def create(transaction: Transaction, wanted: User, password_hash: str) -> User:
@@ -85,7 +85,7 @@ async def change(
         await grants.lock_administrators(transaction)
     stored = await _locked(transaction, username)
     check(stored)
-    await _check_untouched(transaction, caller, stored)
+    await check_untouched(transaction, caller, stored)
     for path in paths:
         value = getattr(wanted, path)
         if value != getattr(stored, path):
@@ -113,7 +113,7 @@ async def delete(transaction: Transaction, caller: Principal, username: str, che
     await grants.lock_administrators(transaction)
     stored = await _locked(transaction, username)
     check(stored)
-    await _check_untouched(transaction, caller, stored)
+    await check_untouched(transaction, caller, stored)
     await _check_not_last_administrator(transaction, stored)
     # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
     await sessions.revoke_of_user(transaction, stored.id)
@@ -124,26 +124,35 @@ async def delete(transaction: Transaction, caller: Principal, username: str, che
     return stored
 
 
-async def check_reset(transaction: ReadTransaction, caller: Principal, username: str, password: str) -> None:
-    """Raises as `reset_password`, before the password is hashed.
+def check_reset_request(new_password: str, *, one_time_code: bool) -> None:
+    """Raises InvalidArgument unless either a password is given or a one-time code is asked for."""
+    if not new_password and not one_time_code:
+        raise missing("new_password")
+    if new_password and one_time_code:
+        raise invalid("new_password", "must not be given beside one_time_code", reason="TWO_PASSWORDS")
 
-    Raises:
-        InvalidArgument: a password that is the name.
-    """
+
+async def check_reset(transaction: ReadTransaction, caller: Principal, username: str) -> None:
+    """Raises as `reset_password`, before the password is hashed."""
     target = await locate(transaction, username)
     if target.id == caller.user_id:
         raise FailedPrecondition(
             "this is your own account: use ChangePassword, which asks for the current password",
             reason="OWN_PASSWORD",
         )
-    _check_password("new_password", password, target.username)
-    await _check_untouched(transaction, caller, target)
+    await check_untouched(transaction, caller, target)
 
 
 async def reset_password(
-    transaction: Transaction, caller: Principal, username: str, password_hash: str
-) -> User:
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    password_hash: str,
+    good_for: timedelta | None = None,
+) -> tuple[User, datetime | None]:
     """Sets another user's password, as `check_reset` has allowed it, and ends the user's sessions.
+
+    `good_for` makes it a one-time code, which its user sets a new password with; returns when that expires.
 
     Raises:
         NotFound: the user.
@@ -152,16 +161,15 @@ async def reset_password(
     """
     stored = await _locked(transaction, username)
     # Asked again now that the row is held: what the user holds may have grown meanwhile.
-    await _check_untouched(transaction, caller, stored)
-    await users.set_password(transaction, stored.id, password_hash)
+    await check_untouched(transaction, caller, stored)
+    expires_at = await users.set_password(transaction, stored.id, password_hash, good_for=good_for)
     await sessions.revoke_of_user(transaction, stored.id)
     await grants.notify_changed(transaction)
-    return stored
+    return stored, expires_at
 
 
-def check_new_password(caller: Principal, current: str, new: str) -> None:
-    """Raises InvalidArgument unless a user may change the password to `new`."""
-    _check_password("new_password", new, caller.username)
+def check_new_password(current: str, new: str) -> None:
+    """Raises InvalidArgument where a new password is the present one."""
     if new == current:
         raise invalid("new_password", "must not be the current one", reason="PASSWORD_UNCHANGED")
 
@@ -197,7 +205,8 @@ async def _locked(transaction: Transaction, username: str) -> User:
     return found
 
 
-async def _check_untouched(transaction: ReadTransaction, caller: Principal, user: User) -> None:
+async def check_untouched(transaction: ReadTransaction, caller: Principal, user: User) -> None:
+    """Raises PermissionDenied (ESCALATION) where another user holds what the caller does not."""
     if user.id == caller.user_id:
         return
     held = await grants.held_by(transaction, user.id, whatever_status=True)
@@ -227,8 +236,3 @@ async def _free_email(transaction: Transaction, user: User, email: str) -> str:
     if holder not in (None, user.id):
         raise users.email_taken()
     return normalise_email(email)
-
-
-def _check_password(field: str, password: str, username: str) -> None:
-    if normalise_username(password) == normalise_username(username):
-        raise invalid(field, "must not be the user name", reason="WEAK_PASSWORD")

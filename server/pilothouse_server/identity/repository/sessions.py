@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
 from pilothouse_server.access import Credential, Principal
-from pilothouse_server.identity.model import Session, UserId
+from pilothouse_server.identity.model import Session, SessionMethod, UserId
 from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants
 from pilothouse_server.identity.tables import SESSIONS, USERS
 from pilothouse_server.store.paging import (
@@ -70,6 +70,19 @@ async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row
     )
     taken: Row | None = (await transaction.connection.execute(statement)).one_or_none()
     return taken
+
+
+async def set_method(
+    transaction: Transaction, user_id: UserId, family_id: UUID, method: SessionMethod
+) -> None:
+    """Notes that a session that was begun by a password alone has shown more since."""
+    await transaction.connection.execute(
+        update(SESSIONS)
+        .where(
+            SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, SESSIONS.c.method == "password"
+        )
+        .values(method=method)
+    )
 
 
 async def set_replaced_by(transaction: Transaction, session_id: UUID, replaced_by: UUID) -> None:

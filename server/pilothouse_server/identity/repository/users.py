@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, func, insert, select, update
 
 from pilothouse_server.errors import AlreadyExists
 from pilothouse_server.identity.model import User, UserId
@@ -54,6 +54,7 @@ _STATUS = {name.upper(): name for name in ("active", "inactive", "locked")}
 _FILTERS = {
     "status": FilterField(USERS.c.status, FilterKind.ENUM, _STATUS, "USER_STATUS_"),
     **filter_fields(USERS, "username email full_name avatar_url uid create_time update_time last_login_time"),
+    "second_factor": FilterField(USERS.c.totp_since.is_not(None), FilterKind.BOOLEAN),
     "created_by": FilterField(_CREATORS.c.username),
 }
 _ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(USERS.c.created_at)}
@@ -61,11 +62,16 @@ _ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(U
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a log-in is checked against."""
+    """What a log-in is checked against.
+
+    `one_time`: the password is the code of a reset, which lets its user set another. `expired`: not even that any more.
+    """
 
     user: User
     password_hash: str = field(repr=False)
     password_changed_at: datetime
+    one_time: bool = False
+    expired: bool = False
 
 
 def _users() -> Select[Any]:
@@ -79,6 +85,7 @@ def _users() -> Select[Any]:
             USERS.c.avatar_url,
             USERS.c.status,
             USERS.c.last_login_at,
+            USERS.c.totp_since,
             USERS.c.resource_version,
             USERS.c.created_at,
             USERS.c.updated_at,
@@ -154,10 +161,23 @@ async def end_user(transaction: Transaction, user_id: UserId) -> None:
     await _update(transaction, user_id, {"deleted_at": func.now()})
 
 
-async def set_password(transaction: Transaction, user_id: UserId, password_hash: str) -> None:
-    """Stores the hash of a new password."""
-    values = {"password_hash": password_hash, "password_changed_at": func.now()}
+async def set_password(
+    transaction: Transaction, user_id: UserId, password_hash: str, *, good_for: timedelta | None = None
+) -> datetime | None:
+    """Stores the hash of a new password; `good_for` makes it a one-time code. Returns when that expires."""
+    expires_at = None if good_for is None else func.clock_timestamp() + good_for
+    values = {
+        "password_hash": password_hash,
+        # By the clock: another password may be set in the transaction of a log-in.
+        "password_changed_at": func.clock_timestamp(),
+        "password_expires_at": expires_at,
+    }
     await _update(transaction, user_id, values)
+    if good_for is None:
+        return None
+    query = select(USERS.c.password_expires_at).where(USERS.c.id == user_id)
+    found: datetime | None = (await transaction.connection.execute(query)).scalar_one()
+    return found
 
 
 async def own_password_hash(transaction: ReadTransaction) -> str | None:
@@ -177,19 +197,45 @@ async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[S
 
 async def credentials(transaction: ReadTransaction, username: str) -> Credentials | None:
     """What a log-in under this name is checked against; only as the system role."""
+    return await _credentials(
+        transaction, USERS.c.username_normalized == normalise_username(username), lock=False
+    )
+
+
+async def credentials_of(
+    transaction: ReadTransaction, user_id: UserId, *, lock: bool = False
+) -> Credentials | None:
+    """The same of the living user with this id; `lock` holds the row."""
+    return await _credentials(transaction, USERS.c.id == user_id, lock=lock)
+
+
+async def _credentials(
+    transaction: ReadTransaction, whose: ColumnElement[bool], *, lock: bool
+) -> Credentials | None:
+    expires = USERS.c.password_expires_at
     query = (
         _users()
-        .add_columns(USERS.c.password_hash, USERS.c.password_changed_at)
-        .where(USERS.c.username_normalized == normalise_username(username))
+        .add_columns(
+            USERS.c.password_hash,
+            USERS.c.password_changed_at,
+            expires.is_not(None).label("one_time"),
+            func.coalesce(expires <= func.clock_timestamp(), False).label("expired"),
+        )
+        .where(whose)
     )
+    if lock:
+        query = query.with_for_update(key_share=True, of=USERS)
     row = (await transaction.connection.execute(query)).one_or_none()
-    return None if row is None else Credentials(_user(row), row.password_hash, row.password_changed_at)
+    if row is None:
+        return None
+    return Credentials(_user(row), row.password_hash, row.password_changed_at, row.one_time, row.expired)
 
 
 async def logged_in(transaction: Transaction, checked: Credentials, rehashed: str | None) -> bool:
     """Notes a log-in, and the hash of the same password with newer parameters; no change of the user.
 
-    Holds the row. Answers False where the password or the status changed since `checked` was read.
+    Holds the row. Answers False where the password, the status or what has to be shown beside the password changed
+    since `checked` was read.
     """
     statement = (
         update(USERS)
@@ -198,6 +244,8 @@ async def logged_in(transaction: Transaction, checked: Credentials, rehashed: st
             USERS.c.password_hash == checked.password_hash,
             USERS.c.status == "active",
             USERS.c.deleted_at.is_(None),
+            USERS.c.totp_since.is_not(None) == checked.user.second_factor,
+            USERS.c.password_expires_at.is_not(None) == checked.one_time,
         )
         .values(last_login_at=func.clock_timestamp(), password_hash=rehashed or checked.password_hash)
         .returning(USERS.c.id)
@@ -241,6 +289,7 @@ def _user(row: Row) -> User:
         avatar_url=row.avatar_url or "",
         status=row.status,
         last_login_at=row.last_login_at,
+        second_factor=row.totp_since is not None,
         resource_version=row.resource_version,
         created_at=row.created_at,
         updated_at=row.updated_at,

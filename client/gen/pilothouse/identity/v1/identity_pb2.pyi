@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
+from pilothouse.identity.v1 import second_factor_pb2 as _second_factor_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -103,6 +104,7 @@ class User(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SECOND_FACTOR_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Unique among the living, compared without case and in Unicode normal form; immutable."""
     email: _builtins.str
@@ -119,6 +121,8 @@ class User(_message.Message):
     """Who made it; empty for the bootstrap administrator."""
     etag: _builtins.str
     """Changes with every change of the user."""
+    second_factor: _builtins.bool
+    """Whether a code of an authenticator is asked for beside the password."""
     @_builtins.property
     def last_login_time(self) -> _timestamp_pb2.Timestamp:
         """When the user last logged in; unset if never."""
@@ -145,10 +149,11 @@ class User(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
         etag: _builtins.str = ...,
+        second_factor: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_login_time", b"last_login_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_url", b"avatar_url", "create_time", b"create_time", "created_by", b"created_by", "email", b"email", "etag", b"etag", "full_name", b"full_name", "last_login_time", b"last_login_time", "status", b"status", "uid", b"uid", "update_time", b"update_time", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_url", b"avatar_url", "create_time", b"create_time", "created_by", b"created_by", "email", b"email", "etag", b"etag", "full_name", b"full_name", "last_login_time", b"last_login_time", "second_factor", b"second_factor", "status", b"status", "uid", b"uid", "update_time", b"update_time", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,7 +361,7 @@ Global___LoginRequest: _TypeAlias = LoginRequest  # noqa: Y015
 
 @_typing.final
 class LoginResponse(_message.Message):
-    """Tokens of a new session."""
+    """Tokens of a new session, or where more than a password is needed a challenge and what it asks for."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -366,6 +371,10 @@ class LoginResponse(_message.Message):
     REFRESH_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    CHALLENGE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    ENROLMENT_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
     """Send as `authorization: Bearer <access_token>`."""
     refresh_token: _builtins.str
@@ -374,6 +383,8 @@ class LoginResponse(_message.Message):
     """Keep it where tokens are kept, also after a log-out, and send it with the next log-in of this user. It lets nobody in
     by itself, and ends with the password.
     """
+    challenge: _builtins.str
+    """Set where the log-in is not complete; then there are no tokens yet. Send it with CompleteLogin, once."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the access token stops working."""
@@ -386,6 +397,18 @@ class LoginResponse(_message.Message):
     def user(self) -> Global___User:
         """Who logged in."""
 
+    @_builtins.property
+    def challenge_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the challenge stops working."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_second_factor_pb2.LoginStep.ValueType]:
+        """What CompleteLogin has to be given."""
+
+    @_builtins.property
+    def enrolment(self) -> _second_factor_pb2.TotpEnrolment:
+        """For LOGIN_STEP_ENROLMENT: what the user enrols an authenticator with."""
+
     def __init__(
         self,
         *,
@@ -395,14 +418,76 @@ class LoginResponse(_message.Message):
         refresh_expire_time: _timestamp_pb2.Timestamp | None = ...,
         user: Global___User | None = ...,
         device_token: _builtins.str = ...,
+        challenge: _builtins.str = ...,
+        challenge_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        steps: _abc.Iterable[_second_factor_pb2.LoginStep.ValueType] | None = ...,
+        enrolment: _second_factor_pb2.TotpEnrolment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "refresh_expire_time", b"refresh_expire_time", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "challenge_expire_time", b"challenge_expire_time", "enrolment", b"enrolment", "refresh_expire_time", b"refresh_expire_time", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "access_token", b"access_token", "device_token", b"device_token", "refresh_expire_time", b"refresh_expire_time", "refresh_token", b"refresh_token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "access_token", b"access_token", "challenge", b"challenge", "challenge_expire_time", b"challenge_expire_time", "device_token", b"device_token", "enrolment", b"enrolment", "refresh_expire_time", b"refresh_expire_time", "refresh_token", b"refresh_token", "steps", b"steps", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoginResponse: _TypeAlias = LoginResponse  # noqa: Y015
+
+@_typing.final
+class CompleteLoginResponse(_message.Message):
+    """Tokens of a new session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCESS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    REFRESH_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    DEVICE_TOKEN_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODES_FIELD_NUMBER: _builtins.int
+    RECOVERY_CODES_LEFT_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """Send as `authorization: Bearer <access_token>`."""
+    refresh_token: _builtins.str
+    """Works once, with RefreshSession."""
+    device_token: _builtins.str
+    """As LoginResponse.device_token."""
+    recovery_codes_left: _builtins.int
+    """How many recovery codes the user has left."""
+    @_builtins.property
+    def access_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the access token stops working."""
+
+    @_builtins.property
+    def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the refresh token stops working."""
+
+    @_builtins.property
+    def user(self) -> Global___User:
+        """Who logged in."""
+
+    @_builtins.property
+    def recovery_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where an authenticator was enrolled: shown once, as by ConfirmTotp."""
+
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        access_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        refresh_token: _builtins.str = ...,
+        refresh_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        user: Global___User | None = ...,
+        device_token: _builtins.str = ...,
+        recovery_codes: _abc.Iterable[_builtins.str] | None = ...,
+        recovery_codes_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "refresh_expire_time", b"refresh_expire_time", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "access_token", b"access_token", "device_token", b"device_token", "recovery_codes", b"recovery_codes", "recovery_codes_left", b"recovery_codes_left", "refresh_expire_time", b"refresh_expire_time", "refresh_token", b"refresh_token", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteLoginResponse: _TypeAlias = CompleteLoginResponse  # noqa: Y015
 
 @_typing.final
 class ExchangeTokenResponse(_message.Message):
@@ -610,7 +695,7 @@ class ChangePasswordRequest(_message.Message):
     current_password: _builtins.str
     """Required."""
     new_password: _builtins.str
-    """Required; 12 to 1,024 characters, not the user name, not the current one."""
+    """Required; as CreateUserRequest.password, and not the current one."""
     def __init__(
         self,
         *,
@@ -653,7 +738,9 @@ class CreateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """Required; 12 to 1,024 characters, not the user name."""
+    """Required; 12 to 1,024 characters or as many as the server's PILOTHOUSE_PASSWORD_MIN_LENGTH says, without the user name,
+    and none that stands in the server's list of stolen ones (reasons WEAK_PASSWORD, BREACHED_PASSWORD).
+    """
     request_id: _builtins.str
     """UUID; a replay answers the first response."""
     validate_only: _builtins.bool
@@ -933,29 +1020,33 @@ Global___DeleteUserResponse: _TypeAlias = DeleteUserResponse  # noqa: Y015
 
 @_typing.final
 class ResetPasswordRequest(_message.Message):
-    """A new password for another user."""
+    """A new password for another user, or a code to set one with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USERNAME_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ONE_TIME_CODE_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Required."""
     new_password: _builtins.str
-    """Required; 12 to 1,024 characters, not the user name."""
+    """As CreateUserRequest.password; required unless `one_time_code` is set."""
     request_id: _builtins.str
     """UUID; a replay answers the first response."""
+    one_time_code: _builtins.bool
+    """Answer a one-time code in place of setting a password that somebody else knows."""
     def __init__(
         self,
         *,
         username: _builtins.str = ...,
         new_password: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        one_time_code: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_password", b"new_password", "request_id", b"request_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_password", b"new_password", "one_time_code", b"one_time_code", "request_id", b"request_id", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -963,16 +1054,27 @@ Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
 
 @_typing.final
 class ResetPasswordResponse(_message.Message):
-    """The password is set."""
+    """The password is set, or the one-time code in its place."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ONE_TIME_CODE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    one_time_code: _builtins.str
+    """Shown once; the user logs in with it in place of a password, and is asked for a new one. Empty unless it was asked for."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the code stops working."""
+
     def __init__(
         self,
+        *,
+        one_time_code: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "one_time_code", b"one_time_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

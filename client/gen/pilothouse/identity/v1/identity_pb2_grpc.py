@@ -6,6 +6,7 @@ import warnings
 from pilothouse.identity.v1 import api_keys_pb2 as pilothouse_dot_identity_dot_v1_dot_api__keys__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
 from pilothouse.identity.v1 import permissions_pb2 as pilothouse_dot_identity_dot_v1_dot_permissions__pb2
+from pilothouse.identity.v1 import second_factor_pb2 as pilothouse_dot_identity_dot_v1_dot_second__factor__pb2
 from pilothouse.identity.v1 import token_exchange_pb2 as pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -47,6 +48,11 @@ class IdentityServiceStub:
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.LoginRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.CompleteLogin = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/CompleteLogin',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.CompleteLoginRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteLoginResponse.FromString,
+                _registered_method=True)
         self.RefreshSession = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/RefreshSession',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.SerializeToString,
@@ -71,6 +77,26 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/ChangePassword',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.EnrolTotp = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/EnrolTotp',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.EnrolTotpRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.EnrolTotpResponse.FromString,
+                _registered_method=True)
+        self.ConfirmTotp = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ConfirmTotp',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ConfirmTotpRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ConfirmTotpResponse.FromString,
+                _registered_method=True)
+        self.DisableTotp = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/DisableTotp',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.DisableTotpRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.DisableTotpResponse.FromString,
+                _registered_method=True)
+        self.ResetSecondFactor = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/ResetSecondFactor',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ResetSecondFactorRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ResetSecondFactorResponse.FromString,
                 _registered_method=True)
         self.CreateUser = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/CreateUser',
@@ -220,7 +246,18 @@ class IdentityServiceServicer:
     def Login(self, request, context):
         """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
         RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-        the address) or where too many log in at once (LOGIN_BUSY).
+        the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
+        tokens but a `challenge`, for CompleteLogin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteLogin(self, request, context):
+        """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
+        the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
+        wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
+        was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,7 +265,8 @@ class IdentityServiceServicer:
 
     def RefreshSession(self, request, context):
         """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-        (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+        (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
+        must have a second factor (reason SECOND_FACTOR_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,6 +299,40 @@ class IdentityServiceServicer:
     def ChangePassword(self, request, context):
         """Changes the caller's own password and ends every other session of the caller.
         PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrolTotp(self, request, context):
+        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+        FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmTotp(self, request, context):
+        """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
+        WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableTotp(self, request, context):
+        """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
+        WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
+        (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetSecondFactor(self, request, context):
+        """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
+        ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
+        is the caller's own (OWN_SECOND_FACTOR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,7 +375,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResetPassword(self, request, context):
-        """Sets another user's password and ends all sessions of that user.
+        """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
+        new password at the next log-in. A second factor stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -471,6 +544,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.LoginRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.LoginResponse.SerializeToString,
             ),
+            'CompleteLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteLogin,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.CompleteLoginRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteLoginResponse.SerializeToString,
+            ),
             'RefreshSession': grpc.unary_unary_rpc_method_handler(
                     servicer.RefreshSession,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.FromString,
@@ -495,6 +573,26 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ChangePassword,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'EnrolTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrolTotp,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.EnrolTotpRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.EnrolTotpResponse.SerializeToString,
+            ),
+            'ConfirmTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmTotp,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ConfirmTotpRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ConfirmTotpResponse.SerializeToString,
+            ),
+            'DisableTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableTotp,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.DisableTotpRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.DisableTotpResponse.SerializeToString,
+            ),
+            'ResetSecondFactor': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetSecondFactor,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ResetSecondFactorRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ResetSecondFactorResponse.SerializeToString,
             ),
             'CreateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUser,
@@ -675,6 +773,33 @@ class IdentityService:
             _registered_method=True)
 
     @staticmethod
+    def CompleteLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/CompleteLogin',
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.CompleteLoginRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RefreshSession(request,
             target,
             options=(),
@@ -799,6 +924,114 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/ChangePassword',
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrolTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/EnrolTotp',
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.EnrolTotpRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.EnrolTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ConfirmTotp',
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ConfirmTotpRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ConfirmTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/DisableTotp',
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.DisableTotpRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.DisableTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetSecondFactor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/ResetSecondFactor',
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ResetSecondFactorRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_second__factor__pb2.ResetSecondFactorResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from grpc import aio as _aio
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
 from pilothouse.identity.v1 import permissions_pb2 as _permissions_pb2
+from pilothouse.identity.v1 import second_factor_pb2 as _second_factor_pb2
 from pilothouse.identity.v1 import token_exchange_pb2 as _token_exchange_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -44,11 +45,19 @@ class IdentityServiceStub:
     Login: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LoginRequest, _identity_pb2.LoginResponse]
     """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
     RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-    the address) or where too many log in at once (LOGIN_BUSY).
+    the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
+    tokens but a `challenge`, for CompleteLogin.
+    """
+    CompleteLogin: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.CompleteLoginRequest, _identity_pb2.CompleteLoginResponse]
+    """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
+    the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
+    wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
+    was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-    (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+    (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
+    must have a second factor (reason SECOND_FACTOR_NEEDED).
     """
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
@@ -64,6 +73,24 @@ class IdentityServiceStub:
     """Changes the caller's own password and ends every other session of the caller.
     PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
     """
+    EnrolTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]
+    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+    FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+    """
+    ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]
+    """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
+    WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+    """
+    DisableTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]
+    """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
+    WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
+    (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+    """
+    ResetSecondFactor: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ResetSecondFactorRequest, _second_factor_pb2.ResetSecondFactorResponse]
+    """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
+    ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
+    is the caller's own (OWN_SECOND_FACTOR).
+    """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.CreateUserResponse]
     """Makes a user. ALREADY_EXISTS if the name or the e-mail address is taken."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]
@@ -77,7 +104,9 @@ class IdentityServiceStub:
     (reason LAST_ADMINISTRATOR) for the last user who holds every permission.
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]
-    """Sets another user's password and ends all sessions of that user."""
+    """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
+    new password at the next log-in. A second factor stays.
+    """
     CreateRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateRoleRequest, _identity_pb2.CreateRoleResponse]
     """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
     GetRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetRoleRequest, _identity_pb2.GetRoleResponse]
@@ -147,11 +176,19 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Login: _aio.UnaryUnaryMultiCallable[_identity_pb2.LoginRequest, _identity_pb2.LoginResponse]  # type: ignore[assignment]
     """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
     RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-    the address) or where too many log in at once (LOGIN_BUSY).
+    the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
+    tokens but a `challenge`, for CompleteLogin.
+    """
+    CompleteLogin: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.CompleteLoginRequest, _identity_pb2.CompleteLoginResponse]  # type: ignore[assignment]
+    """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
+    the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
+    wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
+    was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-    (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+    (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
+    must have a second factor (reason SECOND_FACTOR_NEEDED).
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
@@ -167,6 +204,24 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Changes the caller's own password and ends every other session of the caller.
     PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
     """
+    EnrolTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]  # type: ignore[assignment]
+    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+    FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+    """
+    ConfirmTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
+    """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
+    WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+    """
+    DisableTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]  # type: ignore[assignment]
+    """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
+    WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
+    (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+    """
+    ResetSecondFactor: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ResetSecondFactorRequest, _second_factor_pb2.ResetSecondFactorResponse]  # type: ignore[assignment]
+    """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
+    ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
+    is the caller's own (OWN_SECOND_FACTOR).
+    """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.CreateUserResponse]  # type: ignore[assignment]
     """Makes a user. ALREADY_EXISTS if the name or the e-mail address is taken."""
     GetUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]  # type: ignore[assignment]
@@ -180,7 +235,9 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     (reason LAST_ADMINISTRATOR) for the last user who holds every permission.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]  # type: ignore[assignment]
-    """Sets another user's password and ends all sessions of that user."""
+    """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
+    new password at the next log-in. A second factor stays.
+    """
     CreateRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateRoleRequest, _identity_pb2.CreateRoleResponse]  # type: ignore[assignment]
     """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
     GetRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetRoleRequest, _identity_pb2.GetRoleResponse]  # type: ignore[assignment]
@@ -253,7 +310,20 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.LoginResponse, _abc.Awaitable[_identity_pb2.LoginResponse]]:
         """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
         RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-        the address) or where too many log in at once (LOGIN_BUSY).
+        the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
+        tokens but a `challenge`, for CompleteLogin.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteLogin(
+        self,
+        request: _second_factor_pb2.CompleteLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CompleteLoginResponse, _abc.Awaitable[_identity_pb2.CompleteLoginResponse]]:
+        """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
+        the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
+        wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
+        was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
         """
 
     @_abc_1.abstractmethod
@@ -263,7 +333,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RefreshSessionResponse, _abc.Awaitable[_identity_pb2.RefreshSessionResponse]]:
         """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-        (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED).
+        (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
+        must have a second factor (reason SECOND_FACTOR_NEEDED).
         """
 
     @_abc_1.abstractmethod
@@ -302,6 +373,48 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
         """Changes the caller's own password and ends every other session of the caller.
         PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+        """
+
+    @_abc_1.abstractmethod
+    def EnrolTotp(
+        self,
+        request: _second_factor_pb2.EnrolTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factor_pb2.EnrolTotpResponse, _abc.Awaitable[_second_factor_pb2.EnrolTotpResponse]]:
+        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+        FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmTotp(
+        self,
+        request: _second_factor_pb2.ConfirmTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factor_pb2.ConfirmTotpResponse, _abc.Awaitable[_second_factor_pb2.ConfirmTotpResponse]]:
+        """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
+        WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+        """
+
+    @_abc_1.abstractmethod
+    def DisableTotp(
+        self,
+        request: _second_factor_pb2.DisableTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factor_pb2.DisableTotpResponse, _abc.Awaitable[_second_factor_pb2.DisableTotpResponse]]:
+        """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
+        WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
+        (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+        """
+
+    @_abc_1.abstractmethod
+    def ResetSecondFactor(
+        self,
+        request: _second_factor_pb2.ResetSecondFactorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_second_factor_pb2.ResetSecondFactorResponse, _abc.Awaitable[_second_factor_pb2.ResetSecondFactorResponse]]:
+        """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
+        ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
+        is the caller's own (OWN_SECOND_FACTOR).
         """
 
     @_abc_1.abstractmethod
@@ -352,7 +465,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.ResetPasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ResetPasswordResponse, _abc.Awaitable[_identity_pb2.ResetPasswordResponse]]:
-        """Sets another user's password and ends all sessions of that user."""
+        """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
+        new password at the next log-in. A second factor stays.
+        """
 
     @_abc_1.abstractmethod
     def CreateRole(

@@ -1,0 +1,51 @@
+"""`pilothouse totp`: an authenticator as second factor of your own account.
+
+What is printed is shown once: the server keeps it so that nobody can read it, or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pilothouse_client.commands.invocation import connect
+from pilothouse_client.commands.login_steps import show_enrolment, show_recovery_codes, shown_code
+from pilothouse_client.commands.output import done
+from pilothouse_client.commands.secret_input import FromStdin, read_code, read_password
+
+app = typer.Typer(no_args_is_help=True, help="Your second factor: an authenticator.", rich_markup_mode=None)
+
+
+@app.command("enrol")
+def enrol() -> None:
+    """Get the key of a new authenticator. It counts once `totp confirm` has had a code of it."""
+    with connect() as client:
+        show_enrolment(client.identity.enrol_totp())
+    typer.echo("then: pilothouse totp confirm", err=True)
+
+
+@app.command("confirm")
+def confirm(
+    code: Annotated[str, typer.Option("--code", help="Its present code; asked for if not given.")] = "",
+) -> None:
+    """Have the new authenticator count, and get recovery codes. Your other sessions end."""
+    shown = code or read_code("Code", from_stdin=False)
+    with connect() as client:
+        codes = client.identity.confirm_totp(code=shown)
+    show_recovery_codes(codes)
+    done("a code is asked for at each log-in from now on")
+
+
+@app.command("disable")
+def disable(
+    code: Annotated[
+        str, typer.Option("--code", help="Its present code or a recovery code, in place of the password.")
+    ] = "",
+    password_stdin: FromStdin = False,
+) -> None:
+    """Take the authenticator away, with its recovery codes. Needs your password or a code. Your other sessions end."""
+    shown = shown_code(code) if code else {"password": read_password("Password", from_stdin=password_stdin)}
+    with connect() as client:
+        client.identity.disable_totp(**shown)
+    done("no code is asked for any more")

@@ -1,0 +1,84 @@
+"""The part of IdentityService about log-ins of two halves and second factors: request → operation → response."""
+
+from __future__ import annotations
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1 import second_factor_pb2
+from pilothouse_server.identity import messages
+from pilothouse_server.identity.operations.factor_changes import FactorChanges
+from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.operations.login_steps import Answer, LoginSteps
+from pilothouse_server.identity.operations.second_factors import ShownCode
+from pilothouse_server.identity.origins import origin_of
+from pilothouse_server.rpc.call import Call, waits_outside
+from pilothouse_server.store.unit_of_work import Actor
+
+
+class FactorService:
+    """Serves CompleteLogin, and what users and administrators do about second factors."""
+
+    def __init__(self, logins: Logins, steps: LoginSteps, changes: FactorChanges) -> None:
+        self._logins = logins
+        self._steps = steps
+        self._changes = changes
+
+    async def CompleteLogin(
+        self, request: second_factor_pb2.CompleteLoginRequest, call: Call
+    ) -> pb.CompleteLoginResponse:
+        """Exchanges a challenge and what it asks for for tokens."""
+        shown = ShownCode(request.code, request.recovery_code)
+        answer = Answer(request.challenge, shown, request.new_password, request.device_token)
+
+        def named(name: str) -> None:
+            call.describe(resource_name=name)
+
+        done = await self._steps.complete(answer, origin_of(call), named)
+        call.act_as(Actor(done.user.id, done.user.username))
+        return messages.completed_login(done)
+
+    @waits_outside
+    async def EnrolTotp(
+        self, _request: second_factor_pb2.EnrolTotpRequest, call: Call
+    ) -> second_factor_pb2.EnrolTotpResponse:
+        """Makes a seed for the caller's authenticator."""
+        _describe(call, call.user_id, call.caller.username)
+        made = await self._changes.enrol(await call.system_transaction(), call.caller)
+        return messages.ENROLLED.to_proto(made)
+
+    @waits_outside
+    async def ConfirmTotp(
+        self, request: second_factor_pb2.ConfirmTotpRequest, call: Call
+    ) -> second_factor_pb2.ConfirmTotpResponse:
+        """Has the caller's authenticator count."""
+        _describe(call, call.user_id, call.caller.username)
+        codes = await self._changes.confirm(await call.system_transaction(), call.caller, request.code)
+        return second_factor_pb2.ConfirmTotpResponse(recovery_codes=codes)
+
+    @waits_outside
+    async def DisableTotp(
+        self, request: second_factor_pb2.DisableTotpRequest, call: Call
+    ) -> second_factor_pb2.DisableTotpResponse:
+        """Takes the caller's authenticator away; no connection is held while a password is verified."""
+        _describe(call, call.user_id, call.caller.username)
+        async with call.store.system_read() as looking:
+            await self._changes.check_disable(looking, call.caller)
+        if request.password:
+            await self._logins.confirm(call.caller.username, request.password, origin_of(call))
+        else:
+            shown = ShownCode(request.code, request.recovery_code)
+            await self._changes.check_code(call.caller, shown, origin_of(call))
+        await self._changes.disable(await call.system_transaction(), call.caller)
+        return second_factor_pb2.DisableTotpResponse()
+
+    @waits_outside
+    async def ResetSecondFactor(
+        self, request: second_factor_pb2.ResetSecondFactorRequest, call: Call
+    ) -> second_factor_pb2.ResetSecondFactorResponse:
+        """Takes another user's authenticator away."""
+        found = await self._changes.reset(await call.system_transaction(), call.caller, request.username)
+        _describe(call, found.id, found.username)
+        return second_factor_pb2.ResetSecondFactorResponse()
+
+
+def _describe(call: Call, user_id: int, username: str) -> None:
+    call.describe(resource_id=user_id, resource_name=username)

@@ -1,0 +1,107 @@
+"""All SQL about second factors: since when a user has one, which codes were used, and whose roles ask for one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import delete, func, insert, or_, select, update
+
+from pilothouse_server.identity.model import UserId
+from pilothouse_server.identity.tables import RECOVERY_CODES, ROLES, USER_ROLES, USERS
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+
+async def begin(transaction: Transaction, user_id: UserId, step: int) -> bool:
+    """Has codes be asked for from now on, later ones than that of `step`; False where that is so already."""
+    statement = (
+        update(USERS)
+        .where(USERS.c.id == user_id, USERS.c.totp_since.is_(None), USERS.c.deleted_at.is_(None))
+        .values(
+            totp_since=func.clock_timestamp(),
+            # An authenticator that was taken away and given back gives the same codes as before.
+            totp_last_step=func.greatest(USERS.c.totp_last_step, step),
+            resource_version=USERS.c.resource_version + 1,
+            updated_at=func.now(),
+        )
+    )
+    return (await transaction.connection.execute(statement.returning(USERS.c.id))).one_or_none() is not None
+
+
+async def end(transaction: Transaction, user_id: UserId) -> bool:
+    """Has no codes be asked for any more, and forgets the recovery codes; False where there was no factor."""
+    statement = (
+        update(USERS)
+        .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None))
+        .values(totp_since=None, resource_version=USERS.c.resource_version + 1, updated_at=func.now())
+    )
+    found = (await transaction.connection.execute(statement.returning(USERS.c.id))).one_or_none()
+    await transaction.connection.execute(delete(RECOVERY_CODES).where(RECOVERY_CODES.c.user_id == user_id))
+    return found is not None
+
+
+async def last_step(transaction: Transaction, user_id: UserId) -> int | None:
+    """The newest step whose code was used, with the row held; None where the user has no factor."""
+    query = (
+        select(USERS.c.totp_last_step)
+        .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.deleted_at.is_(None))
+        .with_for_update(key_share=True)
+    )
+    found: int | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    return found
+
+
+async def use_step(transaction: Transaction, user_id: UserId, step: int) -> bool:
+    """Uses up the code of a step, and with it all earlier ones; False where it was used up."""
+    statement = (
+        update(USERS)
+        .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.totp_last_step < step)
+        .values(totp_last_step=step)
+    )
+    return (await transaction.connection.execute(statement.returning(USERS.c.id))).one_or_none() is not None
+
+
+async def put_recovery_codes(transaction: Transaction, user_id: UserId, hashes: Sequence[bytes]) -> None:
+    """Replaces a user's recovery codes."""
+    await transaction.connection.execute(delete(RECOVERY_CODES).where(RECOVERY_CODES.c.user_id == user_id))
+    await transaction.connection.execute(
+        insert(RECOVERY_CODES).values([{"user_id": user_id, "code_hash": each} for each in hashes])
+    )
+
+
+async def use_recovery_code(transaction: Transaction, user_id: UserId, code_hash: bytes) -> bool:
+    """Uses up a recovery code: of two uses one wins."""
+    statement = (
+        update(RECOVERY_CODES)
+        .where(
+            RECOVERY_CODES.c.user_id == user_id,
+            RECOVERY_CODES.c.code_hash == code_hash,
+            RECOVERY_CODES.c.used_at.is_(None),
+        )
+        .values(used_at=func.clock_timestamp())
+        .returning(RECOVERY_CODES.c.id)
+    )
+    return (await transaction.connection.execute(statement)).one_or_none() is not None
+
+
+async def recovery_codes_left(transaction: ReadTransaction, user_id: UserId) -> int:
+    """How many of a user's recovery codes are good."""
+    query = select(func.count()).where(
+        RECOVERY_CODES.c.user_id == user_id, RECOVERY_CODES.c.used_at.is_(None)
+    )
+    found: int = (await transaction.connection.execute(query)).scalar_one()
+    return found
+
+
+async def holds_one_of(transaction: ReadTransaction, user_id: UserId, roles: Collection[str]) -> bool:
+    """Whether a user has a living grant of one of these roles, wherever."""
+    query = (
+        select(USER_ROLES.c.id)
+        .join(ROLES, ROLES.c.id == USER_ROLES.c.role_id)
+        .where(
+            USER_ROLES.c.user_id == user_id,
+            ROLES.c.name.in_(sorted(roles)),
+            or_(USER_ROLES.c.expires_at.is_(None), USER_ROLES.c.expires_at > func.now()),
+        )
+        .limit(1)
+    )
+    return (await transaction.connection.execute(query)).first() is not None

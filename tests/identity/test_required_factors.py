@@ -1,0 +1,112 @@
+"""Roles whose users must have a second factor: what they can do before they have one, and from when that holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
+from pilothouse_server.identity.operations.second_factors import SecondFactors
+from tests.conftest import Database
+from tests.identity.factors import Authenticator, challenged, complete, enrolled, reason
+from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, ended, refused, running, valid
+from tests.waiting import poll_until
+
+POLICY = {"second_factor_roles": "operator, admin"}
+
+
+async def test_who_must_have_a_factor_can_do_nothing_but_enrol_one(database: Database) -> None:
+    async with running(database, **POLICY) as server:
+        answer = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
+        assert list(answer.steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
+        assert answer.enrolment.secret in answer.enrolment.otpauth_uri
+        async with database.system() as connection:
+            # There is no session that could do anything.
+            assert await connection.fetchval("SELECT count(*) FROM sessions") == 0
+        bearer = Caller(server.stub, answer.challenge)
+        assert (await refused(bearer, "WhoAmI", pb.WhoAmIRequest())).reason == "INVALID_TOKEN"
+        phone = Authenticator(server, answer.enrolment.secret, [])
+        for shown in ({"recovery_code": "0000-0000-0000-0000"}, {}):
+            assert await reason(server.stranger, answer.challenge, **shown) == "REQUIRED"
+        wrong = await phone.wrong_code()
+        assert await reason(server.stranger, answer.challenge, code=wrong) == "WRONG_CODE"
+        done = await complete(server.stranger, answer.challenge, code=await phone.code())
+        assert len(done.recovery_codes) == done.recovery_codes_left == 10
+        admin = Caller(server.stub, done.access_token, done.refresh_token)
+        assert await valid(admin)
+        given = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
+        assert list(given.steps) == [factor_pb.LOGIN_STEP_CODE]
+        assert await reason(server.stranger, given.challenge, recovery_code=done.recovery_codes[0]) == ""
+        # It is not theirs to take away again.
+        refusal = await refused(admin, "DisableTotp", factor_pb.DisableTotpRequest(password=ADMIN_PASSWORD))
+        assert refusal.reason == "SECOND_FACTOR_REQUIRED"
+        # Others need none.
+        assert await valid(await server.user(admin, "anna"))
+
+
+async def test_nobody_else_who_has_the_password_has_their_seed_confirmed(database: Database) -> None:
+    async with running(database, **POLICY) as server:
+        thief = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
+        owner = await challenged(server.stranger, "admin", ADMIN_PASSWORD)
+        assert thief.enrolment.secret != owner.enrolment.secret
+        stolen = Authenticator(server, thief.enrolment.secret, [])
+        own = Authenticator(server, owner.enrolment.secret, [])
+        assert await reason(server.stranger, owner.challenge, code=await stolen.code()) == "WRONG_CODE"
+        assert await reason(server.stranger, owner.challenge, code=await own.code()) == ""
+        # The challenge of the other asks for a code of the owner's now.
+        assert await reason(server.stranger, thief.challenge, code=await stolen.code()) == "WRONG_CODE"
+        async with database.system() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM user_secrets") == 1
+
+
+async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(database: Database) -> None:
+    async with running(database) as server:
+        admin = await server.admin()
+        plain = await server.user(admin, "plain", ("operator", ""))
+        other = await server.user(admin, "other", ("viewer", ""))
+        careful = await server.user(admin, "careful", ("operator", ""))
+        await enrolled(server, careful)
+    async with running(database, second_factor_roles="operator") as server:
+        callers = [
+            Caller(server.stub, each.access_token, each.refresh_token) for each in (plain, other, careful)
+        ]
+        # What was begun goes on until its access token ends.
+        assert [await valid(each) for each in callers] == [True, True, True]
+        renewing = pb.RefreshSessionRequest(refresh_token=plain.refresh_token)
+        refusal = await refused(server.stranger, "RefreshSession", renewing)
+        assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "SECOND_FACTOR_NEEDED")
+        assert await poll_until(lambda: ended(callers[0]), seconds=1.0)
+        for each in (other, careful):
+            await server.stranger.RefreshSession(pb.RefreshSessionRequest(refresh_token=each.refresh_token))
+        given = await challenged(server.stranger, "plain")
+        assert list(given.steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
+        # A grant brings it about as well, and its end takes it back.
+        admin = await server.admin()
+        await admin.GrantRole(pb.GrantRoleRequest(username="other", role="operator"))
+        assert list((await challenged(server.stranger, "other")).steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
+        await admin.RevokeRole(pb.RevokeRoleRequest(username="other", role="operator"))
+        await server.log_in("other")
+
+
+async def test_sessions_of_an_issuer_are_the_issuers_matter(database: Database) -> None:
+    async with running(database) as server:
+        admin = await server.admin()
+        anna = await server.user(admin, "anna", ("operator", ""))
+        async with database.system() as connection:
+            await connection.execute("UPDATE sessions SET method = 'oidc'")
+    async with running(database, second_factor_roles="*") as server:
+        renewing = pb.RefreshSessionRequest(refresh_token=anna.refresh_token)
+        assert (await server.stranger.RefreshSession(renewing)).access_token
+        given = await challenged(server.stranger, "anna", PASSWORD)
+        assert list(given.steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
+
+
+async def test_a_rule_that_is_not_asked_is_found(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: without the look at the roles a password is enough."""
+
+    async def nobody(*_arguments: object) -> bool:
+        return False
+
+    monkeypatch.setattr(SecondFactors, "must_have_one", nobody)
+    async with running(database, **POLICY) as server:
+        assert await valid(await server.admin())
