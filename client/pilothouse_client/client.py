@@ -212,8 +212,8 @@ def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
     chosen: ClientOptions = {**options}
     if found.token and not {"token", "tokens", "username"} & options.keys():
         chosen["token"] = found.token
-    if found.ca_file and "tls" not in options and not options.get("insecure"):
-        chosen["tls"] = found.tls
+    if "tls" not in options and not options.get("insecure") and (tls := found.tls) is not None:
+        chosen["tls"] = tls
     return found.server, chosen
 
 
@@ -233,7 +233,8 @@ class Client(Nouns[BlockingTransport]):
     @classmethod
     def from_environment(cls, **options: Unpack[ClientOptions]) -> Self:
         """Returns a client of PILOTHOUSE_SERVER, with the key in PILOTHOUSE_TOKEN and the authorities of
-        PILOTHOUSE_CA_FILE; options that are given win. Raises ValueError where no server is named."""
+        PILOTHOUSE_CA_FILE, or the certificate of PILOTHOUSE_CLIENT_CERTIFICATE_FILE and its key; options that are given
+        win. Raises ValueError where no server is named."""
         address, chosen = _from_environment(options)
         return cls(address, **chosen)
 

@@ -51,6 +51,11 @@ class Context:
     client_certificate_file: str = ""
     client_key_file: str = ""
 
+    def showing(self, files: tuple[str, str]) -> Context:
+        """Returns the same, with the files of a certificate and its key, as they are named here."""
+        certificate, key = (os.path.abspath(each) if each else "" for each in files)
+        return replace(self, client_certificate_file=certificate, client_key_file=key)
+
     def trusting(self, known: Context) -> Context:
         """Returns the same, with what `known` trusts the server by."""
         return replace(

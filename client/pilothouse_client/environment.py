@@ -14,6 +14,9 @@ SERVER = "PILOTHOUSE_SERVER"
 TOKEN = "PILOTHOUSE_TOKEN"
 NAMESPACE = "PILOTHOUSE_NAMESPACE"
 CA_FILE = "PILOTHOUSE_CA_FILE"
+CLIENT_CERTIFICATE_FILE = "PILOTHOUSE_CLIENT_CERTIFICATE_FILE"
+CLIENT_KEY_FILE = "PILOTHOUSE_CLIENT_KEY_FILE"
+_ALL = (SERVER, TOKEN, NAMESPACE, CA_FILE, CLIENT_CERTIFICATE_FILE, CLIENT_KEY_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +27,34 @@ class Environment:
     token: str = field(default="", repr=False)
     namespace: str = ""
     ca_file: str = ""
+    client_certificate_file: str = ""
+    client_key_file: str = ""
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> Self:
         """Returns what `variables` say. Raises ValueError where no server is named."""
-        found = cls(*(variables.get(name, "").strip() for name in (SERVER, TOKEN, NAMESPACE, CA_FILE)))
+        found = cls(*(variables.get(name, "").strip() for name in _ALL))
         if not found.server:
             raise ValueError(f"{SERVER} names no server: set it to HOST:PORT")
         return found
 
     @property
     def tls(self) -> Tls | None:
-        """Certificates to trust. Raises ValueError where the file cannot be read."""
-        if not self.ca_file:
+        """Certificates to trust and to show. Raises ValueError where a file cannot be read, or one is missing."""
+        if not (self.ca_file or self.client_certificate_file or self.client_key_file):
             return None
-        try:
-            return Tls(root_certificates=Path(self.ca_file).read_bytes())
-        except OSError as error:
-            raise ValueError(f"{CA_FILE}: {self.ca_file} cannot be read: {error.strerror}") from error
+        return Tls(
+            root_certificates=_read(CA_FILE, self.ca_file),
+            client_certificate=_read(CLIENT_CERTIFICATE_FILE, self.client_certificate_file),
+            client_key=_read(CLIENT_KEY_FILE, self.client_key_file),
+        )
+
+
+def _read(variable: str, path: str) -> bytes | None:
+    """What the file holds that a variable names; None where it names none."""
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{variable}: {path} cannot be read: {error.strerror}") from error

@@ -96,7 +96,8 @@ def shown_by(address: str, tls: Tls, seconds: float = SECONDS) -> Shown | None:
     if der is None:
         return None
     code = _refusal(address, tls, seconds)
-    return Shown(der, trusted=code is None, self_signed=code == _SELF_SIGNED)
+    # One that asks for a certificate has shown a good one of its own.
+    return Shown(der, trusted=code in (None, _ASKED), self_signed=code == _SELF_SIGNED)
 
 
 def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,76 +17,13 @@ from google.protobuf.json_format import MessageToDict
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy, Tls, UnavailableError
-from tests.client.certificates import Made, made, revoked_list
+from tests.client.certificates import made, revoked_list
 from tests.conftest import Database
-from tests.harness import PASSWORD, Server
-from tests.tls.serving import Files, replace, serving_tls, token_of_admin
+from tests.tls.ground import CI, ground
+from tests.tls.serving import replace, token_of_admin
 from tests.waiting import poll_until, within
 
 _ONCE = RetryPolicy(attempts=1)
-_CI = "spiffe://example.org/ns/shop/sa/ci"
-_RULES = f"""
-# whose certificates are whose
-uri    {_CI}                               ci-bot
-uri    spiffe://example.org/ns/shop/*      shop
-email  *@example.net                       mail
-dns    gone.example.com                    nobody-is-called-so
-"""
-
-
-@dataclass
-class Ground:
-    """A server that takes certificates at `address`, and tokens alone at `server.address`."""
-
-    server: Server
-    files: Files
-    authority: Made
-    address: str
-    folder: Path
-    clients: list[AsyncClient] = field(default_factory=list)
-
-    def tls(self, own: Made) -> Tls:
-        return Tls(
-            root_certificates=self.files.authority.pem, client_certificate=own.pem, client_key=own.key_pem
-        )
-
-    def client(self, own: Made, **options: Any) -> AsyncClient:
-        """A client that shows a certificate; its calls are not repeated."""
-        client = AsyncClient(self.address, tls=self.tls(own), retry=_ONCE, **options)
-        self.clients.append(client)
-        return client
-
-    def signed(self, *names: str, days: tuple[float, float] = (-1, 1)) -> Made:
-        return made(*names, by=self.authority, days=days)
-
-    async def user(self, name: str, role: str = "admin", namespace: str = "") -> None:
-        await self.server.admin.identity.create_user(
-            user=identity_pb2.User(username=name, email=f"{name}@example.org"), password=PASSWORD
-        )
-        await self.server.admin.identity.grant_role(username=name, role=role, namespace=namespace)
-
-
-@asynccontextmanager
-async def ground(database: Database, folder: Path, **settings: Any) -> AsyncIterator[Ground]:
-    """Such a server, whose users are `ci-bot` and `shop`."""
-    authority = made("clients", authority=True)
-    (folder / "ca.pem").write_bytes(authority.pem)
-    (folder / "users").write_text(_RULES)
-    settings = {
-        "tls_client_ca_file": folder / "ca.pem",
-        "tls_client_users_file": folder / "users",
-        "tls_client_listen": "127.0.0.1:0",
-        **settings,
-    }
-    async with serving_tls(database, folder, **settings) as (server, files):
-        made_ground = Ground(server, files, authority, f"127.0.0.1:{server.application.asking_port}", folder)
-        for name in ("ci-bot", "shop"):
-            await made_ground.user(name)
-        try:
-            yield made_ground
-        finally:
-            for client in made_ground.clients:
-                await client.close()
 
 
 async def refused(call: Coroutine[Any, Any, object]) -> tuple[str, str]:
@@ -117,34 +52,34 @@ async def who(client: AsyncClient) -> str:
 
 async def test_a_certificate_is_its_user_and_a_token_comes_first(database: Database, tmp_path: Path) -> None:
     async with ground(database, tmp_path) as here:
-        assert await who(here.client(here.signed(_CI))) == "ci-bot"
+        assert await who(here.client(here.signed(CI))) == "ci-bot"
         assert (
             await who(here.client(here.signed("x.example.com", "spiffe://example.org/ns/shop/x"))) == "shop"
         )
         # By an authority below the one that is known, which the client brings along.
         below = made("below", by=here.authority, authority=True)
-        leaf = made(_CI, by=below)
+        leaf = made(CI, by=below)
         chain = Tls(here.files.authority.pem, leaf.pem + below.pem, leaf.key_pem)
         async with AsyncClient(here.address, tls=chain, retry=_ONCE) as client:
             assert await who(client) == "ci-bot"
         token = await token_of_admin(here.server, here.files)
-        assert await who(here.client(here.signed(_CI), token=token)) == "admin"
-        assert await refused(who(here.client(here.signed(_CI), token=token + "x"))) == (
+        assert await who(here.client(here.signed(CI), token=token)) == "admin"
+        assert await refused(who(here.client(here.signed(CI), token=token + "x"))) == (
             "UNAUTHENTICATED",
             "INVALID_TOKEN",
         )
         # The other port asks nobody, and takes no certificate in place of a token.
-        plain = AsyncClient(here.server.address, tls=here.tls(here.signed(_CI)), retry=_ONCE)
+        plain = AsyncClient(here.server.address, tls=here.tls(here.signed(CI)), retry=_ONCE)
         here.clients.append(plain)
         assert await refused(who(plain)) == ("UNAUTHENTICATED", "NO_TOKEN")
         # What it did stands in the log as its doing, by what it showed.
-        await here.client(here.signed(_CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
+        await here.client(here.signed(CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
         records = [
             each async for each in here.server.admin.audit.list_operations(filter='username = "ci-bot"')
         ]
         created = next(each for each in records if each.action == "create")
         shown = MessageToDict(created.metadata)["credential"]
-        assert (shown["kind"], shown["name"]) == ("certificate", f"uri:{_CI}")
+        assert (shown["kind"], shown["name"]) == ("certificate", f"uri:{CI}")
         assert shown["id"].startswith("SHA256:")
 
 
@@ -160,7 +95,7 @@ async def test_each_refusal_has_its_reason(database: Database, tmp_path: Path) -
         ):
             assert await refused(who(here.client(own))) == ("UNAUTHENTICATED", reason)
         # A user who is switched off is like one who is not there.
-        client = here.client(here.signed(_CI))
+        client = here.client(here.signed(CI))
         assert await who(client) == "ci-bot"
         await here.server.admin.identity.update_user(
             username="ci-bot",
@@ -171,10 +106,10 @@ async def test_each_refusal_has_its_reason(database: Database, tmp_path: Path) -
         # These do not come so far as to call.
         strange = made("strange", authority=True)
         for own in (
-            made(_CI, by=strange),
-            made(_CI),
-            here.signed(_CI, days=(-2, -1)),
-            here.signed(_CI, days=(1, 2)),
+            made(CI, by=strange),
+            made(CI),
+            here.signed(CI, days=(-2, -1)),
+            here.signed(CI, days=(1, 2)),
         ):
             with pytest.raises(UnavailableError) as error:
                 await who(here.client(own))
@@ -187,13 +122,13 @@ async def test_each_refusal_has_its_reason(database: Database, tmp_path: Path) -
 
 async def test_no_header_stands_for_a_certificate(database: Database, tmp_path: Path) -> None:
     async with ground(database, tmp_path, trusted_proxies="127.0.0.1") as here:
-        own = here.signed(_CI)
+        own = here.signed(CI)
         text = own.pem.decode().replace("\n", "%0A")
         credentials = here.files.tls.credentials()
         async with grpc.aio.secure_channel(here.server.address, credentials) as channel:
             stub: Any = identity_pb2_grpc.IdentityServiceStub(channel)
             for header in (
-                ("x-forwarded-client-cert", f'Hash=1;URI={_CI};Cert="{text}"'),
+                ("x-forwarded-client-cert", f'Hash=1;URI={CI};Cert="{text}"'),
                 ("ssl-client-cert", text),
                 ("x-ssl-client-cert", text),
                 ("x-client-cert", text),
@@ -215,7 +150,7 @@ async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
     changes = {"tls_client_crl_file": crl, "tls_client_ca_file": tmp_path / "own.pem"}
     async with ground(database, tmp_path, **changes) as here:
         here.authority = authority
-        own, other = here.signed(_CI), here.signed(_CI)
+        own, other = here.signed(CI), here.signed(CI)
         client, token = here.client(own), await token_of_admin(here.server, here.files)
         by_token = here.client(own, token=token)
         assert (await who(client), await who(by_token)) == ("ci-bot", "admin")
@@ -262,7 +197,7 @@ async def _is(name: str, client: AsyncClient) -> bool:
 
 async def test_one_that_expires_ends_its_streams(database: Database, tmp_path: Path) -> None:
     async with ground(database, tmp_path) as here:
-        client, opened = here.client(here.signed(_CI, days=(-1, 1))), asyncio.Event()
+        client, opened = here.client(here.signed(CI, days=(-1, 1))), asyncio.Event()
 
         async def watch() -> None:
             async for _ in client.namespaces.watch():

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from pilothouse_client.commands.failures import CommandError
-from pilothouse_client.commands.invocation import config_file, current, selected
+from pilothouse_client.commands.invocation import (
+    certificate_files,
+    client_certificate,
+    config_file,
+    current,
+    report_retry,
+    selected,
+    showing,
+    tls_of,
+)
 from pilothouse_client.commands.options import Format, Output
-from pilothouse_client.config_file import Configuration
+from pilothouse_client.config_file import Configuration, Context
 
 app = typer.Typer(no_args_is_help=True, help="Servers you have logged in to.", rich_markup_mode=None)
 _Name = Annotated[
@@ -59,6 +69,46 @@ def _change(name: str, change: str, namespace: str = "") -> None:
         return configuration.with_context(name, replace(context, namespace=namespace))
 
     config_file().change(apply)
+
+
+@app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the context.")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default namespace; '' for none.")] = "",
+) -> None:
+    """Remember a server that knows you by a certificate, and use it: no log-in is needed.
+
+    \b
+      pilothouse --server HOST:PORT --ca-file ca.pem --client-cert me.pem --client-key me.key contexts add ci
+
+    The files stay where they are, and are read anew by each command.
+    """
+    from pilothouse_client import Client
+
+    invocation = current.get()
+    if not invocation.server or not (invocation.client_certificate_file or invocation.client_key_file):
+        raise CommandError("name --server, --client-cert and --client-key before the verb", 2)
+    if name in config_file().read().contexts:
+        raise CommandError(f"there is a context {name!r} already", 2)
+    # A former context of the server has nothing to do with who calls now.
+    own = client_certificate(invocation, None)
+    try:
+        client = Client(
+            invocation.server,
+            tls=showing(tls_of(invocation.ca_file), own),
+            timeout=invocation.timeout,
+            on_retry=report_retry,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), 2) from error
+    with client:
+        username = client.identity.who_am_i().user.username
+    ca_file = os.path.abspath(invocation.ca_file) if invocation.ca_file else ""
+    context = Context(invocation.server, username, namespace, ca_file=ca_file).showing(
+        certificate_files(invocation, None)
+    )
+    config_file().change(lambda configuration: configuration.with_context(name, context, use=True))
+    typer.echo(f"{invocation.server} knows you as {username} (context {name})")
 
 
 @app.command("use")

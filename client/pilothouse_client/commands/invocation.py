@@ -127,12 +127,18 @@ def secured(context: Context | None, ca_file: str) -> Tls | None:
     return Trust(context.certificate, context.server_name).tls()
 
 
+def certificate_files(invocation: Invocation, context: Context | None) -> tuple[str, str]:
+    """Returns the files of the certificate that the user is known by and of its key; empty where there are none."""
+    given = invocation.client_certificate_file, invocation.client_key_file
+    if not any(given) and context is not None:
+        return context.client_certificate_file, context.client_key_file
+    return given
+
+
 def client_certificate(invocation: Invocation, context: Context | None) -> tuple[bytes, bytes] | None:
     """Returns the certificate that the user is known by and its key, as PEM: that of the command line or the
     environment, else the context's; None without one."""
-    given = invocation.client_certificate_file, invocation.client_key_file
-    if not any(given) and context is not None:
-        given = context.client_certificate_file, context.client_key_file
+    given = certificate_files(invocation, context)
     if not any(given):
         return None
     if not all(given):

@@ -13,11 +13,14 @@ import typer
 from pilothouse_client.commands import grants
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
+    certificate_files,
+    client_certificate,
     config_file,
     connect,
     current,
     report_retry,
     selected,
+    showing,
     tls_of,
 )
 from pilothouse_client.commands.login_steps import completed
@@ -91,8 +94,8 @@ def login(
     address = server or invocation.server or (former.server if former else "")
     if not address:
         raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
-    same_server = former is not None and former.server == address
-    if former is not None and same_server:
+    same = former if former is not None and former.server == address else None
+    if former is not None and same is not None:
         insecure = former.insecure if insecure is None else insecure
         ca_file, namespace = ca_file or former.ca_file, namespace or former.namespace
         user = user or former.username
@@ -110,7 +113,7 @@ def login(
             tokens=store,
             device_token=_device_token(file.read(), address, username),
             insecure=insecure,
-            tls=tls,
+            tls=None if insecure else showing(tls, client_certificate(invocation, same)),
             timeout=invocation.timeout,
             on_retry=report_retry,
         )
@@ -126,7 +129,7 @@ def login(
     context = Context(
         address, answer.user.username or username, namespace, insecure, ca_file, tokens=asdict(tokens)
     )
-    context = replace(context, device_token=client.device_token)
+    context = replace(context, device_token=client.device_token).showing(certificate_files(invocation, same))
     if client.by_tls:
         context = replace(
             context,

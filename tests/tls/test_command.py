@@ -1,0 +1,106 @@
+"""The command and grpcurl by a certificate alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pilothouse_client import AsyncClient
+from tests.client.certificates import Made, made
+from tests.client.command import Command
+from tests.conftest import Database
+from tests.harness import PASSWORD
+from tests.processes import finished
+from tests.tls.ground import CI, Ground, ground
+
+GRPCURL = shutil.which("grpcurl")
+
+
+def written(here: Ground, own: Made) -> tuple[str, ...]:
+    """The options of a command that calls by a certificate."""
+    (here.folder / "server-ca.pem").write_bytes(here.files.authority.pem)
+    (here.folder / "me.pem").write_bytes(own.pem)
+    (here.folder / "me.key").write_bytes(own.key_pem)
+    return (
+        *("--server", here.address, "--ca-file", str(here.folder / "server-ca.pem")),
+        *("--client-cert", str(here.folder / "me.pem"), "--client-key", str(here.folder / "me.key")),
+    )
+
+
+async def test_a_certificate_is_all_that_the_command_needs(
+    database: Database, tmp_path: Path, pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ground(database, tmp_path) as here:
+        options = written(here, here.signed(CI))
+        ended = await pilothouse(*options, "whoami")
+        assert (ended.code, ended.lines[0].split()[0]) == (0, "ci-bot"), ended.err
+        ended = await pilothouse(*options, "contexts", "add", "ci", "-n", "shop")
+        assert ended.code == 0, ended.err
+        assert (await pilothouse("whoami")).lines[0].split()[0] == "ci-bot"
+        assert (await pilothouse("namespaces", "create", "shop")).code == 0
+        # Whoever is known by a certificate looks after no password.
+        ended = await pilothouse("passwd", "--password-stdin", stdin=f"{PASSWORD}\n{PASSWORD} 2\n")
+        assert ended.code != 0
+        assert "log in" in ended.err
+        ended = await pilothouse(*options, "contexts", "add", "ci")
+        assert (ended.code, "already" in ended.err) == (2, True)
+        # By variables, as in a job; Python reads the same.
+        for name, value in zip(
+            ("SERVER", "CA_FILE", "CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE"), options[1::2], strict=True
+        ):
+            monkeypatch.setenv(f"PILOTHOUSE_{name}", value)
+        monkeypatch.setenv("PILOTHOUSE_CONFIG", str(tmp_path / "none.json"))
+        assert (await pilothouse("whoami")).lines[0].split()[0] == "ci-bot"
+        async with AsyncClient.from_environment() as client:
+            assert (await client.identity.who_am_i()).user.username == "ci-bot"
+        # A log-in by way of the address that asks goes with the certificate, and says who calls from then on.
+        ended = await pilothouse("login", "--user", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
+        assert ended.code == 0, ended.err
+        assert (await pilothouse("whoami")).lines[0].split()[0] == "admin"
+
+
+async def test_what_is_wrong_with_the_files_is_said_before_a_call(
+    database: Database, tmp_path: Path, pilothouse: Command
+) -> None:
+    async with ground(database, tmp_path) as here:
+        options = written(here, here.signed(CI))
+        ended = await pilothouse(*options[:4], "whoami")
+        assert (ended.code, "not logged in" in ended.err) == (4, True)
+        ended = await pilothouse(*options[:6], "whoami")
+        assert (ended.code, "belong together" in ended.err) == (2, True)
+        ended = await pilothouse(*options[:4], "contexts", "add", "x")
+        assert (ended.code, "--client-cert" in ended.err) == (2, True)
+        (tmp_path / "me.key").write_bytes(made("x").key_pem)
+        ended = await pilothouse(*options, "whoami")
+        assert (ended.code, "are no certificate with its key" in ended.err) == (2, True)
+        (tmp_path / "me.key").unlink()
+        ended = await pilothouse(*options, "whoami")
+        assert (ended.code, "cannot read" in ended.err) == (2, True)
+        # One that the server does not take is said in words.
+        options = written(here, made(CI))
+        ended = await pilothouse(*options, "whoami")
+        assert ended.code != 0
+        assert "does not take yours" in ended.err
+        ended = await pilothouse(*options[:4], "--token", "plk_x", "whoami")
+        assert ended.code != 0
+        assert "takes only who shows a certificate" in ended.err
+
+
+@pytest.mark.full
+@pytest.mark.skipif(GRPCURL is None, reason="grpcurl is not installed")
+async def test_grpcurl_by_a_certificate(database: Database, tmp_path: Path) -> None:
+    assert GRPCURL is not None
+    async with ground(database, tmp_path) as here:
+        options = dict(
+            zip(("server", "ca", "cert", "key"), written(here, here.signed(CI))[1::2], strict=True)
+        )
+        code, out, errors = await finished(
+            GRPCURL,
+            *("-cacert", options["ca"], "-cert", options["cert"], "-key", options["key"]),
+            *("-d", "{}", here.address, "pilothouse.identity.v1.IdentityService/WhoAmI"),
+        )
+        assert code == 0, errors.decode()
+        assert json.loads(out)["user"]["username"] == "ci-bot"
