@@ -23,6 +23,7 @@ from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
 from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
+from pilothouse_server.store.reaping import dead, reap
 from pilothouse_server.store.retention import Delivered, Retention
 from pilothouse_server.store.unit_of_work import Store
 
@@ -156,10 +157,7 @@ def standard_jobs(
         await Care(store.database.maintenance).round(period, settings.reindex_bloat_percent)
 
     async def expire() -> None:
-        async with store.system_write("periodic") as transaction:
-            for statement in _EXPIRED:
-                await transaction.connection.execute(text(statement))
-            await transaction.connection.execute(text(_FORGOTTEN), {"days": settings.login_memory_days})
+        await reap(store, dead(settings.login_memory_days))
 
     caring = (
         [Periodic(CARE, _CARE_LOOK_SECONDS, care, _CARE_DELAY_SECONDS)] if settings.care_period_hours else []
@@ -174,20 +172,6 @@ def standard_jobs(
         Periodic("remove what has expired", 300.0, expire),
         Periodic("mend times far ahead", far_ahead.MENDING_SECONDS, lambda: far_ahead.mend(store, settings)),
     ]
-
-
-_EXPIRED = (
-    "DELETE FROM idempotency_keys WHERE expires_at < now()",
-    "DELETE FROM request_claims WHERE expires_at < now()",
-    "DELETE FROM sessions WHERE refresh_expires_at < now() - interval '1 day'",
-    "DELETE FROM login_throttles WHERE updated_at < now() - interval '1 day' "
-    "AND (locked_until IS NULL OR locked_until < now())",
-    # Those of a clock that was ahead go as well: none lives for more than minutes.
-    "DELETE FROM login_challenges WHERE expires_at NOT BETWEEN now() AND now() + interval '1 hour'",
-    "DELETE FROM user_secrets WHERE secret_type = 'totp' AND name <> '' AND updated_at NOT BETWEEN "
-    "now() - interval '1 hour' AND now() + interval '1 hour'",
-)
-_FORGOTTEN = "DELETE FROM login_origins WHERE updated_at < now() - make_interval(days => :days)"
 
 
 async def earlier_now(store: Store) -> datetime:

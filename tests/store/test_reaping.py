@@ -1,0 +1,112 @@
+"""What has had its time goes a few rows at a time, and waits for nobody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_asyncio
+
+from pilothouse_server.store import reaping
+from pilothouse_server.store.engine import Database as Pools
+from pilothouse_server.store.reaping import Dead, dead, reap
+from pilothouse_server.store.unit_of_work import Store, Transaction
+from tests.conftest import Database
+from tests.identity.server import settings_of
+
+_OLD = "now() - interval '2 days'"
+_FILL = f"""
+INSERT INTO users (id, username, username_normalized, email, email_normalized, password_hash)
+VALUES (1, 'anna', 'anna', 'anna', 'anna', '!');
+INSERT INTO sessions (user_id, family_id, access_token_hash, refresh_token_hash, access_expires_at, refresh_expires_at)
+SELECT 1, gen_random_uuid(), sha256(('a' || i)::bytea), sha256(('r' || i)::bytea), {_OLD},
+    CASE WHEN i <= 35 THEN {_OLD} ELSE now() END FROM generate_series(1, 40) AS i;
+INSERT INTO api_keys (user_id, name, key_hash, prefix, expires_at, revoked_at)
+SELECT 1, 'key-' || i, sha256(('k' || i)::bytea), 'phk_',
+    CASE WHEN i <= 12 THEN {_OLD} ELSE now() + interval '1 day' END,
+    CASE WHEN i BETWEEN 13 AND 20 THEN {_OLD} WHEN i = 21 THEN now() END FROM generate_series(1, 25) AS i;
+INSERT INTO login_throttles (account_hash, failures, locked_until, updated_at)
+VALUES ('\\x01', 1, NULL, {_OLD}), ('\\x02', 1, now() + interval '1 day', {_OLD}), ('\\x03', 1, NULL, now());
+INSERT INTO login_origins (account_hash, origin_hash, password_changed_at, updated_at)
+VALUES ('\\x01', '\\x01', now(), now() - interval '91 days'), ('\\x01', '\\x02', now(), now() - interval '89 days');
+INSERT INTO idempotency_keys (user_id, request_id, method, request_hmac, expires_at)
+VALUES (1, gen_random_uuid(), 'm', '\\x01', {_OLD}), (1, gen_random_uuid(), 'm', '\\x01', now() + interval '1 day');
+INSERT INTO request_claims (user_id, request_id, owner, expires_at)
+VALUES (1, gen_random_uuid(), gen_random_uuid(), {_OLD});
+"""
+_LEFT = {
+    "sessions": 5,
+    "api_keys": 5,
+    "login_throttles": 2,
+    "login_origins": 1,
+    "idempotency_keys": 1,
+    "request_claims": 0,
+}
+
+
+class Lots(Store):
+    """Counts the transactions that are written by."""
+
+    written = 0
+
+    @asynccontextmanager
+    async def system_write(self, actor_name: str = "system") -> AsyncIterator[Transaction]:
+        self.written += 1
+        async with super().system_write(actor_name) as transaction:
+            yield transaction
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lots]:
+    monkeypatch.setattr(reaping, "LOT", 10)
+    async with database.owner() as owner:
+        await owner.execute(_FILL)
+    pools = Pools.connect(settings_of(database))
+    try:
+        yield Lots(pools)
+    finally:
+        await pools.close()
+
+
+async def counts(database: Database) -> dict[str, int]:
+    async with database.owner() as owner:
+        return {table: await owner.fetchval(f"SELECT count(*) FROM {table}") for table in _LEFT}
+
+
+async def test_the_dead_go_in_lots_and_the_living_stay(database: Database, store: Lots) -> None:
+    assert await reap(store, dead(90)) == 35 + 20 + 1 + 1 + 1 + 1
+    assert await counts(database) == _LEFT
+    # Four lots of sessions and three of keys, which end with one that is not full, and one of each other table.
+    assert store.written == 4 + 3 + len(dead(90)) - 2
+    assert await reap(store, dead(90)) == 0
+
+
+async def test_a_row_that_somebody_holds_is_left_to_the_next_run(database: Database, store: Lots) -> None:
+    async with database.system() as system, system.transaction():
+        await system.execute("SELECT FROM sessions WHERE access_token_hash = sha256('a1') FOR UPDATE")
+        await reap(store, dead(90))
+        assert (await counts(database))["sessions"] == _LEFT["sessions"] + 1
+    await reap(store, dead(90))
+    assert await counts(database) == _LEFT
+
+
+async def test_one_run_has_a_bound(database: Database, store: Lots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaping, "MOST_LOTS", 2)
+    assert await reap(store, tuple(each for each in dead(90) if each.table == "sessions")) == 20
+    assert (await counts(database))["sessions"] == 20
+
+
+@pytest.mark.parametrize("each", [each for each in dead(90) if each.order], ids=lambda each: each.table)
+async def test_the_dead_are_found_by_an_index(database: Database, each: Dead) -> None:
+    """Also where there are few rows, and a scan would be as fast."""
+    async with database.owner() as owner, owner.transaction():
+        await owner.execute("SET LOCAL enable_seqscan = off")
+        await owner.execute("SET LOCAL enable_sort = off")
+        plan = await owner.fetch(
+            f"EXPLAIN SELECT ctid FROM {each.table} WHERE {each.condition} ORDER BY {each.order} LIMIT 10 "
+            "FOR UPDATE SKIP LOCKED"
+        )
+    text = "\n".join(row[0] for row in plan)
+    assert "Index Scan" in text, text
+    assert "Sort" not in text, text
