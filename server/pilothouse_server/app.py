@@ -37,6 +37,7 @@ from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
+from pilothouse_server.hsm import token_keys
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
@@ -47,7 +48,7 @@ from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.service import ImportHandler
-from pilothouse_server.keys import KeyRing
+from pilothouse_server.keys import KeyRing, providers
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.messages import POINTS, watch_answer
@@ -132,8 +133,8 @@ class Application:
         self.database = Database.connect(settings)
         self.store = Store(self.database)
         self._kubeconfigs = kubeconfigs
-        self._keys = KeyRing.load(settings.key_file, create=settings.secret_key_file is None)
-        self.envelopes = Envelopes(self._keys)
+        self._keys = KeyRing.of(settings)
+        self.envelopes = Envelopes(self._keys, token_keys(settings), providers(settings))
         self.hub = Hub(settings.event_ring_size)
         self.feed = Feed(
             self.store, self.hub, Continuity(self.store, settings.data_dir / continuity.FILE_NAME)
@@ -242,11 +243,11 @@ class Application:
         Raises:
             pilothouse_migrations.schema.MigrationError: the schema is not this release's.
             DeclarationError: the proto files leave something open.
-            Unavailable: the database is away, or holds values that the key file cannot open.
+            Unavailable: the database or a token is away, or values are stored that no key provider can open.
             SettingsError: the address is taken.
         """
         await self._check_schema()
-        await rotation.ensure_active(self.store, self.envelopes)
+        await rotation.begin(self.store, self.envelopes)
         await self.sealer.begin()
         self._server = self._build_server()
         # A process among others has its address held for it, and takes no connection from them before it serves.
@@ -259,6 +260,8 @@ class Application:
         self.feed.on_changes = self.reconciler.wake
         if self.tls is not None:
             self._supervisor.start("files of TLS", self.tls.run)
+        if self.envelopes.token is not None:
+            self._supervisor.start("token of keys", self.envelopes.token.keep_sealing)
         self._supervisor.start("audit writer", self.audit_writer.run)
         self._supervisor.start("sums of refusals", self.audit.sum_up)
         self._supervisor.start("audit sinks", self.sinks.run)
@@ -326,6 +329,7 @@ class Application:
         await self._callers.close()
         self._passwords.close()
         await self.issuers.close()
+        await self.envelopes.close()
         await self.database.close()
 
     async def _check_schema(self) -> None:

@@ -20,13 +20,13 @@ from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.rpc.transport import check_transport
+from pilothouse_server.setting_list import described
 from pilothouse_server.settings import (
     MOST_PROCESSES,
     PREFIX,
     Settings,
     SettingsError,
     database_secured,
-    described,
     load,
 )
 from pilothouse_server.values import listening

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -65,16 +65,17 @@ def make(
     from pilothouse_server.backup import making
 
     settings = _settings()
+    master_key_file = _master_key_file(settings) if with_master_keys else None
     plan = making.Plan(
         dsn=_maintenance_url(settings),
         folder=_folder(settings, directory),
         key_file=key_file or settings.backup_key_file,
-        master_key_file=settings.key_file if with_master_keys else None,
+        master_key_file=master_key_file,
         seconds=settings.backup_timeout_seconds,
     )
     made: Backup = _run(making.make(plan))
     typer.echo(made.path)
-    _say_what_else(made)
+    _say_what_else(made, _held_by(master_key_file))
     master_keys = settings.key_file.resolve()
     if master_keys.exists() and made.path.resolve().is_relative_to(master_keys.parent):
         typer.echo(
@@ -173,13 +174,42 @@ def restore(
     _say_what_else(restored)
 
 
-def _say_what_else(found: Backup) -> None:
+def _master_key_file(settings: Settings) -> Path:
+    from pilothouse_server.keys import FILE, providers
+
+    try:
+        named = providers(settings)
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+    if FILE not in named:
+        _fail(
+            f"--with-master-keys: there is no file of them, {PREFIX}KEY_PROVIDERS names {', '.join(named)}",
+            _USAGE,
+        )
+    return settings.key_file
+
+
+def _held_by(file: Path | None) -> frozenset[str]:
+    """The identifiers of the keys of a key file that was taken along."""
+    from pilothouse_server.keys import KeyRing
+
+    return frozenset() if file is None else frozenset(KeyRing.load(file, create=False).key_encryption_keys)
+
+
+def _say_what_else(found: Backup, along: Collection[str] | None = None) -> None:
+    """Names the keys that are needed and not part of it; `along`: those that are, where that is known."""
     from pilothouse_server.backup import manifests
 
-    if found.manifest.master_key_ids and found.find(manifests.MASTER_KEYS) is None:
-        ids = " and ".join(found.manifest.master_key_ids)
+    has_file = found.find(manifests.MASTER_KEYS) is not None
+    if has_file and along is None:
+        return
+    missing = [
+        key_id for key_id in found.manifest.master_key_ids if not has_file or key_id not in (along or ())
+    ]
+    if missing:
         typer.echo(
-            f"its secrets need the master keys {ids}, which are not part of it: keep their file elsewhere",
+            f"its secrets need the keys {' and '.join(missing)}, which are not part of it: keep them elsewhere (the "
+            "file of master keys, or the token)",
             err=True,
         )
 

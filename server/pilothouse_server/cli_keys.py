@@ -1,27 +1,34 @@
 """`pilothouse keys`: the key-encryption keys.
 
-    pilothouse keys add       a new newest key, in the key file of every server
+    pilothouse keys add       a new newest key, for every server
     pilothouse keys rotate    wrap everything by it (asks a running server, as an administrator)
     pilothouse keys remove    take out a key that nothing uses any more
 
-`add`, `list` and `remove` work on the file that the settings name; servers read it again by themselves.
+`add`, `list` and `remove` work on the providers that the settings name: the file and the token, which servers read
+again by themselves, and the environment, of which they say what to write there.
 
 Without its key a value is lost for ever, so `remove` first asks what the key is still needed for: the database where
 the settings name one, else the server that one is logged in to. Where neither answers, or the one that does encrypts
-under a key that this file does not hold (it is another installation's), only `--force` removes, and keeps a copy.
+under a key that is not here (it is another installation's), only `--force` removes, and keeps a copy of a file. A key
+of a token is not destroyed, but gets another label.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from pilothouse_server.hsm.token import PkcsToken
+
+T = TypeVar("T")
 
 _FAULT = 1
 _USAGE = 2
@@ -30,34 +37,60 @@ _LONGEST_PAUSE_SECONDS = 2.0
 app = typer.Typer(
     help="Key-encryption keys: add, list, rotate, remove.", no_args_is_help=True, add_completion=False
 )
-_File = Annotated[Path | None, typer.Option("--file", help="Key file; default: the one of the settings.")]
+_File = Annotated[
+    Path | None, typer.Option("--file", help="Key file; default: what PILOTHOUSE_KEY_PROVIDERS names.")
+]
 
 
 @app.command("add")
-def add(file: _File = None) -> None:
-    """Put a new newest key into the key file. It is used from the next `pilothouse keys rotate` on."""
-    from pilothouse_server.keys import add_key
+def add(
+    file: _File = None,
+    provider: Annotated[
+        str, typer.Option(help="file, environment or pkcs11; default: the first of PILOTHOUSE_KEY_PROVIDERS.")
+    ] = "",
+) -> None:
+    """Make a new newest key. It is used from the next `pilothouse keys rotate` on."""
+    from pilothouse_server import keys
 
-    path = _path(file)
+    settings = _settings()
+    named = keys.providers(settings) if file is None else (keys.FILE,)
+    provider = provider or named[0]
+    if provider not in named:
+        _fail(f"{PREFIX}KEY_PROVIDERS does not name {provider}", _USAGE)
+    if provider == keys.ENVIRONMENT:
+        text, key_id = keys.new_key()
+        typer.echo(text)
+        typer.echo(
+            f"key {key_id} is made: put this line before the others in {PREFIX}SECRET_KEYS of every server and start "
+            "them again, then: pilothouse keys rotate",
+            err=True,
+        )
+        return
     try:
-        key_id = add_key(path)
+        if provider == keys.PKCS11:
+            key_id, place = (
+                _in_token(settings, lambda token: token.add(), writes=True),
+                f'token "{settings.pkcs11_token}"',
+            )
+        else:
+            path = _path(settings, file)
+            key_id, place = keys.add_key(path), str(path)
     except (SettingsError, OSError) as error:
         _fail(str(error))
-    typer.echo(f"key {key_id} added to {path}")
-    typer.echo("give every server this file, then: pilothouse keys rotate", err=True)
+    typer.echo(f"key {key_id} added to {place}")
+    typer.echo(f"give every server this {_kind(provider)}, then: pilothouse keys rotate", err=True)
 
 
 @app.command("list")
 def list_keys(file: _File = None) -> None:
-    """Show the identifiers of the keys in the key file, newest first."""
-    from pilothouse_server.keys import KeyRing
-
+    """Show the identifiers of the keys, newest first; of several providers, with the provider."""
     try:
-        ring = KeyRing.load(_path(file), create=False)
+        held = _held(_settings(), file)
     except SettingsError as error:
         _fail(str(error))
-    for key_id in ring.key_encryption_keys:
-        typer.echo(key_id)
+    several = len(set(held.values())) > 1
+    for key_id, provider in held.items():
+        typer.echo(f"{key_id}  {provider}" if several else key_id)
 
 
 @app.command("remove")
@@ -69,15 +102,26 @@ def remove(
         typer.Option("--force", help="Do not ask whether it is used; the former file is kept beside it."),
     ] = False,
 ) -> None:
-    """Take a key out of the key file. Refused while anything in the database is encrypted under it."""
-    from pilothouse_server.keys import KeyRing, remove_key
+    """Take a key out of its provider. Refused while anything in the database is encrypted under it."""
+    from pilothouse_server import keys
 
-    path = _path(file)
+    settings = _settings()
+    kept = None
     try:
-        held = KeyRing.load(path, create=False).key_encryption_keys
+        held = _held(settings, file)
+        provider = held.get(key_id, keys.FILE)
         if key_id in held and not force:
             _refuse_needed(key_id, held)
-        kept = remove_key(path, key_id, keep=force)
+        if provider == keys.ENVIRONMENT:
+            typer.echo(f"take key {key_id} out of {PREFIX}SECRET_KEYS of every server, and start them again")
+            return
+        if provider == keys.PKCS11:
+            name = f"{settings.pkcs11_key_label}.removed"
+            _in_token(settings, lambda token: token.rename(key_id, name), writes=True)
+            typer.echo(f'key {key_id} of token "{settings.pkcs11_token}" has the label {name} now')
+            return
+        path = _path(settings, file)
+        kept = keys.remove_key(path, key_id, keep=force)
     except (SettingsError, OSError) as error:
         _fail(str(error))
     typer.echo(f"key {key_id} removed from {path}")
@@ -126,7 +170,7 @@ def _refuse_needed(key_id: str, held: Collection[str]) -> None:
         )
     if active not in held:
         _fail(
-            f"new values are encrypted under {active or 'no key yet'}, which this key file does not hold: "
+            f"new values are encrypted under {active or 'no key yet'}, which is not here: "
             "it is not the key file of this database; --force removes the key all the same"
         )
     if uses.get(key_id):
@@ -163,8 +207,48 @@ def _uses_by_server() -> tuple[Mapping[str, int], str]:
     return {key.key_id: key.uses for key in answer.keys}, active
 
 
-def _path(given: Path | None) -> Path:
-    return _settings().key_file if given is None else given
+def _held(settings: Settings, file: Path | None) -> dict[str, str]:
+    """The providers of all keys, by identifier, newest first; `file`: of that key file alone.
+
+    Raises:
+        SettingsError: a provider cannot be read.
+    """
+    from pilothouse_server import keys
+
+    if file is not None:
+        return dict(keys.KeyRing.load(file, create=False).providers)
+    ring = keys.KeyRing.of(settings, create=False)
+    local = {key_id: ring.providers[key_id] for key_id in ring.key_encryption_keys}
+    named = keys.providers(settings)
+    if keys.PKCS11 not in named:
+        return local
+    of_token = dict.fromkeys(_in_token(settings, lambda token: token.keys()), keys.PKCS11)
+    return {**of_token, **local} if named[0] == keys.PKCS11 else {**local, **of_token}
+
+
+def _in_token(settings: Settings, work: Callable[[PkcsToken], Awaitable[T]], *, writes: bool = False) -> T:
+    """What is done in the token. Raises SettingsError."""
+    from pilothouse_server.errors import PilothouseError
+    from pilothouse_server.hsm.token import PkcsToken, Place
+
+    async def done() -> T:
+        token = PkcsToken(Place.of(settings, writes=writes))
+        try:
+            return await work(token)
+        except PilothouseError as error:
+            raise SettingsError(error.message) from None
+        finally:
+            await token.close()
+
+    return asyncio.run(done())
+
+
+def _kind(provider: str) -> str:
+    return "token" if provider == "pkcs11" else "file"
+
+
+def _path(settings: Settings, given: Path | None) -> Path:
+    return settings.key_file if given is None else given
 
 
 def _settings() -> Settings:
@@ -175,6 +259,6 @@ def _settings() -> Settings:
         raise typer.Exit(_USAGE) from None
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = _FAULT) -> NoReturn:
     typer.echo(f"pilothouse: {message}", err=True)
-    raise typer.Exit(_FAULT)
+    raise typer.Exit(code)

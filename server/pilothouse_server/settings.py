@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pilothouse_server.values import InvalidValueError, database_address, listening
+from pilothouse_server.values.client_variables import CLIENT_VARIABLES
 from pilothouse_server.values.guarded_keys import GUARDED_NAMESPACE_KEYS, GUARDED_POD_KEYS
 
 PREFIX = "PILOTHOUSE_"
-MOST_PROCESSES = 64
-_MOST_SEAL_SECONDS = 60.0
+MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
 # What the protos say of passwords, and what a setting may ask for at most.
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
@@ -57,27 +57,6 @@ _CHOICES = {
     "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
     "namespace_pod_security": ("privileged", "baseline", "restricted", ""),
 }
-# Read by the client command from the same prefix; a server started from the same shell must not refuse
-# them.
-CLIENT_VARIABLES = frozenset(
-    {
-        "SERVER",
-        # Read by `migrate init`.
-        "APP_PASSWORD",
-        "SYSTEM_PASSWORD",
-        "MAINTENANCE_PASSWORD",
-        "TOKEN",
-        "CONFIG",
-        "CONTEXT",
-        "NAMESPACE",
-        "USER",
-        "PASSWORD",
-        "OUTPUT",
-        "CA_FILE",
-        "CLIENT_CERTIFICATE_FILE",
-        "CLIENT_KEY_FILE",
-    }
-)
 
 
 class SettingsError(ValueError):
@@ -373,7 +352,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         " docs/identity.md. Empty: there are none.",
     ] = None
 
+    key_providers: Annotated[
+        str,
+        "Where keys are, separated by commas: file, environment, pkcs11. The first one's newest key encrypts, all"
+        " decrypt, and what tokens are signed by follows from the last key of file or environment.",
+    ] = "file"
     secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
+    secret_keys: Annotated[
+        str, "Of the provider environment: the master keys themselves, the newest first, in hexadecimal."
+    ] = ""
+    pkcs11_module: Annotated[Path | None, "Of the provider pkcs11: the library of the token (HSM)."] = None
+    pkcs11_token: Annotated[str, "Label of the token."] = ""
+    pkcs11_pin_file: Annotated[Path | None, "File of the PIN of its user."] = None
+    pkcs11_pin: Annotated[str, "That PIN itself; where there is no file."] = ""
+    pkcs11_key_label: Annotated[
+        str, "Label of the keys; of several with it the one with the greatest CKA_ID is the newest."
+    ] = "pilothouse"
+    pkcs11_timeout_seconds: Annotated[float, "Time for one answer of the token."] = 5.0
 
     @property
     def key_file(self) -> Path:
@@ -427,14 +422,6 @@ def header_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def described() -> list[tuple[str, str, str]]:
-    """Every setting as its variable, its default as one would write it, and what it is."""
-    return [
-        (f"{PREFIX}{field.name.upper()}", _written(field.default), field.type.__metadata__[0])
-        for field in msgspec.structs.fields(Settings)
-    ]
-
-
 def _kind(default: object) -> str:
     if isinstance(default, bool):
         return "true or false"
@@ -443,12 +430,6 @@ def _kind(default: object) -> str:
 
 def _is_path(annotated: Any) -> bool:
     return "Path" in str(annotated.__origin__)
-
-
-def _written(default: object) -> str:
-    if default is None:
-        return ""
-    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:

@@ -106,12 +106,12 @@ def test_a_key_that_is_added_while_a_server_runs_is_found(path: Path) -> None:
     assert running.open(box, HERE) == PLAINTEXT
 
 
-def test_a_key_file_that_breaks_while_a_server_runs_leaves_it_its_keys(path: Path) -> None:
+async def test_a_key_file_that_breaks_while_a_server_runs_leaves_it_its_keys(path: Path) -> None:
     running = envelopes(path)
     box = sealed(running)
     path.write_text("nothing")
     with pytest.raises(SettingsError):
-        running.refresh()
+        await running.refresh()
     assert running.open(box, HERE) == PLAINTEXT
     with pytest.raises(PilothouseError) as missing:
         running.seal(PLAINTEXT, HERE, "unknown")

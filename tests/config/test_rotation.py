@@ -225,9 +225,9 @@ async def test_a_server_without_the_keys_of_what_is_stored_does_not_start(
     store = vault.application.store
     stranger = Envelopes(KeyRing.load(tmp_path / "another.key", create=True))
     with pytest.raises(Unavailable) as refused:
-        await rotation.ensure_active(store, stranger)
+        await rotation.begin(store, stranger)
     assert refused.value.reason == "ENCRYPTION_KEY_MISSING"
-    await rotation.ensure_active(store, vault.application.envelopes)
+    await rotation.begin(store, vault.application.envelopes)
     assert await value_of(vault, "kept") == "kept"
 
 

@@ -228,7 +228,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     ring = KeyRing([key])
     issuers = TrustedIssuers.load(settings, Reach(LOOPBACK))
     envelopes = Envelopes(ring)
-    await rotation.ensure_active(store, envelopes)
+    await rotation.begin(store, envelopes)
     services = identity_services(
         Needs(store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers)
     )

@@ -80,7 +80,7 @@ async def test_rotation_wraps_them_anew_and_the_old_key_may_go(
     file = tmp_path / "master.key"
     envelopes = Envelopes(KeyRing.load(file, create=True))
     old = envelopes.newest_key_id
-    await rotation.ensure_active(server.store, envelopes)
+    await rotation.begin(server.store, envelopes)
     kept = UserSecrets(envelopes)
     async with server.store.system_write() as transaction:
         await kept.keep(transaction, anna, "totp", CANARY)

@@ -141,6 +141,8 @@ class SinkRunner:
         leased, sealed = taken
         held = self._held[leased.sink.id] = _Held(leased, until)
         try:
+            if sealed is not None:
+                await self._envelopes.at_hand(sealed)
             sender, encode = self._make_sender(leased.sink, opened(leased.sink, sealed, self._envelopes))
         except PilothouseError as error:
             del self._held[leased.sink.id]

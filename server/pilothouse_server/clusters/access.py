@@ -95,8 +95,7 @@ class ClusterAccess:
                 kubeconfig, name=name, context=self._context or None, allow_files=True, limits=self._limits
             )
         try:
-            async with self._store.system_read() as transaction:
-                stored = await registration.opened(transaction, name, self.envelopes)
+            stored = await registration.opened(self._store, name, self.envelopes)
         except Unavailable as error:
             raise Unreachable(
                 f'the credentials of cluster "{name}" cannot be read: {error.message}'

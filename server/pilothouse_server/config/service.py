@@ -197,7 +197,7 @@ class ConfigService:
     async def RotateKeys(self, request: pb.RotateKeysRequest, call: Call) -> pb.RotateKeysResponse:
         """Wraps a batch of data keys by the newest key-encryption key."""
         if call.validate_only:
-            rotation.refresh(self._envelopes)
+            await rotation.refresh(self._envelopes)
             rotated = 0
         else:
             batch = request.batch_size or rotation.DEFAULT_BATCH

@@ -10,7 +10,7 @@ Cut off anywhere, rotation goes on where it stands: every row says which key wra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -48,9 +48,15 @@ _SHARED = text("SELECT pg_advisory_xact_lock_shared(:lock)")
 _EXCLUSIVE = text("SELECT pg_advisory_xact_lock(:lock)")
 _DEMOTE = text("UPDATE encryption_keys SET status = 'retiring' WHERE status = 'active' AND key_id <> :key_id")
 _PROMOTE = text(
-    "INSERT INTO encryption_keys (key_id, status) VALUES (:key_id, 'active') "
-    "ON CONFLICT (key_id) DO UPDATE SET status = 'active', retired_at = NULL"
+    "INSERT INTO encryption_keys (key_id, status, provider) VALUES (:key_id, 'active', :provider) "
+    "ON CONFLICT (key_id) DO UPDATE SET status = 'active', retired_at = NULL, provider = EXCLUDED.provider"
 )
+_NOTE_PROVIDERS = text(
+    "UPDATE encryption_keys AS k SET provider = held.provider "
+    "FROM unnest(CAST(:key_ids AS text[]), CAST(:providers AS text[])) AS held (key_id, provider) "
+    "WHERE k.key_id = held.key_id AND k.provider IS DISTINCT FROM held.provider"
+)
+_PROVIDERS = text("SELECT key_id, provider FROM encryption_keys WHERE provider IS NOT NULL")
 _RETIRE = text(
     "UPDATE encryption_keys SET status = 'retired', retired_at = now() "
     "WHERE status = 'retiring' AND NOT (key_id = ANY (CAST(:used AS text[])))"
@@ -80,11 +86,23 @@ async def find_active(transaction: ReadTransaction) -> str | None:
     return found
 
 
-async def activate(transaction: Transaction, key_id: str) -> None:
+async def activate(transaction: Transaction, key_id: str, provider: str) -> None:
     """Makes a key the active one, after everybody who writes under the former has committed."""
     await lock(transaction)
     await transaction.connection.execute(_DEMOTE, {"key_id": key_id})
-    await transaction.connection.execute(_PROMOTE, {"key_id": key_id})
+    await transaction.connection.execute(_PROMOTE, {"key_id": key_id, "provider": provider})
+
+
+async def note_providers(transaction: Transaction, providers: Mapping[str, str]) -> None:
+    """Keeps which provider has each key, by identifier: what is told where nobody has it any more."""
+    await transaction.connection.execute(
+        _NOTE_PROVIDERS, {"key_ids": list(providers), "providers": list(providers.values())}
+    )
+
+
+async def find_providers(transaction: ReadTransaction) -> dict[str, str]:
+    """Which provider had each key last, by identifier; not those of which it is not known."""
+    return {row.key_id: row.provider for row in await transaction.connection.execute(_PROVIDERS)}
 
 
 async def lock(transaction: Transaction) -> None:

@@ -127,20 +127,22 @@ async def change(
     return await repository.change(transaction, stored, values) if values else stored
 
 
-async def opened(transaction: ReadTransaction, name: str, envelopes: Envelopes) -> Credentials | None:
-    """The stored credentials of a cluster; None where it has none.
+async def opened(store: Store, name: str, envelopes: Envelopes) -> Credentials | None:
+    """The stored credentials of a cluster; None where it has none. Decrypted once no transaction is held.
 
     Raises:
         NotFound: the cluster.
         Unavailable: the key is not in this server's key file.
         FailedPrecondition: the ciphertext does not belong to this cluster.
     """
-    found = await repository.find_sealed(transaction, name)
+    async with store.system_read() as transaction:
+        found = await repository.find_sealed(transaction, name)
     if found is None:
         raise not_found("cluster", name)
     uid, sealed = found
     if sealed is None:
         return None
+    await envelopes.at_hand(sealed)
     return credentials.decode(envelopes.open(sealed, encryption_keys.CLUSTERS.binding(uid, "")))
 
 

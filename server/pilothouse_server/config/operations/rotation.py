@@ -1,8 +1,11 @@
 """Which key encrypts, and its rotation.
 
-An operator first puts a new key into the key file of every server (`pilothouse keys add`), then rotates: the
-newest key of the file becomes the active one, and the data keys of all rows are wrapped by it, a batch a
-transaction. Values stay as they are and can be read at any moment. Killed anywhere, the next call goes on.
+An operator first gives every server a new key (`pilothouse keys add`, or a provider before the others), then rotates:
+the newest key becomes the active one, and the data keys of all rows are wrapped by it, a batch a transaction. Values
+stay as they are and can be read at any moment. Killed anywhere, the next call goes on.
+
+A token is asked between two transactions, never within one: a batch that needs it is given up, and taken again once
+what it needs is at hand.
 """
 
 from __future__ import annotations
@@ -14,17 +17,20 @@ import structlog
 
 from pilothouse_server.config import repository
 from pilothouse_server.config.operations import configs
-from pilothouse_server.encryption import Envelopes, key_missing
-from pilothouse_server.errors import FailedPrecondition
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
 from pilothouse_server.settings import SettingsError
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.encryption_keys import ENVELOPE_TABLES, SECRETS, EnvelopeTable, WrappedKey
 from pilothouse_server.store.unit_of_work import Store, Transaction
+from pilothouse_server.token_keys import ENCRYPTION_KEY_MISSING, KeyNotAtHand
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_BATCH = 1000
 _TRANSACTION_ROWS = 100
+# How often a batch is taken again for what a token has to be asked for meanwhile.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +61,92 @@ async def look(store: Store) -> KeyUse:
         )
 
 
-async def ensure_active(store: Store, envelopes: Envelopes) -> None:
-    """Chooses the key to encrypt under where none was chosen yet; what a server does before it serves.
+async def begin(store: Store, envelopes: Envelopes) -> None:
+    """Reads the providers, and chooses the key to encrypt under where none was chosen yet; what a server does before it
+    serves.
 
     Raises:
-        Unavailable: stored values are encrypted under keys that the key file does not hold.
+        Unavailable: stored values are encrypted under keys that no provider holds, or a provider cannot be read. The
+            message names the keys, and who had them.
     """
+    failure: PilothouseError | None = None
+    try:
+        await envelopes.refresh()
+    except Unavailable as error:
+        failure = error
     async with store.system_write("key rotation") as transaction:
         await encryption_keys.lock(transaction)
-        missing = await encryption_keys.in_use(transaction) - envelopes.key_ids
-        if missing:
-            raise key_missing(min(missing))
+        missing = await _missing(transaction, envelopes)
+        if missing or failure:
+            raise _refuse_start(missing, failure)
         active = await encryption_keys.find_active(transaction)
         if active is None or active not in envelopes.key_ids:
-            await encryption_keys.activate(transaction, envelopes.newest_key_id)
+            newest = envelopes.newest_key_id
+            await encryption_keys.activate(transaction, newest, envelopes.providers[newest])
             if active is not None:
-                log.warning("the active key is replaced: nothing used it, and the key file does not hold it")
+                log.warning("the active key is replaced: nothing used it, and no key provider holds it")
+        await encryption_keys.note_providers(transaction, envelopes.providers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A key that nobody holds: how many values need it, and which provider had it last, '' where that is not known."""
+
+    key_id: str
+    values: int
+    provider: str
+
+    @property
+    def words(self) -> str:
+        had = f", which the key provider {self.provider} held" if self.provider else ""
+        return f"{self.values} stored values need the key {self.key_id}{had}"
+
+
+async def _missing(transaction: Transaction, envelopes: Envelopes) -> list[_Missing]:
+    uses = await encryption_keys.uses(transaction)
+    providers = await encryption_keys.find_providers(transaction)
+    held = envelopes.key_ids
+    return [
+        _Missing(key_id, values, providers.get(key_id, ""))
+        for key_id, values in sorted(uses.items())
+        if key_id not in held
+    ]
+
+
+def _refuse_start(missing: Sequence[_Missing], failure: PilothouseError | None) -> Unavailable:
+    """The error for a start without all keys; `failure` says why a provider cannot be read, if one cannot."""
+    lines = [failure.message] if failure is not None else []
+    lines += [each.words for each in missing]
+    if missing:
+        lines.append("no key provider of this server holds what is missing: see PILOTHOUSE_KEY_PROVIDERS")
+    return Unavailable(
+        "; ".join(lines),
+        reason=ENCRYPTION_KEY_MISSING if missing or failure is None else failure.reason,
+        metadata={"key_id": missing[0].key_id} if missing else {},
+    )
 
 
 async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
-    """Makes the newest key of the key file the active one and wraps up to `batch` data keys by it.
+    """Makes the newest key the active one and wraps up to `batch` data keys by it.
 
     Raises:
-        Unavailable: a row's key is not in this server's key file.
+        Unavailable: no provider of this server has a row's key, or its token does not answer.
         FailedPrecondition: the key file cannot be read.
 
     What was committed before an error stays. A data key that was tampered with is logged and remains.
     """
-    refresh(envelopes)
+    await refresh(envelopes)
     active = envelopes.newest_key_id
     async with store.system_write("key rotation") as transaction:
         if await encryption_keys.find_active(transaction) != active:
-            await encryption_keys.activate(transaction, active)
+            await encryption_keys.activate(transaction, active, envelopes.providers[active])
     rotated = 0
     for table in ENVELOPE_TABLES:
         position = 0
         while rotated < batch:
             rows = min(_TRANSACTION_ROWS, batch - rotated)
-            async with store.system_write("key rotation") as transaction:
-                taken = await encryption_keys.take_old(transaction, table, active, after=position, rows=rows)
-                rotated += await _rewrap(transaction, table, taken, envelopes, active)
+            taken, done = await _rotate_rows(store, table, envelopes, active, after=position, rows=rows)
+            rotated += done
             if not taken:
                 break
             position = taken[-1].id
@@ -104,12 +156,30 @@ async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
     return Rotated(rotated, remaining, active)
 
 
-def refresh(envelopes: Envelopes) -> None:
-    """Reads the key file again. Raises FailedPrecondition if it cannot be read."""
+async def refresh(envelopes: Envelopes) -> None:
+    """Reads the providers again. Raises FailedPrecondition if the file cannot be read, Unavailable of a token."""
     try:
-        envelopes.refresh()
+        await envelopes.refresh()
     except SettingsError as error:
         raise FailedPrecondition(str(error), reason="KEY_FILE_UNREADABLE") from None
+
+
+async def _rotate_rows(
+    store: Store, table: EnvelopeTable, envelopes: Envelopes, active: str, *, after: int, rows: int
+) -> tuple[Sequence[WrappedKey], int]:
+    """One transaction: the rows that were taken, and how many of them were wrapped anew."""
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            async with store.system_write("key rotation") as transaction:
+                taken = await encryption_keys.take_old(transaction, table, active, after=after, rows=rows)
+                if taken:
+                    envelopes.require(((each.data_key, each.key_id) for each in taken), active)
+                return taken, await _rewrap(transaction, table, taken, envelopes, active)
+        except KeyNotAtHand as missing:
+            if not attempts_left:
+                raise
+            await missing.bring()
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _rewrap(

@@ -140,6 +140,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         values: Values = {}
         if loaded.sealed is not None:
             try:
+                await self._envelopes.at_hand(loaded.sealed)
                 values = secrets.opened(cast("Secret", config), loaded.sealed, self._envelopes)
             except PilothouseError as error:
                 # Not the cluster's doing: no backoff of its own, and others of this cluster go on.

@@ -33,12 +33,15 @@ from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.errors import translated
 from pilothouse_server.tasks import uncancelled
+from pilothouse_server.token_keys import KeyNotAtHand
 from pilothouse_server.values import names
 
 # Of the answer to a `validate_only`, which else looks as if all had been done.
 DRY_RUN_KEY = "pilothouse-dry-run"
 # How often a change is drafted that others outdate, before its caller is told to try again.
 _DRAFTS = 5
+# How often a handler begins again for keys that a token has to be asked for; one that opens and seals does twice.
+_KEYS_BROUGHT = 6
 # A stranger's request is shown up to so many characters.
 _MOST_OF_STRANGERS = 1024
 # Of users who are known: each has paid with a token, so there may be more.
@@ -96,8 +99,20 @@ class AuditLayer:
         return await self._unary(call, proceed)
 
     async def replay(self, call: Call, proceed: Proceed) -> bytes:
-        """The innermost layer: answers a replayed mutation with its first answer."""
-        return await (self._idempotency.answer(call, proceed) if call.rule.mutates else proceed())
+        """The innermost layer: answers a replayed mutation with its first answer.
+
+        A handler that needs a token for its keys begins again, in no transaction meanwhile, once they are at hand.
+        """
+        for attempts_left in reversed(range(_KEYS_BROUGHT)):
+            try:
+                return await (self._idempotency.answer(call, proceed) if call.rule.mutates else proceed())
+            except KeyNotAtHand as missing:
+                # A stream may have sent something already.
+                if call.rule.streams or not attempts_left:
+                    raise
+                await call.leave_transaction()
+                await missing.bring()
+        raise AssertionError("the last attempt returns or raises")
 
     async def _mutation(self, call: Call, proceed: Proceed) -> bytes:
         try:

@@ -1,0 +1,232 @@
+"""Keys that stay in a token: what they wrap, and what of it is at hand.
+
+A PKCS#11 token (an HSM) encrypts and decrypts with keys that never leave it, and each time it is asked something is
+waited for. So it does not wrap the data key of every value: it wraps *wrapping keys*, 32 random bytes each, and a
+wrapping key wraps the data keys of the values that this server writes for some minutes, 256 at most. A stored data key
+brings its wrapping key along as the token has wrapped it, so nothing but the token is needed to open it.
+
+Values are sealed and opened within transactions, which wait for nobody. So what is not at hand is not waited for there:
+`KeyNotAtHand` is raised, the transaction ends, `bring` asks the token, and the work begins again (`rpc` does so for
+every unary call). What was brought is kept for ten minutes, and no longer: a token that is taken away closes what is
+stored within that time.
+
+What the token says cannot be decrypted is remembered likewise, and refused as anything that was changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from pilothouse_server.errors import FailedPrecondition, Unavailable
+
+log = structlog.get_logger(__name__)
+
+ENCRYPTION_KEY_MISSING = "ENCRYPTION_KEY_MISSING"
+KEPT_SECONDS = 600.0
+MOST_USES = 256
+_MOST_KEPT = 2048
+_RENEWED_EVERY_SECONDS = 60.0
+_KEY_LENGTH = 32
+
+
+class Token(Protocol):
+    """A token. Every method raises Unavailable where it does not answer, is away, or has not the key."""
+
+    async def keys(self) -> Mapping[str, str]:
+        """What its keys are called, by identifier, newest first."""
+
+    async def wrap(self, key_id: str, plaintext: bytes) -> bytes:
+        """Encrypts 32 bytes by one of its keys."""
+
+    async def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
+        """Decrypts them. Raises FailedPrecondition where they were not encrypted by that key, or were changed."""
+
+    async def close(self) -> None:
+        """Ends the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrappingKey:
+    """A wrapping key: as it is, and as the token has wrapped it."""
+
+    key: bytes
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        return "WrappingKey()"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is not at hand: the wrapping key of something stored, or, where `wrapped` is None, one to seal by."""
+
+    key_id: str
+    wrapped: bytes | None = None
+
+
+class KeyNotAtHand(Unavailable):
+    """What is to be opened or sealed needs the token first. Who catches it ends its transaction, awaits `bring`, and
+    begins again; who does not lets its caller come back, as for all that is away.
+    """
+
+    def __init__(self, keys: TokenKeys, wanted: Sequence[Wanted]) -> None:
+        super().__init__(
+            "a key of the token is being asked for, try again",
+            reason="ENCRYPTION_KEY_NOT_AT_HAND",
+            metadata={"key_id": wanted[0].key_id},
+            retry_after_seconds=0.1,
+        )
+        self.wanted = tuple(wanted)
+        self._keys = keys
+
+    async def bring(self) -> None:
+        """Asks the token. Raises Unavailable, also for a key that nobody has."""
+        await self._keys.bring(self.wanted)
+
+
+@dataclass(slots=True)
+class _Sealing:
+    """The wrapping key that is sealed by at the moment."""
+
+    key: WrappingKey
+    until: float
+    uses_left: int = MOST_USES
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A wrapping key that was brought; None: the token refused it."""
+
+    key: bytes | None
+    until: float
+
+
+class TokenKeys:
+    """The keys of one token, and the wrapping keys at hand."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+        self._names: Mapping[str, str] = {}
+        self._sealing: dict[str, _Sealing] = {}
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What the token's keys are called, by identifier, newest first, as it was asked last."""
+        return self._names
+
+    async def refresh(self) -> None:
+        """Asks the token for its keys. Raises Unavailable; the keys stay as they were."""
+        self._names = await self._token.keys()
+
+    def sealing_key(self, key_id: str) -> WrappingKey:
+        """The wrapping key to seal the next value by. Raises KeyNotAtHand."""
+        found = self._sealing.get(key_id)
+        if found is None or found.uses_left <= 0 or found.until < time.monotonic():
+            raise KeyNotAtHand(self, [Wanted(key_id)])
+        found.uses_left -= 1
+        return found.key
+
+    def opening_key(self, key_id: str, wrapped: bytes) -> bytes:
+        """The wrapping key of something stored.
+
+        Raises:
+            KeyNotAtHand: it has to be brought first.
+            FailedPrecondition: the token refused it.
+        """
+        kept = self._kept.get(wrapped)
+        if kept is None or kept.until < time.monotonic():
+            raise KeyNotAtHand(self, [Wanted(key_id, wrapped)])
+        if kept.key is None:
+            raise refused()
+        return kept.key
+
+    async def bring(self, wanted: Sequence[Wanted]) -> None:
+        """Asks the token for what is wanted. Raises Unavailable, also for a key that nobody has."""
+        if any(each.key_id not in self._names for each in wanted):
+            await self.refresh()
+        for each in wanted:
+            if each.key_id not in self._names:
+                raise key_missing(each.key_id)
+        for each in wanted:
+            if each.wrapped is None:
+                await self._begin_sealing(each.key_id)
+            else:
+                await self._open(each.key_id, each.wrapped)
+
+    async def keep_sealing(self) -> None:
+        """Renews what is sealed by before it runs out, until cancelled; so that it is nearly always at hand."""
+        away = False
+        while True:
+            await asyncio.sleep(_RENEWED_EVERY_SECONDS)
+            try:
+                for key_id, sealing in list(self._sealing.items()):
+                    left = sealing.until - time.monotonic()
+                    if left < -KEPT_SECONDS:
+                        del self._sealing[key_id]
+                    elif left < KEPT_SECONDS / 2 or sealing.uses_left < MOST_USES / 2:
+                        await self._begin_sealing(key_id)
+            except Unavailable as error:
+                if not away:
+                    log.warning("the token of the encryption keys does not answer", reason=error.reason)
+                away = True
+            else:
+                away = False
+
+    def forget(self) -> None:
+        """Keeps nothing at hand that was brought out of the token."""
+        self._sealing.clear()
+        self._kept.clear()
+
+    async def close(self) -> None:
+        """Forgets all, and leaves the token."""
+        self.forget()
+        await self._token.close()
+
+    async def _begin_sealing(self, key_id: str) -> None:
+        key = secrets.token_bytes(_KEY_LENGTH)
+        made = WrappingKey(key, await self._token.wrap(key_id, key))
+        until = time.monotonic() + KEPT_SECONDS
+        self._sealing[key_id] = _Sealing(made, until)
+        self._keep(made.wrapped, _Kept(key, until))
+
+    async def _open(self, key_id: str, wrapped: bytes) -> None:
+        try:
+            key = await self._token.unwrap(key_id, wrapped)
+        except FailedPrecondition:
+            key = None
+        if key is not None and len(key) != _KEY_LENGTH:
+            key = None
+        self._keep(wrapped, _Kept(key, time.monotonic() + KEPT_SECONDS))
+
+    def _keep(self, wrapped: bytes, kept: _Kept) -> None:
+        self._kept[wrapped] = kept
+        self._kept.move_to_end(wrapped)
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+
+
+def key_missing(key_id: str) -> Unavailable:
+    """The error for a key-encryption key that this server does not have."""
+    return Unavailable(
+        f'no key provider of this server holds the key "{key_id}" that the value is encrypted under: '
+        "give every replica the same keys",
+        reason=ENCRYPTION_KEY_MISSING,
+        metadata={"key_id": key_id},
+    )
+
+
+def refused() -> FailedPrecondition:
+    """The error for a stored value that no longer is what was stored there."""
+    return FailedPrecondition(
+        "the stored value cannot be decrypted: it does not belong where it stands, or was changed",
+        reason="CIPHERTEXT_REFUSED",
+    )

@@ -1,0 +1,482 @@
+"""Keys that stay in a PKCS#11 token: what is stored under them, rotation to and from them through kills, and what is
+told where the token is wrong, locked, hung or gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_server import token_keys
+from pilothouse_server.backup.sealing import make_key_file
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.errors import FailedPrecondition, Unavailable
+from pilothouse_server.hsm.token import PkcsToken, Place
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
+from tests.backup.copies import back_up, empty_database, restore
+from tests.config.canaries import MARK, found_in
+from tests.config.hsm import LIBRARY, PIN, Token, make_token, needs_softhsm
+from tests.conftest import Database
+from tests.harness import NOWHERE, PASSWORD, Server, running_server, settings_for
+from tests.processes import finished, started
+from tests.waiting import patient, poll_until, within
+
+pytestmark = [pytest.mark.full, needs_softhsm]
+
+SPACE = "vault"
+HERE = Binding("secrets", "ciphertext", "7a0c", "12")
+Command = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
+    """A token with one key."""
+    made = await make_token(tmp_path / "hsm")
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    await new_key(made)
+    return made
+
+
+async def new_key(token: Token) -> str:
+    opened = pkcs_token(token, writes=True)
+    try:
+        return await opened.add()
+    finally:
+        await opened.close()
+
+
+def pkcs_token(token: Token, *, writes: bool = False, pin: str = PIN, seconds: float = 5.0) -> PkcsToken:
+    assert LIBRARY is not None
+    return PkcsToken(Place(LIBRARY, token.label, pin, "pilothouse", patient(seconds), writes))
+
+
+@asynccontextmanager
+async def serving(database: Database, folder: Path, token: Token, providers: str) -> AsyncIterator[Server]:
+    async with running_server(database, folder, with_cluster=False, **token.settings(providers)) as server:
+        yield server
+
+
+def forget(server: Server) -> None:
+    """What was brought out of the token is at hand no more."""
+    assert server.application.envelopes.token is not None
+    server.application.envelopes.token.forget()
+
+
+async def put(client: AsyncClient, name: str, value: str = "") -> pb.Secret:
+    secret = pb.Secret(name=name, string_data={"value": value or name})
+    return await client.config.create_secret(namespace=SPACE, secret=secret)
+
+
+async def value_of(client: AsyncClient, name: str) -> str:
+    answer = await client.config.reveal_secret(namespace=SPACE, name=name)
+    return answer.data["value"].decode()
+
+
+async def keys_of(client: AsyncClient) -> dict[str, str]:
+    return {item.name: item.key_id async for item in client.config.list_secrets(namespace=SPACE)}
+
+
+async def make_space(client: AsyncClient) -> None:
+    await client.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
+
+
+async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await make_space(server.admin)
+        made = await put(server.admin, "one", f"{MARK}-value")
+        await put(server.admin, "two")
+        in_token = pkcs_token(token)
+        assert list(await in_token.keys()) == [made.key_id]
+        assert await value_of(server.admin, "one") == f"{MARK}-value"
+        # What was opened and what is sealed by may be forgotten at any time.
+        forget(server)
+        assert await value_of(server.admin, "one") == f"{MARK}-value"
+        forget(server)
+        changed = await server.admin.config.update_secret(
+            namespace=SPACE, name="one", set_data={"other": b"x"}, remove_keys=["value"]
+        )
+        assert changed.secret.key_id == made.key_id
+        async with database.owner() as owner:
+            # Neither value nor PIN is anywhere, and both layers know where they belong.
+            rows = str(await owner.fetch("SELECT s.*::text FROM secrets AS s")) + str(
+                await owner.fetch("SELECT l::text FROM operation_logs AS l")
+            )
+            assert found_in(rows.encode(), [MARK, PIN]) == []
+            for columns in ("ciphertext", "data_key", "ciphertext, data_key"):
+                await owner.execute(
+                    f"UPDATE secrets SET ({columns}, updated_at) = "
+                    f"(SELECT {columns}, now() FROM secrets WHERE name = 'one') WHERE name = 'two'"
+                )
+                with pytest.raises(PilothouseError) as refused:
+                    await value_of(server.admin, "two")
+                assert refused.value.reason == "CIPHERTEXT_REFUSED"
+        await in_token.close()
+    async with serving(database, tmp_path, token, "file,pkcs11") as server:
+        answer = await server.admin.config.reveal_secret(namespace=SPACE, name="one")
+        assert dict(answer.data) == {"other": b"x"}
+
+
+async def test_replicas_find_a_key_that_was_added_to_the_token(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with (
+        serving(database, tmp_path, token, "pkcs11,file") as one,
+        serving(database, tmp_path, token, "pkcs11,file") as other,
+    ):
+        await make_space(one.admin)
+        old = (await put(other.admin, "before")).key_id
+        new = await new_key(token)
+        answer = await one.admin.config.rotate_keys()
+        assert (answer.rotated, answer.remaining, answer.key_id) == (1, 0, new)
+        assert new != old
+        assert (await put(other.admin, "after")).key_id == new
+        for name in ("before", "after"):
+            assert await value_of(one.admin, name) == await value_of(other.admin, name) == name
+
+
+async def test_a_data_key_that_was_tampered_with_holds_up_no_other(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await make_space(server.admin)
+        for name in ("bad", "worse", "good"):
+            await put(server.admin, name)
+            forget(server)
+        async with database.owner() as owner:
+            await owner.execute("UPDATE secrets SET data_key = decode('0201', 'hex') WHERE name = 'worse'")
+            # Within what the token has wrapped.
+            await owner.execute(
+                "UPDATE secrets SET data_key = set_byte(data_key, 20, 255 - get_byte(data_key, 20)) "
+                "WHERE name = 'bad'"
+            )
+        new = await new_key(token)
+        answer = await server.admin.config.rotate_keys()
+        assert (answer.rotated, answer.remaining) == (1, 2)
+        assert (await keys_of(server.admin))["good"] == new
+        assert await value_of(server.admin, "good") == "good"
+        for name in ("bad", "worse"):
+            with pytest.raises(PilothouseError) as refused:
+                await value_of(server.admin, name)
+            assert refused.value.reason == "CIPHERTEXT_REFUSED"
+
+
+class ServerProgram:
+    """A server in a process of its own, which can be killed."""
+
+    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+        self.process = process
+        self.client = AsyncClient(address, username="admin", password=PASSWORD)
+
+
+@asynccontextmanager
+async def program(environment: Mapping[str, str]) -> AsyncIterator[ServerProgram]:
+    pipe = asyncio.subprocess.PIPE
+    words = (sys.executable, "-m", "pilothouse_client", "serve")
+    async with started(*words, env=environment, stdout=pipe, stderr=asyncio.subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        async with within(60):
+            line = (await process.stdout.readline()).decode()
+        assert "serves gRPC on" in line
+        serving = ServerProgram(process, line.split()[-1])
+        try:
+            yield serving
+        finally:
+            await serving.client.close()
+
+
+def variables(database: Database, folder: Path, token: Token, providers: str) -> dict[str, str]:
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(json.dumps(NOWHERE))
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")},
+        "PILOTHOUSE_KUBECONFIG": str(kubeconfig),
+        **token.variables(providers),
+        "PILOTHOUSE_DATABASE_URL": database.app_dsn,
+        "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
+        "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
+        "PILOTHOUSE_DATA_DIR": str(folder / "data"),
+        "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
+        "PILOTHOUSE_LISTEN": "127.0.0.1:0",
+    }
+
+
+async def test_rotations_to_the_token_and_back_go_on_after_kills(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    names = [f"s{number}" for number in range(12)]
+    async with program(variables(database, tmp_path, token, "file")) as server:
+        await make_space(server.client)
+        for name in names:
+            await put(server.client, name)
+        (file_key,) = set((await keys_of(server.client)).values())
+    for providers in ("pkcs11,file", "file,pkcs11"):
+        environment = variables(database, tmp_path, token, providers)
+        for batch in (2, 5):
+            async with program(environment) as server:
+                # Killed while rows are wrapped anew, one after the other.
+                rotating = asyncio.create_task(rotate_on(server.client))
+                await poll_until(partial(at_least, database, batch))
+                server.process.send_signal(signal.SIGKILL)
+                await server.process.wait()
+                with pytest.raises(PilothouseError):
+                    await asyncio.wait_for(rotating, patient(60))
+            async with program(environment) as server:
+                for name in names:
+                    assert await value_of(server.client, name) == name
+        async with program(environment) as server:
+            while (await server.client.config.rotate_keys(batch_size=3)).remaining:
+                pass
+            (now,) = set((await keys_of(server.client)).values())
+            assert (now == file_key) == (providers == "file,pkcs11")
+            for name in names:
+                assert await value_of(server.client, name) == name
+
+
+async def rotate_on(client: AsyncClient) -> None:
+    """Rotates a row a call, until the server is gone."""
+    while True:
+        await client.config.rotate_keys(batch_size=1)
+
+
+async def at_least(database: Database, count: int) -> bool:
+    """Whether so many rows are under the active key."""
+    async with database.system() as connection:
+        return bool(
+            count
+            <= await connection.fetchval(
+                "SELECT count(*) FROM secrets JOIN encryption_keys AS k USING (key_id) WHERE k.status = 'active'"
+            )
+        )
+
+
+async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await make_space(server.admin)
+        key_id = (await put(server.admin, "one")).key_id
+    needed = f"1 stored values need the key {key_id}, which the key provider pkcs11 held"
+    (tmp_path / "wrong-pin").write_text("not the PIN")
+    (tmp_path / "wrong-pin").chmod(0o600)
+    empty = await make_token(tmp_path / "other", "empty")
+    good = variables(database, tmp_path, token, "pkcs11,file") | {"PILOTHOUSE_DATA_DIR": str(tmp_path)}
+    for change, words in (
+        ({"PILOTHOUSE_PKCS11_PIN_FILE": str(tmp_path / "wrong-pin")}, 'the token "vault" refused the PIN'),
+        ({"PILOTHOUSE_PKCS11_TOKEN": "nobody"}, 'knows no token with the label "nobody"'),
+        ({"PILOTHOUSE_PKCS11_MODULE": "/usr/lib/none.so"}, "cannot be loaded as a PKCS#11 library"),
+        ({"PILOTHOUSE_PKCS11_KEY_LABEL": "others"}, "no key provider of this server holds what is missing"),
+        (empty.environment | {"PILOTHOUSE_PKCS11_TOKEN": "empty"}, "holds what is missing"),
+        ({"PILOTHOUSE_KEY_PROVIDERS": "file", "PILOTHOUSE_PKCS11_MODULE": ""}, "holds what is missing"),
+    ):
+        environment = {name: value for name, value in {**good, **change}.items() if value}
+        code, _, errors = await finished(
+            sys.executable, "-m", "pilothouse_client", "serve", env=environment, seconds=60
+        )
+        said = errors.decode()
+        assert code == 1, said
+        assert words in said
+        assert needed in said
+        for foreign in ("Traceback", "CKR_", "pkcs11.exceptions", PIN, "not the PIN"):
+            assert foreign not in said
+    async with program(good) as server:
+        assert await value_of(server.client, "one") == "one"
+
+
+async def test_a_token_that_hangs_costs_those_calls_that_need_it(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    settings = token.settings("pkcs11,file") | {"pkcs11_timeout_seconds": 0.5}
+    async with running_server(database, tmp_path, with_cluster=False, **settings) as server:
+        await make_space(server.admin)
+        await put(server.admin, "one")
+        forget(server)
+        os.kill(library_process(), signal.SIGSTOP)
+        with pytest.raises(PilothouseError) as away:
+            await server.admin.config.reveal_secret(namespace=SPACE, name="one")
+        assert away.value.reason == "ENCRYPTION_TOKEN_AWAY"
+        # Who needs no key is served.
+        assert [each.name async for each in server.admin.config.list_secrets(namespace=SPACE)] == ["one"]
+        # Another run of the program finds it well.
+        await poll_until(lambda: reads(server.admin, "one"))
+
+
+async def test_a_library_that_crashes_takes_no_server_along(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await make_space(server.admin)
+        await put(server.admin, "one")
+        forget(server)
+        os.kill(library_process(), signal.SIGSEGV)
+        await poll_until(lambda: reads(server.admin, "one"))
+
+
+async def reads(client: AsyncClient, name: str) -> bool:
+    try:
+        return await value_of(client, name) == name
+    except PilothouseError as error:
+        if error.reason != "ENCRYPTION_TOKEN_AWAY":
+            raise
+        return False
+
+
+def library_process() -> int:
+    """The process that has the token's library loaded, a child of this one."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    (found,) = [
+        int(child)
+        for child in children
+        if b"pilothouse_server.hsm.program" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return found
+
+
+async def test_a_pin_that_was_refused_is_not_tried_again(token: Token) -> None:
+    opened = pkcs_token(token, pin="not the PIN")
+    for _ in range(3):
+        with pytest.raises(Unavailable) as refused:
+            await opened.keys()
+        assert refused.value.metadata == {"why": "PIN_WRONG"}
+    assert opened.launches == 1
+    await opened.close()
+
+
+async def test_a_key_that_can_be_taken_out_of_the_token_is_refused(token: Token, tmp_path: Path) -> None:
+    program_text = f"""
+import pkcs11
+token = pkcs11.lib({str(LIBRARY)!r}).get_token(token_label="vault")
+with token.open(rw=True, user_pin={PIN!r}) as session:
+    session.generate_key(pkcs11.KeyType.AES, 256, label="pilothouse", id=b"z", store=True,
+                         template={{pkcs11.Attribute.EXTRACTABLE: True, pkcs11.Attribute.SENSITIVE: False}})
+"""
+    code, _, errors = await finished(sys.executable, "-c", program_text)
+    assert code == 0, errors
+    opened = pkcs_token(token)
+    with pytest.raises(Unavailable) as refused:
+        await opened.keys()
+    assert refused.value.metadata == {"why": "KEY_EXTRACTABLE"}
+    await opened.close()
+
+
+async def test_any_changed_bit_and_any_cut_is_refused(token: Token) -> None:
+    made = Envelopes(KeyRing([bytes(32)]), TokenKeys(pkcs_token(token)), ("pkcs11", "file"))
+    await made.refresh()
+    key_id = made.newest_key_id
+    with pytest.raises(KeyNotAtHand) as missing:
+        made.seal(b"the value", HERE, key_id)
+    await missing.value.bring()
+    box = made.seal(b"the value", HERE, key_id)
+    assert made.open(box, HERE) == b"the value"
+    whole = box.data_key
+    broken = [whole[:length] for length in range(0, len(whole), 7)]
+    broken += [
+        whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :] for index in range(0, len(whole), 5)
+    ]
+    for each in broken:
+        changed = Sealed(box.ciphertext, each, key_id)
+        await made.at_hand(changed)
+        with pytest.raises(FailedPrecondition) as refused:
+            made.open(changed, HERE)
+        assert refused.value.reason == "CIPHERTEXT_REFUSED"
+    # One wrapping key serves so many values, and the next one is another.
+    first = made.seal(b"1", HERE, key_id).data_key[:64]
+    more = (made.seal(b"1", HERE, key_id) for _ in range(token_keys.MOST_USES))
+    with pytest.raises(KeyNotAtHand):
+        list(takewhile(lambda box: box.data_key[:64] == first, more))
+    await made.close()
+
+
+async def test_the_command_adds_lists_and_takes_out_keys_of_the_token(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await make_space(server.admin)
+        old = (await put(server.admin, "one")).key_id
+        environment = variables(database, tmp_path, token, "pkcs11,file") | {
+            "PILOTHOUSE_DATA_DIR": str(tmp_path),
+            "PILOTHOUSE_SERVER": server.address,
+            "PILOTHOUSE_TOKEN": await server.token(),
+            "PILOTHOUSE_CONFIG": str(tmp_path / "config.json"),
+        }
+
+        async def command(*words: str) -> tuple[int, str, str]:
+            code, out, errors = await finished(
+                sys.executable, "-m", "pilothouse_client", "keys", *words, env=environment
+            )
+            return code, out.decode(), errors.decode()
+
+        code, out, errors = await command("add")
+        assert code == 0, errors
+        new = out.split()[1]
+        listed = [line.split() for line in (await command("list"))[1].splitlines()]
+        assert [line[1] for line in listed] == ["pkcs11", "pkcs11", "file"]
+        assert [line[0] for line in listed[:2]] == [new, old]
+        code, _, errors = await command("remove", old)
+        assert code == 1
+        assert "stored values, which would be lost for ever" in errors
+        assert (await command("rotate"))[1] == f"everything is encrypted under key {new}\n"
+        code, out, errors = await command("remove", old)
+        assert code == 0, errors
+        assert (await command("list"))[1].split()[0] == new
+        assert old not in (await command("list"))[1]
+        assert await value_of(server.admin, "one") == "one"
+
+
+async def test_a_backup_of_what_the_token_wraps_is_restored(
+    database: Database, postgres: EmbeddedPostgres, tmp_path: Path, token: Token
+) -> None:
+    key_file = tmp_path / "backup.key"
+    make_key_file(key_file)
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await make_space(server.admin)
+        key_id = (await put(server.admin, "one")).key_id
+    made = await back_up(
+        database, tmp_path / "backups", key_file=key_file, master_key_file=tmp_path / "master.key"
+    )
+    assert key_id in made.manifest.master_key_ids
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    async with empty_database(postgres) as empty:
+        await restore(made.path, empty, key_file=key_file, master_keys_to=elsewhere / "master.key")
+        async with serving(empty, elsewhere, token, "pkcs11,file") as server:
+            assert await value_of(server.admin, "one") == "one"
+
+
+def test_settings_of_a_token_that_do_not_fit_are_told(database: Database, tmp_path: Path) -> None:
+    from pilothouse_server.hsm import token_keys as of_settings
+    from pilothouse_server.settings import SettingsError
+
+    for changes, words in (
+        ({"key_providers": "file,pkcs11"}, "PILOTHOUSE_PKCS11_MODULE"),
+        ({"pkcs11_module": LIBRARY}, "names a token that is not used"),
+        (
+            {
+                "key_providers": "file,pkcs11",
+                "pkcs11_module": LIBRARY,
+                "pkcs11_token": "x",
+                "pkcs11_pin_file": tmp_path / "absent",
+            },
+            "PILOTHOUSE_PKCS11_PIN_FILE",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            of_settings(settings_for(database, tmp_path, **changes))
