@@ -276,10 +276,47 @@ async def test_only_own_sessions_are_seen_andended(server: IdentityServer, admin
         anna, "RevokeSession", pb.RevokeSessionRequest(session_id="00000000-0000-4000-8000-000000000000")
     )
     assert foreign.code == missing.code == "NOT_FOUND"
-    # Even an administrator ends only their own; others' end with their password or status.
+    # That it is somebody else's is said in the request, so nobody ends one by mistake.
     assert (
         await refused(admin, "RevokeSession", pb.RevokeSessionRequest(session_id=hers[0].session_id))
     ).code == "NOT_FOUND"
+
+
+async def test_administrators_see_and_end_sessions_of_others(server: IdentityServer, admin: Caller) -> None:
+    anna = await server.user(admin, "anna")
+    await server.log_in("anna")
+    await server.role(admin, "helpdesk", "user.update", "user.get")
+    helper = await server.user(admin, "helper", ("helpdesk", ""))
+    hers = (await helper.ListSessions(pb.ListSessionsRequest(username="ANNA"))).sessions
+    assert [each.current for each in hers] == [False, False]
+    assert {each.method for each in hers} == {pb.SESSION_METHOD_PASSWORD}
+    assert all(each.client_ip and each.user_agent for each in hers)
+    first = hers[-1].session_id
+    # Without the permission nobody learns who there is.
+    for caller, name in ((anna, "helper"), (anna, "nobody")):
+        for rpc, request in (
+            ("ListSessions", pb.ListSessionsRequest(username=name)),
+            ("RevokeSession", pb.RevokeSessionRequest(username=name, session_id=first)),
+        ):
+            refusal = await refused(caller, rpc, request)
+            assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+    assert (
+        await refused(helper, "ListSessions", pb.ListSessionsRequest(username="nobody"))
+    ).code == "NOT_FOUND"
+    chief = (await helper.ListSessions(pb.ListSessionsRequest(username="admin"))).sessions[0].session_id
+    above = pb.RevokeSessionRequest(username="admin", session_id=chief)
+    assert (await refused(helper, "RevokeSession", above)).reason == "ESCALATION"
+    mixed = pb.RevokeSessionRequest(username="anna", session_id=chief)
+    assert (await refused(helper, "RevokeSession", mixed)).code == "NOT_FOUND"
+    await helper.RevokeSession(pb.RevokeSessionRequest(username="anna", session_id=first))
+    assert await poll_until(lambda: ended(anna), seconds=1.0)
+    assert len((await helper.ListSessions(pb.ListSessionsRequest(username="anna"))).sessions) == 1
+    assert await valid(admin)
+    # A page of one's is no page of another's.
+    await server.log_in("helper")
+    page = await helper.ListSessions(pb.ListSessionsRequest(username="helper", page_size=1))
+    other = pb.ListSessionsRequest(username="anna", page_size=1, page_token=page.next_page_token)
+    assert (await refused(helper, "ListSessions", other)).code == "INVALID_ARGUMENT"
 
 
 async def test_sessions_come_in_pages_newest_first(server: IdentityServer, admin: Caller) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pilothouse_client.commands.server_certificate import Trust, Wish
 
 sessions = typer.Typer(no_args_is_help=True, help="Your log-ins.", rich_markup_mode=None)
+_Whose = Annotated[str, typer.Option("--user", help="Another user's, for administrators.")]
 _SESSIONS: list[Column[Any]] = [
     Column("ID", lambda session: session.session_id),
     Column("CURRENT", lambda session: "yes" if session.current else ""),
@@ -231,15 +232,15 @@ def passwd(password_stdin: FromStdin = False) -> None:
 
 
 @sessions.command("list")
-def list_sessions(limit: Limit = 0, output: Output = Format.TABLE) -> None:
+def list_sessions(user: _Whose = "", limit: Limit = 0, output: Output = Format.TABLE) -> None:
     """List your sessions, newest first."""
     with connect() as client:
-        show_all(client.identity.list_sessions(), _SESSIONS, output, limit)
+        show_all(client.identity.list_sessions(username=user), _SESSIONS, output, limit)
 
 
 @sessions.command("revoke")
-def revoke(session_id: Annotated[str, typer.Argument(help="As `list` shows it.")]) -> None:
+def revoke(session_id: Annotated[str, typer.Argument(help="As `list` shows it.")], user: _Whose = "") -> None:
     """End one of your sessions."""
     with connect() as client:
-        client.identity.revoke_session(session_id=session_id)
+        client.identity.revoke_session(session_id=session_id, username=user)
     done(f"session {session_id} ended")

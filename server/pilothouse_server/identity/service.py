@@ -224,17 +224,19 @@ class IdentityService:
             )
         return await _ROLE_GRANTS.rendered(found, messages.ROLE_GRANT.to_proto, next_page)
 
-    async def ListSessions(self, _request: pb.ListSessionsRequest, call: Call) -> bytes:
-        """Lists the caller's own sessions."""
-        page = wire.page_request(call, self._page_key)
+    async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> bytes:
+        """Lists the caller's own sessions, or another user's."""
+        page = wire.page_request(call, self._page_key, request.username)
         async with call.read() as transaction:
-            found, next_page = await sessions.list_own(transaction, call.caller, page)
+            found, next_page = await sessions.list_page(transaction, call.caller, request.username, page)
         current = call.caller.session_id
         return await _SESSIONS.rendered(found, lambda item: messages.session(item, current), next_page)
 
     async def RevokeSession(self, request: pb.RevokeSessionRequest, call: Call) -> pb.RevokeSessionResponse:
-        """Ends one of the caller's own sessions."""
-        await sessions.revoke(await call.transaction(), call.caller, UUID(request.session_id))
+        """Ends one of the caller's own sessions, or one of another user's."""
+        await sessions.revoke(
+            await call.transaction(), call.caller, request.username, UUID(request.session_id)
+        )
         return pb.RevokeSessionResponse()
 
 

@@ -491,14 +491,15 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's own sessions, newest first.
+        """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Ends one of the caller's own sessions.
+        """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
+        (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -144,9 +144,11 @@ class IdentityServiceStub:
     DeleteServiceAccount: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteServiceAccountRequest, _api_keys_pb2.DeleteServiceAccountResponse]
     """Deletes a service account with its keys and grants."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]
-    """Lists the caller's own sessions, newest first."""
+    """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]
-    """Ends one of the caller's own sessions."""
+    """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
+    (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+    """
     CheckPermission: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]
     """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
     (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
@@ -275,9 +277,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     DeleteServiceAccount: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteServiceAccountRequest, _api_keys_pb2.DeleteServiceAccountResponse]  # type: ignore[assignment]
     """Deletes a service account with its keys and grants."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the caller's own sessions, newest first."""
+    """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]  # type: ignore[assignment]
-    """Ends one of the caller's own sessions."""
+    """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
+    (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+    """
     CheckPermission: _aio.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]  # type: ignore[assignment]
     """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
     (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
@@ -601,7 +605,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ListSessionsResponse, _abc.Awaitable[_identity_pb2.ListSessionsResponse]]:
-        """Lists the caller's own sessions, newest first."""
+        """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's."""
 
     @_abc_1.abstractmethod
     def RevokeSession(
@@ -609,7 +613,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RevokeSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RevokeSessionResponse, _abc.Awaitable[_identity_pb2.RevokeSessionResponse]]:
-        """Ends one of the caller's own sessions."""
+        """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
+        (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+        """
 
     @_abc_1.abstractmethod
     def CheckPermission(
