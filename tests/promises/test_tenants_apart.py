@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.conftest import Database, new_database
 from tests.promises.calling import Outcome, put
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished, quiet_world
+from tests.tls.replica import by_certificate
 from tests.waiting import patient
 
 # The table of the interface, written out once more: what each role holds, and what it does not although a form does.
@@ -169,6 +171,21 @@ async def test_a_server_that_tells_them_apart_is_found(
 
 async def test_roles_may_what_the_table_says(tenants_world: World) -> None:
     assert await wrongly_allowed_or_refused(tenants_world, permitted_rules(tenants_world)) == []
+
+
+@pytest.mark.full
+async def test_a_certificate_reaches_what_its_user_does_and_no_more(
+    tenants_world: World, tmp_path: Path
+) -> None:
+    async with by_certificate(tenants_world, tmp_path) as world:
+        rules = [rule for rule in permitted_rules(world) if not rule.session_only]
+        assert await told_apart(world, rules) == []
+        assert await wrongly_allowed_or_refused(world, rules) == []
+        looked_after = [rule for rule in world.rules.values() if rule.session_only]
+        assert len(looked_after) > 5
+        for rule in looked_after:
+            outcome = await tried(world, "admin of all", rule)
+            assert (outcome.code, outcome.reason) == ("PERMISSION_DENIED", "SESSION_NEEDED"), rule.name
 
 
 async def test_a_role_that_may_too_much_is_found(

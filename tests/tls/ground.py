@@ -22,6 +22,7 @@ _RULES = f"""
 uri    {CI}                               ci-bot
 uri    spiffe://example.org/ns/shop/*      shop
 email  *@example.net                       mail
+dns    deployer.example.com                sa:made-by-ci:deployer
 dns    gone.example.com                    nobody-is-called-so
 """
 

@@ -92,7 +92,8 @@ async def serving_tls(
     files = Files(folder, authority or made(authority=True))
     files.renew()
     settings = {"tls_certificate_file": files.certificate, "tls_key_file": files.key, **settings}
-    async with running_server(database, folder / "data", with_cluster=False, **settings) as server:
+    settings = {"with_cluster": "cluster" in settings, **settings}
+    async with running_server(database, folder / "data", **settings) as server:
         # The harness speaks plain text.
         await server.admin.close()
         server.admin = AsyncClient(server.address, username="admin", password=PASSWORD, tls=files.tls)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
 
+from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy, Tls, UnavailableError
@@ -74,6 +75,14 @@ async def test_a_certificate_is_its_user_and_a_token_comes_first(database: Datab
         assert await refused(who(plain)) == ("UNAUTHENTICATED", "NO_TOKEN")
         # What it did stands in the log as its doing, by what it showed.
         await here.client(here.signed(CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
+        # A program of that namespace is known the same way, until it is deleted.
+        identity = here.server.admin.identity
+        account = keys_pb.ServiceAccount(name="deployer")
+        await identity.create_service_account(namespace="made-by-ci", service_account=account)
+        deployer = here.client(here.signed("deployer.example.com"))
+        assert await who(deployer) == "sa:made-by-ci:deployer"
+        await identity.delete_service_account(namespace="made-by-ci", name="deployer")
+        await comes_to(lambda: who(deployer), "CERTIFICATE_USER")
         records = [
             each async for each in here.server.admin.audit.list_operations(filter='username = "ci-bot"')
         ]

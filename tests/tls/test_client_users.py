@@ -90,7 +90,8 @@ def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
         ("uri a/b anna", "begins with its scheme"),
         ("dns a.example anna\ndns A.example bert", "line 2: takes the same names as line 1"),
         ("# nothing", "has no rule"),
-        (f"dns a.example {'a' * 201}", "at most 200 characters"),
+        ("dns a.example sa:shop:x:y", "the user's name must be a user name, or that of a service account"),
+        (f"dns a.example {'a' * 201}", "the user's name must begin with a letter or digit"),
     ],
 )
 def test_what_is_no_rule_is_refused_by_its_line(tmp_path: Path, text: str, words: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,12 @@ from pilothouse_client import ChangeKind, RetryPolicy
 from pilothouse_server.rpc.tls import pair
 from pilothouse_server.rpc.tls.expiry import Expiry
 from pilothouse_server.rpc.tls.files import Reloaded
+from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.settings import SettingsError
 from tests.client.certificates import made
 from tests.conftest import Database
-from tests.tls.serving import fingerprint, metric, replace, serving_tls, shown, token_of_admin
-from tests.waiting import poll_until, within
+from tests.tls.serving import Files, fingerprint, metric, replace, serving_tls, shown, token_of_admin
+from tests.waiting import patient, poll_until, within
 
 _RELOADS, _REFUSED = "pilothouse_tls_reloads_total", "pilothouse_tls_files_refused"
 _EXPIRY = "pilothouse_tls_expiry_timestamp_seconds"
@@ -168,3 +173,43 @@ def test_that_it_runs_out_is_told_in_time_and_each_day(tmp_path: Path) -> None:
     assert told(30.5) == []
     assert told(31.2) == over
     assert metric(_EXPIRY) == held.not_after.timestamp()
+
+
+@pytest.mark.full
+async def test_a_stop_amid_handshakes_and_renewals_ends(tmp_path: Path) -> None:
+    """gRPC asks for the certificate by threads of its own, which need the interpreter: nobody waits for them there."""
+    files = Files(tmp_path, made("servers", authority=True))
+    files.renew()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    ended, address, handshakes = threading.Event(), ["127.0.0.1", 0], [0]
+
+    def connect_again_and_again() -> None:
+        while not ended.is_set():
+            with (
+                suppress(OSError),
+                socket.create_connection((str(address[0]), int(address[1])), patient(2.0)) as opened,
+                context.wrap_socket(opened),
+            ):
+                handshakes[0] += 1
+
+    connecting = [threading.Thread(target=connect_again_and_again) for _ in range(8)]
+    try:
+        async with within(60.0):
+            for number in range(8):
+                serving, server = Serving(files.certificate, files.key), grpc.aio.server()
+                address[1] = server.add_secure_port("127.0.0.1:0", serving.credentials())
+                await server.start()
+                if number == 0:
+                    for thread in connecting:
+                        thread.start()
+                so_far = handshakes[0]
+                while handshakes[0] < so_far + 50:
+                    files.renew()
+                    await asyncio.to_thread(serving.look)
+                await server.stop(0.1)
+    finally:
+        ended.set()
+        for thread in connecting:
+            await asyncio.to_thread(thread.join)

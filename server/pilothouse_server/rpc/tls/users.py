@@ -27,12 +27,12 @@ from cryptography import x509
 from pilothouse_server.rpc.tls import files
 from pilothouse_server.settings import PREFIX, SettingsError
 from pilothouse_server.values import InvalidValueError
+from pilothouse_server.values.names import principal_problem
 
 Kind = Literal["dns", "uri", "email"]
 _KINDS: Final = ("dns", "uri", "email")
 _SETTING = "TLS_CLIENT_USERS_FILE"
 _MOST_RULES = 10_000
-_LONGEST_USERNAME = 200
 # A certificate with more names than this bears none.
 _MOST_NAMES = 100
 
@@ -127,8 +127,8 @@ def _rule(words: list[str], line: int) -> Rule:
     kind, pattern, username = words
     if kind not in _KINDS:
         raise InvalidValueError(f"{kind!r} is no kind of name: dns, uri or email")
-    if len(username) > _LONGEST_USERNAME:
-        raise InvalidValueError(f"a user's name has at most {_LONGEST_USERNAME} characters")
+    if (problem := principal_problem(username)) is not None:
+        raise InvalidValueError(f"the user's name {problem}")
     _check_pattern(kind, pattern)
     return Rule(cast("Kind", kind), _comparable(kind, pattern), username, line)
 
