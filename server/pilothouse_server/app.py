@@ -43,6 +43,7 @@ from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
+from pilothouse_server.identity.operations import federation
 from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
@@ -254,6 +255,7 @@ class Application:
         port = self._server.bind() if self.settings.processes == 1 else None
         # Not before the address is ours: a password that is made here is shown once.
         self.bootstrap = await bootstrap(self.store, self._new_passwords, self.settings.bootstrap_password)
+        await federation.check_roles(self.store, (issuer.config for issuer in self.issuers))
         await self._register_clusters()
         self.store.on_committed = self.feed.committed
         self.feed.on_grants_changed = self._callers.invalidate
@@ -281,7 +283,10 @@ class Application:
             DELAY_SECONDS,
         )
         standard = standard_jobs(self.store, self.settings, delivered=self.sinks.have)
-        jobs = [*standard, rolling_up, rendering, walking, *self._backups()]
+        tidying = Periodic(
+            "end what issuers do not confirm", federation.TIDY_SECONDS, lambda: federation.tidy(self.store)
+        )
+        jobs = [*standard, rolling_up, rendering, walking, tidying, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 

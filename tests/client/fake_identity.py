@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys
+from pilothouse.identity.v1 import federation_pb2 as federation
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.identity.v1 import permissions_pb2 as permissions
@@ -147,6 +148,12 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
 
     async def CheckPermission(self, request: Any, context: Any) -> Any:
         return identity.CheckPermissionResponse(allowed=not request.permission.endswith(".delete"))
+
+    async def BeginOidcLogin(self, request: Any, context: Any) -> Any:
+        return federation.BeginOidcLoginResponse()
+
+    async def CompleteOidcLogin(self, request: Any, context: Any) -> Any:
+        return identity.CompleteOidcLoginResponse()
 
     async def CreateApiKey(self, request: Any, context: Any) -> Any:
         return keys.CreateApiKeyResponse(api_key=_KEY, key=f"phk_{request.name}")

@@ -213,7 +213,8 @@ def settings_of(database: Database, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityServer]:
-    """A server from its first start on this database to its end."""
+    """A server from its first start on this database to its end; `issuers` in place of those of its settings' file."""
+    issuers: TrustedIssuers | None = changes.pop("issuers", None)
     settings = settings_of(database, **changes)
     engines = Engines.connect(settings)
     store = Store(engines)
@@ -226,7 +227,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     key = bytes(32)
     trusted = trusted_peers(settings.trusted_proxies)
     ring = KeyRing([key])
-    issuers = TrustedIssuers.load(settings, Reach(LOOPBACK))
+    issuers = issuers or TrustedIssuers.load(settings, Reach(LOOPBACK))
     envelopes = Envelopes(ring)
     await rotation.begin(store, envelopes)
     services = identity_services(

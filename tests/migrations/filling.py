@@ -34,6 +34,7 @@ _SHARED: dict[str, str] = {
     "login_throttles": "INSERT INTO login_throttles (account_hash, failures) VALUES ('\\x01', 2)",
     "login_origins": """INSERT INTO login_origins (account_hash, origin_hash, password_changed_at)
         VALUES ('\\x01', '\\x02', now())""",
+    "oidc_logins": "INSERT INTO oidc_logins (state_hash, expires_at) VALUES ('\\x01', now())",
     "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
     "periodic_jobs": "INSERT INTO periodic_jobs (name, failures, failing_since) VALUES ('drop', 1, now())",
     # Its columns are others since 0031.
@@ -64,6 +65,9 @@ _PER_TENANT: dict[str, str] = {
     "login_challenges": """INSERT INTO login_challenges
         (challenge_hash, user_id, origin_hash, password_changed_at, expires_at)
         VALUES (sha256($2::bytea), 10 + $1, sha256($2::bytea), now(), now())""",
+    "federated_identities": """INSERT INTO federated_identities (id, user_id, issuer, subject, confirmed_until)
+        VALUES ($1, 10 + $1, 'https://issuer.example.com', $2, now())""",
+    "oidc_sessions": "INSERT INTO oidc_sessions (family_id, identity_id) VALUES (gen_random_uuid(), $1)",
     "container_images": """INSERT INTO container_images (id, repository, name, tag, size_bytes)
         VALUES ($1, 'registry.example/' || $2, 'web', '1', 100 * $1)""",
     "containers": """INSERT INTO containers (id, name, namespace_id, image_id, kubernetes_name, status, created_by)

@@ -83,6 +83,8 @@ def _updating(method: str, noun: str, fields: Fields, path: str) -> dict[str, Fi
 _IDENTITY: dict[str, Fields] = {
     "Login": {"username": "admin", "password": PASSWORD},
     "CompleteLogin": {"challenge": "none of ours"},
+    "BeginOidcLogin": {"redirectUri": "http://127.0.0.1:1/callback"},
+    "CompleteOidcLogin": {"loginToken": "none of ours", "state": "none", "code": "none"},
     "RefreshSession": {"refreshToken": "none of ours"},
     # Refused, because it is no token.
     "ExchangeToken": {"subjectToken": "none.of.ours"},

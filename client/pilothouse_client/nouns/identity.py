@@ -8,8 +8,8 @@ do not.
 from __future__ import annotations
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
+from pilothouse.identity.v1 import federation_pb2, permissions_pb2, token_exchange_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse.identity.v1 import permissions_pb2, token_exchange_pb2
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
 from pilothouse_client.transport import TransportT
@@ -22,6 +22,10 @@ class Identity(Noun[TransportT]):
     complete_login = Unary(factor_pb.CompleteLoginRequest, pb.CompleteLoginResponse, whole)
     refresh_session = Unary(pb.RefreshSessionRequest, pb.RefreshSessionResponse, whole)
     exchange_token = Unary(token_exchange_pb2.ExchangeTokenRequest, pb.ExchangeTokenResponse, whole)
+    begin_oidc_login = Unary(
+        federation_pb2.BeginOidcLoginRequest, federation_pb2.BeginOidcLoginResponse, whole
+    )
+    complete_oidc_login = Unary(federation_pb2.CompleteOidcLoginRequest, pb.CompleteOidcLoginResponse, whole)
     logout = Unary(pb.LogoutRequest, pb.LogoutResponse, nothing)
     who_am_i = Unary(pb.WhoAmIRequest, pb.WhoAmIResponse, whole)
     change_password = Unary(pb.ChangePasswordRequest, pb.ChangePasswordResponse, nothing)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from pilothouse.identity.v1 import federation_pb2, second_factor_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse.identity.v1 import second_factor_pb2
-from pilothouse_server.identity.model import Enrolment, IssuedTokens, Role, RoleGrant, Session, User
+from pilothouse_server.identity.model import (
+    BegunLogin,
+    Enrolment,
+    IssuedTokens,
+    Role,
+    RoleGrant,
+    Session,
+    User,
+)
 from pilothouse_server.identity.operations.challenges import Challenged
 from pilothouse_server.identity.operations.login import Begun
 from pilothouse_server.identity.operations.login_steps import Completed
@@ -54,6 +62,10 @@ _COMPLETED = AnswerConverter(
     pb.CompleteLoginResponse,
     Differences(message_only=("user", "device_token", "recovery_codes", "recovery_codes_left")),
 )
+_ENTERED = AnswerConverter(IssuedTokens, pb.CompleteOidcLoginResponse, Differences(message_only=("user",)))
+BEGUN_LOGIN = AnswerConverter(
+    BegunLogin, federation_pb2.BeginOidcLoginResponse, Differences(names={"expire_time": "expires_at"})
+)
 _ENROLMENT = AnswerConverter(Enrolment, second_factor_pb2.TotpEnrolment)
 ENROLLED = AnswerConverter(Enrolment, second_factor_pb2.EnrolTotpResponse)
 _STEPS = {
@@ -97,6 +109,13 @@ def reset_password(one_time_code: str, expires_at: datetime | None) -> pb.ResetP
     message = pb.ResetPasswordResponse(one_time_code=one_time_code)
     if expires_at is not None:
         message.expire_time.FromDatetime(expires_at)
+    return message
+
+
+def entered(user: User, issued: IssuedTokens) -> pb.CompleteOidcLoginResponse:
+    """Returns the answer to a log-in at an issuer."""
+    message = _ENTERED.to_proto(issued)
+    USER.fill(user, message.user)
     return message
 
 

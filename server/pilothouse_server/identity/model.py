@@ -62,7 +62,10 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class RoleGrant(msgspec.Struct, frozen=True):
-    """A role held by a user, in one namespace, or in every one where `namespace` is empty."""
+    """A role held by a user, in one namespace, or in every one where `namespace` is empty.
+
+    `source` is the issuer whose rules give it, empty where somebody did.
+    """
 
     id: int
     user_id: UserId
@@ -73,6 +76,7 @@ class RoleGrant(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None
     assigned_at: datetime | None = None
     assigned_by: str = ""
+    source: str = ""
 
 
 class PrincipalGrant(msgspec.Struct, frozen=True):
@@ -174,3 +178,16 @@ class Enrolment(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Enrolment(expires_at={self.expires_at.isoformat()})"
+
+
+class BegunLogin(msgspec.Struct, frozen=True):
+    """A log-in at an issuer that goes on in a browser, as it leaves the server; nowhere kept, never shown by `repr`."""
+
+    issuer: str
+    authorization_url: str
+    state: str
+    login_token: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"BegunLogin({self.issuer})"

@@ -8,13 +8,18 @@ from dataclasses import dataclass, field
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.api_keys_service import ApiKeysService
 from pilothouse_server.identity.factor_service import FactorService
+from pilothouse_server.identity.failure_budgets import FailureBudgets
+from pilothouse_server.identity.federation_service import FederationService
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.operations.api_keys import ApiKeys
 from pilothouse_server.identity.operations.challenges import Challenges
 from pilothouse_server.identity.operations.factor_changes import FactorChanges
+from pilothouse_server.identity.operations.federation import Federation
 from pilothouse_server.identity.operations.guesses import Guesses
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.login_steps import LoginSteps
+from pilothouse_server.identity.operations.oidc_logins import OidcLogins
+from pilothouse_server.identity.operations.renewals import Renewals
 from pilothouse_server.identity.operations.second_factors import SecondFactors
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.operations.token_exchange import TokenExchange
@@ -54,11 +59,23 @@ def identity_services(needs: Needs) -> Sequence[object]:
     new_passwords = NewPasswords(needs.passwords, needs.settings)
     guesses = Guesses(needs.settings, needs.keys.derive("log-in"))
     factors = SecondFactors(UserSecrets(needs.envelopes), needs.settings)
-    logins = Logins(needs.store, needs.passwords, session_tokens, guesses, factors, Challenges(factors))
-    steps = LoginSteps(needs.store, new_passwords, session_tokens, guesses, factors)
     words = PermissionWords(needs.known_permissions, needs.rules)
+    federated = Federation(session_tokens, UserSecrets(needs.envelopes))
+    renewals = Renewals(needs.store, needs.issuers, federated)
+    logins = Logins(
+        needs.store, needs.passwords, session_tokens, guesses, factors, Challenges(factors), renewals
+    )
+    steps = LoginSteps(needs.store, new_passwords, session_tokens, guesses, factors)
+    oidc_logins = OidcLogins(
+        needs.store,
+        needs.issuers,
+        federated,
+        FailureBudgets(needs.settings.login_failures_per_address),
+        needs.keys.derive("oidc-log-in"),
+    )
     return [
         IdentityService(logins, new_passwords, page_key, needs.known_permissions),
+        FederationService(oidc_logins),
         FactorService(logins, steps, FactorChanges(needs.store, factors, guesses)),
         ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
         TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),

@@ -77,7 +77,40 @@ USER_ROLES = Table(
     Column("assigned_at", DateTime(timezone=True)),
     Column("assigned_by", BigInteger),
     Column("expires_at", DateTime(timezone=True)),
+    Column("source", String(40)),
     comment="Grants: this user has this role in this namespace, or in every one where it is null.",
+)
+
+FEDERATED_IDENTITIES = Table(
+    "federated_identities",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("user_id", BigInteger),
+    Column("issuer", String(500)),
+    Column("subject", String(255)),
+    Column("created_at", DateTime(timezone=True)),
+    Column("confirmed_at", DateTime(timezone=True)),
+    Column("confirmed_until", DateTime(timezone=True)),
+    comment="People and programs that issuers vouch for, and the users that they are here.",
+)
+
+OIDC_SESSIONS = Table(
+    "oidc_sessions",
+    METADATA,
+    Column("family_id", UUID(as_uuid=True), primary_key=True),
+    Column("identity_id", BigInteger),
+    Column("confirmed_at", DateTime(timezone=True)),
+    Column("asking_until", DateTime(timezone=True)),
+    comment="Sessions that an issuer is asked about when they are renewed.",
+)
+
+OIDC_LOGINS = Table(
+    "oidc_logins",
+    METADATA,
+    Column("state_hash", LargeBinary, primary_key=True),
+    Column("completed_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    comment="Log-ins at issuers that were completed: each works once.",
 )
 
 SESSIONS = Table(

@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
@@ -63,7 +63,7 @@ class IssuerHttp:
             form["client_secret"] = config.client_secret
         elif config.client_secret:
             # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
-            pair = f"{quote_plus(config.client_id)}:{quote_plus(config.client_secret)}"
+            pair = ":".join(quote(part, safe="") for part in (config.client_id, config.client_secret))
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         status, raw = await self._ask("POST", url, urlencode(form), headers)
         # Whoever is told to wait, or is asked by the wrong method, has not learnt anything of a person.

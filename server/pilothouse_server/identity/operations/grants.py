@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.access import Grant, Principal
-from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.errors import FailedPrecondition, invalid, not_found
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
@@ -92,7 +92,7 @@ async def revoke(transaction: Transaction, username: str, role_name: str, namesp
 
     Raises:
         NotFound: the namespace, the user, the role or the grant.
-        FailedPrecondition: LAST_ADMINISTRATOR.
+        FailedPrecondition: LAST_ADMINISTRATOR; GIVEN_BY_RULE, an issuer's rules would give it again.
     """
     namespace_id = await _namespace_id(transaction, namespace)
     if namespace_id is None:
@@ -102,6 +102,13 @@ async def revoke(transaction: Transaction, username: str, role_name: str, namesp
     found = await grants.find(transaction, user.id, role.id, namespace_id)
     if found is None:
         raise not_found("role grant", role_name)
+    if found.source:
+        raise FailedPrecondition(
+            f'the rules of the issuer "{found.source}" give it, and would give it again: take the user out of the '
+            "group there, change the rule, or make the user inactive",
+            reason="GIVEN_BY_RULE",
+            metadata={"issuer": found.source},
+        )
     if namespace_id is None:
         await _check_not_last_administrator(transaction, user, role)
     await grants.delete_grant(transaction, found.id)

@@ -24,6 +24,7 @@ from pilothouse_server.identity import tokens
 from pilothouse_server.identity.model import IssuedTokens, User
 from pilothouse_server.identity.operations.challenges import Challenged, Challenges
 from pilothouse_server.identity.operations.guesses import Guesses, Held, Tried, throttled
+from pilothouse_server.identity.operations.renewals import Identified, Renewals
 from pilothouse_server.identity.operations.second_factors import SecondFactors
 from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
 from pilothouse_server.identity.passwords import Passwords
@@ -32,7 +33,6 @@ from pilothouse_server.identity.repository.users import Credentials
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
 
-Identified = Callable[[Actor], None]
 Named = Callable[[str], None]
 
 
@@ -81,8 +81,10 @@ class Logins:
         guesses: Guesses,
         factors: SecondFactors,
         challenges: Challenges,
+        renewals: Renewals,
     ) -> None:
         self._store = store
+        self._renewals = renewals
         self._passwords = passwords
         self._session_tokens = session_tokens
         self._guesses = guesses
@@ -148,10 +150,12 @@ class Logins:
 
         Raises:
             Unauthenticated: INVALID_REFRESH_TOKEN, or REFRESH_TOKEN_REPLAYED, after which the session has ended.
+            PilothouseError: as `Renewals.check`, of a session that was begun at an issuer.
         """
         if not tokens.is_well_formed(refresh_token, tokens.REFRESH_PREFIX):
             raise _invalid_refresh_token()
         token_hash = tokens.token_hash(refresh_token)
+        await self._renewals.check(token_hash, identified)
         async with self._store.system_write("login") as transaction:
             renewed = await self._renew(transaction, token_hash, identified)
         if isinstance(renewed, PilothouseError):

@@ -63,7 +63,7 @@ _FILTERS = {
     "namespace": FilterField(NAMESPACES.c.name),
     "create_time": FilterField(USER_ROLES.c.assigned_at, FilterKind.TIMESTAMP),
     "assigned_by": FilterField(_GIVERS.c.username),
-    **filter_fields(USER_ROLES, "expire_time"),
+    **filter_fields(USER_ROLES, "expire_time source"),
 }
 _ORDERS = {"create_time": OrderField(USER_ROLES.c.assigned_at)}
 _NOTIFY = text("SELECT pg_notify('pilothouse_grants', '')")
@@ -143,14 +143,18 @@ async def put(
         namespace_id=namespace_id,
         expires_at=expires_at,
         assigned_by=transaction.actor.user_id,
+        source=None,
     )
     new = statement.excluded
+    # What a rule gave is somebody's from now on, so it begins anew too.
+    given = and_(_lives(), USER_ROLES.c.source.is_(None))
     merged = statement.on_conflict_do_update(
         constraint="uq_user_roles",
         set_={
             "expires_at": new.expires_at,
-            "assigned_at": case((_lives(), USER_ROLES.c.assigned_at), else_=func.now()),
-            "assigned_by": case((_lives(), USER_ROLES.c.assigned_by), else_=new.assigned_by),
+            "assigned_at": case((given, USER_ROLES.c.assigned_at), else_=func.now()),
+            "assigned_by": case((given, USER_ROLES.c.assigned_by), else_=new.assigned_by),
+            "source": None,
         },
     )
     await transaction.connection.execute(merged)
@@ -276,6 +280,8 @@ async def administrators(transaction: ReadTransaction) -> list[AdministratorGran
         .where(
             USER_ROLES.c.namespace_id.is_(None),
             USER_ROLES.c.expires_at.is_(None),
+            # An issuer may take its own back at any time, and nobody would be left.
+            USER_ROLES.c.source.is_(None),
             USERS.c.status == "active",
             USERS.c.deleted_at.is_(None),
             # A service account cannot log in, so it does not keep the platform from being nobody's.
@@ -328,4 +334,5 @@ def _role_grant(row: Row) -> RoleGrant:
         expires_at=row.expires_at,
         assigned_at=row.assigned_at,
         assigned_by=row.giver or "",
+        source=row.source or "",
     )

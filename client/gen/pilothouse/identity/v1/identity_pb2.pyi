@@ -237,6 +237,7 @@ class RoleGrant(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ASSIGNED_BY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Who holds it."""
     role: _builtins.str
@@ -244,7 +245,9 @@ class RoleGrant(_message.Message):
     namespace: _builtins.str
     """Where; empty means every namespace."""
     assigned_by: _builtins.str
-    """Who gave it; empty for the bootstrap grant."""
+    """Who gave it; empty for the bootstrap grant, and for one that a rule gives."""
+    source: _builtins.str
+    """Name of the issuer whose rules give it; empty where somebody did. It cannot be revoked by hand."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends; unset means never."""
@@ -262,10 +265,11 @@ class RoleGrant(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         assigned_by: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_by", b"assigned_by", "create_time", b"create_time", "expire_time", b"expire_time", "namespace", b"namespace", "role", b"role", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_by", b"assigned_by", "create_time", b"create_time", "expire_time", b"expire_time", "namespace", b"namespace", "role", b"role", "source", b"source", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,6 +534,50 @@ class ExchangeTokenResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExchangeTokenResponse: _TypeAlias = ExchangeTokenResponse  # noqa: Y015
+
+@_typing.final
+class CompleteOidcLoginResponse(_message.Message):
+    """Tokens of a new session that was begun at an issuer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCESS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    REFRESH_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """Send as `authorization: Bearer <access_token>`."""
+    refresh_token: _builtins.str
+    """Works once, with RefreshSession, which asks the issuer again."""
+    @_builtins.property
+    def access_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the access token stops working."""
+
+    @_builtins.property
+    def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the refresh token stops working."""
+
+    @_builtins.property
+    def user(self) -> Global___User:
+        """Who logged in."""
+
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        access_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        refresh_token: _builtins.str = ...,
+        refresh_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "refresh_expire_time", b"refresh_expire_time", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "access_token", b"access_token", "refresh_expire_time", b"refresh_expire_time", "refresh_token", b"refresh_token", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteOidcLoginResponse: _TypeAlias = CompleteOidcLoginResponse  # noqa: Y015
 
 @_typing.final
 class RefreshSessionRequest(_message.Message):

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pilothouse.identity.v1 import api_keys_pb2 as pilothouse_dot_identity_dot_v1_dot_api__keys__pb2
+from pilothouse.identity.v1 import federation_pb2 as pilothouse_dot_identity_dot_v1_dot_federation__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
 from pilothouse.identity.v1 import permissions_pb2 as pilothouse_dot_identity_dot_v1_dot_permissions__pb2
 from pilothouse.identity.v1 import second_factor_pb2 as pilothouse_dot_identity_dot_v1_dot_second__factor__pb2
@@ -62,6 +63,16 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/ExchangeToken',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ExchangeTokenResponse.FromString,
+                _registered_method=True)
+        self.BeginOidcLogin = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/BeginOidcLogin',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_federation__pb2.BeginOidcLoginRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_federation__pb2.BeginOidcLoginResponse.FromString,
+                _registered_method=True)
+        self.CompleteOidcLogin = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/CompleteOidcLogin',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_federation__pb2.CompleteOidcLoginRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcLoginResponse.FromString,
                 _registered_method=True)
         self.Logout = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/Logout',
@@ -266,7 +277,10 @@ class IdentityServiceServicer:
     def RefreshSession(self, request, context):
         """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
         (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-        must have a second factor (reason SECOND_FACTOR_NEEDED).
+        must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
+        first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
+        any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
+        allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,6 +291,26 @@ class IdentityServiceServicer:
         UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
         (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
         address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginOidcLogin(self, request, context):
+        """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
+        of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
+        address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
+        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteOidcLogin(self, request, context):
+        """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
+        (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
+        (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
+        RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -559,6 +593,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ExchangeToken,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.ExchangeTokenResponse.SerializeToString,
+            ),
+            'BeginOidcLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginOidcLogin,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_federation__pb2.BeginOidcLoginRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_federation__pb2.BeginOidcLoginResponse.SerializeToString,
+            ),
+            'CompleteOidcLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteOidcLogin,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_federation__pb2.CompleteOidcLoginRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcLoginResponse.SerializeToString,
             ),
             'Logout': grpc.unary_unary_rpc_method_handler(
                     servicer.Logout,
@@ -844,6 +888,60 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/ExchangeToken',
             pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.ExchangeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginOidcLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/BeginOidcLogin',
+            pilothouse_dot_identity_dot_v1_dot_federation__pb2.BeginOidcLoginRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_federation__pb2.BeginOidcLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteOidcLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/CompleteOidcLogin',
+            pilothouse_dot_identity_dot_v1_dot_federation__pb2.CompleteOidcLoginRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteOidcLoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Users, roles, grants, sessions and permission checks."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
+from pilothouse.identity.v1 import federation_pb2 as _federation_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
 from pilothouse.identity.v1 import permissions_pb2 as _permissions_pb2
 from pilothouse.identity.v1 import second_factor_pb2 as _second_factor_pb2
@@ -57,13 +58,28 @@ class IdentityServiceStub:
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
     (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-    must have a second factor (reason SECOND_FACTOR_NEEDED).
+    must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
+    first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
+    any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
+    allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
     """
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
     UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
     (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
     address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+    """
+    BeginOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]
+    """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
+    of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
+    address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
+    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+    """
+    CompleteOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.CompleteOidcLoginRequest, _identity_pb2.CompleteOidcLoginResponse]
+    """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
+    (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
+    (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
+    RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]
     """Ends the session of the token used for this call."""
@@ -190,13 +206,28 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
     (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-    must have a second factor (reason SECOND_FACTOR_NEEDED).
+    must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
+    first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
+    any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
+    allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
     UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
     (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
     address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+    """
+    BeginOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]  # type: ignore[assignment]
+    """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
+    of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
+    address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
+    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+    """
+    CompleteOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.CompleteOidcLoginRequest, _identity_pb2.CompleteOidcLoginResponse]  # type: ignore[assignment]
+    """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
+    (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
+    (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
+    RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
     """
     Logout: _aio.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session of the token used for this call."""
@@ -338,7 +369,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.RefreshSessionResponse, _abc.Awaitable[_identity_pb2.RefreshSessionResponse]]:
         """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
         (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-        must have a second factor (reason SECOND_FACTOR_NEEDED).
+        must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
+        first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
+        any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
+        allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
         """
 
     @_abc_1.abstractmethod
@@ -351,6 +385,30 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
         (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
         address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginOidcLogin(
+        self,
+        request: _federation_pb2.BeginOidcLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.BeginOidcLoginResponse, _abc.Awaitable[_federation_pb2.BeginOidcLoginResponse]]:
+        """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
+        of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
+        address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
+        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteOidcLogin(
+        self,
+        request: _federation_pb2.CompleteOidcLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CompleteOidcLoginResponse, _abc.Awaitable[_identity_pb2.CompleteOidcLoginResponse]]:
+        """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
+        (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
+        (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
+        RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
         """
 
     @_abc_1.abstractmethod

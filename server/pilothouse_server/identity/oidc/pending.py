@@ -1,0 +1,98 @@
+"""What a log-in at an issuer is between its beginning and its end: a token that whoever began it keeps.
+
+    phl_ + base64url (JSON: issuer, where the browser comes back to, when it ends, 16 random bytes)
+         + "." + base64url (a MAC over that)
+
+State, nonce and the verifier of PKCE follow from the token, each by a key of its own. So nothing is stored of a log-in
+that nobody completes, however many strangers begin one, and who reads the database or the browser's history has none
+of the three. What the browser brings is worth nothing without the token, which it never had: the state of another
+browser is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+PREFIX: Final = "phl_"
+
+
+class PendingLogin(msgspec.Struct, frozen=True):
+    """A log-in that has begun. Its random bytes make each one another."""
+
+    issuer: str
+    redirect_uri: str
+    ends: int
+    random: bytes
+
+    def __repr__(self) -> str:
+        return f"PendingLogin({self.issuer})"
+
+    @property
+    def expires_at(self) -> datetime:
+        """When it cannot be completed any more."""
+        return datetime.fromtimestamp(self.ends, UTC)
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What follows from a pending log-in: none of it is stored."""
+
+    state: str
+    nonce: str
+    verifier: str
+
+    def __repr__(self) -> str:
+        return "Secrets()"
+
+    @property
+    def challenge(self) -> str:
+        """What the issuer is told of the verifier: S256 of RFC 7636."""
+        return _text(hashlib.sha256(self.verifier.encode()).digest())
+
+
+class LoginTokens:
+    """Makes and reads the tokens of pending log-ins, with one key that all replicas have."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def issue(self, issuer: str, redirect_uri: str, ends: int) -> tuple[str, Secrets]:
+        """The token of a new log-in, and what follows from it."""
+        pending = PendingLogin(issuer, redirect_uri, ends, secrets.token_bytes(16))
+        body = PREFIX + _text(msgspec.json.encode(pending))
+        return f"{body}.{self._derived('token', body)}", self.secrets(body)
+
+    def read(self, token: str) -> tuple[PendingLogin, Secrets] | None:
+        """The log-in that a token is of, whether it has ended or not; None where the token is none of ours."""
+        body, _, mac = token.partition(".")
+        if not token.isascii() or not body.startswith(PREFIX):
+            return None
+        if not hmac.compare_digest(mac, self._derived("token", body)):
+            return None
+        raw = body.removeprefix(PREFIX)
+        try:
+            decoded = base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))
+            return msgspec.json.decode(decoded, type=PendingLogin), self.secrets(body)
+        except (binascii.Error, msgspec.MsgspecError, ValueError):
+            # Of another release, which wrote it otherwise.
+            return None
+
+    def secrets(self, body: str) -> Secrets:
+        """What follows from the part of a token that its MAC is over."""
+        return Secrets(
+            *(self._derived(use, body) for use in ("state", "nonce", "verifier")),
+        )
+
+    def _derived(self, use: str, body: str) -> str:
+        return _text(hmac.digest(self._key, f"{use}\0{body}".encode(), "sha256"))
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,275 @@
+"""All SQL about who comes from an issuer: identities, their sessions, and the grants that rules give.
+
+All of it runs as the system role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, delete, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from pilothouse_server.identity.model import RoleId, UserId
+from pilothouse_server.identity.tables import (
+    FEDERATED_IDENTITIES,
+    OIDC_LOGINS,
+    OIDC_SESSIONS,
+    ROLES,
+    SESSIONS,
+    USER_ROLES,
+    USERS,
+)
+from pilothouse_server.store.references import NAMESPACES
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+_IDENTITIES = FEDERATED_IDENTITIES.c
+# What nobody asks for longer than; beyond, the database's clock has gone back.
+_LONGEST_ASKING = timedelta(minutes=5)
+_LOCK_IDENTITY = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/identity ' || :who, 0))")
+_EXPIRED_LOGINS = text("DELETE FROM oidc_logins WHERE expires_at < clock_timestamp()")
+_DEAD_SESSIONS = text("""
+WITH dead AS (
+    DELETE FROM oidc_sessions AS o WHERE NOT EXISTS (
+        SELECT FROM sessions AS s WHERE s.family_id = o.family_id AND s.revoked_at IS NULL
+        AND s.rotated_at IS NULL AND s.refresh_expires_at > now())
+    RETURNING o.family_id)
+DELETE FROM user_secrets AS u USING dead WHERE u.secret_type = 'token' AND u.name = dead.family_id::text
+""")
+_UNCONFIRMED = text("""
+DELETE FROM user_roles AS g USING federated_identities AS i
+WHERE g.user_id = i.user_id AND g.source IS NOT NULL AND i.confirmed_until < now()
+RETURNING g.id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleGrant:
+    """What a rule gives, by the ids of role and namespace."""
+
+    role_id: RoleId
+    namespace_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedSession:
+    """A session as it is before it is renewed. `identity_id` None: its issuer gave nothing to ask with."""
+
+    family_id: UUID
+    user_id: UserId
+    username: str
+    identity_id: int | None
+    issuer: str
+    subject: str
+    confirmed_at: datetime | None
+    now: datetime
+
+
+async def lock_identity(transaction: Transaction, issuer: str, subject: str) -> None:
+    """Lets one transaction at a time make or change who this is."""
+    await transaction.connection.execute(_LOCK_IDENTITY, {"who": f"{issuer} {subject}"})
+
+
+async def find_user(transaction: ReadTransaction, issuer: str, subject: str) -> UserId | None:
+    """Which living user this identity is; None where it is nobody, or somebody who was deleted."""
+    query = (
+        select(_IDENTITIES.user_id)
+        .join(USERS, USERS.c.id == _IDENTITIES.user_id)
+        .where(_IDENTITIES.issuer == issuer, _IDENTITIES.subject == subject, USERS.c.deleted_at.is_(None))
+    )
+    found: UserId | None = (await transaction.connection.execute(query)).scalar_one_or_none()
+    return found
+
+
+async def confirm_identity(
+    transaction: Transaction, user_id: UserId, issuer: str, subject: str, grants_last: timedelta
+) -> int:
+    """Notes that the issuer vouches for this identity now, whose user this is; returns its id."""
+    values = {
+        "user_id": user_id,
+        "confirmed_at": func.clock_timestamp(),
+        "confirmed_until": func.clock_timestamp() + grants_last,
+    }
+    statement = insert(FEDERATED_IDENTITIES).values(issuer=issuer, subject=subject, **values)
+    statement = statement.on_conflict_do_update(constraint="uq_federated_identities_subject", set_=values)
+    found: int = (await transaction.connection.execute(statement.returning(_IDENTITIES.id))).scalar_one()
+    return found
+
+
+async def note_login(transaction: Transaction, user_id: UserId) -> None:
+    """Notes that a user logs in now; no change of the user."""
+    await transaction.connection.execute(
+        update(USERS).where(USERS.c.id == user_id).values(last_login_at=func.clock_timestamp())
+    )
+
+
+async def use_login(transaction: Transaction, state_hash: bytes, expires_at: datetime) -> bool:
+    """Notes that a log-in is completed; False where it was before."""
+    statement = insert(OIDC_LOGINS).values(state_hash=state_hash, expires_at=expires_at)
+    statement = statement.on_conflict_do_nothing(index_elements=[OIDC_LOGINS.c.state_hash])
+    done = await transaction.connection.execute(statement.returning(OIDC_LOGINS.c.state_hash))
+    return done.first() is not None
+
+
+async def login_is_used(transaction: ReadTransaction, state_hash: bytes) -> bool:
+    """Whether a log-in was completed, by a look that waits for nobody."""
+    query = select(OIDC_LOGINS.c.state_hash).where(OIDC_LOGINS.c.state_hash == state_hash)
+    return (await transaction.connection.execute(query)).first() is not None
+
+
+async def put_session(transaction: Transaction, family_id: UUID, identity_id: int) -> None:
+    """Notes of a session which identity's it is: its issuer was asked now, and nobody asks at this moment."""
+    values = {"identity_id": identity_id, "confirmed_at": func.clock_timestamp(), "asking_until": None}
+    statement = insert(OIDC_SESSIONS).values(family_id=family_id, **values)
+    await transaction.connection.execute(
+        statement.on_conflict_do_update(index_elements=[OIDC_SESSIONS.c.family_id], set_=values)
+    )
+
+
+async def find_session(transaction: ReadTransaction, refresh_token_hash: bytes) -> AskedSession | None:
+    """The session of a refresh token that lives, if it was begun at an issuer and its user may log in."""
+    query = (
+        select(
+            SESSIONS.c.family_id,
+            SESSIONS.c.user_id,
+            USERS.c.username,
+            OIDC_SESSIONS.c.identity_id,
+            OIDC_SESSIONS.c.confirmed_at,
+            _IDENTITIES.issuer,
+            _IDENTITIES.subject,
+            func.clock_timestamp().label("now"),
+        )
+        .select_from(
+            SESSIONS.join(
+                USERS,
+                and_(
+                    USERS.c.id == SESSIONS.c.user_id,
+                    USERS.c.status == "active",
+                    USERS.c.deleted_at.is_(None),
+                ),
+            )
+            .outerjoin(OIDC_SESSIONS, OIDC_SESSIONS.c.family_id == SESSIONS.c.family_id)
+            .outerjoin(FEDERATED_IDENTITIES, _IDENTITIES.id == OIDC_SESSIONS.c.identity_id)
+        )
+        .where(
+            SESSIONS.c.refresh_token_hash == refresh_token_hash,
+            SESSIONS.c.method == "oidc",
+            SESSIONS.c.revoked_at.is_(None),
+            SESSIONS.c.rotated_at.is_(None),
+            SESSIONS.c.refresh_expires_at > func.now(),
+        )
+    )
+    row: Row | None = (await transaction.connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return AskedSession(
+        row.family_id,
+        UserId(row.user_id),
+        row.username,
+        row.identity_id,
+        row.issuer or "",
+        row.subject or "",
+        row.confirmed_at,
+        row.now,
+    )
+
+
+async def begin_asking(transaction: Transaction, family_id: UUID, seconds: float) -> bool:
+    """Lets nobody else ask about a session for a while; False where somebody asks."""
+    asking, now = OIDC_SESSIONS.c.asking_until, func.clock_timestamp()
+    statement = (
+        update(OIDC_SESSIONS)
+        .where(
+            OIDC_SESSIONS.c.family_id == family_id,
+            or_(asking.is_(None), asking <= now, asking > now + _LONGEST_ASKING),
+        )
+        .values(asking_until=now + timedelta(seconds=seconds))
+        .returning(OIDC_SESSIONS.c.family_id)
+    )
+    return (await transaction.connection.execute(statement)).first() is not None
+
+
+async def end_asking(transaction: Transaction, family_id: UUID) -> None:
+    """Lets others ask about a session at once."""
+    await transaction.connection.execute(
+        update(OIDC_SESSIONS).where(OIDC_SESSIONS.c.family_id == family_id).values(asking_until=None)
+    )
+
+
+async def role_ids(transaction: ReadTransaction, names: Collection[str]) -> dict[str, RoleId]:
+    """The ids of the roles of these names that there are."""
+    query = select(ROLES.c.id, ROLES.c.name).where(ROLES.c.name.in_(sorted(names)))
+    return {row.name: RoleId(row.id) for row in await transaction.connection.execute(query)}
+
+
+async def namespace_ids(transaction: ReadTransaction, names: Collection[str]) -> dict[str, int]:
+    """The ids of the living namespaces of these names."""
+    query = select(NAMESPACES.c.id, NAMESPACES.c.name).where(
+        NAMESPACES.c.name.in_(sorted(names)), NAMESPACES.c.deleted_at.is_(None)
+    )
+    return {row.name: int(row.id) for row in await transaction.connection.execute(query)}
+
+
+async def put_rule_grants(
+    transaction: Transaction, user_id: UserId, given: Collection[RuleGrant], source: str
+) -> bool:
+    """Makes what rules give to a user exactly `given`; returns whether anything changed.
+
+    What somebody gave stays as it is, also where a rule gives the same; a grant of theirs that has ended gives way.
+    """
+    kept = select(
+        USER_ROLES.c.id, USER_ROLES.c.role_id, USER_ROLES.c.namespace_id, USER_ROLES.c.source
+    ).where(USER_ROLES.c.user_id == user_id, USER_ROLES.c.source.is_not(None))
+    wanted = set(given)
+    gone: list[int] = []
+    for row in await transaction.connection.execute(kept):
+        grant = RuleGrant(RoleId(row.role_id), row.namespace_id)
+        if grant in wanted and row.source == source:
+            wanted.discard(grant)
+        else:
+            gone.append(row.id)
+    if gone:
+        await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.id.in_(gone)))
+    put = [await _put(transaction, user_id, grant, source) for grant in sorted(wanted, key=_order)]
+    return bool(gone) or any(put)
+
+
+async def end_rule_grants(transaction: Transaction, user_id: UserId) -> None:
+    """Takes away what rules gave to a user."""
+    await transaction.connection.execute(
+        delete(USER_ROLES).where(USER_ROLES.c.user_id == user_id, USER_ROLES.c.source.is_not(None))
+    )
+
+
+async def end_unconfirmed(transaction: Transaction) -> int:
+    """Takes away what rules gave to those whom their issuer has not vouched for in time; returns how many grants."""
+    return len((await transaction.connection.execute(_UNCONFIRMED)).all())
+
+
+async def remove_ended(transaction: Transaction) -> None:
+    """Removes log-ins that cannot be completed any more, and of sessions that have ended what issuers gave."""
+    await transaction.connection.execute(_EXPIRED_LOGINS)
+    await transaction.connection.execute(_DEAD_SESSIONS)
+
+
+async def _put(transaction: Transaction, user_id: UserId, grant: RuleGrant, source: str) -> bool:
+    values: dict[str, Any] = {"expires_at": None, "assigned_by": None, "source": source}
+    statement = insert(USER_ROLES).values(
+        user_id=user_id, role_id=grant.role_id, namespace_id=grant.namespace_id, **values
+    )
+    statement = statement.on_conflict_do_update(
+        constraint="uq_user_roles",
+        set_={**values, "assigned_at": func.now()},
+        where=USER_ROLES.c.expires_at <= func.now(),
+    )
+    return (await transaction.connection.execute(statement.returning(USER_ROLES.c.id))).first() is not None
+
+
+def _order(grant: RuleGrant) -> tuple[int, int]:
+    # Two who are brought in step at once take rows in one order.
+    return grant.role_id, grant.namespace_id or 0

@@ -1,0 +1,254 @@
+"""Sessions that were begun at an issuer: what a group gave ends with it, and what happens while the issuer is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.identity.operations import federation
+from pilothouse_server.settings import SettingsError
+from pilothouse_server.tasks import cancel_and_wait
+from tests.conftest import Database, new_database
+from tests.identity.faults import Fault
+from tests.identity.issuer import TOKEN
+from tests.identity.oidc_world import SECRET, OidcWorld, oidc_world, rule
+from tests.identity.server import Caller, Refused, refused, valid
+from tests.identity.trusting import CLIENT, config_of
+from tests.waiting import poll_until
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_world(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[OidcWorld]:
+    async with new_database(postgres, template_database.name) as database, oidc_world(database) as made:
+        yield made
+
+
+@pytest.fixture
+def world(shared_world: OidcWorld) -> OidcWorld:
+    """A world for the tests of this module, which use names of their own."""
+    shared_world.at_rest()
+    return shared_world
+
+
+async def _not_renewed(world: OidcWorld, caller: Caller) -> Refused:
+    request = pb.RefreshSessionRequest(refresh_token=caller.refresh_token)
+    return await refused(world.server.stranger, "RefreshSession", request)
+
+
+async def _asked(world: OidcWorld) -> int:
+    return world.company.asked(TOKEN)
+
+
+async def _confirmed_ago(world: OidcWorld, username: str, seconds: int) -> None:
+    """As if the issuer had last been asked about somebody's sessions so long ago."""
+    await world.rows(
+        "UPDATE oidc_sessions SET confirmed_at = now() - make_interval(secs => $2) WHERE identity_id IN ("
+        "SELECT i.id FROM federated_identities i JOIN users u ON u.id = i.user_id WHERE u.username = $1)",
+        username,
+        seconds,
+    )
+
+
+async def test_what_a_group_gave_ends_with_it_at_the_next_refresh(world: OidcWorld) -> None:
+    caller = await world.log_in("mover", ["devs", "viewers"])
+    assert world.company.person is not None
+    world.company.person.claims["groups"] = ["viewers"]
+    caller = await world.refresh(caller)
+    assert await world.held(caller) == {("viewer", "", "company")}
+    world.company.person.claims["groups"] = ["devs"]
+    caller = await world.refresh(caller)
+    assert await world.held(caller) == {("developer", "shop", "company"), ("developer", "bakery", "company")}
+    # A token without its groups gives nothing.
+    del world.company.person.claims["groups"]
+    assert await world.held(await world.refresh(caller)) == set()
+
+
+async def test_what_somebody_granted_is_left_alone(world: OidcWorld) -> None:
+    caller = await world.log_in("granted", ["devs"])
+    admin = await world.server.admin()
+    await admin.GrantRole(pb.GrantRoleRequest(username="granted", role="operator", namespace="shop"))
+    # Of what a rule gives it becomes somebody's own.
+    await admin.GrantRole(pb.GrantRoleRequest(username="granted", role="developer", namespace="shop"))
+    assert world.company.person is not None
+    world.company.person.claims["groups"] = []
+    caller = await world.refresh(caller)
+    assert await world.held(caller) == {("operator", "shop", ""), ("developer", "shop", "")}
+    world.company.person.claims["groups"] = ["devs"]
+    caller = await world.refresh(caller)
+    assert await world.held(caller) == {
+        ("operator", "shop", ""),
+        ("developer", "shop", ""),
+        ("developer", "bakery", "company"),
+    }
+    # What a rule gives is not taken back by hand, where it would come again.
+    request = pb.RevokeRoleRequest(username="granted", role="developer", namespace="bakery")
+    refusal = await refused(admin, "RevokeRole", request)
+    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "GIVEN_BY_RULE")
+    await admin.RevokeRole(pb.RevokeRoleRequest(username="granted", role="developer", namespace="shop"))
+    listed = await admin.ListRoleGrants(pb.ListRoleGrantsRequest(filter='source = "company"'))
+    assert {(grant.username, grant.namespace) for grant in listed.role_grants} >= {("granted", "bakery")}
+
+
+async def test_an_administrator_by_a_rule_is_never_the_last(world: OidcWorld) -> None:
+    caller = await world.log_in("chief", ["admins"])
+    assert await world.held(caller) == {("admin", "", "company")}
+    request = pb.DeleteUserRequest(username="admin")
+    refusal = await refused(caller, "DeleteUser", request)
+    assert refusal.reason == "LAST_ADMINISTRATOR"
+    # It is one in every other way.
+    await caller.CreateRole(
+        pb.CreateRoleRequest(role=pb.Role(name="by-chief", permissions=["container.get"]))
+    )
+
+
+async def test_the_session_ends_where_the_issuer_refuses(world: OidcWorld) -> None:
+    caller = await world.log_in("gone", ["devs"])
+    admin = await world.server.admin()
+    await admin.GrantRole(pb.GrantRoleRequest(username="gone", role="viewer", namespace="shop"))
+    assert world.company.person is not None
+    world.company.person.left = True
+    refusal = await _not_renewed(world, caller)
+    assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "ISSUER_REFUSED")
+    assert not await valid(caller)
+    # With what the rules gave, and nothing else.
+    listed = await admin.ListRoleGrants(pb.ListRoleGrantsRequest(filter='username = "gone"'))
+    assert [(grant.role, grant.source) for grant in listed.role_grants] == [("viewer", "")]
+    assert not await world.rows(
+        "SELECT 1 FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = 'gone'"
+    )
+    assert (await _not_renewed(world, caller)).reason == "INVALID_REFRESH_TOKEN"
+
+
+async def test_an_issuer_that_speaks_of_somebody_else_refuses(world: OidcWorld) -> None:
+    caller = await world.log_in("myself", ["devs"])
+    world.company.forged = lambda claims: world.company.sign(claims | {"sub": "chief", "groups": ["admins"]})
+    assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
+    assert not await valid(caller)
+
+
+async def test_sessions_go_on_while_the_issuer_is_away_for_as_long_as_its_entry_says(
+    world: OidcWorld,
+) -> None:
+    caller = await world.log_in("patient", ["devs"])
+    for fault in (Fault.FAILED, Fault.CUT, Fault.NOT_JSON, Fault.THROTTLED):
+        world.company.faults[TOKEN] = fault
+        caller = await world.refresh(caller)
+        assert await world.held(caller) == {
+            ("developer", "shop", "company"),
+            ("developer", "bakery", "company"),
+        }
+    await _confirmed_ago(world, "patient", 3601)
+    for _ in range(2):
+        refusal = await _not_renewed(world, caller)
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE")
+    # What was shown is not used up: it works once the issuer is back, and the issuer decides.
+    world.company.faults.clear()
+    assert world.company.person is not None
+    world.company.person.claims["groups"] = ["viewers"]
+    assert await world.held(await world.refresh(caller)) == {("viewer", "", "company")}
+
+
+async def test_a_token_that_is_no_good_is_no_answer(world: OidcWorld) -> None:
+    caller = await world.log_in("doubtful", ["devs"])
+    world.company.forged = lambda claims: world.other.sign(claims | {"groups": ["admins"]})
+    caller = await world.refresh(caller)
+    assert {role for role, _, _ in await world.held(caller)} == {"developer"}
+    await _confirmed_ago(world, "doubtful", 3601)
+    assert (await _not_renewed(world, caller)).reason == "ISSUER_UNAVAILABLE"
+
+
+async def test_an_issuer_that_does_not_know_us_ends_nobodys_session(world: OidcWorld) -> None:
+    caller = await world.log_in("unaware", ["devs"])
+    world.company.register(CLIENT, "another secret")
+    caller = await world.refresh(caller)
+    assert await valid(caller)
+    world.company.register(CLIENT, SECRET)
+
+
+async def test_two_who_refresh_one_session_ask_the_issuer_once(world: OidcWorld) -> None:
+    caller = await world.log_in("hasty", ["devs"])
+    asked = world.company.asked(TOKEN)
+    world.company.faults[TOKEN] = Fault.SLOW
+    first = asyncio.create_task(world.refresh(caller))
+    await poll_until(lambda: _asked(world), lambda count: count > asked, what="the question")
+    refusal = await _not_renewed(world, caller)
+    assert (refusal.code, refusal.reason) == ("ABORTED", "REFRESH_UNDER_WAY")
+    world.company.released.set()
+    renewed = await first
+    world.company.released.clear()
+    assert world.company.asked(TOKEN) == asked + 1
+    assert await valid(renewed)
+
+
+async def test_a_refresh_whose_caller_goes_away_loses_no_token(world: OidcWorld) -> None:
+    caller = await world.log_in("impatient", ["devs"])
+    asked = world.company.asked(TOKEN)
+    world.company.faults[TOKEN] = Fault.SLOW
+    first = asyncio.create_task(world.refresh(caller))
+    await poll_until(lambda: _asked(world), lambda count: count > asked, what="the question")
+    await cancel_and_wait(first)
+    world.company.faults.clear()
+    world.company.released.set()
+    # The issuer's next refresh token was kept although nobody waited, or the issuer would refuse now.
+    outcomes = await poll_until(
+        lambda: asyncio.gather(world.refresh(caller), return_exceptions=True),
+        lambda outcomes: getattr(outcomes[0], "reason", "") != "REFRESH_UNDER_WAY",
+        what="the refresh",
+    )
+    (renewed,) = outcomes
+    assert isinstance(renewed, Caller)
+    world.company.released.clear()
+    assert await valid(renewed)
+
+
+async def test_a_replayed_refresh_token_asks_the_issuer_nothing(world: OidcWorld) -> None:
+    caller = await world.log_in("replayed", ["devs"])
+    renewed = await world.refresh(caller)
+    asked = world.company.asked(TOKEN)
+    assert (await _not_renewed(world, caller)).reason == "REFRESH_TOKEN_REPLAYED"
+    assert world.company.asked(TOKEN) == asked
+    assert not await valid(renewed)
+
+
+async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(database: Database) -> None:
+    async with oidc_world(database, scopes=("openid",), away_seconds=0) as world:
+        caller = await world.log_in("brief", ["devs"])
+        assert await valid(caller)
+        assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
+        assert not await valid(caller)
+
+
+async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: OidcWorld) -> None:
+    stays, leaves = await world.log_in("stays", ["devs"]), await world.log_in("leaves", ["devs"])
+    await leaves.Logout(pb.LogoutRequest())
+    silent = await world.log_in("silent", ["devs"])
+    await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '1 second'")
+    await world.rows(
+        "UPDATE federated_identities SET confirmed_until = now() WHERE subject = 'silent' RETURNING id"
+    )
+    await federation.tidy(world.server.store)
+    assert not await world.rows("SELECT 1 FROM oidc_logins")
+    left = (
+        "SELECT u.username FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = ANY ($1)"
+    )
+    names = ["stays", "leaves", "silent"]
+    assert {row["username"] for row in await world.rows(left, names)} == {"stays", "silent"}
+    assert await world.held(silent) == set()
+    assert {role for role, _, _ in await world.held(stays)} == {"developer"}
+    # Who is vouched for again holds it again.
+    assert world.company.person is not None
+    assert {role for role, _, _ in await world.held(await world.refresh(silent))} == {"developer"}
+
+
+async def test_rules_give_roles_that_there_are(world: OidcWorld) -> None:
+    good = config_of(world.company, rules=(rule("devs", "developer"),))
+    await federation.check_roles(world.server.store, [good])
+    wrong = config_of(world.company, rules=(rule("devs", "developper"),))
+    with pytest.raises(SettingsError) as refusal:
+        await federation.check_roles(world.server.store, [wrong])
+    assert 'rules[0].role: there is no role "developper"' in str(refusal.value)
