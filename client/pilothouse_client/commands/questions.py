@@ -49,6 +49,7 @@ _PRINCIPALS: list[Column[Any]] = [
     Column("ROLE", lambda principal: principal.role),
     Column("NAMESPACE", lambda principal: principal.namespace or "*"),
     Column("EXPIRES", lambda principal: moment(principal.expire_time)),
+    Column("KEYS", lambda principal: ",".join(principal.api_keys)),
 ]
 
 
@@ -125,7 +126,7 @@ def who_can(
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """List who may do something, by grant. Filter by username, role, namespace, expire_time, create_time.
+    """List who may do something, by grant. Filter by username, role, namespace, service_account.
 
     `pilothouse who-can delete containers`, or with a permission: `pilothouse who-can container.delete`.
     """

@@ -80,13 +80,21 @@ class RoleGrant(msgspec.Struct, frozen=True):
 
 
 class PrincipalGrant(msgspec.Struct, frozen=True):
-    """A user who may do what was asked about, and the grant by which; in every namespace where `namespace` is empty."""
+    """A user who may do what was asked about, and the grant by which; in every namespace where `namespace` is empty.
+
+    `account_namespace` is that of a service account, empty where it is the platform's; `api_keys` are names.
+    """
 
     username: str
     role: str
     namespace: str = ""
     expires_at: datetime | None = None
     assigned_at: datetime | None = None
+    user_id: int = 0
+    namespace_id: int | None = None
+    service_account: bool = False
+    account_namespace: str = ""
+    api_keys: tuple[str, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True):

@@ -20,7 +20,11 @@ from pilothouse_server.rpc.interceptors.authorization import authorize, check_cr
 from pilothouse_server.rpc.method_rules import Rule
 
 _PRINCIPAL = AnswerConverter(
-    PrincipalGrant, messages.HoldingPrincipal, Differences(names={"create_time": "assigned_at"})
+    PrincipalGrant,
+    messages.HoldingPrincipal,
+    Differences(
+        names={"create_time": "assigned_at"}, struct_only=("user_id", "namespace_id", "account_namespace")
+    ),
 )
 _PRINCIPALS = ListAnswer(messages.ListPrincipalsResponse, "principals")
 _GRANTING = "GrantRole"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from pilothouse_server.access import Grant, Principal
 from pilothouse_server.denials import (
     MOST_NAMED,
@@ -22,7 +24,7 @@ from pilothouse_server.denials import (
 from pilothouse_server.errors import PermissionDenied, not_found
 from pilothouse_server.identity.escalation import uncovered
 from pilothouse_server.identity.model import PrincipalGrant, Role, User
-from pilothouse_server.identity.operations import users
+from pilothouse_server.identity.operations import service_accounts, users
 from pilothouse_server.identity.operations.grants import READING_GRANTS
 from pilothouse_server.identity.repository import explanations, grants
 from pilothouse_server.store.paging import NextPage, PageRequest
@@ -32,6 +34,7 @@ from pilothouse_server.values.names import normalise_username
 ASKING_ABOUT_OTHERS = "user.get"
 _READING_ROLES = "role.list"
 _MOST_ROLES_NAMED = 3
+_MOST_KEYS_NAMED = 10
 
 
 async def other_user(transaction: ReadTransaction, caller: Principal, username: str) -> User | None:
@@ -154,7 +157,7 @@ async def list_holders(
         NotFound: the namespace.
     """
     readable = caller.namespaces_with(READING_GRANTS)
-    shown = readable
+    shown, namespace_id = readable, None
     if question.namespace:
         namespace_id = await grants.find_namespace(transaction, question.namespace)
         if namespace_id is None:
@@ -163,4 +166,51 @@ async def list_holders(
     found, next_page = await explanations.list_holders(
         transaction, question, page, shown, over_all=readable is None
     )
-    return found, next_page, readable is not None
+    return (
+        await _with_keys(transaction, caller, question, namespace_id, found),
+        next_page,
+        readable is not None,
+    )
+
+
+async def _with_keys(
+    transaction: ReadTransaction,
+    caller: Principal,
+    question: Question,
+    namespace_id: int | None,
+    found: Sequence[PrincipalGrant],
+) -> Sequence[PrincipalGrant]:
+    """The same with the keys by which it may be done, of those whose keys the caller may list."""
+    shown = {each.user_id for each in found if _may_list_keys(caller, each)}
+    if not shown:
+        return found
+    keys = await explanations.keys_naming(transaction, shown, question)
+    return [
+        msgspec.structs.replace(
+            each,
+            api_keys=tuple(
+                key.name
+                for key in keys
+                if key.user_id == each.user_id and _works(key, question, each.namespace_id or namespace_id)
+            )[:_MOST_KEYS_NAMED],
+        )
+        for each in found
+    ]
+
+
+def _may_list_keys(caller: Principal, holder: PrincipalGrant) -> bool:
+    """Whether ListApiKeys answers the caller."""
+    if not caller.credential.is_login:
+        return False
+    if holder.user_id == caller.user_id:
+        return True
+    if holder.service_account:
+        return caller.allows(service_accounts.SEEING, holder.account_namespace or None)
+    return caller.allows(ASKING_ABOUT_OTHERS)
+
+
+def _works(key: explanations.KeyOf, question: Question, namespace_id: int | None) -> bool:
+    """Whether a key works in a namespace, or where that is None anywhere."""
+    if key.namespace_ids is None:
+        return True
+    return not question.over_all and (namespace_id is None or namespace_id in key.namespace_ids)

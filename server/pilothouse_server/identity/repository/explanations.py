@@ -7,9 +7,10 @@ that a grant of one's own reaches, and all for who has a grant over all namespac
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, cast, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, String, and_, cast, false, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from pilothouse_server.access import OVER_ALL_NAMESPACES, Grant, permission_matches
@@ -17,8 +18,9 @@ from pilothouse_server.denials import Question
 from pilothouse_server.identity.model import PrincipalGrant, Role
 from pilothouse_server.identity.repository.grants import held, held_grants
 from pilothouse_server.identity.repository.roles import role_of
+from pilothouse_server.identity.repository.service_accounts import KIND as SERVICE_ACCOUNT_KIND
 from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
-from pilothouse_server.identity.tables import ROLES, USER_ROLES, USERS
+from pilothouse_server.identity.tables import API_KEYS, ROLES, USER_ROLES, USERS
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
     NextPage,
@@ -37,13 +39,19 @@ GIVING = "grant.create"
 _MOST_ENDED = 20
 _MOST_GIVERS = 20
 _MOST_ROLES = 100
+# Keys of one user that are looked at.
+_MOST_KEYS = 20
 
+_IS_ACCOUNT = USERS.c.kind == SERVICE_ACCOUNT_KIND
+# Where service accounts belong.
+_HOMES = NAMESPACES.alias("homes")
 _FILTERS = {
     "username": FilterField(USERS.c.username),
     "role": FilterField(ROLES.c.name),
     "namespace": FilterField(NAMESPACES.c.name),
     "create_time": FilterField(USER_ROLES.c.assigned_at, FilterKind.TIMESTAMP),
     **filter_fields(USER_ROLES, "expire_time"),
+    "service_account": FilterField(_IS_ACCOUNT, FilterKind.BOOLEAN),
 }
 _ORDERS = {
     "username": OrderField(USERS.c.username),
@@ -109,7 +117,10 @@ async def possible_givers(
                 ROLES, ROLES.c.id == USER_ROLES.c.role_id
             )
         )
-        .where(USERS.c.deleted_at.is_(None), USERS.c.status == "active", where, _names(giving))
+        # Nobody answers who asks a program.
+        .where(
+            USERS.c.deleted_at.is_(None), USERS.c.status == "active", not_(_IS_ACCOUNT), where, _names(giving)
+        )
         .group_by(USERS.c.id, USERS.c.username)
         # Who gives there alone is nearer than who gives everywhere.
         .order_by(func.min(USER_ROLES.c.namespace_id).is_(None), USERS.c.username)
@@ -153,8 +164,12 @@ async def list_holders(
             USERS.c.username,
             ROLES.c.name.label("role"),
             NAMESPACES.c.name.label("namespace"),
+            USER_ROLES.c.namespace_id,
             USER_ROLES.c.expires_at,
             USER_ROLES.c.assigned_at,
+            USERS.c.id.label("user_id"),
+            _IS_ACCOUNT.label("service_account"),
+            _HOMES.c.name.label("account_namespace"),
         )
         .select_from(
             USER_ROLES.join(USERS, USERS.c.id == USER_ROLES.c.user_id)
@@ -163,6 +178,7 @@ async def list_holders(
                 NAMESPACES,
                 and_(NAMESPACES.c.id == USER_ROLES.c.namespace_id, NAMESPACES.c.deleted_at.is_(None)),
             )
+            .outerjoin(_HOMES, _HOMES.c.id == USERS.c.namespace_id)
         )
         .where(
             USERS.c.deleted_at.is_(None),
@@ -184,6 +200,56 @@ async def list_holders(
             namespace=row.namespace or "",
             expires_at=row.expires_at,
             assigned_at=row.assigned_at,
+            user_id=row.user_id,
+            namespace_id=row.namespace_id,
+            service_account=row.service_account,
+            account_namespace=row.account_namespace or "",
         )
         for row in rows
     ], next_page
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOf:
+    """A living key that names the permission: where it works, None wherever its user does."""
+
+    user_id: int
+    name: str
+    namespace_ids: frozenset[int] | None
+
+
+async def keys_naming(
+    transaction: ReadTransaction, user_ids: Collection[int], question: Question
+) -> list[KeyOf]:
+    """Living keys of these users that do not leave the permission out, the first of each by name."""
+    named = or_(
+        API_KEYS.c.permissions.is_(None),
+        API_KEYS.c.permissions.has_any(cast(array(question.forms), ARRAY(String))),
+    )
+    numbered = (
+        select(
+            API_KEYS.c.user_id,
+            API_KEYS.c.name,
+            API_KEYS.c.namespace_ids,
+            func.row_number()
+            .over(partition_by=API_KEYS.c.user_id, order_by=(API_KEYS.c.name, API_KEYS.c.id))
+            .label("place"),
+        )
+        .where(
+            API_KEYS.c.user_id.in_(user_ids),
+            API_KEYS.c.revoked_at.is_(None),
+            API_KEYS.c.expires_at > func.now(),
+            named,
+            true() if question.reads else not_(API_KEYS.c.read_only),
+        )
+        .subquery("numbered")
+    )
+    query = (
+        select(numbered.c.user_id, numbered.c.name, numbered.c.namespace_ids)
+        .where(numbered.c.place <= _MOST_KEYS)
+        .order_by(numbered.c.user_id, numbered.c.place)
+    )
+    return [
+        KeyOf(row.user_id, row.name, None if row.namespace_ids is None else frozenset(row.namespace_ids))
+        for row in (await transaction.connection.execute(query)).all()
+    ]

@@ -558,7 +558,7 @@ class IdentityServiceServicer:
 
     def ListPrincipals(self, request, context):
         """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-        `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+        `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

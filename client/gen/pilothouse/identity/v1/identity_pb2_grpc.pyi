@@ -176,7 +176,7 @@ class IdentityServiceStub:
     """
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]
     """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-    `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+    `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
     """
     SimulateGrant: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]
     """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
@@ -324,7 +324,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
     """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-    `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+    `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
     """
     SimulateGrant: _aio.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]  # type: ignore[assignment]
     """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
@@ -703,7 +703,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.ListPrincipalsResponse, _abc.Awaitable[_permissions_pb2.ListPrincipalsResponse]]:
         """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-        `namespace`, `expire_time`, `create_time`. Order: `username` (default), `create_time`.
+        `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
         """
 
     @_abc_1.abstractmethod

@@ -247,7 +247,7 @@ class ListPrincipalsRequest(_message.Message):
     page_token: _builtins.str
     """From the previous page; bound to permission, namespace, filter and order."""
     filter: _builtins.str
-    """AIP-160: `username`, `role`, `namespace`, `expire_time`, `create_time`."""
+    """AIP-160: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`."""
     order_by: _builtins.str
     """AIP-132: `username` (default), `create_time`."""
     def __init__(
@@ -279,12 +279,16 @@ class HoldingPrincipal(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
+    API_KEYS_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Who may."""
     role: _builtins.str
     """The role that holds the permission."""
     namespace: _builtins.str
     """Where the role is granted; empty means every namespace."""
+    service_account: _builtins.bool
+    """Whether this is a program's account, not a person's."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the grant ends; unset means never."""
@@ -292,6 +296,12 @@ class HoldingPrincipal(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was given."""
+
+    @_builtins.property
+    def api_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of living keys by which it may be done in this user's name, of those whose keys the caller may list: one's own, with
+        `user.get` over all namespaces everybody's, with `service_account.list` those of the service accounts there. At most ten.
+        """
 
     def __init__(
         self,
@@ -301,10 +311,12 @@ class HoldingPrincipal(_message.Message):
         namespace: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        service_account: _builtins.bool = ...,
+        api_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "namespace", b"namespace", "role", b"role", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "create_time", b"create_time", "expire_time", b"expire_time", "namespace", b"namespace", "role", b"role", "service_account", b"service_account", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
