@@ -103,7 +103,7 @@ async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
                 found.append(f"{caller} {rule.name} {name}: {outcome.code} {outcome.message}")
         return found
 
-    callers = [f"{role} of own" for role in ROLES] + ["nobody"]
+    callers = [*(f"{role} of own" for role in ROLES), "key of own", "nobody"]
     scoped = [rule for rule in rules if namespace_path(rule)]
     results = await gathered([look(caller, rule) for caller in callers for rule in scoped])
     return [fault for faults in results for fault in faults]
@@ -128,6 +128,10 @@ async def wrongly_allowed_or_refused(world: World, rules: Collection[Rule]) -> l
             anywhere = rule.scope == options.SCOPE_ANY
             expected.append((f"{role} of all", rule, held))
             expected.append((f"{role} of own", rule, held and (scoped or anywhere)))
+        by_key = (scoped or rule.scope == options.SCOPE_ANY) and not rule.session_only
+        # It counts over all that its user reaches.
+        by_key = by_key and rule.name != "GetUserOperationStats"
+        expected.append(("key of own", rule, by_key))
         expected.append(("nobody", rule, False))
     outcomes = await gathered([tried(world, caller, rule) for caller, rule, _ in expected])
     faults = []
@@ -243,7 +247,7 @@ async def _heard(world: World, caller: str, namespace: str) -> list[Any]:
 async def answered_apart(world: World) -> list[str]:
     """Where a question tells a foreign or an ended namespace from one that never was."""
     faults = []
-    for caller in [*(f"{role} of own" for role in ROLES), "nobody"]:
+    for caller in [*(f"{role} of own" for role in ROLES), "key of own", "nobody"]:
         missing = await _heard(world, caller, MISSING)
         for name in (FOREIGN, GONE):
             heard = await _heard(world, caller, name)
@@ -284,3 +288,34 @@ async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see
     assert "all-" not in outcome.message
     nobody = await tenants_world.call("ListUsers", {}, tenants_world.callers["nobody"])
     assert nobody.message == "permission user.list is needed (you have no grant over all namespaces)"
+
+
+async def heard_of(world: World, caller: str, name: str) -> list[str]:
+    """The reads whose answers name a namespace, asked about everything that the caller may see."""
+
+    async def ask(rule: Rule) -> list[str]:
+        request = world.request(rule)
+        path = namespace_path(rule)
+        if path and not rule.in_one_namespace:
+            put(request, path, "")
+        if rule.has_page_size:
+            request.page_size = 1000
+        # A stream shows its first state in so long, or none.
+        outcome = await world.callers[caller].invoke(
+            rule, request, most=200, timeout=patient(2.0 if rule.streams else 30.0)
+        )
+        told = b"".join(answer.SerializeToString() for answer in outcome.answers)
+        return [rule.name] if name.encode() in told + outcome.message.encode() else []
+
+    reads = [rule for rule in world.rules.values() if rule.only_reads and not rule.public]
+    return [name for found in await gathered([ask(rule) for rule in reads]) for name in found]
+
+
+async def test_who_is_kept_to_a_namespace_hears_of_no_other(tenants_world: World) -> None:
+    # One's own records hold what one has asked, by whatever name.
+    own_words = {"ListOperations", "ExportAuditLog", "WatchOperations"}
+    assert set(await heard_of(tenants_world, "admin of own", FOREIGN)) <= own_words
+    assert await heard_of(tenants_world, "key of own", FOREIGN) == []
+    # The checker hears of it where it is told.
+    heard = await heard_of(tenants_world, "admin of all", FOREIGN)
+    assert {"ListNamespaces", "ListContainers", "ListOperations"} <= set(heard)

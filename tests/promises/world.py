@@ -254,6 +254,10 @@ async def furnished(world: World, *, tenants: bool = False) -> None:
         world.callers[f"{role} of own"] = await world.make_user(f"own-{role}", {OWN: role, GONE: role})
         world.callers[f"{role} of all"] = await world.make_user(f"all-{role}", {"": role})
     world.callers["nobody"] = await world.make_user("nobody")
+    # Of somebody who reaches everything, so that nothing but the key keeps its caller from other namespaces.
+    fields = {"name": "own", "namespaces": [OWN]}
+    made = await world.must("CreateApiKey", fields, world.callers["admin of all"])
+    world.callers["key of own"] = Caller(world.admin.channel, made.key)
     await end_namespace(world, GONE)
 
 
