@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from pilothouse_server.tasks import cancel_and_wait
 from tests.client.certificates import Made
 from tests.conftest import Database
 
@@ -78,8 +79,7 @@ async def tls_before(
     finally:
         server.close()
         for task in list(open_now):
-            task.cancel()
-        await asyncio.gather(*open_now, return_exceptions=True)
+            await cancel_and_wait(task)
 
 
 async def _joined(
@@ -105,6 +105,5 @@ async def _joined(
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for each in both:
-            each.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
+            await cancel_and_wait(each)
         back.close()

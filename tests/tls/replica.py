@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -30,7 +31,7 @@ async def by_certificate(world: World, folder: Path) -> AsyncIterator[World]:
     (folder / "users").write_text(
         "".join(f"dns {each}.example {each}\n" for each in (*USERS.values(), "admin"))
     )
-    settings = {
+    settings: dict[str, Any] = {
         "tls_client_ca_file": folder / "ca.pem",
         "tls_client_users_file": folder / "users",
         "tls_client_listen": "127.0.0.1:0",

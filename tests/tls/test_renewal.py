@@ -183,13 +183,13 @@ async def test_a_stop_amid_handshakes_and_renewals_ends(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    ended, address, handshakes = threading.Event(), ["127.0.0.1", 0], [0]
+    ended, port, handshakes, stops = threading.Event(), [0], [0], 0
 
     def connect_again_and_again() -> None:
         while not ended.is_set():
             with (
                 suppress(OSError),
-                socket.create_connection((str(address[0]), int(address[1])), patient(2.0)) as opened,
+                socket.create_connection(("127.0.0.1", port[0]), patient(2.0)) as opened,
                 context.wrap_socket(opened),
             ):
                 handshakes[0] += 1
@@ -199,7 +199,7 @@ async def test_a_stop_amid_handshakes_and_renewals_ends(tmp_path: Path) -> None:
         async with within(60.0):
             for number in range(8):
                 serving, server = Serving(files.certificate, files.key), grpc.aio.server()
-                address[1] = server.add_secure_port("127.0.0.1:0", serving.credentials())
+                port[0] = server.add_secure_port("127.0.0.1:0", serving.credentials())
                 await server.start()
                 if number == 0:
                     for thread in connecting:
@@ -209,7 +209,9 @@ async def test_a_stop_amid_handshakes_and_renewals_ends(tmp_path: Path) -> None:
                     files.renew()
                     await asyncio.to_thread(serving.look)
                 await server.stop(0.1)
+                stops += 1
     finally:
         ended.set()
         for thread in connecting:
             await asyncio.to_thread(thread.join)
+    assert stops == 8
