@@ -1,0 +1,125 @@
+"""What a refusal looks up is bounded, whoever is refused however often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from pilothouse_server.access import Grant, Principal
+from pilothouse_server.denials import Beyond, asked
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.identity.refusal_reasons import RefusalReasons
+from pilothouse_server.store.unit_of_work import Store
+from tests.identity.server import Caller, IdentityServer
+from tests.waiting import poll_until
+
+
+class Watched:
+    """The store of a server, which counts who reads and may hold them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.reads = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.free = asyncio.Event()
+        self.free.set()
+        self.away = False
+
+    @asynccontextmanager
+    async def read(self, user_id: int) -> AsyncIterator[Any]:
+        """A read of the real one, once the test lets it go on."""
+        self.reads += 1
+        self.at_once += 1
+        self.most_at_once = max(self.at_once, self.most_at_once)
+        try:
+            await self.free.wait()
+            if self.away:
+                raise Unavailable("the database is away", reason="DATABASE_UNAVAILABLE")
+            async with self._store.read(user_id) as transaction:
+                yield transaction
+        finally:
+            self.at_once -= 1
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def _made(
+    shared: IdentityServer, root: Caller, name: str
+) -> tuple[RefusalReasons, Watched, Clock, Principal]:
+    namespace_id = await shared.namespace(name)
+    await shared.user(root, f"{name}-chief", ("admin", name), log_in=False)
+    await shared.user(root, f"{name}-user", ("viewer", name), log_in=False)
+    async with shared.database.system() as connection:
+        user_id = await connection.fetchval("SELECT id FROM users WHERE username = $1", f"{name}-user")
+    watched, clock = Watched(shared.store), Clock()
+    principal = Principal(
+        user_id, f"{name}-user", (Grant("viewer", name, namespace_id, frozenset({"container.get"})),)
+    )
+    return RefusalReasons(cast("Store", watched), clock), watched, clock, principal
+
+
+async def test_an_answer_serves_for_a_while(shared: IdentityServer, root: Caller) -> None:
+    reasons, watched, clock, principal = await _made(shared, root, "reasons-kept")
+    question = asked("container.delete", "reasons-kept")
+    for _ in range(5):
+        found = await reasons.beyond(principal, question)
+        assert [giver.username for giver in found.givers] == ["reasons-kept-chief"]
+    assert watched.reads == 1
+    await reasons.beyond(principal, asked("container.stop", "reasons-kept"))
+    assert watched.reads == 2
+    clock.now += 10.0
+    await reasons.beyond(principal, question)
+    assert watched.reads == 3
+
+
+async def test_few_look_at_once_and_few_wait(shared: IdentityServer, root: Caller) -> None:
+    reasons, watched, _, principal = await _made(shared, root, "reasons-flood")
+    watched.free.clear()
+    waiting = [
+        asyncio.create_task(reasons.beyond(principal, asked(f"container.a{number}", "reasons-flood")))
+        for number in range(32)
+    ]
+
+    async def looking() -> bool:
+        return watched.at_once == 2
+
+    assert await poll_until(looking)
+    # One more is told nothing, and waits for nobody.
+    assert await reasons.beyond(principal, asked("container.more", "reasons-flood")) == Beyond()
+    watched.free.set()
+    await asyncio.gather(*waiting)
+    assert watched.most_at_once == 2
+    # There is room again.
+    found = await reasons.beyond(principal, asked("container.more", "reasons-flood"))
+    assert found.givers
+
+
+async def test_a_database_that_is_away_takes_no_words_from_a_refusal(
+    shared: IdentityServer, root: Caller
+) -> None:
+    reasons, watched, _, principal = await _made(shared, root, "reasons-away")
+    question = asked("container.delete", "reasons-away")
+    watched.away = True
+    assert await reasons.beyond(principal, question) == Beyond()
+    watched.away = False
+    # That nothing was found out is not remembered.
+    assert (await reasons.beyond(principal, question)).givers
+
+
+async def test_what_is_kept_is_bounded(shared: IdentityServer, root: Caller) -> None:
+    reasons, watched, _, principal = await _made(shared, root, "reasons-many")
+    watched.away = True
+    for number in range(1100):
+        reasons._keep((principal.user_id, "", asked(f"container.a{number}", "")), Beyond())
+    assert len(reasons._kept) == 1000
