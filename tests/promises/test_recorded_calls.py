@@ -139,11 +139,11 @@ async def test_a_cancelled_mutation_is_recorded_and_changes_nothing(world: World
         assert await sql.fetchval("SELECT description FROM namespaces WHERE name = $1", OWN) is None
 
 
-async def test_a_stream_has_two_records(world: World) -> None:
+async def test_a_stream_that_opens_has_two_records(world: World) -> None:
     streams = [rule for rule in world.rules.values() if rule.shape == "unary_stream"]
     assert streams
     for rule in streams:
-        await world.admin.invoke(rule, request_for(rule, {}))
+        await world.admin.invoke(rule, world.request(rule))
     nobody = await world.make_user("nobody")
     denied = world.rule("WatchContainers")
     outcome = await nobody.invoke(denied, world.request(denied))
@@ -218,8 +218,7 @@ async def test_a_body_that_is_read_before_authentication_is_found(
             await let_in(self, call, ticket, requests, context)
         except Unauthenticated:
             if call.rule.shape.startswith("unary"):
-                call.raw_request = await context.read()
-                _parse(call)
+                await _parse(call, await context.read())
             raise
 
     async def body_first(self: AuthorizationLayer, call: Call, proceed: Proceed) -> bytes:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.refusals import Bounds, Kind, Refusals
+from pilothouse_server.rpc.refusals import Bounds, Kind, Refusals, RefusalsOfCallers
 from pilothouse_server.store.audit_chain import AuditRecord
 
 MOMENT = datetime(2026, 11, 27, tzinfo=UTC)
@@ -107,3 +107,38 @@ def test_a_record_of_a_sum_can_be_hashed() -> None:
     row: dict[str, Any] = log.sums[0].as_row()
     assert row["metadata"]["names"] == ["admin"]
     assert row["status_code"] == 401
+
+
+def test_each_user_has_bounds_of_their_own() -> None:
+    sums: list[AuditRecord] = []
+    users = RefusalsOfCallers(sums.append, Bounds(of_a_kind=5, singly=20, sums=3))
+    rule = cast(Rule, SimpleNamespace(action="get", resource_type="container", streams=False, method=GET))
+
+    def refuse(user_id: int, count: int, method: str = GET) -> int:
+        kind = Kind("192.0.2.1", method, "PERMISSION_DENIED", "PERMISSION_DENIED", 7)
+        of_user = users.of(user_id, f"user{user_id}")
+        return sum(of_user.singly(kind, rule, MOMENT, f"web-{number}", 100) for number in range(count))
+
+    assert sum(refuse(1, 1000, f"/a.B/Method{number}") for number in range(50)) == 20
+    # What one is refused does not have the refusals of another summed.
+    assert refuse(2, 5) == 5
+    assert refuse(2, 2) == 0
+    users.flush()
+    assert sum(_summed(record) for record in sums if record.user_id == 1) == 50_000 - 20
+    (of_other,) = (record for record in sums if record.user_id == 2)
+    assert (of_other.username, of_other.namespace_id, _summed(of_other)) == ("user2", 7, 2)
+    assert of_other.metadata["names"] == [f"web-{number}" for number in range(5)]
+    assert len(sums) == 4
+    assert refuse(1, 1) == 1
+
+
+def test_long_requests_have_fewer_records_of_their_own() -> None:
+    log = Log(Bounds(of_a_kind=100, singly=100, sums=3, request_bytes=100_000))
+    kind = Kind("192.0.2.1", GET, "INVALID_ARGUMENT", "INVALID_FIELD")
+    rule = cast(Rule, SimpleNamespace(action="get", resource_type="container", streams=False, method=GET))
+    singly = [log.refusals.singly(kind, rule, MOMENT, None, 16_000) for _ in range(50)]
+    assert sum(singly) == 6
+    # A short one still has its own.
+    assert log.refusals.singly(kind, rule, MOMENT, None, 100)
+    log.refusals.flush()
+    assert _summed(log.sums[0]) == 44

@@ -73,10 +73,10 @@ class Call:
         "handler_reached",
         "method",
         "on_renewed",
+        "opened",
         "operation_id",
         "parse_error",
         "principal",
-        "raw_request",
         "refusal",
         "request",
         "request_metadata",
@@ -111,7 +111,6 @@ class Call:
         # Why it was refused before the layers: no valid token, no request in time, no seat.
         self.refusal: BaseException | None = None
         self.parse_error: PilothouseError | None = None
-        self.raw_request: bytes = b""
         self.request: Any = None
         self.requests: AsyncIterator[Message] | None = None
         self.send: Send | None = None
@@ -120,6 +119,8 @@ class Call:
         self.resume_token = ""
         self.facts = AuditFacts()
         self.handler_reached = False
+        # Of a stream: whether it is recorded that it opened.
+        self.opened = False
         # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
         self.complete = False
         # Called when the caller of a stream, looked up again, turns out to hold other grants.

@@ -19,6 +19,7 @@ from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.status import CODES, STATUS_KEY, rich_status
+from pilothouse_server.rpc.way_back import WayBack
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -54,16 +55,17 @@ class _Outsider:
     async def watch(self, _requests: object, context: Context) -> None:
         """Answers one request by a stream."""
         request = await self._request(context)
-        await self._seated(
-            self._admission.health_watches, context, self._inner.unary_stream(request, context)
-        )
+        # It does nothing with the context but write.
+        watching = self._inner.unary_stream(request, WayBack(context))
+        await self._seated(self._admission.health_watches, context, watching)
 
     async def converse(self, requests: AsyncIterator[Any], context: Context) -> None:
         """Answers a stream by a stream."""
 
         async def answers() -> None:
+            back = WayBack(context)
             async for each in self._inner.stream_stream(_until_silent(requests), context):
-                await context.write(each)
+                await back.write(each)
 
         await self._seated(self._admission.reflections, context, answers())
 
@@ -97,7 +99,7 @@ def no_request() -> InvalidArgument:
 
 async def _abort(context: Context, error: PilothouseError) -> NoReturn:
     details = rich_status(error).SerializeToString()
-    await context.abort(CODES[error.code], error.message, ((STATUS_KEY, details),))
+    await WayBack(context).fail(CODES[error.code], error.message, ((STATUS_KEY, details),))
 
 
 async def _until_silent(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

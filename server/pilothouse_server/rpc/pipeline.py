@@ -34,8 +34,11 @@ from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, sea
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.outsiders import bounded, no_request
+from pilothouse_server.rpc.parts import SHORT_BYTES
 from pilothouse_server.rpc.tls.clients import ClientTrust, Shown
+from pilothouse_server.rpc.way_back import WayBack
 from pilothouse_server.settings import TrustedPeer
+from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from pilothouse_server.store.unit_of_work import Store
 
 # A reader that takes nothing for so long is ended; its answers wait in gRPC's own bounded buffers until
@@ -121,7 +124,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
         call.deadline = None if remaining is None else time.monotonic() + remaining
-        call.send = context.write
+        back = WayBack(context)
+        call.send = back.write
         ticket = Ticket(self.admission, streams=call.rule.streams)
         self.admission.came()
         try:
@@ -138,8 +142,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             answer = await self._runners[call.method](call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = error if isinstance(error, CallFailed) else _UNTOLD
-            context.set_trailing_metadata((*call.trailing_metadata.items(), *failure.trailing))
-            await context.abort(failure.code, failure.message)
+            trailing = (*call.trailing_metadata.items(), *failure.trailing)
+            await back.fail(failure.code, failure.message, trailing)
         finally:
             ticket.close()
             self.admission.went()
@@ -173,14 +177,22 @@ class Pipeline(grpc.aio.ServerInterceptor):
         raw = await admission.requests.arrives(context.read(), flow)
         if raw is grpc.aio.EOF:
             raise no_request()
-        call.raw_request = raw
-        _parse(call)
-        if rule.streams:
+        if len(raw) > SHORT_BYTES:
+            # To read it takes a while: it has its seats before, and those of the widest page that it may ask for.
+            await self._seat(call, ticket, flow, LARGEST_PAGE_SIZE if rule.has_page_size else 0, len(raw))
+        await _parse(call, raw)
+        if len(raw) <= SHORT_BYTES:
+            rows = call.request.page_size if rule.has_page_size and call.request is not None else 0
+            await self._seat(call, ticket, flow, rows, len(raw))
+
+    async def _seat(self, call: Call, ticket: Ticket, flow: Hashable, rows: int, size: int) -> None:
+        """Takes the seats of a call whose request has come, which asks for so many rows by so many bytes."""
+        admission = self.admission
+        if call.rule.streams:
             await ticket.sit(admission.streams, flow)
         else:
-            rows = call.request.page_size if rule.has_page_size and call.request is not None else 0
-            width = seats_for(rows, len(raw))
-            await ticket.sit(admission.strangers if rule.public else admission.calls, flow, width)
+            limiter = admission.strangers if call.rule.public else admission.calls
+            await ticket.sit(limiter, flow, seats_for(rows, size))
 
     async def _authenticated(self, call: Call) -> Principal:
         """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.
@@ -314,12 +326,11 @@ def _metadata(pairs: Any) -> dict[str, str]:
     return {key: value for key, value in pairs or () if isinstance(value, str)}
 
 
-def _parse(call: Call) -> None:
+async def _parse(call: Call, raw: bytes) -> None:
     try:
-        call.request = receiving.parsed(call.rule, call.raw_request)
+        call.request = await receiving.received(call.rule, raw)
     except PilothouseError as error:
         call.parse_error = error
-    call.raw_request = b""
 
 
 async def _look_at_first(call: Call) -> None:
@@ -347,4 +358,4 @@ async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator
 
 async def _parsed(call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
     async for raw in requests:
-        yield receiving.parsed(call.rule, raw)
+        yield await receiving.received(call.rule, raw)

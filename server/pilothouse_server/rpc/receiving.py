@@ -1,4 +1,5 @@
-"""What of a request's bytes is taken: not more than the method may have, and a message of its type.
+"""What of a request's bytes is taken: not more than the method may have, of not too many parts, and a message of its
+type.
 
 gRPC has a limit of its own, and unpacks no more of what is packed. A call that it refuses ends without words of ours.
 So its limit lies somewhat above (`TRANSPORT_MARGIN_BYTES`): what is a little too long is refused here.
@@ -11,9 +12,32 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
+from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.parts import MOST_PARTS, Malformed, too_many_parts
 
 TRANSPORT_MARGIN_BYTES: Final = 1024 * 1024
+# Of a request that needs no log-in: none of those has a field that is long.
+MOST_OF_STRANGERS_BYTES: Final = 64 * 1024
+
+
+async def received(rule: Rule, raw: bytes) -> Message:
+    """The message that was received, made once it is known not to hold up others.
+
+    Raises:
+        ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE, TOO_MANY_PARTS.
+    """
+    if len(raw) <= rule.most_bytes:
+        try:
+            if await too_many_parts(raw, descriptor_of(rule.request_class)):
+                raise InvalidArgument(
+                    f"the request holds more than {MOST_PARTS} messages, texts, items and entries",
+                    reason="TOO_MANY_PARTS",
+                    metadata={"most_parts": str(MOST_PARTS)},
+                )
+        except Malformed:
+            raise _malformed(rule) from None
+    return parsed(rule, raw)
 
 
 def parsed(rule: Rule, raw: bytes) -> Message:
@@ -31,6 +55,9 @@ def parsed(rule: Rule, raw: bytes) -> Message:
     try:
         return rule.request_class.FromString(raw)
     except DecodeError:
-        raise InvalidArgument(
-            f"the body is not a {rule.request_class.DESCRIPTOR.full_name}", reason="MALFORMED_MESSAGE"
-        ) from None
+        raise _malformed(rule) from None
+
+
+def _malformed(rule: Rule) -> InvalidArgument:
+    name = descriptor_of(rule.request_class).full_name
+    return InvalidArgument(f"the body is not a {name}", reason="MALFORMED_MESSAGE")

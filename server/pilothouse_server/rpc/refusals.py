@@ -1,10 +1,13 @@
-"""Refusals that strangers can have by the thousand: the first few are recorded singly, the others summed.
+"""Refusals that can be had by the thousand: the first few are recorded singly, the others summed.
 
-A call that fails before anybody is known to make it costs its caller nothing, so its record must not cost the log
-without a bound. In each minute the first of each kind (address, method, reason, and the caller where one is known) have
-records of their own, until `Bounds` are reached; what comes after is counted. When the minute is over, the kinds that
-came most often have one record each with their count, one of each address first, and all others share one more, which
-counts them by method and reason. A sum of failed log-ins names the first accounts that were tried.
+A call that is refused costs its caller nothing, so its record must not cost the log without a bound. In each minute the
+first of each kind (address, method, reason, and namespace) have records of their own, until `Bounds` are reached; what
+comes after is counted. When the minute is over, the kinds that came most often have one record each with their count,
+and the times of the first and the last, one of each address first; all others share one more, which counts them by
+method and reason. A sum names the first resources that were asked for; of failed log-ins, the accounts that were tried.
+
+All strangers share such bounds (`Refusals`); each user who is known has some (`RefusalsOfCallers`), so that nobody's
+refusals have those of another summed.
 
 What is counted stands in memory for a minute: a server that is killed loses at most that, and one that is stopped
 writes it.
@@ -12,12 +15,11 @@ writes it.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import uuid4
 
 from pilothouse_server.rpc.method_rules import Rule
@@ -34,21 +36,29 @@ _MOST_IN_OTHERS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Records of one minute: `of_a_kind` and `singly` at most those of single calls, `sums` those of sums."""
+    """Records of one minute: `of_a_kind` and `singly` at most those of single calls, `sums` those of sums.
+
+    `request_bytes`: what the requests in those of single calls may have together.
+    """
 
     of_a_kind: int = 5
     singly: int = 90
     sums: int = 10
+    request_bytes: int = 1 << 20
+
+
+Caller: TypeAlias = tuple[int | None, str]
+_NOBODY: Final[Caller] = (None, "")
 
 
 class Kind(NamedTuple):
-    """What refusals have in common that are counted together. `caller` is a user's id and name where one is known."""
+    """What refusals have in common that are counted together."""
 
     address: str
     method: str
     code: str
     reason: str
-    caller: tuple[int | None, str] = (None, "")
+    namespace_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -63,19 +73,30 @@ class _Sum:
 
 
 class Refusals:
-    """Decides which refusals are recorded singly, and counts the others. `submit` takes the record of a sum."""
+    """Decides which refusals are recorded singly, and counts the others. `submit` takes the record of a sum.
 
-    def __init__(self, submit: Callable[[AuditRecord], None], bounds: Bounds | None = None) -> None:
+    `caller` is the id and the name of the user who makes the calls, where one is known.
+    """
+
+    def __init__(
+        self, submit: Callable[[AuditRecord], None], bounds: Bounds | None = None, caller: Caller = _NOBODY
+    ) -> None:
         self._submit = submit
         self.bounds = bounds or Bounds()
+        self._caller = caller
         self._kinds: dict[Kind, _Sum] = {}
         self._others: Counter[tuple[str, str, str]] = Counter()
         self._others_since: datetime | None = None
         self._others_of: set[str] = set()
-        self._singly = 0
+        self._singly = self._request_bytes = 0
 
-    def singly(self, kind: Kind, rule: Rule, moment: datetime, name: str | None = None) -> bool:
-        """Returns whether this refusal has a record of its own; else it is counted. `name` is the account tried."""
+    def singly(
+        self, kind: Kind, rule: Rule, moment: datetime, name: str | None = None, request_bytes: int = 0
+    ) -> bool:
+        """Returns whether this refusal has a record of its own; else it is counted.
+
+        `name` is the account that was tried, or what was asked for; the record shows `request_bytes` of the request.
+        """
         found = self._kinds.get(kind)
         if found is None:
             if len(self._kinds) >= _MOST_KINDS:
@@ -86,29 +107,30 @@ class Refusals:
         found.last = max(found.last, moment)
         if name and len(found.names) < _NAMES:
             found.names[name] = None
-        if found.count <= self.bounds.of_a_kind and self._singly < self.bounds.singly:
+        if (
+            found.count <= self.bounds.of_a_kind
+            and self._singly < self.bounds.singly
+            and self._request_bytes + request_bytes <= self.bounds.request_bytes
+        ):
             self._singly += 1
+            self._request_bytes += request_bytes
             return True
         found.summed += 1
         return False
 
-    async def run(self) -> None:
-        """Writes the sums of each minute until cancelled."""
-        while True:
-            await asyncio.sleep(MINUTE)
-            self.flush()
-
     def flush(self) -> None:
         """Writes what was counted, and begins a new minute."""
-        kinds, self._kinds, self._singly = self._kinds, {}, 0
+        kinds, self._kinds = self._kinds, {}
+        self._singly = self._request_bytes = 0
         counted = [(kind, found) for kind, found in kinds.items() if found.summed]
         shown, rest = _chosen(counted, self.bounds.sums - 1)
         for kind, found in shown:
-            self._submit(_record_of(kind, found))
+            self._submit(_record_of(self._caller, kind, found))
         for kind, found in rest:
             self._count_among_others(kind, found.summed, found.first)
         if self._others and self._others_since is not None:
-            self._submit(_record_of_others(self._others, self._others_since, len(self._others_of)))
+            addresses = len(self._others_of)
+            self._submit(_record_of_others(self._caller, self._others, self._others_since, addresses))
         self._others, self._others_since, self._others_of = Counter(), None, set()
 
     def _count_among_others(self, kind: Kind, count: int, moment: datetime) -> None:
@@ -116,6 +138,28 @@ class Refusals:
         self._others_since = min(self._others_since or moment, moment)
         if len(self._others_of) < _MOST_KINDS:
             self._others_of.add(kind.address)
+
+
+class RefusalsOfCallers:
+    """The refusals of users who are known, each within `bounds` of their own."""
+
+    def __init__(self, submit: Callable[[AuditRecord], None], bounds: Bounds) -> None:
+        self._submit = submit
+        self.bounds = bounds
+        self._of: dict[int, Refusals] = {}
+
+    def of(self, user_id: int, username: str) -> Refusals:
+        """Returns those of one user in this minute."""
+        found = self._of.get(user_id)
+        if found is None:
+            found = self._of[user_id] = Refusals(self._submit, self.bounds, (user_id, username))
+        return found
+
+    def flush(self) -> None:
+        """Writes what was counted, and begins a new minute."""
+        refusals, self._of = self._of, {}
+        for each in refusals.values():
+            each.flush()
 
 
 def _chosen(
@@ -132,11 +176,12 @@ def _chosen(
     return pairs[:places], pairs[places:]
 
 
-def _record_of(kind: Kind, found: _Sum) -> AuditRecord:
+def _record_of(caller: Caller, kind: Kind, found: _Sum) -> AuditRecord:
     metadata: dict[str, Any] = {"summed": found.summed, "reason": kind.reason}
     if found.names:
         metadata["names"] = list(found.names)
     return _sum(
+        caller,
         kind,
         action=found.rule.action,
         resource_type=found.rule.resource_type,
@@ -147,13 +192,16 @@ def _record_of(kind: Kind, found: _Sum) -> AuditRecord:
     )
 
 
-def _record_of_others(others: Counter[tuple[str, str, str]], since: datetime, addresses: int) -> AuditRecord:
+def _record_of_others(
+    caller: Caller, others: Counter[tuple[str, str, str]], since: datetime, addresses: int
+) -> AuditRecord:
     total = others.total()
     by_method = {
         f"{method} {reason or code}": count
         for (method, code, reason), count in others.most_common(_MOST_IN_OTHERS)
     }
     return _sum(
+        caller,
         Kind("", "", others.most_common(1)[0][0][1], ""),
         action="other",
         resource_type="unknown",
@@ -164,15 +212,17 @@ def _record_of_others(others: Counter[tuple[str, str, str]], since: datetime, ad
     )
 
 
-def _sum(kind: Kind, *, moments: tuple[datetime, datetime], message: str, **fields: Any) -> AuditRecord:
-    user_id, username = kind.caller
+def _sum(
+    caller: Caller, kind: Kind, *, moments: tuple[datetime, datetime], message: str, **fields: Any
+) -> AuditRecord:
+    user_id, username = caller
     return AuditRecord(
         operation_id=uuid4(),
         user_id=user_id,
         username=username[:50] or None,
         resource_id=None,
         resource_name=None,
-        namespace_id=None,
+        namespace_id=kind.namespace_id,
         request_path=kind.method,
         request_body=None,
         request_headers=None,

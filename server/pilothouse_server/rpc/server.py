@@ -144,7 +144,11 @@ def rules_and_handlers(
                     rule,
                     waits_outside=getattr(handler, "waits_outside", False),
                     drafts=getattr(handler, "drafts", False),
-                    most_bytes=most_message_bytes,
+                    most_bytes=(
+                        min(most_message_bytes, receiving.MOST_OF_STRANGERS_BYTES)
+                        if rule.public
+                        else most_message_bytes
+                    ),
                 )
     if missing:
         raise DeclarationError(missing)

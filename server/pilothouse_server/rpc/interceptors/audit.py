@@ -7,8 +7,8 @@ and nothing has changed. Reads are recorded in batches; refusals, failures and w
 before the answer leaves. A stream has two records with one `stream_id`: opened, before its first answer,
 and closed.
 
-What strangers are refused, and calls of which no body arrives, have records of their own while they are few; beyond
-that they are summed (`rpc.refusals`).
+What strangers, and users, are refused has records of its own while it is little; beyond that it is summed
+(`rpc.refusals`). A stream that is refused has one record: it was never open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.pipeline import Proceed
-from pilothouse_server.rpc.refusals import Bounds, Kind, Refusals
+from pilothouse_server.rpc.refusals import MINUTE, Bounds, Kind, Refusals, RefusalsOfCallers
 from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
@@ -44,8 +44,10 @@ _DRAFTS = 5
 _KEYS_BROUGHT = 6
 # A stranger's request is shown up to so many characters.
 _MOST_OF_STRANGERS = 1024
-# Of users who are known: each has paid with a token, so there may be more.
-_BODILESS = Bounds(of_a_kind=20, singly=400, sums=20)
+# Of one user who is known, who has paid with a token: so there may be more.
+_OF_A_USER = Bounds(of_a_kind=20, singly=400, sums=20)
+# Of a request in one record; and what a record has beside it, about.
+_MOST_OF_REQUEST, _REST_OF_RECORD = 16 * 1024, 512
 
 
 class RecordWriter(Protocol):
@@ -77,18 +79,18 @@ class AuditLayer:
         self._namespace_id = namespace_id
         self._header_is_kept = header_is_kept
         self.strangers = Refusals(writer.submit)
-        self.bodiless = Refusals(writer.submit, _BODILESS)
+        self.users = RefusalsOfCallers(writer.submit, _OF_A_USER)
 
     async def sum_up(self) -> None:
         """Writes the sums of each minute until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.strangers.run())
-            group.create_task(self.bodiless.run())
+        while True:
+            await asyncio.sleep(MINUTE)
+            self.flush()
 
     def flush(self) -> None:
         """Writes the sums of what was counted so far."""
         self.strangers.flush()
-        self.bodiless.flush()
+        self.users.flush()
 
     async def __call__(self, call: Call, proceed: Proceed) -> bytes:
         """Runs the call and records it."""
@@ -99,10 +101,14 @@ class AuditLayer:
         return await self._unary(call, proceed)
 
     async def replay(self, call: Call, proceed: Proceed) -> bytes:
-        """The innermost layer: answers a replayed mutation with its first answer.
+        """The innermost layer: answers a replayed mutation with its first answer, and records that a stream opens.
 
         A handler that needs a token for its keys begins again, in no transaction meanwhile, once they are at hand.
         """
+        if call.rule.streams:
+            await self._locate(call)
+            call.opened = True
+            await self._record_opening(call)
         for attempts_left in reversed(range(_KEYS_BROUGHT)):
             try:
                 return await (self._idempotency.answer(call, proceed) if call.rule.mutates else proceed())
@@ -172,10 +178,6 @@ class AuditLayer:
         return answer
 
     async def _stream(self, call: Call, proceed: Proceed) -> bytes:
-        # Who is refused before it is known who calls has one record, as of a unary call.
-        if call.principal is not None or call.rule.public:
-            await self._locate(call)
-            await self._record_opening(call)
         try:
             answer = await proceed()
         except BaseException as error:
@@ -215,22 +217,21 @@ class AuditLayer:
 
     def _is_summed(self, call: Call, error: BaseException) -> bool:
         """Whether the call is one of so many alike that it is counted only."""
-        if call.principal is None:
-            refusals = self.strangers
-        elif _is_bodiless(call):
-            refusals = self.bodiless
-        else:
+        if call.opened:
+            # The record of its end belongs to that of its opening.
             return False
+        principal, size, namespace_id = call.principal, 0, None
+        if principal is None:
+            refusals, name = self.strangers, call.facts.resource_name
+        else:
+            refusals, name = self.users.of(principal.user_id, principal.username), _name(call)
+            namespace_id = call.facts.namespace_id or _granted_namespace(call)
+            if call.request is not None:
+                size = _REST_OF_RECORD + min(call.request.ByteSize(), _MOST_OF_REQUEST)
         code, _ = _outcome(call, error)
         reason = error.reason if isinstance(error, PilothouseError) else ""
-        kind = Kind(
-            address_group(call.client_ip),
-            call.method,
-            code,
-            reason,
-            (call.actor.user_id, call.actor.username),
-        )
-        return not refusals.singly(kind, call.rule, call.started_at, _plain(call.facts.resource_name, 253))
+        kind = Kind(address_group(call.client_ip), call.method, code, reason, namespace_id)
+        return not refusals.singly(kind, call.rule, call.started_at, _plain(name, 253), size)
 
     async def _locate(self, call: Call) -> None:
         """Has the record stand in the log of the namespace that is named, though no handler looked it up.
@@ -243,8 +244,7 @@ class AuditLayer:
             return
         if not principal.reaches(name) or names.dns_label_problem(name):
             return
-        granted = (grant.namespace_id for grant in principal.grants if grant.namespace == name)
-        found = next(granted, None)
+        found = _granted_namespace(call)
         call.describe(namespace_id=await self._namespace_id(name) if found is None else found)
 
     def _record(self, call: Call, error: BaseException | None, **more: Any) -> AuditRecord:
@@ -289,9 +289,12 @@ def _record(
     )
 
 
-def _is_bodiless(call: Call) -> bool:
-    """Whether the call ended before any message of its client was looked at."""
-    return call.request is None and call.requests is None and call.parse_error is None
+def _granted_namespace(call: Call) -> int | None:
+    """The id of the namespace that is named, where a grant of the caller tells it."""
+    name, principal = call.namespace, call.principal
+    if not name or principal is None:
+        return None
+    return next((grant.namespace_id for grant in principal.grants if grant.namespace == name), None)
 
 
 def _request_body(call: Call, error: BaseException | None) -> dict[str, Any] | None:

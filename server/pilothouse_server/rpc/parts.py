@@ -1,0 +1,122 @@
+"""Of how many parts a request consists, counted in its bytes before a message is made of them.
+
+A message of four megabytes may hold two million messages that are empty: to make those holds up all other calls for
+half a second, and takes two hundred megabytes. What is sent is much smaller than what it becomes only where it consists
+of many parts, so they are counted first: each message, text, item and entry that is there is one; a number, which
+becomes no more than it is, counts for an eighth. That takes longer than the making would, but it is done in steps,
+between which others have their turn, and ends at a bound that no request reaches which the rules of its fields allow.
+
+A short body is not looked at: it cannot have many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+from google.protobuf.descriptor import Descriptor
+
+# The largest request there is has 5,000 samples, of half a dozen texts and two dozen numbers each.
+MOST_PARTS: Final = 60_000
+_OF_A_NUMBER, _OF_OTHERS = 1, 8
+SHORT_BYTES: Final = 64 * 1024
+# Fields that are looked at in a step: about a millisecond.
+_STEP: Final = 2_000
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+# Of a varint, as of a tag.
+_MOST_VARINT_BYTES: Final = 10
+
+# Fields that hold messages, by their number, with the same of those.
+_Fields: TypeAlias = "dict[int, _Fields]"
+
+
+class Malformed(ValueError):
+    """The bytes are no message."""
+
+
+async def too_many_parts(raw: bytes, descriptor: Descriptor, most: int = MOST_PARTS) -> bool:
+    """Returns whether the bytes of a message have more than `most` parts. Raises Malformed."""
+    if len(raw) <= SHORT_BYTES:
+        return False
+    try:
+        for weight in _weights(raw, _fields(descriptor)):
+            if weight > most * _OF_OTHERS:
+                return True
+            await asyncio.sleep(0)
+    except IndexError:
+        raise Malformed from None
+    return False
+
+
+def _weights(raw: bytes, fields: _Fields) -> Iterator[int]:
+    """Walks over the fields of a message and of all within; yields what they weigh together, after each step and at the
+    end. Raises IndexError where the bytes end too soon.
+    """
+    at, end, looked_at, weight = 0, len(raw), 0, 0
+    around: list[tuple[int, _Fields]] = []
+    while True:
+        while at >= end:
+            if at > end or not around:
+                yield weight
+                if at > end:
+                    raise Malformed
+                return
+            end, fields = around.pop()
+        tag, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
+        looked_at += 1
+        if looked_at % _STEP == 0:
+            yield weight
+        if tag & 7 != _LENGTH:
+            weight += _OF_A_NUMBER
+            at = _after_number(raw, at, tag & 7)
+            continue
+        weight += _OF_OTHERS
+        length, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
+        within = fields.get(tag >> 3)
+        if within is None:
+            at += length
+            continue
+        around.append((end, fields))
+        if at + length > end:
+            raise Malformed
+        end, fields = at + length, within
+
+
+def _after_number(raw: bytes, at: int, wire_type: int) -> int:
+    if wire_type == _VARINT:
+        return _varint(raw, at)[1]
+    if wire_type == _FIXED64:
+        return at + 8
+    if wire_type == _FIXED32:
+        return at + 4
+    # Groups, which no message of ours has.
+    raise Malformed
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The number that stands there, and where it ends."""
+    number = 0
+    for place in range(_MOST_VARINT_BYTES):
+        byte = raw[at + place]
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    raise Malformed
+
+
+@cache
+def _fields(descriptor: Descriptor) -> _Fields:
+    return _compiled(descriptor, {})
+
+
+def _compiled(descriptor: Descriptor, known: dict[str, _Fields]) -> _Fields:
+    # Entered before it is filled, because a message may hold its own type.
+    found: _Fields = known.setdefault(descriptor.full_name, {})
+    for field in descriptor.fields:
+        held: Any = field.message_type
+        if held is not None:
+            within = known.get(held.full_name)
+            found[field.number] = _compiled(held, known) if within is None else within
+    return found

@@ -1,0 +1,53 @@
+"""What goes back to the client of one call: its answers, and how it ends.
+
+A client may go away while something is being sent to it, and gRPC learns that by the failure of what is sent, before it
+cancels the call. Such a call has not failed; it ends as one that is cancelled.
+
+gRPC notes that the headers of an answer are sent when the first answer has been taken. A stream whose first answer
+waits for a reader, and that is ended meanwhile, would send them once more with its status: gRPC refuses that, and the
+call is never ended. So a stream sends them by themselves, before its first answer. They wait for no reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+# Pairs of a name and its text or bytes.
+Trailing: TypeAlias = tuple[tuple[str, Any], ...]
+
+
+class WayBack:
+    """The way back of one call. Its methods raise CancelledError where the client is gone."""
+
+    __slots__ = ("_context", "_headers_began", "_headers_sent")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._headers_began = self._headers_sent = False
+
+    async def write(self, answer: Any) -> None:
+        """Returns once gRPC has taken an answer of a stream."""
+        try:
+            if not self._headers_began:
+                self._headers_began = True
+                await self._context.send_initial_metadata(())
+                self._headers_sent = True
+            await self._context.write(answer)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
+
+    async def fail(self, code: grpc.StatusCode, message: str, trailing: Trailing) -> NoReturn:
+        """Ends the call with an error."""
+        if self._headers_began and not self._headers_sent:
+            # Not even the headers could be sent: the connection takes nothing, and ends with all its calls.
+            raise asyncio.CancelledError
+        self._context.set_trailing_metadata(trailing)
+        try:
+            await self._context.abort(code, message)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None

@@ -1,0 +1,114 @@
+"""Clients that go away, or take nothing, at any moment of a call: it ends, and is no failure of the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pilothouse_server.rpc import pipeline
+from pilothouse_server.rpc.way_back import WayBack
+from tests.promises.calling import token_of
+from tests.promises.hostile import wire
+from tests.promises.hostile.wire import Connection, frame
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import World
+from tests.waiting import patient, poll_until, within
+
+WATCH = "WatchContainers"
+_TURNS = 40
+
+
+@asynccontextmanager
+async def connected(world: World, window: int | None = None) -> AsyncIterator[Connection]:
+    connection = Connection(world.server.address, window=window)
+    await connection.open()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def begun(world: World, connection: Connection, method: str, token: str) -> int:
+    """Begins a call, with its request."""
+    rule = world.rule(method)
+    body = wire.message(request_for(rule, {"namespace": OWN}).SerializeToString())
+    stream = connection.stream()
+    connection.write(
+        frame(wire.HEADERS, wire.END_HEADERS, stream, wire.header_block(rule.method, token))
+        + frame(wire.DATA, wire.END_STREAM, stream, body)
+    )
+    return stream
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What libraries complained of."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A watch whose first answer is not taken in time; whether it has ended once its reader takes what there is."""
+    monkeypatch.setattr(pipeline, "WRITE_TIMEOUT_SECONDS", 0.2)
+    async with connected(world, window=0) as connection:
+        stream = begun(world, connection, WATCH, token_of(world.admin))
+
+        async def recorded() -> bool:
+            async with world.sql() as sql:
+                count = "SELECT count(*) FROM operation_logs WHERE error_code = 'RESOURCE_EXHAUSTED'"
+                return bool(await sql.fetchval(count))
+
+        await poll_until(recorded)
+        connection.write(frame(wire.WINDOW_UPDATE, 0, stream, struct.pack(">I", 1 << 20)))
+        try:
+            async with asyncio.timeout(patient(3.0)):
+                await connection.ended(stream).wait()
+        except TimeoutError:
+            return False
+    return True
+
+
+async def test_a_stream_whose_first_answer_is_not_taken_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await stalled(world, monkeypatch)
+    assert said(caplog) == []
+
+
+async def test_a_stream_whose_headers_are_sent_twice_is_found(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The control: headers go with the first answer, as gRPC does by itself."""
+
+    async def write(self: WayBack, answer: bytes) -> None:
+        await self._context.write(answer)
+
+    monkeypatch.setattr(WayBack, "write", write)
+    await stalled(world, monkeypatch)
+    assert any("ExecuteBatchError" in each for each in said(caplog)) or caplog.records == []
+
+
+@pytest.mark.parametrize("method", ["GetContainer", WATCH, "ListContainers"])
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_call_that_is_reset_leaves_no_failure(
+    world: World, caplog: pytest.LogCaptureFixture, method: str, known: bool
+) -> None:
+    token = token_of(world.admin) if known else "nobody"
+    async with connected(world) as connection, within(30.0):
+        for turns in range(_TURNS):
+            streams = [begun(world, connection, method, token) for _ in range(5)]
+            await connection.drain()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for stream in streams:
+                connection.write(frame(wire.RST_STREAM, 0, stream, wire.CANCEL))
+        # One that is not reset is answered.
+        last = begun(world, connection, "ListContainers", token_of(world.admin))
+        await connection.all_ended([last])
+    assert said(caplog) == []
+    async with world.sql() as sql:
+        internal = "SELECT count(*) FROM operation_logs WHERE error_code = 'INTERNAL'"
+        assert await sql.fetchval(internal) == 0

@@ -1,0 +1,86 @@
+"""What a user is refused again and again is summed beyond the first of a minute; nothing is lost, nobody else's is."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse_server.rpc.interceptors import audit
+from pilothouse_server.rpc.refusals import Refusals
+from tests.conftest import Database, connection, number_changes
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import World, quiet_world
+
+CALLS = 50
+_FIRST = audit._OF_A_USER.of_a_kind
+
+
+async def refuse(world: World) -> None:
+    """Has one user denied, sent away and told of nothing again and again, and another once."""
+    restless = await world.make_user("restless", {OWN: "viewer"})
+    other = await world.make_user("other", {OWN: "viewer"})
+    for name, code, fields in (
+        ("DeleteContainer", "PERMISSION_DENIED", {"name": "web"}),
+        ("GetContainer", "NOT_FOUND", {"name": "nothing"}),
+        ("WatchContainers", "NOT_FOUND", {"namespace": "nowhere"}),
+    ):
+        rule = world.rule(name)
+        request = request_for(rule, {"namespace": OWN, **fields})
+        outcomes = await asyncio.gather(*(restless.invoke(rule, request) for _ in range(CALLS)))
+        assert {outcome.code for outcome in outcomes} == {code}
+        assert (await other.invoke(rule, request)).code == code
+
+
+async def told(dsn: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Of each user and method: records of single refusals, and refusals that sums tell of."""
+    async with connection(dsn) as sql:
+        await number_changes(sql)
+        rows: list[Any] = await sql.fetch(
+            "SELECT username, request_path, count(*) FILTER (WHERE metadata ->> 'summed' IS NULL) AS singly, "
+            "coalesce(sum((metadata ->> 'summed')::int), 0) AS summed, "
+            "bool_and(started_at <= completed_at) AS in_order "
+            "FROM operation_logs WHERE error_code IN ('PERMISSION_DENIED', 'NOT_FOUND') GROUP BY 1, 2"
+        )
+    assert all(row["in_order"] for row in rows)
+    return {
+        (row["username"], row["request_path"].rpartition("/")[2]): (row["singly"], row["summed"])
+        for row in rows
+    }
+
+
+async def test_what_a_user_is_refused_again_and_again_is_summed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = ("DeleteContainer", "GetContainer", "WatchContainers")
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        await refuse(world)
+        before = await told(database.admin_dsn)
+    expected = {("restless", method): (_FIRST, 0) for method in methods}
+    others = {("other", method): (1, 0) for method in methods}
+    assert before == expected | others
+    after = await told(database.admin_dsn)
+    assert after == dict.fromkeys(expected, (_FIRST, CALLS - _FIRST)) | others
+    async with connection(database.admin_dsn) as sql:
+        homes = await sql.fetch(
+            "SELECT DISTINCT request_path, namespace_id IS NULL AS nowhere, metadata -> 'names' AS names "
+            "FROM operation_logs WHERE metadata ? 'summed'"
+        )
+    # A sum stands in the log of the namespace that was named, where the user reaches it.
+    assert {row["request_path"].rpartition("/")[2]: row["nowhere"] for row in homes} == {
+        "DeleteContainer": False,
+        "GetContainer": False,
+        "WatchContainers": True,
+    }
+
+
+async def test_refusals_that_are_all_recorded_singly_are_found(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: it is the bound that keeps them few."""
+    monkeypatch.setattr(Refusals, "singly", lambda *_arguments: True)
+    await refuse(world)
+    found = await told(world.server.database.admin_dsn)
+    assert found["restless", "GetContainer"] == (CALLS, 0)

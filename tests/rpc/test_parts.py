@@ -1,0 +1,128 @@
+"""Requests of very many parts are found before a message is made of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+
+from pilothouse.container.v1 import container_pb2
+from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
+
+REQUEST: Any = container_pb2.CreateContainerRequest.DESCRIPTOR
+MANY = MOST_PARTS + 5_000
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 128:
+        out.append(number % 128 + 128)
+        number //= 128
+    return bytes((*out, number))
+
+
+def held(number: int, body: bytes) -> bytes:
+    """A field that holds a message."""
+    return _varint(number << 3 | 2) + _varint(len(body)) + body
+
+
+def numbers_of(*path: str) -> list[int]:
+    """The numbers of a field of the request and of those that it stands in."""
+    descriptor, found = REQUEST, []
+    for name in path:
+        field = descriptor.fields_by_name[name]
+        found.append(field.number)
+        descriptor = field.message_type
+    return found
+
+
+def repeated(count: int, *path: str, item: bytes = b"") -> bytes:
+    """The request with so many items at a path."""
+    *around, last = numbers_of(*path)
+    body = held(last, item) * count
+    for number in reversed(around):
+        body = held(number, body)
+    return body
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        repeated(MANY, "container", "env"),
+        repeated(MANY, "container", "init_containers", "env"),
+        repeated(MANY, "container", "labels"),
+        repeated(MANY, "container", "args", item=b"x"),
+        repeated(MANY, "container"),
+        # Numbers that no field has, which a message keeps.
+        b"\xfa\xff\x0f\x00" * MANY,
+        b"\xf8\xff\x0f\x00" * 8 * MANY,
+        b"\xfd\xff\x0f\x00\x00\x00\x00" * 8 * MANY,
+    ],
+)
+async def test_very_many_parts_are_found_wherever_they_are(raw: bytes) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    assert await too_many_parts(raw, REQUEST)
+    task.cancel()
+    # The others had their turn meanwhile.
+    assert turns > 10
+
+
+async def test_the_largest_requests_that_are_allowed_pass() -> None:
+    usage = metrics_pb2.RecordUsageRequest()
+    for number in range(5_000):
+        sample: Any = usage.samples.add(namespace="demo", container=f"web-{number}")
+        for field in sample.DESCRIPTOR.fields:
+            if field.message_type is None and not getattr(sample, field.name):
+                setattr(sample, field.name, "x" if field.cpp_type == field.CPPTYPE_STRING else 7)
+        sample.timestamp.GetCurrentTime()
+    raw = usage.SerializeToString()
+    assert len(raw) > SHORT_BYTES
+    assert not await too_many_parts(raw, metrics_pb2.RecordUsageRequest.DESCRIPTOR)
+    wide = container_pb2.CreateContainerRequest()
+    for number in range(16):
+        init = wide.container.init_containers.add(name=f"init-{number}", image="nginx:1.27")
+        for each in range(512):
+            init.env.add(name=f"VARIABLE_{each}", value="x" * 20)
+    assert not await too_many_parts(wide.SerializeToString(), REQUEST)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\x0a",
+        b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        held(numbers_of("container")[0], b"\x0a\x05x"),
+        b"\x0a\x05x",
+        b"\x0f",
+        b"\x09\x00",
+    ],
+)
+async def test_what_is_no_message_is_refused_as_by_the_parser(rest: bytes) -> None:
+    raw = repeated(SHORT_BYTES // 2, "container", "env") + rest
+    with pytest.raises(Malformed):
+        await too_many_parts(raw, REQUEST)
+    with pytest.raises(DecodeError):
+        container_pb2.CreateContainerRequest.FromString(raw)
+
+
+async def test_a_group_is_refused_though_the_parser_would_pass_over_it() -> None:
+    """No message of ours has any, and its end need not be where a length says."""
+    raw = repeated(SHORT_BYTES // 2, "container", "env") + b"\xfb\xff\x0f\xfc\xff\x0f"
+    container_pb2.CreateContainerRequest.FromString(raw)
+    with pytest.raises(Malformed):
+        await too_many_parts(raw, REQUEST)
+
+
+async def test_a_short_body_is_not_looked_at() -> None:
+    assert not await too_many_parts(b"\x0b" * SHORT_BYTES, REQUEST)
