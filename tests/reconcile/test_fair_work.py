@@ -42,6 +42,20 @@ class Queue:
             found = await work_queue.lease(connection, owner="test", lease_seconds=60.0, most=most)
         return found.works
 
+    async def lease_into(self, held: Counter[int], workers: int = MOST) -> Counter[str]:
+        """Leases for the workers that are free, and adds what is leased to what they hold; how much of each it was."""
+        async with self._here.store.system_call() as connection:
+            found = await work_queue.lease(
+                connection,
+                owner="test",
+                lease_seconds=60.0,
+                most=workers,
+                free={"local": workers - held.total()},
+                held=held,
+            )
+        held.update(work.namespace_id or 0 for work in found.works)
+        return self.by_namespace(found.works)
+
     def by_namespace(self, works: list[Work]) -> Counter[str]:
         """How many of each namespace there are."""
         names = {number: name for name, number in self._homes.items()}
@@ -104,6 +118,38 @@ async def test_in_turns_everything_is_leased_once(queue: Queue) -> None:
     for _ in range(150 // MOST + 1):
         seen += [work.resource_id for work in await queue.lease()]
     assert sorted(seen) == list(range(1, 151))
+
+
+async def test_a_namespace_whose_work_hangs_leaves_workers_to_the_others(queue: Queue) -> None:
+    held: Counter[int] = Counter()
+    await queue.put("busy", MANY, seconds_ago=20.0)
+    assert await queue.lease_into(held) == {"busy": MOST * 3 // 4}
+    assert await queue.lease_into(held) == {}
+    await queue.put("quiet", 1, seconds_ago=0.1)
+    assert await queue.lease_into(held) == {"quiet": 1}
+    # Where the other hangs, too, there is still room for a third.
+    await queue.put("quiet", MANY, seconds_ago=0.1)
+    while await queue.lease_into(held):
+        pass
+    await queue.put("third", 1, seconds_ago=0.1)
+    assert await queue.lease_into(held) == {"third": 1}
+
+
+async def test_two_that_hang_from_the_beginning_leave_room_for_a_third(queue: Queue) -> None:
+    held: Counter[int] = Counter()
+    for name in ("busy", "quiet"):
+        await queue.put(name, MANY, seconds_ago=20.0)
+    assert await queue.lease_into(held) == dict.fromkeys(("busy", "quiet"), MOST * 3 // 7 + 1)
+    assert await queue.lease_into(held) == {}
+    await queue.put("third", MANY, seconds_ago=0.1)
+    assert (await queue.lease_into(held))["third"] >= 1
+
+
+async def test_what_is_little_is_leased_at_once_whatever_is_in_hand(queue: Queue) -> None:
+    held: Counter[int] = Counter()
+    for _ in range(3):
+        await queue.put("busy", 2, seconds_ago=1.0)
+        assert await queue.lease_into(held) == {"busy": 2}
 
 
 async def test_what_rows_hold_is_what_is_to_go(here: World) -> None:

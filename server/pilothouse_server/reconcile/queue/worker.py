@@ -6,10 +6,11 @@ What is due is leased and loaded many at once; each is acted on by itself; what 
 else is done by then. So a server that is busy with calls, where each step has to wait for its turn, takes few steps for
 much work. What fails in a batch is tried by itself, and the rest goes on.
 
-Each cluster has its own number of workers, so that one that is slow or away holds up no other. Every server runs this;
-the leases share the work. A lease is short, and renewed while the work is in hand. Killed anywhere, it runs out, and
-who leases the work next starts the same actions again, each of which may be repeated. A failure is due again after a
-pause that grows; a mutation makes it due at once.
+Each cluster has its own number of workers, so that one that is slow or away holds up no other, and of those no
+namespace comes to hold so many that another finds none. Every server runs this; the leases share the work. A lease is
+short, and renewed while the work is in hand. Killed anywhere, it runs out, and who leases the work next starts the same
+actions again, each of which may be repeated. A failure is due again after a pause that grows; a mutation makes it
+due at once.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ class Worker:
                 lease_seconds=self._settings.lease_seconds,
                 most=most,
                 free=free,
+                held=Counter(work.namespace_id for work in self._acting if work.namespace_id),
             )
         by_cluster: defaultdict[str, list[Work]] = defaultdict(list)
         for work in leased.works:

@@ -53,7 +53,8 @@ class Release(msgspec.Struct, frozen=True):
 
 # The last row tells when more is due, as far as it is known; a lease that ends is such a time, too.
 _LEASE = text(
-    "SELECT * FROM lease_work(:owner, :lease_seconds, :most, CAST(:clusters AS text[]), CAST(:free AS integer[]))"
+    "SELECT * FROM lease_work(:owner, :lease_seconds, :most, CAST(:clusters AS text[]), CAST(:free AS integer[]), "
+    "CAST(:busy AS bigint[]), CAST(:held AS integer[]))"
 )
 
 # Rows that a mutation or the writing back has locked are left for the next round: the order of locks stays as it is.
@@ -142,11 +143,18 @@ class Leased(msgspec.Struct, frozen=True):
 
 
 async def lease(
-    connection: Connection, *, owner: str, lease_seconds: float, most: int, free: Mapping[str, int] = _NOBODY
+    connection: Connection,
+    *,
+    owner: str,
+    lease_seconds: float,
+    most: int,
+    free: Mapping[str, int] = _NOBODY,
+    held: Mapping[int, int] | None = None,
 ) -> Leased:
     """Leases due work that nobody else holds, what waited longest first; a transaction of its own.
 
     Up to `most` rows of a cluster, or as many as are `free` where that is said. `owner` must be unique to the lease.
+    Where it is said how many workers each namespace has `held` that holds any, none comes to hold all of a cluster's.
     """
     parameters = {
         "owner": owner,
@@ -154,6 +162,8 @@ async def lease(
         "most": most,
         "clusters": list(free),
         "free": list(free.values()),
+        "busy": None if held is None else list(held),
+        "held": None if held is None else list(held.values()),
     }
     *leased, last = (await connection.execute(_LEASE, parameters)).all()
     return Leased([Work(*row[:7]) for row in leased], last.next_seconds)
