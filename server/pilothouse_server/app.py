@@ -163,6 +163,7 @@ class Application:
             self.envelopes,
             SenderMaker(settings.audit_sink_dir, self._reach),
             self.hub.records.beyond,
+            newest=lambda: self.hub.records.newest,
         )
         self.usage = UsageStore(self.store)
         self.usage_stream = UsageStream(self.store, watch_answer)
@@ -413,7 +414,7 @@ class Application:
         )
         in_namespaces = [
             containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys),
-            storage_noun(watches, page_key, connect, Mounter()),
+            storage_noun(watches, page_key, connect, Mounter(keys)),
             config_noun(watches, page_key, connect, self.envelopes, ConfigReaders()),
         ]
         contents = Contents(

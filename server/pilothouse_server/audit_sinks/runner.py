@@ -69,7 +69,9 @@ class _Held:
 
 
 class SinkRunner:
-    """The sinks of one server. `beyond` of the hub's records tells that there is something new."""
+    """The sinks of one server. `beyond` of the hub's records tells that there is something new, `newest` how far they
+    go.
+    """
 
     def __init__(
         self,
@@ -78,9 +80,11 @@ class SinkRunner:
         make_sender: MakeSender,
         beyond: Beyond,
         *,
+        newest: Callable[[], int] = lambda: 0,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._lease_seconds = lease_seconds
+        self._newest = newest
         self._store = store
         self._envelopes = envelopes
         self._make_sender = make_sender
@@ -96,6 +100,7 @@ class SinkRunner:
         away = False
         try:
             while True:
+                newest = self._newest()
                 try:
                     await self._take_one()
                     if self._held and loop.time() >= renewed + self._lease_seconds / 4:
@@ -112,6 +117,9 @@ class SinkRunner:
                     away = True
                 await self._end_overdue()
                 await asyncio.sleep(min(_LOOK_SECONDS, self._lease_seconds / 4))
+                if not (self._held or self._shown):
+                    # There is no sink, and one that is made leaves a record. So a server at rest asks seldom.
+                    await self._beyond(newest, _GAUGE_SECONDS)
         finally:
             await uncancelled(self._close())
 

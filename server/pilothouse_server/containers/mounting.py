@@ -13,6 +13,7 @@ from pilothouse_server.access import May
 from pilothouse_server.containers import operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import FailedPrecondition, invalid
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Remounted
@@ -23,7 +24,10 @@ from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_
 
 
 class Mounter:
-    """See the protocol for what each method does and raises."""
+    """See the protocol for what each method does and raises. `keys` says who may set which keys of pods."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     async def attach(
         self, transaction: Transaction, namespace: str, container: str, wanted: VolumeMount, *, may: May
@@ -40,7 +44,15 @@ class Mounter:
         mount = msgspec.structs.replace(
             wanted, mount_path=path, read_only=wanted.read_only or volume.access_mode == "ReadOnlyMany"
         )
-        return await _remount(transaction, volume, container, lambda stored: _with_mount(stored, mount), may)
+
+        def merge(stored: Container) -> Container:
+            changed = _with_mount(stored, mount)
+            if changed != stored:
+                # The pods come to see something else: what they obey is asked for anew, as in an update.
+                refuse_keys(namespace, changed, stored, self._keys, may)
+            return changed
+
+        return await _remount(transaction, volume, container, merge, may)
 
     async def detach(
         self, transaction: Transaction, namespace: str, name: str, container: str, mount_path: str

@@ -41,7 +41,8 @@ class Mounter(Protocol):
             InvalidArgument: neither names a path.
             NotFound: the namespace, the volume or the container.
             FailedPrecondition: the path is taken, or one of the two is being deleted.
-            PermissionDenied: a folder of the node, or a container with rights over it, and the caller may not.
+            PermissionDenied: a folder of the node, or a container with rights over it or keys that others obey, and the
+                caller may not.
         """
 
     async def detach(
