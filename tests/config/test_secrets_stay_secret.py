@@ -14,6 +14,7 @@ import asyncio
 import base64
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ import yaml
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import identity_pb2, second_factor_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_migrations import runner
@@ -37,6 +38,7 @@ from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
 from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secrets_of
 from tests.conftest import Database, addresses, connection
+from tests.identity.factors import authenticator_code
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.requests import REQUESTS, request_for
 from tests.waiting import patient, poll_until
@@ -139,6 +141,7 @@ async def valid_uses(client: AsyncClient, sent: Sent) -> None:
     async with AsyncClient(client.address, username="carol", password=password) as carol:
         await carol.identity.change_password(current_password=password, new_password=newer)
     await identity.reset_password(username="carol", new_password=newest)
+    await second_factors(client, newest, sent)
     await client.namespaces.create(namespace=namespace_pb2.Namespace(name="own"))
     secret = config_pb2.Secret(
         name="app", data={"bytes": sent.mark().encode()}, string_data={"text": sent.mark()}
@@ -164,6 +167,29 @@ async def valid_uses(client: AsyncClient, sent: Sent) -> None:
     # The control: a field that is public, in a call of the same kind.
     shown = config_pb2.ConfigMap(name=CONTROL.lower(), data={"text": CONTROL})
     await config.create_config_map(namespace="own", config_map=shown)
+
+
+async def second_factors(client: AsyncClient, password: str, sent: Sent) -> None:
+    """An authenticator, its codes, and the one-time code of a reset: what the server makes and shows once."""
+    made, own = AsyncClient(client.address, username="carol", password=password), sent.mark()
+    async with made as carol:
+        enrolled = await carol.identity.enrol_totp.send(second_factor_pb2.EnrolTotpRequest())
+        seed = base64.b32decode(enrolled.secret)
+        codes = await carol.identity.confirm_totp.send(
+            second_factor_pb2.ConfirmTotpRequest(code=authenticator_code(seed, time.time()))
+        )
+    reset = await client.identity.reset_password(username="carol", one_time_code=True)
+    async with AsyncClient(client.address) as carol:
+        challenge = await carol.login("carol", reset.one_time_code)
+        shown = {"recovery_code": codes.recovery_codes[0], "new_password": own}
+        done = await carol.complete_login("carol", challenge.challenge, **shown)
+    for answer in (enrolled, codes, reset, challenge, done):
+        found = set(secrets_of(answer))
+        assert found
+        sent.handed_out |= found
+    sent.handed_out.add(seed.hex())
+    # Typed without its hyphens it is the same.
+    sent.handed_out |= {code.replace("-", "") for code in codes.recovery_codes}
 
 
 async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sent: Sent) -> int:

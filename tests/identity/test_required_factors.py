@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_server.identity.operations.second_factors import SecondFactors
@@ -66,7 +67,10 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
         other = await server.user(admin, "other", ("viewer", ""))
         careful = await server.user(admin, "careful", ("operator", ""))
         await enrolled(server, careful)
+        key = (await plain.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(name="ci"))).key
     async with running(database, second_factor_roles="operator") as server:
+        # Keys are no log-ins by password.
+        assert await valid(Caller(server.stub, key))
         callers = [
             Caller(server.stub, each.access_token, each.refresh_token) for each in (plain, other, careful)
         ]

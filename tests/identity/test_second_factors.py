@@ -342,6 +342,20 @@ async def test_administrators_take_the_authenticator_of_others_away_and_nobody_m
     assert again.reason == "NO_SECOND_FACTOR"
 
 
+async def test_the_seed_goes_with_its_user(
+    server: IdentityServer, admin: Caller, anna: Caller, phone: Authenticator
+) -> None:
+    given = (await challenged(server.at(HOME), "anna")).challenge
+    await admin.DeleteUser(pb.DeleteUserRequest(username="anna"))
+    assert await reason(server.at(HOME), given, code=await phone.code()) == "INVALID_CHALLENGE"
+    async with server.database.system() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM user_secrets") == 0
+    # Somebody else of this name begins anew, with a password alone.
+    user = pb.User(username="anna", email="another@example.org")
+    await admin.CreateUser(pb.CreateUserRequest(user=user, password=PASSWORD))
+    await server.log_in("anna")
+
+
 async def test_nothing_of_codes_is_recorded_or_stored_in_the_clear(
     server: IdentityServer, anna: Caller, phone: Authenticator
 ) -> None:

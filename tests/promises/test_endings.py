@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.rpc.interceptors.authorization import RECHECK_SECONDS, AuthorizationLayer
 from tests import waiting
 from tests.conftest import Database, number_changes
+from tests.identity.factors import authenticator_code
 from tests.promises.calling import Caller, Outcome, token_of
 from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World, quiet_world
@@ -36,6 +39,30 @@ async def _user(world: World, _caller: Caller) -> None:
     await world.must("UpdateUser", fields)
 
 
+async def _by_administrator(world: World, _caller: Caller) -> None:
+    whose = {"username": "somebody"}
+    (session,) = (await world.must("ListSessions", whose)).sessions
+    await world.must("RevokeSession", {**whose, "sessionId": session.session_id})
+
+
+async def _one_time_code(world: World, _caller: Caller) -> None:
+    await world.must("ResetPassword", {"username": "somebody", "oneTimeCode": True})
+
+
+async def _factor_of_another_session(world: World, _caller: Caller) -> None:
+    await _enrol(world, await world.log_in("somebody"))
+
+
+async def _lost_factor(world: World, caller: Caller) -> None:
+    await _enrol(world, caller)
+    await world.must("ResetSecondFactor", {"username": "somebody"})
+
+
+async def _enrol(world: World, caller: Caller) -> None:
+    seed = base64.b32decode((await world.must("EnrolTotp", {}, caller)).secret)
+    await world.must("ConfirmTotp", {"code": authenticator_code(seed, time.time())}, caller)
+
+
 async def ended_in_time(world: World, revoke: Revoke) -> Outcome:
     """How an open stream ends after a revocation; fails where it or unary calls go on for longer than is promised."""
     caller = await world.make_user("somebody", {OWN: "developer"})
@@ -55,7 +82,10 @@ async def ended_in_time(world: World, revoke: Revoke) -> Outcome:
         watching.cancel()
 
 
-@pytest.mark.parametrize("revoke", [_grant, _session, _user])
+@pytest.mark.parametrize(
+    "revoke",
+    [_grant, _session, _user, _by_administrator, _one_time_code, _factor_of_another_session, _lost_factor],
+)
 async def test_what_is_revoked_ends(world: World, revoke: Revoke) -> None:
     assert RECHECK_SECONDS < STREAM_SECONDS
     outcome = await ended_in_time(world, revoke)

@@ -49,6 +49,8 @@ def dead(login_memory_days: int) -> tuple[Dead, ...]:
             " AND now() + interval '1 hour'",
             "",
         ),
+        # The seed goes with its user at once.
+        Dead("recovery_codes", "user_id IN (SELECT id FROM users WHERE deleted_at IS NOT NULL)", ""),
         Dead(
             "login_throttles",
             "updated_at < now() - interval '1 day' AND (locked_until IS NULL OR locked_until < now())",

@@ -15,7 +15,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, missing, not_found
 from pilothouse_server.identity.model import User, UserId
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
-from pilothouse_server.identity.repository import api_keys, grants, sessions, users
+from pilothouse_server.identity.repository import api_keys, grants, sessions, user_secrets, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email
@@ -118,6 +118,7 @@ async def delete(transaction: Transaction, caller: Principal, username: str, che
     # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
     await sessions.revoke_of_user(transaction, stored.id)
     await api_keys.revoke_of_user(transaction, stored.id)
+    await user_secrets.remove_of_user(transaction, stored.id)
     await grants.delete_of_user(transaction, stored.id)
     await users.end_user(transaction, stored.id)
     await grants.notify_changed(transaction)

@@ -78,3 +78,8 @@ async def remove(transaction: Transaction, user_id: UserId, kind: SecretKind, na
     if name is not None:
         statement = statement.where(USER_SECRETS.c.name == name)
     return len((await transaction.connection.execute(statement.returning(USER_SECRETS.c.id))).all())
+
+
+async def remove_of_user(transaction: Transaction, user_id: UserId) -> None:
+    """Deletes all secrets of a user."""
+    await transaction.connection.execute(delete(USER_SECRETS).where(USER_SECRETS.c.user_id == user_id))
