@@ -4,7 +4,7 @@ what does not exist: code, message and trailing metadata; and so do the answers 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,27 @@ _HELD: dict[str, tuple[str, ...]] = {
     ),
 }
 _NOT_HELD = {"operator": {"config.reveal"}, "developer": {"config.reveal"}}
+# What it counts over cannot be told apart by namespace.
+_NOT_BY_A_NARROWED_KEY = ("GetUserOperationStats",)
+
+
+def _not_over_all(rule: Rule) -> bool:
+    return rule.name not in _NOT_BY_A_NARROWED_KEY
+
+
+# Callers by key: whose rights are left to them, and what of these the key gives.
+BY_KEY: dict[str, tuple[str, Callable[[Rule], bool]]] = {
+    "admin of own by key": ("admin of own", lambda _: True),
+    "admin of own by a key of all": ("admin of own", _not_over_all),
+    "operator of own by a key of all": ("operator of own", _not_over_all),
+    "admin of own as an account": ("admin of own", lambda _: True),
+    "viewer of all by a key of an admin": ("viewer of all", lambda _: True),
+    # SimulateGrant answers as the grant itself would be answered.
+    "admin of all by a reading key": (
+        "admin of all",
+        lambda rule: rule.only_reads and rule.name != "SimulateGrant",
+    ),
+}
 # Images are read by whoever runs or sees containers; users and roles belong to administrators.
 _VIEWED = {"container", "image", "storage", "config", "namespace", "metrics", "audit"}
 
@@ -103,7 +124,8 @@ async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
                 found.append(f"{caller} {rule.name} {name}: {outcome.code} {outcome.message}")
         return found
 
-    callers = [*(f"{role} of own" for role in ROLES), "key of own", "nobody"]
+    callers = [f"{role} of own" for role in ROLES] + ["nobody"]
+    callers += [caller for caller, (as_whom, _) in BY_KEY.items() if as_whom.endswith(" of own")]
     scoped = [rule for rule in rules if namespace_path(rule)]
     results = await gathered([look(caller, rule) for caller in callers for rule in scoped])
     return [fault for faults in results for fault in faults]
@@ -128,11 +150,10 @@ async def wrongly_allowed_or_refused(world: World, rules: Collection[Rule]) -> l
             anywhere = rule.scope == options.SCOPE_ANY
             expected.append((f"{role} of all", rule, held))
             expected.append((f"{role} of own", rule, held and (scoped or anywhere)))
-        by_key = (scoped or rule.scope == options.SCOPE_ANY) and not rule.session_only
-        # It counts over all that its user reaches.
-        by_key = by_key and rule.name != "GetUserOperationStats"
-        expected.append(("key of own", rule, by_key))
         expected.append(("nobody", rule, False))
+        as_others = {caller: allowed for caller, of_rule, allowed in expected if of_rule is rule}
+        for caller, (as_whom, may) in BY_KEY.items():
+            expected.append((caller, rule, as_others[as_whom] and may(rule) and not rule.session_only))
     outcomes = await gathered([tried(world, caller, rule) for caller, rule, _ in expected])
     faults = []
     for (caller, rule, allowed), outcome in zip(expected, outcomes, strict=True):
@@ -315,7 +336,23 @@ async def test_who_is_kept_to_a_namespace_hears_of_no_other(tenants_world: World
     # One's own records hold what one has asked, by whatever name.
     own_words = {"ListOperations", "ExportAuditLog", "WatchOperations"}
     assert set(await heard_of(tenants_world, "admin of own", FOREIGN)) <= own_words
-    assert await heard_of(tenants_world, "key of own", FOREIGN) == []
+    assert await heard_of(tenants_world, "admin of own by a key of all", FOREIGN) == []
     # The checker hears of it where it is told.
     heard = await heard_of(tenants_world, "admin of all", FOREIGN)
     assert {"ListNamespaces", "ListContainers", "ListOperations"} <= set(heard)
+
+
+async def test_a_key_of_one_namespace_does_not_see_its_users_own_records_elsewhere(
+    tenants_world: World,
+) -> None:
+    session, key = (
+        tenants_world.callers[caller] for caller in ("admin of all", "admin of own by a key of all")
+    )
+    await tenants_world.must("GetNamespace", {"name": FOREIGN}, session)
+    listed = await tenants_world.must("ListOperations", {"filter": f'resource_name = "{FOREIGN}"'}, session)
+    for found in listed.operations:
+        wanted = {"operationId": found.operation_id}
+        assert (await tenants_world.call("GetOperation", wanted, session)).code == "OK"
+        assert (await tenants_world.call("GetOperation", wanted, key)).code == "NOT_FOUND"
+        assert (await tenants_world.call("ProveOperation", wanted, key)).code == "NOT_FOUND"
+    assert listed.operations

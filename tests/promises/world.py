@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 
 from pilothouse_server.audit_sinks.runner import SinkRunner
+from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.namespaces.manifests import namespace_manifest
@@ -254,11 +255,28 @@ async def furnished(world: World, *, tenants: bool = False) -> None:
         world.callers[f"{role} of own"] = await world.make_user(f"own-{role}", {OWN: role, GONE: role})
         world.callers[f"{role} of all"] = await world.make_user(f"all-{role}", {"": role})
     world.callers["nobody"] = await world.make_user("nobody")
-    # Of somebody who reaches everything, so that nothing but the key keeps its caller from other namespaces.
-    fields = {"name": "own", "namespaces": [OWN]}
-    made = await world.must("CreateApiKey", fields, world.callers["admin of all"])
-    world.callers["key of own"] = Caller(world.admin.channel, made.key)
+    await make_keys(world)
     await end_namespace(world, GONE)
+
+
+async def make_keys(world: World) -> None:
+    """Callers with API keys, and a service account, each named after the caller whose rights are left to it."""
+    viewer = list(SHIPPED_ROLES["viewer"].permissions)
+    for caller, owner, limits in (
+        ("admin of own by key", "admin of own", {}),
+        ("admin of own by a key of all", "admin of all", {"namespaces": [OWN, GONE]}),
+        ("operator of own by a key of all", "operator of all", {"namespaces": [OWN, GONE]}),
+        ("viewer of all by a key of an admin", "admin of all", {"permissions": viewer}),
+        ("admin of all by a reading key", "admin of all", {"readOnly": True}),
+    ):
+        made = await world.must("CreateApiKey", {"name": caller, **limits}, world.callers[owner])
+        world.callers[caller] = Caller(world.admin.channel, made.key)
+    await world.must("CreateServiceAccount", {"namespace": OWN, "serviceAccount": {"name": "robot"}})
+    for namespace in (OWN, GONE):
+        grant = {"username": f"sa:{OWN}:robot", "role": "admin", "namespace": namespace}
+        await world.must("GrantRole", grant)
+    made = await world.must("CreateApiKey", {"name": "robot", "serviceAccount": f"sa:{OWN}:robot"})
+    world.callers["admin of own as an account"] = Caller(world.admin.channel, made.key)
 
 
 def _targets(world: World, noun: str) -> list[str]:
