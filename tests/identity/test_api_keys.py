@@ -13,13 +13,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.access import Grant, KeyLimits, KeyNamespace, Principal, within
 from pilothouse_server.identity import tokens
+from pilothouse_server.identity.escalation import uncovered
 from pilothouse_server.identity.operations.api_keys import MOST_KEYS
+from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
 from tests.conftest import Database
 from tests.identity.server import (
     PASSWORD,
     Caller,
     IdentityServer,
+    Refused,
     ended,
     refused,
     running,
@@ -229,6 +233,49 @@ async def test_nobody_names_what_they_do_not_hold(shared: IdentityServer, root: 
     await caller.ListRoleGrants(pb.ListRoleGrantsRequest(namespace="narrow"))
     grant = pb.GrantRoleRequest(username="narrow", role="giver", namespace="narrow")
     assert (await refused(caller, "GrantRole", grant)).reason == "PERMISSION_DENIED"
+
+
+async def test_a_key_grants_as_far_as_it_reaches_and_no_further(shared: IdentityServer, root: Caller) -> None:
+    """Against the model: what the key leaves of its user's grants covers a role, or it is not given."""
+    spaces = {name: await shared.namespace(name) for name in ("far-a", "far-b")}
+    everything = Grant("admin", None, None, frozenset({"*"}))
+    await shared.user(root, "taker", log_in=False)
+    for number, (permissions, namespaces) in enumerate(
+        (
+            ([], []),
+            ([], ["far-a"]),
+            (["grant.*", *SHIPPED_ROLES["viewer"].permissions], []),
+            (["grant.create", *SHIPPED_ROLES["developer"].permissions], ["far-a"]),
+            (["container.*"], ["far-a", "far-b"]),
+        )
+    ):
+        _, caller = await make(root, f"giver-{number}", permissions=permissions, namespaces=namespaces)
+        limits = KeyLimits(
+            frozenset(permissions) if permissions else None,
+            tuple(KeyNamespace(spaces[name], name) for name in namespaces) if namespaces else None,
+        )
+        principal = Principal(1, "admin", within([everything], limits))
+        for role in SHIPPED_ROLES.values():
+            for namespace in ("", *spaces):
+                wanted = Grant(
+                    role.name,
+                    namespace or None,
+                    spaces.get(namespace),
+                    frozenset(role.permissions),
+                    role.excluded,
+                )
+                may = principal.allows("grant.create", namespace or None)
+                expected = may and uncovered(wanted, principal.grants) is None
+                request = pb.GrantRoleRequest(
+                    username="taker", role=role.name, namespace=namespace, validate_only=True
+                )
+                try:
+                    await caller.GrantRole(request)
+                    outcome = ""
+                except Refused as refusal:
+                    outcome = refusal.code
+                assert (outcome == "") is expected, (permissions, namespaces, role.name, namespace)
+                assert outcome in ("", "PERMISSION_DENIED", "NOT_FOUND")
 
 
 async def test_a_key_looks_after_no_keys_passwords_or_sessions(shared: IdentityServer, root: Caller) -> None:

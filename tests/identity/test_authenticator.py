@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -16,6 +17,7 @@ from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database
 from tests.identity.server import settings_of
+from tests.waiting import poll_until
 
 
 class Clock:
@@ -47,7 +49,8 @@ class Harness:
         return driver
 
     def _count(self, logged: asyncpg.connection.LoggedQuery) -> None:
-        self.queries += "access_token_hash = " in logged.query and logged.query.startswith("SELECT")
+        looks = "access_token_hash = " in logged.query or "key_hash = " in logged.query
+        self.queries += looks and logged.query.startswith("SELECT")
 
     async def token(self, *, lives: str = "1 hour") -> str:
         """An access token of a new session of a user of its own."""
@@ -69,10 +72,26 @@ class Harness:
             )
         return token
 
+    async def key(self, *, lives: str = "1 hour") -> str:
+        """A new API key of a user of its own."""
+        key = tokens.new_token(tokens.KEY_PREFIX)
+        async with self.database.system() as connection:
+            await connection.execute(
+                "WITH made AS (INSERT INTO users (username, username_normalized, email, email_normalized, "
+                "password_hash) SELECT n, n, n, n, '!' FROM "
+                "(SELECT substr(gen_random_uuid()::text, 1, 20) AS n) AS names RETURNING id) "
+                "INSERT INTO api_keys (user_id, name, key_hash, prefix, expires_at) "
+                "SELECT id, 'ci', $1, 'phk_', now() + $2::text::interval FROM made",
+                tokens.token_hash(key),
+                lives,
+            )
+        return key
+
     async def revoke_all(self) -> None:
-        """Ends all sessions without a hint."""
+        """Ends all sessions and keys without a hint."""
         async with self.database.system() as connection:
             await connection.execute("UPDATE sessions SET revoked_at = now()")
+            await connection.execute("UPDATE api_keys SET revoked_at = now()")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -97,8 +116,11 @@ async def test_a_token_seen_a_moment_ago_costs_no_query(harness: Harness) -> Non
     assert harness.queries == 2
 
 
-async def test_what_is_revoked_without_a_hint_is_taken_for_a_second_at_most(harness: Harness) -> None:
-    token = await harness.token()
+@pytest.mark.parametrize("kind", ["token", "key"])
+async def test_what_is_revoked_without_a_hint_is_taken_for_a_second_at_most(
+    harness: Harness, kind: str
+) -> None:
+    token = await getattr(harness, kind)()
     await harness.authenticator.authenticate(token)
     await harness.revoke_all()
     await harness.authenticator.authenticate(token)
@@ -108,8 +130,9 @@ async def test_what_is_revoked_without_a_hint_is_taken_for_a_second_at_most(harn
     assert caught.value.reason == "INVALID_TOKEN"
 
 
-async def test_a_hint_drops_everything_at_once(harness: Harness) -> None:
-    token = await harness.token()
+@pytest.mark.parametrize("kind", ["token", "key"])
+async def test_a_hint_drops_everything_at_once(harness: Harness, kind: str) -> None:
+    token = await getattr(harness, kind)()
     await harness.authenticator.authenticate(token)
     await harness.revoke_all()
     harness.authenticator.invalidate()
@@ -156,8 +179,9 @@ async def test_the_cache_has_a_bound(harness: Harness) -> None:
     assert harness.queries == 13
 
 
-async def test_a_token_is_not_kept_beyond_its_end(harness: Harness) -> None:
-    token = await harness.token(lives="300 milliseconds")
+@pytest.mark.parametrize("kind", ["token", "key"])
+async def test_a_token_is_not_kept_beyond_its_end(harness: Harness, kind: str) -> None:
+    token = await getattr(harness, kind)(lives="300 milliseconds")
     await harness.authenticator.authenticate(token)
     harness.clock.now += 0.31
     queries = harness.queries
@@ -172,8 +196,34 @@ async def test_a_token_is_not_kept_beyond_its_end(harness: Harness) -> None:
     assert harness.queries == queries + 1
 
 
+async def test_the_use_of_a_key_is_noted_once_a_minute_with_its_address(harness: Harness) -> None:
+    key = await harness.key()
+
+    async def noted() -> tuple[Any, Any]:
+        async with harness.database.system() as connection:
+            row = await connection.fetchrow("SELECT last_used_at, last_used_ip FROM api_keys")
+            return row["last_used_at"], row["last_used_ip"]
+
+    # A look at open streams is no use of it.
+    await harness.authenticator.authenticate(key)
+    harness.clock.now += 2
+    await harness.authenticator.authenticate(key, "10.0.0.1")
+    first = await poll_until(noted, lambda found: found[0] is not None)
+    assert first[1] == "10.0.0.1"
+    harness.clock.now += 2
+    await harness.authenticator.authenticate(key, "10.0.0.2")
+    await harness.authenticator.close()
+    assert await noted() == first
+    async with harness.database.system() as connection:
+        await connection.execute("UPDATE api_keys SET last_used_at = now() - interval '61 seconds'")
+    harness.clock.now += 2
+    await harness.authenticator.authenticate(key, "10.0.0.3")
+    await poll_until(noted, lambda found: found[1] == "10.0.0.3")
+
+
 @pytest.mark.parametrize(
-    "token", ["", "x", "pht_" + "0" * 49, "phr_" + "0" * 49, "pht_" + "é" * 49, "x" * 10_000]
+    "token",
+    ["", "x", "phk_" + "0" * 49, "pht_" + "0" * 49, "phr_" + "0" * 49, "pht_" + "é" * 49, "x" * 10_000],
 )
 async def test_what_is_no_token_of_ours_costs_no_query(harness: Harness, token: str) -> None:
     with pytest.raises(Unauthenticated) as caught:

@@ -268,7 +268,7 @@ async def _heard(world: World, caller: str, namespace: str) -> list[Any]:
 async def answered_apart(world: World) -> list[str]:
     """Where a question tells a foreign or an ended namespace from one that never was."""
     faults = []
-    for caller in [*(f"{role} of own" for role in ROLES), "key of own", "nobody"]:
+    for caller in [*(f"{role} of own" for role in ROLES), "admin of own by a key of all", "nobody"]:
         missing = await _heard(world, caller, MISSING)
         for name in (FOREIGN, GONE):
             heard = await _heard(world, caller, name)
