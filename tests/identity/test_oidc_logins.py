@@ -305,6 +305,70 @@ async def test_a_name_that_is_none_is_made_one(world: OidcWorld, claims: Claims,
     assert len(made) <= 50
 
 
+async def test_a_name_that_somebody_takes_at_this_moment_gets_a_suffix(world: OidcWorld) -> None:
+    world.company.arrive("racer", preferred_username="racer", email="racer@example.com", groups=["devs"])
+    begun = await world.begin()
+    async with world.server.database.owner() as connection:
+        change = connection.transaction()
+        await change.start()
+        await connection.execute(
+            "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash) "
+            "VALUES ('racer', 'racer', 'racer@example.com', 'racer@example.com', '!')"
+        )
+        completing = asyncio.ensure_future(world.server.stranger.CompleteOidcLogin(begun.request()))
+        await poll_until(
+            lambda: world.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"),
+            what="the log-in that waits for the name",
+        )
+        await change.commit()
+    answer = await completing
+    assert answer.user.username.startswith("racer-")
+    assert answer.user.email.endswith("@company.invalid")
+
+
+async def test_a_user_who_was_deleted_comes_back_as_another(world: OidcWorld) -> None:
+    caller = await world.log_in("phoenix", ["devs"])
+    former = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user
+    admin = await world.server.admin()
+    await admin.GrantRole(
+        identity_pb2.GrantRoleRequest(username="phoenix", role="operator", namespace="shop")
+    )
+    await admin.DeleteUser(identity_pb2.DeleteUserRequest(username="phoenix"))
+    again = await world.log_in("phoenix", ["viewers"])
+    assert (await again.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid != former.uid
+    assert await world.held(again) == {("viewer", "", "company")}
+
+
+async def test_a_slow_issuer_takes_nobodys_connection(database: Database) -> None:
+    async with oidc_world(database) as world:
+        caller = await world.log_in("bystander", ["devs"])
+        world.company.arrive("waiting", preferred_username="waiting", groups=["devs"])
+        begun = [await world.begin() for _ in range(20)]
+        world.company.faults[TOKEN] = Fault.SLOW
+        asked = world.company.asked(TOKEN)
+        completing = [
+            asyncio.ensure_future(world.server.stranger.CompleteOidcLogin(each.request())) for each in begun
+        ]
+
+        async def waiting() -> int:
+            return world.company.asked(TOKEN) - asked
+
+        # As many as strangers have connections to the issuer; more wait than the pool has to the database.
+        await poll_until(waiting, lambda count: count == 8, what="those who wait")
+        held = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'"
+        )
+        assert not await world.rows(held)
+        # Somebody who is known has a connection of their own to the issuer, and everybody else to the database.
+        assert (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.username == "bystander"
+        world.company.faults.clear()
+        renewed = await world.refresh(caller)
+        assert await world.held(renewed)
+        world.company.released.set()
+        outcomes = await asyncio.gather(*completing, return_exceptions=True)
+        assert {getattr(each, "reason", "") for each in outcomes} <= {"", "ISSUER_UNAVAILABLE"}
+
+
 async def test_who_gets_nothing_by_a_rule_gets_no_account(world: OidcWorld) -> None:
     world.company.arrive("guest", preferred_username="guest", groups=["guests"])
     refusal = await _not_completed(world, (await world.begin()).request())

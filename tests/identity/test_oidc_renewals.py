@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.operations import federation
@@ -122,6 +123,22 @@ async def test_the_session_ends_where_the_issuer_refuses(world: OidcWorld) -> No
         "SELECT 1 FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = 'gone'"
     )
     assert (await _not_renewed(world, caller)).reason == "INVALID_REFRESH_TOKEN"
+
+
+async def test_a_key_loses_what_the_issuer_takes_from_its_user(world: OidcWorld) -> None:
+    caller = await world.log_in("keeper", ["devs"])
+    made = await caller.CreateApiKey(api_keys_pb2.CreateApiKeyRequest(name="ci"))
+    key = Caller(world.server.stub, made.key)
+    check = pb.CheckPermissionRequest(permission="container.create", namespace="shop")
+    assert (await key.CheckPermission(check)).allowed
+    assert world.company.person is not None
+    world.company.person.left = True
+    assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
+
+    async def allowed() -> bool:
+        return bool((await key.CheckPermission(check)).allowed)
+
+    await poll_until(allowed, lambda answer: not answer, seconds=1.0, what="the end of the key's rights")
 
 
 async def test_an_issuer_that_speaks_of_somebody_else_refuses(world: OidcWorld) -> None:

@@ -20,7 +20,7 @@ COLUMNS: list[Column[Any]] = [
     Column("ROLE", lambda grant: grant.role),
     Column("NAMESPACE", lambda grant: grant.namespace or "*"),
     Column("EXPIRES", lambda grant: moment(grant.expire_time)),
-    Column("ASSIGNED BY", lambda grant: grant.assigned_by),
+    Column("ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")),
 ]
 _Username = Annotated[str, typer.Argument(help="Who holds it.")]
 _Role = Annotated[str, typer.Argument(help="Name of the role.")]

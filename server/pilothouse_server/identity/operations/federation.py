@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 
-from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.errors import AlreadyExists, Unauthenticated
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.model import NO_PASSWORD, IssuedTokens, User, UserId
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
@@ -145,16 +145,23 @@ class Federation:
                     reason="NO_ACCOUNT",
                     metadata={"issuer": config.name},
                 )
-            made = await users.insert_user(
-                transaction, await _new_user(transaction, config, token), NO_PASSWORD
-            )
-            user_id = made.id
+            user_id = (await self._made(transaction, config, token)).id
         user = await users.get(transaction, user_id, lock=True)
         if user is None or user.status != "active":
             raise Unauthenticated(
                 "this account may not log in: ask an administrator", reason="ACCOUNT_CLOSED"
             )
         return user
+
+    async def _made(self, transaction: Transaction, config: IssuerConfig, token: VerifiedToken) -> User:
+        try:
+            async with transaction.attempt():
+                wanted = await _new_user(transaction, config, token)
+                return await users.insert_user(transaction, wanted, NO_PASSWORD)
+        except AlreadyExists:
+            # Somebody else took the name or the address at this moment: now that is seen.
+            wanted = await _new_user(transaction, config, token)
+            return await users.insert_user(transaction, wanted, NO_PASSWORD)
 
 
 @dataclass(frozen=True, slots=True)
