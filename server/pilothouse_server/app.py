@@ -43,7 +43,7 @@ from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
-from pilothouse_server.identity.operations import federation
+from pilothouse_server.identity.operations import federation, second_factors
 from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
@@ -246,7 +246,7 @@ class Application:
             pilothouse_migrations.schema.MigrationError: the schema is not this release's.
             DeclarationError: the proto files leave something open.
             Unavailable: the database or a token is away, or values are stored that no key provider can open.
-            SettingsError: the address is taken.
+            SettingsError: the address is taken, or a role that settings name is not there.
         """
         await self._check_schema()
         await rotation.begin(self.store, self.envelopes)
@@ -256,6 +256,7 @@ class Application:
         port = self._server.bind() if self.settings.processes == 1 else None
         # Not before the address is ours: a password that is made here is shown once.
         self.bootstrap = await bootstrap(self.store, self._new_passwords, self.settings.bootstrap_password)
+        await second_factors.check_roles(self.store, self.settings)
         await federation.check_roles(self.store, (issuer.config for issuer in self.issuers))
         await self._register_clusters()
         self.store.on_committed = self.feed.committed

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_server.identity.operations.second_factors import SecondFactors
+from pilothouse_server.settings import SettingsError
 from tests.conftest import Database
+from tests.harness import running_server
 from tests.identity.factors import Authenticator, challenged, complete, enrolled, reason
-from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, ended, refused, running, valid
+from tests.identity.oidc_world import oidc_world
+from tests.identity.server import ADMIN_PASSWORD, Caller, ended, refused, running, valid
 from tests.waiting import poll_until
 
 POLICY = {"second_factor_roles": "operator, admin"}
@@ -92,17 +97,23 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
         await server.log_in("other")
 
 
-async def test_sessions_of_an_issuer_are_the_issuers_matter(database: Database) -> None:
-    async with running(database) as server:
-        admin = await server.admin()
-        anna = await server.user(admin, "anna", ("operator", ""))
-        async with database.system() as connection:
-            await connection.execute("UPDATE sessions SET method = 'oidc'")
-    async with running(database, second_factor_roles="*") as server:
-        renewing = pb.RefreshSessionRequest(refresh_token=anna.refresh_token)
-        assert (await server.stranger.RefreshSession(renewing)).access_token
-        given = await challenged(server.stranger, "anna", PASSWORD)
-        assert list(given.steps) == [factor_pb.LOGIN_STEP_ENROLMENT]
+async def test_sessions_of_an_issuer_are_the_issuers_matter(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def everybody(*_arguments: object) -> bool:
+        return True
+
+    async with oidc_world(database) as world:
+        plain = await world.server.admin()
+        monkeypatch.setattr(SecondFactors, "must_have_one", everybody)
+        caller = await world.log_in("anna", ["devs"])
+        assert await valid(await world.refresh(caller))
+        refusal = await refused(
+            world.server.stranger,
+            "RefreshSession",
+            pb.RefreshSessionRequest(refresh_token=plain.refresh_token),
+        )
+        assert refusal.reason == "SECOND_FACTOR_NEEDED"
 
 
 async def test_a_rule_that_is_not_asked_is_found(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,3 +125,11 @@ async def test_a_rule_that_is_not_asked_is_found(database: Database, monkeypatch
     monkeypatch.setattr(SecondFactors, "must_have_one", nobody)
     async with running(database, **POLICY) as server:
         assert await valid(await server.admin())
+
+
+async def test_a_role_that_is_not_there_is_told_at_the_start(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match='SECOND_FACTOR_ROLES: there is no role "operators"'):
+        async with running_server(
+            database, tmp_path, with_cluster=False, second_factor_roles="operator, operators"
+        ):
+            pass

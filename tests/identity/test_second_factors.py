@@ -379,7 +379,7 @@ async def test_nothing_of_codes_is_recorded_or_stored_in_the_clear(
             "SELECT c::text FROM login_challenges AS c) AS all_rows"
         )
         rows = await connection.fetch(
-            "SELECT action, resource_name, username, error_code FROM operation_logs "
+            "SELECT action, resource_name, username, metadata ->> 'method' AS method FROM operation_logs "
             "WHERE request_path LIKE '%/CompleteLogin' ORDER BY sequence"
         )
     for secret in (
@@ -397,3 +397,4 @@ async def test_nothing_of_codes_is_recorded_or_stored_in_the_clear(
         assert f'"{shown}"' not in logged
     assert [tuple(row)[:2] for row in rows] == [("login", "anna")] * 5
     assert [row["username"] for row in rows] == [None, "anna", None, None, "anna"]
+    assert [row["method"] for row in rows] == [None, "password_totp", None, None, "password_recovery"]

@@ -34,6 +34,7 @@ class FactorService:
 
         done = await self._steps.complete(answer, origin_of(call), named)
         call.act_as(Actor(done.user.id, done.user.username))
+        call.describe(method=done.method, enrolled=bool(done.recovery_codes))
         return messages.completed_login(done)
 
     @waits_outside

@@ -45,6 +45,7 @@ class Completed:
     """A session that has begun. `recovery_codes` are those of an authenticator that was enrolled with it."""
 
     user: User
+    method: SessionMethod
     issued: IssuedTokens
     device_token: str = field(repr=False)
     recovery_codes: Sequence[str] = field(default=(), repr=False)
@@ -202,7 +203,7 @@ class LoginSteps:
         left = await second_factors.recovery_codes_left(transaction, user.id)
         found = await users.get(transaction, user.id)
         assert found is not None, "its row is locked"
-        return Completed(found, issued, device_token, right.recovery_codes, left)
+        return Completed(found, right.method, issued, device_token, right.recovery_codes, left)
 
 
 def _is_as_before(stored: Credentials, asked: Credentials) -> bool:

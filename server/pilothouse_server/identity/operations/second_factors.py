@@ -20,10 +20,10 @@ from pilothouse_server.errors import FailedPrecondition, InvalidArgument, invali
 from pilothouse_server.identity import totp
 from pilothouse_server.identity.model import Enrolment, SessionMethod, UserId
 from pilothouse_server.identity.operations.user_secrets import UserSecrets
-from pilothouse_server.identity.repository import second_factors
+from pilothouse_server.identity.repository import roles, second_factors
 from pilothouse_server.identity.repository.users import Credentials
-from pilothouse_server.settings import Settings
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
 # How long a seed may wait for its first code.
 ENROLMENT_LIFE: Final = timedelta(minutes=10)
@@ -70,7 +70,7 @@ class SecondFactors:
 
     def __init__(self, secrets: UserSecrets, settings: Settings) -> None:
         self._secrets = secrets
-        self._roles = frozenset(filter(None, map(str.strip, settings.second_factor_roles.split(","))))
+        self._roles = _named_roles(settings)
 
     async def needed(self, transaction: ReadTransaction, stored: Credentials) -> Steps:
         """What a user who has shown the right password has to show, too."""
@@ -137,6 +137,24 @@ class SecondFactors:
         """Takes a user's factor away, with all codes; False where there was none."""
         await self._secrets.forget(transaction, user_id, _KIND)
         return await second_factors.end(transaction, user_id)
+
+
+def _named_roles(settings: Settings) -> frozenset[str]:
+    return frozenset(filter(None, map(str.strip, settings.second_factor_roles.split(","))))
+
+
+async def check_roles(store: Store, settings: Settings) -> None:
+    """Checks at the start that the roles whose users must have a factor exist: of a misspelt one nobody would notice.
+
+    Raises:
+        SettingsError: names the role.
+    """
+    async with store.system_read() as transaction:
+        for name in sorted(_named_roles(settings) - {_EVERY_ROLE}):
+            if await roles.find(transaction, name) is None:
+                raise SettingsError(
+                    f'{PREFIX}SECOND_FACTOR_ROLES: there is no role "{name}": make it first, or leave it out'
+                )
 
 
 def already_enrolled() -> FailedPrecondition:
