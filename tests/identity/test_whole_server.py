@@ -12,7 +12,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client.errors import NotFoundError, PermissionDeniedError, PilothouseError
+from pilothouse_client import AsyncClient
+from pilothouse_client.errors import (
+    NotFoundError,
+    PermissionDeniedError,
+    PilothouseError,
+    UnauthenticatedError,
+)
 from tests.conftest import Database
 from tests.harness import Server, running_server
 from tests.waiting import patient, poll_until
@@ -66,18 +72,30 @@ async def test_a_revoked_grant_ends_an_open_watch_within_five_seconds(whole: Ser
     assert isinstance(caught.value, PermissionDeniedError)
 
 
-async def test_a_user_switched_off_loses_an_open_watch(whole: Server) -> None:
-    anna = await whole.user("anna", {"": "viewer"})
+async def _watching(client: AsyncClient) -> asyncio.Task[None]:
+    """A watch of namespaces that has begun."""
     synced = asyncio.Event()
 
     async def follow() -> None:
-        async for _change in anna.namespaces.watch():
+        async for _change in client.namespaces.watch():
             synced.set()
 
     watcher = asyncio.create_task(follow())
     await asyncio.wait_for(synced.wait(), patient(10))
+    return watcher
+
+
+async def test_a_revoked_key_loses_an_open_watch_and_then_a_user_switched_off(whole: Server) -> None:
+    anna = await whole.user("anna", {"": "viewer"})
+    made = await anna.identity.create_api_key(name="ci")
+    async with AsyncClient(whole.address, token=made.key) as by_key:
+        watches = [await _watching(by_key), await _watching(anna)]
+        await anna.identity.revoke_api_key(api_key_id=made.api_key.api_key_id)
+        with pytest.raises(UnauthenticatedError):
+            await asyncio.wait_for(watches[0], patient(5))
+        assert not watches[1].done()
     await whole.admin.identity.update_user(
         username="anna", user=pb.User(status=pb.USER_STATUS_LOCKED), update_mask=FieldMask(paths=["status"])
     )
     with pytest.raises(PilothouseError):
-        await asyncio.wait_for(watcher, patient(5))
+        await asyncio.wait_for(watches[1], patient(5))

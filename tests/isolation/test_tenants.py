@@ -20,11 +20,14 @@ _SHARED = {
     "clusters",
     "container_images",
     "encryption_keys",
+    "federated_identities",
     "leases",
     "login_challenges",
     "login_origins",
     "login_throttles",
     "namespaces",
+    "oidc_logins",
+    "oidc_sessions",
     "pending_changes",
     "pending_incidents",
     "periodic_jobs",
@@ -181,6 +184,47 @@ async def test_users_are_seen_by_those_who_share_a_namespace(tenants: Database) 
         assert await app.fetch("SELECT username FROM users") == []
 
 
+async def test_service_accounts_and_their_keys_belong_to_their_namespace(tenants: Database) -> None:
+    key = """INSERT INTO api_keys (user_id, account_namespace_id, name, key_hash, prefix, expires_at)
+        VALUES ({user}, {namespace}, 'k{namespace}', sha256('{user}{namespace}'), 'phk_', now() + interval '1 day')"""
+    account = """INSERT INTO users (id, username, username_normalized, email, email_normalized, password_hash, kind,
+        namespace_id)
+        VALUES ({user}, 'sa{user}', 'sa{user}', 's{user}', 's{user}', '!', 'service_account', {namespace})"""
+    async with tenants.owner() as owner:
+        for tenant in TENANTS:
+            await owner.execute(account.format(user=20 + tenant, namespace=tenant))
+            await owner.execute(key.format(user=20 + tenant, namespace=tenant))
+    async with tenants.app(user_of(1)) as app:
+        assert {row[0] for row in await app.fetch("SELECT id FROM users WHERE kind <> 'person'")} == {21}
+        assert {row[0] for row in await app.fetch("SELECT user_id FROM api_keys")} == {11, 21}
+        for statement in ("UPDATE users SET deleted_at = now()", "UPDATE api_keys SET revoked_at = now()"):
+            column = "id" if "users" in statement else "user_id"
+            assert await app.execute(f"{statement} WHERE {column} = 22") == "UPDATE 0"
+        # One of its own it makes, with a key.
+        await app.execute(account.format(user=31, namespace=1))
+        await app.execute(key.format(user=31, namespace=1))
+    for error, statement in (
+        (asyncpg.InsufficientPrivilegeError, account.format(user=32, namespace=2)),
+        (asyncpg.InsufficientPrivilegeError, account.format(user=32, namespace="NULL")),
+        (asyncpg.InsufficientPrivilegeError, key.format(user=22, namespace=2)),
+        (asyncpg.InsufficientPrivilegeError, key.format(user=22, namespace="NULL")),
+        # A key says whose it is by the namespace of its user, and cannot say another.
+        (asyncpg.ForeignKeyViolationError, key.format(user=22, namespace=1)),
+        (asyncpg.ForeignKeyViolationError, key.format(user=user_of(2), namespace=1)),
+    ):
+        with pytest.raises(error):
+            async with tenants.app(user_of(1)) as app:
+                await app.execute(statement)
+    async with tenants.owner() as owner:
+        for statement in (
+            "UPDATE users SET namespace_id = 1 WHERE id = 11",
+            "UPDATE users SET kind = 'robot' WHERE id = 21",
+            "UPDATE api_keys SET expires_at = NULL",
+        ):
+            with pytest.raises(asyncpg.CheckViolationError):
+                await owner.execute(statement)
+
+
 async def test_no_password_hash_but_the_own_one_can_be_read(tenants: Database) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         async with tenants.app(ADMINISTRATOR) as app:
@@ -237,6 +281,9 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
         "recovery_codes",
         "container_summary",
         "schema_migrations",
+        "federated_identities",
+        "oidc_logins",
+        "oidc_sessions",
         "pending_changes",
         "pending_incidents",
         "periodic_jobs",
