@@ -18,10 +18,11 @@ from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy, Tls, UnavailableError
+from pilothouse_server.errors import Unauthenticated
 from tests.client.certificates import made, revoked_list
 from tests.conftest import Database
 from tests.tls.ground import CI, ground
-from tests.tls.serving import replace, token_of_admin
+from tests.tls.serving import fingerprint, replace, token_of_admin
 from tests.waiting import poll_until, within
 
 _ONCE = RetryPolicy(attempts=1)
@@ -129,6 +130,29 @@ async def test_each_refusal_has_its_reason(database: Database, tmp_path: Path) -
             assert error.value.connection_problem == "CLIENT_CERTIFICATE_NEEDED"
 
 
+async def test_what_comes_with_a_certificate_has_a_bound(database: Database, tmp_path: Path) -> None:
+    """It is kept while a stream is open, and whoever has one good certificate may send anything along with it."""
+    async with ground(database, tmp_path) as here:
+        own, others = here.signed(CI), [made("x", authority=True) for _ in range(60)]
+        tls = Tls(here.files.authority.pem, own.pem + others[0].pem + others[1].pem, own.key_pem)
+        async with AsyncClient(here.address, tls=tls, retry=_ONCE) as client:
+            assert await who(client) == "ci-bot"
+        # What gRPC's own bound lets through, ours does not.
+        serving = here.server.application.tls
+        assert serving is not None
+        assert serving.clients is not None
+        above = b"".join(each.pem for each in others)
+        shown = serving.clients.shown(
+            "", lambda: {"x509_pem_cert": [own.pem], "x509_pem_cert_chain": [above]}
+        )
+        assert isinstance(shown, bytes)
+        assert len(shown) < len(above)
+        with pytest.raises(Unauthenticated) as error:
+            serving.clients.vouch(shown)
+        assert error.value.reason == "CERTIFICATE_UNTRUSTED"
+        assert serving.clients.vouch(own.pem).username == "ci-bot"
+
+
 async def test_no_header_stands_for_a_certificate(database: Database, tmp_path: Path) -> None:
     async with ground(database, tmp_path, trusted_proxies="127.0.0.1") as here:
         own = here.signed(CI)
@@ -176,6 +200,9 @@ async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
             await opened.acquire()
         replace(crl, revoked_list(authority, own).public_bytes(Encoding.PEM))
         await comes_to(lambda: who(client), "CERTIFICATE_REVOKED")
+        # The log says which it was.
+        refusals = here.server.admin.audit.list_operations(filter='error_code = "UNAUTHENTICATED"')
+        assert fingerprint(own) in {MessageToDict(each.metadata)["certificate"] async for each in refusals}
         # Whoever has the certificate has the token, too.
         await comes_to(lambda: who(by_token), "CERTIFICATE_REVOKED")
         async with within(5.0):

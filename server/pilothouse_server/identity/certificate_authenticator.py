@@ -140,6 +140,7 @@ class CertificateAuthenticator:
             raise Unauthenticated(
                 "the certificate that you have shown stands for a user who is not there, or may not log in",
                 reason="CERTIFICATE_USER",
+                metadata={"fingerprint": vouched.fingerprint},
             )
         # After `invalidate` this task is no longer the one: what it read may be what was just changed.
         if self._loading.get(vouched) is asyncio.current_task():

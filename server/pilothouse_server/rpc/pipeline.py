@@ -27,7 +27,7 @@ from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Credential, Principal
-from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError
+from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError, Unauthenticated
 from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, seats_for
@@ -133,6 +133,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 await self._let_in(call, ticket, requests, context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
+                _note_certificate(call, error)
             except asyncio.CancelledError as gone:
                 # Nobody waits for the answer any more; the layers record that the call was.
                 call.refusal = gone
@@ -210,6 +211,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._looked_up.discard(call.shown)
             limiter.give_back(flow)
+
+
+def _note_certificate(call: Call, error: Exception) -> None:
+    """Has the record of a refusal say which certificate was shown, where one was."""
+    if isinstance(error, Unauthenticated) and (shown := error.metadata.get("fingerprint")):
+        call.describe(certificate=shown)
 
 
 def _from_elsewhere(credential: Credential) -> PermissionDenied:

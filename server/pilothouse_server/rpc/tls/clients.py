@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -35,8 +36,9 @@ from pilothouse_server.settings import Settings
 log = structlog.get_logger(__name__)
 
 _MOST_KEPT: Final = 10_000
-# What a client may show, with the certificates above its own; gRPC takes no more than that in a handshake.
-_MOST_BYTES: Final = 64 * 1024
+# What a client may show, with the certificates above its own. An open stream keeps it, and whoever has one good
+# certificate can send what they like along with it.
+MOST_BYTES: Final = 16 * 1024
 
 
 class TokenOverCertificate(NamedTuple):
@@ -64,6 +66,42 @@ class Vouched:
     fingerprint: str
     not_after: datetime
     known_until: datetime | None
+
+
+class _Why(NamedTuple):
+    """Why a certificate is not taken."""
+
+    reason: str
+    words: str
+
+
+_UNREADABLE: Final = _Why(
+    "CERTIFICATE_UNTRUSTED", "the certificate that you have shown, or what came with it, cannot be read"
+)
+_UNTRUSTED: Final = _Why(
+    "CERTIFICATE_UNTRUSTED",
+    "the certificate that you have shown is of no authority that this server trusts (any more)",
+)
+_REVOKED: Final = _Why("CERTIFICATE_REVOKED", "the certificate that you have shown was revoked")
+_EXPIRED: Final = _Why(
+    "CERTIFICATE_EXPIRED", "the certificate that you have shown has expired: connect with a new one"
+)
+_UNKNOWN: Final = _Why(
+    "REVOCATION_UNKNOWN",
+    "whether the certificate that you have shown is revoked is not known: the list of its authority is missing, or has"
+    " run out; ask who runs this server",
+)
+_UNMAPPED: Final = _Why(
+    "CERTIFICATE_UNMAPPED",
+    "the certificate that you have shown is no user's: no rule of this server takes one of its names (subjectAltName)",
+)
+
+
+class _Refusal(NamedTuple):
+    """One that is not taken, whatever the clock says; `fingerprint` is '' where it cannot be read."""
+
+    why: _Why
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +144,7 @@ class ClientTrust:
         self._expiries = {what: Expiry(what) for what in ("client authorities", "client revocations")}
         self.clock: Callable[[], datetime] = _now
         self._most_kept = most_kept
-        self._kept: OrderedDict[bytes, tuple[_State, Vouched | Unauthenticated]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[_State, Vouched | _Refusal]] = OrderedDict()
         self._state = self._found()
 
     @property
@@ -128,7 +166,8 @@ class ClientTrust:
         leaf = found.get("x509_pem_cert")
         if not leaf:
             return token
-        certificate = b"".join((*leaf, *(found.get("x509_pem_cert_chain") or ())))
+        above = found.get("x509_pem_cert_chain") or ()
+        certificate = b"".join((*leaf, *above))[: MOST_BYTES + 1]
         if token:
             return TokenOverCertificate(token, certificate) if self.revokes else token
         return certificate if self._users is not None else token
@@ -154,38 +193,34 @@ class ClientTrust:
         """
         vouched = self.check(shown)
         if not vouched.username:
-            raise _refused(
-                "is no user's: no rule of this server takes one of its names (subjectAltName)",
-                "CERTIFICATE_UNMAPPED",
-            )
+            raise _refused(_UNMAPPED, vouched.fingerprint)
         return vouched
 
     def check(self, shown: bytes) -> Vouched:
         """The same, whether or not it is a user's.
 
         Raises:
-            Unauthenticated: CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED, REVOCATION_UNKNOWN.
+            Unauthenticated: CERTIFICATE_UNTRUSTED, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED, REVOCATION_UNKNOWN. Its
+                metadata has the fingerprint.
         """
         state = self._state
-        kept = self._kept.get(shown)
+        # What somebody sends along with a good certificate is kept for nobody.
+        digest = sha256(shown).digest()
+        kept = self._kept.get(digest)
         if kept is None or kept[0] is not state:
             kept = state, _judged(state, shown)
-            self._kept[shown] = kept
-            self._kept.move_to_end(shown)
+            self._kept[digest] = kept
+            self._kept.move_to_end(digest)
             while len(self._kept) > self._most_kept:
                 self._kept.popitem(last=False)
         verdict = kept[1]
-        if isinstance(verdict, Unauthenticated):
-            # Each call has an error of its own: one that is raised keeps where it was.
-            raise Unauthenticated(verdict.message, reason=verdict.reason)
+        if isinstance(verdict, _Refusal):
+            raise _refused(verdict.why, verdict.fingerprint)
         now = self.clock()
         if now >= verdict.not_after:
-            raise Unauthenticated(
-                "the certificate that you have shown has expired: connect with a new one",
-                reason="CERTIFICATE_EXPIRED",
-            )
+            raise _refused(_EXPIRED, verdict.fingerprint)
         if verdict.known_until is not None and now >= verdict.known_until:
-            raise _unknown()
+            raise _refused(_UNKNOWN, verdict.fingerprint)
         return verdict
 
     def _found(self) -> _State:
@@ -196,23 +231,23 @@ class ClientTrust:
         )
 
 
-def _judged(state: _State, shown: bytes) -> Vouched | Unauthenticated:
+def _judged(state: _State, shown: bytes) -> Vouched | _Refusal:
     """What the files say of a certificate, less what the clock does."""
     try:
-        if len(shown) > _MOST_BYTES:
+        if len(shown) > MOST_BYTES:
             raise ValueError
         certificates = x509.load_pem_x509_certificates(shown)
     except (ValueError, UnsupportedAlgorithm):
-        return _refused("cannot be read", "CERTIFICATE_UNTRUSTED")
+        return _Refusal(_UNREADABLE)
     leaf = certificates[0]
     path = state.authorities.path(leaf, certificates[1:])
     if path is None:
-        return _refused("is of no authority that this server trusts (any more)", "CERTIFICATE_UNTRUSTED")
+        return _Refusal(_UNTRUSTED, fingerprint(leaf))
     known_until: datetime | None = None
     if state.revocations is not None:
         checked = _revoked(state.revocations, path)
-        if isinstance(checked, Unauthenticated):
-            return checked
+        if isinstance(checked, _Why):
+            return _Refusal(checked, fingerprint(leaf))
         known_until = checked
     matched = None if state.users is None else state.users.match(users.names_of(leaf))
     username, name = ("", "") if matched is None else (matched[0], f"{matched[1].kind}:{matched[1].text}")
@@ -220,31 +255,21 @@ def _judged(state: _State, shown: bytes) -> Vouched | Unauthenticated:
     return Vouched(username, name, fingerprint(leaf), not_after, known_until)
 
 
-def _revoked(
-    revocations: Revocations, path: tuple[x509.Certificate, ...]
-) -> datetime | Unauthenticated | None:
+def _revoked(revocations: Revocations, path: tuple[x509.Certificate, ...]) -> datetime | _Why | None:
     """Until when it is known that nothing of the path is revoked, None where nothing was to be known; else why not."""
     until: datetime | None = None
     for below, above in pairwise(path):
         listed = revocations.lists.get(above)
         if listed is None:
-            return _unknown()
+            return _UNKNOWN
         if below.serial_number in listed.serials:
-            return _refused("was revoked", "CERTIFICATE_REVOKED")
+            return _REVOKED
         until = listed.not_after if until is None else min(until, listed.not_after)
     return until
 
 
-def _refused(why: str, reason: str) -> Unauthenticated:
-    return Unauthenticated(f"the certificate that you have shown {why}", reason=reason)
-
-
-def _unknown() -> Unauthenticated:
-    return Unauthenticated(
-        "whether the certificate that you have shown is revoked is not known: the list of its authority is missing, or"
-        " has run out; ask who runs this server",
-        reason="REVOCATION_UNKNOWN",
-    )
+def _refused(why: _Why, of: str) -> Unauthenticated:
+    return Unauthenticated(why.words, reason=why.reason, metadata={"fingerprint": of} if of else {})
 
 
 def _now() -> datetime:
