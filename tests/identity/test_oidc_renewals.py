@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -67,6 +68,36 @@ async def test_what_a_group_gave_ends_with_it_at_the_next_refresh(world: OidcWor
     # A token without its groups gives nothing.
     del world.company.person.claims["groups"]
     assert await world.held(await world.refresh(caller)) == set()
+
+
+async def test_what_rules_give_and_take_is_recorded(world: OidcWorld) -> None:
+    caller = await world.log_in("recorded", ["devs"])
+    assert world.company.person is not None
+    world.company.person.claims["groups"] = ["viewers"]
+    caller = await world.refresh(caller)
+    # What stays as it is leaves no record.
+    caller = await world.refresh(caller)
+    world.company.person.left = True
+    await _not_renewed(world, caller)
+
+    async def records() -> list[tuple[str, str, list[str]]]:
+        found = await world.rows(
+            "SELECT action, resource_type, metadata::text AS facts FROM operation_logs "
+            "WHERE resource_name = 'recorded' AND request_path = '' ORDER BY sequence"
+        )
+        return [
+            (row["action"], row["resource_type"], json.loads(row["facts"]).get("grants", [])) for row in found
+        ]
+
+    recorded = await poll_until(records, lambda found: len(found) == 5, what="five records")
+    developer = ["developer in bakery", "developer in shop"]
+    assert [(action, kind, sorted(given)) for action, kind, given in recorded] == [
+        ("create", "user", []),
+        ("grant", "role_grant", developer),
+        ("grant", "role_grant", ["viewer in all namespaces"]),
+        ("revoke", "role_grant", developer),
+        ("revoke", "role_grant", ["viewer in all namespaces"]),
+    ]
 
 
 async def test_what_somebody_granted_is_left_alone(world: OidcWorld) -> None:

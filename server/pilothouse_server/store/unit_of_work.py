@@ -135,6 +135,8 @@ class Transaction(ReadTransaction):
     # The id under which the caller's request happens once, for the same row.
     request_id: UUID | None = None
     events: list[Event] = field(default_factory=list)
+    # Of what changes beside that which the call's own record is of.
+    records: list[AuditRecord] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
         """Adds an event; it gets its revision at commit, in the order of emission."""
@@ -143,13 +145,14 @@ class Transaction(ReadTransaction):
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
         """A part that stands or falls by itself: what raises in it leaves nothing behind, and the rest goes on."""
-        emitted = len(self.events)
+        emitted, recorded = len(self.events), len(self.records)
         try:
             with translated():
                 async with self.connection.savepoint():
                     yield
         except BaseException:
             del self.events[emitted:]
+            del self.records[recorded:]
             raise
 
     async def enqueue(
@@ -264,6 +267,7 @@ class UnitOfWork:
         idempotency: Idempotency | None,
     ) -> bool:
         """Writes the pending row, if there is anything for it. Nothing may be written after it."""
+        audit = [*audit, *transaction.records] if transaction.records else audit
         if not (audit or transaction.events or idempotency):
             return False
         caused_by = transaction.operation_id if self._actor.user_id is not None else None

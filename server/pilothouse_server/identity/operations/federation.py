@@ -20,6 +20,7 @@ import structlog
 
 from pilothouse_server.errors import AlreadyExists, Unauthenticated
 from pilothouse_server.identity import tokens
+from pilothouse_server.identity.bootstrap import system_record
 from pilothouse_server.identity.model import NO_PASSWORD, IssuedTokens, User, UserId
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.oidc.rules import given_by
@@ -27,7 +28,7 @@ from pilothouse_server.identity.oidc.verify import VerifiedToken
 from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
 from pilothouse_server.identity.operations.user_secrets import UserSecrets
 from pilothouse_server.identity.repository import federation, grants, sessions, users
-from pilothouse_server.identity.repository.federation import AskedSession, RuleGrant
+from pilothouse_server.identity.repository.federation import AskedSession, RuleGrant, TakenGrant
 from pilothouse_server.settings import SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.names import email_problem, text_problem, username_problem
@@ -40,6 +41,8 @@ _LONGEST_EMAIL: Final = 254
 _SUFFIX_LENGTH: Final = 8
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._@-]+")
 TIDY_SECONDS: Final = 300.0
+_USERS_AT_ONCE: Final = 200
+_MOST_IN_A_RECORD: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Federation:
         await federation.lock_identity(transaction, token.issuer, token.subject)
         given = await _resolved(transaction, config, token)
         user = await self._user(transaction, config, token, may_be_made=_may_enter(config, given))
-        await self._keep_in_step(transaction, config, user.id, given)
+        await self._keep_in_step(transaction, config, user.id, user.username, given)
         identity_id = await federation.confirm_identity(
             transaction, user.id, token.issuer, token.subject, timedelta(days=config.grants_days)
         )
@@ -102,7 +105,7 @@ class Federation:
         given = await _resolved(transaction, config, token)
         if await users.get(transaction, session.user_id, lock=True) is None:
             return
-        if await self._keep_in_step(transaction, config, session.user_id, given):
+        if await self._keep_in_step(transaction, config, session.user_id, session.username, given):
             await grants.notify_changed(transaction)
         identity_id = await federation.confirm_identity(
             transaction, session.user_id, token.issuer, token.subject, timedelta(days=config.grants_days)
@@ -113,7 +116,8 @@ class Federation:
         """Ends a session that its issuer does not vouch for any more, and what its rules gave."""
         await users.get(transaction, session.user_id, lock=True)
         await sessions.revoke_family(transaction, session.user_id, session.family_id)
-        await federation.end_rule_grants(transaction, session.user_id)
+        taken = await federation.end_rule_grants(transaction, session.user_id)
+        _record(transaction, session.username, "the issuer does not vouch any more", (), taken)
         await self._user_secrets.forget(transaction, session.user_id, "token", str(session.family_id))
         await grants.notify_changed(transaction)
 
@@ -129,9 +133,12 @@ class Federation:
         await self._user_secrets.keep(transaction, user_id, "token", refresh_token.encode(), str(family_id))
 
     async def _keep_in_step(
-        self, transaction: Transaction, config: IssuerConfig, user_id: UserId, given: _Given
+        self, transaction: Transaction, config: IssuerConfig, user_id: UserId, username: str, given: _Given
     ) -> bool:
-        return await federation.put_rule_grants(transaction, user_id, given.grants, config.name)
+        changes = await federation.put_rule_grants(transaction, user_id, list(given.grants), config.name)
+        words = tuple(given.grants[grant] for grant in changes.given)
+        _record(transaction, username, f"rules of {config.name}", words, changes.taken)
+        return bool(changes.given or changes.taken)
 
     async def _user(
         self, transaction: Transaction, config: IssuerConfig, token: VerifiedToken, *, may_be_made: bool
@@ -156,20 +163,22 @@ class Federation:
     async def _made(self, transaction: Transaction, config: IssuerConfig, token: VerifiedToken) -> User:
         try:
             async with transaction.attempt():
-                wanted = await _new_user(transaction, config, token)
-                return await users.insert_user(transaction, wanted, NO_PASSWORD)
+                return await _made(transaction, config, token)
         except AlreadyExists:
             # Somebody else took the name or the address at this moment: now that is seen.
-            wanted = await _new_user(transaction, config, token)
-            return await users.insert_user(transaction, wanted, NO_PASSWORD)
+            return await _made(transaction, config, token)
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What the rules give to somebody: the rows, and their words for the record."""
+    """What the rules give to somebody: the rows, each with its words for the record."""
 
-    grants: tuple[RuleGrant, ...]
-    words: tuple[str, ...]
+    grants: dict[RuleGrant, str]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of all."""
+        return tuple(self.grants.values())
 
 
 async def check_roles(store: Store, issuers: Iterable[IssuerConfig]) -> None:
@@ -186,10 +195,32 @@ async def tidy(store: Store) -> None:
     """Removes what of log-ins and sessions has ended, and ends what issuers have not confirmed in time."""
     async with store.system_write("periodic") as transaction:
         await federation.remove_ended(transaction)
-        if ended := await federation.end_unconfirmed(transaction):
-            await grants.notify_changed(transaction)
-    if ended:
-        log.info("grants ended that issuers did not confirm in time", grants=ended)
+    while True:
+        async with store.system_write("periodic") as transaction:
+            gone = await federation.end_unconfirmed(transaction, _USERS_AT_ONCE)
+            for (username, issuer), taken in gone.items():
+                _record(transaction, username, f"{issuer} has not vouched in time", (), taken)
+            if gone:
+                await grants.notify_changed(transaction)
+        if len(gone) < _USERS_AT_ONCE:
+            break
+
+
+def _record(
+    transaction: Transaction, username: str, why: str, given: Sequence[str], taken: Sequence[TakenGrant]
+) -> None:
+    """Leaves the record of what rules have given and taken, in the one transaction with it."""
+    words = [_words(each.role, each.namespace) for each in taken]
+    for action, grants_of_it in (("grant", list(given)), ("revoke", words)):
+        if grants_of_it:
+            facts = {"why": why, "grants": grants_of_it[:_MOST_IN_A_RECORD], "count": len(grants_of_it)}
+            transaction.records.append(
+                system_record(transaction, action, "role_grant", username, metadata=facts)
+            )
+
+
+def _words(role: str, namespace: str) -> str:
+    return f"{role} in {namespace or 'all namespaces'}"
 
 
 async def _resolved(transaction: ReadTransaction, config: IssuerConfig, token: VerifiedToken) -> _Given:
@@ -205,13 +236,24 @@ async def _resolved(transaction: ReadTransaction, config: IssuerConfig, token: V
         each for each in gives if each.role in roles and (not each.namespace or each.namespace in namespaces)
     ]
     return _Given(
-        tuple(RuleGrant(roles[each.role], namespaces.get(each.namespace)) for each in there),
-        tuple(f"{each.role} in {each.namespace or 'all namespaces'}" for each in there),
+        {
+            RuleGrant(roles[each.role], namespaces.get(each.namespace)): _words(each.role, each.namespace)
+            for each in there
+        }
     )
 
 
 def _may_enter(config: IssuerConfig, given: _Given) -> bool:
     return config.provision == "everybody" or (config.provision == "by-rule" and bool(given.grants))
+
+
+async def _made(transaction: Transaction, config: IssuerConfig, token: VerifiedToken) -> User:
+    made = await users.insert_user(transaction, await _new_user(transaction, config, token), NO_PASSWORD)
+    facts = {"why": f"the first log-in at {config.name}", "subject": token.subject}
+    transaction.records.append(
+        system_record(transaction, "create", "user", made.username, made.id, metadata=facts)
+    )
+    return made
 
 
 async def _new_user(transaction: Transaction, config: IssuerConfig, token: VerifiedToken) -> User:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, or_, select, text, update
+from sqlalchemy import Select, and_, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pilothouse_server.identity.model import RoleId, UserId
@@ -42,9 +42,14 @@ WITH dead AS (
 DELETE FROM user_secrets AS u USING dead WHERE u.secret_type = 'token' AND u.name = dead.family_id::text
 """)
 _UNCONFIRMED = text("""
-DELETE FROM user_roles AS g USING federated_identities AS i
-WHERE g.user_id = i.user_id AND g.source IS NOT NULL AND i.confirmed_until < now()
-RETURNING g.id
+WITH late AS (
+    SELECT DISTINCT i.user_id FROM federated_identities AS i WHERE i.confirmed_until < now()
+    AND EXISTS (SELECT FROM user_roles AS g WHERE g.user_id = i.user_id AND g.source IS NOT NULL)
+    ORDER BY i.user_id LIMIT :most)
+DELETE FROM user_roles AS g USING late, users AS u, roles AS r
+WHERE g.user_id = late.user_id AND g.source IS NOT NULL AND u.id = g.user_id AND r.id = g.role_id
+RETURNING u.username, g.source, r.name AS role,
+    (SELECT n.name FROM namespaces AS n WHERE n.id = g.namespace_id) AS namespace
 """)
 
 
@@ -54,6 +59,22 @@ class RuleGrant:
 
     role_id: RoleId
     namespace_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TakenGrant:
+    """What a rule gave and gives no more, by names; over all namespaces where `namespace` is empty."""
+
+    role: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantChanges:
+    """What became of a user's grants by rules."""
+
+    given: tuple[RuleGrant, ...]
+    taken: tuple[TakenGrant, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,38 +238,49 @@ async def namespace_ids(transaction: ReadTransaction, names: Collection[str]) ->
 
 async def put_rule_grants(
     transaction: Transaction, user_id: UserId, given: Collection[RuleGrant], source: str
-) -> bool:
-    """Makes what rules give to a user exactly `given`; returns whether anything changed.
+) -> GrantChanges:
+    """Makes what rules give to a user exactly `given`.
 
     What somebody gave stays as it is, also where a rule gives the same; a grant of theirs that has ended gives way.
     """
-    kept = select(
-        USER_ROLES.c.id, USER_ROLES.c.role_id, USER_ROLES.c.namespace_id, USER_ROLES.c.source
-    ).where(USER_ROLES.c.user_id == user_id, USER_ROLES.c.source.is_not(None))
     wanted = set(given)
-    gone: list[int] = []
-    for row in await transaction.connection.execute(kept):
+    gone: list[Row] = []
+    for row in await transaction.connection.execute(_of_rules(user_id)):
         grant = RuleGrant(RoleId(row.role_id), row.namespace_id)
         if grant in wanted and row.source == source:
             wanted.discard(grant)
         else:
-            gone.append(row.id)
+            gone.append(row)
     if gone:
-        await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.id.in_(gone)))
-    put = [await _put(transaction, user_id, grant, source) for grant in sorted(wanted, key=_order)]
-    return bool(gone) or any(put)
+        ids = [row.id for row in gone]
+        await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.id.in_(ids)))
+    # Two who are brought in step at once take rows in one order.
+    put = [
+        grant
+        for grant in sorted(wanted, key=lambda each: (each.role_id, each.namespace_id or 0))
+        if await _put(transaction, user_id, grant, source)
+    ]
+    return GrantChanges(tuple(put), tuple(TakenGrant(row.role, row.namespace or "") for row in gone))
 
 
-async def end_rule_grants(transaction: Transaction, user_id: UserId) -> None:
-    """Takes away what rules gave to a user."""
+async def end_rule_grants(transaction: Transaction, user_id: UserId) -> tuple[TakenGrant, ...]:
+    """Takes away what rules gave to a user, and returns it."""
+    gone = (await transaction.connection.execute(_of_rules(user_id))).all()
     await transaction.connection.execute(
         delete(USER_ROLES).where(USER_ROLES.c.user_id == user_id, USER_ROLES.c.source.is_not(None))
     )
+    return tuple(TakenGrant(row.role, row.namespace or "") for row in gone)
 
 
-async def end_unconfirmed(transaction: Transaction) -> int:
-    """Takes away what rules gave to those whom their issuer has not vouched for in time; returns how many grants."""
-    return len((await transaction.connection.execute(_UNCONFIRMED)).all())
+async def end_unconfirmed(transaction: Transaction, most: int) -> dict[tuple[str, str], list[TakenGrant]]:
+    """Takes away what rules gave to those whom their issuer has not vouched for in time, at most so many users at once.
+
+    Returns it by user and issuer, by their names.
+    """
+    gone: dict[tuple[str, str], list[TakenGrant]] = {}
+    for row in await transaction.connection.execute(_UNCONFIRMED, {"most": most}):
+        gone.setdefault((row.username, row.source), []).append(TakenGrant(row.role, row.namespace or ""))
+    return gone
 
 
 async def remove_ended(transaction: Transaction) -> None:
@@ -270,6 +302,20 @@ async def _put(transaction: Transaction, user_id: UserId, grant: RuleGrant, sour
     return (await transaction.connection.execute(statement.returning(USER_ROLES.c.id))).first() is not None
 
 
-def _order(grant: RuleGrant) -> tuple[int, int]:
-    # Two who are brought in step at once take rows in one order.
-    return grant.role_id, grant.namespace_id or 0
+def _of_rules(user_id: UserId) -> Select[Any]:
+    return (
+        select(
+            USER_ROLES.c.id,
+            USER_ROLES.c.role_id,
+            USER_ROLES.c.namespace_id,
+            USER_ROLES.c.source,
+            ROLES.c.name.label("role"),
+            NAMESPACES.c.name.label("namespace"),
+        )
+        .select_from(
+            USER_ROLES.join(ROLES, ROLES.c.id == USER_ROLES.c.role_id).outerjoin(
+                NAMESPACES, NAMESPACES.c.id == USER_ROLES.c.namespace_id
+            )
+        )
+        .where(USER_ROLES.c.user_id == user_id, USER_ROLES.c.source.is_not(None))
+    )
