@@ -26,7 +26,7 @@ from pilothouse_server.denials import (
 from pilothouse_server.errors import NotFound, PermissionDenied
 from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
-from pilothouse_server.rpc.interceptors.authorization import authorize, explained
+from pilothouse_server.rpc.interceptors.authorization import authorize, check_credential, explained
 from pilothouse_server.rpc.method_rules import Rule
 from tests.identity.server import KNOWN, RULES
 
@@ -106,6 +106,48 @@ def test_every_method_agrees_for_each_shipped_role_in_each_place() -> None:
                     seen.add(told)
     # The checker sees all three outcomes.
     assert seen == {"OK", "NOT_FOUND", "PERMISSION_DENIED"}
+
+
+@given(
+    owned=st.lists(_grants, max_size=3),
+    permissions=st.one_of(st.none(), st.sets(st.sampled_from(_FORMS), min_size=1, max_size=3)),
+    namespaces=st.one_of(st.none(), st.lists(st.sampled_from(_PLACES), min_size=1, max_size=2, unique=True)),
+    read_only=st.booleans(),
+    rule=st.sampled_from(sorted(RULES.values(), key=lambda rule: rule.method)),
+    namespace=st.sampled_from(_PLACES),
+)
+def test_the_explanation_agrees_with_what_decides_for_keys(
+    owned: list[Grant],
+    permissions: set[str] | None,
+    namespaces: list[str] | None,
+    read_only: bool,
+    rule: Rule,
+    namespace: str,
+) -> None:
+    principal = _by_key(
+        owned,
+        permissions=permissions,
+        namespaces=None if namespaces is None else tuple(namespaces),
+        read_only=read_only,
+    )
+    where = namespace if rule.namespace_field else ""
+    decided = _decided(rule, principal, where)
+    try:
+        check_credential(rule, principal.credential)
+    except PermissionDenied:
+        # What is shown does not do for the method, and the explanation says so in the same words.
+        assert decided == "PERMISSION_DENIED"
+        return
+    if not rule.needs_permission:
+        assert decided == "OK"
+        return
+    question = WORDS.question_of(rule, where)
+    finding = weigh_credential(question, weigh(question, principal.living_grants()), principal.credential)
+    told = "OK" if finding.allowed else "PERMISSION_DENIED"
+    assert ("NOT_FOUND" if finding.denial is Denial.NAMESPACE_NOT_FOUND else told) == decided
+    if told == "PERMISSION_DENIED" and finding.denial is not Denial.NAMESPACE_NOT_FOUND:
+        assert finding.key_refuses or finding.owner_refuses
+        assert finding.owner_refuses == (not weigh(question, owned, known=True).allowed)
 
 
 @given(held=st.lists(_grants, max_size=3), permission=st.sampled_from(sorted(KNOWN)))
