@@ -172,7 +172,9 @@ class KeyRing:
         self._by_id = {
             key_id_of(master): _derived(master, "key-encryption-key", _LENGTH) for master in self._masters
         }
-        self._providers = {key_id_of(master): provider for master, provider in reversed(found)}
+        self._providers: dict[str, str] = {}
+        for master, provider in found:
+            self._providers.setdefault(key_id_of(master), provider)
 
 
 def providers(settings: Settings) -> tuple[str, ...]:

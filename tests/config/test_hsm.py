@@ -5,6 +5,7 @@ told where the token is wrong, locked, hung or gone.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -14,14 +15,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from pilothouse.config.v1 import config_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2_grpc
+from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_server import token_keys
+from pilothouse_server.app import Application
 from pilothouse_server.backup.sealing import make_key_file
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.encryption import Binding, Envelopes, Sealed
@@ -34,6 +39,8 @@ from tests.config.canaries import MARK, found_in
 from tests.config.hsm import LIBRARY, PIN, Token, make_token, needs_softhsm
 from tests.conftest import Database
 from tests.harness import NOWHERE, PASSWORD, Server, running_server, settings_for
+from tests.identity.factors import authenticator_code, challenged, complete
+from tests.identity.server import Caller
 from tests.processes import finished, started
 from tests.waiting import patient, poll_until, within
 
@@ -135,6 +142,39 @@ async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
         assert dict(answer.data) == {"other": b"x"}
 
 
+async def test_seeds_of_second_factors_are_wrapped_by_the_token(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        await server.user("anna", {})
+        stub: Any = identity_pb2_grpc.IdentityServiceStub(server.channel())
+        caller = Caller(stub, await server.token("anna"))
+        seed = base64.b32decode((await caller.EnrolTotp(factor_pb.EnrolTotpRequest())).secret)
+
+        async def code() -> str:
+            async with database.system() as connection:
+                await connection.execute("UPDATE users SET totp_last_step = 0")
+                return authenticator_code(
+                    seed, await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+                )
+
+        forget(server)
+        await caller.ConfirmTotp(factor_pb.ConfirmTotpRequest(code=await code()))
+        forget(server)
+        answer = await challenged(Caller(stub), "anna", PASSWORD)
+        done = await complete(Caller(stub), answer.challenge, code=await code())
+        assert done.user.username == "anna"
+        async with database.owner() as owner:
+            (key_id,) = await owner.fetchrow("SELECT key_id FROM user_secrets")
+            assert key_id == server.application.envelopes.newest_key_id
+            assert (
+                found_in(
+                    str(await owner.fetch("SELECT s::text FROM user_secrets AS s")).encode(), [seed.hex()]
+                )
+                == []
+            )
+
+
 async def test_replicas_find_a_key_that_was_added_to_the_token(
     database: Database, tmp_path: Path, token: Token
 ) -> None:
@@ -189,18 +229,19 @@ class ServerProgram:
 
 @asynccontextmanager
 async def program(environment: Mapping[str, str]) -> AsyncIterator[ServerProgram]:
-    pipe = asyncio.subprocess.PIPE
     words = (sys.executable, "-m", "pilothouse_client", "serve")
-    async with started(*words, env=environment, stdout=pipe, stderr=asyncio.subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        async with within(60):
-            line = (await process.stdout.readline()).decode()
-        assert "serves gRPC on" in line
-        serving = ServerProgram(process, line.split()[-1])
-        try:
-            yield serving
-        finally:
-            await serving.client.close()
+    log = Path(environment["PILOTHOUSE_KUBECONFIG"]).with_name("server.log")
+    with log.open("ab") as errors:
+        async with started(*words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=errors) as process:
+            assert process.stdout is not None
+            async with within(60):
+                line = (await process.stdout.readline()).decode()
+            assert "serves gRPC on" in line, log.read_text()[-2000:]
+            serving = ServerProgram(process, line.split()[-1])
+            try:
+                yield serving
+            finally:
+                await serving.client.close()
 
 
 def variables(database: Database, folder: Path, token: Token, providers: str) -> dict[str, str]:
@@ -230,25 +271,25 @@ async def test_rotations_to_the_token_and_back_go_on_after_kills(
         (file_key,) = set((await keys_of(server.client)).values())
     for providers in ("pkcs11,file", "file,pkcs11"):
         environment = variables(database, tmp_path, token, providers)
-        for batch in (2, 5):
-            async with program(environment) as server:
-                # Killed while rows are wrapped anew, one after the other.
-                rotating = asyncio.create_task(rotate_on(server.client))
-                await poll_until(partial(at_least, database, batch))
-                server.process.send_signal(signal.SIGKILL)
-                await server.process.wait()
-                with pytest.raises(PilothouseError):
-                    await asyncio.wait_for(rotating, patient(60))
+        # Killed while rows are wrapped anew, one after the other, and started again.
+        for batch in (2, 6, 0):
             async with program(environment) as server:
                 for name in names:
                     assert await value_of(server.client, name) == name
-        async with program(environment) as server:
-            while (await server.client.config.rotate_keys(batch_size=3)).remaining:
-                pass
-            (now,) = set((await keys_of(server.client)).values())
-            assert (now == file_key) == (providers == "file,pkcs11")
-            for name in names:
-                assert await value_of(server.client, name) == name
+                if batch:
+                    rotating = asyncio.create_task(rotate_on(server.client))
+                    await poll_until(partial(at_least, database, batch))
+                    server.process.send_signal(signal.SIGKILL)
+                    await server.process.wait()
+                    with pytest.raises(PilothouseError):
+                        await asyncio.wait_for(rotating, patient(60))
+                    continue
+                while (await server.client.config.rotate_keys(batch_size=3)).remaining:
+                    pass
+                (now,) = set((await keys_of(server.client)).values())
+                assert (now == file_key) == (providers == "file,pkcs11")
+                for name in names:
+                    assert await value_of(server.client, name) == name
 
 
 async def rotate_on(client: AsyncClient) -> None:
@@ -269,36 +310,58 @@ async def at_least(database: Database, count: int) -> bool:
 
 
 async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
-    database: Database, tmp_path: Path, token: Token
+    database: Database, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(database, tmp_path, token, "pkcs11,file") as server:
         await make_space(server.admin)
         key_id = (await put(server.admin, "one")).key_id
     needed = f"1 stored values need the key {key_id}, which the key provider pkcs11 held"
-    (tmp_path / "wrong-pin").write_text("not the PIN")
-    (tmp_path / "wrong-pin").chmod(0o600)
-    empty = await make_token(tmp_path / "other", "empty")
-    good = variables(database, tmp_path, token, "pkcs11,file") | {"PILOTHOUSE_DATA_DIR": str(tmp_path)}
-    for change, words in (
-        ({"PILOTHOUSE_PKCS11_PIN_FILE": str(tmp_path / "wrong-pin")}, 'the token "vault" refused the PIN'),
-        ({"PILOTHOUSE_PKCS11_TOKEN": "nobody"}, 'knows no token with the label "nobody"'),
-        ({"PILOTHOUSE_PKCS11_MODULE": "/usr/lib/none.so"}, "cannot be loaded as a PKCS#11 library"),
-        ({"PILOTHOUSE_PKCS11_KEY_LABEL": "others"}, "no key provider of this server holds what is missing"),
-        (empty.environment | {"PILOTHOUSE_PKCS11_TOKEN": "empty"}, "holds what is missing"),
-        ({"PILOTHOUSE_KEY_PROVIDERS": "file", "PILOTHOUSE_PKCS11_MODULE": ""}, "holds what is missing"),
-    ):
-        environment = {name: value for name, value in {**good, **change}.items() if value}
-        code, _, errors = await finished(
-            sys.executable, "-m", "pilothouse_client", "serve", env=environment, seconds=60
-        )
-        said = errors.decode()
-        assert code == 1, said
+    wrong_pin = tmp_path / "wrong-pin"
+    wrong_pin.write_text("not the PIN")
+    wrong_pin.chmod(0o600)
+    good = token.settings("pkcs11,file")
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"pkcs11_token": "nobody"}, 'knows no token with the label "nobody"'),
+        ({"pkcs11_module": Path("/usr/lib/none.so")}, "cannot be loaded as a PKCS#11 library"),
+        ({"pkcs11_key_label": "others"}, "no key provider of this server holds what is missing"),
+        ({"pkcs11_pin_file": wrong_pin}, 'the token "vault" refused the PIN'),
+    ]
+    for change, words in changes:
+        said = await refused_start(database, tmp_path, good | change)
         assert words in said
         assert needed in said
-        for foreign in ("Traceback", "CKR_", "pkcs11.exceptions", PIN, "not the PIN"):
-            assert foreign not in said
-    async with program(good) as server:
-        assert await value_of(server.client, "one") == "one"
+    assert needed in await refused_start(database, tmp_path, token.settings("file"))
+    # What a command says of it is these words and no others.
+    environment = variables(database, tmp_path, token, "pkcs11,file")
+    environment |= {"PILOTHOUSE_DATA_DIR": str(tmp_path), "PILOTHOUSE_PKCS11_PIN_FILE": str(wrong_pin)}
+    code, _, errors = await finished(
+        sys.executable, "-m", "pilothouse_client", "serve", env=environment, seconds=60
+    )
+    assert code == 1
+    assert needed in errors.decode()
+    for foreign in ("Traceback", "CKR_", "pkcs11.exceptions", PIN, "not the PIN"):
+        assert foreign not in errors.decode()
+    # Another token by the same name has another key.
+    other = await make_token(tmp_path / "other")
+    for name, value in other.environment.items():
+        monkeypatch.setenv(name, value)
+    await new_key(other)
+    assert needed in await refused_start(database, tmp_path, good)
+    for name, value in token.environment.items():
+        monkeypatch.setenv(name, value)
+    async with serving(database, tmp_path, token, "pkcs11,file") as server:
+        assert await value_of(server.admin, "one") == "one"
+
+
+async def refused_start(database: Database, folder: Path, changes: Mapping[str, Any]) -> str:
+    """What a server says that does not start."""
+    application = Application(settings_for(database, folder, **changes), {"local": NOWHERE})
+    try:
+        with pytest.raises(Unavailable) as refused:
+            await application.start()
+    finally:
+        await application.stop()
+    return refused.value.message
 
 
 async def test_a_token_that_hangs_costs_those_calls_that_need_it(

@@ -120,6 +120,22 @@ async def test_the_state_of_the_database_is_in_the_metrics(served: Served) -> No
     assert "operation_logs" in grown
 
 
+async def test_changes_that_were_set_aside_are_in_the_metrics(served: Served) -> None:
+    database = served.server.database
+    gauges = DatabaseGauges(served.server.application.store)
+    for count in (1, 0):
+        async with connection(database.admin_dsn) as admin:
+            if count:
+                await admin.execute(
+                    "INSERT INTO pending_incidents (id, records, record_hashes, events, messages, created_at, "
+                    "sqlstate, constraint_name, incident_sequence) VALUES (1, '{}', '{}', '{}', '{}', now(), '', '', 1)"
+                )
+            else:
+                await admin.execute("DELETE FROM pending_incidents")
+        await gauges.look()
+        assert REGISTRY.get_sample_value("pilothouse_pending_incidents") == count
+
+
 async def test_periodic_work_that_fails_is_shown(served: Served) -> None:
     async def failing() -> None:
         raise ValueError("not foreseen")

@@ -98,7 +98,7 @@ async def create(
 
     Raises:
         AlreadyExists: the name, or a file of this name that another sink writes.
-        Unavailable: the active key is not in this server's key file.
+        Unavailable: the active key is held by no key provider of this server.
     """
     if await repository.find(transaction, wanted.name) is not None:
         raise already_exists("audit sink", wanted.name)
@@ -125,7 +125,7 @@ def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> Secr
     """The secrets of a sink.
 
     Raises:
-        Unavailable: the key is not in this server's key file.
+        Unavailable: the key is held by no key provider of this server.
         FailedPrecondition: the ciphertext does not belong to this sink.
     """
     if sealed is None:

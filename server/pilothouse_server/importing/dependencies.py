@@ -212,7 +212,7 @@ async def create(
     Raises:
         InvalidArgument: a rule of one of them.
         FailedPrecondition: one is being deleted.
-        Unavailable: the active key is not in this server's key file.
+        Unavailable: the active key is held by no key provider of this server.
     """
     maps = [
         each.name for each in found.config_maps if await config_maps.take_over(transaction, namespace, each)

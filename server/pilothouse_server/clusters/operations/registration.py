@@ -85,7 +85,7 @@ async def register(
 
     Raises:
         AlreadyExists: the name.
-        Unavailable: the active key is not in this server's key file.
+        Unavailable: the active key is held by no key provider of this server.
     """
     await refuse_taken(transaction, wanted.name)
     added = await repository.add(transaction, wanted.name, tried_out.api_server)
@@ -132,7 +132,7 @@ async def opened(store: Store, name: str, envelopes: Envelopes) -> Credentials |
 
     Raises:
         NotFound: the cluster.
-        Unavailable: the key is not in this server's key file.
+        Unavailable: the key is held by no key provider of this server.
         FailedPrecondition: the ciphertext does not belong to this cluster.
     """
     async with store.system_read() as transaction:

@@ -59,7 +59,7 @@ async def create(transaction: Transaction, namespace_name: str, asked: Asked, en
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
-        Unavailable: the active key is not in this server's key file.
+        Unavailable: the active key is held by no key provider of this server.
     """
     values = rules.merged(asked.data, asked.string_data)
     wanted = msgspec.structs.replace(
@@ -152,7 +152,7 @@ async def reveal(
 
     Raises:
         NotFound: the secret is gone, or has not one of the keys.
-        Unavailable: the key is not in this server's key file.
+        Unavailable: the key is held by no key provider of this server.
         FailedPrecondition: the ciphertext does not belong to this secret.
     """
     sealed = await repository.find_sealed(transaction, secret.id)

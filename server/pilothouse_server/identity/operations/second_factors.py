@@ -90,7 +90,7 @@ class SecondFactors:
         """Makes a seed and keeps it aside under `name`, in place of a former one there.
 
         Raises:
-            Unavailable: the active key is not in this server's key file.
+            Unavailable: the active key is held by no key provider of this server.
         """
         seed = totp.new_seed()
         await self._secrets.keep(transaction, user_id, _KIND, seed, name)

@@ -36,7 +36,7 @@ class UserSecrets:
         """Stores a secret in place of the former one of this kind and name.
 
         Raises:
-            Unavailable: the active key is not in this server's key file.
+            Unavailable: the active key is held by no key provider of this server.
         """
         key_id = await encryption_keys.active_key_id(transaction)
         secret_id = await user_secrets.claim(transaction, user_id, kind, name, key_id)
@@ -55,7 +55,7 @@ class UserSecrets:
         """The secret of this kind and name; None where there is none. `lock` holds its row.
 
         Raises:
-            Unavailable: its key is not in this server's key file.
+            Unavailable: its key is held by no key provider of this server.
             FailedPrecondition: CIPHERTEXT_REFUSED, it does not belong where it stands.
         """
         stored = await user_secrets.find(transaction, user_id, kind, name, lock=lock)

@@ -13,6 +13,12 @@ async def database_stats(store: Store, table_name: str, most_queries: int) -> Da
         return await database.stats(transaction, table_name, most_queries)
 
 
+async def changes_set_aside(store: Store) -> int:
+    """How many committed changes are set aside because they could not be numbered. Raises Unavailable."""
+    async with database.as_owner(store) as transaction:
+        return await database.changes_set_aside(transaction)
+
+
 async def table_sizes(store: Store, *, include_partitions: bool) -> list[TableSize]:
     """The sizes of tables, largest first. Raises Unavailable."""
     async with database.as_owner(store) as transaction:

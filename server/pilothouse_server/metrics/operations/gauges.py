@@ -13,12 +13,15 @@ from prometheus_client import Gauge
 
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.metrics.model import DatabaseStats
-from pilothouse_server.metrics.operations.database import database_stats
+from pilothouse_server.metrics.operations.database import changes_set_aside, database_stats
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
 PERIOD_SECONDS: Final = 60.0
+_SET_ASIDE = Gauge(
+    "pilothouse_pending_incidents", "Committed changes in pending_incidents, which could not be numbered."
+)
 _NO_TABLE: Final = "-"  # no table is called so: its columns are of no use here
 
 _SIZE = Gauge("pilothouse_database_bytes", "Bytes of the database on disk.")
@@ -57,6 +60,7 @@ class DatabaseGauges:
     async def look(self) -> None:
         """Reads the state of the database and shows it. Raises Unavailable."""
         _show(await database_stats(self._store, _NO_TABLE, 1))
+        _SET_ASIDE.set(await changes_set_aside(self._store))
 
 
 def _show(stats: DatabaseStats) -> None:

@@ -97,6 +97,8 @@ WHERE pg_relation_size(c.oid) > 0
 ORDER BY p.table_name, p.first_at, p.partition_name
 """)
 
+_SET_ASIDE = text("SELECT count(*) FROM pending_incidents")
+
 
 @asynccontextmanager
 async def as_owner(store: Store) -> AsyncIterator[ReadTransaction]:
@@ -132,6 +134,11 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
         partition_growth=await partition_growth(transaction),
         periodic_jobs=tuple(PeriodicJob(*row) for row in jobs),
     )
+
+
+async def changes_set_aside(transaction: ReadTransaction) -> int:
+    """How many committed changes could not be numbered, and wait for somebody who looks at them."""
+    return int((await transaction.connection.execute(_SET_ASIDE)).scalar_one())
 
 
 async def table_bloat(transaction: ReadTransaction) -> tuple[TableBloat, ...]:

@@ -1416,7 +1416,7 @@ class EncryptionKey(_message.Message):
     active: _builtins.bool
     """Whether new values are encrypted under it."""
     in_key_file: _builtins.bool
-    """Whether the key file of the server that answers holds it."""
+    """Whether a key provider of the server that answers holds it: its key file, its environment or its token."""
     def __init__(
         self,
         *,
@@ -1451,7 +1451,7 @@ class RotateKeysResponse(_message.Message):
     """Identifier of the newest key-encryption key."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncryptionKey]:
-        """Every key of the key file and every key in use. One that has no `uses` and is not `active` may leave the key file."""
+        """Every key of the server's key providers and every key in use. One that has no `uses` and is not `active` may go."""
 
     def __init__(
         self,

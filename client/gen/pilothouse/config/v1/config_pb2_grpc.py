@@ -201,7 +201,7 @@ class ConfigServiceServicer:
     def RotateKeys(self, request, context):
         """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
         until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-        KEY_FILE_UNREADABLE) if the server cannot read its key file.
+        KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,7 +68,7 @@ class ConfigServiceStub:
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_config_pb2.RotateKeysRequest, _config_pb2.RotateKeysResponse]
     """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
     until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-    KEY_FILE_UNREADABLE) if the server cannot read its key file.
+    KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
     """
 
 @_typing.type_check_only
@@ -111,7 +111,7 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     RotateKeys: _aio.UnaryUnaryMultiCallable[_config_pb2.RotateKeysRequest, _config_pb2.RotateKeysResponse]  # type: ignore[assignment]
     """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
     until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-    KEY_FILE_UNREADABLE) if the server cannot read its key file.
+    KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
     """
 
 class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -229,7 +229,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_config_pb2.RotateKeysResponse, _abc.Awaitable[_config_pb2.RotateKeysResponse]]:
         """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
         until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-        KEY_FILE_UNREADABLE) if the server cannot read its key file.
+        KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
         """
 
 def add_ConfigServiceServicer_to_server(servicer: ConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
