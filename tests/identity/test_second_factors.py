@@ -11,6 +11,7 @@ import pytest_asyncio
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_server.identity.operations.guesses import FREE_FAILURES, Guesses
+from pilothouse_server.identity.operations.second_factors import MOST_WRONG_CODES
 from pilothouse_server.identity.repository import second_factors
 from tests.conftest import Database, number_changes
 from tests.identity.factors import Authenticator, challenged, complete, enrolled, reason
@@ -166,13 +167,13 @@ async def test_a_code_that_is_taken_twice_is_found(
 ) -> None:
     """The control of those above: it is the last step that is kept which refuses the second use."""
 
-    async def never_used(*_arguments: object) -> int:
-        return 0
+    async def never_used(*_arguments: object) -> second_factors.Used:
+        return second_factors.Used(0, 0)
 
     async def taken(*_arguments: object) -> bool:
         return True
 
-    monkeypatch.setattr(second_factors, "last_step", never_used)
+    monkeypatch.setattr(second_factors, "used", never_used)
     monkeypatch.setattr(second_factors, "use_step", taken)
     code = await phone.code()
     for _ in range(2):
@@ -229,6 +230,30 @@ async def test_codes_that_are_guessed_without_end_are_found(
     wrong = await phone.wrong_code()
     outcomes = {await reason(server.at(AWAY), given, code=wrong) for _ in range(12)}
     assert outcomes == {"WRONG_CODE"}
+
+
+async def test_after_a_hundred_wrong_codes_only_a_recovery_code_is_taken(
+    server: IdentityServer, anna: Caller, phone: Authenticator
+) -> None:
+    home = server.at(HOME)
+    async with server.database.system() as connection:
+        await connection.execute(
+            "UPDATE users SET totp_failures = $1 - 1 WHERE username = 'anna'", MOST_WRONG_CODES
+        )
+    given = (await challenged(home, "anna")).challenge
+    assert await reason(home, given, code=await phone.wrong_code()) == "WRONG_CODE"
+    assert await reason(home, given, code=await phone.code()) == "SECOND_FACTOR_LOCKED"
+    # That is no guess: it tells nothing of the code, and counts nothing.
+    locked = factor_pb.DisableTotpRequest(code=await phone.code())
+    assert (await refused(anna, "DisableTotp", locked)).reason == "SECOND_FACTOR_LOCKED"
+    async with server.database.system() as connection:
+        assert await connection.fetchval("SELECT failures FROM login_throttles") == 1
+    assert await reason(home, given, recovery_code=phone.recovery_codes[0]) == ""
+    given = (await challenged(home, "anna")).challenge
+    assert await reason(home, given, code=await phone.wrong_code()) == "WRONG_CODE"
+    assert await reason(home, given, code=await phone.code()) == ""
+    async with server.database.system() as connection:
+        assert await connection.fetchval("SELECT max(totp_failures) FROM users") == 0
 
 
 async def test_an_address_that_guesses_codes_waits(database: Database) -> None:

@@ -36,6 +36,7 @@ USERS = Table(
     Column("password_expires_at", DateTime(timezone=True)),
     Column("totp_since", DateTime(timezone=True)),
     Column("totp_last_step", BigInteger),
+    Column("totp_failures", Integer),
     Column("is_bootstrap", Boolean),
     Column("kind", String(20)),
     Column("namespace_id", BigInteger),

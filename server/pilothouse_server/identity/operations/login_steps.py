@@ -93,6 +93,7 @@ class LoginSteps:
         Raises:
             Unauthenticated: INVALID_CHALLENGE, or WRONG_CODE for any wrong or used code.
             InvalidArgument: what is asked for is not given, or a new password breaks a rule.
+            FailedPrecondition: SECOND_FACTOR_LOCKED, only a recovery code is taken.
             ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, as Login; LOGIN_BUSY.
         """
         who = origin.address_group

@@ -27,6 +27,8 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 # How long a seed may wait for its first code.
 ENROLMENT_LIFE: Final = timedelta(minutes=10)
+# In a row, whatever time lies between them: who guesses on finds the right one of a million at 0.03 %.
+MOST_WRONG_CODES: Final = 100
 _EVERY_ROLE: Final = "*"
 _KIND: Final = "totp"
 
@@ -122,16 +124,25 @@ class SecondFactors:
         return codes
 
     async def take(self, transaction: Transaction, user_id: UserId, shown: ShownCode, now: datetime) -> bool:
-        """Whether what is shown is good, which uses it up."""
+        """Whether what is shown is good, which uses it up; a wrong one is counted.
+
+        Raises:
+            FailedPrecondition: SECOND_FACTOR_LOCKED, after so many wrong codes that only a recovery code is taken.
+        """
         if shown.recovery_code:
             code_hash = totp.recovery_hash(user_id, shown.recovery_code)
             return await second_factors.use_recovery_code(transaction, user_id, code_hash)
-        last = await second_factors.last_step(transaction, user_id)
+        used = await second_factors.used(transaction, user_id)
         seed = await self._secrets.read(transaction, user_id, _KIND)
-        if last is None or seed is None:
+        if used is None or seed is None:
             return False
-        step = totp.matching_step(seed.value, shown.code, now, after=last)
-        return step is not None and await second_factors.use_step(transaction, user_id, step)
+        if used.failures >= MOST_WRONG_CODES:
+            raise _locked()
+        step = totp.matching_step(seed.value, shown.code, now, after=used.last_step)
+        if step is not None and await second_factors.use_step(transaction, user_id, step):
+            return True
+        await second_factors.count_failure(transaction, user_id)
+        return False
 
     async def remove(self, transaction: Transaction, user_id: UserId) -> bool:
         """Takes a user's factor away, with all codes; False where there was none."""
@@ -161,6 +172,14 @@ def already_enrolled() -> FailedPrecondition:
     """The error for a user who has a factor."""
     return FailedPrecondition(
         "this account has an authenticator: take it away first (DisableTotp)", reason="TOTP_ENROLLED"
+    )
+
+
+def _locked() -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{MOST_WRONG_CODES} wrong codes were shown with the right password: log in by a recovery code and change the"
+        " password, or ask an administrator to reset both",
+        reason="SECOND_FACTOR_LOCKED",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, or_, select, update
 
@@ -20,6 +21,7 @@ async def begin(transaction: Transaction, user_id: UserId, step: int) -> bool:
             totp_since=func.clock_timestamp(),
             # An authenticator that was taken away and given back gives the same codes as before.
             totp_last_step=func.greatest(USERS.c.totp_last_step, step),
+            totp_failures=0,
             resource_version=USERS.c.resource_version + 1,
             updated_at=func.now(),
         )
@@ -39,15 +41,30 @@ async def end(transaction: Transaction, user_id: UserId) -> bool:
     return found is not None
 
 
-async def last_step(transaction: Transaction, user_id: UserId) -> int | None:
-    """The newest step whose code was used, with the row held; None where the user has no factor."""
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What was used of a factor: the newest step whose code was taken, and the wrong codes in a row since."""
+
+    last_step: int
+    failures: int
+
+
+async def used(transaction: Transaction, user_id: UserId) -> Used | None:
+    """What was used of a user's factor, with the row held; None where the user has none."""
     query = (
-        select(USERS.c.totp_last_step)
+        select(USERS.c.totp_last_step, USERS.c.totp_failures)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.deleted_at.is_(None))
         .with_for_update(key_share=True)
     )
-    found: int | None = (await transaction.connection.execute(query)).scalar_one_or_none()
-    return found
+    row = (await transaction.connection.execute(query)).one_or_none()
+    return None if row is None else Used(row.totp_last_step, row.totp_failures)
+
+
+async def count_failure(transaction: Transaction, user_id: UserId) -> None:
+    """Counts a wrong code."""
+    await transaction.connection.execute(
+        update(USERS).where(USERS.c.id == user_id).values(totp_failures=USERS.c.totp_failures + 1)
+    )
 
 
 async def use_step(transaction: Transaction, user_id: UserId, step: int) -> bool:
@@ -55,7 +72,7 @@ async def use_step(transaction: Transaction, user_id: UserId, step: int) -> bool
     statement = (
         update(USERS)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.totp_last_step < step)
-        .values(totp_last_step=step)
+        .values(totp_last_step=step, totp_failures=0)
     )
     return (await transaction.connection.execute(statement.returning(USERS.c.id))).one_or_none() is not None
 
@@ -80,7 +97,10 @@ async def use_recovery_code(transaction: Transaction, user_id: UserId, code_hash
         .values(used_at=func.clock_timestamp())
         .returning(RECOVERY_CODES.c.id)
     )
-    return (await transaction.connection.execute(statement)).one_or_none() is not None
+    if (await transaction.connection.execute(statement)).one_or_none() is None:
+        return False
+    await transaction.connection.execute(update(USERS).where(USERS.c.id == user_id).values(totp_failures=0))
+    return True
 
 
 async def recovery_codes_left(transaction: ReadTransaction, user_id: UserId) -> int:

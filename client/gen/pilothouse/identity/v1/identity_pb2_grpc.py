@@ -268,7 +268,8 @@ class IdentityServiceServicer:
         """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
         the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
         wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-        was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
+        was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
+        after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

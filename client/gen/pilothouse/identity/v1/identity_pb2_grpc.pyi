@@ -53,7 +53,8 @@ class IdentityServiceStub:
     """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
     the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
     wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-    was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
+    was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
+    after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
@@ -201,7 +202,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
     the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
     wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-    was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
+    was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
+    after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
     """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
@@ -358,7 +360,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
         the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
         wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-        was given to another address or device (INVALID_CHALLENGE); RESOURCE_EXHAUSTED as Login.
+        was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
+        after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
         """
 
     @_abc_1.abstractmethod
