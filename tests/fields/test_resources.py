@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import api_keys_pb2, identity_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
@@ -179,6 +179,8 @@ EXAMINED_ELSEWHERE = {
     container_pb2.Container.DESCRIPTOR.full_name,
     # Made, listed and deleted, never updated: tests/audit/test_sinks.py.
     audit_pb2.AuditSink.DESCRIPTOR.full_name,
+    # The same: tests/identity/test_service_accounts.py.
+    api_keys_pb2.ServiceAccount.DESCRIPTOR.full_name,
 }
 NO_RESOURCES = {
     audit_pb2.AuditSinkCredentials.DESCRIPTOR.full_name: "given to reach a receiver, and never shown again",
