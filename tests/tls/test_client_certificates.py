@@ -54,7 +54,11 @@ async def who(client: AsyncClient) -> str:
 
 async def test_a_certificate_is_its_user_and_a_token_comes_first(database: Database, tmp_path: Path) -> None:
     async with ground(database, tmp_path) as here:
-        assert await who(here.client(here.signed(CI))) == "ci-bot"
+        own = here.signed(CI)
+        answer = await here.client(own).identity.who_am_i()
+        assert (answer.user.username, answer.certificate.name) == ("ci-bot", f"uri:{CI}")
+        assert answer.certificate.fingerprint == fingerprint(own)
+        assert not (await here.server.admin.identity.who_am_i()).HasField("certificate")
         assert (
             await who(here.client(here.signed("x.example.com", "spiffe://example.org/ns/shop/x"))) == "shop"
         )

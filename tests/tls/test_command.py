@@ -61,6 +61,7 @@ async def test_a_certificate_is_all_that_the_command_needs(
         ended = await pilothouse(*typed(here, _WHOAMI))
         assert ended.code == 0, ended.err
         assert names("ci-bot", ended)
+        assert any(line.startswith(f"by the certificate of uri:{CI} (SHA256:") for line in ended.lines)
         ended = await pilothouse(*options, "contexts", "add", "ci", "-n", "shop")
         assert ended.code == 0, ended.err
         assert names("ci-bot", await pilothouse("whoami"))

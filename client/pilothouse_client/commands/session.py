@@ -217,6 +217,8 @@ def whoami(output: Output = Format.TABLE) -> None:
     if answer.HasField("api_key"):
         key = answer.api_key
         typer.echo(f"by the key {key.name} ({key.api_key_id}), until {moment(key.expire_time)}")
+    if answer.HasField("certificate"):
+        typer.echo(f"by the certificate of {answer.certificate.name} ({answer.certificate.fingerprint})")
     if answer.permissions:
         typer.echo(f"everywhere: {', '.join(answer.permissions)}")
     show_all(answer.grants, grants.COLUMNS, output)

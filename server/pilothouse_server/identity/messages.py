@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from pilothouse.identity.v1 import federation_pb2, second_factor_pb2
+from pilothouse.identity.v1 import certificates_pb2, federation_pb2, second_factor_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.access import Credential
 from pilothouse_server.identity.model import (
     BegunLogin,
     Enrolment,
@@ -20,6 +21,13 @@ from pilothouse_server.identity.operations.challenges import Challenged
 from pilothouse_server.identity.operations.login import Begun
 from pilothouse_server.identity.operations.login_steps import Completed
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
+
+
+def certificate(shown: Credential) -> certificates_pb2.ShownCertificate | None:
+    """The certificate that a caller has shown; None where it was something else."""
+    if shown.kind != "certificate":
+        return None
+    return certificates_pb2.ShownCertificate(name=shown.name, fingerprint=shown.id)
 
 
 def _session_id(value: Session) -> str:

@@ -78,6 +78,7 @@ class IdentityService:
             grants=[messages.ROLE_GRANT.to_proto(grant) for grant in held],
             permissions=permissions.held_everywhere(call.caller, self._known_permissions),
             api_key=None if key is None else key_messages.API_KEY.to_proto(key),
+            certificate=messages.certificate(call.caller.credential),
         )
 
     async def ChangePassword(

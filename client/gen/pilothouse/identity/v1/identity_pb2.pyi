@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
+from pilothouse.identity.v1 import certificates_pb2 as _certificates_pb2
 from pilothouse.identity.v1 import second_factor_pb2 as _second_factor_pb2
 import builtins as _builtins
 import sys
@@ -700,6 +701,7 @@ class WhoAmIResponse(_message.Message):
     GRANTS_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
         """Who calls."""
@@ -716,6 +718,10 @@ class WhoAmIResponse(_message.Message):
     def api_key(self) -> _api_keys_pb2.ApiKey:
         """The key that the call was made with; unset where it was a session. Grants and permissions are then what it leaves of them."""
 
+    @_builtins.property
+    def certificate(self) -> _certificates_pb2.ShownCertificate:
+        """The certificate that the call was made with; unset where the call had a token."""
+
     def __init__(
         self,
         *,
@@ -723,10 +729,11 @@ class WhoAmIResponse(_message.Message):
         grants: _abc.Iterable[Global___RoleGrant] | None = ...,
         permissions: _abc.Iterable[_builtins.str] | None = ...,
         api_key: _api_keys_pb2.ApiKey | None = ...,
+        certificate: _certificates_pb2.ShownCertificate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "certificate", b"certificate", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "grants", b"grants", "permissions", b"permissions", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "certificate", b"certificate", "grants", b"grants", "permissions", b"permissions", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
