@@ -273,7 +273,9 @@ async def test_rotations_to_the_token_and_back_go_on_after_kills(
         environment = variables(database, tmp_path, token, providers)
         # Killed while rows are wrapped anew, one after the other, and started again.
         for batch in (2, 6, 0):
-            async with program(environment) as server:
+            # The last one has two processes, each with the token's library in one of its own.
+            processes = {} if batch else {"PILOTHOUSE_PROCESSES": "2"}
+            async with program(environment | processes) as server:
                 for name in names:
                     assert await value_of(server.client, name) == name
                 if batch:

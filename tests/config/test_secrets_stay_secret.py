@@ -15,13 +15,14 @@ import base64
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import grpc.aio
+import pytest
 import yaml
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -33,10 +34,12 @@ from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import STATISTICS_SCHEMA, ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.hsm.token import PkcsToken, Place
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster
 from tests.config.canaries import MARK, forms, found_in, put, secret_paths, secrets_of
+from tests.config.hsm import LIBRARY, PIN, make_token, needs_softhsm
 from tests.conftest import Database, addresses, connection
 from tests.identity.factors import authenticator_code
 from tests.promises.calling import Caller, Outcome, served
@@ -81,9 +84,9 @@ class Sent:
 
 @asynccontextmanager
 async def server_process(
-    database: Database, cluster: SimulatedCluster, directory: Path, password: str
+    database: Database, cluster: SimulatedCluster, directory: Path, password: str, keys: Mapping[str, str]
 ) -> AsyncIterator[tuple[str, Path]]:
-    """The command `pilothouse serve`, at DEBUG; answers its address and where all it says goes."""
+    """The command `pilothouse serve`, at DEBUG; answers its address and where all it says goes. `keys`: variables."""
     kubeconfig, log = directory / "kubeconfig.yaml", directory / "server.log"
     kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig()))
     settings = {
@@ -97,7 +100,7 @@ async def server_process(
         "BOOTSTRAP_PASSWORD": password,
     }
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PILOTHOUSE_")}
-    environment |= {f"PILOTHOUSE_{name}": value for name, value in settings.items()}
+    environment |= {f"PILOTHOUSE_{name}": value for name, value in settings.items()} | dict(keys)
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pilothouse_client", "serve", env=environment, stdout=file, stderr=file
@@ -246,6 +249,32 @@ def _broken_bodies(rule: Rule, path: Any, sent: Sent) -> list[bytes]:
 
 
 async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path) -> None:
+    await nothing_turns_up(tmp_path, {})
+
+
+@pytest.mark.full
+@needs_softhsm
+async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await make_token(tmp_path / "hsm")
+    for name, value in token.environment.items():
+        monkeypatch.setenv(name, value)
+    opened = PkcsToken(Place(LIBRARY or Path(), token.label, PIN, "pilothouse", patient(5.0), writes=True))
+    try:
+        await opened.add()
+    finally:
+        await opened.close()
+    # The PIN bears the mark; the master key is searched for as it is written and as it is.
+    master = os.urandom(32)
+    variables = token.variables("pkcs11,environment") | {"PILOTHOUSE_SECRET_KEYS": master.hex()}
+    await nothing_turns_up(tmp_path, variables, {master.hex()})
+
+
+async def nothing_turns_up(
+    tmp_path: Path, keys: Mapping[str, str], secrets: Collection[str] = frozenset()
+) -> None:
+    """Runs a server with its `keys`, variables of its own, and searches for what it was sent and for more `secrets`."""
     postgres = EmbeddedPostgres(tmp_path / "postgres", settings=TALKATIVE)
     await postgres.start()
     try:
@@ -254,10 +283,11 @@ async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path)
         await ensure_roles(database.admin_dsn)
         await runner.upgrade(database.maintenance_dsn)
         async with SimulatedCluster(speed=10) as cluster:
-            sent, places, address = await _everything_sent(postgres, database, cluster, tmp_path)
+            sent, places, address = await _everything_sent(postgres, database, cluster, tmp_path, keys)
     finally:
         await postgres.stop()
 
+    sent.handed_out |= set(secrets)
     leaks = {where: found_in(content, [MARK, *sent.handed_out]) for where, content in places.items()}
     assert {where: texts for where, texts in leaks.items() if texts} == {}
     # The control: the same search finds what may be found, wherever it may be.
@@ -273,12 +303,16 @@ async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path)
 
 
 async def _everything_sent(
-    postgres: EmbeddedPostgres, database: Database, cluster: SimulatedCluster, directory: Path
+    postgres: EmbeddedPostgres,
+    database: Database,
+    cluster: SimulatedCluster,
+    directory: Path,
+    keys: Mapping[str, str],
 ) -> tuple[Sent, dict[str, bytes], str]:
     """Sends everything; answers what was sent, all that was written, and the server's address."""
     sent = Sent()
     password = sent.mark()
-    async with server_process(database, cluster, directory, password) as (address, log):
+    async with server_process(database, cluster, directory, password, keys) as (address, log):
         async with (
             AsyncClient(address, username="admin", password=password) as client,
             grpc.aio.insecure_channel(address) as channel,
