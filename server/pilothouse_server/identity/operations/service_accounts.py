@@ -68,6 +68,8 @@ async def create(transaction: Transaction, namespace: str, name: str, descriptio
             reason="TOO_LONG",
         )
     namespace_id = await _namespace_id(transaction, namespace)
+    if not await service_accounts.lock_place(transaction, namespace_id):
+        raise not_found("namespace", namespace)
     if await service_accounts.find(transaction, username) is not None:
         raise service_accounts.taken(username)
     if await service_accounts.count(transaction, namespace_id) >= MOST_ACCOUNTS:

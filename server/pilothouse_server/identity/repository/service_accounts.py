@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, delete, func, insert, literal, select, update
+from sqlalchemy import Select, and_, delete, func, insert, literal, select, text, update
 
 from pilothouse_server.errors import AlreadyExists
 from pilothouse_server.identity.model import NO_PASSWORD, ServiceAccount, UserId
@@ -28,6 +28,7 @@ KIND: Final = "service_account"
 _MAKERS = USERS.alias("makers")
 # A row of users has an address, and no mail is sent there.
 _ADDRESS: Final = "serviceaccount.invalid"
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/service-accounts ' || :place, 0))")
 _NAME = func.regexp_replace(USERS.c.username, literal("^.*:"), literal(""))
 _FILTERS: Final = {
     "name": FilterField(_NAME),
@@ -118,6 +119,22 @@ async def list_accounts(
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, next_page = finish_page(rows, order, page)
     return [_account(row) for row in rows], next_page
+
+
+async def lock_place(transaction: Transaction, namespace_id: int | None) -> bool:
+    """Lets one transaction at a time make service accounts in a namespace, or of the platform, and holds the namespace
+    so that it does not end meanwhile; False where it has ended.
+    """
+    if namespace_id is not None:
+        query = (
+            select(NAMESPACES.c.id)
+            .where(NAMESPACES.c.id == namespace_id, NAMESPACES.c.deleted_at.is_(None))
+            .with_for_update(read=True)
+        )
+        if (await transaction.connection.execute(query)).one_or_none() is None:
+            return False
+    await transaction.connection.execute(_ALONE, {"place": str(namespace_id or "")})
+    return True
 
 
 async def count(transaction: ReadTransaction, namespace_id: int | None) -> int:

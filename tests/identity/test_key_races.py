@@ -1,0 +1,137 @@
+"""Keys that are made, rotated and ended at the same time: none lives that should not, and none has two successors."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
+from pilothouse.identity.v1 import identity_pb2 as pb
+from tests.identity.server import Caller, IdentityServer, Refused, ended, valid
+from tests.identity.test_api_keys import listed, make
+from tests.identity.test_service_accounts import account
+from tests.waiting import poll_until
+
+
+async def _tried(call: Any) -> Any:
+    """The answer of a call, or how it was refused."""
+    try:
+        return await call
+    except Refused as refusal:
+        return refusal
+
+
+async def test_of_rotations_at_once_one_takes_the_place(shared: IdentityServer, root: Caller) -> None:
+    owner = await shared.user(root, "race-rotates", ("viewer", ""))
+    made, before = await make(owner, "ci")
+    request = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id, overlap=Duration(seconds=0))
+    outcomes = await asyncio.gather(*(_tried(owner.RotateApiKey(request)) for _ in range(6)))
+    keys = [each.key for each in outcomes if not isinstance(each, Refused)]
+    reasons = {each.reason for each in outcomes if isinstance(each, Refused)}
+    assert len(keys) == 1
+    assert reasons <= {"KEY_ROTATED", "API_KEY_NOT_FOUND"}
+    assert await valid(Caller(owner.stub, keys[0]))
+    assert await poll_until(lambda: ended(before), seconds=1.0)
+    assert [key.name for key in await listed(owner)] == ["ci"]
+
+
+async def test_rotated_or_revoked_at_once_leaves_no_key_that_nobody_knows(
+    shared: IdentityServer, root: Caller
+) -> None:
+    owner = await shared.user(root, "race-revokes", ("viewer", ""))
+    for number in range(6):
+        made, before = await make(owner, f"ci-{number}")
+        rotate = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id, overlap=Duration(seconds=3600))
+        revoke = keys_pb.RevokeApiKeyRequest(api_key_id=made.api_key_id)
+        rotated, revoked = await asyncio.gather(
+            _tried(owner.RotateApiKey(rotate)), _tried(owner.RevokeApiKey(revoke))
+        )
+        # The old key is dead whichever came first: who asked for its end got it.
+        assert not isinstance(revoked, Refused)
+        assert await poll_until(lambda who=before: ended(who), seconds=1.0)
+        living = {key.api_key_id for key in await listed(owner) if key.name == f"ci-{number}"}
+        expected = set() if isinstance(rotated, Refused) else {rotated.api_key.api_key_id}
+        assert living == expected
+
+
+@pytest.mark.parametrize("ends", ["DeleteUser", "DeleteServiceAccount"])
+async def test_no_key_is_made_of_who_is_deleted_meanwhile(
+    shared: IdentityServer, root: Caller, ends: str
+) -> None:
+    made: list[Caller] = []
+    for number in range(6):
+        if ends == "DeleteUser":
+            name = f"race-gone-{number}"
+            owner = await shared.user(root, name, ("viewer", ""))
+            create = owner.CreateApiKey(keys_pb.CreateApiKeyRequest(name="late"))
+            delete = root.DeleteUser(pb.DeleteUserRequest(username=name))
+        else:
+            name = f"race-account-{number}"
+            gone = await account(root, "", name)
+            request = keys_pb.CreateApiKeyRequest(name="late", service_account=gone.username)
+            create = root.CreateApiKey(request)
+            delete = root.DeleteServiceAccount(keys_pb.DeleteServiceAccountRequest(name=name))
+        outcome, deleted = await asyncio.gather(_tried(create), _tried(delete))
+        assert not isinstance(deleted, Refused), deleted
+        if not isinstance(outcome, Refused):
+            made.append(Caller(root.stub, outcome.key))
+    for caller in made:
+        assert await poll_until(lambda who=caller: ended(who), seconds=1.0)
+    async with shared.database.system() as connection:
+        left = await connection.fetchval(
+            "SELECT count(*) FROM api_keys k JOIN users u ON u.id = k.user_id "
+            "WHERE u.deleted_at IS NOT NULL AND k.revoked_at IS NULL"
+        )
+    assert left == 0
+
+
+async def test_a_name_is_had_by_one_key_though_many_are_made_at_once(
+    shared: IdentityServer, root: Caller
+) -> None:
+    owner = await shared.user(root, "race-names", ("viewer", ""))
+    request = keys_pb.CreateApiKeyRequest(name="same")
+    outcomes = await asyncio.gather(*(_tried(owner.CreateApiKey(request)) for _ in range(6)))
+    refusals = [each for each in outcomes if isinstance(each, Refused)]
+    assert len(refusals) == 5
+    assert {refusal.reason for refusal in refusals} == {"API_KEY_ALREADY_EXISTS"}
+    assert len(await listed(owner)) == 1
+
+
+async def test_service_accounts_are_made_once_and_keep_to_their_bound(
+    shared: IdentityServer, root: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilothouse_server.identity.operations.service_accounts.MOST_ACCOUNTS", 3)
+    await shared.namespace("race-accounts")
+    outcomes = await asyncio.gather(
+        *(_tried(account(root, "race-accounts", f"a{number}")) for number in range(8))
+    )
+    made = [each for each in outcomes if not isinstance(each, Refused)]
+    assert {each.reason for each in outcomes if isinstance(each, Refused)} == {"TOO_MANY_SERVICE_ACCOUNTS"}
+    assert len(made) == 3
+    again = await asyncio.gather(*(_tried(account(root, "race-accounts", "a0")) for _ in range(4)))
+    assert all(isinstance(each, Refused) for each in again)
+
+
+async def test_no_account_is_made_in_a_namespace_that_ends_meanwhile(
+    shared: IdentityServer, root: Caller
+) -> None:
+    """It would have kept its name, and its keys, for the next namespace that is called so."""
+    namespace_id = await shared.namespace("race-ending")
+    async with shared.database.system() as sql:
+        ending = sql.transaction()
+        await ending.start()
+        await sql.execute("UPDATE namespaces SET deleted_at = now() WHERE id = $1", namespace_id)
+        making = asyncio.create_task(_tried(account(root, "race-ending", "late")))
+
+        async def stands() -> bool:
+            waiting = await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(waiting) or making.done()
+
+        assert await poll_until(stands)
+        await ending.commit()
+    outcome = await making
+    assert isinstance(outcome, Refused)
+    assert (outcome.code, outcome.reason) == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
