@@ -109,14 +109,23 @@ async def test_each_refusal_has_its_reason(database: Database, tmp_path: Path) -
         ):
             assert await refused(who(here.client(own))) == ("UNAUTHENTICATED", reason)
         # A user who is switched off is like one who is not there.
-        client = here.client(here.signed(CI))
-        assert await who(client) == "ci-bot"
+        client, opened = here.client(here.signed(CI)), asyncio.Event()
+
+        async def watch() -> None:
+            async for _ in client.namespaces.watch():
+                opened.set()
+
+        stream = asyncio.create_task(refused(watch()))
+        async with within(10.0):
+            await opened.wait()
         await here.server.admin.identity.update_user(
             username="ci-bot",
             user=identity_pb2.User(status=identity_pb2.USER_STATUS_INACTIVE),
             update_mask=FieldMask(paths=["status"]),
         )
         await comes_to(lambda: who(client), "CERTIFICATE_USER")
+        async with within(5.0):
+            assert await stream == ("UNAUTHENTICATED", "CERTIFICATE_USER")
         # These do not come so far as to call.
         strange = made("strange", authority=True)
         for own in (

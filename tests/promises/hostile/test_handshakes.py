@@ -14,7 +14,7 @@ import pytest
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from tests.conftest import Database
 from tests.tls.serving import serving_tls, token_of_admin
-from tests.waiting import within
+from tests.waiting import runs_out, within
 
 pytestmark = pytest.mark.full
 
@@ -97,3 +97,14 @@ async def test_handshakes_without_an_end_are_ended_and_cost_nobody_a_call(
             over.set()
         assert len(strangers) == 4 * _OF_EACH
         assert calls > 0
+
+
+async def test_a_server_that_waits_for_ever_is_found(database: Database, tmp_path: Path) -> None:
+    """The control: it is the server's patience that ends them, and nothing of their own."""
+    async with serving_tls(database, tmp_path, handshake_seconds=3600.0) as (server, _):
+        _, stranger = await asyncio.get_running_loop().create_connection(
+            Stranger, "127.0.0.1", int(server.address.rpartition(":")[2])
+        )
+        await asyncio.wait([stranger.ended], timeout=runs_out(4.0))
+        assert not stranger.ended.done()
+        stranger.transport.close()
