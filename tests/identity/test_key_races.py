@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ async def test_rotated_or_revoked_at_once_leaves_no_key_that_nobody_knows(
         )
         # The old key is dead whichever came first: who asked for its end got it.
         assert not isinstance(revoked, Refused)
-        assert await poll_until(lambda who=before: ended(who), seconds=1.0)
+        assert await poll_until(partial(ended, before), seconds=1.0)
         living = {key.api_key_id for key in await listed(owner) if key.name == f"ci-{number}"}
         expected = set() if isinstance(rotated, Refused) else {rotated.api_key.api_key_id}
         assert living == expected
@@ -79,7 +80,7 @@ async def test_no_key_is_made_of_who_is_deleted_meanwhile(
         if not isinstance(outcome, Refused):
             made.append(Caller(root.stub, outcome.key))
     for caller in made:
-        assert await poll_until(lambda who=caller: ended(who), seconds=1.0)
+        assert await poll_until(partial(ended, caller), seconds=1.0)
     async with shared.database.system() as connection:
         left = await connection.fetchval(
             "SELECT count(*) FROM api_keys k JOIN users u ON u.id = k.user_id "

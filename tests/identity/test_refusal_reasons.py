@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 from pilothouse_server.access import Grant, Principal
@@ -84,10 +85,15 @@ async def test_an_answer_serves_for_a_while(shared: IdentityServer, root: Caller
 
 
 async def test_few_look_at_once_and_few_wait(shared: IdentityServer, root: Caller) -> None:
-    reasons, watched, _, principal = await _made(shared, root, "reasons-flood")
+    reasons, watched, clock, principal = await _made(shared, root, "reasons-flood")
     watched.free.clear()
     waiting = [
-        asyncio.create_task(reasons.beyond(principal, asked(f"container.a{number}", "reasons-flood")))
+        asyncio.create_task(
+            # Each of another user, so that no user's own bound is met.
+            reasons.beyond(
+                replace(principal, user_id=10_000 + number), asked("container.get", "reasons-flood")
+            )
+        )
         for number in range(32)
     ]
 
@@ -101,6 +107,7 @@ async def test_few_look_at_once_and_few_wait(shared: IdentityServer, root: Calle
     await asyncio.gather(*waiting)
     assert watched.most_at_once == 2
     # There is room again.
+    clock.now += 10.0
     found = await reasons.beyond(principal, asked("container.more", "reasons-flood"))
     assert found.givers
 
@@ -123,3 +130,17 @@ async def test_what_is_kept_is_bounded(shared: IdentityServer, root: Caller) -> 
     for number in range(1100):
         reasons._keep((principal.user_id, "", asked(f"container.a{number}", "")), Beyond())
     assert len(reasons._kept) == 1000
+
+
+async def test_a_user_has_so_many_looks_and_all_together_have(shared: IdentityServer, root: Caller) -> None:
+    reasons, watched, clock, principal = await _made(shared, root, "reasons-many-questions")
+    for number in range(40):
+        await reasons.beyond(principal, asked(f"container.a{number}", "reasons-many-questions"))
+    assert watched.reads == 10
+    # Others have theirs, and together no more than so many.
+    for number in range(150):
+        await reasons.beyond(replace(principal, user_id=20_000 + number), asked("container.get", ""))
+    assert watched.reads == 100
+    clock.now += 10.0
+    question = asked("container.delete", "reasons-many-questions")
+    assert (await reasons.beyond(principal, question)).givers

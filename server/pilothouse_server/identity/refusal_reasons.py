@@ -1,14 +1,15 @@
 """What a refusal says beyond the caller's own grants: those that have ended, and who could give what is missing.
 
-Refused calls can be a flood, so this is bounded: what was found for a caller and a question serves for a while, few
-look at once, and few wait. Who finds no place is refused with what the own grants say, as where the database is away.
+A look costs several times what a refused call does, and refused calls can be a flood. So what was found for a caller
+and a question serves for a while, each caller and all together have so many looks in that time, few look at once, and
+few wait. Who finds no place is refused with what the own grants say, as where the database is away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +24,9 @@ _MOST_WAITING: Final = 32
 _SECONDS: Final = 2.0
 _KEPT_SECONDS: Final = 2.0
 _MOST_KEPT: Final = 1000
+# Looks in the time that one is kept.
+_MOST_OF_USER: Final = 10
+_MOST_OF_ALL: Final = 100
 _NOTHING: Final = Beyond()
 
 _Key = tuple[int, str, Question]
@@ -37,6 +41,9 @@ class RefusalReasons:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
         self._kept: OrderedDict[_Key, tuple[float, Beyond]] = OrderedDict()
+        # Looks since the time that is counted began, by user.
+        self._looks: Counter[int] = Counter()
+        self._counted_until = 0.0
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
         """What the database knows of it; nothing where that cannot be found out now."""
@@ -44,7 +51,7 @@ class RefusalReasons:
         until, kept = self._kept.get(key, (0.0, _NOTHING))
         if until > self._clock():
             return kept
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting >= _MOST_WAITING or not self._may_look(principal.user_id):
             return _NOTHING
         self._waiting += 1
         try:
@@ -60,6 +67,17 @@ class RefusalReasons:
             self._waiting -= 1
         self._keep(key, found)
         return found
+
+    def _may_look(self, user_id: int) -> bool:
+        """Whether there is a look left for the user, which is taken then."""
+        now = self._clock()
+        if now >= self._counted_until:
+            self._looks.clear()
+            self._counted_until = now + _KEPT_SECONDS
+        if self._looks[user_id] >= _MOST_OF_USER or self._looks.total() >= _MOST_OF_ALL:
+            return False
+        self._looks[user_id] += 1
+        return True
 
     def _keep(self, key: _Key, found: Beyond) -> None:
         self._kept[key] = (self._clock() + _KEPT_SECONDS, found)
