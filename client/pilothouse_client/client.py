@@ -18,9 +18,9 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypedDict, Unpack
 
-from pilothouse.identity.v1 import identity_pb2
+from pilothouse.identity.v1 import federation_pb2, identity_pb2
 from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
-from pilothouse_client.connection import Connection
+from pilothouse_client.connection import Connection, ShowCode
 from pilothouse_client.credentials import Credentials, DeviceToken, Password
 from pilothouse_client.environment import NAMESPACE, Environment
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
@@ -217,6 +217,10 @@ def _from_environment(options: ClientOptions) -> tuple[str, ClientOptions]:
     return found.server, chosen
 
 
+def _answered(login_token: str, state: str, code: str, iss: str) -> federation_pb2.CompleteOidcLoginRequest:
+    return federation_pb2.CompleteOidcLoginRequest(login_token=login_token, state=state, code=code, iss=iss)
+
+
 class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
@@ -256,6 +260,17 @@ class Client(Nouns[BlockingTransport]):
         authenticator, by a recovery code, by a new password where the one given was a one-time code. The calls that
         follow use the new session."""
         return run(self._connection.complete_login(username, challenge, code, recovery_code, new_password))
+
+    def login_by_code(
+        self, login_token: str, state: str, code: str, iss: str = ""
+    ) -> identity_pb2.CompleteOidcLoginResponse:
+        """Completes a log-in that `identity.begin_oidc_login` began, with what the browser came back with."""
+        return run(self._connection.login_by_code(_answered(login_token, state, code, iss)))
+
+    def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
+        """Logs in by a code that a person types in any browser. `show` is called with it once; then the server is asked
+        until somebody has agreed, has refused, or the code has expired. `issuer` may be empty where there is one."""
+        return run(self._connection.login_by_device(issuer, show))
 
     def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
         """Exchanges a program's token for a short session, which the calls that follow use. It is not renewed, unlike
@@ -308,6 +323,16 @@ class AsyncClient(Nouns[AsyncTransport]):
     ) -> identity_pb2.CompleteLoginResponse:
         """As `Client.complete_login`."""
         return await self._connection.complete_login(username, challenge, code, recovery_code, new_password)
+
+    async def login_by_code(
+        self, login_token: str, state: str, code: str, iss: str = ""
+    ) -> identity_pb2.CompleteOidcLoginResponse:
+        """Completes a log-in that `identity.begin_oidc_login` began, with what the browser came back with."""
+        return await self._connection.login_by_code(_answered(login_token, state, code, iss))
+
+    async def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
+        """Logs in by a code that a person types in any browser; as `Client.login_by_device`."""
+        return await self._connection.login_by_device(issuer, show)
 
     async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
         """Exchanges a program's token for a short session; as `Client.exchange_token`."""

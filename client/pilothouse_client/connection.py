@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Generic
 
 import grpc
 
-from pilothouse.identity.v1 import identity_pb2, second_factor_pb2
+from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2, second_factor_pb2
 from pilothouse_client.calls import Call, CallOptions, envelope
 from pilothouse_client.credentials import EXCHANGE, LOGIN, Credentials
-from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError
+from pilothouse_client.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+)
 from pilothouse_client.methods import Method, Pace, Request, Response, method_of
 from pilothouse_client.retry import Deadline, RetryPolicy
-from pilothouse_client.tokens import Tokens, short_tokens_of
+from pilothouse_client.tokens import Tokens, short_tokens_of, tokens_of
 from pilothouse_client.transport import AnswerStream, Requests, TransportT
 from pilothouse_client.workloads import Workload
 
 _COMPLETE = method_of(second_factor_pb2.CompleteLoginRequest, identity_pb2.CompleteLoginResponse)
 _LOGOUT = method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse)
+
+_COMPLETE_CODE = method_of(federation_pb2.CompleteOidcLoginRequest, identity_pb2.CompleteOidcLoginResponse)
+_BEGIN_DEVICE = method_of(device_login_pb2.BeginDeviceLoginRequest, device_login_pb2.BeginDeviceLoginResponse)
+_COMPLETE_DEVICE = method_of(
+    device_login_pb2.CompleteDeviceLoginRequest, identity_pb2.CompleteDeviceLoginResponse
+)
+# Reasons for which a device asks again.
+_NOT_YET = ("AUTHORIZATION_PENDING", "SLOW_DOWN")
+ShowCode = Callable[[device_login_pb2.BeginDeviceLoginResponse], None]
 
 
 class Connection(Generic[TransportT]):
@@ -101,6 +115,33 @@ class Connection(Generic[TransportT]):
         response = await self.unary(_COMPLETE, request)
         await self.credentials.take(response, username)
         return response
+
+    async def login_by_code(
+        self, request: federation_pb2.CompleteOidcLoginRequest
+    ) -> identity_pb2.CompleteOidcLoginResponse:
+        """Completes a log-in by the browser and keeps the tokens."""
+        answer = await self.unary(_COMPLETE_CODE, request)
+        await self.credentials.keep(tokens_of(answer))
+        return answer
+
+    async def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
+        """Begins a log-in by a code, has it shown, and asks until somebody has agreed; keeps the tokens."""
+        begun = await self.unary(_BEGIN_DEVICE, device_login_pb2.BeginDeviceLoginRequest(issuer=issuer))
+        show(begun)
+        request = device_login_pb2.CompleteDeviceLoginRequest(login_token=begun.login_token)
+        pause = begun.interval.ToNanoseconds() / 1e9
+        while True:
+            # The server says when the code has expired, so there is an end.
+            await self.transport.sleep(max(1.0, pause))
+            try:
+                answer = await self.unary(_COMPLETE_DEVICE, request)
+            except (FailedPreconditionError, ResourceExhaustedError) as error:
+                if error.reason not in _NOT_YET:
+                    raise
+                pause = error.retry_delay or pause
+            else:
+                await self.credentials.keep(tokens_of(answer))
+                return answer
 
     async def exchange_token(self, workload: Workload) -> identity_pb2.ExchangeTokenResponse:
         """Exchanges a workload's token and keeps the new one for the calls that follow."""

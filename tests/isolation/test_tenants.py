@@ -19,6 +19,7 @@ _SHARED = {
     "audit_tree",
     "clusters",
     "container_images",
+    "device_logins",
     "encryption_keys",
     "federated_identities",
     "leases",
@@ -275,6 +276,7 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
     "table",
     [
         "leases",
+        "device_logins",
         "login_challenges",
         "login_origins",
         "login_throttles",

@@ -35,6 +35,9 @@ _SHARED: dict[str, str] = {
     "login_origins": """INSERT INTO login_origins (account_hash, origin_hash, password_changed_at)
         VALUES ('\\x01', '\\x02', now())""",
     "oidc_logins": "INSERT INTO oidc_logins (state_hash, expires_at) VALUES ('\\x01', now())",
+    "device_logins": """INSERT INTO device_logins
+        (token_hash, issuer, sealed_code, address_hash, interval_seconds, next_poll_at, expires_at)
+        VALUES (sha256('one'), 'company', '\\x01', '\\x02', 5, now(), now() + interval '10 minutes')""",
     "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
     "periodic_jobs": "INSERT INTO periodic_jobs (name, failures, failing_since) VALUES ('drop', 1, now())",
     # Its columns are others since 0031.

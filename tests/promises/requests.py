@@ -84,6 +84,8 @@ _IDENTITY: dict[str, Fields] = {
     "Login": {"username": "admin", "password": PASSWORD},
     "CompleteLogin": {"challenge": "none of ours"},
     "BeginOidcLogin": {"redirectUri": "http://127.0.0.1:1/callback"},
+    "BeginDeviceLogin": {},
+    "CompleteDeviceLogin": {"loginToken": "none of ours"},
     "CompleteOidcLogin": {"loginToken": "none of ours", "state": "none", "code": "none"},
     "RefreshSession": {"refreshToken": "none of ours"},
     # Refused, because it is no token.

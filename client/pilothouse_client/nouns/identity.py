@@ -8,7 +8,7 @@ do not.
 from __future__ import annotations
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
-from pilothouse.identity.v1 import federation_pb2, permissions_pb2, token_exchange_pb2
+from pilothouse.identity.v1 import device_login_pb2, federation_pb2, permissions_pb2, token_exchange_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
@@ -24,6 +24,12 @@ class Identity(Noun[TransportT]):
     exchange_token = Unary(token_exchange_pb2.ExchangeTokenRequest, pb.ExchangeTokenResponse, whole)
     begin_oidc_login = Unary(
         federation_pb2.BeginOidcLoginRequest, federation_pb2.BeginOidcLoginResponse, whole
+    )
+    begin_device_login = Unary(
+        device_login_pb2.BeginDeviceLoginRequest, device_login_pb2.BeginDeviceLoginResponse, whole
+    )
+    complete_device_login = Unary(
+        device_login_pb2.CompleteDeviceLoginRequest, pb.CompleteDeviceLoginResponse, whole
     )
     complete_oidc_login = Unary(federation_pb2.CompleteOidcLoginRequest, pb.CompleteOidcLoginResponse, whole)
     logout = Unary(pb.LogoutRequest, pb.LogoutResponse, nothing)

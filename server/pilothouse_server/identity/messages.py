@@ -71,6 +71,9 @@ _COMPLETED = AnswerConverter(
     Differences(message_only=("user", "device_token", "recovery_codes", "recovery_codes_left")),
 )
 _ENTERED = AnswerConverter(IssuedTokens, pb.CompleteOidcLoginResponse, Differences(message_only=("user",)))
+_OF_A_DEVICE = AnswerConverter(
+    IssuedTokens, pb.CompleteDeviceLoginResponse, Differences(message_only=("user",))
+)
 BEGUN_LOGIN = AnswerConverter(
     BegunLogin, federation_pb2.BeginOidcLoginResponse, Differences(names={"expire_time": "expires_at"})
 )
@@ -123,6 +126,13 @@ def reset_password(one_time_code: str, expires_at: datetime | None) -> pb.ResetP
 def entered(user: User, issued: IssuedTokens) -> pb.CompleteOidcLoginResponse:
     """Returns the answer to a log-in at an issuer."""
     message = _ENTERED.to_proto(issued)
+    USER.fill(user, message.user)
+    return message
+
+
+def device_login(user: User, issued: IssuedTokens) -> pb.CompleteDeviceLoginResponse:
+    """Returns the answer to a log-in that somebody agreed to elsewhere."""
+    message = _OF_A_DEVICE.to_proto(issued)
     USER.fill(user, message.user)
     return message
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.identity.api_keys_service import ApiKeysService
+from pilothouse_server.identity.device_login_service import DeviceLoginService
 from pilothouse_server.identity.factor_service import FactorService
 from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.federation_service import FederationService
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.operations.api_keys import ApiKeys
 from pilothouse_server.identity.operations.challenges import Challenges
+from pilothouse_server.identity.operations.device_login import DeviceLogins
 from pilothouse_server.identity.operations.factor_changes import FactorChanges
 from pilothouse_server.identity.operations.federation import Federation
 from pilothouse_server.identity.operations.guesses import Guesses
@@ -66,17 +68,16 @@ def identity_services(needs: Needs) -> Sequence[object]:
         needs.store, needs.passwords, session_tokens, guesses, factors, Challenges(factors), renewals
     )
     steps = LoginSteps(needs.store, new_passwords, session_tokens, guesses, factors)
-    oidc_logins = OidcLogins(
-        needs.store,
-        needs.issuers,
-        federated,
-        FailureBudgets(needs.settings.login_failures_per_address),
-        needs.keys.derive("oidc-log-in"),
+    budgets = FailureBudgets(needs.settings.login_failures_per_address)
+    oidc_logins = OidcLogins(needs.store, needs.issuers, federated, budgets, needs.keys.derive("oidc-log-in"))
+    device_logins = DeviceLogins(
+        needs.store, needs.issuers, federated, budgets, needs.keys.derive("device-log-in")
     )
     return [
         IdentityService(logins, new_passwords, page_key, needs.known_permissions),
         FederationService(oidc_logins),
         FactorService(logins, steps, FactorChanges(needs.store, factors, guesses)),
+        DeviceLoginService(device_logins),
         ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
         TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),
         PermissionService(words, page_key),

@@ -218,3 +218,16 @@ LOGIN_CHALLENGES = Table(
     Column("expires_at", DateTime(timezone=True)),
     comment="What right passwords were answered with where a code or a new password is to be shown, too; used once.",
 )
+
+DEVICE_LOGINS = Table(
+    "device_logins",
+    METADATA,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("issuer", String(40)),
+    Column("sealed_code", LargeBinary),
+    Column("address_hash", LargeBinary),
+    Column("interval_seconds", Integer),
+    Column("next_poll_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    comment="Log-ins of devices that wait for a person to agree at the issuer.",
+)

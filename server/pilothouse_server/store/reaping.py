@@ -43,6 +43,7 @@ def dead(login_memory_days: int) -> tuple[Dead, ...]:
         ),
         # Those of a clock that was ahead go as well: none lives for more than minutes.
         Dead("login_challenges", "expires_at NOT BETWEEN now() AND now() + interval '1 hour'", "expires_at"),
+        Dead("device_logins", "expires_at NOT BETWEEN now() AND now() + interval '1 hour'", "expires_at"),
         Dead(
             "user_secrets",
             "secret_type = 'totp' AND name <> '' AND updated_at NOT BETWEEN now() - interval '1 hour'"

@@ -495,6 +495,50 @@ class CompleteLoginResponse(_message.Message):
 Global___CompleteLoginResponse: _TypeAlias = CompleteLoginResponse  # noqa: Y015
 
 @_typing.final
+class CompleteDeviceLoginResponse(_message.Message):
+    """Tokens of a new session that a person agreed to elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCESS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    REFRESH_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """Send as `authorization: Bearer <access_token>`."""
+    refresh_token: _builtins.str
+    """Works once, with RefreshSession, which asks the issuer again."""
+    @_builtins.property
+    def access_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the access token stops working."""
+
+    @_builtins.property
+    def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the refresh token stops working."""
+
+    @_builtins.property
+    def user(self) -> Global___User:
+        """Who logged in."""
+
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        access_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        refresh_token: _builtins.str = ...,
+        refresh_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        user: Global___User | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "refresh_expire_time", b"refresh_expire_time", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expire_time", b"access_expire_time", "access_token", b"access_token", "refresh_expire_time", b"refresh_expire_time", "refresh_token", b"refresh_token", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteDeviceLoginResponse: _TypeAlias = CompleteDeviceLoginResponse  # noqa: Y015
+
+@_typing.final
 class ExchangeTokenResponse(_message.Message):
     """The token of a short session. It is not renewed: another subject token is exchanged instead."""
 

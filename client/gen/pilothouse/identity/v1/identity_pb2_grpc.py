@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pilothouse.identity.v1 import api_keys_pb2 as pilothouse_dot_identity_dot_v1_dot_api__keys__pb2
+from pilothouse.identity.v1 import device_login_pb2 as pilothouse_dot_identity_dot_v1_dot_device__login__pb2
 from pilothouse.identity.v1 import federation_pb2 as pilothouse_dot_identity_dot_v1_dot_federation__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
 from pilothouse.identity.v1 import permissions_pb2 as pilothouse_dot_identity_dot_v1_dot_permissions__pb2
@@ -58,6 +59,16 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/RefreshSession',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionResponse.FromString,
+                _registered_method=True)
+        self.BeginDeviceLogin = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/BeginDeviceLogin',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_device__login__pb2.BeginDeviceLoginRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_device__login__pb2.BeginDeviceLoginResponse.FromString,
+                _registered_method=True)
+        self.CompleteDeviceLogin = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/CompleteDeviceLogin',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_device__login__pb2.CompleteDeviceLoginRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteDeviceLoginResponse.FromString,
                 _registered_method=True)
         self.ExchangeToken = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/ExchangeToken',
@@ -282,6 +293,26 @@ class IdentityServiceServicer:
         first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
         any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
         allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginDeviceLogin(self, request, context):
+        """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
+        issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
+        has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
+        (ISSUER_UNAVAILABLE) where the issuer is away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteDeviceLogin(self, request, context):
+        """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
+        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+        (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
+        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -590,6 +621,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionResponse.SerializeToString,
             ),
+            'BeginDeviceLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginDeviceLogin,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_device__login__pb2.BeginDeviceLoginRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_device__login__pb2.BeginDeviceLoginResponse.SerializeToString,
+            ),
+            'CompleteDeviceLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteDeviceLogin,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_device__login__pb2.CompleteDeviceLoginRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteDeviceLoginResponse.SerializeToString,
+            ),
             'ExchangeToken': grpc.unary_unary_rpc_method_handler(
                     servicer.ExchangeToken,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2.ExchangeTokenRequest.FromString,
@@ -862,6 +903,60 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/RefreshSession',
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.RefreshSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginDeviceLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/BeginDeviceLogin',
+            pilothouse_dot_identity_dot_v1_dot_device__login__pb2.BeginDeviceLoginRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_device__login__pb2.BeginDeviceLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteDeviceLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/CompleteDeviceLogin',
+            pilothouse_dot_identity_dot_v1_dot_device__login__pb2.CompleteDeviceLoginRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_identity__pb2.CompleteDeviceLoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

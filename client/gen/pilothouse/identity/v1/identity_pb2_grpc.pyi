@@ -6,6 +6,7 @@ Users, roles, grants, sessions and permission checks."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from pilothouse.identity.v1 import api_keys_pb2 as _api_keys_pb2
+from pilothouse.identity.v1 import device_login_pb2 as _device_login_pb2
 from pilothouse.identity.v1 import federation_pb2 as _federation_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
 from pilothouse.identity.v1 import permissions_pb2 as _permissions_pb2
@@ -63,6 +64,18 @@ class IdentityServiceStub:
     first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
     any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
     allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+    """
+    BeginDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.BeginDeviceLoginRequest, _device_login_pb2.BeginDeviceLoginResponse]
+    """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
+    issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
+    has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
+    (ISSUER_UNAVAILABLE) where the issuer is away.
+    """
+    CompleteDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]
+    """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
+    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+    (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
+    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
     """
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
@@ -212,6 +225,18 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
     any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
     allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+    """
+    BeginDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.BeginDeviceLoginRequest, _device_login_pb2.BeginDeviceLoginResponse]  # type: ignore[assignment]
+    """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
+    issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
+    has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
+    (ISSUER_UNAVAILABLE) where the issuer is away.
+    """
+    CompleteDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]  # type: ignore[assignment]
+    """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
+    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+    (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
+    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
@@ -376,6 +401,30 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
         any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
         allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginDeviceLogin(
+        self,
+        request: _device_login_pb2.BeginDeviceLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_device_login_pb2.BeginDeviceLoginResponse, _abc.Awaitable[_device_login_pb2.BeginDeviceLoginResponse]]:
+        """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
+        issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
+        has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
+        (ISSUER_UNAVAILABLE) where the issuer is away.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteDeviceLogin(
+        self,
+        request: _device_login_pb2.CompleteDeviceLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CompleteDeviceLoginResponse, _abc.Awaitable[_identity_pb2.CompleteDeviceLoginResponse]]:
+        """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
+        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+        (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
+        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
         """
 
     @_abc_1.abstractmethod

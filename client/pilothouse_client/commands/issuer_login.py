@@ -1,0 +1,189 @@
+"""Logging in at an OpenID Connect issuer: by this machine's browser, or by a code that is typed elsewhere.
+
+By the browser (RFC 8252): this program listens on an address of this machine's own, where the issuer sends the browser
+back to. Only an answer that bears the log-in's `state` counts, whatever else calls there meanwhile; what it brings goes
+to the server, which alone asks the issuer. The listener ends with the log-in, however that ends.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import queue
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+import typer
+
+from pilothouse_client.commands.failures import CommandError
+
+if TYPE_CHECKING:
+    from pilothouse_client import Client
+
+NOT_LOGGED_IN = 4
+_PATH = "/callback"
+# A browser opens connections ahead that it says nothing on.
+_SILENT_SECONDS = 10.0
+_GONE_ON = "The log-in goes on in your terminal. You can close this page."
+_REFUSED = "The issuer did not log you in; your terminal says why. You can close this page."
+_FOREIGN = "This page belongs to no log-in that is under way here."
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to log in. `port` 0 takes a free one; `opens` says whether a browser is opened, or only told of."""
+
+    issuer: str = ""
+    device: bool = False
+    opens: bool = True
+    port: int = 0
+
+
+def log_in_at(client: Client, way: Way) -> Any:
+    """Logs in and returns the answer with the tokens, which the client keeps. Raises CommandError, PilothouseError."""
+    return client.login_by_device(way.issuer, _show_code) if way.device else _by_browser(client, way)
+
+
+def _show_code(begun: Any) -> None:
+    typer.echo(f"open {begun.verification_uri} in any browser, and type the code {begun.user_code}", err=True)
+    if begun.verification_uri_complete:
+        typer.echo(f"or open {begun.verification_uri_complete}", err=True)
+
+
+def _by_browser(client: Client, way: Way) -> Any:
+    with _listening(way.port) as listener:
+        begun = client.identity.begin_oidc_login(issuer=way.issuer, redirect_uri=listener.redirect_uri)
+        listener.expect(begun.state)
+        _send_browser(begun.authorization_url, opens=way.opens)
+        answer = listener.wait(begun.expire_time.seconds - time.time())
+    if "error" in answer:
+        words = f"{_plain(answer['error'])} {_plain(answer.get('error_description', ''))}"
+        raise CommandError(f"the issuer did not log you in: {words.strip()}", NOT_LOGGED_IN)
+    return client.login_by_code(begun.login_token, begun.state, answer.get("code", ""), answer.get("iss", ""))
+
+
+def _send_browser(url: str, *, opens: bool) -> None:
+    if urlsplit(url).scheme not in ("https", "http") or not url.isprintable():
+        raise CommandError("the server names an address that no browser is sent to")
+    if opens and _has_a_screen() and webbrowser.open(url):
+        typer.echo("your browser is asked to log you in; if it does not open, open", err=True)
+    else:
+        typer.echo("to log in, open", err=True)
+    typer.echo(f"  {url}", err=True)
+
+
+def _has_a_screen() -> bool:
+    """Whether a browser would open beside this terminal, not in it."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
+
+
+class _Listener:
+    """Where the browser comes back to."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+
+    @property
+    def redirect_uri(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}{_PATH}"
+
+    def expect(self, state: str) -> None:
+        """Takes only an answer of this log-in."""
+        self._server.state = state
+
+    def wait(self, seconds: float) -> Mapping[str, str]:
+        """Returns what the browser came back with; CommandError where none does in time."""
+        end = time.monotonic() + min(max(seconds, 1.0), 3600.0)
+        while (left := end - time.monotonic()) > 0:
+            try:
+                # By the second, so that Ctrl-C is heard on every system.
+                return self._server.answers.get(timeout=min(left, 1.0))
+            except queue.Empty:
+                continue
+        raise CommandError(
+            "no browser came back in time; where there is none: pilothouse login --device", NOT_LOGGED_IN
+        )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # It would wait for connections that a browser holds open.
+    block_on_close = False
+
+    def __init__(self, port: int) -> None:
+        self.state = ""
+        self.answers: queue.Queue[Mapping[str, str]] = queue.Queue(maxsize=1)
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke is nobody's business."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _SILENT_SECONDS
+    server: _Server
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        answer = dict(parse_qsl(asked.query, keep_blank_values=True))
+        state = self.server.state
+        if (
+            asked.path != _PATH
+            or not state
+            or not hmac.compare_digest(answer.get("state", "").encode(), state.encode())
+        ):
+            self._say(404, _FOREIGN)
+            return
+        if not self.server.answers.full():
+            self.server.answers.put(answer)
+        self._say(200, _REFUSED if "error" in answer else _GONE_ON)
+
+    def _say(self, status: int, text: str) -> None:
+        body = f"<!doctype html><meta charset=utf-8><title>Pilothouse</title><p>{text}</p>".encode()
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Connection", "close"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the line would hold the code."""
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[_Listener]:
+    try:
+        server = _Server(port)
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on 127.0.0.1:{port}: {error.strerror}; name another with --callback-port, or leave it out"
+        ) from error
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread.start()
+    try:
+        yield _Listener(server)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _plain(text: str) -> str:
+    """What an issuer says, without what a terminal obeys."""
+    return "".join(character for character in text[:300] if character.isprintable())

@@ -1,0 +1,276 @@
+"""Logging in where there is no browser: begun, agreed to elsewhere, refused, too late, too often."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
+from pilothouse_client import AsyncClient
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.identity.operations.device_login import MOST_OF_AN_ADDRESS
+from tests.conftest import Database, new_database
+from tests.identity.faults import Fault
+from tests.identity.issuer import DEVICE, TOKEN, Issuer, issuer
+from tests.identity.server import Caller, IdentityServer, refused
+from tests.identity.trusting_server import CLIENT, SECRET, entry, trusting
+
+RULES = [{"when": [{"claim": "groups", "contains": "shop"}], "role": "viewer", "namespaces": ["shop"]}]
+
+
+@dataclass
+class World:
+    """A server that trusts a company, where devices may be logged in, and another where they may not."""
+
+    server: IdentityServer
+    company: Issuer
+    plain: Issuer
+
+    async def begin(self, who: Caller | None = None) -> Any:
+        request = BeginDeviceLoginRequest(issuer="company")
+        return await (who or self.server.stranger).BeginDeviceLogin(request)
+
+    async def complete(self, begun: Any) -> Any:
+        return await self.server.stranger.CompleteDeviceLogin(
+            CompleteDeviceLoginRequest(login_token=begun.login_token)
+        )
+
+    async def refused(self, begun: Any) -> tuple[str, str]:
+        refusal = await refused(
+            self.server.stranger,
+            "CompleteDeviceLogin",
+            CompleteDeviceLoginRequest(login_token=begun.login_token),
+        )
+        return refusal.code, refusal.reason
+
+    async def let_pass(self) -> None:
+        """The intervals of all that wait are over."""
+        async with self.server.database.system() as connection:
+            await connection.execute("UPDATE device_logins SET next_poll_at = now() - interval '1 s'")
+
+    async def rows(self) -> list[Any]:
+        async with self.server.database.system() as connection:
+            rows: list[Any] = await connection.fetch("SELECT * FROM device_logins")
+        return rows
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_world(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("issuers")
+    (folder / "secret").write_text(SECRET)
+    people = {"client_id": CLIENT, "client_secret_file": "secret", "rules": RULES}
+    async with (
+        issuer() as company,
+        issuer() as plain,
+        new_database(postgres, template_database.name) as database,
+        trusting(
+            database,
+            folder,
+            entry("company", company, **people),
+            entry("plain", plain, **people),
+            trusted_proxies="127.0.0.1",
+        ) as server,
+    ):
+        company.register(CLIENT, SECRET)
+        plain.register(CLIENT, SECRET)
+        plain.announced["device_authorization_endpoint"] = None
+        await server.namespace("shop")
+        yield World(server, company, plain)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(shared_world: World) -> AsyncIterator[World]:
+    """The same, with nothing that waits and no faults."""
+    async with shared_world.server.database.system() as connection:
+        await connection.execute("DELETE FROM device_logins")
+    yield shared_world
+    shared_world.company.faults.clear()
+    shared_world.company.forged = None
+    shared_world.company.device_interval, shared_world.company.slow_downs = 5, 0
+    shared_world.company.announced.clear()
+
+
+PENDING = ("FAILED_PRECONDITION", "AUTHORIZATION_PENDING")
+OVER = ("UNAUTHENTICATED", "INVALID_LOGIN")
+
+
+async def test_a_person_agrees_elsewhere(world: World) -> None:
+    begun = await world.begin()
+    assert begun.verification_uri == f"{world.company.url}/device"
+    assert begun.user_code in begun.verification_uri_complete
+    assert begun.interval.seconds == 5
+    await world.let_pass()
+    assert await world.refused(begun) == PENDING
+    world.company.approve(begun.user_code, "dora", groups=["shop"], preferred_username="dora")
+    await world.let_pass()
+    answer = await world.complete(begun)
+    assert answer.user.username == "dora"
+    caller = Caller(world.server.stub, answer.access_token)
+    me = await caller.WhoAmI(pb.WhoAmIRequest())
+    assert [(grant.role, grant.namespace) for grant in me.grants] == [("viewer", "shop")]
+    (session,) = (await caller.ListSessions(pb.ListSessionsRequest())).sessions
+    assert session.method == pb.SESSION_METHOD_OIDC
+    await world.let_pass()
+    assert await world.refused(begun) == OVER
+
+
+async def test_it_works_once_however_many_ask_together(world: World) -> None:
+    begun = await world.begin()
+    world.company.approve(begun.user_code, "ed", groups=["shop"])
+    await world.let_pass()
+    outcomes = await asyncio.gather(*(world.complete(begun) for _ in range(5)), return_exceptions=True)
+    assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
+    assert world.company.asked(TOKEN) >= 1
+
+
+async def test_who_asks_too_early_is_told_and_the_issuer_is_not_asked(world: World) -> None:
+    begun = await world.begin()
+    before = world.company.asked(TOKEN)
+    refusal = await refused(
+        world.server.stranger,
+        "CompleteDeviceLogin",
+        CompleteDeviceLoginRequest(login_token=begun.login_token),
+    )
+    assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "SLOW_DOWN")
+    assert refusal.retry_seconds is not None
+    assert 1 <= refusal.retry_seconds <= 5
+    assert world.company.asked(TOKEN) == before
+
+
+async def test_the_issuer_may_ask_for_longer_pauses(world: World) -> None:
+    world.company.slow_downs = 1
+    begun = await world.begin()
+    await world.let_pass()
+    assert await world.refused(begun) == PENDING
+    (row,) = await world.rows()
+    assert row["interval_seconds"] == 10
+
+
+async def test_who_refuses_or_comes_too_late_ends_it(world: World) -> None:
+    begun = await world.begin()
+    world.company.deny(begun.user_code)
+    await world.let_pass()
+    assert await world.refused(begun) == ("UNAUTHENTICATED", "LOGIN_DENIED")
+    assert await world.rows() == []
+    begun = await world.begin()
+    async with world.server.database.system() as connection:
+        await connection.execute("UPDATE device_logins SET expires_at = now() - interval '1 s'")
+    world.company.approve(begun.user_code, "fred", groups=["shop"])
+    assert await world.refused(begun) == OVER
+    # The issuer's own end counts, too.
+    world.company.device_seconds = 1.0
+    begun = await world.begin()
+    world.company.device_seconds = 600.0
+    world.company._devices[next(reversed(world.company._devices))].expires = 0.0
+    await world.let_pass()
+    assert await world.refused(begun) == OVER
+
+
+async def test_what_the_database_has_opens_no_login(world: World) -> None:
+    begun = await world.begin()
+    (row,) = await world.rows()
+    assert row["token_hash"] == hashlib.sha256(begun.login_token.encode()).digest()
+    (device_code,) = [
+        code for code, device in world.company._devices.items() if device.user_code == begun.user_code
+    ]
+    assert device_code.encode() not in row["sealed_code"]
+    for invented in ("phc_" + "x" * 49, begun.login_token[:-1] + "!", row["token_hash"].hex()):
+        refusal = await refused(
+            world.server.stranger, "CompleteDeviceLogin", CompleteDeviceLoginRequest(login_token=invented)
+        )
+        assert (refusal.code, refusal.reason) == OVER
+
+
+async def test_an_address_has_so_many_open(world: World) -> None:
+    for _ in range(MOST_OF_AN_ADDRESS):
+        await world.begin()
+    request = BeginDeviceLoginRequest(issuer="company")
+    refusal = await refused(world.server.stranger, "BeginDeviceLogin", request)
+    assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "LOGIN_LIMITED")
+    assert (await world.begin(world.server.at("198.51.100.7"))).user_code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device_code": None},
+        {"user_code": "\x1b[31mred"},
+        {"verification_uri": "javascript:alert(1)"},
+        {"verification_uri": "https://x.example/ with blanks"},
+        {"expires_in": "600"},
+        {"expires_in": True},
+        {"interval": -5},
+    ],
+)
+def test_what_an_issuer_gives_a_device_is_checked(changes: dict[str, Any]) -> None:
+    from pilothouse_server.identity.operations.device_login import _read_offer
+
+    honest = {
+        "device_code": "d",
+        "user_code": "BCDF-GHJK",
+        "verification_uri": "https://sso.example.com/device",
+        "expires_in": 600,
+    }
+    offer = _read_offer(honest, "https")
+    assert offer is not None
+    assert (offer.interval_seconds, offer.verification_uri_complete) == (5, "")
+    assert _read_offer(honest | changes, "https") is None
+    assert _read_offer(honest | {"verification_uri": "http://sso.example.com/device"}, "https") is None
+
+
+async def test_an_issuer_without_it_and_one_that_is_away(world: World) -> None:
+    stranger = world.server.stranger
+    refusal = await refused(stranger, "BeginDeviceLogin", BeginDeviceLoginRequest(issuer="plain"))
+    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "NO_DEVICE_LOGIN")
+    refusal = await refused(stranger, "BeginDeviceLogin", BeginDeviceLoginRequest(issuer="nobody"))
+    assert (refusal.code, refusal.reason) == ("NOT_FOUND", "ISSUER_NOT_FOUND")
+    refusal = await refused(stranger, "BeginDeviceLogin", BeginDeviceLoginRequest())
+    assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["issuer"])
+    for fault in (Fault.CUT, Fault.NOT_JSON, Fault.BOMB, Fault.REDIRECT, Fault.FAILED):
+        world.company.faults[DEVICE] = fault
+        refusal = await refused(stranger, "BeginDeviceLogin", BeginDeviceLoginRequest(issuer="company"))
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE"), fault
+        assert "secret words" not in refusal.message
+    world.company.faults.clear()
+    # What waits goes on waiting while the issuer is away, and is completed once it is back.
+    begun = await world.begin()
+    await world.company.go_away()
+    await world.let_pass()
+    assert await world.refused(begun) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE")
+    await world.company.come_back()
+    world.company.approve(begun.user_code, "greta", groups=["shop"], preferred_username="greta")
+    await world.let_pass()
+    assert (await world.complete(begun)).user.username == "greta"
+
+
+async def test_somebody_without_an_account_is_not_let_in(world: World) -> None:
+    begun = await world.begin()
+    world.company.approve(begun.user_code, "mallory", groups=["other"])
+    await world.let_pass()
+    assert await world.refused(begun) == ("UNAUTHENTICATED", "NO_ACCOUNT")
+    await world.let_pass()
+    assert await world.refused(begun) == OVER
+
+
+async def test_the_client_asks_until_somebody_has_agreed(world: World) -> None:
+    world.company.device_interval = 1
+    shown = []
+
+    def show(begun: Any) -> None:
+        shown.append(begun.user_code)
+        world.company.approve(begun.user_code, "hugo", groups=["shop"], preferred_username="hugo")
+
+    async with AsyncClient(world.server.address) as client:
+        answer = await client.login_by_device("company", show)
+        assert answer.user.username == "hugo"
+        assert (await client.identity.who_am_i()).user.username == "hugo"
+    assert len(shown) == 1
