@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
 
+from pilothouse_client.commands import issuer_login
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.client.command import Command
 from tests.conftest import Database, new_database
 from tests.identity.issuer import Issuer, issuer
 from tests.identity.server import IdentityServer
-from tests.identity.trusting_server import AUDIENCE, accounts, entry, trusting
+from tests.identity.trusting_server import AUDIENCE, CLIENT, SECRET, accounts, entry, trusting
+from tests.processes import started
+from tests.waiting import patient, poll_until, runs_out
 
 JOB = {"repository": "example/shop"}
 
@@ -36,15 +46,25 @@ class World:
 async def world(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("issuers")
+    (folder / "secret").write_text(SECRET)
     async with (
         issuer() as company,
         new_database(postgres, template_database.name) as database,
         trusting(
             database,
-            tmp_path_factory.mktemp("issuers"),
-            entry("company", company, workloads=accounts(("robot", JOB), ("auditor", JOB))),
+            folder,
+            entry(
+                "company",
+                company,
+                client_id=CLIENT,
+                client_secret_file="secret",
+                provision="everybody",
+                workloads=accounts(("robot", JOB), ("auditor", JOB)),
+            ),
         ) as server,
     ):
+        company.register(CLIENT, SECRET)
         admin = await server.admin()
         for username in ("robot", "auditor"):
             await server.user(admin, username, log_in=False)
@@ -90,3 +110,114 @@ async def test_what_is_no_token_is_not_sent(world: World, pilothouse: Command, t
     assert (refused.code, "[ISSUER_TOKEN_REFUSED]" in refused.err) == (4, True)
     not_given = await pilothouse(*exchange, "--username", "admin", stdin=world.job())
     assert (not_given.code, "[WORKLOAD_NOT_ALLOWED]" in not_given.err) == (5, True)
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
+    """Has a function open what the command sends the browser to."""
+
+    def opens(function: Callable[[str], object]) -> None:
+        def opened(url: str) -> bool:
+            function(url)
+            return True
+
+        monkeypatch.setenv("BROWSER", "one of this test")
+        monkeypatch.setattr(issuer_login.webbrowser, "open", opened)
+
+    return opens
+
+
+def follow(url: str) -> str:
+    """What a browser shows in the end, wherever it is led on the way."""
+    try:
+        with urllib.request.urlopen(url, timeout=patient(10.0)) as page:
+            return str(page.read().decode())
+    except urllib.error.HTTPError as error:
+        return f"{error.code}"
+
+
+async def test_log_in_by_the_browser(
+    world: World, pilothouse: Command, browser: Callable[[Callable[[str], object]], None], tmp_path: Path
+) -> None:
+    world.company.arrive("ada", preferred_username="ada")
+    shown = []
+
+    def open_it(url: str) -> None:
+        (callback,) = parse_qs(urlsplit(url).query)["redirect_uri"]
+        # What comes before, from anywhere, is no answer.
+        shown.append(follow(f"{callback}?code=forged&state=forged"))
+        shown.append(follow(callback.replace("/callback", "/other")))
+        shown.append(follow(url))
+
+    browser(open_it)
+    ended = await pilothouse("login", "--server", world.server.address, "--browser")
+    assert ended.code == 0, ended.err
+    assert ended.out == (f"logged in to {world.server.address} as ada (context ada@{world.server.address})\n")
+    assert shown[:2] == ["404", "404"]
+    assert "goes on in your terminal" in shown[2]
+    assert (await pilothouse("whoami")).lines[0].startswith("ada ")
+    assert (await pilothouse("logout")).code == 0
+
+
+async def test_a_browser_that_brings_nothing(
+    world: World,
+    pilothouse: Command,
+    browser: Callable[[Callable[[str], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    login = ("login", "--server", world.server.address, "--issuer", "company")
+    world.company.person = None
+    pages: list[str] = []
+    browser(lambda url: pages.append(follow(url)))
+    refused = await pilothouse(*login)
+    assert (refused.code, "the issuer did not log you in: access_denied" in refused.err) == (4, True)
+    assert "did not log you in" in pages[0]
+    monkeypatch.setattr(issuer_login, "WAIT_SECONDS", runs_out(0.2))
+    browser(lambda url: None)
+    missing = await pilothouse(*login)
+    assert (missing.code, "no browser came back in time" in missing.err) == (4, True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        in_use = await pilothouse(*login, "--callback-port", port)
+    assert (in_use.code, f"cannot listen on 127.0.0.1:{port}" in in_use.err) == (1, True)
+    both = await pilothouse(*login, "--browser", "--device")
+    assert (both.code, "exclude each other" in both.err) == (2, True)
+    named = await pilothouse(*login, "--user", "ada")
+    assert (named.code, "--user is of log-ins by a password" in named.err) == (2, True)
+    unknown = await pilothouse("login", "--server", world.server.address, "--issuer", "nobody")
+    assert (unknown.code, "[ISSUER_NOT_FOUND]" in unknown.err) == (6, True)
+
+
+async def test_log_in_by_a_code(world: World, pilothouse: Command) -> None:
+    world.company.device_interval = 1
+
+    async def agree() -> None:
+        async def codes() -> list[str]:
+            return [device.user_code for device in world.company._devices.values() if not device.person]
+
+        (code,) = await poll_until(codes, what="a device that waits")
+        world.company.approve(code, "dora", preferred_username="dora")
+
+    command = pilothouse("login", "--server", world.server.address, "--device")
+    ended, _ = await asyncio.gather(command, agree())
+    assert ended.code == 0, ended.err
+    assert f"open {world.company.url}/device in any browser, and type the code " in ended.err
+    assert " as dora " in ended.out
+
+
+async def test_it_can_be_interrupted(world: World, tmp_path: Path) -> None:
+    environment = {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json"), "PATH": ""}
+    words = ("login", "--server", world.server.address, "--browser", "--no-open")
+    pipe = asyncio.subprocess.PIPE
+    async with started(
+        sys.executable, "-m", "pilothouse_client", *words, env=environment, stderr=pipe
+    ) as process:
+        lines: list[str] = []
+        assert process.stderr is not None
+        while not lines or not lines[-1].startswith("  http"):
+            lines.append((await process.stderr.readline()).decode())
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), patient(10.0)) == 130
+    (callback,) = parse_qs(urlsplit(lines[-1].strip()).query)["redirect_uri"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", urlsplit(callback).port or 0), timeout=patient(2.0))

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
@@ -29,12 +29,28 @@ if TYPE_CHECKING:
     from pilothouse_client import Client
 
 NOT_LOGGED_IN = 4
+# As long as the server takes an answer.
+WAIT_SECONDS = 600.0
 _PATH = "/callback"
 # A browser opens connections ahead that it says nothing on.
 _SILENT_SECONDS = 10.0
 _GONE_ON = "The log-in goes on in your terminal. You can close this page."
 _REFUSED = "The issuer did not log you in; your terminal says why. You can close this page."
 _FOREIGN = "This page belongs to no log-in that is under way here."
+
+
+Issuer = Annotated[
+    str, typer.Option("--issuer", help="Log in at this issuer, as the server calls it; default the only one.")
+]
+ByBrowser = Annotated[bool, typer.Option("--browser", help="Log in at an issuer by this machine's browser.")]
+ByDevice = Annotated[
+    bool, typer.Option("--device", help="Log in at an issuer by a code that is typed in any browser.")
+]
+NoOpen = Annotated[bool, typer.Option("--no-open", help="Print the address for the browser, and open none.")]
+CallbackPort = Annotated[
+    int,
+    typer.Option("--callback-port", min=0, max=65535, help="Port that the browser comes back to; 0: any."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,14 @@ class Way:
     device: bool = False
     opens: bool = True
     port: int = 0
+
+
+def refuse_both(*, user: bool, browser: bool, device: bool) -> None:
+    """Refuses options of which one would count for nothing. Raises CommandError."""
+    if browser and device:
+        raise CommandError("--browser and --device exclude each other", 2)
+    if user:
+        raise CommandError("--user is of log-ins by a password: who logs in at an issuer, the issuer says", 2)
 
 
 def log_in_at(client: Client, way: Way) -> Any:
@@ -63,7 +87,7 @@ def _by_browser(client: Client, way: Way) -> Any:
         begun = client.identity.begin_oidc_login(issuer=way.issuer, redirect_uri=listener.redirect_uri)
         listener.expect(begun.state)
         _send_browser(begun.authorization_url, opens=way.opens)
-        answer = listener.wait(begun.expire_time.seconds - time.time())
+        answer = listener.wait(WAIT_SECONDS)
     if "error" in answer:
         words = f"{_plain(answer['error'])} {_plain(answer.get('error_description', ''))}"
         raise CommandError(f"the issuer did not log you in: {words.strip()}", NOT_LOGGED_IN)
@@ -103,7 +127,7 @@ class _Listener:
 
     def wait(self, seconds: float) -> Mapping[str, str]:
         """Returns what the browser came back with; CommandError where none does in time."""
-        end = time.monotonic() + min(max(seconds, 1.0), 3600.0)
+        end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             try:
                 # By the second, so that Ctrl-C is heard on every system.

@@ -23,6 +23,16 @@ from pilothouse_client.commands.invocation import (
     showing,
     tls_of,
 )
+from pilothouse_client.commands.issuer_login import (
+    ByBrowser,
+    ByDevice,
+    CallbackPort,
+    Issuer,
+    NoOpen,
+    Way,
+    log_in_at,
+    refuse_both,
+)
 from pilothouse_client.commands.login_steps import completed
 from pilothouse_client.commands.options import Format, Limit, Output
 from pilothouse_client.commands.output import Column, done, show, show_all
@@ -77,8 +87,16 @@ def login(
     trust_new_certificate: Annotated[
         bool, typer.Option("--trust-new-certificate", help="The server's certificate was replaced.")
     ] = False,
+    issuer: Issuer = "",
+    browser: ByBrowser = False,
+    device: ByDevice = False,
+    no_open: NoOpen = False,
+    callback_port: CallbackPort = 0,
 ) -> None:
     """Log in to a server and remember the session. The context becomes the current one.
+
+    By a password, or at an OpenID Connect issuer that the server trusts: with --browser (or --issuer) on this machine,
+    with --device by a code that is typed in any browser.
 
     With --password-stdin the lines after the first are a new password and a code, where they are needed.
 
@@ -88,6 +106,10 @@ def login(
     from pilothouse_client import Client, MemoryTokenStore
     from pilothouse_client.commands.server_certificate import Wish
 
+    way = None
+    if issuer or browser or device:
+        refuse_both(user=bool(user), browser=browser, device=device)
+        way = Way(issuer, device, not no_open, callback_port)
     invocation = current.get()
     file = config_file()
     configuration = file.read()
@@ -102,11 +124,11 @@ def login(
         user = user or former.username
     insecure = invocation.insecure if insecure is None else insecure
     ca_file = ca_file or invocation.ca_file
-    username = user or str(typer.prompt("User name", err=True))
+    username = "" if way else user or str(typer.prompt("User name", err=True))
     # Before anybody types a password, the certificate is looked at.
     known = configuration.known_of(address, former)
     tls, trust = _secured(address, insecure, ca_file, known, Wish(fingerprint, trust_new_certificate))
-    password = read_password(f"Password of {username}", from_stdin=password_stdin)
+    password = "" if way else read_password(f"Password of {username}", from_stdin=password_stdin)
     store = MemoryTokenStore()
     try:
         client = Client(
@@ -121,9 +143,11 @@ def login(
     except ValueError as error:
         raise CommandError(str(error), 2) from error
     with client:
-        answer = completed(
-            client, username, client.login(username, password), code, from_stdin=password_stdin
-        )
+        if way:
+            answer = log_in_at(client, way)
+        else:
+            begun = client.login(username, password)
+            answer = completed(client, username, begun, code, from_stdin=password_stdin)
     tokens = store.load()
     assert tokens is not None
     context_name = name or invocation.context or f"{answer.user.username or username}@{address}"
