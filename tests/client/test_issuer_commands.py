@@ -9,6 +9,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+import webbrowser
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object
             return True
 
         monkeypatch.setenv("BROWSER", "one of this test")
-        monkeypatch.setattr(issuer_login.webbrowser, "open", opened)
+        monkeypatch.setattr(webbrowser, "open", opened)
 
     return opens
 

@@ -32,6 +32,9 @@ FOR_CALLERS = {
     "_get_unique_id",  # asyncpg calls it
     "visit_in_op_binary",  # SQLAlchemy's compiler calls it, and reads the two below
     "statement_compiler",
+    "do_GET",  # Python's HTTP server calls it, and the two below
+    "handle_error",
+    "log_message",
     "supports_statement_cache",
 }
 # Every call of the API has its line there, for whoever imports the client.

@@ -6,12 +6,15 @@ leaves out one check of the product's verifier takes what that check refuses, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
+from pilothouse.identity.v1.federation_pb2 import BeginOidcLoginRequest, CompleteOidcLoginRequest
 from pilothouse.identity.v1.token_exchange_pb2 import ExchangeTokenRequest
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.oidc import verify
@@ -20,13 +23,14 @@ from pilothouse_server.identity.oidc.jwks import PublicKey
 from pilothouse_server.identity.oidc.trusted import TrustedIssuer
 from pilothouse_server.identity.oidc.verify import Expected, VerifiedToken
 from tests.conftest import Database, new_database
+from tests.identity.browser import browse
 from tests.identity.careful import CHECKS
 from tests.identity.forge import FORGERIES, FORGERS_KEYS, Forge, Forgery
 from tests.identity.issuer import Claims, Issuer, issuer
 from tests.identity.jose import SigningKey
-from tests.identity.server import IdentityServer, Refused
+from tests.identity.server import Caller, IdentityServer, Refused, valid
 from tests.identity.trusting import CLIENT, trusted
-from tests.identity.trusting_server import AUDIENCE, accounts, entry, trusting
+from tests.identity.trusting_server import AUDIENCE, SECRET, accounts, entry, trusting
 
 # What the product calls a check of the forge's; it looks at some things earlier than the forge's own verifier does.
 RULES = {
@@ -43,23 +47,65 @@ NONCE = "the nonce of this log-in"
 
 
 @dataclass
-class Exchanges:
-    """Where programs' tokens are taken."""
+class Routes:
+    """The ways on which the server takes a token of an issuer: one that somebody shows, or one that the issuer answers.
+
+    Each returns `taken`, or by which rule the token is refused.
+    """
 
     server: IdentityServer
     issuer: Issuer
     forge: Forge
 
-    def claims(self) -> Claims:
-        return self.issuer.claims("repo:example/shop", AUDIENCE, repository="example/shop")
+    def made(self, forgery: Forgery | None, claims: Claims) -> str:
+        """The forged token; an honest one without a forgery."""
+        return self.forge.honest(claims) if forgery is None else forgery.make(self.forge, claims)
 
-    async def outcome(self, token: str) -> str:
-        """`taken`, or by which rule it is refused."""
+    async def exchange(self, forgery: Forgery | None) -> str:
+        claims = self.issuer.claims("repo:example/shop", AUDIENCE, repository="example/shop")
+        request = ExchangeTokenRequest(subject_token=self.made(forgery, claims))
+        return await self._outcome(self.server.stranger.ExchangeToken(request))
+
+    async def log_in(self, forgery: Forgery | None) -> str:
+        stranger = self.server.stranger
+        begun = await stranger.BeginOidcLogin(
+            BeginOidcLoginRequest(issuer="company", redirect_uri="http://127.0.0.1:9/callback")
+        )
+        self.issuer.arrive("ada")
+        landing = await browse(begun.authorization_url)
+        self.issuer.forged = lambda claims: self.made(forgery, claims)
+        request = CompleteOidcLoginRequest(
+            login_token=begun.login_token, state=landing.state, code=landing.code, iss=landing.issuer
+        )
+        return await self._outcome(stranger.CompleteOidcLogin(request))
+
+    async def log_in_by_device(self, forgery: Forgery | None) -> str:
+        stranger = self.server.stranger
+        begun = await stranger.BeginDeviceLogin(BeginDeviceLoginRequest(issuer="company"))
+        self.issuer.approve(begun.user_code, "ada")
+        self.issuer.forged = lambda claims: self.made(forgery, claims)
+        async with self.server.database.system() as connection:
+            await connection.execute("UPDATE device_logins SET next_poll_at = now()")
         try:
-            await self.server.stranger.ExchangeToken(ExchangeTokenRequest(subject_token=token))
+            return await self._outcome(
+                stranger.CompleteDeviceLogin(CompleteDeviceLoginRequest(login_token=begun.login_token))
+            )
+        finally:
+            async with self.server.database.system() as connection:
+                await connection.execute("DELETE FROM device_logins")
+
+    async def _outcome(self, call: Awaitable[Any]) -> str:
+        try:
+            await call
         except Refused as refusal:
             return refusal.metadata.get("rule", refusal.reason)
+        finally:
+            self.issuer.forged = None
         return "taken"
+
+
+Route = Callable[[Routes, Forgery | None], Awaitable[str]]
+LOG_INS = (Routes.log_in, Routes.log_in_by_device)
 
 
 def keys() -> list[SigningKey]:
@@ -67,39 +113,129 @@ def keys() -> list[SigningKey]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def exchanges(
+async def routes(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Exchanges]:
+) -> AsyncIterator[Routes]:
+    folder = tmp_path_factory.mktemp("issuers")
+    (folder / "secret").write_text(SECRET)
     async with (
-        issuer(keys()) as forge,
+        issuer(keys()) as company,
         new_database(postgres, template_database.name) as database,
         trusting(
             database,
-            tmp_path_factory.mktemp("issuers"),
-            entry("forge", forge, workloads=accounts(("robot", {"repository": "example/shop"}))),
+            folder,
+            entry(
+                "company",
+                company,
+                client_id=CLIENT,
+                client_secret_file="secret",
+                provision="everybody",
+                workloads=accounts(("robot", {"repository": "example/shop"})),
+            ),
             login_failures_per_address=MANY,
         ) as server,
     ):
+        company.register(CLIENT, SECRET)
         await server.user(await server.admin(), "robot", log_in=False)
-        yield Exchanges(server, forge, Forge(forge))
+        yield Routes(server, company, Forge(company))
 
 
 def rules_of(forgery: Forgery) -> Collection[str]:
-    """By which rule the product refuses it."""
+    """By which rules the product may refuse it."""
     return {rule for check in forgery.checks.split("+") for rule in RULES.get(check, {check})}
 
 
-async def test_no_forged_token_is_exchanged(exchanges: Exchanges) -> None:
+def of(route: Route) -> Sequence[Forgery]:
+    """The forgeries that are some on this way: a device's log-in has no nonce, an exchange no other party either."""
+    if route is Routes.log_in:
+        return FORGERIES
+    if route is Routes.log_in_by_device:
+        return [forgery for forgery in FORGERIES if forgery.checks != "nonce"]
+    return [forgery for forgery in FORGERIES if not forgery.of_log_ins]
+
+
+def one_of_each(forgeries: Sequence[Forgery]) -> Sequence[Forgery]:
+    """One for each check."""
+    return list({forgery.checks: forgery for forgery in forgeries}.values())
+
+
+async def taken_or_refused_wrongly(
+    routes: Routes, route: Route, forgeries: Sequence[Forgery]
+) -> dict[str, str]:
+    """The forgeries that are not refused as they must be, with what came of them."""
     wrong = {}
-    for forgery in FORGERIES:
-        if forgery.of_log_ins:
-            continue
-        outcome = await exchanges.outcome(forgery.make(exchanges.forge, exchanges.claims()))
+    for forgery in forgeries:
+        outcome = await route(routes, forgery)
         if outcome not in rules_of(forgery):
             wrong[forgery.name] = outcome
-    assert not wrong, "\n".join(map(str, wrong.items()))
-    assert exchanges.issuer.asked(FORGERS_KEYS) == 0
-    assert await exchanges.outcome(exchanges.forge.honest(exchanges.claims())) == "taken"
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Routes.exchange,
+        *(pytest.param(route, marks=pytest.mark.full) for route in LOG_INS),
+    ],
+)
+async def test_no_forged_token_is_taken(routes: Routes, route: Route) -> None:
+    assert await taken_or_refused_wrongly(routes, route, of(route)) == {}
+    assert routes.issuer.asked(FORGERS_KEYS) == 0
+    assert await route(routes, None) == "taken"
+
+
+@pytest.mark.parametrize("route", LOG_INS)
+async def test_log_ins_refuse_a_forged_token_of_each_kind(routes: Routes, route: Route) -> None:
+    assert await taken_or_refused_wrongly(routes, route, one_of_each(of(route))) == {}
+    assert await route(routes, None) == "taken"
+
+
+async def test_a_log_in_without_one_check_takes_what_it_refuses(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (forgery,) = [forgery for forgery in FORGERIES if forgery.name == "another audience"]
+    ways = (Routes.exchange, *LOG_INS)
+    assert [await route(routes, forgery) for route in ways] == ["audience"] * 3
+    _leave_out("audience", monkeypatch)
+    assert [await route(routes, forgery) for route in ways] == ["taken"] * 3
+
+
+async def test_nor_while_the_issuer_changes_its_keys_or_is_away(routes: Routes) -> None:
+    company = routes.issuer
+    former = company.keys
+    for keep in (True, False):
+        company.rotate(keep=keep)
+        company.keys = [*former[:1], *(key for key in company.keys if key.use == "sig")]
+        # Both what bears the former key's name and what bears the new one's.
+        for published in (former[-1], company.key):
+            routes.forge.published = published
+            assert "taken" not in [await routes.exchange(forgery) for forgery in of(Routes.exchange)]
+    company.keys = former
+    routes.forge.published = company.key
+    await company.go_away()
+    try:
+        assert "taken" not in [await routes.exchange(forgery) for forgery in of(Routes.exchange)]
+    finally:
+        await company.come_back()
+
+
+async def test_a_token_for_one_use_is_none_for_another(routes: Routes) -> None:
+    company, stranger = routes.issuer, routes.server.stranger
+    id_token = company.sign(company.claims("ada", CLIENT, repository="example/shop"))
+    subject_token = company.sign(company.claims("repo:example/shop", AUDIENCE, repository="example/shop"))
+    # An ID token is no subject token, a subject token no ID token, and none of them a token of ours.
+    assert await routes._outcome(stranger.ExchangeToken(ExchangeTokenRequest(subject_token=id_token))) == (
+        "audience"
+    )
+    company.forged = lambda _claims: subject_token
+    begun = await stranger.BeginDeviceLogin(BeginDeviceLoginRequest(issuer="company"))
+    company.approve(begun.user_code, "ada")
+    async with routes.server.database.system() as connection:
+        await connection.execute("UPDATE device_logins SET next_poll_at = now()")
+    request = CompleteDeviceLoginRequest(login_token=begun.login_token)
+    assert await routes._outcome(stranger.CompleteDeviceLogin(request)) == "audience"
+    for token in (id_token, subject_token):
+        assert not await valid(Caller(routes.server.stub, token))
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -140,10 +140,6 @@ class _Listener:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # It would wait for connections that a browser holds open.
-    block_on_close = False
-
     def __init__(self, port: int) -> None:
         self.state = ""
         self.answers: queue.Queue[Mapping[str, str]] = queue.Queue(maxsize=1)
