@@ -10,15 +10,16 @@ import pytest_asyncio
 
 from pilothouse.identity.v1 import federation_pb2, identity_pb2
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.identity.oidc.trusted import TrustedIssuer, TrustedIssuers
 from pilothouse_server.identity.operations import oidc_logins
 from tests.conftest import Database, new_database
 from tests.identity.browser import browse
 from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge
 from tests.identity.issuer import TOKEN, Claims
-from tests.identity.oidc_world import HOME, OidcWorld, oidc_world
+from tests.identity.oidc_world import HOME, RULES, SECRET, OidcWorld, oidc_world
 from tests.identity.server import Refused, refused, running
-from tests.identity.trusting import CLIENT
+from tests.identity.trusting import CLIENT, REACH, config_of
 from tests.waiting import poll_until, within
 
 
@@ -122,6 +123,23 @@ async def test_of_two_who_complete_one_log_in_one_is_let_in(world: OidcWorld) ->
         )
         == 1
     )
+
+
+async def test_a_log_in_is_completed_at_another_server_and_works_once_at_both(world: OidcWorld) -> None:
+    world.company.arrive("wanderer", preferred_username="wanderer", groups=["devs"])
+    begun = await world.begin()
+    fresh = await browse(begun.answer.authorization_url)
+    entry = config_of(world.company, client_secret=SECRET, rules=RULES)
+    issuers = TrustedIssuers([TrustedIssuer(entry, REACH)])
+    try:
+        async with running(world.server.database, issuers=issuers) as second:
+            answer = await second.stranger.CompleteOidcLogin(begun.request())
+            assert answer.user.username == "wanderer"
+            again = begun.request(code=fresh.code)
+            assert (await refused(second.stranger, "CompleteOidcLogin", again)).reason == "INVALID_LOGIN"
+            assert (await _not_completed(world, again)).reason == "INVALID_LOGIN"
+    finally:
+        await issuers.close()
 
 
 async def test_a_code_that_was_used_is_refused_in_another_log_in(world: OidcWorld) -> None:

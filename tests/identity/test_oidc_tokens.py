@@ -9,6 +9,8 @@ import pytest
 
 from pilothouse_server.errors import Unauthenticated, Unavailable
 from pilothouse_server.identity.oidc import fetching
+from pilothouse_server.identity.oidc.fetching import IssuerFailed
+from pilothouse_server.identity.oidc.jwks import read_keys
 from pilothouse_server.identity.oidc.trusted import (
     FRESH_SECONDS,
     PAUSE_SECONDS,
@@ -19,7 +21,7 @@ from pilothouse_server.identity.oidc.verify import MOST_TOKEN_LENGTH, issuer_nam
 from pilothouse_server.outbound import Reach
 from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge
-from tests.identity.issuer import DISCOVERY, KEYS, Issuer, issuer
+from tests.identity.issuer import DISCOVERY, KEYS, Claims, Issuer, issuer
 from tests.identity.jose import SigningKey
 from tests.identity.trusting import CLIENT, Clock, trusted
 from tests.waiting import within
@@ -114,6 +116,36 @@ async def test_a_weak_key_verifies_nothing() -> None:
     weak = SigningKey("key-1", "RS256", rsa.generate_private_key(65537, 1024))
     async with issuer([weak]) as company, trusted(company) as at:
         assert await _refused(at, company.sign(company.claims("ada", CLIENT, nonce=NONCE))) == "signature"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": "A" * 1367},
+        {"n": 7},
+        {"n": None},
+        {"kty": "oct"},
+        {"kty": ["RSA"]},
+        {"use": "enc"},
+        {"key_ops": ["encrypt"]},
+        {"alg": "HS256"},
+        {"alg": "ES256"},
+        {"kid": "../key-1"},
+        {"kid": ["key-1"]},
+        {"kid": None},
+    ],
+)
+def test_a_published_key_that_serves_no_signature_is_passed_over(changes: dict[str, object]) -> None:
+    honest = SigningKey.of("key-2", "ES256").jwk()
+    assert set(read_keys({"keys": [SigningKey.of("key-1").jwk() | changes, 7, honest]})) == {"key-2"}
+
+
+def test_a_document_with_two_keys_of_a_name_is_refused() -> None:
+    twice = [SigningKey.of("key-1").jwk(), SigningKey.of("key-1", "ES256").jwk()]
+    documents: list[Claims] = [{"keys": twice}, {"keys": {}}, {}, {"keys": [SigningKey.of("k").jwk()] * 101}]
+    for document in documents:
+        with pytest.raises(IssuerFailed):
+            read_keys(document)
 
 
 async def _takes(at: TrustedIssuer, company: Issuer) -> bool:

@@ -17,6 +17,8 @@ from pilothouse_server.identity.oidc.fetching import IssuerFailed
 
 MOST_KEYS: Final = 100
 LEAST_RSA_BITS: Final = 2048
+# Of RSA with 8,192 bits, in base64: what takes longer to verify by holds up everybody.
+_LONGEST_NUMBER: Final = 1366
 # What a key may be called. It is compared with what the issuer publishes and used for nothing else.
 _KID = re.compile(r"(?!.*\.\.)[A-Za-z0-9._~+/=:@-]{1,200}\Z")
 _FAMILIES: Final = {
@@ -80,7 +82,7 @@ def _key(entry: dict[str, Any]) -> PublicKey | None:
     if not is_kid(entry.get("kid")) or not isinstance(kind, str) or kind not in _PUBLIC or not _signs(entry):
         return None
     for name in _PUBLIC[kind]:
-        if not isinstance(entry.get(name), str):
+        if not isinstance(entry.get(name), str) or len(entry[name]) > _LONGEST_NUMBER:
             return None
         parts[name] = entry[name]
     curve = kind if kind == "RSA" else entry.get("crv")
