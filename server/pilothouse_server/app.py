@@ -28,7 +28,7 @@ from pilothouse_server.audit_sinks.runner import SinkRunner
 from pilothouse_server.audit_sinks.service import SinkRules
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
-from pilothouse_server.clusters.refusals import in_a_seat, unless_away
+from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.containers.config_readers import ConfigReaders
@@ -37,6 +37,7 @@ from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import PilothouseError
 from pilothouse_server.hsm import token_keys
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
@@ -390,13 +391,15 @@ class Application:
         rules, handlers = rules_and_handlers(descriptors, self.settings.max_message_bytes)
         layers = interceptors.standard_layers(self.audit, self._authorization)
         trusted = trusted_peers(self.settings.trusted_proxies)
+        admission = Admission(self.settings)
+        admission.known_away = self._away
         pipeline = Pipeline(
             rules,
             handlers,
             layers,
             self.store,
             self._callers,
-            admission=Admission(self.settings),
+            admission=admission,
             trusted_proxies=trusted,
             clients=self._clients,
         )
@@ -406,6 +409,10 @@ class Application:
     def asking_port(self) -> int | None:
         """The port that asks each client for a certificate, beside the one that asks none, if there is one."""
         return None if self._server is None else self._server.asking_port
+
+    def _away(self, cluster: str) -> PilothouseError | None:
+        error = self.clusters.away(cluster)
+        return None if error is None else unavailability(error, cluster)
 
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""

@@ -176,6 +176,14 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     attach = {"namespace": "demo", "name": "scratch", "container": "web"}
     await refused(developer.storage.attach_volume(**attach))  # type: ignore[arg-type]
     await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
+    # So do keys that others obey: the pods that obey them would see something else.
+    meshed = container("meshed", annotations={"linkerd.io/inject": "enabled"})
+    await server.admin.containers.create(namespace="demo", container=meshed)
+    attach |= {"container": "meshed"}
+    told = await refused(developer.storage.attach_volume(**attach))  # type: ignore[arg-type]
+    assert "linkerd.io/inject" in told.message
+    await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
+    await developer.storage.detach_volume(**attach)  # type: ignore[arg-type]
     # Rights may be taken away by anybody.
     await update(developer, "web", "security_context")  # type: ignore[misc]
     await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]

@@ -84,6 +84,47 @@ async def test_a_call_changes_its_seat_for_one_at_the_cluster() -> None:
 
 
 @virtual_time
+async def test_what_is_tried_out_again_has_its_seat_at_the_cluster_before_it_begins() -> None:
+    admission = few()
+    what = ("CreateContainer", "shop")
+    first = Ticket(admission, streams=False)
+    await first.sit(admission.calls, "ada")
+    await first.go_to_trial(what)
+    # It is not known yet where that is tried.
+    assert held(admission) == (1, 0, 0, 0)
+    await first.go_to_cluster("local")
+    again = Ticket(admission, streams=False)
+    await again.sit(admission.calls, "ada")
+    with pytest.raises(ResourceExhausted):
+        await again.go_to_trial(what)
+    again.close()
+    # Elsewhere it is as before.
+    await again.go_to_trial(("CreateContainer", "other"))
+    first.close()
+    other = Ticket(admission, streams=False)
+    await other.sit(admission.calls, "ada")
+    await other.go_to_trial(what)
+    assert held(admission) == (0, 0, 1, 0)
+    await other.go_to_cluster("local")
+    assert held(admission) == (0, 0, 1, 0)
+    other.close()
+    assert held(admission) == (0, 0, 0, 0)
+
+
+@virtual_time
+async def test_nothing_is_tried_out_at_a_cluster_that_is_known_to_be_away() -> None:
+    admission = few()
+    admission.note_trial("what", "local")
+    admission.known_away = lambda cluster: Unavailable("away", reason="CLUSTER_UNAVAILABLE")
+    ticket = Ticket(admission, streams=False)
+    await ticket.sit(admission.calls, "ada")
+    with pytest.raises(Unavailable):
+        await ticket.go_to_trial("what")
+    ticket.close()
+    assert held(admission) == (0, 0, 0, 0)
+
+
+@virtual_time
 async def test_a_stream_keeps_its_seat_beside_the_one_at_the_cluster() -> None:
     admission = few()
     ticket = Ticket(admission, streams=True)

@@ -15,6 +15,10 @@ answer (a page of 1,000) or a large request takes several seats.
 
 Where a call waits for a cluster it is found by a context variable, because that happens deep in a noun, or in a task of
 its own. What is done for nobody, as reconciling, has none, and waits for no seat.
+
+A call that only tries something out writes it to the database, takes it back, and then asks the cluster. Where it is
+known from one before which cluster that is, it takes its seat there first, and is refused where that cluster is known
+to be away: so calls that come to nothing at a cluster that hangs cost the database nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from weakref import ref
 
 from prometheus_client import Counter, Gauge
 
-from pilothouse_server.errors import Unavailable
+from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
 from pilothouse_server.settings import Settings
@@ -47,6 +51,8 @@ _ROWS_PER_SEAT = 100
 _BYTES_PER_SEAT = 256 * 1024
 # Clusters that are remembered although nobody waits for them.
 _MOST_CLUSTERS = 1000
+# Of what was tried where.
+_MOST_TRIALS = 10_000
 # A draining server goes on when no call has come for so long.
 _QUIET_SECONDS = 0.1
 _LOOK_SECONDS = 0.02
@@ -83,6 +89,10 @@ class Admission:
         for name in self._per_cluster:
             _show(IN_USE, name, self, partial(Admission._sum, name=name, figure=_in_use))
             _show(WAITING, name, self, partial(Admission._sum, name=name, figure=_waiting))
+        # The cluster at which something was tried out last, by method and namespace.
+        self._tried_at: dict[Hashable, str] = {}
+        # The error for a cluster that is known not to answer.
+        self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.draining = False
         self._in_flight = 0
         self._came = 0
@@ -130,6 +140,16 @@ class Admission:
             found = self._of_clusters[name, cluster] = Limiter(name, self._per_cluster[name], _refusals(name))
         return found
 
+    def tried_at(self, what: Hashable) -> str | None:
+        """Returns the cluster at which that was tried out last, if it was."""
+        return self._tried_at.get(what)
+
+    def note_trial(self, what: Hashable, cluster: str) -> None:
+        """Learns at which cluster that is tried out."""
+        if len(self._tried_at) >= _MOST_TRIALS:
+            self._tried_at.clear()
+        self._tried_at[what] = cluster
+
     def _sum(self, name: str, figure: Callable[[Limiter], int]) -> int:
         # Over all clusters.
         return sum(figure(each) for (own, _), each in self._of_clusters.items() if own == name)
@@ -158,7 +178,7 @@ class Admission:
 class Ticket:
     """The seats that one call holds. `close` gives them back, and is to be called however the call ends."""
 
-    __slots__ = ("_admission", "_at_clusters", "_closed", "_held", "_streams", "_user")
+    __slots__ = ("_admission", "_at_clusters", "_closed", "_held", "_streams", "_trial", "_user")
 
     def __init__(self, admission: Admission, *, streams: bool) -> None:
         self._admission = admission
@@ -167,6 +187,8 @@ class Ticket:
         # The first is of calls or of streams, those after it of clusters.
         self._held: list[tuple[Limiter, Hashable, int]] = []
         self._at_clusters: set[str] = set()
+        # What it tries out.
+        self._trial: Hashable = None
         self._closed = False
 
     async def sit(self, limiter: Limiter, user: Hashable, width: int = 1) -> None:
@@ -193,6 +215,23 @@ class Ticket:
             self._at_clusters.discard(cluster)
             raise
         self._hold(limiter, 1)
+        if self._trial is not None:
+            self._admission.note_trial(self._trial, cluster)
+
+    async def go_to_trial(self, what: Hashable) -> None:
+        """Says what is only tried out, before anything is done; takes a seat at the cluster where that was tried last.
+
+        Raises:
+            ResourceExhausted: too many wait for that cluster.
+            PilothouseError: it is known to be away.
+        """
+        self._trial = what
+        cluster = self._admission.tried_at(what)
+        if cluster is None:
+            return
+        if (away := self._admission.known_away(cluster)) is not None:
+            raise away
+        await self.go_to_cluster(cluster)
 
     def _hold(self, limiter: Limiter, width: int) -> None:
         self._held.append((limiter, self._user, width))
@@ -223,6 +262,13 @@ async def before_cluster(cluster: str) -> None:
     ticket = TICKET.get()
     if ticket is not None:
         await ticket.go_to_cluster(cluster)
+
+
+async def before_trial(what: Hashable) -> None:
+    """Returns once the call that tries this out may begin; see `Ticket.go_to_trial`."""
+    ticket = TICKET.get()
+    if ticket is not None:
+        await ticket.go_to_trial(what)
 
 
 def seats_for(page_size: int, request_bytes: int) -> int:

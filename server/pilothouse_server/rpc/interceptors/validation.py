@@ -1,6 +1,7 @@
 """Whether what is asked can be meant.
 
-Every rule that the proto fields declare, before the handler is reached.
+Every rule that the proto fields declare, before the handler is reached. A call that only tries something out then takes
+its place among those that wait for the cluster, if it is known which.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.message import Message
 
+from pilothouse_server.rpc.admission.seats import before_trial
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Proceed
 from pilothouse_server.rpc.validation import validate
@@ -20,6 +22,8 @@ async def validation(call: Call, proceed: Proceed) -> bytes:
     """
     if call.request is not None:
         validate(call.request)
+        if call.validate_only and call.namespace:
+            await before_trial((call.method, call.namespace))
     if call.requests is not None:
         call.requests = _validated(call.requests)
     return await proceed()
