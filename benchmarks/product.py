@@ -128,6 +128,12 @@ class Product:
             await admin.close()
         return await self.token("tenant")
 
+    async def tenant_key(self) -> str:
+        """An API key of the tenant, whose token was asked for, that gives containers in its namespaces."""
+        async with AsyncClient(self.address, username="tenant", password=PASSWORD) as client:
+            made = await client.identity.create_api_key(name="benchmark", permissions=["container.*"])
+            return str(made.key)
+
     async def _drain(self) -> None:
         assert self._process.stdout is not None
         while await self._process.stdout.read(65536):

@@ -83,38 +83,42 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--row", choices=("1", "2"), default="1", help="1: GetContainer; 2: CreateContainer")
+    parser.add_argument(
+        "--key", action="store_true", help="the caller shows an API key in place of a session"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="of load, 25 at most")
     parser.add_argument("--containers", type=int, default=1_000, help="that are there before")
     arguments = parser.parse_args()
     if not 0 < arguments.seconds <= 25:
         parser.error("--seconds: more than 0, and 25 at most")
-    asyncio.run(_bounded(arguments.row, arguments.seconds, arguments.containers))
+    asyncio.run(_bounded(arguments))
 
 
-async def _bounded(row: str, seconds: float, containers: int) -> None:
+async def _bounded(arguments: argparse.Namespace) -> None:
     try:
         async with asyncio.timeout(_LIMIT_SECONDS):
-            await _profile(row, seconds, containers)
+            await _profile(arguments)
     except TimeoutError:
         sys.exit(
             f"not ended after {_LIMIT_SECONDS:.0f} s: the machine is too busy, or there are too many containers"
         )
 
 
-async def _profile(row: str, seconds: float, containers: int) -> None:
+async def _profile(arguments: argparse.Namespace) -> None:
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="pilothouse-profile-", ignore_cleanup_errors=True) as own:
         world = await World.found(Path(own), QUICK, Cores.of_this_machine())
         try:
             for line in (*machine.description(await world.version()), str(world.cores)):
                 print(line)
-            await _on(world, row, seconds, containers)
+            await _on(world, arguments)
         finally:
             await world.close()
     print(f"load of the machine: {load_before:.1f} before, {os.getloadavg()[0]:.1f} after")
 
 
-async def _on(world: World, row: str, seconds: float, containers: int) -> None:
+async def _on(world: World, arguments: argparse.Namespace) -> None:
+    row, seconds, containers = arguments.row, arguments.seconds, arguments.containers
     file = world.directory / "samples.json"
     program = (sys.executable, "-m", "benchmarks.sampled", str(file), "serve")
     async with (
@@ -125,6 +129,8 @@ async def _on(world: World, row: str, seconds: float, containers: int) -> None:
         ) as (bare, calls),
     ):
         token = await product.tenant_token()
+        if arguments.key:
+            token = await product.tenant_key()
         echo = await bare.ask(
             "start", answer=b64encode(await reading.one_answer(product.address, token)).decode()
         )

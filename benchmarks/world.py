@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 
@@ -56,6 +57,7 @@ class Scale:
     idle_watchers: int = 500
     records: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     listed: tuple[int, ...] = (10_000, 100_000)
+    credentials: tuple[int, ...] = (1_000, 1_000_000)
     samples: int = 20_000
     usage_containers: int = 1_000
     observed_pods: int = 5_000
@@ -75,6 +77,7 @@ QUICK = Scale(
     watchers=(100,),
     records=(10_000,),
     listed=(1_000, 10_000),
+    credentials=(1_000, 100_000),
     samples=5_000,
     usage_containers=50,
     pods=1_000,
@@ -94,6 +97,7 @@ SMOKE = replace(
     idle_watchers=20,
     records=(500,),
     listed=(200, 400),
+    credentials=(100, 1_000),
     samples=1_000,
     usage_containers=5,
     observed_pods=100,
@@ -265,6 +269,7 @@ class World:
         arguments: tuple[str, ...] = (),
         kubeconfig: Path | None = None,
         cores: frozenset[int] | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Product]:
         """`pilothouse serve` on this database, where the one that serves runs; `program` stands in for the command."""
         data_directory = self.directory / f"server_{next(self._numbers)}"
@@ -276,6 +281,7 @@ class World:
                 "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system,
                 "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance,
                 **({"PILOTHOUSE_KUBECONFIG": str(kubeconfig)} if kubeconfig else {}),
+                **variables,
             },
             self.cores.serving if cores is None else cores,
             program=program,

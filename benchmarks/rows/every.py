@@ -9,6 +9,7 @@ from benchmarks.measure import Figure
 from benchmarks.rows import (
     auditing,
     clusters,
+    credentials,
     first_state,
     fresh,
     listing,
@@ -55,6 +56,7 @@ ROWS: Mapping[str, Row] = {
     "13": Row("first state of a watch", first_state.first_state),
     "14": Row("Deployments of containers that are made", pace.deployments),
     "audit": Row("the audit log as a transparency log", auditing.audit_log),
+    "keys": Row("callers known by API keys", credentials.keys),
     "containers": Row("a hundred containers until they run", clusters.hundred_containers),
     "clone": Row("clone and make run, which installs all packages", fresh.make_run, usual=False),
 }

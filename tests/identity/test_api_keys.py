@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,6 +87,17 @@ async def test_a_key_is_told_once_and_gives_what_its_user_holds(shared: Identity
         recorded = dict(await record())
     assert bytes(stored["key_hash"]) == tokens.token_hash(caller.access_token)
     assert caller.access_token not in str(dict(stored)) + str(recorded)
+
+    # What it did says by which key.
+    async def by_key() -> Any:
+        async with shared.database.system() as connection:
+            return await connection.fetchval(
+                "SELECT metadata ->> 'credential' FROM operation_logs WHERE request_path LIKE '%/WhoAmI' "
+                "AND username = 'once'"
+            )
+
+    said = json.loads(await poll_until(by_key))
+    assert said == {"kind": "api_key", "id": made.api_key_id, "name": "deploy"}
     # The owner's grants count at every call.
     await root.RevokeRole(pb.RevokeRoleRequest(username="once", role="viewer"))
     assert list((await caller.WhoAmI(pb.WhoAmIRequest())).grants) == []
