@@ -77,6 +77,10 @@ async def test_a_key_that_only_reads_is_not_told_that_it_may_change(
     ):
         answer = await reading.CheckPermission(pb.CheckPermissionRequest(permission=permission))
         assert answer.allowed is allowed, permission
+    # Nor is it shown as holding everything.
+    shown = (await reading.WhoAmI(pb.WhoAmIRequest())).permissions
+    assert {"container.get", "container.logs", "user.list"} <= set(shown)
+    assert not {"*", "container.delete", "config.reveal", "container.exec"} & set(shown)
 
 
 async def test_a_key_is_told_nothing_of_where_its_owner_reaches_beyond_it(

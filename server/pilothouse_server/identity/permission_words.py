@@ -32,7 +32,8 @@ class PermissionWords:
             self._by_name.setdefault(rule.name, []).append(rule)
         somewhere = {rule.permission for rule in rules if not rule.of_platform}
         of_platform = {rule.permission for rule in rules if rule.of_platform}
-        self._reading = {rule.permission for rule in rules if rule.only_reads}
+        # What is enough for something that only reads.
+        self.reading = frozenset(rule.permission for rule in rules if rule.only_reads and rule.permission)
         # What a grant in one namespace gives of these no method takes.
         self._over_all = OVER_ALL_NAMESPACES | (of_platform - somewhere)
 
@@ -71,7 +72,7 @@ class PermissionWords:
 
     def only_reads(self, form: str) -> bool:
         """Whether there is something to do by it that only reads; of a form by each part."""
-        return all(each in self._reading for each in self.known if permission_matches(form, each))
+        return all(each in self.reading for each in self.known if permission_matches(form, each))
 
     def question(self, permission: str, namespace: str) -> Question:
         """What is asked about a permission in a namespace, or over all where that is empty."""

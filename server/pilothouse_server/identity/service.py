@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from uuid import UUID
 
 from pilothouse.identity.v1 import identity_pb2 as pb
@@ -14,6 +13,7 @@ from pilothouse_server.identity.operations.challenges import Challenged
 from pilothouse_server.identity.operations.login import Attempt, Logins
 from pilothouse_server.identity.origins import origin_of
 from pilothouse_server.identity.password_policy import NewPasswords
+from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
@@ -27,17 +27,17 @@ _SESSIONS = ListAnswer(pb.ListSessionsResponse, "sessions")
 
 
 class IdentityService:
-    """Serves `pilothouse.identity.v1.IdentityService`. `known_permissions` are all that any method needs."""
+    """Serves `pilothouse.identity.v1.IdentityService`. `words` are the permissions that there are."""
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["IdentityService"]
 
     def __init__(
-        self, logins: Logins, new_passwords: NewPasswords, page_key: bytes, known_permissions: Collection[str]
+        self, logins: Logins, new_passwords: NewPasswords, page_key: bytes, words: PermissionWords
     ) -> None:
         self._logins = logins
         self._new_passwords = new_passwords
         self._page_key = page_key
-        self._known_permissions = frozenset(known_permissions)
+        self._words = words
 
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
         """Exchanges a user name and a password for tokens."""
@@ -76,7 +76,7 @@ class IdentityService:
         return pb.WhoAmIResponse(
             user=messages.USER.to_proto(user),
             grants=[messages.ROLE_GRANT.to_proto(grant) for grant in held],
-            permissions=permissions.held_everywhere(call.caller, self._known_permissions),
+            permissions=permissions.held_everywhere(call.caller, self._words.known, self._words.reading),
             api_key=None if key is None else key_messages.API_KEY.to_proto(key),
             certificate=messages.certificate(call.caller.credential),
         )

@@ -46,13 +46,15 @@ async def check(
     return holds_form(held, form, None if words.works_over_all_only(form) else namespace_id)
 
 
-def held_everywhere(caller: Principal, known: Collection[str]) -> list[str]:
+def held_everywhere(caller: Principal, known: Collection[str], reading: Collection[str] = ()) -> list[str]:
     """The permissions that a caller holds over all namespaces, in the shortest forms that are true.
 
     A form that is held only in part (`config.*` without `config.reveal`) is written out; `known` are all
-    permissions there are.
+    permissions there are, `reading` those that a key which only reads gives.
     """
     everywhere = [grant for grant in caller.living_grants() if grant.namespace_id is None]
+    if caller.credential.read_only:
+        return sorted(each for each in reading if holds_form(everywhere, each, None))
     forms: set[str] = set()
     for form in {form for grant in everywhere for form in grant.permissions}:
         if holds_form(everywhere, form, None):
