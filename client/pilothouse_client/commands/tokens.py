@@ -18,11 +18,14 @@ import typer
 
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
+    certificate_files,
+    client_certificate,
     config_file,
     current,
     report_retry,
     secured,
     selected,
+    showing,
 )
 from pilothouse_client.config_file import Configuration, Context
 
@@ -92,12 +95,15 @@ def _stranger(tokens: MemoryTokenStore) -> Iterator[tuple[Client, Context]]:
     context = found if found is not None and found.server == server else Context(server)
     insecure = context.insecure if invocation.insecure is None else invocation.insecure
     context = replace(context, insecure=insecure, ca_file=invocation.ca_file or context.ca_file)
+    context = context.showing(certificate_files(invocation, context))
     try:
         client = Client(
             server,
             tokens=tokens,
             insecure=insecure,
-            tls=None if insecure else secured(context, context.ca_file),
+            tls=None
+            if insecure
+            else showing(secured(context, context.ca_file), client_certificate(invocation, context)),
             timeout=invocation.timeout,
             on_retry=report_retry,
         )
