@@ -8,9 +8,10 @@ from typing import Any
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import permissions_pb2 as permissions
-from tests.identity.server import Caller, IdentityServer, refused
+from tests.identity.server import Caller, IdentityServer, ended, refused
 from tests.identity.test_api_keys import make
 from tests.identity.test_service_accounts import account
+from tests.waiting import poll_until
 
 _numbers = count(1)
 
@@ -81,6 +82,18 @@ async def test_a_key_that_only_reads_is_not_told_that_it_may_change(
     shown = (await reading.WhoAmI(pb.WhoAmIRequest())).permissions
     assert {"container.get", "container.logs", "user.list"} <= set(shown)
     assert not {"*", "container.delete", "config.reveal", "container.exec"} & set(shown)
+
+
+async def test_a_key_that_only_reads_ends_itself_too_and_no_other(
+    shared: IdentityServer, root: Caller
+) -> None:
+    """It was refused as read-only, though whoever finds a key shall be able to end it."""
+    made, reading = await make(root, _name("found"), read_only=True)
+    other, _ = await make(root, _name("other"))
+    request = keys_pb.RevokeApiKeyRequest(api_key_id=other.api_key_id)
+    assert (await refused(reading, "RevokeApiKey", request)).reason == "SESSION_NEEDED"
+    await reading.RevokeApiKey(keys_pb.RevokeApiKeyRequest(api_key_id=made.api_key_id))
+    assert await poll_until(lambda: ended(reading), seconds=1.0)
 
 
 async def test_a_key_is_told_nothing_of_where_its_owner_reaches_beyond_it(

@@ -74,6 +74,11 @@ class Rule:
         return self.audit == options.AUDIT_LEVEL_READ or self.action in _READING
 
     @property
+    def ends_keys(self) -> bool:
+        """Whether it ends an API key, which any key may do to itself."""
+        return (self.action, self.resource_type) == ("revoke", "api_key")
+
+    @property
     def needs_permission(self) -> bool:
         """Whether a grant must allow it: neither public nor open to every user."""
         return self.access == options.ACCESS_PERMISSION

@@ -305,7 +305,7 @@ def check_credential(rule: Rule, credential: Credential) -> None:
             reason="SESSION_NEEDED",
             metadata={"method": rule.name},
         )
-    if credential.read_only and not rule.only_reads:
+    if credential.read_only and not (rule.only_reads or rule.ends_keys):
         raise PermissionDenied(
             f'key "{credential.name}" is read-only, and {rule.name} does more than read',
             reason="KEY_READ_ONLY",
