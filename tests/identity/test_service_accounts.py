@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.errors import NotFound
+from pilothouse_server.identity.local_reset import reset_locally
 from pilothouse_server.identity.operations import grants
 from tests.identity.server import PASSWORD, Caller, IdentityServer, Refused, ended, refused, valid
 from tests.identity.test_api_keys import listed, make
@@ -100,6 +104,19 @@ async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, r
     unknown = pb.LoginRequest(username="sa:acct-acts:no", password="!")
     told, other = [await refused(shared.stranger, "Login", each) for each in (attempt, unknown)]
     assert (told.code, told.reason, told.message) == (other.code, other.reason, other.message)
+    # Not even with a password in its row, which nothing puts there.
+    hashed = await shared.passwords.hash(PASSWORD)
+    async with shared.database.system() as connection:
+        await connection.execute(
+            "UPDATE users SET password_hash = $1 WHERE username = 'sa:acct-acts:ci'", hashed
+        )
+    assert (
+        await refused(
+            shared.stranger, "Login", pb.LoginRequest(username="sa:acct-acts:ci", password=PASSWORD)
+        )
+    ).message == other.message
+    with pytest.raises(NotFound):
+        await reset_locally(shared.store, shared.new_passwords, "sa:acct-acts:ci", PASSWORD, {})
     # It is no person: neither listed nor named as one.
     people = await root.ListUsers(pb.ListUsersRequest(page_size=1000))
     assert not [user for user in people.users if user.username.startswith("sa:")]

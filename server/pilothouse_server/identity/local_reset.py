@@ -17,6 +17,7 @@ from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.repository import grants, second_factors, sessions, user_secrets, users
 from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import Actor, Store
+from pilothouse_server.values.names import is_service_account
 
 _ACTOR: Final = Actor(None, "system")
 
@@ -46,7 +47,7 @@ async def reset_locally(
         transaction = await unit.begin()
         with translated():
             stored = await users.find(transaction, username, lock=True)
-            if stored is None:
+            if stored is None or is_service_account(stored.username):
                 raise not_found("user", username)
             await users.set_password(transaction, stored.id, password_hash)
             await sessions.revoke_of_user(transaction, stored.id)

@@ -168,6 +168,11 @@ def principal_problem(text: str) -> str | None:
     )
 
 
+def is_service_account(username: str) -> bool:
+    """Whether a user name is that of a service account."""
+    return username.startswith(f"{SERVICE_ACCOUNT}:")
+
+
 def service_account_username(namespace: str, name: str) -> str:
     """Returns the user name of a service account; `namespace` is '' where it is the platform's."""
     return ":".join(filter(None, (SERVICE_ACCOUNT, namespace, name)))

@@ -32,7 +32,7 @@ from pilothouse_server.identity.repository import users as user_rows
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-from pilothouse_server.values.names import SERVICE_ACCOUNT, normalise_username
+from pilothouse_server.values.names import is_service_account, normalise_username
 
 MOST_KEYS: Final = 50
 LONGEST_OVERLAP: Final = timedelta(days=7)
@@ -269,7 +269,7 @@ async def list_page(
         PermissionDenied: `user.get` over all namespaces, or `service_account.list` in its namespace, is needed.
     """
     user_id = UserId(caller.user_id)
-    if username.startswith(f"{SERVICE_ACCOUNT}:"):
+    if is_service_account(username):
         if normalise_username(username) != normalise_username(caller.username):
             account = await service_accounts.locate(transaction, caller, username, service_accounts.SEEING)
             user_id = account.id

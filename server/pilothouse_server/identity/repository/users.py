@@ -221,7 +221,8 @@ async def _credentials(
             expires.is_not(None).label("one_time"),
             func.coalesce(expires <= func.clock_timestamp(), False).label("expired"),
         )
-        .where(whose)
+        # A service account has no password, whatever stands in its row.
+        .where(whose, USERS.c.kind == "person")
     )
     if lock:
         query = query.with_for_update(key_share=True, of=USERS)
