@@ -23,6 +23,7 @@ uri    {CI}                               ci-bot
 uri    spiffe://example.org/ns/shop/*      shop
 email  *@example.net                       mail
 dns    deployer.example.com                sa:made-by-ci:deployer
+dns    leaver.example.com                  leaver
 dns    gone.example.com                    nobody-is-called-so
 """
 
@@ -61,7 +62,7 @@ class Ground:
 
 @asynccontextmanager
 async def ground(database: Database, folder: Path, **settings: Any) -> AsyncIterator[Ground]:
-    """Such a server, whose users are `ci-bot` and `shop`."""
+    """Such a server, whose users are `ci-bot`, `shop` and `leaver`."""
     authority = made("clients", authority=True)
     (folder / "ca.pem").write_bytes(authority.pem)
     (folder / "users").write_text(_RULES)
@@ -73,7 +74,7 @@ async def ground(database: Database, folder: Path, **settings: Any) -> AsyncIter
     }
     async with serving_tls(database, folder, **settings) as (server, files):
         made_ground = Ground(server, files, authority, f"127.0.0.1:{server.application.asking_port}", folder)
-        for name in ("ci-bot", "shop"):
+        for name in ("ci-bot", "shop", "leaver"):
             await made_ground.user(name)
         try:
             yield made_ground

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
+import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
@@ -18,14 +19,28 @@ from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy, Tls, UnavailableError
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import Unauthenticated
 from tests.client.certificates import made, revoked_list
-from tests.conftest import Database
-from tests.tls.ground import CI, ground
+from tests.conftest import Database, new_database
+from tests.tls.ground import CI, Ground, ground
 from tests.tls.serving import fingerprint, replace, token_of_admin
 from tests.waiting import poll_until, within
 
 _ONCE = RetryPolicy(attempts=1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def here(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Ground]:
+    """A server that most tests of this module share; they leave `ci-bot` as it is."""
+    folder = tmp_path_factory.mktemp("certificates")
+    async with (
+        new_database(postgres, template_database.name) as database,
+        ground(database, folder, trusted_proxies="127.0.0.1") as made_ground,
+    ):
+        yield made_ground
 
 
 async def refused(call: Coroutine[Any, Any, object]) -> tuple[str, str]:
@@ -52,138 +67,128 @@ async def who(client: AsyncClient) -> str:
     return (await client.identity.who_am_i()).user.username
 
 
-async def test_a_certificate_is_its_user_and_a_token_comes_first(database: Database, tmp_path: Path) -> None:
-    async with ground(database, tmp_path) as here:
-        own = here.signed(CI)
-        answer = await here.client(own).identity.who_am_i()
-        assert (answer.user.username, answer.certificate.name) == ("ci-bot", f"uri:{CI}")
-        assert answer.certificate.fingerprint == fingerprint(own)
-        assert not (await here.server.admin.identity.who_am_i()).HasField("certificate")
-        assert (
-            await who(here.client(here.signed("x.example.com", "spiffe://example.org/ns/shop/x"))) == "shop"
-        )
-        # By an authority below the one that is known, which the client brings along.
-        below = made("below", by=here.authority, authority=True)
-        leaf = made(CI, by=below)
-        chain = Tls(here.files.authority.pem, leaf.pem + below.pem, leaf.key_pem)
-        async with AsyncClient(here.address, tls=chain, retry=_ONCE) as client:
-            assert await who(client) == "ci-bot"
-        token = await token_of_admin(here.server, here.files)
-        assert await who(here.client(here.signed(CI), token=token)) == "admin"
-        assert await refused(who(here.client(here.signed(CI), token=token + "x"))) == (
-            "UNAUTHENTICATED",
-            "INVALID_TOKEN",
-        )
-        # The other port asks nobody, and takes no certificate in place of a token.
-        plain = AsyncClient(here.server.address, tls=here.tls(here.signed(CI)), retry=_ONCE)
-        here.clients.append(plain)
-        assert await refused(who(plain)) == ("UNAUTHENTICATED", "NO_TOKEN")
-        # What it did stands in the log as its doing, by what it showed.
-        await here.client(here.signed(CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
-        # A program of that namespace is known the same way, until it is deleted.
-        identity = here.server.admin.identity
-        account = keys_pb.ServiceAccount(name="deployer")
-        await identity.create_service_account(namespace="made-by-ci", service_account=account)
-        deployer = here.client(here.signed("deployer.example.com"))
-        assert await who(deployer) == "sa:made-by-ci:deployer"
-        await identity.delete_service_account(namespace="made-by-ci", name="deployer")
-        await comes_to(lambda: who(deployer), "CERTIFICATE_USER")
-        records = [
-            each async for each in here.server.admin.audit.list_operations(filter='username = "ci-bot"')
-        ]
-        created = next(each for each in records if each.action == "create")
-        shown = MessageToDict(created.metadata)["credential"]
-        assert (shown["kind"], shown["name"]) == ("certificate", f"uri:{CI}")
-        assert shown["id"].startswith("SHA256:")
+async def test_a_certificate_is_its_user_and_a_token_comes_first(here: Ground) -> None:
+    own = here.signed(CI)
+    answer = await here.client(own).identity.who_am_i()
+    assert (answer.user.username, answer.certificate.name) == ("ci-bot", f"uri:{CI}")
+    assert answer.certificate.fingerprint == fingerprint(own)
+    assert not (await here.server.admin.identity.who_am_i()).HasField("certificate")
+    assert await who(here.client(here.signed("x.example.com", "spiffe://example.org/ns/shop/x"))) == "shop"
+    # By an authority below the one that is known, which the client brings along.
+    below = made("below", by=here.authority, authority=True)
+    leaf = made(CI, by=below)
+    chain = Tls(here.files.authority.pem, leaf.pem + below.pem, leaf.key_pem)
+    async with AsyncClient(here.address, tls=chain, retry=_ONCE) as client:
+        assert await who(client) == "ci-bot"
+    token = await token_of_admin(here.server, here.files)
+    assert await who(here.client(here.signed(CI), token=token)) == "admin"
+    assert await refused(who(here.client(here.signed(CI), token=token + "x"))) == (
+        "UNAUTHENTICATED",
+        "INVALID_TOKEN",
+    )
+    # The other port asks nobody, and takes no certificate in place of a token.
+    plain = AsyncClient(here.server.address, tls=here.tls(here.signed(CI)), retry=_ONCE)
+    here.clients.append(plain)
+    assert await refused(who(plain)) == ("UNAUTHENTICATED", "NO_TOKEN")
+    # What it did stands in the log as its doing, by what it showed.
+    await here.client(here.signed(CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
+    # A program of that namespace is known the same way, until it is deleted.
+    identity = here.server.admin.identity
+    account = keys_pb.ServiceAccount(name="deployer")
+    await identity.create_service_account(namespace="made-by-ci", service_account=account)
+    deployer = here.client(here.signed("deployer.example.com"))
+    assert await who(deployer) == "sa:made-by-ci:deployer"
+    await identity.delete_service_account(namespace="made-by-ci", name="deployer")
+    await comes_to(lambda: who(deployer), "CERTIFICATE_USER")
+    records = [each async for each in here.server.admin.audit.list_operations(filter='username = "ci-bot"')]
+    created = next(each for each in records if each.action == "create")
+    shown = MessageToDict(created.metadata)["credential"]
+    assert (shown["kind"], shown["name"]) == ("certificate", f"uri:{CI}")
+    assert shown["id"].startswith("SHA256:")
 
 
-async def test_each_refusal_has_its_reason(database: Database, tmp_path: Path) -> None:
-    async with ground(database, tmp_path) as here:
-        for own, reason in (
-            (here.signed("other.example.com"), "CERTIFICATE_UNMAPPED"),
-            (here.signed(), "CERTIFICATE_UNMAPPED"),
-            (here.signed("spiffe://example.org/ns/shop-of-others/x"), "CERTIFICATE_UNMAPPED"),
-            (here.signed("spiffe://other.example/ns/shop/sa/ci"), "CERTIFICATE_UNMAPPED"),
-            (here.signed("gone.example.com"), "CERTIFICATE_USER"),
-            (here.signed("anna@example.net"), "CERTIFICATE_USER"),
-        ):
-            assert await refused(who(here.client(own))) == ("UNAUTHENTICATED", reason)
-        # A user who is switched off is like one who is not there.
-        client, opened = here.client(here.signed(CI)), asyncio.Event()
+async def test_each_refusal_has_its_reason(here: Ground) -> None:
+    for own, reason in (
+        (here.signed("other.example.com"), "CERTIFICATE_UNMAPPED"),
+        (here.signed(), "CERTIFICATE_UNMAPPED"),
+        (here.signed("spiffe://example.org/ns/shop-of-others/x"), "CERTIFICATE_UNMAPPED"),
+        (here.signed("spiffe://other.example/ns/shop/sa/ci"), "CERTIFICATE_UNMAPPED"),
+        (here.signed("gone.example.com"), "CERTIFICATE_USER"),
+        (here.signed("anna@example.net"), "CERTIFICATE_USER"),
+    ):
+        assert await refused(who(here.client(own))) == ("UNAUTHENTICATED", reason)
+    # A user who is switched off is like one who is not there.
+    client, opened = here.client(here.signed("leaver.example.com")), asyncio.Event()
 
-        async def watch() -> None:
-            async for _ in client.namespaces.watch():
-                opened.set()
+    async def watch() -> None:
+        async for _ in client.namespaces.watch():
+            opened.set()
 
-        stream = asyncio.create_task(refused(watch()))
-        async with within(10.0):
-            await opened.wait()
-        await here.server.admin.identity.update_user(
-            username="ci-bot",
-            user=identity_pb2.User(status=identity_pb2.USER_STATUS_INACTIVE),
-            update_mask=FieldMask(paths=["status"]),
-        )
-        await comes_to(lambda: who(client), "CERTIFICATE_USER")
-        async with within(5.0):
-            assert await stream == ("UNAUTHENTICATED", "CERTIFICATE_USER")
-        # These do not come so far as to call.
-        strange = made("strange", authority=True)
-        for own in (
-            made(CI, by=strange),
-            made(CI),
-            here.signed(CI, days=(-2, -1)),
-            here.signed(CI, days=(1, 2)),
-        ):
-            with pytest.raises(UnavailableError) as error:
-                await who(here.client(own))
-            assert error.value.connection_problem == "CLIENT_CERTIFICATE_REFUSED"
-        async with AsyncClient(here.address, tls=here.files.tls, retry=_ONCE) as nobody:
-            with pytest.raises(UnavailableError) as error:
-                await who(nobody)
-            assert error.value.connection_problem == "CLIENT_CERTIFICATE_NEEDED"
+    stream = asyncio.create_task(refused(watch()))
+    async with within(10.0):
+        await opened.wait()
+    await here.server.admin.identity.update_user(
+        username="leaver",
+        user=identity_pb2.User(status=identity_pb2.USER_STATUS_INACTIVE),
+        update_mask=FieldMask(paths=["status"]),
+    )
+    await comes_to(lambda: who(client), "CERTIFICATE_USER")
+    async with within(5.0):
+        assert await stream == ("UNAUTHENTICATED", "CERTIFICATE_USER")
+    # These do not come so far as to call.
+    strange = made("strange", authority=True)
+    for own in (
+        made(CI, by=strange),
+        made(CI),
+        here.signed(CI, days=(-2, -1)),
+        here.signed(CI, days=(1, 2)),
+    ):
+        with pytest.raises(UnavailableError) as error:
+            await who(here.client(own))
+        assert error.value.connection_problem == "CLIENT_CERTIFICATE_REFUSED"
+    async with AsyncClient(here.address, tls=here.files.tls, retry=_ONCE) as nobody:
+        with pytest.raises(UnavailableError) as error:
+            await who(nobody)
+        assert error.value.connection_problem == "CLIENT_CERTIFICATE_NEEDED"
 
 
-async def test_what_comes_with_a_certificate_has_a_bound(database: Database, tmp_path: Path) -> None:
+async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
     """It is kept while a stream is open, and whoever has one good certificate may send anything along with it."""
-    async with ground(database, tmp_path) as here:
-        own, others = here.signed(CI), [made("x", authority=True) for _ in range(60)]
-        tls = Tls(here.files.authority.pem, own.pem + others[0].pem + others[1].pem, own.key_pem)
-        async with AsyncClient(here.address, tls=tls, retry=_ONCE) as client:
-            assert await who(client) == "ci-bot"
-        # What gRPC's own bound lets through, ours does not.
-        serving = here.server.application.tls
-        assert serving is not None
-        assert serving.clients is not None
-        above = b"".join(each.pem for each in others)
-        shown = serving.clients.shown(
-            "", lambda: {"x509_pem_cert": [own.pem], "x509_pem_cert_chain": [above]}
-        )
-        assert isinstance(shown, bytes)
-        assert len(shown) < len(above)
-        with pytest.raises(Unauthenticated) as error:
-            serving.clients.vouch(shown)
-        assert error.value.reason == "CERTIFICATE_UNTRUSTED"
-        assert serving.clients.vouch(own.pem).username == "ci-bot"
+    own, others = here.signed(CI), [made("x", authority=True) for _ in range(60)]
+    tls = Tls(here.files.authority.pem, own.pem + others[0].pem + others[1].pem, own.key_pem)
+    async with AsyncClient(here.address, tls=tls, retry=_ONCE) as client:
+        assert await who(client) == "ci-bot"
+    # What gRPC's own bound lets through, ours does not.
+    serving = here.server.application.tls
+    assert serving is not None
+    assert serving.clients is not None
+    above = b"".join(each.pem for each in others)
+    shown = serving.clients.shown("", lambda: {"x509_pem_cert": [own.pem], "x509_pem_cert_chain": [above]})
+    assert isinstance(shown, bytes)
+    assert len(shown) < len(above)
+    with pytest.raises(Unauthenticated) as error:
+        serving.clients.vouch(shown)
+    assert error.value.reason == "CERTIFICATE_UNTRUSTED"
+    assert serving.clients.vouch(own.pem).username == "ci-bot"
 
 
-async def test_no_header_stands_for_a_certificate(database: Database, tmp_path: Path) -> None:
-    async with ground(database, tmp_path, trusted_proxies="127.0.0.1") as here:
-        own = here.signed(CI)
-        text = own.pem.decode().replace("\n", "%0A")
-        credentials = here.files.tls.credentials()
-        async with grpc.aio.secure_channel(here.server.address, credentials) as channel:
-            stub: Any = identity_pb2_grpc.IdentityServiceStub(channel)
-            for header in (
-                ("x-forwarded-client-cert", f'Hash=1;URI={CI};Cert="{text}"'),
-                ("ssl-client-cert", text),
-                ("x-ssl-client-cert", text),
-                ("x-client-cert", text),
-                ("x509_pem_cert", text),
-                ("authorization", f"Bearer {text}"),
-            ):
-                with pytest.raises(grpc.aio.AioRpcError) as error:
-                    await stub.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=[header])
-                assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+async def test_no_header_stands_for_a_certificate(here: Ground) -> None:
+    own = here.signed(CI)
+    text = own.pem.decode().replace("\n", "%0A")
+    credentials = here.files.tls.credentials()
+    async with grpc.aio.secure_channel(here.server.address, credentials) as channel:
+        stub: Any = identity_pb2_grpc.IdentityServiceStub(channel)
+        for header in (
+            ("x-forwarded-client-cert", f'Hash=1;URI={CI};Cert="{text}"'),
+            ("ssl-client-cert", text),
+            ("x-ssl-client-cert", text),
+            ("x-client-cert", text),
+            ("x509_pem_cert", text),
+            ("authorization", f"Bearer {text}"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await stub.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=[header])
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
@@ -244,21 +249,24 @@ async def _is(name: str, client: AsyncClient) -> bool:
         return False
 
 
-async def test_one_that_expires_ends_its_streams(database: Database, tmp_path: Path) -> None:
-    async with ground(database, tmp_path) as here:
-        client, opened = here.client(here.signed(CI, days=(-1, 1))), asyncio.Event()
+async def test_one_that_expires_ends_its_streams(here: Ground) -> None:
+    client, opened = here.client(here.signed(CI, days=(-1, 1))), asyncio.Event()
 
-        async def watch() -> None:
-            async for _ in client.namespaces.watch():
-                opened.set()
+    async def watch() -> None:
+        async for _ in client.namespaces.watch():
+            opened.set()
 
-        stream = asyncio.create_task(refused(watch()))
-        async with within(10.0):
-            await opened.wait()
-        serving = here.server.application.tls
-        assert serving is not None
-        assert serving.clients is not None
-        serving.clients.clock = lambda: datetime.now(UTC) + timedelta(days=1, seconds=1)
+    stream = asyncio.create_task(refused(watch()))
+    async with within(10.0):
+        await opened.wait()
+    serving = here.server.application.tls
+    assert serving is not None
+    assert serving.clients is not None
+    clock = serving.clients.clock
+    serving.clients.clock = lambda: datetime.now(UTC) + timedelta(days=1, seconds=1)
+    try:
         assert await refused(who(client)) == ("UNAUTHENTICATED", "CERTIFICATE_EXPIRED")
         async with within(5.0):
             assert await stream == ("UNAUTHENTICATED", "CERTIFICATE_EXPIRED")
+    finally:
+        serving.clients.clock = clock
