@@ -11,6 +11,7 @@ import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1.api_keys_pb2 import ServiceAccount
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import (
@@ -47,9 +48,20 @@ async def test_a_namespace_made_again_starts_without_the_old_grants(whole: Serve
     await _namespace(whole, "shop")
     anna = await whole.user("anna", {"shop": "admin"})
     await anna.namespaces.get(name="shop")
+    await anna.identity.create_service_account(namespace="shop", service_account=ServiceAccount(name="ci"))
+    await anna.identity.grant_role(username="sa:shop:ci", role="viewer", namespace="shop")
+    made = await anna.identity.create_api_key(name="ci", service_account="sa:shop:ci")
+    kept = await whole.admin.identity.create_api_key(name="shop alone", namespaces=["shop"])
     await whole.admin.namespaces.delete(name="shop")
     await poll_until(lambda: _is_gone(whole, "shop"))
     await _namespace(whole, "shop")
+    async with AsyncClient(whole.address, token=made.key) as robot:
+        with pytest.raises(UnauthenticatedError):
+            await robot.identity.who_am_i()
+    assert [each async for each in whole.admin.identity.list_service_accounts()] == []
+    async with AsyncClient(whole.address, token=kept.key) as narrow:
+        with pytest.raises(NotFoundError):
+            await narrow.namespaces.get(name="shop")
     with pytest.raises(NotFoundError):
         await anna.namespaces.get(name="shop")
     assert not (await anna.identity.who_am_i()).grants
