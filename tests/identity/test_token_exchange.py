@@ -208,6 +208,31 @@ async def test_who_no_programs_are_of_gives_no_sessions(world: World) -> None:
     assert wrong_type == ("INVALID_ARGUMENT", "UNKNOWN_TOKEN_TYPE", "")
 
 
+async def test_it_ends_within_a_second_where_its_account_is_closed(world: World) -> None:
+    caller = world.caller(await world.exchange(world.token(), username="robot"))
+    assert await valid(caller)
+
+    async def closed(status: pb.UserStatus) -> None:
+        await world.admin.UpdateUser(
+            pb.UpdateUserRequest(
+                username="robot", user=pb.User(status=status), update_mask=FieldMask(paths=["status"])
+            )
+        )
+
+    async def is_taken() -> bool:
+        return await valid(caller)
+
+    await closed(pb.USER_STATUS_INACTIVE)
+    await poll_until(is_taken, lambda taken: not taken, seconds=1.0, what="the end of the session")
+    assert await world.refused(world.token(), username="robot") == (
+        "PERMISSION_DENIED",
+        "WORKLOAD_NOT_ALLOWED",
+        "",
+    )
+    await closed(pb.USER_STATUS_ACTIVE)
+    assert not await valid(caller), "what has ended stays ended"
+
+
 async def test_a_program_makes_no_lasting_credentials(world: World) -> None:
     robot = world.caller(await world.exchange(world.token()))
     change = pb.ChangePasswordRequest(current_password="x" * 12, new_password="y" * 12)

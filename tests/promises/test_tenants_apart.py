@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, new_database
+from tests.identity.replica import by_exchanged_token
 from tests.promises.calling import Outcome, put
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished, quiet_world
@@ -75,6 +77,11 @@ def holds(role: str, permission: str) -> bool:
     return permission in _HELD[role] or f"{noun}.*" in _HELD[role]
 
 
+def by_key(world: World) -> dict[str, tuple[str, Callable[[Rule], bool]]]:
+    """The callers by key, unless the world is one whose callers are all known otherwise."""
+    return BY_KEY if any(caller in world.callers for caller in BY_KEY) else {}
+
+
 def namespace_path(rule: Rule) -> str:
     """Where a request names its namespace; '' where it does not."""
     return rule.namespace_field
@@ -125,7 +132,7 @@ async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
         return found
 
     callers = [f"{role} of own" for role in ROLES] + ["nobody"]
-    callers += [caller for caller, (as_whom, _) in BY_KEY.items() if as_whom.endswith(" of own")]
+    callers += [caller for caller, (as_whom, _) in by_key(world).items() if as_whom.endswith(" of own")]
     scoped = [rule for rule in rules if namespace_path(rule)]
     results = await gathered([look(caller, rule) for caller in callers for rule in scoped])
     return [fault for faults in results for fault in faults]
@@ -152,7 +159,7 @@ async def wrongly_allowed_or_refused(world: World, rules: Collection[Rule]) -> l
             expected.append((f"{role} of own", rule, held and (scoped or anywhere)))
         expected.append(("nobody", rule, False))
         as_others = {caller: allowed for caller, of_rule, allowed in expected if of_rule is rule}
-        for caller, (as_whom, may) in BY_KEY.items():
+        for caller, (as_whom, may) in by_key(world).items():
             expected.append((caller, rule, as_others[as_whom] and may(rule) and not rule.session_only))
     outcomes = await gathered([tried(world, caller, rule) for caller, rule, _ in expected])
     faults = []
@@ -199,10 +206,11 @@ async def test_roles_may_what_the_table_says(tenants_world: World) -> None:
 
 
 @pytest.mark.full
-async def test_a_certificate_reaches_what_its_user_does_and_no_more(
-    tenants_world: World, tmp_path: Path
+@pytest.mark.parametrize("known_by", [by_certificate, by_exchanged_token])
+async def test_who_did_not_log_in_reaches_what_their_user_does_and_no_more(
+    tenants_world: World, tmp_path: Path, known_by: Callable[..., AbstractAsyncContextManager[World]]
 ) -> None:
-    async with by_certificate(tenants_world, tmp_path) as world:
+    async with known_by(tenants_world, tmp_path) as world:
         rules = [rule for rule in permitted_rules(world) if not rule.session_only]
         assert await told_apart(world, rules) == []
         assert await wrongly_allowed_or_refused(world, rules) == []
