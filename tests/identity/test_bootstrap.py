@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.identity.bootstrap import bootstrap
@@ -52,6 +53,25 @@ async def test_a_given_password_is_not_shown_and_is_the_first_ones(
     assert not again.administrator_created
     async with running(database) as server:
         await server.admin()
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ("short", "12 to 1024 characters"),
+        ("admin-and-more-of-it", "must not contain the user name"),
+        (ADMIN_PASSWORD, ""),
+    ],
+)
+async def test_a_weak_password_is_taken_and_its_rule_logged(
+    store: Store, passwords: NewPasswords, given: str, rule: str
+) -> None:
+    with capture_logs() as lines:
+        made = await bootstrap(store, passwords, given)
+    assert made.administrator_created
+    told = [line for line in lines if line["event"] == "the bootstrap password is weak: change it"]
+    assert len(told) == bool(rule)
+    assert all(rule in line["rule"] and given not in line["rule"] for line in told)
 
 
 async def test_a_deleted_administrator_stays_deleted(database: Database) -> None:

@@ -8,6 +8,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import InvalidArgument, NotFound
 from pilothouse_server.identity.local_reset import reset_locally
 from tests.conftest import connection, number_changes
+from tests.identity.factors import challenged, enrolled, reason
 from tests.identity.server import Caller, IdentityServer, Refused
 
 NEW = "quite another password"
@@ -56,3 +57,19 @@ async def test_what_is_refused_changes_nothing(
     async with connection(server.database.admin_dsn) as sql:
         await number_changes(sql)
         assert await sql.fetchval("SELECT count(*) FROM operation_logs WHERE action = 'reset'") == 0
+
+
+async def test_an_authenticator_that_is_lost_with_the_last_administrator_is_taken_away(
+    server: IdentityServer, admin: Caller
+) -> None:
+    await enrolled(server, admin)
+    await reset_locally(server.store, server.new_passwords, "admin", NEW, {})
+    # The password alone leaves it.
+    given = await challenged(server.stranger, "admin", NEW)
+    await reset_locally(server.store, server.new_passwords, "admin", NEW, {}, without_factor=True)
+    assert await reason(server.stranger, given.challenge, recovery_code="0" * 16) == "INVALID_CHALLENGE"
+    again = await server.log_in("admin", NEW)
+    assert not (await again.WhoAmI(pb.WhoAmIRequest())).user.second_factor
+    async with connection(server.database.admin_dsn) as sql:
+        assert await sql.fetchval("SELECT count(*) FROM user_secrets") == 0
+        assert await sql.fetchval("SELECT count(*) FROM recovery_codes") == 0

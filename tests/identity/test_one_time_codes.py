@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from pilothouse.identity.v1 import identity_pb2 as pb
@@ -47,6 +48,21 @@ async def test_the_code_lets_its_user_set_a_new_password_and_nothing_else(
     used = pb.LoginRequest(username="anna", password=answer.one_time_code)
     assert (await refused(server.stranger, "Login", used)).reason == "INVALID_CREDENTIALS"
     await server.log_in("anna", NEW)
+
+
+async def test_of_two_who_have_the_code_one_sets_the_password(server: IdentityServer, admin: Caller) -> None:
+    await server.user(admin, "anna", log_in=False)
+    answer = await reset(admin)
+    given = [(await challenged(server.stranger, "anna", answer.one_time_code)).challenge for _ in range(3)]
+    chosen = [f"{NEW} {number}" for number in range(3)]
+    outcomes = await asyncio.gather(
+        *(
+            reason(server.stranger, challenge, new_password=password)
+            for challenge, password in zip(given, chosen, strict=True)
+        )
+    )
+    assert sorted(outcomes) == ["", "INVALID_CHALLENGE", "INVALID_CHALLENGE"]
+    assert await valid(await server.log_in("anna", chosen[outcomes.index("")]))
 
 
 async def test_a_code_expires_and_a_wrong_one_counts_as_a_wrong_password(
