@@ -18,7 +18,7 @@ from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge
 from tests.identity.issuer import TOKEN, Claims
 from tests.identity.oidc_world import HOME, RULES, SECRET, OidcWorld, oidc_world
-from tests.identity.server import Refused, refused, running
+from tests.identity.server import Caller, Refused, refused, running
 from tests.identity.trusting import CLIENT, REACH, config_of
 from tests.waiting import poll_until, within
 
@@ -56,29 +56,55 @@ async def test_somebody_logs_in_and_is_what_the_rules_say(world: OidcWorld) -> N
     assert (await again.WhoAmI(identity_pb2.WhoAmIRequest())).user.uid == answer.user.uid
 
 
-async def test_what_a_log_in_needs_is_written_nowhere(world: OidcWorld) -> None:
+async def test_what_a_log_in_needs_is_written_nowhere(
+    world: OidcWorld, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     world.company.arrive("nina", preferred_username="nina", groups=["devs"])
+    tokens: list[str] = []
+
+    def keeping(claims: Claims) -> str:
+        tokens.append(world.company.sign(claims))
+        return tokens[-1]
+
+    world.company.forged = keeping
     begun = await world.begin()
     exchanged = len(world.company.seen)
     answer = await world.server.stranger.CompleteOidcLogin(begun.request())
-    (asked,) = (seen for seen in world.company.seen[exchanged:] if seen.path == TOKEN)
+    renewed = await world.refresh(Caller(world.server.stub, answer.access_token, answer.refresh_token))
+    asked, again = (seen.parameters for seen in world.company.seen[exchanged:] if seen.path == TOKEN)
+    # Refused ones, too: they are recorded with their request.
+    await _not_completed(world, begun.request())
+    issuers = [*tokens, again["refresh_token"], SECRET]
     secrets = [
         begun.answer.login_token,
         begun.answer.state,
         begun.landing.code,
-        asked.parameters["code_verifier"],
+        asked["code_verifier"],
         answer.access_token,
         answer.refresh_token,
+        renewed.access_token,
+        *issuers,
     ]
+    # Bytes of a row are shown in hexadecimal.
+    shapes = [shape for secret in secrets for shape in (secret, secret.encode().hex())]
     tables = await world.rows(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'operation_logs_%'"
     )
     for table in tables:
-        found = await world.rows(f"SELECT t::text AS row FROM {table['tablename']} AS t")
-        for row in found:
-            assert not [secret for secret in secrets if secret in row["row"]], table["tablename"]
+        for row in await world.rows(f"SELECT t::text AS row FROM {table['tablename']} AS t"):
+            assert not [shape for shape in shapes if shape in row["row"]], table["tablename"]
+    # The issuer's own log is in this process, too; it shows what the browser asked for.
+    ours = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]
+    said = "\n".join([*capfd.readouterr(), *ours])
+    assert begun.answer.state in caplog.text
+    assert not [shape for shape in shapes if shape in said]
+    # What is looked for can be found: the issuer's next refresh token is there, sealed.
+    assert await world.rows(
+        "SELECT 1 FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = 'nina'"
+    )
     # PKCE holds: the challenge in the address is the verifier's, and nothing else of it is.
-    assert asked.parameters["code_verifier"] not in begun.answer.authorization_url
+    assert asked["code_verifier"] not in begun.answer.authorization_url
 
 
 async def test_the_record_says_who_and_what_the_rules_gave(world: OidcWorld) -> None:
