@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 import signal
 import sys
@@ -34,6 +33,7 @@ from pilothouse_server.errors import FailedPrecondition, Unavailable
 from pilothouse_server.hsm.token import PkcsToken, Place
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
+from tests import server_program
 from tests.backup.copies import back_up, empty_database, restore
 from tests.config.canaries import MARK, found_in
 from tests.config.hsm import LIBRARY, PIN, Token, make_token, needs_softhsm
@@ -41,8 +41,9 @@ from tests.conftest import Database
 from tests.harness import NOWHERE, PASSWORD, Server, running_server, settings_for
 from tests.identity.factors import authenticator_code, challenged, complete
 from tests.identity.server import Caller
-from tests.processes import finished, started
-from tests.waiting import patient, poll_until, within
+from tests.processes import finished
+from tests.server_program import program
+from tests.waiting import patient, poll_until
 
 pytestmark = [pytest.mark.full, needs_softhsm]
 
@@ -219,45 +220,8 @@ async def test_a_data_key_that_was_tampered_with_holds_up_no_other(
             assert refused.value.reason == "CIPHERTEXT_REFUSED"
 
 
-class ServerProgram:
-    """A server in a process of its own, which can be killed."""
-
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
-        self.process = process
-        self.client = AsyncClient(address, username="admin", password=PASSWORD)
-
-
-@asynccontextmanager
-async def program(environment: Mapping[str, str]) -> AsyncIterator[ServerProgram]:
-    words = (sys.executable, "-m", "pilothouse_client", "serve")
-    log = Path(environment["PILOTHOUSE_KUBECONFIG"]).with_name("server.log")
-    with log.open("ab") as errors:
-        async with started(*words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=errors) as process:
-            assert process.stdout is not None
-            async with within(60):
-                line = (await process.stdout.readline()).decode()
-            assert "serves gRPC on" in line, log.read_text()[-2000:]
-            serving = ServerProgram(process, line.split()[-1])
-            try:
-                yield serving
-            finally:
-                await serving.client.close()
-
-
 def variables(database: Database, folder: Path, token: Token, providers: str) -> dict[str, str]:
-    kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(json.dumps(NOWHERE))
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PILOTHOUSE_")},
-        "PILOTHOUSE_KUBECONFIG": str(kubeconfig),
-        **token.variables(providers),
-        "PILOTHOUSE_DATABASE_URL": database.app_dsn,
-        "PILOTHOUSE_SYSTEM_DATABASE_URL": database.system_dsn,
-        "PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn,
-        "PILOTHOUSE_DATA_DIR": str(folder / "data"),
-        "PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD,
-        "PILOTHOUSE_LISTEN": "127.0.0.1:0",
-    }
+    return server_program.variables(database, folder, token.variables(providers))
 
 
 async def test_rotations_to_the_token_and_back_go_on_after_kills(
@@ -281,8 +245,7 @@ async def test_rotations_to_the_token_and_back_go_on_after_kills(
                 if batch:
                     rotating = asyncio.create_task(rotate_on(server.client))
                     await poll_until(partial(at_least, database, batch))
-                    server.process.send_signal(signal.SIGKILL)
-                    await server.process.wait()
+                    await server.kill()
                     with pytest.raises(PilothouseError):
                         await asyncio.wait_for(rotating, patient(60))
                     continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_client import AsyncClient
+from pilothouse_client import AsyncClient, NotFoundError
 from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.app import Application
 from pilothouse_server.audit.notes import Checkpoint
@@ -66,6 +66,13 @@ async def fill(
         server.application.audit_writer.submit(a_record(number, age=age, namespace_id=namespace_id))
     await server.application.audit_writer.write(a_record(count, age=age, namespace_id=namespace_id))
     await server.application.feed.settled()
+
+
+async def witnessed(server: Server) -> pb.AuditHead | None:
+    """The newest head that enough witnesses have signed."""
+    with suppress(NotFoundError):
+        return await server.admin.audit.get_audit_head(witnessed=True)
+    return None
 
 
 async def exported(client: AsyncClient, file: Path, **request: Any) -> None:

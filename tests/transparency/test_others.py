@@ -6,19 +6,29 @@ Debian: golang-go, golang-golang-x-mod-dev, golang-github-transparency-dev-forma
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
 import subprocess
-from datetime import timedelta
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 
-from tests.conftest import Database, connection
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from tests.conftest import Database
 from tests.harness import running_server
-from tests.transparency.logs import exported, fill
-from tests.waiting import patient
+from tests.server_program import ServerProgram, program, variables
+from tests.transparency.logs import exported, witnessed
+from tests.transparency.witness import witness
+from tests.waiting import patient, poll_until
 
 pytestmark = pytest.mark.full
 
@@ -45,14 +55,16 @@ async def run(
     )
 
 
-async def built(directory: Path) -> Path:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def verify(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Go program, of Debian's sources alone: nothing is fetched."""
-    program = directory / "verify"
+    directory = tmp_path_factory.mktemp("go")
+    built = directory / "verify"
     ended = await run(
         "go",
         "build",
         "-o",
-        program,
+        built,
         GO_PROGRAM / "main.go",
         environment={
             "GO111MODULE": "off",
@@ -63,46 +75,85 @@ async def built(directory: Path) -> Path:
         },
     )
     assert ended.returncode == 0, ended.stderr
-    return program
+    return built
+
+
+class Wrote:
+    """Roles whose creation was acknowledged, in servers that are killed."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def on(self, server: ServerProgram) -> None:
+        """Makes role after role until the server is gone."""
+        while True:
+            name = f"role-{len(self.names)}-{uuid4().hex[:8]}"
+            try:
+                await server.client.identity.create_role(
+                    role=identity_pb2.Role(name=name, permissions=["container.get"])
+                )
+            except PilothouseError:
+                return
+            self.names.append(name)
+
+    async def more(self, count: int) -> None:
+        """Returns once so many more are acknowledged."""
+        wanted = len(self.names) + count
+        await poll_until(lambda: _reached(self.names, wanted), seconds=60)
+
+
+async def _reached(names: Sequence[str], count: int) -> bool:
+    return len(names) >= count
 
 
 @needs_go
-async def test_go_verifies_heads_records_and_consistency(database: Database, tmp_path: Path) -> None:
-    program = await built(tmp_path)
+async def test_go_verifies_heads_records_and_consistency(
+    database: Database, tmp_path: Path, verify: Path
+) -> None:
     origin = "example.com/pilothouse"
-    settings = {"with_cluster": False, "audit_origin": origin, "audit_seal_seconds": 0.05}
-    async with running_server(database, tmp_path, **settings) as one:  # type: ignore[arg-type]
-        head = await one.admin.audit.get_audit_head()
-        async with running_server(database, tmp_path, **settings) as two:  # type: ignore[arg-type]
-            writing = [
-                asyncio.create_task(fill(server, 400, age=timedelta(seconds=number)))
-                for number, server in enumerate((one, two))
-            ]
-            # Sessions are ended while both write and seal.
-            async with connection(database.admin_dsn) as sql:
-                await sql.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND pid <> pg_backend_pid() AND random() < 0.5"
-                )
-            await asyncio.gather(*writing, return_exceptions=True)
-            await fill(one, 400)
-            await fill(two, 400)
+    environment = variables(
+        database, tmp_path, {"PILOTHOUSE_AUDIT_ORIGIN": origin, "PILOTHOUSE_AUDIT_SEAL_SECONDS": "0.05"}
+    )
+    wrote = Wrote()
+    head = None
+    # Two servers write and seal, and are killed while they do, one after the other; twice.
+    for _ in range(2):
+        async with program(environment) as one, program(environment) as two:
+            head = head or await one.client.audit.get_audit_head()
+            async with asyncio.TaskGroup() as writing:
+                for server in (one, one, two, two):
+                    writing.create_task(wrote.on(server))
+                for server in (one, two):
+                    await wrote.more(80)
+                    await server.kill()
+    assert head is not None
+    async with program(environment) as last:
+        client = last.client
         file, older, proof = tmp_path / "export.jsonl", tmp_path / "older", tmp_path / "proof.json"
-        await exported(one.admin, file)
+        # A log of these records: what was numbered after the kills is sealed within a period.
+        await poll_until(partial(is_sealed, client, wrote.names[-1]), seconds=30)
+        await exported(client, file)
         older.write_text(head.checkpoint)
         size = json.loads(file.read_text().splitlines()[0])["size"]
-        found = await one.admin.audit.prove_consistency(checkpoint=head.checkpoint, second_size=size)
+        found = await client.audit.prove_consistency(checkpoint=head.checkpoint, second_size=size)
         proof.write_text(json.dumps(list(found.hashes)))
         key = head.verifier_keys[0]
-    good = await run(program, file, key, older, proof)
+    good = await run(verify, file, key, older, proof)
     assert good.returncode == 0, good.stderr
     assert f"consistent with {head.size}" in good.stdout
-    assert int(good.stdout.splitlines()[-1].split()[0]) > 800
+    assert int(good.stdout.splitlines()[-1].split()[0]) >= len(wrote.names)
+    # Every change that was acknowledged stands in what was verified.
     lines = file.read_text().splitlines(keepends=True)
+    made = {
+        record["resource_name"]
+        for line in lines
+        if (record := json.loads(json.loads(line).get("record") or "{}")).get("action") == "create"
+    }
+    assert set(wrote.names) <= made
     for wrong in (
         [
             *lines[:30],
-            lines[30].replace("somebody", "nobodyyy", 1).replace("pilothouse", "pilothousf", 1),
+            lines[30].replace("admin", "nimda", 1).replace("pilothouse", "pilothousf", 1),
             *lines[31:],
         ],
         [lines[0].replace(f"\\n{size}\\n", f"\\n{size + 1}\\n"), *lines[1:]],
@@ -110,4 +161,47 @@ async def test_go_verifies_heads_records_and_consistency(database: Database, tmp
     ):
         assert wrong != lines
         file.write_text("".join(wrong))
-        assert (await run(program, file, key)).returncode == 1
+        assert (await run(verify, file, key)).returncode == 1
+
+
+async def is_sealed(client: AsyncClient, name: str) -> bool:
+    """Whether the record that this role was made is a leaf of a sealed head."""
+    head = await client.audit.get_audit_head()
+    found = [
+        record.sequence
+        async for record in client.audit.list_operations(filter=f'resource_name = "{name}"')
+        if record.action == "create"
+    ]
+    return bool(found) and found[0] <= head.size + head.chain_length
+
+
+@needs_go
+async def test_go_verifies_the_signatures_of_witnesses(
+    database: Database, tmp_path: Path, verify: Path
+) -> None:
+    origin = "example.com/pilothouse"
+    settings: dict[str, Any] = {"with_cluster": False, "audit_origin": origin, "audit_seal_seconds": 0.2}
+    async with running_server(database, tmp_path, **settings) as server:
+        key = (await server.admin.audit.get_audit_head()).verifier_keys[0]
+    began = int(time.time())
+    async with witness("one.example/w", {origin: key}) as one, witness("two.example/w", {origin: key}) as two:
+        policy = f"2 of {one.key}@{one.address}, {two.key}@{two.address}"
+        async with running_server(database, tmp_path, **settings, audit_witnesses=policy) as server:
+            head = await poll_until(partial(witnessed, server), what="two cosignatures")
+    assert head is not None
+    file = tmp_path / "head"
+    file.write_text(head.checkpoint)
+    good = await run(verify, "--cosigned", file, origin, key, one.key, two.key)
+    assert good.returncode == 0, good.stderr
+    for line, name in zip(good.stdout.splitlines(), ("one.example/w", "two.example/w"), strict=True):
+        found, moment, size = line.split()
+        assert (found, int(size)) == (name, head.size)
+        assert int(moment) >= began
+    # The key of a third, and a signature of another moment.
+    async with witness("two.example/w", {}) as other:
+        assert (await run(verify, "--cosigned", file, origin, key, one.key, other.key)).returncode == 1
+    signature = next(line for line in head.checkpoint.splitlines() if "two.example/w" in line).split()[-1]
+    raw = bytearray(base64.b64decode(signature))
+    raw[11] ^= 1
+    file.write_text(head.checkpoint.replace(signature, base64.b64encode(raw).decode()))
+    assert (await run(verify, "--cosigned", file, origin, key, one.key, two.key)).returncode == 1

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pilothouse.audit.v1.audit_pb2 import AuditHead
-from pilothouse_client import NotFoundError, audit_verifier
+from pilothouse_client import audit_verifier
 from pilothouse_server.audit.notes import Verifier
 from pilothouse_server.audit.policy import Policy
 from pilothouse_server.settings import SettingsError
 from tests.conftest import Database
-from tests.harness import Server, running_server
-from tests.transparency.logs import fill
+from tests.harness import running_server
+from tests.transparency.logs import fill, witnessed
 from tests.transparency.witness import witness
 from tests.waiting import poll_until
 
 ORIGIN = "example.com/pilothouse"
-
-
-async def witnessed(server: Server) -> AuditHead | None:
-    """The newest head that enough witnesses have signed."""
-    with suppress(NotFoundError):
-        return await server.admin.audit.get_audit_head(witnessed=True)
-    return None
 
 
 @pytest.mark.full

@@ -2,6 +2,7 @@
 // transparency.dev: nothing here is Pilothouse's. Debian: golang-golang-x-mod-dev, golang-github-transparency-dev-formats-dev.
 //
 //	main EXPORT KEY [OLDER_CHECKPOINT PROOF]
+//	main --cosigned CHECKPOINT ORIGIN KEY WITNESS_KEY...
 //
 // EXPORT is lines of JSON as `pilothouse audit export` writes them, PROOF a JSON list of base64 hashes.
 package main
@@ -13,8 +14,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	f_log "github.com/transparency-dev/formats/log"
+	f_note "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -50,7 +54,59 @@ func root(checkpoint *f_log.Checkpoint) tlog.Hash {
 	return found
 }
 
+// cosigner verifies cosignature/v1. The library is handed a witness's key as one of Ed25519, as which it is written by
+// its first byte, and makes the identifier of the cosignature itself.
+func cosigner(key string) note.Verifier {
+	parts := strings.SplitN(key, "+", 3)
+	if len(parts) != 3 {
+		must(fmt.Errorf("%q is no key", key))
+	}
+	raw, err := base64.StdEncoding.DecodeString(parts[2])
+	must(err)
+	if len(raw) == 0 || raw[0] != 4 {
+		must(fmt.Errorf("%q is no witness's key", key))
+	}
+	raw[0] = 1
+	parts[2] = base64.StdEncoding.EncodeToString(raw)
+	found, err := f_note.NewVerifierForCosignatureV1(strings.Join(parts, "+"))
+	must(err)
+	return found
+}
+
+// cosigned checks that a checkpoint bears the signatures of the log and of every witness.
+func cosigned(file, origin, key string, keys []string) {
+	text, err := os.ReadFile(file)
+	must(err)
+	verifier, err := note.NewVerifier(key)
+	must(err)
+	witnesses := make([]note.Verifier, len(keys))
+	for i, each := range keys {
+		witnesses[i] = cosigner(each)
+	}
+	head, _, signed, err := f_log.ParseCheckpoint(text, origin, verifier, witnesses...)
+	must(err)
+	moments := map[string]time.Time{}
+	for _, each := range signed.Sigs {
+		if each.Hash == verifier.KeyHash() && each.Name == verifier.Name() {
+			continue
+		}
+		moments[each.Name], err = f_note.CoSigV1Timestamp(each)
+		must(err)
+	}
+	for _, each := range witnesses {
+		moment, there := moments[each.Name()]
+		if !there {
+			must(fmt.Errorf("%s has not signed", each.Name()))
+		}
+		fmt.Println(each.Name(), moment.Unix(), head.Size)
+	}
+}
+
 func main() {
+	if os.Args[1] == "--cosigned" {
+		cosigned(os.Args[2], os.Args[3], os.Args[4], os.Args[5:])
+		return
+	}
 	verifier, err := note.NewVerifier(os.Args[2])
 	must(err)
 	file, err := os.Open(os.Args[1])
