@@ -357,6 +357,13 @@ async def test_keys_are_ended_by_their_user_and_by_administrators(
         assert theirs.message.replace(made.api_key_id, unknown) == none.message
     refusal = await refused(stranger, "ListApiKeys", keys_pb.ListApiKeysRequest(username="owner"))
     assert refusal.metadata["permission"] == "user.get"
+    # Whose a key is that was found somewhere, an administrator finds out by how it begins.
+    found = keys_pb.ListApiKeysRequest(all_users=True, filter=f'prefix = "{caller.access_token[:10]}"')
+    everybody = await root.ListApiKeys(found)
+    assert [(key.username, key.name) for key in everybody.api_keys] == [("owner", "first")]
+    assert (await refused(stranger, "ListApiKeys", found)).metadata["permission"] == "user.get"
+    found.username = "owner"
+    assert (await refused(root, "ListApiKeys", found)).fields == ["username"]
     # An administrator sees and ends a key, and does not get another in its place.
     assert [key.name for key in await listed(root, "owner")] == ["first"]
     rotate = keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id)

@@ -125,6 +125,7 @@ def create(
 @app.command("list")
 def list_keys(
     user: _Whose = "",
+    all_users: Annotated[bool, typer.Option("--all-users", help="Everybody's, for administrators.")] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = 0,
@@ -132,7 +133,9 @@ def list_keys(
 ) -> None:
     """List living keys, with their last use. Filter by every field that is shown."""
     with connect() as client:
-        keys = client.identity.list_api_keys(username=user, filter=filter_, order_by=order_by)
+        keys = client.identity.list_api_keys(
+            username=user, all_users=all_users, filter=filter_, order_by=order_by
+        )
         show_all(keys, COLUMNS, output, limit)
 
 

@@ -48,9 +48,12 @@ class ApiKeysService:
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, call: Call) -> bytes:
         """Lists keys."""
-        page = wire.page_request(call, self._page_key, request.username)
+        everybody = request.all_users
+        page = wire.page_request(call, self._page_key, request.username, str(everybody))
         async with call.read() as transaction:
-            found, next_page = await api_keys.list_page(transaction, call.caller, request.username, page)
+            found, next_page = await api_keys.list_page(
+                transaction, call.caller, request.username, page, everybody=everybody
+            )
         return await _KEYS.rendered(found, key_messages.API_KEY.to_proto, next_page)
 
     @waits_outside

@@ -260,28 +260,40 @@ async def own(transaction: ReadTransaction, caller: Principal) -> ApiKey | None:
 
 
 async def list_page(
-    transaction: ReadTransaction, caller: Principal, username: str, page: PageRequest
+    transaction: ReadTransaction, caller: Principal, username: str, page: PageRequest, *, everybody: bool
 ) -> tuple[Sequence[ApiKey], NextPage]:
-    """One page of the living keys of the caller, or of the user or service account named, and where they go on.
+    """One page of the living keys of the caller, of the user or service account named, or of `everybody`, and where
+    they go on.
 
     Raises:
+        InvalidArgument: a name beside `everybody`.
         NotFound: that user or service account.
         PermissionDenied: `user.get` over all namespaces, or `service_account.list` in its namespace, is needed.
     """
-    user_id = UserId(caller.user_id)
+    if everybody and username:
+        raise invalid("username", "must be empty beside all_users", reason="EXCLUSIVE")
+    if everybody:
+        _check_sees_others(caller)
+        return await api_keys.list_keys(transaction, None, page)
+    return await api_keys.list_keys(transaction, await _whose(transaction, caller, username), page)
+
+
+async def _whose(transaction: ReadTransaction, caller: Principal, username: str) -> UserId:
+    if not username or normalise_username(username) == normalise_username(caller.username):
+        return UserId(caller.user_id)
     if is_service_account(username):
-        if normalise_username(username) != normalise_username(caller.username):
-            account = await service_accounts.locate(transaction, caller, username, service_accounts.SEEING)
-            user_id = account.id
-    elif username and normalise_username(username) != normalise_username(caller.username):
-        if not caller.allows(SEEING_OTHERS):
-            raise PermissionDenied(
-                f"permission {SEEING_OTHERS} is needed to see another user's keys",
-                reason="PERMISSION_DENIED",
-                metadata={"permission": SEEING_OTHERS},
-            )
-        user_id = (await users.locate(transaction, username)).id
-    return await api_keys.list_keys(transaction, user_id, page)
+        return (await service_accounts.locate(transaction, caller, username, service_accounts.SEEING)).id
+    _check_sees_others(caller)
+    return (await users.locate(transaction, username)).id
+
+
+def _check_sees_others(caller: Principal) -> None:
+    if not caller.allows(SEEING_OTHERS):
+        raise PermissionDenied(
+            f"permission {SEEING_OTHERS} is needed to see others' keys",
+            reason="PERMISSION_DENIED",
+            metadata={"permission": SEEING_OTHERS},
+        )
 
 
 async def _owning(looking: ReadTransaction, account: ServiceAccount) -> Owner:

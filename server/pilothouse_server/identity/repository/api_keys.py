@@ -204,10 +204,12 @@ async def revoke_of_namespace(transaction: Transaction, namespace_id: int) -> No
 
 
 async def list_keys(
-    transaction: ReadTransaction, user_id: UserId, page: PageRequest
+    transaction: ReadTransaction, user_id: UserId | None, page: PageRequest
 ) -> tuple[Sequence[ApiKey], NextPage]:
-    """One page of a user's living keys, and where they go on."""
-    query = _keys().where(API_KEYS.c.user_id == user_id, _living(), compile_filter(page.filter, _FILTERS))
+    """One page of a user's living keys (None: of everybody's that the caller sees), and where they go on."""
+    query = _keys().where(_living(), compile_filter(page.filter, _FILTERS))
+    if user_id is not None:
+        query = query.where(API_KEYS.c.user_id == user_id)
     order = parse_order_by(page.order_by, _ORDERS, default="create_time", unique=API_KEYS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
     rows, next_page = finish_page(rows, order, page)

@@ -215,6 +215,7 @@ class ListApiKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    ALL_USERS_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Whose; empty is the caller's own. Another user's need `user.get` over all namespaces, a service account's
     `service_account.list` in its namespace.
@@ -227,6 +228,8 @@ class ListApiKeysRequest(_message.Message):
     """AIP-160: every field that a key has."""
     order_by: _builtins.str
     """AIP-132: `name`, `create_time`, `expire_time`."""
+    all_users: _builtins.bool
+    """Everybody's, in place of one user's: whose a key is that was found somewhere, its `prefix` tells. Needs `user.get` over all namespaces."""
     def __init__(
         self,
         *,
@@ -235,10 +238,11 @@ class ListApiKeysRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: _builtins.str = ...,
         order_by: _builtins.str = ...,
+        all_users: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_users", b"all_users", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
