@@ -15,12 +15,15 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
 from pilothouse_client import AsyncClient
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.identity.operations.device_login import MOST_OF_AN_ADDRESS
+from pilothouse_server.identity.operations.device_login import LOGIN_PREFIX, MOST_OF_AN_ADDRESS
+from pilothouse_server.identity.tokens import new_token
+from pilothouse_server.settings import Settings
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
 from tests.identity.issuer import DEVICE, TOKEN, Issuer, issuer
 from tests.identity.server import Caller, IdentityServer, refused
 from tests.identity.trusting_server import CLIENT, SECRET, entry, trusting
+from tests.waiting import poll_until
 
 RULES = [{"when": [{"claim": "groups", "contains": "shop"}], "role": "viewer", "namespaces": ["shop"]}]
 
@@ -197,6 +200,21 @@ async def test_an_address_has_so_many_open(world: World) -> None:
     refusal = await refused(world.server.stranger, "BeginDeviceLogin", request)
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "LOGIN_LIMITED")
     assert (await world.begin(world.server.at("198.51.100.7"))).user_code
+
+
+async def test_an_address_that_guesses_waits(world: World) -> None:
+    invented = CompleteDeviceLoginRequest(login_token=new_token(LOGIN_PREFIX))
+
+    async def reason(address: str) -> str:
+        return (await refused(world.server.at(address), "CompleteDeviceLogin", invented)).reason
+
+    async def guess() -> str:
+        return await reason("198.51.100.8")
+
+    for _ in range(Settings().login_failures_per_address):
+        await guess()
+    await poll_until(guess, lambda heard: heard == "LOGIN_LIMITED", what="the end of its budget")
+    assert await reason("198.51.100.12") == "INVALID_LOGIN"
 
 
 @pytest.mark.parametrize(

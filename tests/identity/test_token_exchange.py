@@ -19,10 +19,10 @@ from pilothouse_client import AsyncClient, Tokens, Workload
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.oidc.issuers import load_issuers
 from pilothouse_server.outbound import LOOPBACK, Reach
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings import Settings, SettingsError
 from tests.conftest import Database, new_database
 from tests.identity.issuer import Issuer, issuer
-from tests.identity.server import Caller, IdentityServer, refused, valid
+from tests.identity.server import Caller, IdentityServer, Refused, refused, valid
 from tests.identity.trusting_server import AUDIENCE, CLIENT, accounts, entry, trusting
 from tests.waiting import poll_until
 
@@ -90,6 +90,7 @@ async def world(
             entry("forge", forge, workloads=given),
             entry("company", company, client_id=CLIENT),
             entry("cluster", cluster, workloads=kubernetes),
+            trusted_proxies="127.0.0.1",
         ) as server,
     ):
         admin = await server.admin()
@@ -273,6 +274,30 @@ async def test_while_the_issuer_is_away_known_keys_serve(world: World) -> None:
     finally:
         world.forge.keys = known
         await world.forge.come_back()
+
+
+async def test_an_address_that_shows_only_forged_tokens_waits(world: World) -> None:
+    async def reason(address: str, token: str) -> str:
+        try:
+            await world.server.at(address).ExchangeToken(ExchangeTokenRequest(subject_token=token))
+        except Refused as refusal:
+            return refusal.reason
+        return "taken"
+
+    forged = world.token()[:-20]
+    most = Settings().login_failures_per_address
+    shown = [await reason("198.51.100.9", forged) for _ in range(most)]
+    assert set(shown) == {"ISSUER_TOKEN_REFUSED"}
+
+    async def goes_on() -> str:
+        return await reason("198.51.100.9", forged)
+
+    # It fills up again meanwhile, by two a second.
+    await poll_until(goes_on, lambda heard: heard == "LOGIN_LIMITED", what="the end of its budget")
+    assert await reason("198.51.100.10", world.token()) == "taken"
+    # Right ones use nothing up, however many.
+    shown = [await reason("198.51.100.11", world.token()) for _ in range(most + 20)]
+    assert set(shown) == {"taken"}
 
 
 async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) -> None:
