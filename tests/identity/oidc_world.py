@@ -108,7 +108,7 @@ async def oidc_world(database: Database, **changes: Any) -> AsyncIterator[OidcWo
         company.register(CLIENT, SECRET)
         other.register(CLIENT, SECRET)
         entries = (
-            config_of(company, client_secret=SECRET, rules=RULES, **changes),
+            config_of(company, **({"client_secret": SECRET, "rules": RULES} | changes)),
             config_of(other, name="other", client_secret=SECRET, rules=RULES, client_authentication="post"),
         )
         issuers = TrustedIssuers(TrustedIssuer(entry, REACH, clock=clock) for entry in entries)

@@ -293,6 +293,19 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     assert {role for role, _, _ in await world.held(await world.refresh(silent))} == {"developer"}
 
 
+async def test_a_role_that_rules_give_is_not_deleted(database: Database) -> None:
+    async with oidc_world(database, rules=(rule("devs", "deployer"),)) as world:
+        admin = await world.server.admin()
+        for name in ("deployer", "unruled"):
+            await admin.CreateRole(
+                pb.CreateRoleRequest(role=pb.Role(name=name, permissions=["container.get"]))
+            )
+        refusal = await refused(admin, "DeleteRole", pb.DeleteRoleRequest(name="deployer"))
+        assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "ROLE_IN_RULES")
+        assert refusal.metadata["issuer"] == "company"
+        await admin.DeleteRole(pb.DeleteRoleRequest(name="unruled"))
+
+
 async def test_rules_give_roles_that_there_are(world: OidcWorld) -> None:
     good = config_of(world.company, rules=(rule("devs", "developer"),))
     await federation.check_roles(world.server.store, [good])

@@ -74,7 +74,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
         needs.store, needs.issuers, federated, budgets, needs.keys.derive("device-log-in")
     )
     return [
-        IdentityService(logins, new_passwords, page_key, words),
+        IdentityService(logins, new_passwords, page_key, words, needs.issuers.ruled_roles),
         FederationService(oidc_logins),
         FactorService(logins, steps, FactorChanges(needs.store, factors, guesses)),
         DeviceLoginService(device_logins),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from pilothouse.identity.v1 import identity_pb2 as pb
@@ -32,12 +33,18 @@ class IdentityService:
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["IdentityService"]
 
     def __init__(
-        self, logins: Logins, new_passwords: NewPasswords, page_key: bytes, words: PermissionWords
+        self,
+        logins: Logins,
+        new_passwords: NewPasswords,
+        page_key: bytes,
+        words: PermissionWords,
+        ruled_roles: Mapping[str, str],
     ) -> None:
         self._logins = logins
         self._new_passwords = new_passwords
         self._page_key = page_key
         self._words = words
+        self._ruled_roles = ruled_roles
 
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
         """Exchanges a user name and a password for tokens."""
@@ -191,8 +198,8 @@ class IdentityService:
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, call: Call) -> pb.DeleteRoleResponse:
         """Deletes a role."""
-        check = wire.etag_check(request.etag)
-        _describe_role(call, await roles.delete(await call.transaction(), request.name, check))
+        check, transaction = wire.etag_check(request.etag), await call.transaction()
+        _describe_role(call, await roles.delete(transaction, request.name, check, self._ruled_roles))
         return pb.DeleteRoleResponse()
 
     async def GrantRole(self, request: pb.GrantRoleRequest, call: Call) -> pb.GrantRoleResponse:

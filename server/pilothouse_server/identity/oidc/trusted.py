@@ -181,6 +181,11 @@ class TrustedIssuers:
     def __iter__(self) -> Iterator[TrustedIssuer]:
         return iter(self._by_name.values())
 
+    @property
+    def ruled_roles(self) -> dict[str, str]:
+        """The roles that rules give, each with the name of an issuer whose rule does."""
+        return {rule.role: each.config.name for each in self for rule in each.config.rules}
+
     def find(self, name: str) -> TrustedIssuer | None:
         """The issuer of this name; None where there is none."""
         return self._by_name.get(name)

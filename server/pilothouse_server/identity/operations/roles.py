@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -83,14 +83,20 @@ async def change(
     return await roles.update_role(transaction, stored, values) if values else stored
 
 
-async def delete(transaction: Transaction, name: str, check: Check) -> Role:
-    """Deletes a role that nobody holds.
+async def delete(transaction: Transaction, name: str, check: Check, ruled: Mapping[str, str]) -> Role:
+    """Deletes a role that nobody holds. `ruled` are the roles that rules of issuers give, each with one of those.
 
     Raises:
         NotFound: the role.
-        FailedPrecondition: SYSTEM_ROLE, or ROLE_IN_USE with the count.
+        FailedPrecondition: SYSTEM_ROLE, ROLE_IN_USE with the count, or ROLE_IN_RULES: no server would start without it.
     """
     stored = await _locked(transaction, name, check)
+    if name in ruled:
+        raise FailedPrecondition(
+            f'role "{name}" is given by a rule of the issuer "{ruled[name]}": take the rule out of the file first',
+            reason="ROLE_IN_RULES",
+            metadata={"issuer": ruled[name]},
+        )
     holders = await roles.count_holders(transaction, stored.id)
     if holders:
         raise FailedPrecondition(

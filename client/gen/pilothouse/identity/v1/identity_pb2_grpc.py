@@ -477,7 +477,8 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRole(self, request, context):
-        """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count.
+        """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
+        likewise (reason ROLE_IN_RULES).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -146,7 +146,9 @@ class IdentityServiceStub:
     UpdateRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateRoleRequest, _identity_pb2.UpdateRoleResponse]
     """Changes a role; a shipped role is FAILED_PRECONDITION (reason SYSTEM_ROLE)."""
     DeleteRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteRoleRequest, _identity_pb2.DeleteRoleResponse]
-    """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count."""
+    """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
+    likewise (reason ROLE_IN_RULES).
+    """
     GrantRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.GrantRoleResponse]
     """Grants a role to a user, in one namespace or in all. Granting again changes the expiry. PERMISSION_DENIED
     (reason ESCALATION) if the role holds a permission that the caller does not hold there.
@@ -307,7 +309,9 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     UpdateRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateRoleRequest, _identity_pb2.UpdateRoleResponse]  # type: ignore[assignment]
     """Changes a role; a shipped role is FAILED_PRECONDITION (reason SYSTEM_ROLE)."""
     DeleteRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteRoleRequest, _identity_pb2.DeleteRoleResponse]  # type: ignore[assignment]
-    """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count."""
+    """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
+    likewise (reason ROLE_IN_RULES).
+    """
     GrantRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.GrantRoleResponse]  # type: ignore[assignment]
     """Grants a role to a user, in one namespace or in all. Granting again changes the expiry. PERMISSION_DENIED
     (reason ESCALATION) if the role holds a permission that the caller does not hold there.
@@ -621,7 +625,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteRoleResponse, _abc.Awaitable[_identity_pb2.DeleteRoleResponse]]:
-        """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count."""
+        """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
+        likewise (reason ROLE_IN_RULES).
+        """
 
     @_abc_1.abstractmethod
     def GrantRole(
