@@ -1,6 +1,7 @@
 """Promise 8: killed after any write to the cluster that an operation makes, a server leaves what the next one finishes.
 
-Asked for through the API, seen on the cluster and through the API.
+Asked for through the API, seen on the cluster and through the API. The operations that write in most ways are of every
+change (`full`), the others of the soak; `tests/reconcile/test_kills.py` has them all in one process.
 """
 
 from __future__ import annotations
@@ -21,10 +22,22 @@ from tests.harness import Server
 from tests.promises.killed_operations import OPERATIONS, make_filled
 from tests.promises.killing import SPACE, Operation, at_rest, differences, kills, nothing_is_due, run
 
-pytestmark = pytest.mark.full
+_OF_EVERY_CHANGE = {
+    "create all",
+    "delete a namespace",
+    "change configs and restart",
+    "import",
+    "hold a rollout",
+    "adopt drift",
+    "deregister, deleting",
+}
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+def _tier(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.full if name in _OF_EVERY_CHANGE else pytest.mark.soak(part="kills")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_tier(name)) for name in OPERATIONS])
 async def test_the_next_worker_finishes(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, name: str
 ) -> None:
@@ -53,6 +66,7 @@ async def found_otherwise(
     return differences(ran.seen, undisturbed.seen).splitlines()
 
 
+@pytest.mark.full
 async def test_what_nobody_finishes_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
@@ -63,6 +77,7 @@ async def test_what_nobody_finishes_is_found(
     assert any(each.startswith("cluster: Deployment/web is None") for each in found)
 
 
+@pytest.mark.full
 async def test_a_database_that_is_not_told_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
@@ -74,6 +89,7 @@ async def test_a_database_that_is_not_told_is_found(
     assert not any(each.startswith("cluster:") for each in found)
 
 
+@pytest.mark.full
 async def test_an_orphan_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,6 @@ from tests.promises.watches.ground import Size
 from tests.promises.watches.sabotage import SABOTAGES
 from tests.promises.watches.validators import violations
 
-pytestmark = pytest.mark.full
-
 # What is broken → the guarantee whose validator has to say so.
 FOUND_BY = {
     "hub_drops_an_event": "no_loss",
@@ -27,9 +25,21 @@ FOUND_BY = {
 }
 # A reader that falls behind the ring takes some doing.
 _LONGER = {"who_is_behind_skips": 900}
+# One for each validator is of every change, the others are of the soak.
+_OF_EVERY_CHANGE = {
+    "hub_drops_an_event",
+    "feed_publishes_out_of_order",
+    "synced_comes_before_the_state",
+    "below_the_horizon_goes_on",
+    "a_namespace_ends_in_silence",
+}
 
 
-@pytest.mark.parametrize("sabotage", SABOTAGES)
+def _tier(sabotage: str) -> pytest.MarkDecorator:
+    return pytest.mark.full if sabotage in _OF_EVERY_CHANGE else pytest.mark.soak(part="watches")
+
+
+@pytest.mark.parametrize("sabotage", [pytest.param(each, marks=_tier(each)) for each in SABOTAGES])
 async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
     size = Size(mutations=_LONGER.get(sabotage, 250), faults=0, watchers=4, sabotage=sabotage)
     found = violations(await campaign(database, tmp_path, size))
