@@ -132,8 +132,10 @@ class IdentityServer:
         stub: Any,
         audit: AuditLayer,
         address: str,
+        admission: Admission,
         **changes: Any,
     ) -> None:
+        self.admission = admission
         self.database = database
         self.store = store
         self.passwords = passwords
@@ -253,7 +255,10 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = identity_pb2_grpc.IdentityServiceStub(channel)
-            yield IdentityServer(database, store, passwords, stub, audit, f"127.0.0.1:{port}", **changes)
+            address = f"127.0.0.1:{port}"
+            yield IdentityServer(
+                database, store, passwords, stub, audit, address, pipeline.admission, **changes
+            )
     finally:
         await server.stop(1.0)
         await cancel_and_wait(*tasks)

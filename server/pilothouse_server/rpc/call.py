@@ -135,6 +135,16 @@ class Call:
         self._actor: Actor | None = None
         self._write_as_system = False
 
+    def close(self) -> None:
+        """Lets go of what the call brought, and of why it failed; it is over.
+
+        Errors know the frames that they passed, and these the call: such a cycle would stay until the interpreter looks
+        for garbage. And asyncio keeps the context of a timer, and by it the call, until the timer would have ended.
+        """
+        self.refusal = self.parse_error = None
+        self.request = self.requests = self.answer = None
+        self.raw_request = b""
+
     def log_fields(self) -> dict[str, str]:
         """What each log line of the call says of it."""
         fields = {"operation_id": str(self.operation_id), "method": self.method}

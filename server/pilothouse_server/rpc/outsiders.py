@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -42,16 +42,33 @@ def bounded(inner: Handler, admission: Admission, address_of: AddressOf) -> Hand
     return grpc.stream_unary_rpc_method_handler(outsider.answer, **how)
 
 
+def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Ends a call with the error of ours that its method raises."""
+
+    async def run(self: _Outsider, requests: Any, context: Context) -> Any:
+        try:
+            return await method(self, requests, context)
+        except PilothouseError as error:
+            code, message, details = CODES[error.code], error.message, rich_status(error).SerializeToString()
+        back = WayBack(context)
+        del context, requests
+        await back.fail(code, message, ((STATUS_KEY, details),))
+
+    return run
+
+
 class _Outsider:
     def __init__(self, inner: Handler, admission: Admission, address_of: AddressOf) -> None:
         self._inner: Any = inner
         self._admission = admission
         self._address_of = address_of
 
+    @_refusing
     async def answer(self, _requests: object, context: Context) -> Any:
         """Answers one request, always."""
         return await self._inner.unary_unary(await self._request(context), context)
 
+    @_refusing
     async def watch(self, _requests: object, context: Context) -> None:
         """Answers one request by a stream."""
         request = await self._request(context)
@@ -59,6 +76,7 @@ class _Outsider:
         watching = self._inner.unary_stream(request, WayBack(context))
         await self._seated(self._admission.health_watches, context, watching)
 
+    @_refusing
     async def converse(self, requests: AsyncIterator[Any], context: Context) -> None:
         """Answers a stream by a stream."""
 
@@ -73,9 +91,9 @@ class _Outsider:
         flow = address_group(self._address_of(context))
         try:
             await limiter.take(flow)
-        except PilothouseError as error:
+        except PilothouseError:
             work.close()
-            await _abort(context, error)
+            raise
         try:
             await work
         finally:
@@ -83,23 +101,15 @@ class _Outsider:
 
     async def _request(self, context: Context) -> Any:
         flow = address_group(self._address_of(context))
-        try:
-            request = await self._admission.health_requests.arrives(context.read(), flow)
-        except PilothouseError as error:
-            await _abort(context, error)
+        request = await self._admission.health_requests.arrives(context.read(), flow)
         if request is grpc.aio.EOF:
-            await _abort(context, no_request())
+            raise no_request()
         return request
 
 
 def no_request() -> InvalidArgument:
     """Returns the error for a call that ends before its request."""
     return InvalidArgument("the call has no request, or one that is too large", reason="MALFORMED_MESSAGE")
-
-
-async def _abort(context: Context, error: PilothouseError) -> NoReturn:
-    details = rich_status(error).SerializeToString()
-    await WayBack(context).fail(CODES[error.code], error.message, ((STATUS_KEY, details),))
 
 
 async def _until_silent(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

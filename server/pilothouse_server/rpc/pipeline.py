@@ -128,6 +128,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call.send = back.write
         ticket = Ticket(self.admission, streams=call.rule.streams)
         self.admission.came()
+        answer, failure = b"", None
         try:
             try:
                 await self._let_in(call, ticket, requests, context)
@@ -142,12 +143,16 @@ class Pipeline(grpc.aio.ServerInterceptor):
             TICKET.set(ticket)
             answer = await self._runners[call.method](call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
-            failure = error if isinstance(error, CallFailed) else _UNTOLD
-            trailing = (*call.trailing_metadata.items(), *failure.trailing)
-            await back.fail(failure.code, failure.message, trailing)
+            failure = _ending(error)
         finally:
             ticket.close()
             self.admission.went()
+            call.close()
+        if failure is not None:
+            code, message, trailing = failure
+            # See `fail`: the error that it ends with knows this frame.
+            del context, requests
+            await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
         return answer if call.rule.shape in ("unary_unary", "stream_unary") else None
 
@@ -237,8 +242,12 @@ class CallFailed(Exception):
         self.trailing = trailing
 
 
-# For a failure of the outermost layers themselves, as of a log that cannot be written: grpc would send its words.
-_UNTOLD = CallFailed(grpc.StatusCode.INTERNAL, "internal error", ())
+def _ending(error: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """The code, the words and the trailing metadata with which a call ends by this error."""
+    if isinstance(error, CallFailed):
+        return error.code, error.message, error.trailing
+    # A failure of the outermost layers themselves, as of a log that cannot be written: grpc would send its words.
+    return grpc.StatusCode.INTERNAL, "internal error", ()
 
 
 def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -> Runner:
