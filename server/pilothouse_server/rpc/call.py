@@ -143,7 +143,6 @@ class Call:
         """
         self.refusal = self.parse_error = None
         self.request = self.requests = self.answer = None
-        self.raw_request = b""
 
     def log_fields(self) -> dict[str, str]:
         """What each log line of the call says of it."""

@@ -8,7 +8,7 @@ stream of reflection that is silent ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -52,7 +52,7 @@ def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             code, message, details = CODES[error.code], error.message, rich_status(error).SerializeToString()
         back = WayBack(context)
         del context, requests
-        await back.fail(code, message, ((STATUS_KEY, details),))
+        return await back.fail(code, message, ((STATUS_KEY, details),))
 
     return run
 
