@@ -82,6 +82,7 @@ class Streams:
             permission=PERMISSION,
             namespace_field="namespace",
             mutates=False,
+            reach=lambda _namespace: "there",
         )
         call = SimpleNamespace(
             refusal=None,
@@ -96,7 +97,9 @@ class Streams:
         )
         task = asyncio.ensure_future(self.layer(cast("Call", call), proceed))
         self.tasks.append(task)
-        await began.wait()
+        beginning = asyncio.ensure_future(began.wait())
+        await asyncio.wait([task, beginning], return_when=asyncio.FIRST_COMPLETED)
+        assert began.is_set(), task
         return task
 
     async def looked(self, token: str, times: int) -> None:
