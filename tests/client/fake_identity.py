@@ -9,10 +9,12 @@ from typing import Any
 import grpc
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys
+from pilothouse.identity.v1 import device_login_pb2 as device
 from pilothouse.identity.v1 import federation_pb2 as federation
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.identity.v1 import permissions_pb2 as permissions
+from pilothouse.identity.v1 import second_factor_pb2 as factor
 from tests.client.fake_services import Service, timestamp
 
 _KEY = keys.ApiKey(api_key_id=str(uuid.UUID(int=7)), name="ci", prefix="phk_abcdef", username="ann")
@@ -154,6 +156,30 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
 
     async def CompleteOidcLogin(self, request: Any, context: Any) -> Any:
         return identity.CompleteOidcLoginResponse()
+
+    async def CompleteLogin(self, request: Any, context: Any) -> Any:
+        return identity.CompleteLoginResponse()
+
+    async def BeginDeviceLogin(self, request: Any, context: Any) -> Any:
+        return device.BeginDeviceLoginResponse()
+
+    async def CompleteDeviceLogin(self, request: Any, context: Any) -> Any:
+        return identity.CompleteDeviceLoginResponse()
+
+    async def ExchangeToken(self, request: Any, context: Any) -> Any:
+        return identity.ExchangeTokenResponse()
+
+    async def EnrolTotp(self, request: Any, context: Any) -> Any:
+        return factor.EnrolTotpResponse()
+
+    async def ConfirmTotp(self, request: Any, context: Any) -> Any:
+        return factor.ConfirmTotpResponse()
+
+    async def DisableTotp(self, request: Any, context: Any) -> Any:
+        return factor.DisableTotpResponse()
+
+    async def ResetSecondFactor(self, request: Any, context: Any) -> Any:
+        return factor.ResetSecondFactorResponse()
 
     async def CreateApiKey(self, request: Any, context: Any) -> Any:
         return keys.CreateApiKeyResponse(api_key=_KEY, key=f"phk_{request.name}")

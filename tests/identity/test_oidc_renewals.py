@@ -275,7 +275,10 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     stays, leaves = await world.log_in("stays", ["devs"]), await world.log_in("leaves", ["devs"])
     await leaves.Logout(pb.LogoutRequest())
     silent = await world.log_in("silent", ["devs"])
-    await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '1 second'")
+    await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '59 minutes'")
+    await federation.tidy(world.server.store)
+    assert await world.rows("SELECT 1 FROM oidc_logins")
+    await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '61 minutes'")
     await world.rows(
         "UPDATE federated_identities SET confirmed_until = now() WHERE subject = 'silent' RETURNING id"
     )

@@ -32,7 +32,8 @@ _IDENTITIES = FEDERATED_IDENTITIES.c
 # What nobody asks for longer than; beyond, the database's clock has gone back.
 _LONGEST_ASKING = timedelta(minutes=5)
 _LOCK_IDENTITY = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/identity ' || :who, 0))")
-_EXPIRED_LOGINS = text("DELETE FROM oidc_logins WHERE expires_at < clock_timestamp()")
+# Servers see by their own clocks what has expired: by one that is behind it must be known still that it was used.
+_EXPIRED_LOGINS = text("DELETE FROM oidc_logins WHERE expires_at < clock_timestamp() - interval '1 hour'")
 _DEAD_SESSIONS = text("""
 WITH dead AS (
     DELETE FROM oidc_sessions AS o WHERE NOT EXISTS (
