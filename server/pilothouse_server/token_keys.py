@@ -33,6 +33,8 @@ ENCRYPTION_KEY_MISSING = "ENCRYPTION_KEY_MISSING"
 KEPT_SECONDS = 600.0
 MOST_USES = 256
 _MOST_KEPT = 2048
+# What is asked for stands in one of so many lines.
+_TURNS = 64
 _RENEWED_EVERY_SECONDS = 60.0
 _KEY_LENGTH = 32
 
@@ -100,6 +102,10 @@ class _Sealing:
     until: float
     uses_left: int = MOST_USES
 
+    def serves(self) -> bool:
+        """Whether another value may be sealed by it."""
+        return self.uses_left > 0 and self.until >= time.monotonic()
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -117,6 +123,9 @@ class TokenKeys:
         self._names: Mapping[str, str] = {}
         self._sealing: dict[str, _Sealing] = {}
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._turns = [asyncio.Lock() for _ in range(_TURNS)]
+        self._failure: Unavailable | None = None
+        self._failed_at = 0.0
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -130,7 +139,7 @@ class TokenKeys:
     def sealing_key(self, key_id: str) -> WrappingKey:
         """The wrapping key to seal the next value by. Raises KeyNotAtHand."""
         found = self._sealing.get(key_id)
-        if found is None or found.uses_left <= 0 or found.until < time.monotonic():
+        if found is None or not found.serves():
             raise KeyNotAtHand(self, [Wanted(key_id)])
         found.uses_left -= 1
         return found.key
@@ -157,10 +166,7 @@ class TokenKeys:
             if each.key_id not in self._names:
                 raise key_missing(each.key_id)
         for each in wanted:
-            if each.wrapped is None:
-                await self._begin_sealing(each.key_id)
-            else:
-                await self._open(each.key_id, each.wrapped)
+            await self._bring_once(each)
 
     async def keep_sealing(self) -> None:
         """Renews what is sealed by before it runs out, until cancelled; so that it is nearly always at hand."""
@@ -190,6 +196,32 @@ class TokenKeys:
         """Forgets all, and leaves the token."""
         self.forget()
         await self._token.close()
+
+    async def _bring_once(self, wanted: Wanted) -> None:
+        """Asks once for what many want at a time; where that fails, it fails for all who have waited for it."""
+        began = time.monotonic()
+        async with self._turns[hash(wanted) % _TURNS]:
+            if self._is_at_hand(wanted):
+                return
+            if self._failure is not None and self._failed_at > began:
+                raise Unavailable(
+                    self._failure.message, reason=self._failure.reason, metadata=self._failure.metadata
+                )
+            try:
+                if wanted.wrapped is None:
+                    await self._begin_sealing(wanted.key_id)
+                else:
+                    await self._open(wanted.key_id, wanted.wrapped)
+            except Unavailable as error:
+                self._failure, self._failed_at = error, time.monotonic()
+                raise
+
+    def _is_at_hand(self, wanted: Wanted) -> bool:
+        if wanted.wrapped is None:
+            sealing = self._sealing.get(wanted.key_id)
+            return sealing is not None and sealing.serves()
+        kept = self._kept.get(wanted.wrapped)
+        return kept is not None and kept.until >= time.monotonic()
 
     async def _begin_sealing(self, key_id: str) -> None:
         key = secrets.token_bytes(_KEY_LENGTH)

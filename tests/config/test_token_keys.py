@@ -1,0 +1,101 @@
+"""What is brought out of a token is asked for once, however many want it, and not kept for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from pilothouse_server import token_keys
+from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
+
+HERE = Binding("secrets", "ciphertext", "7a0c", "12")
+KEY_ID = "0123456789abcdef"
+
+
+class Token:
+    """A token in this process, which counts what it is asked, waits as a network does, and may be away."""
+
+    def __init__(self) -> None:
+        self.unwrapped = 0
+        self.away = False
+
+    async def keys(self) -> Mapping[str, str]:
+        return {KEY_ID: "first"}
+
+    async def wrap(self, _key_id: str, plaintext: bytes) -> bytes:
+        return bytes(each ^ 0x5A for each in plaintext)
+
+    async def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
+        self.unwrapped += 1
+        await asyncio.sleep(0)
+        if self.away:
+            raise Unavailable("the token is away", reason="ENCRYPTION_TOKEN_AWAY")
+        return await self.wrap(key_id, wrapped)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def sealed_by(token: Token, count: int) -> tuple[Envelopes, TokenKeys, list[Sealed]]:
+    """So many values, each under a wrapping key of its own, of which none is at hand."""
+    keys = TokenKeys(token)
+    envelopes = Envelopes(KeyRing([bytes(32)]), keys, ("pkcs11", "file"))
+    await envelopes.refresh()
+    boxes = []
+    for _ in range(count):
+        with pytest.raises(KeyNotAtHand) as missing:
+            envelopes.seal(b"the value", HERE, KEY_ID)
+        await missing.value.bring()
+        boxes.append(envelopes.seal(b"the value", HERE, KEY_ID))
+        keys.forget()
+    return envelopes, keys, boxes
+
+
+async def test_many_who_want_one_key_ask_once() -> None:
+    token = Token()
+    envelopes, keys, boxes = await sealed_by(token, 2)
+    await asyncio.gather(*(envelopes.at_hand(box) for box in boxes * 100))
+    assert token.unwrapped == 2
+    assert [envelopes.open(box, HERE) for box in boxes] == [b"the value"] * 2
+    keys.forget()
+    with pytest.raises(KeyNotAtHand):
+        envelopes.open(boxes[0], HERE)
+
+
+async def test_a_token_that_is_away_fails_all_who_wait_for_it_at_once() -> None:
+    token = Token()
+    envelopes, _, (box,) = await sealed_by(token, 1)
+    token.away = True
+    failures = await asyncio.gather(*(envelopes.at_hand(box) for _ in range(100)), return_exceptions=True)
+    assert {getattr(each, "reason", "") for each in failures} == {"ENCRYPTION_TOKEN_AWAY"}
+    assert token.unwrapped == 1
+    token.away = False
+    await envelopes.at_hand(box)
+    assert envelopes.open(box, HERE) == b"the value"
+
+
+async def test_what_was_brought_is_not_kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = Token()
+    envelopes, _, (box,) = await sealed_by(token, 1)
+    monkeypatch.setattr(token_keys, "KEPT_SECONDS", -1.0)
+    await envelopes.at_hand(box)
+    with pytest.raises(KeyNotAtHand):
+        envelopes.open(box, HERE)
+
+
+async def test_all_that_a_rotation_needs_is_named_together() -> None:
+    token = Token()
+    envelopes, _, boxes = await sealed_by(token, 3)
+    with pytest.raises(KeyNotAtHand) as missing:
+        envelopes.require(((box.data_key, box.key_id) for box in boxes), KEY_ID)
+    assert len(missing.value.wanted) == 4
+    await missing.value.bring()
+    envelopes.require(((box.data_key, box.key_id) for box in boxes), KEY_ID)
+    for box in boxes:
+        again = envelopes.rewrap(box.data_key, box.key_id, HERE, KEY_ID)
+        assert envelopes.open(Sealed(box.ciphertext, again, KEY_ID), HERE) == b"the value"
