@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -170,6 +172,15 @@ async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
         serving.clients.vouch(shown)
     assert error.value.reason == "CERTIFICATE_UNTRUSTED"
     assert serving.clients.vouch(own.pem).username == "ci-bot"
+    # What cannot be read is no fault of the server's: a name whose text is no UTF-8, bytes that are no certificate.
+    lying = made("spoilt", by=made("spoilt", authority=True)).certificate.public_bytes(Encoding.DER)
+    for spoilt in (lying.replace(b"pilothouse", b"\xff\xfe\xfd\xfcthouse"), b"rubbish"):
+        for pem in (
+            ssl.DER_cert_to_PEM_cert(spoilt).encode(),
+            own.pem + ssl.DER_cert_to_PEM_cert(spoilt).encode(),
+        ):
+            with contextlib.suppress(Unauthenticated):
+                assert serving.clients.vouch(pem).username == "ci-bot"
 
 
 async def test_no_header_stands_for_a_certificate(here: Ground) -> None:

@@ -124,7 +124,11 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
     for content, words in (
         ([revoked_list(one)], "holds no list of CN=pilothouse test two"),
         ([revoked_list(one), revoked_list(made("two", authority=True))], "is signed by no authority"),
-        ([revoked_list(two), _partial(one)], "says only what has changed"),
+        ([revoked_list(two), _extended(one, x509.DeltaCRLIndicator(1))], "says only what has changed"),
+        (
+            [revoked_list(two), _extended(one, _UNKNOWN)],
+            "has the critical extension 1.2.3.4, which is not known",
+        ),
     ):
         written(*content)
         with pytest.raises(SettingsError, match=words):
@@ -138,14 +142,17 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
             authorities.load_authorities(ca)
 
 
-def _partial(authority: Made) -> x509.CertificateRevocationList:
+_UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+
+
+def _extended(authority: Made, extension: x509.ExtensionType) -> x509.CertificateRevocationList:
     now = datetime.now(UTC)
     return (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.certificate.subject)
         .last_update(now)
         .next_update(now + timedelta(days=1))
-        .add_extension(x509.DeltaCRLIndicator(1), critical=True)
+        .add_extension(extension, critical=True)
         .sign(authority.key, hashes.SHA256())
     )
 

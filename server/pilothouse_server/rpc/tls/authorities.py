@@ -129,9 +129,12 @@ def load_revocations(path: Path, authorities: Authorities) -> Revocations:
             raise _refused(path, crl, f"is signed by no authority of {PREFIX}{_CA}")
         if crl.next_update_utc is None:
             raise _refused(path, crl, "does not say when the next one comes")
-        if (part := _is_partial(crl)) is not None:
+        try:
+            part, serials = _is_partial(crl), frozenset(each.serial_number for each in crl)
+        except ValueError:
+            raise _refused(path, crl, "cannot be read to its end") from None
+        if part is not None:
             raise _refused(path, crl, part)
-        serials = frozenset(each.serial_number for each in crl)
         revoked = Revoked(serials, crl.last_update_utc, crl.next_update_utc)
         for signer in signers:
             # Of two the newer one.
@@ -166,9 +169,14 @@ def _signs(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> 
 
 
 def _is_partial(crl: x509.CertificateRevocationList) -> str | None:
-    """Why a list does not say of every certificate of its authority whether it is revoked; None where it does."""
+    """Why a list does not say of every certificate of its authority whether it is revoked; None where it does.
+
+    Raises ValueError where its extensions cannot be read.
+    """
     for extension in crl.extensions:
         value = extension.value
+        if extension.critical and isinstance(value, x509.UnrecognizedExtension):
+            return f"has the critical extension {extension.oid.dotted_string}, which is not known here"
         if isinstance(value, x509.DeltaCRLIndicator):
             return "says only what has changed (a delta); name the whole list"
         if isinstance(value, x509.IssuingDistributionPoint) and (

@@ -12,7 +12,7 @@ until the next one is there. Tokens go on to work meanwhile.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -233,12 +233,17 @@ class ClientTrust:
 
 def _judged(state: _State, shown: bytes) -> Vouched | _Refusal:
     """What the files say of a certificate, less what the clock does."""
+    if len(shown) > MOST_BYTES:
+        return _Refusal(_UNREADABLE)
     try:
-        if len(shown) > MOST_BYTES:
-            raise ValueError
-        certificates = x509.load_pem_x509_certificates(shown)
+        # Names, times and extensions are read as they are asked for.
+        return _looked_at(state, x509.load_pem_x509_certificates(shown))
     except (ValueError, UnsupportedAlgorithm):
         return _Refusal(_UNREADABLE)
+
+
+def _looked_at(state: _State, certificates: Sequence[x509.Certificate]) -> Vouched | _Refusal:
+    """What the files say of the first of these certificates. Raises ValueError where one of them cannot be read."""
     leaf = certificates[0]
     path = state.authorities.path(leaf, certificates[1:])
     if path is None:
