@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from pilothouse_server.identity.oidc.trusted import (
 )
 from pilothouse_server.identity.oidc.verify import MOST_TOKEN_LENGTH, issuer_named_by
 from pilothouse_server.outbound import Reach
+from tests.client.certificates import made
 from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge
 from tests.identity.issuer import DISCOVERY, KEYS, Claims, Issuer, issuer
@@ -284,6 +287,28 @@ async def test_an_issuer_at_a_forbidden_address_is_not_connected_to() -> None:
             with pytest.raises(Unavailable):
                 await at.discovery()
         assert not company.seen
+
+
+async def test_an_issuer_is_trusted_by_the_authority_of_its_entry_alone(tmp_path: Path) -> None:
+    authority = made(authority=True)
+    own = made("127.0.0.1", by=authority)
+    (tmp_path / "own.pem").write_bytes(own.key_pem + own.pem)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(tmp_path / "own.pem")
+    async with issuer(tls=served) as company:
+        async with trusted(company, authority=authority.pem.decode()) as at:
+            assert await _takes(at, company)
+            # By HTTPS it does not lead to where there is none.
+            company.announced = {"token_endpoint": company.url.replace("https", "http") + "/token"}
+        for stranger in ("", made(authority=True).pem.decode()):
+            async with trusted(company, authority=stranger) as at:
+                with pytest.raises(Unavailable) as caught:
+                    await _takes(at, company)
+                assert "its certificate is not trusted" in caught.value.message
+        async with trusted(company, authority=authority.pem.decode()) as at:
+            with pytest.raises(Unavailable) as caught:
+                await at.discovery()
+            assert "token_endpoint of its discovery document must begin with https://" in caught.value.message
 
 
 async def test_those_who_ask_together_share_one_request() -> None:
