@@ -92,6 +92,7 @@ class Streams:
             rule=rule,
             namespace=namespace,
             token=token,
+            shown=token,
             resume_token="",
             on_renewed=lambda: self.renewed.update([token]),
         )
