@@ -21,7 +21,7 @@ from pilothouse_server.settings import Settings
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
 from tests.identity.issuer import DEVICE, TOKEN, Issuer, issuer
-from tests.identity.server import Caller, IdentityServer, refused
+from tests.identity.server import Caller, IdentityServer, Refused, refused
 from tests.identity.trusting_server import CLIENT, SECRET, entry, trusting
 from tests.waiting import poll_until
 
@@ -268,6 +268,45 @@ async def test_an_issuer_without_it_and_one_that_is_away(world: World) -> None:
     world.company.approve(begun.user_code, "greta", groups=["shop"], preferred_username="greta")
     await world.let_pass()
     assert (await world.complete(begun)).user.username == "greta"
+
+
+async def test_nobody_waits_for_the_issuer_with_a_connection(world: World) -> None:
+    admin = await world.server.admin()
+
+    async def held() -> int:
+        """Connections in a transaction in which nothing is done."""
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = $1"
+        )
+        async with world.server.database.system() as connection:
+            found: int = await connection.fetchval(query, world.server.database.name)
+            return found
+
+    async with world.server.database.system() as connection, connection.transaction():
+        await connection.execute("SELECT 1")
+        assert await held() >= 1, "one that is held is seen"
+    world.company.faults[DEVICE] = Fault.SLOW
+    before = world.company.asked(DEVICE)
+    waiting = [
+        asyncio.create_task(world.begin(world.server.at(f"198.51.100.{100 + number}")))
+        for number in range(20)
+    ]
+
+    async def asked() -> int:
+        return world.company.asked(DEVICE) - before
+
+    await poll_until(asked, lambda count: count >= 4, what="calls that wait for the issuer")
+    # Others work meanwhile; one that a waiting call held would be held until the issuer is given up.
+    await poll_until(held, lambda count: count == 0, seconds=2.0, what="no connection that is held")
+    assert not any(task.done() for task in waiting)
+    assert (await admin.WhoAmI(pb.WhoAmIRequest())).user.username == "admin"
+    world.company.faults.clear()
+    world.company.released.set()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {outcome.reason if isinstance(outcome, Refused) else "begun" for outcome in outcomes} <= {
+        "begun",
+        "ISSUER_UNAVAILABLE",
+    }
 
 
 async def test_somebody_without_an_account_is_not_let_in(world: World) -> None:

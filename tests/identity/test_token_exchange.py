@@ -144,6 +144,15 @@ async def test_a_service_account_of_kubernetes_is_known_by_its_claims(world: Wor
     assert await world.refused(token(serviceaccount="deployer")) == refusal
 
 
+async def test_a_new_key_of_the_issuer_counts_at_once(world: World) -> None:
+    claims = world.cluster.claims("system:serviceaccount:ci:deployer", AUDIENCE, **{"kubernetes.io": POD})
+    former = world.cluster.sign(claims)
+    assert (await world.exchange(former)).user.username == "sa:shop:deployer"
+    world.cluster.rotate()
+    assert (await world.exchange(world.cluster.sign(claims))).user.username == "sa:shop:deployer"
+    assert await world.refused(former) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "key")
+
+
 async def test_it_lives_as_long_as_the_least_allows(world: World) -> None:
     def left(answer: Any) -> float:
         end: datetime = answer.access_expire_time.ToDatetime(UTC)
