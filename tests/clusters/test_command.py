@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pilothouse_simulator.values.resources import CONFIG_MAPS
 from tests.clusters.given import another_cluster, kubeconfig, role
 from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
 from tests.main_job.command import Shell
+from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full
 
@@ -67,10 +69,20 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
 
         unsure = await shell.run("clusters", "deregister", "second")
         assert unsure.code == 2
-        # The command comes back when the cluster is forgotten, which its namespaces hold up.
+        # The command comes back when the cluster is forgotten, which its namespaces hold up, and what holds those.
         await shell.succeed("namespaces", "create", "shop", "--cluster", "second", "--wait")
+        held = {"metadata": {"name": "stays", "namespace": "shop", "finalizers": ["example.com/hold"]}}
+        cluster.store.create(CONFIG_MAPS, held)
         ends = ("--objects", "delete", "--yes", "--wait")
-        gone = await shell.run("clusters", "deregister", "second", *ends)
-        assert gone.code == 0, gone.errors
-        listed = await shell.run("clusters", "list", "-o", "json")
-        assert [each["name"] for each in json.loads(listed.output)] == ["local"]
+        late = await shell.run("clusters", "deregister", "second", *ends, "--wait-timeout", "1")
+        assert (late.code, "second is not deregistered after 1 s" in late.errors) == (10, True), late
+        kept = cluster.store.get(CONFIG_MAPS, "shop", "stays")
+        assert kept is not None
+        cluster.store.update(CONFIG_MAPS, {**kept, "metadata": {**kept["metadata"], "finalizers": []}})
+        # The end comes by itself.
+        clusters = server.admin.namespaces.list_clusters
+
+        async def names() -> list[str]:
+            return [each.name async for each in clusters()]
+
+        await poll_until(names, lambda found: found == ["local"])

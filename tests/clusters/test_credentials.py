@@ -149,6 +149,7 @@ TEXTS = {
     "merged": (f"a: &a {{token: {SECRET}}}\nb:\n  <<: *a", "an anchor or an alias"),
     "a tag": (f"a: !!binary {SECRET}", "a tag"),
     "a tag of Python": (f"a: !!python/object/apply:os.system [{SECRET}]", "a tag"),
+    "too much": ("a: [" + "a, " * credentials.MOST_PARTS + f"{SECRET}]", "more than 5000"),
     "too deep": ("[" * 1000 + SECRET, "nested more than"),
     "no mapping": (SECRET, "not a mapping"),
     "a number of a mapping": (yaml.safe_dump({**KUBECONFIG, "current-context": {"a": SECRET}}), "not text"),

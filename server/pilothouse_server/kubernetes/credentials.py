@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime
 from functools import cache
+from time import sleep
 from typing import Any
 
 import msgspec
@@ -31,6 +32,10 @@ _NAME = "cluster"
 # A kubeconfig of one context has 2 to 10 KB.
 MOST_BYTES = 64 * 1024
 _DEEPEST = 32
+# One of thirty contexts has a thousand.
+MOST_PARTS = 5_000
+# So many are read while no other thread can go on.
+_TURN = 100
 
 
 class Credentials(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -105,7 +110,7 @@ def parse(text: str) -> Any:
     Refused is what makes a document greater than its text (aliases), or something else of it (tags). A number or a date
     is the text that it is.
 
-    Raises CredentialsRefused: it is too large, no YAML, or holds what is refused.
+    Raises CredentialsRefused: it is too large, holds too much, is no YAML, or holds what is refused.
     """
     import yaml
 
@@ -113,7 +118,14 @@ def parse(text: str) -> Any:
         raise CredentialsRefused(f"the kubeconfig has more than {MOST_BYTES // 1024} KB")
     try:
         depth = 0
-        for event in yaml.parse(text, Loader=_loader()):
+        for number, event in enumerate(yaml.parse(text, Loader=_loader())):
+            if number > MOST_PARTS:
+                raise CredentialsRefused(
+                    f"the kubeconfig holds more than {MOST_PARTS} keys, values and lists"
+                )
+            if number % _TURN == 0:
+                # Lets the event loop's thread go first.
+                sleep(0)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise CredentialsRefused(f"the kubeconfig is nested more than {_DEEPEST} times")
