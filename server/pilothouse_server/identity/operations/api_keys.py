@@ -28,7 +28,7 @@ from pilothouse_server.identity.model import ApiKey, MadeKey, ServiceAccount, Us
 from pilothouse_server.identity.operations import service_accounts, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.repository import api_keys, grants
-from pilothouse_server.identity.repository import users as user_rows
+from pilothouse_server.identity.repository.users import get as get_user
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -174,7 +174,7 @@ class ApiKeys:
 
     async def _make_room(self, transaction: Transaction, user_id: UserId, *, replacing: bool = False) -> None:
         """Locks the user and raises where a key more would be too many."""
-        if await user_rows.get(transaction, user_id, lock=True) is None:
+        if await get_user(transaction, user_id, lock=True) is None:
             raise not_found("user", "of this key")
         await api_keys.end_expired(transaction, user_id)
         living = await api_keys.count(transaction, user_id)
