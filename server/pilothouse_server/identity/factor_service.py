@@ -5,6 +5,7 @@ from __future__ import annotations
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2
 from pilothouse_server.identity import messages
+from pilothouse_server.identity.model import User
 from pilothouse_server.identity.operations.factor_changes import FactorChanges
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.login_steps import Answer, LoginSteps
@@ -42,8 +43,9 @@ class FactorService:
         self, _request: second_factor_pb2.EnrolTotpRequest, call: Call
     ) -> second_factor_pb2.EnrolTotpResponse:
         """Makes a seed for the caller's authenticator."""
-        _describe(call, call.user_id, call.caller.username)
-        made = await self._changes.enrol(await call.system_transaction(), call.caller)
+        call.describe(resource_id=call.user_id, resource_name=call.caller.username)
+        user, made = await self._changes.enrol(await call.system_transaction(), call.caller)
+        _describe(call, user)
         return messages.ENROLLED.to_proto(made)
 
     @waits_outside
@@ -51,8 +53,9 @@ class FactorService:
         self, request: second_factor_pb2.ConfirmTotpRequest, call: Call
     ) -> second_factor_pb2.ConfirmTotpResponse:
         """Has the caller's authenticator count."""
-        _describe(call, call.user_id, call.caller.username)
-        codes = await self._changes.confirm(await call.system_transaction(), call.caller, request.code)
+        call.describe(resource_id=call.user_id, resource_name=call.caller.username)
+        user, codes = await self._changes.confirm(await call.system_transaction(), call.caller, request.code)
+        _describe(call, user)
         return second_factor_pb2.ConfirmTotpResponse(recovery_codes=codes)
 
     @waits_outside
@@ -60,7 +63,7 @@ class FactorService:
         self, request: second_factor_pb2.DisableTotpRequest, call: Call
     ) -> second_factor_pb2.DisableTotpResponse:
         """Takes the caller's authenticator away; no connection is held while a password is verified."""
-        _describe(call, call.user_id, call.caller.username)
+        call.describe(resource_id=call.user_id, resource_name=call.caller.username)
         async with call.store.system_read() as looking:
             await self._changes.check_disable(looking, call.caller)
         if request.password:
@@ -68,7 +71,7 @@ class FactorService:
         else:
             shown = ShownCode(request.code, request.recovery_code)
             await self._changes.check_code(call.caller, shown, origin_of(call))
-        await self._changes.disable(await call.system_transaction(), call.caller)
+        _describe(call, await self._changes.disable(await call.system_transaction(), call.caller))
         return second_factor_pb2.DisableTotpResponse()
 
     @waits_outside
@@ -77,9 +80,9 @@ class FactorService:
     ) -> second_factor_pb2.ResetSecondFactorResponse:
         """Takes another user's authenticator away."""
         found = await self._changes.reset(await call.system_transaction(), call.caller, request.username)
-        _describe(call, found.id, found.username)
+        _describe(call, found)
         return second_factor_pb2.ResetSecondFactorResponse()
 
 
-def _describe(call: Call, user_id: int, username: str) -> None:
-    call.describe(resource_id=user_id, resource_name=username)
+def _describe(call: Call, user: User) -> None:
+    call.describe(resource_id=user.id, resource_uid=user.uid, resource_name=user.username)

@@ -42,8 +42,8 @@ class FactorChanges:
         self._factors = factors
         self._guesses = guesses
 
-    async def enrol(self, transaction: Transaction, caller: Principal) -> Enrolment:
-        """A seed for the caller's authenticator.
+    async def enrol(self, transaction: Transaction, caller: Principal) -> tuple[User, Enrolment]:
+        """The caller, and a seed for an authenticator.
 
         Raises:
             FailedPrecondition: TOTP_ENROLLED, NO_PASSWORD.
@@ -56,12 +56,13 @@ class FactorChanges:
             )
         if stored.user.second_factor:
             raise already_enrolled()
-        return await self._factors.enrol(
-            transaction, stored.user.id, stored.user.username, _PENDING, await transaction.moment()
-        )
+        user, moment = stored.user, await transaction.moment()
+        return user, await self._factors.enrol(transaction, user.id, user.username, _PENDING, moment)
 
-    async def confirm(self, transaction: Transaction, caller: Principal, code: str) -> Sequence[str]:
-        """Has the caller's authenticator count from now on; returns the recovery codes.
+    async def confirm(
+        self, transaction: Transaction, caller: Principal, code: str
+    ) -> tuple[User, Sequence[str]]:
+        """Has the caller's authenticator count from now on; returns the caller and the recovery codes.
 
         Raises:
             InvalidArgument: WRONG_CODE.
@@ -78,7 +79,7 @@ class FactorChanges:
         if caller.session_id is not None:
             await sessions.set_method(transaction, user_id, caller.session_id, "password_totp")
         await _end_others(transaction, user_id, caller)
-        return codes
+        return stored.user, codes
 
     async def check_disable(self, transaction: ReadTransaction, caller: Principal) -> None:
         """Raises unless the caller may take the own factor away.
