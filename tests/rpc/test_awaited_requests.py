@@ -64,3 +64,15 @@ async def test_who_has_most_loses_the_oldest() -> None:
     assert bodies.waiting == 3
     await cancel_and_wait(*tasks)
     assert bodies.waiting == 0
+
+
+@virtual_time
+async def test_many_that_came_together_end_a_few_at_a_time() -> None:
+    bodies = Bodies(500, 5.0)
+    tasks = [asyncio.create_task(bodies.arrives(_never(), number % 7)) for number in range(200)]
+    await pass_time(5.001)
+    assert 0 < sum(task.done() for task in tasks) <= 10
+    await pass_time(0.5)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {getattr(outcome, "reason", "") for outcome in outcomes} == {"REQUEST_TIMEOUT"}
+    assert bodies.waiting == 0

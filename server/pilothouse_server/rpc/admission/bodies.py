@@ -4,7 +4,9 @@ A client may open a call and send nothing. So long as it does, the call holds no
 at most. There is room for so many: where it is used up, who has most calls here loses the oldest. A body that is sent
 at once is here for one turn of the event loop, so this ends no call of a client that means it.
 
-All wait equally long, so one timer serves them: it looks at the oldest.
+All wait equally long, so one timer serves them: it looks at the oldest. Those that came together do not end together:
+each that ends is answered and perhaps recorded, and hundreds in one turn of the loop would hold up everybody else. So a
+few end at a time, some hundred a second, and the last of many somewhat late.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from pilothouse_server.errors import InvalidArgument, ResourceExhausted
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS
 
 T = TypeVar("T")
+
+# So many end in one turn of the event loop, and after so long the next.
+_AT_ONCE = 5
+_PAUSE_SECONDS = 0.01
 
 
 class Bodies:
@@ -85,17 +91,20 @@ class Bodies:
         oldest.reschedule(now)
 
     def _look(self) -> None:
-        """Ends those whose time is over; looks again when that of the next one is."""
+        """Ends some of those whose time is over; looks again when that of the next one is."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._waiting:
-            limit, (_, until) = next(iter(self._waiting.items()))
+        for _ in range(_AT_ONCE):
+            if not self._waiting:
+                return
+            limit, (_key, until) = next(iter(self._waiting.items()))
             if until > now:
                 self._timer = loop.call_at(until, self._look)
                 return
             self._exit(limit)
             limit.reschedule(now)
+        self._timer = loop.call_later(_PAUSE_SECONDS, self._look)
 
     def _ended(self, limit: asyncio.Timeout) -> InvalidArgument | ResourceExhausted:
         self._on_refused()
