@@ -33,8 +33,10 @@ from pilothouse_server.errors import FailedPrecondition, Unavailable
 from pilothouse_server.hsm.token import PkcsToken, Place
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
+from pilothouse_simulator import SimulatedCluster
 from tests import server_program
 from tests.backup.copies import back_up, empty_database, restore
+from tests.clusters.given import register
 from tests.config.canaries import MARK, found_in
 from tests.config.hsm import LIBRARY, PIN, Token, make_token, needs_softhsm
 from tests.conftest import Database
@@ -174,6 +176,33 @@ async def test_seeds_of_second_factors_are_wrapped_by_the_token(
                 )
                 == []
             )
+
+
+async def test_clusters_and_what_stands_on_them_are_reached_by_the_token(
+    database: Database, tmp_path: Path, token: Token
+) -> None:
+    async with (
+        SimulatedCluster(speed=10) as cluster,
+        serving(database, tmp_path, token, "pkcs11,file") as server,
+    ):
+        await register(server, "second", cluster)
+        # The client that reconciles is made of credentials that have to be brought out of the token first.
+        forget(server)
+        await server.admin.namespaces.create(
+            namespace=namespace_pb2.Namespace(name=SPACE, cluster_name="second")
+        )
+        await put(server.admin, "one")
+
+        async def applied() -> bool:
+            return not (await server.admin.config.get_secret(namespace=SPACE, name="one")).reconciling
+
+        await poll_until(applied)
+        async with database.owner() as owner:
+            keys = {
+                *(row[0] for row in await owner.fetch("SELECT key_id FROM clusters WHERE name = 'second'")),
+                *(row[0] for row in await owner.fetch("SELECT key_id FROM secrets")),
+            }
+        assert keys == {server.application.envelopes.newest_key_id}
 
 
 async def test_replicas_find_a_key_that_was_added_to_the_token(

@@ -74,6 +74,9 @@ async def begin(store: Store, envelopes: Envelopes) -> None:
         await envelopes.refresh()
     except Unavailable as error:
         failure = error
+    else:
+        if envelopes.token is not None and not envelopes.token.names:
+            log.warning("the token holds no key with the label of the settings: pilothouse keys add")
     async with store.system_write("key rotation") as transaction:
         await encryption_keys.lock(transaction)
         missing = await _missing(transaction, envelopes)
