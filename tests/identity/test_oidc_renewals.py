@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -17,9 +18,9 @@ from pilothouse_server.settings import SettingsError
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
-from tests.identity.issuer import TOKEN
+from tests.identity.issuer import TOKEN, Claims, Registered
 from tests.identity.oidc_world import SECRET, OidcWorld, oidc_world, rule
-from tests.identity.server import Caller, Refused, refused, valid
+from tests.identity.server import Caller, Refused, ended, refused, valid
 from tests.identity.trusting import CLIENT, config_of
 from tests.waiting import poll_until
 
@@ -146,7 +147,7 @@ async def test_the_session_ends_where_the_issuer_refuses(world: OidcWorld) -> No
     world.company.person.left = True
     refusal = await _not_renewed(world, caller)
     assert (refusal.code, refusal.reason) == ("UNAUTHENTICATED", "ISSUER_REFUSED")
-    assert not await valid(caller)
+    await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
     # With what the rules gave, and nothing else.
     listed = await admin.ListRoleGrants(pb.ListRoleGrantsRequest(filter='username = "gone"'))
     assert [(grant.role, grant.source) for grant in listed.role_grants] == [("viewer", "")]
@@ -176,7 +177,7 @@ async def test_an_issuer_that_speaks_of_somebody_else_refuses(world: OidcWorld) 
     caller = await world.log_in("myself", ["devs"])
     world.company.forged = lambda claims: world.company.sign(claims | {"sub": "chief", "groups": ["admins"]})
     assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
-    assert not await valid(caller)
+    await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
 
 
 async def test_sessions_go_on_while_the_issuer_is_away_for_as_long_as_its_entry_says(
@@ -207,6 +208,39 @@ async def test_a_token_that_is_no_good_is_no_answer(world: OidcWorld) -> None:
     caller = await world.refresh(caller)
     assert {role for role, _, _ in await world.held(caller)} == {"developer"}
     await _confirmed_ago(world, "doubtful", 3601)
+    assert (await _not_renewed(world, caller)).reason == "ISSUER_UNAVAILABLE"
+
+
+async def test_an_issuer_whose_refresh_token_stays_is_asked_with_it_again(
+    world: OidcWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = await world.log_in("steady", ["devs"])
+    company = world.company
+
+    def stays(client: Registered, form: dict[str, str]) -> Claims:
+        _, person = company._refresh_tokens[form["refresh_token"]]
+        return company._answer(client, person, "", offline=False)
+
+    monkeypatch.setattr(company, "_by_refresh_token", stays)
+    for groups, role in ((["viewers"], "viewer"), (["admins"], "admin"), (["viewers"], "viewer")):
+        assert company.person is not None
+        company.person.claims["groups"] = groups
+        caller = await world.refresh(caller)
+        assert {held for held, _, _ in await world.held(caller)} == {role}
+
+
+async def test_an_issuer_that_answers_a_refresh_without_an_id_token_has_said_nothing(
+    world: OidcWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = await world.log_in("speechless", ["devs"])
+    honest = world.company._by_refresh_token
+
+    def without(client: Registered, form: dict[str, str]) -> Claims:
+        return {name: value for name, value in honest(client, form).items() if name != "id_token"}
+
+    monkeypatch.setattr(world.company, "_by_refresh_token", without)
+    caller = await world.refresh(caller)
+    await _confirmed_ago(world, "speechless", 3601)
     assert (await _not_renewed(world, caller)).reason == "ISSUER_UNAVAILABLE"
 
 
@@ -260,7 +294,7 @@ async def test_a_replayed_refresh_token_asks_the_issuer_nothing(world: OidcWorld
     asked = world.company.asked(TOKEN)
     assert (await _not_renewed(world, caller)).reason == "REFRESH_TOKEN_REPLAYED"
     assert world.company.asked(TOKEN) == asked
-    assert not await valid(renewed)
+    await poll_until(partial(ended, renewed), seconds=1.0, what="the end of the session")
 
 
 async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(database: Database) -> None:
@@ -268,7 +302,7 @@ async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(da
         caller = await world.log_in("brief", ["devs"])
         assert await valid(caller)
         assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
-        assert not await valid(caller)
+        await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
 
 
 async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: OidcWorld) -> None:

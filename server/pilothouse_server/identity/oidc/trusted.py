@@ -54,7 +54,7 @@ class GrantRefused(Exception):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """What an issuer gives: an ID token that nobody has verified yet, and a refresh token, '' where it gives none."""
+    """What an issuer gives: an ID token that nobody has verified yet, and a refresh token; '' where it gives none."""
 
     id_token: str
     refresh_token: str
@@ -110,7 +110,9 @@ class TrustedIssuer:
         return found
 
     async def verify(self, token: str, expected: Expected) -> VerifiedToken:
-        """Returns what a token of it says. Raises as `verify.verify`."""
+        """Returns what a token of it says. Raises as `verify.verify`; of no token at all Unavailable."""
+        if not token:
+            raise issuer_away(self.config.name, "its answer holds no ID token")
         return await verify(token, self.config, self, expected)
 
     async def grant(self, fields: Mapping[str, str], *, stranger: bool) -> Granted:
@@ -122,9 +124,9 @@ class TrustedIssuer:
         """
         status, body = await self.post("token_endpoint", fields, stranger=stranger)
         if status == 200:
-            id_token, refresh_token = body.get("id_token"), body.get("refresh_token", "")
+            id_token, refresh_token = body.get("id_token", ""), body.get("refresh_token", "")
             if not isinstance(id_token, str) or not isinstance(refresh_token, str):
-                raise issuer_away(self.config.name, "its answer holds no ID token")
+                raise issuer_away(self.config.name, "its answer does not hold tokens")
             if len(refresh_token) > _LONGEST_REFRESH_TOKEN:
                 raise issuer_away(self.config.name, "its refresh token is longer than it may be")
             return Granted(id_token, refresh_token)
