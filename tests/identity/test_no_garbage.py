@@ -65,6 +65,26 @@ async def test_a_call_that_ends_leaves_nothing(shared: IdentityServer, root: Cal
     await poll_until(kept, lambda frames: frames <= _HELD, seconds=10)
 
 
+@pytest.mark.usefixtures("_without_looks")
+@pytest.mark.parametrize("who", ["layer", "handler"])
+async def test_a_refusal_with_its_reason_leaves_nothing(
+    shared: IdentityServer, root: Caller, who: str
+) -> None:
+    caller = await shared.user(root, f"garbage-{who}")
+    about = pb.CheckPermissionRequest(permission="image.get", username="admin")
+    for _ in range(_CALLS):
+        if who == "layer":
+            refusal = await refused(caller, "ListUsers", pb.ListUsersRequest())
+        else:
+            refusal = await refused(caller, "CheckPermission", about)
+        assert refusal.metadata["why"] == "NO_GRANT"
+
+    async def kept() -> int:
+        return _kept()
+
+    await poll_until(kept, lambda frames: frames <= _HELD, seconds=10)
+
+
 async def _ending(server: IdentityServer, root: Caller, ends: str) -> None:
     if ends == "refused":
         await refused(Caller(server.stub, "not a token"), "WhoAmI", pb.WhoAmIRequest())
