@@ -222,7 +222,7 @@ async def test_it_ends_within_a_second_where_its_account_is_closed(world: World)
     caller = world.caller(await world.exchange(world.token(), username="robot"))
     assert await valid(caller)
 
-    async def closed(status: pb.UserStatus) -> None:
+    async def closed(status: pb.UserStatus.ValueType) -> None:
         await world.admin.UpdateUser(
             pb.UpdateUserRequest(
                 username="robot", user=pb.User(status=status), update_mask=FieldMask(paths=["status"])
