@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
 from pilothouse.identity.v1.federation_pb2 import BeginOidcLoginRequest, CompleteOidcLoginRequest
 from pilothouse.identity.v1.token_exchange_pb2 import ExchangeTokenRequest
@@ -67,17 +68,37 @@ class Routes:
         return await self._outcome(self.server.stranger.ExchangeToken(request))
 
     async def log_in(self, forgery: Forgery | None) -> str:
-        stranger = self.server.stranger
-        begun = await stranger.BeginOidcLogin(
+        request = await self._begun()
+        self.issuer.forged = lambda claims: self.made(forgery, claims)
+        return await self._outcome(self.server.stranger.CompleteOidcLogin(request))
+
+    async def _begun(self) -> CompleteOidcLoginRequest:
+        """What a browser comes back with that the issuer has logged somebody in by."""
+        begun = await self.server.stranger.BeginOidcLogin(
             BeginOidcLoginRequest(issuer="company", redirect_uri="http://127.0.0.1:9/callback")
         )
         self.issuer.arrive("ada")
         landing = await browse(begun.authorization_url)
-        self.issuer.forged = lambda claims: self.made(forgery, claims)
-        request = CompleteOidcLoginRequest(
+        return CompleteOidcLoginRequest(
             login_token=begun.login_token, state=landing.state, code=landing.code, iss=landing.issuer
         )
-        return await self._outcome(stranger.CompleteOidcLogin(request))
+
+    async def roles_after_a_refresh(self, forgery: Forgery | None) -> list[str]:
+        """What somebody holds once the issuer is asked again, and a token in its name says that they are in `ops`."""
+        request = await self._begun()
+        person = self.issuer.person
+        answer = await self.server.stranger.CompleteOidcLogin(request)
+        assert person is not None
+        person.claims["groups"] = ["ops"]
+        self.issuer.forged = lambda claims: self.made(forgery, claims)
+        try:
+            answer = await self.server.stranger.RefreshSession(
+                pb.RefreshSessionRequest(refresh_token=answer.refresh_token)
+            )
+        finally:
+            self.issuer.forged = None
+        me = await Caller(self.server.stub, answer.access_token).WhoAmI(pb.WhoAmIRequest())
+        return [grant.role for grant in me.grants]
 
     async def log_in_by_device(self, forgery: Forgery | None) -> str:
         stranger = self.server.stranger
@@ -130,6 +151,13 @@ async def routes(
                 client_id=CLIENT,
                 client_secret_file="secret",
                 provision="everybody",
+                rules=[
+                    {
+                        "when": [{"claim": "groups", "contains": "ops"}],
+                        "role": "viewer",
+                        "namespaces": ["*"],
+                    }
+                ],
                 workloads=accounts(("robot", {"repository": "example/shop"})),
             ),
             login_failures_per_address=MANY,
@@ -188,6 +216,14 @@ async def test_no_forged_token_is_taken(routes: Routes, route: Route) -> None:
 async def test_log_ins_refuse_a_forged_token_of_each_kind(routes: Routes, route: Route) -> None:
     assert await taken_or_refused_wrongly(routes, route, one_of_each(of(route))) == {}
     assert await route(routes, None) == "taken"
+
+
+async def test_a_forged_token_at_a_refresh_gives_nothing(routes: Routes) -> None:
+    # Without a nonce, as nobody has begun a log-in.
+    forgeries = one_of_each([forgery for forgery in FORGERIES if forgery.checks != "nonce"])
+    gained = {forgery.name: await routes.roles_after_a_refresh(forgery) for forgery in forgeries}
+    assert [name for name, roles in gained.items() if roles] == []
+    assert await routes.roles_after_a_refresh(None) == ["viewer"]
 
 
 async def test_a_log_in_without_one_check_takes_what_it_refuses(
