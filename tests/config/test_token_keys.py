@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from pilothouse_server import token_keys
 from pilothouse_server.encryption import Binding, Envelopes, Sealed
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.hsm.token import PkcsToken, Place
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
+from tests.waiting import patient
 
 HERE = Binding("secrets", "ciphertext", "7a0c", "12")
 KEY_ID = "0123456789abcdef"
@@ -86,6 +89,17 @@ async def test_what_was_brought_is_not_kept_for_long(monkeypatch: pytest.MonkeyP
     await envelopes.at_hand(box)
     with pytest.raises(KeyNotAtHand):
         envelopes.open(box, HERE)
+
+
+async def test_without_the_package_of_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pkcs11.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    opened = PkcsToken(Place(tmp_path / "library.so", "vault", "", "pilothouse", patient(5.0)))
+    with pytest.raises(Unavailable, match=r"install pilothouse\[pkcs11\]"):
+        await opened.keys()
+    await opened.close()
 
 
 async def test_all_that_a_rotation_needs_is_named_together() -> None:

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = (ROOT / "server" / "pilothouse_server", ROOT / "migrations" / "pilothouse_migrations")
 _VERSIONS = ROOT / "migrations" / "pilothouse_migrations" / "versions"
 _HOLE = "\0"
+# So many characters around a name belong to its statement at most.
+_CONTEXT = 2000
 
 _RELATIONS = """
 SELECT c.relname AS name, c.relkind::text AS kind,
@@ -249,17 +251,17 @@ def writes(table: str, sql: str) -> bool:
 
 
 def reads(table: str, sql: str) -> bool:
-    """Whether the SQL reads rows of the table; what a DELETE names is not read."""
-    return bool(
-        re.search(
-            rf"(?<!\bDELETE)\s+(?:FROM|JOIN|USING)\s+(?:ONLY\s+)?(?:\(*)(?:public\.)?{table}\b",
-            sql,
-            re.IGNORECASE,
-        )
-        or re.search(rf"\b(?:FROM|JOIN)\b[^;]*?,\s*(?:public\.)?{table}\b", sql, re.IGNORECASE)
-        or re.search(
-            rf"\b(?:UPDATE|INSERT\s+INTO|DELETE\s+FROM)\s+(?:public\.)?{table}\b[^;\0]*?\bRETURNING\b",
-            sql,
-            re.IGNORECASE,
-        )
-    )
+    """Whether the SQL reads rows of the table; what a DELETE names is not read, unless it returns them."""
+    for found in re.finditer(rf"(?:public\.)?\b{table}\b", sql):
+        before = sql[max(0, found.start() - _CONTEXT) : found.start()]
+        if re.search(r"(?<!\bDELETE)\s(?:FROM|JOIN|USING)\s+(?:ONLY\s+)?\(*$", before, re.IGNORECASE):
+            return True
+        statement = before.rpartition(";")[2]
+        if re.search(r",\s*$", before) and re.search(r"\b(?:FROM|JOIN)\b", statement, re.IGNORECASE):
+            return True
+        rest = re.split(r"[;\0]", sql[found.end() : found.end() + _CONTEXT])[0]
+        if re.search(r"\b(?:UPDATE|INTO|FROM)\s+$", before, re.IGNORECASE) and re.search(
+            r"\bRETURNING\b", rest, re.IGNORECASE
+        ):
+            return True
+    return False
