@@ -6,6 +6,7 @@ What the server ends is begun again, so the attack stands until it is over.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,7 +27,7 @@ LIST_OPERATIONS = "/pilothouse.audit.v1.AuditService/ListOperations"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _CONNECTIONS = 20
-# What was refused comes back, as a client of bad manners does.
+# What was refused comes back, as a client of bad manners does: whatever it is told to wait.
 _PAUSE_SECONDS = 5.0
 
 
@@ -59,6 +60,14 @@ def _begun(connection: Connection, stream: int, call: _Call) -> None:
     connection.write(sent)
 
 
+async def _is_over_before_it_comes_back(order: Order) -> bool:
+    # Each when it has waited for its own while, as clients of gRPC do.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(runs_out(_PAUSE_SECONDS * random.uniform(0.5, 1.5))):
+            await order.over.wait()
+    return order.over.is_set()
+
+
 async def held(order: Order) -> Report:
     """`count` calls of the kind `options["kind"]` at a time, on some connections."""
     call = _calls(order)[order.options["kind"]]
@@ -66,15 +75,14 @@ async def held(order: Order) -> Report:
     connections = [Connection(order.address, order.source) for _ in range(_CONNECTIONS)]
 
     async def hold(connection: Connection) -> None:
-        # `wait_for` may swallow the cancellation of what has just come to be.
-        while not order.over.is_set():
+        while True:
             stream = connection.stream()
             _begun(connection, stream, call)
             done["begun"] += 1
             await connection.ended(stream).wait()
             done["ended"] += 1
-            with suppress(TimeoutError):
-                await asyncio.wait_for(order.over.wait(), runs_out(_PAUSE_SECONDS))
+            if await _is_over_before_it_comes_back(order):
+                return
 
     for each in connections:
         await each.open()
