@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.config.canaries import secrets_of
 from tests.promises.chain import broken_links
 from tests.promises.test_first_states import create, numbering_held
 from tests.promises.test_watches import second_server
@@ -143,7 +144,9 @@ async def test_a_replay_is_answered_before_the_first_call_is_numbered(full_world
                 request.request_id = str(uuid4())
                 caller = full_world.caller_of(rule)
                 first, second = await caller.invoke(rule, request), await caller.invoke(rule, request)
-                alike = first.answers == second.answers or "secret" in rule.name.lower()
+                # A replay is answered without what is secret.
+                secret = any(any(secrets_of(answer)) for answer in first.answers)
+                alike = first.answers == second.answers or secret or "secret" in rule.name.lower()
                 if (first.code, second.code) != ("OK", "OK") or not alike:
                     found.append(f"{rule.name}: {first.code}, {second.code} {second.message}")
     assert found == []
