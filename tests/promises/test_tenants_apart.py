@@ -22,7 +22,7 @@ from tests.promises.calling import Outcome, put
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import FOREIGN, GONE, MISSING, ROLES, World, furnished, quiet_world
 from tests.tls.replica import by_certificate
-from tests.waiting import patient
+from tests.waiting import patient, runs_out
 
 # The table of the interface, written out once more: what each role holds, and what it does not although a form does.
 _READS = ("get", "list", "watch", "query")
@@ -319,8 +319,10 @@ async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see
     assert nobody.message == "permission user.list is needed (you have no grant over all namespaces)"
 
 
-async def heard_of(world: World, caller: str, name: str) -> list[str]:
-    """The reads whose answers name a namespace, asked about everything that the caller may see."""
+async def heard_of(world: World, caller: str, name: str, *, watched: float) -> list[str]:
+    """The reads whose answers name a namespace, asked about everything that the caller may see; streams are listened to
+    for so many seconds.
+    """
 
     async def ask(rule: Rule) -> list[str]:
         request = world.request(rule)
@@ -329,9 +331,8 @@ async def heard_of(world: World, caller: str, name: str) -> list[str]:
             put(request, path, "")
         if rule.has_page_size:
             request.page_size = 1000
-        # A stream shows its first state in so long, or none.
         outcome = await world.callers[caller].invoke(
-            rule, request, most=200, timeout=patient(2.0 if rule.streams else 30.0)
+            rule, request, most=200, timeout=watched if rule.streams else patient(30.0)
         )
         told = b"".join(answer.SerializeToString() for answer in outcome.answers)
         return [rule.name] if name.encode() in told + outcome.message.encode() else []
@@ -340,16 +341,17 @@ async def heard_of(world: World, caller: str, name: str) -> list[str]:
     return [name for found in await gathered([ask(rule) for rule in reads]) for name in found]
 
 
+@pytest.mark.full
 async def test_who_is_kept_to_a_namespace_hears_of_no_other(tenants_world: World) -> None:
     async with tenants_world.sql() as sql:
         # Summaries are of the last hour's refresh.
         await sql.execute("REFRESH MATERIALIZED VIEW container_summary")
     # One's own records hold what one has asked, by whatever name.
     own_words = {"ListOperations", "ExportAuditLog", "WatchOperations"}
-    assert set(await heard_of(tenants_world, "admin of own", FOREIGN)) <= own_words
-    assert await heard_of(tenants_world, "admin of own by a key of all", FOREIGN) == []
+    assert set(await heard_of(tenants_world, "admin of own", FOREIGN, watched=runs_out(1.5))) <= own_words
+    assert await heard_of(tenants_world, "admin of own by a key of all", FOREIGN, watched=runs_out(1.5)) == []
     # The checker hears of it where it is told.
-    heard = await heard_of(tenants_world, "admin of all", FOREIGN)
+    heard = await heard_of(tenants_world, "admin of all", FOREIGN, watched=patient(1.5))
     lists = {"ListNamespaces", "ListContainers", "ListOperations", "ListSecrets", "ListServiceAccounts"}
     assert lists | {"WatchContainers", "WatchConfigs", "GetNamespaceSummary"} <= set(heard)
 
