@@ -82,6 +82,21 @@ async def test_who_administers_a_namespace_makes_them_there(shared: IdentityServ
     assert (await refused(one, "CreateServiceAccount", request)).fields == ["service_account.name"]
 
 
+async def test_one_whose_namespace_is_named_at_the_wrong_place_is_not_made(
+    shared: IdentityServer, root: Caller
+) -> None:
+    await shared.namespace("misplaced")
+    wanted = keys_pb.ServiceAccount(name="misplaced", namespace="misplaced")
+    refusal = await refused(
+        root, "CreateServiceAccount", keys_pb.CreateServiceAccountRequest(service_account=wanted)
+    )
+    assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["service_account.namespace"])
+    assert "sa:misplaced" not in await accounts(root)
+    request = keys_pb.CreateServiceAccountRequest(namespace="misplaced", service_account=wanted)
+    made = await root.CreateServiceAccount(request)
+    assert made.service_account.username == "sa:misplaced:misplaced"
+
+
 async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, root: Caller) -> None:
     owner = await tenant(shared, root, "acct-acts")
     await account(owner, "acct-acts", "ci")

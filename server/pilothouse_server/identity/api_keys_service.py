@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from pilothouse.identity.v1 import api_keys_pb2 as pb
+from pilothouse_server.errors import invalid
 from pilothouse_server.identity import key_messages
 from pilothouse_server.identity.model import ApiKey, MadeKey, ServiceAccount
 from pilothouse_server.identity.operations import api_keys, service_accounts
@@ -93,6 +94,14 @@ class ApiKeysService:
         self, request: pb.CreateServiceAccountRequest, call: Call
     ) -> pb.CreateServiceAccountResponse:
         """Makes a service account."""
+        named = request.service_account.namespace
+        if named not in ("", request.namespace):
+            # Else who names it at the wrong place would get an account of the platform.
+            raise invalid(
+                "service_account.namespace",
+                "must be empty, or as `namespace` of the request",
+                reason="OTHER_NAMESPACE",
+            )
         created = await service_accounts.create(
             await call.transaction(),
             request.namespace,

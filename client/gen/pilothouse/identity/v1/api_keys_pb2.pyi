@@ -405,7 +405,9 @@ class ServiceAccount(_message.Message):
     name: _builtins.str
     """Required; unique in its namespace."""
     namespace: _builtins.str
-    """Where it belongs, and with what it ends; empty is the platform."""
+    """Where it belongs, and with what it ends; empty is the platform. Given as the namespace of the request; here it may
+    only say the same.
+    """
     username: _builtins.str
     """What roles are granted to and records show: `sa:<namespace>:<name>`, or `sa:<name>` of the platform; at most 50 characters."""
     description: _builtins.str
