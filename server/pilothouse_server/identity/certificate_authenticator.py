@@ -11,14 +11,17 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pilothouse_server.access import Credential, Principal
 from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.repository import certificates
-from pilothouse_server.rpc.tls.clients import ClientTrust, Shown, TokenOverCertificate, Vouched
+from pilothouse_server.rpc.tls.shown import Shown, TokenOverCertificate, Vouched
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
+
+if TYPE_CHECKING:
+    from pilothouse_server.rpc.tls.clients import ClientTrust
 
 _LARGEST_CACHE: Final = 10_000
 

@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from pilothouse_server.access import Grant, May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.tls.clients import Shown
+from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft

@@ -19,7 +19,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -35,11 +35,14 @@ from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.outsiders import bounded, no_request
 from pilothouse_server.rpc.parts import SHORT_BYTES
-from pilothouse_server.rpc.tls.clients import ClientTrust, Shown
+from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.rpc.way_back import WayBack
 from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from pilothouse_server.store.unit_of_work import Store
+
+if TYPE_CHECKING:
+    from pilothouse_server.rpc.tls.clients import ClientTrust
 
 # A reader that takes nothing for so long is ended; its answers wait in gRPC's own bounded buffers until
 # then.

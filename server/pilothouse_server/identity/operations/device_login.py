@@ -20,9 +20,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeGuard
-
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from pilothouse_server.errors import FailedPrecondition, ResourceExhausted, Unauthenticated, Unavailable
 from pilothouse_server.identity import tokens
@@ -36,6 +34,9 @@ from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import device_logins
 from pilothouse_server.identity.repository.device_logins import DeviceLogin
 from pilothouse_server.store.unit_of_work import Store
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 # Notified of whom a token is of, also where the call fails then.
 Verified = Callable[[VerifiedToken], None]
@@ -259,6 +260,8 @@ def _opened(sealed: bytes, login_token: str) -> str:
 
 
 def _box(login_token: str) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     # The token is random, and its hash in the database is another function of it.
     return AESGCM(hmac.digest(login_token.encode(), b"the code of a device", "sha256"))
 

@@ -34,7 +34,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Proceed
-from pilothouse_server.rpc.tls.clients import Shown
+from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values import names
 

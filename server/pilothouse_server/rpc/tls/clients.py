@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import structlog
 from cryptography import x509
@@ -30,6 +30,7 @@ from pilothouse_server.rpc.tls.authorities import Authorities, Revocations
 from pilothouse_server.rpc.tls.expiry import Expiry
 from pilothouse_server.rpc.tls.files import Reloaded
 from pilothouse_server.rpc.tls.pair import fingerprint
+from pilothouse_server.rpc.tls.shown import Shown, TokenOverCertificate, Vouched
 from pilothouse_server.rpc.tls.users import UserRules
 from pilothouse_server.settings import Settings
 
@@ -39,33 +40,6 @@ _MOST_KEPT: Final = 10_000
 # What a client may show, with the certificates above its own. An open stream keeps it, and whoever has one good
 # certificate can send what they like along with it.
 MOST_BYTES: Final = 16 * 1024
-
-
-class TokenOverCertificate(NamedTuple):
-    """A token that came by a connection whose certificate is looked at, too: the token says who calls."""
-
-    token: str
-    certificate: bytes
-
-
-# What a caller has shown: a token ('' for none), a certificate, or both.
-Shown: TypeAlias = str | bytes | TokenOverCertificate
-
-
-@dataclass(frozen=True, slots=True)
-class Vouched:
-    """A certificate that is taken, and whose it is: `username`, by one of its names, `name`; both '' where it is no
-    user's.
-
-    `not_after` is when it runs out, with what is above it, and `known_until` when what is known of revoked certificates
-    does; None where nobody asks.
-    """
-
-    username: str
-    name: str
-    fingerprint: str
-    not_after: datetime
-    known_until: datetime | None
 
 
 class _Why(NamedTuple):

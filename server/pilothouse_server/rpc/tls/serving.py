@@ -14,16 +14,17 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import grpc
 import structlog
 
-from pilothouse_server.rpc.tls import pair
-from pilothouse_server.rpc.tls.clients import ClientTrust
 from pilothouse_server.rpc.tls.expiry import Expiry
 from pilothouse_server.rpc.tls.files import Reloaded
 from pilothouse_server.settings import Settings
+
+if TYPE_CHECKING:
+    from pilothouse_server.rpc.tls.clients import ClientTrust
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,9 @@ class Serving:
     """
 
     def __init__(self, certificate: Path, key: Path, clients: ClientTrust | None = None) -> None:
+        # Here, because what reads certificates takes megabytes, which a server of plain text does without.
+        from pilothouse_server.rpc.tls import pair
+
         self.clients = clients
         self._pair = Reloaded("certificate", (certificate, key), partial(pair.load, certificate, key))
         self._expiry = Expiry("certificate")
@@ -48,6 +52,8 @@ class Serving:
         """That of the settings; None where plain text is served. Raises SettingsError."""
         if settings.tls_certificate_file is None or settings.tls_key_file is None:
             return None
+        from pilothouse_server.rpc.tls.clients import ClientTrust
+
         clients = ClientTrust(settings) if settings.tls_client_ca_file is not None else None
         return cls(settings.tls_certificate_file, settings.tls_key_file, clients)
 
