@@ -99,6 +99,7 @@ async def test_a_field_error_of_a_command_is_one_line(fake: FakeServer, logged_i
     assert (await logged_in("containers", "get", "web")).err == f"error: {summary} [REQUIRED]\n"
 
 
+@pytest.mark.full
 async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Command) -> None:
     await fake.stop()
     ended = await logged_in("--timeout", "4", "whoami")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from tests.clusters.given import QUICK, another_cluster, has_status, place, register, runs
 from tests.conftest import Database
@@ -16,6 +18,7 @@ SLOW_SECONDS = 5.0
 MANY = 12
 
 
+@pytest.mark.full
 async def test_one_that_is_away_and_one_that_is_slow_hold_up_no_other(
     database: Database, tmp_path: Path
 ) -> None:

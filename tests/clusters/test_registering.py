@@ -136,6 +136,7 @@ async def test_what_cannot_be_used_is_refused_and_says_why(
     assert await stored(serving, "second") is None
 
 
+@pytest.mark.full
 async def test_a_cluster_that_does_not_answer_is_waited_for_only_so_long(
     serving: Server, cluster: SimulatedCluster
 ) -> None:
@@ -296,6 +297,7 @@ async def test_a_denial_in_the_first_moments_of_a_server_is_not_shown(
     await runs(serving, "shop")
 
 
+@pytest.mark.full
 async def test_a_denial_that_stays_names_the_permission(serving: Server, cluster: SimulatedCluster) -> None:
     cluster.users.add("narrow", "narrow", role())
     await serving.admin.namespaces.register_cluster(

@@ -248,6 +248,7 @@ def _broken_bodies(rule: Rule, path: Any, sent: Sent) -> list[bytes]:
     return [body[:-1], body + b"\xff", b"\x08" + body]
 
 
+@pytest.mark.full
 async def test_nothing_that_is_declared_secret_turns_up_anywhere(tmp_path: Path) -> None:
     assert await leaks(tmp_path, {}) == {}
 

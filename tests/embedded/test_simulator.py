@@ -160,6 +160,7 @@ def _open_files(process: Path) -> set[str]:
         return set()
 
 
+@pytest.mark.full
 async def test_two_on_one_file_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cluster.json"
     async with running(path) as (_, session):

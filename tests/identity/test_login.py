@@ -135,6 +135,7 @@ def _forms(draw: st.DrawFn) -> Sequence[str]:
     ]
 
 
+@pytest.mark.full
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(forms=_forms())
 async def test_all_forms_of_a_name_share_one_counter(server: IdentityServer, forms: Sequence[str]) -> None:

@@ -138,6 +138,7 @@ async def test_devices_are_known_to_every_replica_and_after_restarts(database: D
         assert await log_in(other.at(AWAY), device) == "LOGIN_THROTTLED"
 
 
+@pytest.mark.full
 async def test_what_is_remembered_is_bounded_in_time_and_number(server: IdentityServer) -> None:
     device = await log_in(server.at(HOME))
     assert await log_in(server.at(HOME), device)
@@ -232,6 +233,7 @@ class Flood:
         return [task.result() for task in self.tasks if task.done()]
 
 
+@pytest.mark.full
 async def test_a_flood_from_one_address_leaves_the_others_their_log_ins(
     server: IdentityServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +269,7 @@ async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries
         assert (await log_in(server.at(AWAY))).startswith("phd_")
 
 
+@pytest.mark.full
 async def test_an_unfair_queue_is_found(server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: where all stand in one line, the flood keeps the honest one out."""
     turn = Logins._turn

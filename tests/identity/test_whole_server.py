@@ -97,6 +97,7 @@ async def _watching(client: AsyncClient) -> asyncio.Task[None]:
     return watcher
 
 
+@pytest.mark.full
 async def test_a_revoked_key_loses_an_open_watch_and_then_a_user_switched_off(whole: Server) -> None:
     anna = await whole.user("anna", {"": "viewer"})
     made = await anna.identity.create_api_key(name="ci")

@@ -76,6 +76,7 @@ async def place(server: Server, directory: Path, **quota: str) -> Place:
     return Place(server, await logged_in(server, directory))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -100,6 +101,7 @@ async def test_one_refusal_keeps_everything_back(
     assert "container/bad" in tried.errors
 
 
+@pytest.mark.full
 async def test_quota_is_counted_over_the_whole_file(server: Server, tmp_path: Path) -> None:
     demo = await place(server, tmp_path, cpu="1")
     three = [deployment(name, container=LIMITED) for name in ("a", "b", "c")]
@@ -114,6 +116,7 @@ async def test_quota_is_counted_over_the_whole_file(server: Server, tmp_path: Pa
     assert await demo.names() == ["a", "b", "c"]
 
 
+@pytest.mark.full
 async def test_what_the_file_brings_counts_as_there(server: Server, tmp_path: Path) -> None:
     demo = await place(server, tmp_path)
     assert (await demo.apply(deployment("reader"), deployment("other"), service("web", "reader"))).code == 0
@@ -129,6 +132,7 @@ async def test_what_the_file_brings_counts_as_there(server: Server, tmp_path: Pa
     assert (await demo.apply(*files)).output.splitlines()[-1] == "4 unchanged"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stalled", [False, True], ids=["refusing", "stalled"])
 async def test_a_cluster_that_is_away_holds_up_nothing(
     server: Server, tmp_path: Path, *, stalled: bool

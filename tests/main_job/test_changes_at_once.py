@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2
@@ -42,6 +43,7 @@ async def test_an_image_that_another_call_just_registered(database: Database, tm
         assert found.generation == 2 * MANY + 1
 
 
+@pytest.mark.full
 async def test_parts_that_others_add_are_kept(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await place(server)

@@ -42,6 +42,7 @@ async def lines(server: Server, **query: Any) -> int:
     return sum([len(answer.entries) async for answer in answers])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])
 async def test_a_clock_that_is_an_hour_wrong_disturbs_nothing(
     database: Database, tmp_path: Path, ahead: float

@@ -92,6 +92,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.full
 async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: AsyncClient) -> None:
     developer = await server.user("dora", {"demo": "developer"})
     for number, (field, fields) in enumerate(GIVEN.items()):

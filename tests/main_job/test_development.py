@@ -132,6 +132,7 @@ async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_pat
     assert again["metadata"]["uid"] == pod["metadata"]["uid"]
 
 
+@pytest.mark.full
 async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_server(tmp_path: Path) -> None:
     async with development(tmp_path) as run:
         await _run_web(run.client)

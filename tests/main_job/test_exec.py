@@ -134,6 +134,7 @@ async def test_input_that_cannot_be_meant(
     assert words in refused.value.violations[0].description
 
 
+@pytest.mark.full
 async def test_a_server_that_ends_waits_for_programs_for_most_of_its_grace(web: Server) -> None:
     # The grace of the tests is five seconds: three are no reason to break anything off.
     quick, slow = (
@@ -254,6 +255,7 @@ async def test_a_signal_gives_the_terminal_back(
     assert b"Traceback" not in terminal.screen
 
 
+@pytest.mark.full
 async def test_the_end_of_the_time_given_gives_the_terminal_back(
     web: Server, tmp_path: Path, terminal: Terminal
 ) -> None:

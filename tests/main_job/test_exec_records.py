@@ -56,6 +56,7 @@ async def test_who_hangs_up_before_has(web: Server) -> None:
     assert record.error_message == "the client went away"
 
 
+@pytest.mark.full
 async def test_the_end_of_the_time_given(web: Server) -> None:
     hasty = web.admin.with_options(timeout=patient(0.3))
     with pytest.raises(PilothouseError) as ended:

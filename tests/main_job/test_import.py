@@ -27,6 +27,7 @@ from tests.main_job.legacy import (
 from tests.waiting import poll_until
 
 
+@pytest.mark.full
 async def test_a_deployment_and_its_service_are_taken_over_as_they_are(
     server: Server, tmp_path: Path
 ) -> None:

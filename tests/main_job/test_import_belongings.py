@@ -29,6 +29,7 @@ from tests.main_job.legacy_shop import (
 from tests.waiting import poll_until
 
 
+@pytest.mark.full
 async def test_an_application_is_taken_over_whole_and_no_pod_restarts(server: Server, tmp_path: Path) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
@@ -100,6 +101,7 @@ async def refused(channel: grpc.aio.Channel, token: str, method: MethodDescripto
     return found
 
 
+@pytest.mark.full
 async def test_every_field_that_is_shown_filters(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path, with_cluster=False) as server:
         token, channel = await server.token(), server.channel()

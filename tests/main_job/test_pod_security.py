@@ -213,6 +213,7 @@ async def test_rights_that_contradict_each_other_are_refused_by_name(
     }
 
 
+@pytest.mark.full
 async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Server, tmp_path: Path) -> None:
     await restricted(server)
     shell = await logged_in(server, tmp_path)

@@ -122,6 +122,7 @@ async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
     assert (await shell.read("containers", "get", *where))["image_pull_secrets"] == ["registry"]
 
 
+@pytest.mark.full
 async def test_a_manifest_brings_both(demo: Server, tmp_path: Path) -> None:
     shell = await logged_in(demo, tmp_path)
     file = tmp_path / "web.yaml"

@@ -122,6 +122,7 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
     assert set(pods(server).values()) == {"nginx:1.29"}
 
 
+@pytest.mark.full
 async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path, "--replicas", "3")
     for _ in range(2):
@@ -139,6 +140,7 @@ async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: P
     assert len(pods(server)) == 3
 
 
+@pytest.mark.full
 async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", "--wait")
@@ -152,6 +154,7 @@ async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) 
     await poll_until(lambda: seen(server), lambda found: found.ready_replicas == 2)
 
 
+@pytest.mark.full
 async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     before = pods(server)
@@ -164,6 +167,7 @@ async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Ser
     assert set(pods(server).values()) == {"nginx:1.28"}
 
 
+@pytest.mark.full
 async def test_a_deletion_that_was_waited_for_shows_no_row(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     async with within(60):

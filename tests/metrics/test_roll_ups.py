@@ -172,6 +172,7 @@ def within(
 hours = st.integers(-3, DAYS * 24 + 3)
 
 
+@pytest.mark.full
 @given(history, st.tuples(hours, hours).filter(lambda pair: pair[0] < pair[1]))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_they_equal_an_aggregation_of_all_samples(

@@ -82,6 +82,7 @@ async def test_a_namespace_that_is_not_seen_is_not_there(served: Served) -> None
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.full
 async def test_a_grant_that_is_revoked_ends_what_it_showed(served: Served) -> None:
     await served.server.user("otto", {"shop": "viewer", "bank": "viewer"})
     shop, bank = await served.box("kept"), await served.box("lost", "bank")

@@ -153,6 +153,7 @@ async def old_token(database: Database, directory: Path) -> str:
     )
 
 
+@pytest.mark.full
 async def test_what_the_release_before_left_goes_up(database: Database, tmp_path: Path) -> None:
     async with of_the_release_before(database, tmp_path):
         token = await old_token(database, tmp_path)
@@ -178,6 +179,7 @@ async def test_what_the_release_before_left_goes_up(database: Database, tmp_path
             assert await broken_links(sql) == [], "what this release wrote follows on it"
 
 
+@pytest.mark.full
 async def test_an_old_server_beside_a_new_one_keeps_the_order(database: Database, tmp_path: Path) -> None:
     async with (
         of_the_release_before(database, tmp_path),

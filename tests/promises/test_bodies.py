@@ -72,12 +72,14 @@ async def unrecorded_bodies(world: World) -> list[str]:
     return found
 
 
+@pytest.mark.full
 async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(tight: World) -> None:
     assert await unrecorded_bodies(tight) == []
     get = tight.rule("GetContainer")
     assert (await tight.admin.invoke(get, too_long(MOST))).code == "INVALID_ARGUMENT"
 
 
+@pytest.mark.full
 async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
     tight: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ async def test_a_stream_whose_first_answer_is_not_taken_ends(
     assert said(caplog) == []
 
 
+@pytest.mark.full
 async def test_a_stream_whose_headers_are_sent_twice_is_found(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -196,6 +196,7 @@ async def test_a_drain_that_cuts_calls_off_is_found(
     assert any(fault.startswith("calls ended") for fault in found)
 
 
+@pytest.mark.full
 async def test_a_drain_that_tells_watchers_nothing_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ async def test_a_replay_answers_and_changes_nothing(world: World) -> None:
     assert await changed_by_replays(world) == []
 
 
+@pytest.mark.full
 async def test_a_replay_that_is_done_again_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await furnished(world)
 

@@ -69,6 +69,7 @@ async def recovers(world: World, seconds: float) -> None:
     await poll_until(recovered, seconds=seconds)
 
 
+@pytest.mark.full
 async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with with_its_own_database(tmp_path, monkeypatch) as (postgres, world):
         rule = world.rule("WatchContainers")

@@ -190,6 +190,7 @@ async def out_of_order(world: World) -> list[str]:
     return found
 
 
+@pytest.mark.full
 async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
     assert await out_of_order(world) == []
 
@@ -199,6 +200,7 @@ def validation_first(audit: AuditLayer, authorization: AuthorizationLayer) -> tu
     return (*others, validated, authorized, replay)
 
 
+@pytest.mark.full
 async def test_validation_before_authorization_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +210,7 @@ async def test_validation_before_authorization_is_found(
     assert len([each for each in found if "INVALID_ARGUMENT" in each and "not PERMISSION_DENIED" in each]) > 5
 
 
+@pytest.mark.full
 async def test_a_body_that_is_read_before_authentication_is_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

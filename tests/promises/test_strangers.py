@@ -50,6 +50,7 @@ async def told(dsn: str) -> dict[str, tuple[int, int, list[Any]]]:
     }
 
 
+@pytest.mark.full
 async def test_the_rest_of_a_minute_is_summed_and_survives_the_servers_end(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ async def test_the_rest_of_a_minute_is_summed_and_survives_the_servers_end(
     assert "invented7" not in everything
 
 
+@pytest.mark.full
 async def test_refusals_that_are_all_recorded_singly_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ async def test_refusals_that_are_all_recorded_singly_are_found(
     assert found["GetContainer"][:2] == (CALLS, 0)
 
 
+@pytest.mark.full
 async def test_sums_that_are_not_written_at_the_end_are_missed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ async def test_no_call_holds_anything_while_it_waits_for_a_cluster(world: World)
             await asyncio.wait([call])
 
 
+@pytest.mark.full
 async def test_a_cluster_that_is_known_to_be_away_is_not_waited_for(
     database: Database, tmp_path: Path
 ) -> None:

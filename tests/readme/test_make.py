@@ -90,6 +90,7 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
             await process.wait()
 
 
+@pytest.mark.full
 async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
     """The whole of it: PostgreSQL, the simulated cluster and the server come up, answer, and end with Ctrl-C."""
     data = tmp_path / "data"
@@ -103,6 +104,7 @@ async def test_make_run_serves_until_ctrl_c(tmp_path: Path) -> None:
     await poll_until(lambda: is_gone(postgres), seconds=30, what="the end of PostgreSQL")
 
 
+@pytest.mark.full
 async def test_make_run_says_what_it_does(tmp_path: Path) -> None:
     """A line a step, and a second start says only what it still has to do."""
     data = tmp_path / "data"
@@ -136,6 +138,7 @@ async def test_make_run_on_a_fresh_clone_says_what_it_installs(tmp_path: Path) -
     assert [line.split()[0] for line in rest] == ["database", "database", "cluster", "server"]
 
 
+@pytest.mark.full
 async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()

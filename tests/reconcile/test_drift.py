@@ -273,6 +273,7 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         assert next(c for c in row.observed.conditions if c.type == "Autoscaled").status == "True"
 
 
+@pytest.mark.full
 async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
     client = await here.connect("local")
     spec = {

@@ -43,6 +43,7 @@ async def test_an_observer_that_takes_over_does_not_record_again(here: World) ->
     assert await lines(here, "second", "FailedScheduling") == 1
 
 
+@pytest.mark.full
 async def test_a_crash_loop_is_recorded_once_though_it_goes_on(here: World) -> None:
     async with here.reconciling():
         await here.namespace()
@@ -53,6 +54,7 @@ async def test_a_crash_loop_is_recorded_once_though_it_goes_on(here: World) -> N
     assert await lines(here, "web", "CrashLoopBackOff") == 1
 
 
+@pytest.mark.full
 async def test_a_program_that_is_not_there_and_one_that_its_probe_kills_are_told_as_such(here: World) -> None:
     dead = Probe(Exec(("false",)), period_seconds=1, failure_threshold=1)
     async with here.reconciling():
@@ -85,6 +87,7 @@ async def test_an_evicted_pod_is_recorded_though_its_successor_runs_already(here
     assert "The node was low on resource: memory." in line["message"]
 
 
+@pytest.mark.full
 async def test_many_requests_at_once_are_rationed(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     clock = began = monotonic()

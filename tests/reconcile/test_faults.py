@@ -87,6 +87,7 @@ async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
         assert (await cluster_row(here))["status"] == "healthy"
 
 
+@pytest.mark.full
 async def test_a_cluster_that_fails_half_the_time_gets_there(here: World) -> None:
     here.cluster.faults.error_rate = 0.3
     here.cluster.faults.error_code = 500

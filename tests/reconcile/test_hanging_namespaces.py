@@ -55,6 +55,7 @@ async def test_another_namespaces_container_is_applied(here: World, monkeypatch:
     assert await runs_beside_what_hangs(here, monkeypatch, patient(30.0), least=3)
 
 
+@pytest.mark.full
 async def test_a_worker_that_counts_nobodys_hands_is_found(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
             await client.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("code", [500, 503, 504, 403])
 async def test_requests_are_few_while_everything_fails(here: World, code: int) -> None:
     settings = msgspec.structs.replace(

@@ -128,6 +128,7 @@ async def compared(server: Server) -> None:
     await poll_until(left, lambda found: not found, what="everything noted")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("compares", [True, False])
 async def test_a_hand_over_finds_what_nobody_saw(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compares: bool
@@ -185,6 +186,7 @@ async def watches(cluster: SimulatedCluster) -> int:
     return len(cluster._context.streams)
 
 
+@pytest.mark.full
 async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp_path: Path) -> None:
     """Put back while no server runs, and again while one does: what was applied since is applied again."""
     state, copy = tmp_path / "cluster", tmp_path / "copy"

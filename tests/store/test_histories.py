@@ -90,6 +90,7 @@ async def refused(server: Server, token: str) -> str:
     return ""
 
 
+@pytest.mark.full
 async def test_a_restored_dump_begins_a_new_history(
     database: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:

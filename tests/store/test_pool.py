@@ -216,6 +216,7 @@ async def test_nothing_is_prepared_where_the_settings_say_so(database: Database,
     assert all(count > 0 if prepared else count == 0 for count in counts)
 
 
+@pytest.mark.full
 async def test_a_statement_that_nobody_answers_ends_with_its_connection(database: Database) -> None:
     """PostgreSQL ends what takes long by itself: this is for one that is not there any more."""
     query = text("SELECT pg_sleep(:seconds)")

@@ -63,6 +63,7 @@ async def test_the_two_reads_show_what_the_replica_holds(
         assert listed == {"before", "after"}
 
 
+@pytest.mark.full
 async def test_all_other_calls_do_without_the_replica(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ async def test_no_header_stands_for_a_certificate(here: Ground) -> None:
             assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.full
 async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
     database: Database, tmp_path: Path
 ) -> None:

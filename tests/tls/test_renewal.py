@@ -38,6 +38,7 @@ _ONCE = RetryPolicy(attempts=1)
 _OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 
 
+@pytest.mark.full
 async def test_renewals_under_load_fail_nobody(database: Database, tmp_path: Path) -> None:
     async with serving_tls(database, tmp_path) as (server, files):
         before = metric(_RELOADS)

@@ -34,6 +34,7 @@ async def operation_id(server: Server, condition: str) -> str:
     return str(found)
 
 
+@pytest.mark.full
 async def test_what_is_recorded_is_sealed_proven_exported_and_published(
     database: Database, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ async def _nobody_else_lifts_it(server: Server) -> None:
     assert (caught.value.code.name, caught.value.reason) == ("FAILED_PRECONDITION", "LEGAL_HOLD")
 
 
+@pytest.mark.full
 async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
     database: Database, tmp_path: Path
 ) -> None:
