@@ -53,8 +53,11 @@ def admission_of(world: World) -> Admission:
     return server._admission
 
 
-async def faults_beside_a_flood(world: World) -> list[str]:
-    """What honest callers met while one user and a stranger held all that they could get."""
+async def faults_beside_a_flood(world: World, *refusing: str) -> list[str]:
+    """What honest callers met while one user and a stranger held all that they could get.
+
+    It lasts until each class of calls that is named has refused some, which takes as long as calls may wait.
+    """
     eve = await world.make_user("eve", {OWN: "operator"})
     watch, update = world.rule("WatchContainers"), world.rule("UpdateNamespace")
     change = {"name": OWN, "namespace": {"description": "held"}, "updateMask": "description"}
@@ -79,6 +82,11 @@ async def faults_beside_a_flood(world: World) -> list[str]:
 
         await poll_until(has_come, what="the flood")
         found = await faults_met(world)
+
+        async def not_refused_yet() -> list[str]:
+            return [name for name in refusing if not refused(name)]
+
+        await poll_until(not_refused_yet, lambda names: not names, what="a refusal by each class")
         ended = Counter((task.result().code, task.result().reason) for task in tasks if task.done())
     wrong = {
         f"{count} of the flood ended {end}"
@@ -86,6 +94,12 @@ async def faults_beside_a_flood(world: World) -> list[str]:
         if end != ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
     }
     return [*found, *wrong]
+
+
+def refused(name: str) -> float:
+    """How many calls of a class this process has refused."""
+    labels = {"class": name}
+    return prometheus_client.REGISTRY.get_sample_value("pilothouse_admission_refused_total", labels) or 0.0
 
 
 async def faults_met(world: World) -> list[str]:
@@ -107,7 +121,7 @@ async def test_a_flood_takes_nobody_elses_seats(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
-        assert await faults_beside_a_flood(world) == []
+        assert await faults_beside_a_flood(world, "streams", "requests", "health_watches", "calls") == []
         admission = admission_of(world)
 
         async def left() -> list[int]:
@@ -116,9 +130,6 @@ async def test_a_flood_takes_nobody_elses_seats(
             return [waiting, *(each.in_use + each.waiting + each.flows for each in classes)]
 
         await poll_until(left, lambda counts: not any(counts), what="the return of all seats")
-        refused = "pilothouse_admission_refused_total"
-        for name in ("streams", "requests", "health_watches", "calls"):
-            assert prometheus_client.REGISTRY.get_sample_value(refused, {"class": name})
 
 
 async def test_one_number_for_all_calls_is_found_wanting(

@@ -38,7 +38,8 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
     jobs = [Periodic("failing", 0.01, failing), Periodic("working", 0.01, working)]
     work = asyncio.create_task(PeriodicWork(Store(pools), jobs).run())
     try:
-        await poll_until(seen, lambda runs: min(runs["failing"], runs["working"]) >= 3)
+        # What the last run came to may not be noted when all ends.
+        await poll_until(seen, lambda runs: min(runs["failing"], runs["working"]) >= 4)
         assert not work.done()
     finally:
         await cancel_and_wait(work)

@@ -1,7 +1,7 @@
 """Promise 13: whoever holds, or asks for, as much as can be had takes nothing from the others.
 
-How long calls of others take is measured once the attack stands: 2,100 calls that begin in one moment take any server of
-grpc.aio 0.2 to 0.9 s, and none can put them off. That nobody fails counts from the first moment.
+How long calls of others take is measured once the attack stands: 2,100 calls that begin in one moment take any server
+of grpc.aio 0.2 to 0.9 s, and none can put them off. That nobody fails counts from the first moment.
 """
 
 from __future__ import annotations
