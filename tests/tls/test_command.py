@@ -14,9 +14,10 @@ from tests.client.command import Command, Ended
 from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.processes import finished
+from tests.readme.served import PATH
 from tests.tls.ground import CI, Ground, ground
 
-GRPCURL = shutil.which("grpcurl")
+GRPCURL = shutil.which("grpcurl", path=PATH)
 # As the page on who acts has them.
 _WHOAMI = """
 pilothouse --server pilothouse.example.org:50052 --ca-file ca.pem --client-cert me.pem --client-key me.key whoami
