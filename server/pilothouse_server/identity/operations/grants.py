@@ -13,6 +13,7 @@ from pilothouse_server.errors import FailedPrecondition, invalid, not_found
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.operations.places import place
 from pilothouse_server.identity.repository import api_keys, grants, service_accounts
 from pilothouse_server.identity.simulation import Change, changes, same_grant
 from pilothouse_server.store.paging import NextPage, PageRequest
@@ -94,7 +95,7 @@ async def revoke(transaction: Transaction, username: str, role_name: str, namesp
         NotFound: the namespace, the user, the role or the grant.
         FailedPrecondition: LAST_ADMINISTRATOR; GIVEN_BY_RULE, an issuer's rules would give it again.
     """
-    namespace_id = await _namespace_id(transaction, namespace)
+    namespace_id = await place(transaction, namespace)
     if namespace_id is None:
         await grants.lock_administrators(transaction)
     user = await users.locate(transaction, username)
@@ -124,7 +125,7 @@ async def list_page(
     Raises:
         NotFound: the namespace.
     """
-    namespace_id = await _namespace_id(transaction, namespace)
+    namespace_id = await place(transaction, namespace)
     visible = caller.namespaces_with(permission) if namespace_id is None else frozenset({namespace_id})
     return await grants.list_grants(transaction, page, visible)
 
@@ -159,7 +160,7 @@ async def of_caller(transaction: ReadTransaction, caller: Principal) -> list[Rol
 async def _place(transaction: ReadTransaction, namespace: str, expires_at: datetime | None) -> int | None:
     if expires_at is not None and expires_at <= await transaction.moment():
         raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
-    return await _namespace_id(transaction, namespace)
+    return await place(transaction, namespace)
 
 
 async def _check(
@@ -179,15 +180,6 @@ async def _check(
     if namespace_id is None and expires_at is not None:
         await _check_not_last_administrator(transaction, user, role)
     return user, role, wanted
-
-
-async def _namespace_id(transaction: ReadTransaction, namespace: str) -> int | None:
-    if not namespace:
-        return None
-    found = await grants.find_namespace(transaction, namespace)
-    if found is None:
-        raise not_found("namespace", namespace)
-    return found
 
 
 async def _check_not_last_administrator(transaction: ReadTransaction, user: User, role: Role) -> None:

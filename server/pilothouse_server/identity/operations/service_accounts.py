@@ -12,6 +12,7 @@ from typing import Final
 from pilothouse_server.access import Principal
 from pilothouse_server.errors import PermissionDenied, ResourceExhausted, invalid, missing, not_found
 from pilothouse_server.identity.model import ServiceAccount
+from pilothouse_server.identity.operations.places import place
 from pilothouse_server.identity.repository import api_keys, grants, service_accounts, sessions, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -67,7 +68,7 @@ async def create(transaction: Transaction, namespace: str, name: str, descriptio
             f"is too long: {username.partition(':')[0]}:<namespace>:<name> has at most {LONGEST_USERNAME} characters",
             reason="TOO_LONG",
         )
-    namespace_id = await _namespace_id(transaction, namespace)
+    namespace_id = await place(transaction, namespace)
     if not await service_accounts.lock_place(transaction, namespace_id):
         raise not_found("namespace", namespace)
     if await service_accounts.find(transaction, username) is not None:
@@ -87,7 +88,7 @@ async def delete(transaction: Transaction, namespace: str, name: str) -> Service
     Raises:
         NotFound: the namespace or the service account.
     """
-    await _namespace_id(transaction, namespace)
+    await place(transaction, namespace)
     username = service_account_username(namespace, name)
     found = await service_accounts.find(transaction, username, lock=True)
     if found is None:
@@ -108,16 +109,7 @@ async def list_page(
     Raises:
         NotFound: the namespace.
     """
-    namespace_id = await _namespace_id(transaction, namespace)
+    namespace_id = await place(transaction, namespace)
     return await service_accounts.list_accounts(
         transaction, page, visible if namespace_id is None else {namespace_id}
     )
-
-
-async def _namespace_id(transaction: ReadTransaction, namespace: str) -> int | None:
-    if not namespace:
-        return None
-    found = await grants.find_namespace(transaction, namespace)
-    if found is None:
-        raise not_found("namespace", namespace)
-    return found
