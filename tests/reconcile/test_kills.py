@@ -37,6 +37,7 @@ from tests.waiting import poll_until
 
 # Soon over, as the next server has to wait for it.
 LONG = WorkerSettings(lease_seconds=60.0)
+_AGAIN = 5
 SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 
 
@@ -240,7 +241,8 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
     assert bool(undisturbed) == (operation != "delete")
     await cleared()
 
-    step = 0
+    least = {"create": 5, "update": 4, "headless": 4, "delete": 3}.get(operation, 2)
+    step = again = 0
     while True:
         await prepared()
         await OPERATIONS[operation](here)
@@ -249,11 +251,15 @@ async def test_killed_at_every_write(here: World, operation: str) -> None:
             await settled(here)
         assert await on_cluster(client) == undisturbed, f"killed at write {step}"
         await cleared()
-        if not died:
+        if died:
+            step += 1
+        elif step < least and again < _AGAIN:
+            # Its lease is short, and may run out before on a busy machine: then nobody was killed.
+            again += 1
+        else:
             break
-        step += 1
     # The checker sees something: there were writes to be killed at.
-    assert step >= {"create": 5, "update": 3, "headless": 3, "delete": 3}.get(operation, 2)
+    assert step >= least
 
 
 async def test_a_frozen_server_cannot_write_back(here: World) -> None:
