@@ -1,5 +1,5 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
-# make test    the tests of every change, six minutes     make lint    every check of form and convention
+# make test    the tests of every change, seven minutes     make lint    every check of form and convention
 # make test-all  the heavy ones besides: kills at every write, other people's clients (kubectl, grpcurl: see .ci/run)
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
@@ -24,7 +24,7 @@ SAY = printf '%-12s %s\n' >&2
 # A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py. More processes than
 # cores, because tests of whole servers wait more than they work.
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
-# Each part of the soak ends within twenty minutes on two cores.
+# Each part of the soak ends within twenty minutes on two cores; hostile took 22.
 SOAK_PARTS := watches kills time hostile
 PART ?= $(SOAK_PARTS)
 DIST ?= dist
