@@ -18,6 +18,7 @@ from pilothouse_client import AsyncClient, NotFoundError
 from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.app import Application
 from pilothouse_server.audit.notes import Checkpoint
+from pilothouse_server.audit.sealing import Identity
 from pilothouse_server.audit.verification import Report, Verification
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_chain import AuditRecord
@@ -81,7 +82,7 @@ async def exported(client: AsyncClient, file: Path, **request: Any) -> None:
     async with client.audit.export_audit_log(**request) as stream:
         answers = [answer async for answer in stream]
     with file.open("w") as written:
-        _Export().write(iter(answers), written, whole=not request)
+        _Export(request.get("namespace", ""), request.get("filter", "")).write(iter(answers), written)
 
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
@@ -130,11 +131,13 @@ async def idle_application(database: Database, directory: Path) -> AsyncIterator
         await application.database.close()
 
 
-async def verified(application: Application, kept: Checkpoint | None = None) -> Report:
+async def verified(
+    application: Application, kept: Checkpoint | None = None, *, identity: Identity | None = None
+) -> Report:
     """What a verification of a log finds that nobody writes to."""
     async with application.store.system_read() as transaction:
         state = await audit_tree.read(transaction)
-    walk = Verification(application.store, state, application.sealer.identity, kept)
+    walk = Verification(application.store, state, identity or application.sealer.identity, kept)
     reports = [report async for report in walk.run()]
     assert reports[-1].done
     return reports[-1]

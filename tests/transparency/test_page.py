@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import Database, connection
 from tests.harness import PASSWORD, running_server
 from tests.main_job.command import Shell as Command
 from tests.readme.served import ROOT, Shell
@@ -23,6 +23,20 @@ pilothouse audit verify --from-checkpoint kept-checkpoint
 pilothouse audit list --limit 1
 ID=$(pilothouse audit list --limit 1 -o yaml | sed -n 's/^[- ]*operation_id: //p')
 pilothouse audit prove "$ID" --record record.json > record.tlog-proof
+cat > verify_proof.py <<'END'
+import base64, sys
+sys.path.insert(0, "client/pilothouse_client")
+from audit_verifier import head, root_of, sha256
+
+proof, record = (open(name, "rb").read() for name in sys.argv[1:3])
+path, _, note = proof.decode().partition("\n\n")
+_, index, *hashes = path.split("\n")
+origin, size, root = head(note, sys.argv[3])
+leaf = sha256(b"\x00" + sha256(record))
+found = root_of(leaf, int(index.removeprefix("index ")), size, [base64.b64decode(each) for each in hashes])
+print("proven" if found == root else "WRONG")
+END
+python3 verify_proof.py record.tlog-proof record.json "$KEY"
 pilothouse audit publish public
 pilothouse namespaces create shop
 pilothouse namespaces update shop --legal-hold
@@ -41,6 +55,10 @@ async def test_an_auditor_types_the_page(database: Database, tmp_path: Path) -> 
         printed = await shell.run(TYPED)
         assert '"checkpoint": "matches"' in printed
         assert "intact: " in printed
+        assert "\nproven\n" in printed
+        page = (ROOT / "docs/audit.md").read_text()
+        beside = [line for line in TYPED.strip().splitlines() if line not in page]
+        assert beside == ["pilothouse namespaces create shop"], "all else that is typed is on the page"
         head, *entries, end = [json.loads(line) for line in (files / "audit.jsonl").read_text().splitlines()]
         assert end == {"end": True, "records": len(entries), "complete": True}
         assert (files / "record.tlog-proof").read_text().startswith("c2sp.org/tlog-proof@v1\nindex ")
@@ -49,6 +67,8 @@ async def test_an_auditor_types_the_page(database: Database, tmp_path: Path) -> 
         assert (files / "public/tile/0/000").stat().st_size == 8192
         assert (files / "public/tile/entries/000").stat().st_size == 256 * 34
         await _refused(server.address, files, tmp_path, head["keys"][0])
+        await _left_alone(files, tmp_path)
+        await _not_proven(database, tmp_path)
 
 
 async def _refused(address: str, files: Path, directory: Path, key: str) -> None:
@@ -72,3 +92,39 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     refused = await command.run("audit", "verify", "--from-checkpoint", str(other))
     assert refused.code == 7
     assert "is of the log another/" in refused.errors
+
+
+async def _left_alone(files: Path, directory: Path) -> None:
+    """What is no export of what is asked for is not written to, nor is a file left where nothing was exported."""
+    command = Command(directory)
+    other = files / "other.jsonl"
+    for text in (
+        "notes of mine",
+        '{"format": "another"}\n',
+        '{"format":"pilothouse-audit-export/1"}\n',
+        "\n",
+    ):
+        other.write_text(text)
+        refused = await command.run("audit", "export", "--resume", str(other))
+        assert (refused.code, other.read_text()) == (2, text), refused.errors
+    whole = (files / "audit.jsonl").read_text()
+    other.write_text(whole[: len(whole) // 2])
+    refused = await command.run("audit", "export", "--resume", "--namespace", "shop", str(other))
+    assert refused.code == 2
+    assert "not 'shop'" in refused.errors
+    refused = await command.run("audit", "export", "--filter", "no such filter", str(files / "new.jsonl"))
+    assert refused.code != 0
+    assert not (files / "new.jsonl").exists()
+
+
+async def _not_proven(database: Database, directory: Path) -> None:
+    """The database shows another record than was recorded: its proof would be one of something else."""
+    command = Command(directory)
+    async with connection(database.admin_dsn) as sql:
+        operation = str(await sql.fetchval("SELECT operation_id FROM operation_logs WHERE sequence = 100"))
+        assert (await command.run("audit", "prove", operation)).code == 0
+        await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 100")
+    refused = await command.run("audit", "prove", operation, "--record", str(directory / "record"))
+    assert refused.code == 1
+    assert "record 100 is not the one that stands in the log" in refused.errors
+    assert not (directory / "record").exists()

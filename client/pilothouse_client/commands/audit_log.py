@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +23,11 @@ from pilothouse_client.commands.output import Column, show, show_all
 from pilothouse_client.commands.values import moment
 from pilothouse_client.errors import UnavailableError
 
+if TYPE_CHECKING:
+    from pilothouse_client import Client
+
 _FORMAT = "pilothouse-audit-export/1"
+_BEGINNING = f'{{"format":"{_FORMAT}"'.encode()
 _WIDTH = 256
 # An export that is cut goes on so often in a row without a record in between.
 _ATTEMPTS = 5
@@ -90,12 +95,29 @@ def prove(
     """Show the proof that a record stands in the log (C2SP tlog-proof); its leaf's data is the record's SHA-256."""
     with connect() as client:
         found = client.audit.prove_operation(operation_id=operation_id, sequence=sequence)
+    _check_proof(found)
     if record is not None:
         record.write_bytes(found.record.encode())
     if output is Format.TABLE:
         sys.stdout.write(found.proof)
     else:
         show(found, [], output)
+
+
+def _check_proof(found: pb.ProveOperationResponse) -> None:
+    """Raises CommandError where the record is not that of the log: its database shows another one than was recorded."""
+    digest = hashlib.sha256(found.record.encode()).digest()
+    hashes = [base64.b64decode(each) for each in found.hashes]
+    try:
+        size, root = audit_verifier.head(found.head.checkpoint, found.head.verifier_keys[0])[1:]
+        leaf = hashlib.sha256(b"\x00" + digest).digest()
+        proven = audit_verifier.root_of(leaf, found.leaf_index, size, hashes) == root
+    except audit_verifier.WRONG:
+        proven = False
+    if not proven:
+        raise CommandError(
+            f"record {found.sequence} is not the one that stands in the log at its place: verify the log"
+        )
 
 
 def verify(
@@ -115,7 +137,10 @@ def verify(
     if offline is not None:
         _verify_offline(offline, key, from_checkpoint)
         return
-    kept = "" if from_checkpoint is None else from_checkpoint.read_text()
+    try:
+        kept = "" if from_checkpoint is None else from_checkpoint.read_text("utf-8")
+    except ValueError:
+        raise CommandError(f"{from_checkpoint} is no checkpoint", 2) from None
     with connect() as client, client.audit.verify_audit_log(checkpoint=kept) as answers:
         report = _last(answers)
     if output is not Format.TABLE:
@@ -124,6 +149,11 @@ def verify(
         typer.echo(
             f"intact: {report.verified_records} records verified, {report.dropped_records} dropped by retention"
         )
+        if report.former_heads:
+            typer.echo(
+                f"the {report.former_heads} oldest heads are signed by keys that the server does not know any more: "
+                "they were compared with the tree alone"
+            )
         typer.echo(report.head.checkpoint, nl=False)
     else:
         show_all(report.findings, _FINDING, output)
@@ -133,10 +163,11 @@ def verify(
 
 def _last(answers: Iterator[pb.VerifyAuditLogResponse]) -> pb.VerifyAuditLogResponse:
     for answer in answers:
+        if sys.stderr.isatty():
+            shown = f"{answer.verified_records} of {answer.total_records} records"
+            sys.stderr.write("\r\033[K" if answer.done else f"\r{shown}")
         if answer.done:
             return answer
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{answer.verified_records} of {answer.total_records} records")
     raise CommandError("the server did not say what it found")
 
 
@@ -146,10 +177,12 @@ def _verify_offline(export_file: Path, key: str, from_checkpoint: Path | None) -
             "--offline needs --key: the log's key, as `pilothouse audit head` or the log's owner says", 2
         )
     try:
-        kept = None if from_checkpoint is None else audit_verifier.head(from_checkpoint.read_text(), key)
-        with export_file.open() as file:
+        kept = (
+            None if from_checkpoint is None else audit_verifier.head(from_checkpoint.read_text("utf-8"), key)
+        )
+        with export_file.open(encoding="utf-8") as file:
             found = audit_verifier.verify(iter(file), key, kept)
-    except (audit_verifier.WrongError, ValueError, KeyError, StopIteration) as error:
+    except audit_verifier.WRONG as error:
         raise CommandError(f"{export_file}: {error!s}" if str(error) else f"{export_file} is empty") from None
     typer.echo(json.dumps(found, indent=2))
 
@@ -165,44 +198,69 @@ def export(
     """Export records with their proofs, as lines of JSON that `audit verify --offline` and others verify."""
     if file.exists() and not resume:
         raise CommandError(f"{file} is there already: name another one, or go on with it by --resume", 2)
-    begun = _Export.read(file) if file.exists() else _Export()
-    with file.open("a" if file.exists() else "x") as written, connect() as client:
-        attempts = _ATTEMPTS
-        while not begun.done:
-            at = begun.place
-            answers = client.audit.export_audit_log(
-                namespace=namespace, filter=filter_, after_sequence=at, tree_size=begun.tree_size
-            )
-            try:
-                with answers:
-                    begun.write(answers, written, whole=not (namespace or filter_))
-            except UnavailableError:
-                attempts = _ATTEMPTS if begun.place > at else attempts - 1
-                if attempts == 0:
-                    raise
-                time.sleep(0.5)
-        os.fsync(written.fileno())
+    fresh = not file.exists()
+    begun = _Export(namespace, filter_) if fresh else _Export.read(file, namespace, filter_)
+    try:
+        with file.open("x" if fresh else "a", encoding="utf-8", newline="\n") as written, connect() as client:
+            _export(client, begun, written)
+            os.fsync(written.fileno())
+    except BaseException:
+        if fresh and begun.place == 0:
+            # There is nothing in it to go on with.
+            file.unlink(missing_ok=True)
+        raise
     typer.echo(f"{begun.count} records up to {begun.place}")
+
+
+def _export(client: Client, begun: _Export, written: IO[str]) -> None:
+    """Writes all that is still to come; a cut is gone on after."""
+    attempts = _ATTEMPTS
+    while not begun.done:
+        at = begun.place
+        answers = client.audit.export_audit_log(
+            namespace=begun.asked["namespace"],
+            filter=begun.asked["filter"],
+            after_sequence=at,
+            tree_size=begun.tree_size,
+        )
+        try:
+            with answers:
+                begun.write(answers, written)
+        except UnavailableError:
+            attempts = _ATTEMPTS if begun.place > at else attempts - 1
+            if attempts == 0:
+                raise
+            time.sleep(0.5)
 
 
 class _Export:
     """How far an export is, and how it is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str = "", filter_text: str = "") -> None:
+        self.asked = {"namespace": namespace, "filter": filter_text}
         self.place = 0
         self.tree_size = 0
         self.count = 0
         self.done = False
 
     @classmethod
-    def read(cls, file: Path) -> _Export:
-        """What a file holds already; a line that was not finished is taken off. Raises CommandError."""
-        found, good = cls(), 0
+    def read(cls, file: Path, namespace: str, filter_text: str) -> _Export:
+        """What a file holds already; a line that was not finished is taken off.
+
+        Raises CommandError: it is no export, which is left as it is, or one of something else.
+        """
+        found, good = cls(namespace, filter_text), 0
         with file.open("rb+") as lines:
             for line in lines:
+                # A file that was cut in its first line has to be one of ours, too.
+                if not good and line[: len(_BEGINNING)] != _BEGINNING[: len(line)]:
+                    raise CommandError(f"{file} is no export of an audit log", 2)
                 if not line.endswith(b"\n"):
                     break
-                found.take(json.loads(line), file)
+                try:
+                    found.take(json.loads(line), file)
+                except (ValueError, LookupError, TypeError, AttributeError):
+                    raise CommandError(f"{file} is no whole export up to its byte {good}", 2) from None
                 good += len(line)
             lines.truncate(good)
         return found
@@ -210,20 +268,24 @@ class _Export:
     def take(self, entry: dict[str, Any], file: Path) -> None:
         """Takes a line that was written before. Raises CommandError."""
         if self.tree_size == 0:
-            if entry.get("format") != _FORMAT:
-                raise CommandError(f"{file} is no export of an audit log", 2)
+            for name, wanted in self.asked.items():
+                if entry.get(name, "") != wanted:
+                    raise CommandError(
+                        f"{file} is an export with the {name} {entry.get(name, '')!r}, not {wanted!r}", 2
+                    )
             self.tree_size = entry["size"]
         elif "end" in entry:
             self.done, self.count = True, entry["records"]
         else:
             self.place, self.count = entry["sequence"], self.count + 1
 
-    def write(self, answers: Iterator[pb.ExportAuditLogResponse], written: Any, *, whole: bool) -> None:
+    def write(self, answers: Iterator[pb.ExportAuditLogResponse], written: Any) -> None:
         """Writes what comes, as far as it comes."""
+        whole = not any(self.asked.values())
         for answer in answers:
             if answer.HasField("head") and self.tree_size == 0:
                 self.tree_size = answer.head.size
-                _write_line(written, _first_line(answer))
+                _write_line(written, _first_line(answer) | self.asked)
             for record in answer.records:
                 entry: dict[str, Any] = {"sequence": record.sequence, "record": record.record}
                 if record.chain_hash:
