@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
+from prometheus_client import REGISTRY
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
 from pilothouse_server.audit.verification import Fault
 from pilothouse_server.audit.walking import walk
+from pilothouse_server.store import retention as retention_module
 from pilothouse_server.store.partitions import Partitions
 from pilothouse_server.store.retention import Retention, merged
 from tests.conftest import Database, connection
@@ -98,6 +100,29 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
         )
         told_of = [MessageToDict(operation.metadata) async for operation in operations]
         assert [each["findings"][0]["fault"] for each in told_of] == ["missing"]
+
+
+async def test_what_cannot_all_be_told_is_kept(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of two months in turns, as of streams that stay open over the turn of a month."""
+    async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
+        for _ in range(4):
+            await fill(server, 2, age=last_month())
+            await fill(server, 2)
+        await server.application.sealer.seal()
+        monkeypatch.setattr(retention_module, "_MOST_STRETCHES", 3)
+        assert await retention(server).drop_older(this_month()) == []
+        assert REGISTRY.get_sample_value("pilothouse_audit_partitions_held", {"reason": "too many stretches"})
+        async with server.admin.audit.verify_audit_log() as answers:
+            *_, verdict = [answer async for answer in answers]
+        assert (verdict.intact, verdict.dropped_records) == (True, 0)
+        monkeypatch.setattr(retention_module, "_MOST_STRETCHES", 4)
+        (dropped,) = await retention(server).drop_older(this_month())
+        async with server.admin.audit.verify_audit_log() as answers:
+            *_, verdict = [answer async for answer in answers]
+        assert verdict.intact, (dropped, verdict.findings)
+        assert verdict.dropped_records == 8
 
 
 @pytest.mark.parametrize(

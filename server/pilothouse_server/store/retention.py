@@ -1,8 +1,8 @@
 """Old records of the audit log are dropped, and what was dropped stands in the log.
 
 A partition goes whole, or stays: it stays while a sealed head does not cover all of its records, while a sink that is
-required has not got them, and while a namespace that it has records of is held (`legal_hold`). Before it goes, a record
-says which places of the log were in it, with the value of the hash chain at the end of each stretch, and all that was
+required has not got them, and while a namespace that it has records of is held (`legal_hold`). Before some go, a record
+says which places of the log were in them, with the value of the hash chain at the end of each stretch, and all that was
 dropped before: so the newest such record tells retention apart from tampering, also once older ones are dropped
 themselves. Hashes of records are not kept in partitions, and stay for ever (`audit_tree`).
 
@@ -33,9 +33,12 @@ HELD = Gauge(
     "Partitions of the audit log that are old enough to be dropped, and stay.",
     ("reason",),
 )
-_REASONS = ("not sealed", "a sink lacks records", "legal hold")
+_TOO_MANY = "too many stretches"
+_REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY)
 # A record of more stretches would be too long.
 _MOST_STRETCHES = 1000
+# So many of one partition are looked at: those of several that go together may be one stretch.
+_MOST_READ = 50_000
 
 # (last sequence of a partition) → whether everybody who has to has the records up to there
 Delivered = Callable[[int], Awaitable[bool]]
@@ -86,10 +89,12 @@ class Retention:
                 log.info("a partition of the audit log is kept", partition=partition.name, reason=reason)
             else:
                 going.append(partition)
+        if not await self._tell(going):
+            held[_TOO_MANY] = len(going)
+            log.warning("partitions of the audit log are kept", reason=_TOO_MANY, first=going[0].name)
+            going = []
         for reason, count in held.items():
             HELD.labels(reason).set(count)
-        for partition in going:
-            await self._tell(partition)
         return await self.partitions.drop_named(AUDIT_LOG, [partition.name for partition in going])
 
     async def _kept_by(self, partition: Partition[datetime]) -> str:
@@ -104,17 +109,25 @@ class Retention:
             return "legal hold"
         return "" if await self.delivered(facts.last) else "a sink lacks records"
 
-    async def _tell(self, partition: Partition[datetime]) -> None:
-        """Leaves the record; none for a partition that holds nothing."""
+    async def _tell(self, going: Sequence[Partition[datetime]]) -> bool:
+        """Leaves the record; none for partitions that hold nothing. False where it would be too long."""
+        found: list[Stretch] = []
         async with self.store.system_read() as transaction:
-            rows = await transaction.connection.execute(
-                _STRETCHES, {**_bounds(partition), "most": _MOST_STRETCHES}
-            )
-            found: list[Stretch] = [(row.first, row.last, row.chain) for row in rows]
+            for partition in going:
+                rows = await transaction.connection.execute(
+                    _STRETCHES, {**_bounds(partition), "most": _MOST_READ}
+                )
+                stretches: list[Stretch] = [(row.first, row.last, row.chain) for row in rows]
+                if len(stretches) == _MOST_READ:
+                    return False
+                found = merged(found, stretches)
             before = (await transaction.connection.execute(_BEFORE)).scalar_one_or_none() or []
         if not found:
-            return
+            return True
         dropped = merged([(first, last, chain) for first, last, chain in before], found)
+        if len(dropped) > _MOST_STRETCHES:
+            return False
+        name = going[0].name if len(going) == 1 else f"{going[0].name} to {going[-1].name}"
         now = datetime.now(UTC)
         unit = self.store.system_unit()
         try:
@@ -122,7 +135,8 @@ class Retention:
         except BaseException:
             await unit.rollback()
             raise
-        await unit.commit(audit=[_record(partition, dropped, now)])
+        await unit.commit(audit=[_record(name, dropped, now)])
+        return True
 
 
 def merged(before: Sequence[Stretch], found: Sequence[Stretch]) -> list[Stretch]:
@@ -141,7 +155,7 @@ def _bounds(partition: Partition[datetime]) -> dict[str, Any]:
     return {"lower": partition.lower, "upper": partition.upper}
 
 
-def _record(partition: Partition[datetime], dropped: Sequence[Stretch], now: datetime) -> AuditRecord:
+def _record(name: str, dropped: Sequence[Stretch], now: datetime) -> AuditRecord:
     return AuditRecord(
         operation_id=uuid4(),
         user_id=None,
@@ -149,7 +163,7 @@ def _record(partition: Partition[datetime], dropped: Sequence[Stretch], now: dat
         action="delete",
         resource_type="audit_log",
         resource_id=None,
-        resource_name=partition.name,
+        resource_name=name,
         namespace_id=None,
         request_method="UNARY",
         request_path="",
