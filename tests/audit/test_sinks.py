@@ -148,6 +148,18 @@ async def test_a_receiver_gets_signed_batches_and_its_secrets_are_told_to_nobody
         assert b"canary" not in str(dict(row)).encode()
 
 
+async def test_a_sink_does_not_begin_beyond_the_log(server: Server) -> None:
+    """What is recorded until then would never be sent, without a word."""
+    newest = await anext(aiter(server.admin.audit.list_operations(page_size=1, order_by="sequence desc")))
+    with pytest.raises(PilothouseError) as caught:
+        await add(
+            server, "siem", "FILE", "late.jsonl", start_after_sequence=newest.sequence + 1000, required=True
+        )
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+    assert "start_after_sequence" in str(caught.value.violations)
+    await add(server, "siem", "FILE", "late.jsonl", start_after_sequence=newest.sequence)
+
+
 async def test_events_of_cloudevents_come_in_batches(server: Server) -> None:
     async with http_receiver() as receiver:
         await add(server, "siem", "HTTP", receiver.url, format=pb.AUDIT_SINK_FORMAT_CLOUDEVENTS)

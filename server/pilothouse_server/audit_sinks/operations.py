@@ -15,6 +15,7 @@ from pilothouse_server.encryption import Envelopes, Sealed
 from pilothouse_server.errors import FailedPrecondition, already_exists, invalid, not_found
 from pilothouse_server.outbound import AddressRefused, Origin, Reach, origin
 from pilothouse_server.store import encryption_keys
+from pilothouse_server.store.feed import stream_head
 from pilothouse_server.store.unit_of_work import Transaction
 
 list_page = repository.list_sinks
@@ -97,11 +98,16 @@ async def create(
     """Adds a sink that `check` has let through. `start_after` None begins with the oldest record that is kept.
 
     Raises:
+        InvalidArgument: it would begin after records that there are not yet.
         AlreadyExists: the name, or a file of this name that another sink writes.
         Unavailable: the active key is held by no key provider of this server.
     """
     if await repository.find(transaction, wanted.name) is not None:
         raise already_exists("audit sink", wanted.name)
+    newest = (await stream_head(transaction)).audit_sequence
+    if start_after is not None and start_after > newest:
+        # All up to there would never be sent, without a word.
+        raise invalid("start_after_sequence", f"must be at most {newest}, where the log ends")
     added = await repository.add(transaction, wanted, start_after or 0)
     if secrets != Secrets():
         key_id = await encryption_keys.active_key_id(transaction)
