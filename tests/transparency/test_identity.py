@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_server.audit import notes
-from pilothouse_server.audit.notes import Checkpoint, Signer
+from pilothouse_server.audit.notes import Checkpoint, Signer, Verifier
 from pilothouse_server.audit.sealing import Identity, name_of, origin_of
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.settings import Settings, SettingsError
@@ -39,6 +39,20 @@ def test_both_keys_sign_while_one_replaces_the_other(tmp_path: Path) -> None:
         assert notes.opened(note, [verifier])[1] == [verifier]
 
 
+def test_a_former_key_verifies_and_signs_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    former = Signer("example.com/log", OLD).verifier
+    state = TreeState("id", "example.com/log", "one", "one", 0, bytes(32), 1, [], 0, bytes(32))
+    # With a key that signs, and beside those that follow from the master keys.
+    for lines in ([secret("example.com/log", NEW), str(former)], [str(former)]):
+        file.write_text("\n".join(lines))
+        file.chmod(0o600)
+        named = identity(audit_key_file=file)
+        assert former in named.verifiers(state)
+        assert former not in [signer.verifier for signer in named.signers("example.com/log")]
+        assert len(named.signers("example.com/log")) == 1
+
+
 def test_keys_that_follow_from_master_keys_overlap_as_these_do() -> None:
     before = identity(OLD).signers("a/log")
     meanwhile = identity(NEW, OLD).signers("a/log")
@@ -59,6 +73,8 @@ def test_keys_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         {"audit_key": secret("a/log", OLD), "audit_origin": "b/log"},
         {"audit_key": secret("a/log", OLD).replace("a/log", "b/log")},
         {"audit_origin": "a log"},
+        {"audit_key": "a/log+00000000+" + notes.base64_text(bytes([1]) + OLD)},
+        {"audit_key": str(Verifier("a/witness", OLD, witness=True))},
     ):
         with pytest.raises(SettingsError, match="PILOTHOUSE_AUDIT_") as caught:
             identity(**settings)
@@ -78,3 +94,17 @@ async def test_a_log_is_named_once(database: Database, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is named a/log, for ever"):
         async with running_server(database, tmp_path, with_cluster=False, audit_origin="b/log"):
             pass
+
+
+async def test_a_log_that_is_named_later_still_knows_its_first_heads(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        before = await server.admin.audit.get_audit_head()
+    async with running_server(database, tmp_path, with_cluster=False, audit_origin="a/log") as server:
+        async with server.admin.audit.verify_audit_log(checkpoint=before.checkpoint) as answers:
+            *_, verdict = [answer async for answer in answers]
+        assert verdict.head.origin == "a/log"
+        assert verdict.head.size > before.size
+        assert verdict.intact, verdict.findings
+        assert verdict.former_heads == 0

@@ -10,8 +10,13 @@ import pytest_asyncio
 
 from pilothouse_server.app import Application
 from pilothouse_server.audit import notes
+from pilothouse_server.audit.notes import Signer
+from pilothouse_server.audit.policy import Policy
+from pilothouse_server.audit.sealing import Identity, Sealer, name_of
 from pilothouse_server.audit.verification import Fault
+from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.store import audit_tree
+from pilothouse_server.store.audit_tree import Seal
 from tests.conftest import Database, connection, new_database
 from tests.harness import running_server
 from tests.transparency.logs import fill, idle_application, last_month, superuser, verified
@@ -150,6 +155,44 @@ async def test_records_and_tree_altered_alike_contradict_the_next_head(
     assert before <= first.first <= N <= first.last < min(size for size in heads if size > N)
 
 
+async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Database, Application]) -> None:
+    database, application = log
+    new = Identity([bytes(range(32))], [], "", Policy())
+    async with application.store.system_read() as transaction:
+        state = await audit_tree.read(transaction)
+        heads = list(await audit_tree.newest_seals(transaction, most=100))[::-1]
+    (old,) = application.sealer.identity.signers(name_of(state))
+
+    async def sign(sql, seal: Seal, *signers: Signer) -> None:  # type: ignore[no-untyped-def]
+        note = notes.signed(notes.parse(seal.note)[0], signers)
+        await sql.execute("UPDATE audit_seals SET note = $2 WHERE size = $1", seal.size, note)
+
+    nobody = await verified(application, identity=new)
+    assert [(each.fault, each.first, each.last) for each in nobody.findings] == [
+        (Fault.SEAL, 1, heads[-1].size - 1)
+    ]
+    async with superuser(database) as sql:
+        (added,) = new.signers(name_of(state))
+        await sign(sql, heads[-1], added, old)
+        report = await verified(application, identity=new)
+        assert (report.findings, report.former_heads) == ([], len(heads) - 1)
+        # Whoever names the former key has those heads verified, too.
+        named = Identity([bytes(range(32))], [], "", Policy(), [old.verifier])
+        report = await verified(application, identity=named)
+        assert (report.findings, report.former_heads) == ([], 0)
+        # What they say is compared, whoever has signed it.
+        await sql.execute("UPDATE audit_seals SET root = sha256('x') WHERE size = $1", heads[0].size)
+        assert [each.fault for each in (await verified(application, identity=new)).findings] == [Fault.SEAL]
+        await sql.execute("UPDATE audit_seals SET root = $2 WHERE size = $1", heads[0].size, heads[0].root)
+        # A key that is known has signed an earlier one: from there on each has to be signed by such a key.
+        await sign(sql, heads[0], added)
+        found = (await verified(application, identity=new)).findings
+        assert [(each.fault, each.last) for each in found] == [
+            (Fault.SEAL, seal.size - 1) for seal in heads[1:-1]
+        ]
+        assert len(heads) > 2
+
+
 async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
     log: tuple[Database, Application],
 ) -> None:
@@ -162,7 +205,11 @@ async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
         await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 300")
         await sql.execute("DELETE FROM audit_seals")
         await _rebuild(application, sql)
-        await application.sealer.seal()
+        with pytest.raises(FailedPrecondition, match="contradicts its sealed head"):
+            await application.sealer.seal()
+        # A server that has not seen the heads signs the log anew: the key is its own, and needs not be stolen.
+        restarted = Sealer(application.store, application.sealer.identity, lambda: 0, period_seconds=60.0)
+        await restarted.seal()
         assert (await verified(application)).findings == [], "nothing inside tells of it"
         found = (await verified(application, kept)).findings
         assert [each.fault for each in found] == [Fault.CHECKPOINT]

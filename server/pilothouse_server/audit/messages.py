@@ -122,6 +122,7 @@ def verification(report: Report, head: Head | None) -> pb.VerifyAuditLogResponse
     answer.done = True
     answer.intact = not report.findings
     answer.dropped_records = report.dropped
+    answer.former_heads = report.former_heads
     answer.findings.extend(
         pb.AuditFinding(
             fault=_FAULTS[each.fault],

@@ -36,6 +36,10 @@ class NoteError(ValueError):
     """What is no signed note, checkpoint or key; or one that no known key has signed. The text says what is wrong."""
 
 
+class UnknownKeysError(NoteError):
+    """A signed note of which no key is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A head of a tree: what a log signs."""
@@ -126,6 +130,11 @@ class Signer:
         return f"{_DASH}{self.name} {base64.b64encode(self.verifier.key_id + signature).decode()}\n"
 
 
+def is_secret(text: str) -> bool:
+    """Whether a key is meant to be a secret one, as it is written."""
+    return text.startswith(_SECRET)
+
+
 def signed(checkpoint: Checkpoint, signers: Sequence[Signer]) -> str:
     """The note of a head, with a signature of each key."""
     return checkpoint.text + "\n" + "".join(signer.line(checkpoint.text) for signer in signers)
@@ -165,7 +174,8 @@ def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[V
     """A head that known keys have signed, and which of them.
 
     Raises:
-        NoteError: it is no checkpoint, no known key has signed it, or a signature of a known key is wrong.
+        UnknownKeysError: no known key has signed it.
+        NoteError: it is no checkpoint, or a signature of a known key is wrong.
     """
     checkpoint, signatures = parse(note)
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
@@ -179,7 +189,9 @@ def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[V
         by.append(verifier)
     if not by:
         names = ", ".join(f"{name}+{value[:_ID_BYTES].hex()}" for name, value in signatures)
-        raise NoteError(f"no key of this log has signed the checkpoint; it bears signatures of {names}")
+        raise UnknownKeysError(
+            f"no key of this log has signed the checkpoint; it bears signatures of {names}"
+        )
     return checkpoint, by
 
 

@@ -22,7 +22,7 @@ from prometheus_client import Counter, Gauge
 
 from pilothouse_server.audit import merkle, notes
 from pilothouse_server.audit.merkle import Edge
-from pilothouse_server.audit.notes import Checkpoint, NoteError, Signer
+from pilothouse_server.audit.notes import Checkpoint, NoteError, Signer, Verifier
 from pilothouse_server.audit.policy import Policy
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
 from pilothouse_server.keys import KeyRing
@@ -53,14 +53,23 @@ _USE = "audit-log-signature"
 
 
 class Identity:
-    """The name of the log and the keys that sign its heads, newest first; each head bears a signature of every key."""
+    """The name of the log and the keys that sign its heads, newest first; each head bears a signature of every key.
+
+    `former` have signed heads once, and sign none any more.
+    """
 
     def __init__(
-        self, seeds: Sequence[bytes], signers: Sequence[Signer], origin: str, policy: Policy
+        self,
+        seeds: Sequence[bytes],
+        signers: Sequence[Signer],
+        origin: str,
+        policy: Policy,
+        former: Sequence[Verifier] = (),
     ) -> None:
         self._seeds = seeds
         self.policy = policy
         self._signers = signers
+        self._former = former
         # As it is set; '' where the log may have any name.
         self.wanted = origin
 
@@ -75,7 +84,7 @@ class Identity:
             origin = settings.audit_origin and notes.checked_name(settings.audit_origin)
         except NoteError as error:
             raise SettingsError(f"{PREFIX}AUDIT_ORIGIN: {error}") from None
-        signers = _named_signers(settings)
+        signers, former = _named_keys(settings)
         names = {signer.name for signer in signers}
         if len(names) > 1 or (origin and signers and names != {origin}):
             raise SettingsError(
@@ -83,18 +92,29 @@ class Identity:
                 + (f", which is {origin}" if origin else "")
             )
         policy = Policy.parse(settings.audit_witnesses)
-        return cls(keys.derive_each(_USE), signers, origin or next(iter(names), ""), policy)
+        return cls(keys.derive_each(_USE), signers, origin or next(iter(names), ""), policy, former)
 
     def signers(self, name: str) -> list[Signer]:
         """The keys of the log of this name."""
         return list(self._signers) or [Signer(name, seed) for seed in self._seeds]
+
+    def verifiers(self, state: TreeState) -> list[Verifier]:
+        """The keys that may have signed heads of a log.
+
+        Beside those that sign now and former ones these are those that follow from the master keys, under the name that
+        the log has, and under that which it had before it was named.
+        """
+        signers = [Signer(name, seed) for name in names_of(state) for seed in self._seeds]
+        found = [signer.verifier for signer in (*self.signers(name_of(state)), *signers)]
+        return list(dict.fromkeys([*found, *self._former]))
 
     def checkpoint(self, state: TreeState, size: int, root: bytes) -> Checkpoint:
         """The head of a tree, as this log signs it."""
         return Checkpoint(origin_of(state), size, root)
 
 
-def _named_signers(settings: Settings) -> list[Signer]:
+def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
+    """The keys that sign, and those that have signed once."""
     if settings.audit_key_file is None:
         text, name = settings.audit_key, "AUDIT_KEY"
     else:
@@ -108,17 +128,26 @@ def _named_signers(settings: Settings) -> list[Signer]:
                 f"{PREFIX}{name}: {settings.audit_key_file} can be read by others: chmod 600 it"
             )
     try:
-        signers = [Signer.parse(line) for line in text.split()]
+        signers = [Signer.parse(line) for line in text.split() if notes.is_secret(line)]
+        former = [Verifier.parse(line) for line in text.split() if not notes.is_secret(line)]
     except NoteError as error:
         raise SettingsError(f"{PREFIX}{name}: {error}") from None
-    if settings.audit_key_file is not None and not signers:
+    if any(verifier.witness for verifier in former):
+        raise SettingsError(f"{PREFIX}{name}: a key of a witness signs no heads of a log")
+    if settings.audit_key_file is not None and not (signers or former):
         raise SettingsError(f"{PREFIX}{name}: {settings.audit_key_file} holds no key")
-    return signers
+    return signers, former
 
 
 def name_of(state: TreeState) -> str:
     """The name of the log and of its keys."""
-    return state.origin or f"pilothouse/{state.log_id}"
+    return names_of(state)[0]
+
+
+def names_of(state: TreeState) -> list[str]:
+    """The name of the log, and before it was named, if it has been since."""
+    unnamed = f"pilothouse/{state.log_id}"
+    return [state.origin, unnamed] if state.origin else [unnamed]
 
 
 def origin_of(state: TreeState) -> str:
@@ -143,6 +172,8 @@ class Sealer:
         self._known = -1
         self._at_work: asyncio.Task[Seal] | None = None
         self._sealed_at = 0.0
+        # Origin and size of the head that was seen last: whoever may change the database may also remove its heads.
+        self._seen = "", 0
         # Told a head that was sealed by this server: what publishes it, or has it witnessed.
         self.on_sealed: Callable[[Seal], None] = lambda _seal: None
 
@@ -207,6 +238,7 @@ class Sealer:
             async with self._store.system_write("seal") as transaction:
                 seal = await self._step(transaction)
             if seal is not None:
+                self._seen = notes.parse(seal.note)[0].origin, seal.size
                 break
             # Who catches up leaves others half of the time.
             await asyncio.sleep(loop.time() - began)
@@ -222,16 +254,11 @@ class Sealer:
         state = await audit_tree.take(transaction)
         edge = Edge(state.size, state.edge)
         newest = await audit_tree.newest_seal(transaction)
+        origin, size = self._seen
+        if origin == origin_of(state) and size > (0 if newest is None else newest.size):
+            raise _contradiction(size)
         if newest is not None and not _holds(newest, edge):
-            FAULTS.labels("head").inc()
-            log.error(
-                "the tree of the audit log does not have the head that was sealed last", size=newest.size
-            )
-            raise FailedPrecondition(
-                f"the audit log contradicts its sealed head of {newest.size} leaves: verify it",
-                reason="AUDIT_LOG_CONTRADICTS_ITS_HEAD",
-                metadata={"size": str(newest.size)},
-            )
+            raise _contradiction(newest.size)
         if state.size < state.size_wanted:
             await self._grow(transaction, state, edge)
         if edge.size < state.size_wanted:
@@ -255,6 +282,17 @@ class Sealer:
         data += [found.get(sequence, _NO_HASH) for sequence in range(after + 1, upto + 1)]
         full = [(tile.level, tile.position, tile.hashes) for tile in edge.grow(data)]
         await audit_tree.grow(transaction, edge.size, edge.levels, full)
+
+
+def _contradiction(size: int) -> FailedPrecondition:
+    """What a log that does not have the head any more that was sealed last is answered by."""
+    FAULTS.labels("head").inc()
+    log.error("the tree of the audit log does not have the head that was sealed last", size=size)
+    return FailedPrecondition(
+        f"the audit log contradicts its sealed head of {size} leaves: verify it",
+        reason="AUDIT_LOG_CONTRADICTS_ITS_HEAD",
+        metadata={"size": str(size)},
+    )
 
 
 def _holds(seal: Seal, edge: Edge) -> bool:

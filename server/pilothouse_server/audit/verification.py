@@ -17,8 +17,8 @@ from typing import Any
 
 from pilothouse_server.audit import merkle, notes, repository
 from pilothouse_server.audit.merkle import Edge, Frontier
-from pilothouse_server.audit.notes import Checkpoint, NoteError, Verifier
-from pilothouse_server.audit.sealing import Identity, name_of
+from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
+from pilothouse_server.audit.sealing import Identity
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store
@@ -68,6 +68,8 @@ class Report:
     total: int
     verified: int = 0
     dropped: int = 0
+    # Heads before the first one that a known key has signed.
+    former_heads: int = 0
     done: bool = False
     findings: list[Finding] = field(default_factory=list)
     # More than are kept were found.
@@ -120,7 +122,9 @@ class Verification:
         self._store = store
         self._state = state
         self._kept = kept
-        self._verifiers: Sequence[Verifier] = [signer.verifier for signer in identity.signers(name_of(state))]
+        self._verifiers: Sequence[Verifier] = identity.verifiers(state)
+        # Whether a head was found that a key has signed which is known.
+        self._known_key = False
         self.report = Report(total=state.newest)
         self._dropped = Dropped(())
         self._link: bytes | None = bytes(merkle.HASH_BYTES)
@@ -140,6 +144,13 @@ class Verification:
             await self._stretch(place)
         await self._tail()
         self._check_kept_beyond()
+        if self.report.former_heads and not self._known_key:
+            base, last = self._state.chain_length, self._state.chain_length + self._state.size - 1
+            self.report.add(
+                Finding(
+                    Fault.SEAL, min(base + 1, last), last, "no key of this log has signed any of its heads"
+                )
+            )
         # Retention may have dropped records while this walked.
         await self._read_dropped()
         self.report.findings = [each for each in self.report.findings if not self._was_dropped(each)]
@@ -235,7 +246,7 @@ class Verification:
     def _check_seal(self, seal: Seal) -> None:
         size = seal.size
         try:
-            checkpoint, _ = notes.opened(seal.note, self._verifiers)
+            checkpoint = self._opened(seal.note)
         except NoteError as error:
             self._fault_to(size, Fault.SEAL, f"the head of {size} leaves: {error}", only_last=True)
             return
@@ -252,6 +263,21 @@ class Verification:
                 size, Fault.TREE, f"not those of the head that was sealed at {seal.sealed_at:%FT%TZ}"
             )
             self._good = None
+
+    def _opened(self, note: str) -> Checkpoint:
+        """The head of a note, also of a former key that nobody has named, before the first that a known key has signed.
+
+        All that it says is compared with the tree, too, and the later head binds the tree. Raises NoteError.
+        """
+        try:
+            checkpoint, _ = notes.opened(note, self._verifiers)
+        except UnknownKeysError:
+            if self._known_key:
+                raise
+            self.report.former_heads += 1
+            return notes.parse(note)[0]
+        self._known_key = True
+        return checkpoint
 
     def _fault_to(self, size: int, fault: Fault, words: str, *, only_last: bool = False) -> None:
         """What is wrong between the last head that was good and one of a size."""

@@ -1075,6 +1075,7 @@ class VerifyAuditLogResponse(_message.Message):
     FINDINGS_FIELD_NUMBER: _builtins.int
     DROPPED_RECORDS_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    FORMER_HEADS_FIELD_NUMBER: _builtins.int
     verified_records: _builtins.int
     """Records that were verified."""
     total_records: _builtins.int
@@ -1085,6 +1086,10 @@ class VerifyAuditLogResponse(_message.Message):
     """In the last answer: whether nothing was found."""
     dropped_records: _builtins.int
     """In the last answer: records that retention dropped, and told of. Their hashes are in the tree."""
+    former_heads: _builtins.int
+    """In the last answer: the oldest heads, before the first that a key of this log has signed which the server knows. They were
+    compared with the tree, but their signatures were not verified: name the former keys in PILOTHOUSE_AUDIT_KEY_FILE.
+    """
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
         """In the last answer: what was found, at most 1,000 of it, in the order of the log."""
@@ -1103,10 +1108,11 @@ class VerifyAuditLogResponse(_message.Message):
         findings: _abc.Iterable[Global___AuditFinding] | None = ...,
         dropped_records: _builtins.int = ...,
         head: Global___AuditHead | None = ...,
+        former_heads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "dropped_records", b"dropped_records", "findings", b"findings", "head", b"head", "intact", b"intact", "total_records", b"total_records", "verified_records", b"verified_records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "dropped_records", b"dropped_records", "findings", b"findings", "former_heads", b"former_heads", "head", b"head", "intact", b"intact", "total_records", b"total_records", "verified_records", b"verified_records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
