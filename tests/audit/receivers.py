@@ -9,7 +9,7 @@ import ssl
 import struct
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.waiting import patient
 
 
 @dataclass
@@ -116,6 +118,53 @@ async def syslog_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[Sy
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def blunt_receiver(tls: ssl.SSLContext) -> AsyncIterator[SyslogReceiver]:
+    """Reads to our `close_notify` and closes the connection without one of its own, as rsyslog does by GnuTLS.
+
+    `careless`: it does so after the first octets.
+    """
+    receiver = SyslogReceiver()
+    listening = socket.create_server(("127.0.0.1", 0))
+    receiver.address = f"tls://127.0.0.1:{listening.getsockname()[1]}"
+
+    def read(connection: socket.socket) -> bytes:
+        connection.settimeout(patient(10.0))
+        received = b""
+        # Closed without `unwrap`: no alert is sent.
+        with tls.wrap_socket(connection, server_side=True) as secured:
+            while (part := secured.recv(8 if receiver.careless else 65536)) and not receiver.careless:
+                received += part
+        return received
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            receiver.connections += 1
+            with connection, suppress(OSError):
+                receiver.frames += _frames(read(connection))
+
+    serving = asyncio.create_task(asyncio.to_thread(serve))
+    try:
+        yield receiver
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        await serving
+        listening.close()
+
+
+def _frames(received: bytes) -> list[bytes]:
+    found = []
+    while received:
+        length, _, rest = received.partition(b" ")
+        found.append(rest[: int(length)])
+        received = rest[int(length) :]
+    return found
 
 
 def self_signed(address: str) -> tuple[str, str]:

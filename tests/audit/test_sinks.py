@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from prometheus_client import REGISTRY
 
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client import PilothouseError
+from pilothouse_server import outbound
 from pilothouse_server.audit_sinks import runner
+from pilothouse_server.audit_sinks.senders import SinkFailed
+from pilothouse_server.audit_sinks.senders.syslog import SyslogSender
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from tests.audit.receivers import http_receiver, self_signed, server_context, syslog_receiver
+from tests.audit.receivers import blunt_receiver, http_receiver, self_signed, server_context, syslog_receiver
 from tests.conftest import Database, connection, new_database
 from tests.harness import Server, running_server
-from tests.waiting import poll_until
+from tests.waiting import poll_until, runs_out
 
 LOOPBACK = "127.0.0.0/8,::1/128"
 
@@ -210,6 +215,43 @@ async def test_syslog_takes_all_that_it_has_read_to_the_end(server: Server) -> N
         receiver.careless = False
         await caught_up(server, "syslog")
     assert is_whole(numbers([frame.partition(b"\xef\xbb\xbf")[2] for frame in receiver.frames]))
+
+
+async def test_a_receiver_that_closes_without_a_close_notify_has_taken_what_it_read(server: Server) -> None:
+    certificate, key = self_signed("127.0.0.1")
+    async with blunt_receiver(server_context(certificate, key)) as receiver:
+        receiver.careless = True
+        await add(server, "blunt", "SYSLOG", receiver.address, certificate_authority=certificate)
+
+        async def sink() -> pb.AuditSink:
+            return (await sinks(server))["blunt"]
+
+        failing = await poll_until(sink, lambda found: found.status == pb.AUDIT_SINK_STATUS_FAILING)
+        assert (failing.reason, failing.position) == ("UNREACHABLE", 0)
+        receiver.careless = False
+        await caught_up(server, "blunt")
+    sent = numbers([frame.partition(b"\xef\xbb\xbf")[2] for frame in receiver.frames])
+    assert is_whole(sent)
+    assert len(sent) == len(set(sent)), "what was taken is sent again"
+
+
+async def test_a_receiver_that_ends_its_side_before_it_has_all_has_taken_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        # Some of the lines stay with the sender: the receiver's kernel takes no more.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reach = outbound.Reach(outbound.LOOPBACK)
+        sender = SyslogSender("127.0.0.1", listening.getsockname()[1], reach)
+        sending = asyncio.create_task(sender.send([b"x" * 400_000]))
+        connection, _ = await loop.sock_accept(listening)
+        with connection:
+            connection.shutdown(socket.SHUT_WR)
+            await asyncio.wait({sending}, timeout=runs_out(0.3))
+            assert not sending.done()
+        # With something unread: the kernel resets.
+        with pytest.raises(SinkFailed):
+            await sending
 
 
 async def test_tls_is_checked_by_the_authority_given(server: Server) -> None:

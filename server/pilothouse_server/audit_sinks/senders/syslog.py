@@ -3,15 +3,23 @@
 Syslog acknowledges nothing by itself, so each batch has a connection of its own that is closed in order: we end our
 side after the last line, and the receiver, having read to that end, ends its own. A receiver that dies before it has
 read all resets the connection instead, as the kernel does where something unread is thrown away, and the batch is sent
-again. Over TLS the two ends are the alerts `close_notify`, so nobody between can pretend them.
+again. One that ends its side before it has all is waited for until its kernel has taken the rest, or resets.
+
+Over TLS our end is the alert `close_notify`. Not every receiver answers it by its own (rsyslog with GnuTLS closes the
+connection without), so the end of the connection counts. Before our alert is sent it counts for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import socket
 import ssl
+import struct
+import termios
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,6 +29,7 @@ from pilothouse_server.outbound import Reach, failure
 _CONNECT_SECONDS = 10.0
 _READ_BYTES = 4096
 _WRITE_BYTES = 64 * 1024
+_LOOK_SECONDS = 0.02
 
 
 class SyslogSender:
@@ -72,16 +81,38 @@ class SyslogSender:
 
 
 async def _send_plainly(connection: socket.socket, frames: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(connection, frames)
+    await _end(connection)
+
+
+async def _end(connection: socket.socket) -> None:
+    """Ends our side; returns once the other side has ended its own and has all. Raises OSError where it was reset."""
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(connection, frames)
     connection.shutdown(socket.SHUT_WR)
     while await loop.sock_recv(connection, _READ_BYTES):
         # What a receiver says is nothing that we know.
         pass
+    while True:
+        error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        if _unacknowledged(connection) == 0:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    """Octets that the other side's kernel has not taken yet."""
+    (count,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+class _EndedError(ConnectionResetError):
+    """The connection has ended, and nothing in it said so."""
 
 
 class _TlsConnection:
-    """TLS over a socket of the event loop. asyncio's streams do not tell whether the other side said its end."""
+    """TLS over a socket of the event loop. asyncio's streams end the connection without a look at what was taken."""
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -94,8 +125,10 @@ class _TlsConnection:
         left = memoryview(frames)
         while left:
             left = left[await self._step(partial(self._tls.write, left[:_WRITE_BYTES])) :]
-        # Returns when the other side's close_notify has come.
-        await self._step(self._tls.unwrap)
+        # Sends our close_notify, and ends when the other side's has come, or the connection has ended.
+        with suppress(_EndedError):
+            await self._step(self._tls.unwrap)
+        await _end(self._connection)
 
     async def _step(self, act: Callable[[], Any]) -> Any:
         while True:
@@ -105,7 +138,7 @@ class _TlsConnection:
                 await self._flush()
                 received = await self._loop.sock_recv(self._connection, _READ_BYTES)
                 if not received:
-                    raise ConnectionResetError("ended without a close_notify") from None
+                    raise _EndedError from None
                 self._incoming.write(received)
             else:
                 await self._flush()
