@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -16,9 +17,17 @@ from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server import event_loop
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.rpc.field_checks import RuleError
-from pilothouse_server.rpc.validation import _resource_name_fields, compile_rules, validate
+from pilothouse_server.rpc.validation import (
+    _resource_name_fields,
+    compile_rules,
+    is_long,
+    validate,
+    validate_in_steps,
+)
+from pilothouse_server.tasks import cancel_and_wait
 from tests.rpc.message_types import BOOL, BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
 
@@ -26,6 +35,15 @@ def violations(message: Message) -> dict[str, str]:
     """Rule by path; empty where the message is valid."""
     try:
         validate(message)
+    except InvalidArgument as error:
+        return {violation.field: violation.rule for violation in error.violations}
+    return {}
+
+
+async def violations_in_steps(message: Message) -> dict[str, str]:
+    """The same by the check in steps."""
+    try:
+        await validate_in_steps(message)
     except InvalidArgument as error:
         return {violation.field: violation.rule for violation in error.violations}
     return {}
@@ -242,3 +260,79 @@ def test_the_methods_of_a_message_are_found_in_the_file_that_takes_it_in() -> No
     """Names that no format bounds are looked at where a method finds its resource by them."""
     names = set(_resource_name_fields(api_keys_pb2.DeleteServiceAccountRequest.DESCRIPTOR))
     assert names == {"namespace", "name"}
+
+
+def long_request(**wrong: Any) -> containers.CreateContainerRequest:
+    """Some hundred variables in two init containers; `wrong` are fields of one of them."""
+    request = create_request(
+        init_containers=[
+            containers.InitContainer(
+                name=f"init-{number}",
+                image="nginx:1",
+                env=[containers.EnvVar(name=f"NUMBER_{each}", value="x" * 20) for each in range(300)],
+            )
+            for number in range(2)
+        ]
+    )
+    for name, value in wrong.items():
+        setattr(request.container.init_containers[1].env[170], name, value)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        ({}, None),
+        ({"name": "1="}, "format_env_name"),
+        ({"name": ""}, "required"),
+        ({"value_from": 77}, "enum"),
+    ],
+)
+async def test_a_long_request_is_checked_in_steps_as_a_short_one_is(
+    wrong: dict[str, Any], rule: str | None
+) -> None:
+    request = long_request(**wrong)
+    assert is_long(request)
+    found = violations(request)
+    assert set(found.values()) == ({rule} if rule else set())
+    assert await violations_in_steps(request) == found
+
+
+async def test_too_many_violations_and_items_are_told_alike_in_steps() -> None:
+    many = long_request()
+    for each in many.container.init_containers[0].env:
+        each.name = "="
+    assert await violations_in_steps(many) == violations(many)
+    set_by_server = long_request()
+    set_by_server.container.created_by = "me"
+    assert await violations_in_steps(set_by_server) == {}
+    assert set_by_server == long_request()
+    too_many = create_request(
+        env=[containers.EnvVar(name=f"N{number}", value="x" * 20) for number in range(513)]
+    )
+    assert await violations_in_steps(too_many) == violations(too_many) == {"container.env": "max_items"}
+
+
+async def test_others_have_the_loop_between_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    request, turns = long_request(), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await validate_in_steps(request)
+    in_steps, turns = turns, 0
+    validate(request)
+    await cancel_and_wait(task)
+    assert in_steps > 600
+    # The control: the other check is one step.
+    assert turns == 0
+
+
+def test_what_holds_no_messages_is_never_long() -> None:
+    assert not is_long(containers.GetContainerRequest(namespace="team", name="x" * 100_000))
+    assert not is_long(create_request())

@@ -16,7 +16,7 @@ itself, which must count it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
@@ -25,6 +25,7 @@ from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import REQUIRED, InvalidArgument, Violation, invalid, missing_field
+from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc.field_checks import (
     MOST_VIOLATIONS,
     Check,
@@ -41,6 +42,10 @@ from pilothouse_server.rpc.field_checks import (
 from pilothouse_server.values.names import resource_name_problem
 
 MOST_MASK_PATHS: Final = 256
+# Two hundred items of a list, about.
+_LONG_BYTES: Final = 8 * 1024
+# (value, path, violations): a check that yields where others may have their turn
+Steps = Callable[[Any, str, list[Violation]], Iterator[None]]
 # A concurrency token travels inside the resource, but it is compared, never written.
 _ETAG: Final = "etag"
 _WELL_KNOWN: Final[dict[str, Check]] = {
@@ -52,10 +57,12 @@ _WELL_KNOWN: Final[dict[str, Check]] = {
 class MessageRules:
     """The compiled rules of one message type."""
 
-    __slots__ = ("checks", "output_only", "required_present", "required_truthy")
+    __slots__ = ("checks", "output_only", "parts", "required_present", "required_truthy")
 
     def __init__(self) -> None:
         self.checks: dict[int, tuple[str, Check]] = {}
+        # Of fields that hold messages the same check in steps.
+        self.parts: dict[int, Steps] = {}
         self.output_only: dict[int, str] = {}
         # Two ways to be given: not to be empty or zero, and (messages, `optional`) to be present.
         self.required_truthy: list[str] = []
@@ -72,6 +79,26 @@ class MessageRules:
                     return
             elif number in self.output_only:
                 message.ClearField(self.output_only[number])
+        self._add_missing(message, prefix, violations)
+
+    def steps(self, message: Any, prefix: str, violations: list[Violation]) -> Iterator[None]:
+        """Do what `check` does, a field of a message at a time."""
+        for field, value in message.ListFields():
+            number = field.number
+            found = self.checks.get(number)
+            if found is not None:
+                if part := self.parts.get(number):
+                    yield from part(value, prefix + found[0], violations)
+                else:
+                    found[1](value, prefix + found[0], violations)
+                    yield
+                if len(violations) >= MOST_VIOLATIONS:
+                    return
+            elif number in self.output_only:
+                message.ClearField(self.output_only[number])
+        self._add_missing(message, prefix, violations)
+
+    def _add_missing(self, message: Any, prefix: str, violations: list[Violation]) -> None:
         missing = [name for name in self.required_truthy if not getattr(message, name)]
         missing += [name for name in self.required_present if not _is_present(message, name)]
         violations += [missing_field(prefix + name) for name in missing]
@@ -91,13 +118,32 @@ def validate(message: Message) -> None:
     Raises:
         InvalidArgument: with up to 20 violations; reason INVALID_FIELD.
     """
+    violations: list[Violation] = []
+    _rules_of(message).check(message, "", violations)
+    if violations:
+        raise _refusal(violations[:MOST_VIOLATIONS])
+
+
+def is_long(message: Message) -> bool:
+    """Whether to check a request may take milliseconds, so that it is better done in steps."""
+    return bool(_rules_of(message).parts) and message.ByteSize() > _LONG_BYTES
+
+
+async def validate_in_steps(message: Message) -> None:
+    """Check a request as `validate` does, in steps between which others have the event loop. Raises as that."""
+    violations: list[Violation] = []
+    share = Share()
+    for _ in _rules_of(message).steps(message, "", violations):
+        await share.used()
+    if violations:
+        raise _refusal(violations[:MOST_VIOLATIONS])
+
+
+def _rules_of(message: Message) -> MessageRules:
     rules = _by_type.get(type(message))
     if rules is None:
         rules = _by_type[type(message)] = compile_rules(descriptor_of(message))
-    violations: list[Violation] = []
-    rules.check(message, "", violations)
-    if violations:
-        raise _refusal(violations[:MOST_VIOLATIONS])
+    return rules
 
 
 def problem_of(message: Message) -> str:
@@ -134,6 +180,8 @@ def compile_rules(descriptor: Descriptor) -> MessageRules:
             check = _field_check(field, rule, is_name=field.name in named)
             if check is not None:
                 rules.checks[field.number] = (field.name, check)
+                if steps := _field_steps(field, rule):
+                    rules.parts[field.number] = steps
     except BaseException:
         del _by_name[descriptor.full_name]
         raise
@@ -206,6 +254,29 @@ def _field_check(field: FieldDescriptor, rule: options.FieldRule, *, is_name: bo
     else:
         item = scalar_check(field, rule, resource_name_problem if is_name and not rule.format else None)
     return repeated_check(rule, item) if field.is_repeated else item
+
+
+def _field_steps(field: FieldDescriptor, rule: options.FieldRule) -> Steps | None:
+    """The check of a field in steps; None where it is one."""
+    held = field.message_type
+    if held is None or is_map(field) or rule.each_by_itself or held.full_name in _WELL_KNOWN:
+        return None
+    item = compile_rules(held)
+    if not field.is_repeated:
+        return lambda message, path, violations: item.steps(message, path + ".", violations)
+    check_number = repeated_check(rule, None)
+
+    def steps(values: Any, path: str, violations: list[Violation]) -> Iterator[None]:
+        before = len(violations)
+        check_number(values, path, violations)
+        if len(violations) > before:
+            return
+        for index, value in enumerate(values):
+            yield from item.steps(value, f"{path}[{index}].", violations)
+            if len(violations) >= MOST_VIOLATIONS:
+                return
+
+    return steps
 
 
 def _message_check(descriptor: Descriptor) -> Check:

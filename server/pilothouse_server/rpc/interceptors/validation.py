@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from pilothouse_server.rpc.admission.seats import before_trial
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Proceed
-from pilothouse_server.rpc.validation import validate
+from pilothouse_server.rpc.validation import is_long, validate, validate_in_steps
 
 
 async def validation(call: Call, proceed: Proceed) -> bytes:
@@ -21,7 +21,10 @@ async def validation(call: Call, proceed: Proceed) -> bytes:
     handler's iterator.
     """
     if call.request is not None:
-        validate(call.request)
+        if is_long(call.request):
+            await validate_in_steps(call.request)
+        else:
+            validate(call.request)
         if call.validate_only and call.namespace:
             await before_trial((call.method, call.namespace))
     if call.requests is not None:
