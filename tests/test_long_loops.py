@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from time import perf_counter
 
 import pytest
 
@@ -49,6 +50,42 @@ async def test_long_loops_that_all_go_on_in_each_turn_are_found(monkeypatch: pyt
 
     monkeypatch.setattr(Share, "used", used)
     assert max((await steps_in_each_turn(monkeypatch, 5)).values()) == 5
+
+
+async def shares_beside_a_call(monkeypatch: pytest.MonkeyPatch, patience_seconds: float) -> tuple[int, int]:
+    """How many steps a long loop took before a call of twenty turns had begun its last one, and how many in all."""
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    monkeypatch.setattr(event_loop, "_PATIENCE_SECONDS", patience_seconds)
+    steps = 0
+
+    async def long_loop() -> None:
+        nonlocal steps
+        async for _ in cooperatively(range(_STEPS)):
+            steps += 1
+
+    async def call() -> int:
+        for _ in range(20):
+            until = perf_counter() + 2 * event_loop._EMPTY_SECONDS
+            while perf_counter() < until:
+                continue
+            await asyncio.sleep(0)
+        return steps
+
+    beside, _ = await asyncio.gather(call(), long_loop())
+    return beside, steps
+
+
+async def test_a_call_of_many_turns_does_not_wait_for_a_share_in_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert await shares_beside_a_call(monkeypatch, patience_seconds=3600.0) == (0, _STEPS)
+
+
+async def test_who_is_never_left_an_empty_turn_goes_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control as well: without patience there is a share in nearly each turn."""
+    beside, in_all = await shares_beside_a_call(monkeypatch, patience_seconds=0.0)
+    assert beside > 5
+    assert in_all == _STEPS
 
 
 async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:

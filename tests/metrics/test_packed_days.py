@@ -47,7 +47,7 @@ async def cores(world: World, box: Box, start: datetime) -> list[float]:
     """The most cores of each hour of a day, as an answer shows them."""
     at = int(start.timestamp())
     found = await parts(world, box, start)
-    shown = messages.series(SUBJECT, found, Steps(at, at + 86400, 3600))
+    shown = messages.series([*messages.pieces_of_series(SUBJECT, found, Steps(at, at + 86400, 3600))])
     (series,) = pb.QueryUsageResponse.FromString(shown).series
     return [point.cpu_cores_max for point in series.points]
 
@@ -116,7 +116,8 @@ async def test_a_part_of_a_day_is_cut_out(world: World, range_: tuple[int, int])
     at = int(start.timestamp())
     found = await parts(world, box, start + lower * HOUR, upper - lower)
     assert [type(part) for part in found] == [PackedDay]
-    shown = messages.series(SUBJECT, found, Steps(at + lower * 3600, at + upper * 3600, 3600))
+    steps = Steps(at + lower * 3600, at + upper * 3600, 3600)
+    shown = messages.series([*messages.pieces_of_series(SUBJECT, found, steps)])
     (series,) = pb.QueryUsageResponse.FromString(shown).series
     wanted = [hour for hour in range(0, 24, 2) if lower <= hour < upper]
     assert [point.cpu_cores_max for point in series.points] == wanted

@@ -149,7 +149,8 @@ async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: in
             form=messages.POINTS.form,
         )
     for subject, parts in answered:
-        (shown,) = pb.QueryUsageResponse.FromString(messages.series(subject, parts, steps)).series
+        pieces = [*messages.pieces_of_series(subject, parts, steps)]
+        (shown,) = pb.QueryUsageResponse.FromString(messages.series(pieces)).series
         assert shown.container == names[subject.container_id]
         times = [point.timestamp.seconds for point in shown.points]
         assert times == sorted(set(times))

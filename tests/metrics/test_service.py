@@ -125,6 +125,42 @@ async def test_a_page_with_many_steps_holds_fewer_containers(served: Served) -> 
     assert {f"shop/many{index}" for index in range(5)} <= set(found)
 
 
+async def test_a_page_that_would_be_too_large_holds_fewer_containers(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    for index in range(6):
+        box = await served.box(f"large{index}")
+        if index != 3:
+            await served.store(*(box.sample(now - timedelta(seconds=second)) for second in range(20)))
+    stub, metadata = await served.stub("anna")
+    request = pb.QueryUsageRequest(
+        namespace="shop",
+        start_time=moment(now - timedelta(seconds=20)),
+        end_time=moment(now + timedelta(seconds=1)),
+        step=Duration(seconds=1),
+        page_size=1000,
+    )
+    whole = await stub.QueryUsage(request, metadata=metadata)
+    assert not whole.next_page_token
+    for most in (1, whole.ByteSize() // 3):
+        monkeypatch.setattr("pilothouse_server.metrics.service.LARGEST_PAGE_BYTES", most)
+        pages = [await stub.QueryUsage(request, metadata=metadata)]
+        while token := pages[-1].next_page_token:
+            pages.append(
+                await stub.QueryUsage(
+                    pb.QueryUsageRequest(**{**_fields(request), "page_token": token}), metadata=metadata
+                )
+            )
+        assert [series for page in pages for series in page.series] == list(whole.series)
+        assert len(pages) > 2
+        assert all(len(page.series) == 1 or page.ByteSize() < most + 100 for page in pages)
+
+
+def _fields(request: pb.QueryUsageRequest) -> dict[str, Any]:
+    return {field.name: value for field, value in request.ListFields()}
+
+
 async def test_a_token_of_another_question_is_refused(served: Served) -> None:
     await served.store((await served.box("token")).sample(datetime.now(UTC)))
     stub, metadata = await served.stub("anna")

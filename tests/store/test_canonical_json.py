@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,11 +10,18 @@ from enum import Enum
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import orjson
 import pytest
 
 from pilothouse_server.store import audit_chain
-from pilothouse_server.store.audit_chain import AuditRecord, canonical_json, canonical_time, standard_json
+from pilothouse_server.store.audit_chain import (
+    AuditRecord,
+    canonical_json,
+    canonical_stored,
+    canonical_time,
+    standard_json,
+)
 
 _CHARACTERS = (
     [chr(code) for code in range(0x20)]
@@ -95,6 +103,28 @@ def test_every_row_has_the_bytes_of_the_standard_library() -> None:
     # Enough of them are written by the fast encoder, and enough by the slow one.
     fast = [row for row in wanted if audit_chain._is_plain(row) and outcome(orjson.dumps, row) != "TypeError"]
     assert len(wanted) > len(fast) > len(wanted) // 4
+
+
+def stored(row: Mapping[str, Any]) -> Any:
+    """What is read again of a row, as the database has it decoded."""
+    return json.loads(standard_json(row))
+
+
+def test_what_was_read_from_json_is_written_so_without_a_walk() -> None:
+    wanted = [
+        stored(row) for row in rows(20_000) if outcome(standard_json, row) not in ("TypeError", "ValueError")
+    ]
+    assert len(wanted) > 10_000
+    assert differing(canonical_stored, wanted) == []
+
+
+@pytest.mark.parametrize(
+    "number", ["1.0", "-0.0", "1e16", "1E22", "5e-324", "12345678901234567890123", "-1.5e-7"]
+)
+@pytest.mark.parametrize("around", ["{}", "[{}]", "[1,{}]", '{{"a":{}}}', '{{"a":["x",{}]}}'])
+def test_numbers_that_are_not_whole_are_found_wherever_they_stand(number: str, around: str) -> None:
+    value = msgspec.json.decode(around.format(number))
+    assert outcome(canonical_stored, value) == outcome(standard_json, value)
 
 
 class _Word(str):

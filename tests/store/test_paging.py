@@ -36,6 +36,7 @@ from sqlalchemy import (
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.store import connection as connections
 from pilothouse_server.store import paging
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.paging import (
@@ -47,6 +48,7 @@ from pilothouse_server.store.paging import (
     parse_order_by,
     read_in_pages,
     read_page,
+    read_page_in_slices,
 )
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.results import Row
@@ -204,6 +206,38 @@ async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
             if not token:
                 break
             page = replace(page, page_token=token)
+    assert listed == whole
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    order_by=orders, page_size=st.integers(1, 70), row_bytes=st.integers(1, 40), slice_rows=st.integers(1, 9)
+)
+async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
+    pool: Pool, order_by: str, page_size: int, row_bytes: int, slice_rows: int
+) -> None:
+    order = parse_order_by(order_by, FIELDS, default="name", unique=THINGS.c.id)
+    columns = [item.column.desc() if item.descending else item.column for item in order.columns]
+    page = replace(PAGE, order_by=order_by, page_size=page_size)
+    listed: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paging, "LARGEST_PAGE_BYTES", 100)
+        patch.setattr(connections, "SLICE_ROWS", slice_rows)
+        async with pool.transaction() as opened:
+            whole = list((await opened.execute(select(THINGS.c.id).order_by(*columns))).scalars())
+            while True:
+                query = paginate(select(THINGS.c.id), order, page)
+                rows, next_page = await read_page_in_slices(
+                    opened, query, order, page, lambda _row: row_bytes
+                )
+                assert 1 <= len(rows) <= page.limit
+                # What does not fit is noticed after a slice.
+                assert len(rows) * row_bytes <= 100 + slice_rows * row_bytes
+                listed += [row.id for row in rows]
+                token = next_page.after(len(rows))
+                if not token:
+                    break
+                page = replace(page, page_token=token)
     assert listed == whole
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError, audit_verifier
-from pilothouse_server.audit import merkle
+from pilothouse_server.audit import exporting, merkle
 from tests.conftest import Database, connection
 from tests.harness import Server, running_server
 from tests.transparency.logs import exported, fill, hashes_of, lines_of
@@ -58,6 +58,7 @@ async def test_what_is_recorded_is_sealed_proven_exported_and_published(
         await poll_until(sealed, what="a head over what is new")
         await _proofs(server, first.checkpoint, key)
         await _export(server, first.checkpoint, key, tmp_path)
+        await _export_in_small_answers(server)
         await _tiles(server, key)
         async with audit.verify_audit_log(checkpoint=first.checkpoint) as answers:
             *_, verdict = [answer async for answer in answers]
@@ -132,6 +133,21 @@ async def _export(server: Server, older: str, key: str, directory: Path) -> None
     size, place = lines_of(file)[0]["size"], lines_of(file)[300]["sequence"]
     await exported(server.admin, part, after_sequence=place, tree_size=size)
     assert lines_of(part)[1:-1] == lines_of(file)[301:-1]
+
+
+async def _export_in_small_answers(server: Server) -> None:
+    """However little an answer may hold, the records and their proofs are the same."""
+    size = (await server.admin.audit.get_audit_head()).size
+    found = []
+    for most in (exporting.MOST_BYTES_AT_ONCE, 1, 2_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporting, "MOST_BYTES_AT_ONCE", most)
+            async with server.admin.audit.export_audit_log(tree_size=size) as answers:
+                parts = [list(answer.records) async for answer in answers if answer.records]
+        found.append([record for part in parts for record in part])
+        assert len(found[-1]) == size - 1
+        assert all(sum(len(each.record) for each in part[:-1]) < most for part in parts)
+    assert found[0] == found[1] == found[2]
 
 
 async def _tiles(server: Server, key: str) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 from pilothouse_server.audit import merkle, proofs
 from pilothouse_server.audit.merkle import Prover
+from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.unit_of_work import Store
 
 MOST_AT_ONCE = 512
+# Of the records; one may go beyond it.
+MOST_BYTES_AT_ONCE = 512 * 1024
 
 # (after, upto, most) → rows of the log that the caller may see, by the rights that it has now
 Read = Callable[[int, int, int], Awaitable[Sequence[Any]]]
@@ -38,7 +41,16 @@ async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterat
             return
         indexes = [row.sequence - state.chain_length for row in rows if row.sequence > state.chain_length]
         prover = await _prover(store, state, indexes, size)
-        yield [_exported(row, state.chain_length, prover) for row in rows]
+        found: list[Exported] = []
+        size_bytes = 0
+        async for row in cooperatively(rows):
+            found.append(_exported(row, state.chain_length, prover))
+            size_bytes += len(found[-1].record)
+            if size_bytes >= MOST_BYTES_AT_ONCE:
+                yield found
+                found, size_bytes = [], 0
+        if found:
+            yield found
         after = rows[-1].sequence
 
 
@@ -52,7 +64,7 @@ async def _prover(store: Store, state: audit_tree.TreeState, indexes: Sequence[i
 
 
 def _exported(row: Any, chain_length: int, prover: Prover) -> Exported:
-    record = audit_chain.canonical_json(audit_chain.stored_row(row))
+    record = audit_chain.canonical_stored(audit_chain.stored_row(row))
     if row.sequence <= chain_length:
         return Exported(row.sequence, record, b"", bytes(row.chain_hash))
     return Exported(row.sequence, record, prover.proof(row.sequence - chain_length), None)

@@ -28,7 +28,7 @@ def _milliseconds(value: float | None) -> timedelta | None:
 
 
 def _json(value: Mapping[str, Any] | None) -> str:
-    return "" if value is None else audit_chain.canonical_json(value).decode()
+    return "" if value is None else audit_chain.canonical_stored(value).decode()
 
 
 def _request_body(value: Operation) -> str:
@@ -76,6 +76,7 @@ OPERATION = AnswerConverter(
     pb.Operation,
     Differences(
         names={"end_time": "completed_at"},
+        struct_only=("request_body_text", "request_headers_text", "response_body_text"),
         computed={
             "duration": _duration,
             "record_hash": _record_hash,

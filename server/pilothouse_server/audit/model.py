@@ -7,6 +7,12 @@ from typing import Any
 
 import msgspec
 
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _document(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else _decode(text)
+
 
 class FieldChange(msgspec.Struct, frozen=True):
     """A field before and after an update, as canonical JSON."""
@@ -17,7 +23,7 @@ class FieldChange(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One record, with the name of its namespace."""
+    """One record, with the name of its namespace. Bodies and headers are JSON as the database writes it."""
 
     operation_id: str
     sequence: int
@@ -28,12 +34,12 @@ class Operation(msgspec.Struct, frozen=True):
     namespace: str
     request_method: str
     request_path: str
-    request_body: dict[str, Any] | None
-    request_headers: dict[str, Any] | None
+    request_body_text: str | None
+    request_headers_text: str | None
     client_ip: str
     user_agent: str
     status_code: int
-    response_body: dict[str, Any] | None
+    response_body_text: str | None
     duration_ms: int | None
     error_code: str
     error_message: str
@@ -46,6 +52,21 @@ class Operation(msgspec.Struct, frozen=True):
     resource_id: int | None
     namespace_id: int | None
     stream_id: str
+
+    @property
+    def request_body(self) -> dict[str, Any] | None:
+        """What was asked."""
+        return _document(self.request_body_text)
+
+    @property
+    def request_headers(self) -> dict[str, Any] | None:
+        """The metadata of the request."""
+        return _document(self.request_headers_text)
+
+    @property
+    def response_body(self) -> dict[str, Any] | None:
+        """What was answered."""
+        return _document(self.response_body_text)
 
     @property
     def resource_uid(self) -> str:

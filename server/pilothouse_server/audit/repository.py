@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Select, false, func, or_, select, text
+from sqlalchemy import BigInteger, Select, Text, false, func, or_, select, text
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
@@ -22,6 +22,7 @@ from pilothouse_server.store.paging import (
     finish_page,
     paginate,
     parse_order_by,
+    read_page_in_slices,
 )
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -100,26 +101,41 @@ class Sight:
         return query
 
 
+# Bodies and headers are the most of a record, and are shown as text: values are made of them one record at a time.
+_TEXTS = ("request_body", "request_headers", "response_body")
+
+
 def _operations() -> Select[Any]:
-    return select(OPERATION_LOGS, NAMESPACES.c.name.label("namespace_name")).select_from(
-        OPERATION_LOGS.outerjoin(NAMESPACES, NAMESPACES.c.id == _LOG.namespace_id)
-    )
+    return select(OPERATION_LOGS, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
+
+
+def _shown_operations() -> Select[Any]:
+    """The same, with texts for what `Operation` has as text."""
+    columns = (column.cast(Text).label(column.name) if column.name in _TEXTS else column for column in _LOG)
+    return select(*columns, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
+
+
+_WITH_NAMESPACE = OPERATION_LOGS.outerjoin(NAMESPACES, NAMESPACES.c.id == _LOG.namespace_id)
 
 
 async def list_operations(
     transaction: ReadTransaction, page: PageRequest, sight: Sight
 ) -> tuple[Iterator[Operation], NextPage]:
     """One page of records, read from their rows as they are asked for, and where they go on."""
-    query = sight.narrow(_operations()).where(compile_filter(page.filter, _FILTERS))
+    query = sight.narrow(_shown_operations()).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="start_time desc", unique=_LOG.sequence)
-    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
-    rows, next_page = finish_page(rows, order, page)
+    query = paginate(query, order, page)
+    rows, next_page = await read_page_in_slices(transaction.connection, query, order, page, _size)
     return map(_operation, rows), next_page
+
+
+def _size(row: Any) -> int:
+    return sum(len(row[name] or "") for name in _TEXTS)
 
 
 async def find_operation(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation | None:
     """The record of a call; of a stream's two the later one."""
-    row = await find_row(transaction, operation_id, sight)
+    row = await _find(transaction, _shown_operations(), operation_id, sight)
     return None if row is None else _operation(row)
 
 
@@ -127,7 +143,13 @@ async def find_row(
     transaction: ReadTransaction, operation_id: UUID, sight: Sight, sequence: int = 0
 ) -> Any | None:
     """The row of a call's record, of a stream's two that at `sequence`, or else the later one."""
-    query = sight.narrow(_operations()).where(_LOG.operation_id == operation_id)
+    return await _find(transaction, _operations(), operation_id, sight, sequence)
+
+
+async def _find(
+    transaction: ReadTransaction, select_: Select[Any], operation_id: UUID, sight: Sight, sequence: int = 0
+) -> Any | None:
+    query = sight.narrow(select_).where(_LOG.operation_id == operation_id)
     if sequence:
         query = query.where(_LOG.sequence == sequence)
     query = query.order_by(_LOG.sequence.desc()).limit(1)
@@ -139,7 +161,7 @@ async def operations_between(
 ) -> Sequence[Operation]:
     """Records of a stretch of the chain that the caller may see, in order, at most `most`."""
     query = (
-        sight.narrow(_operations())
+        sight.narrow(_shown_operations())
         .where(_LOG.sequence > after, _LOG.sequence <= upto)
         .order_by(_LOG.sequence)
         .limit(most)
@@ -157,7 +179,7 @@ async def exported_records(
         .order_by(_LOG.sequence)
         .limit(most)
     )
-    return (await transaction.connection.execute(query)).all()
+    return (await transaction.connection.execute_in_slices(query)).all()
 
 
 async def stored_records(transaction: ReadTransaction, after: int, upto: int) -> Sequence[Any]:
@@ -167,7 +189,7 @@ async def stored_records(transaction: ReadTransaction, after: int, upto: int) ->
         .where(_LOG.sequence > after, _LOG.sequence <= upto)
         .order_by(_LOG.sequence, _LOG.id)
     )
-    return (await transaction.connection.execute(query)).all()
+    return (await transaction.connection.execute_in_slices(query)).all()
 
 
 async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]:
@@ -216,12 +238,12 @@ def _operation(row: Any) -> Operation:
         namespace=row.namespace_name or "",
         request_method=row.request_method or "",
         request_path=row.request_path or "",
-        request_body=row.request_body,
-        request_headers=row.request_headers,
+        request_body_text=row.request_body,
+        request_headers_text=row.request_headers,
         client_ip=row.client_ip or "",
         user_agent=row.user_agent or "",
         status_code=row.status_code or 0,
-        response_body=row.response_body,
+        response_body_text=row.response_body,
         duration_ms=row.duration_ms,
         error_code=row.error_code or "",
         error_message=row.error_message or "",

@@ -9,7 +9,6 @@ back to an earlier head together with the heads after it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +18,7 @@ from pilothouse_server.audit import merkle, notes, repository
 from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
 from pilothouse_server.audit.sealing import Identity
+from pilothouse_server.event_loop import Share
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store
@@ -26,8 +26,6 @@ from pilothouse_server.store.unit_of_work import Store
 # Full tiles that are read at a time: 1,024 leaves.
 _TILES = 4
 _SEALS = 1000
-# So many records are hashed before others have their turn.
-_AT_ONCE = 128
 MOST_FINDINGS = 1000
 
 
@@ -220,7 +218,9 @@ class Verification:
 
     async def _heads(self, transaction: Any, data: Sequence[bytes]) -> None:
         """Whether the heads that were sealed within these leaves are of this tree."""
+        share = Share()
         for each in data:
+            await share.used()
             self._frontier.add(merkle.leaf_hash(each))
             size = self._frontier.size
             seal = await self._seal_at(transaction, size)
@@ -297,7 +297,7 @@ class Verification:
         self, after: int, upto: int, expected: Mapping[int, bytes], rows: Sequence[Any]
     ) -> None:
         """The records of a stretch against the hashes that the tree has of them, and against the chain."""
-        position = after
+        position, share = after, Share()
         for row in rows:
             sequence = row.sequence
             if sequence <= position:
@@ -305,7 +305,7 @@ class Verification:
                 continue
             self._absent(position + 1, sequence - 1)
             position = sequence
-            digest = audit_chain.record_hash(audit_chain.canonical_json(audit_chain.stored_row(row)))
+            digest = audit_chain.record_hash(audit_chain.canonical_stored(audit_chain.stored_row(row)))
             if digest != row.record_hash or expected.get(sequence, digest) != digest:
                 self.report.of_record(Fault.ALTERED, sequence)
             if self._link is not None and row.chain_hash is not None:
@@ -314,8 +314,7 @@ class Verification:
                     self.report.of_record(Fault.CHAIN, sequence)
             self._link = row.chain_hash
             self.report.verified += 1
-            if self.report.verified % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+            await share.used()
         self._absent(position + 1, upto)
 
     def _absent(self, first: int, last: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -16,6 +16,8 @@ from pilothouse_server.rpc.validation import problem_of
 
 _DAY: Final = 86400
 _HOUR: Final = 3600
+# About a millisecond.
+_POINTS_OF_A_PIECE: Final = 200
 TOP_BY: Mapping[int, TopBy] = {pb.TOP_BY_UNSPECIFIED: "cpu", pb.TOP_BY_CPU: "cpu", pb.TOP_BY_MEMORY: "memory"}
 
 
@@ -117,17 +119,23 @@ def _points(points: Iterable[model.Point]) -> bytes:
 POINTS: Final = Rendering(1, _points)
 
 
-def series(
+def series(pieces: Sequence[bytes]) -> bytes:
+    """Returns the usage of one container over time as it stands in a serialised answer, from its `pieces_of_series`."""
+    return embedded(pb.QueryUsageResponse.SERIES_FIELD_NUMBER, *pieces)
+
+
+def pieces_of_series(
     subject: model.Subject, parts: Sequence[model.PackedDay | model.Point], steps: model.Steps
-) -> bytes:
-    """Returns the usage of one container over time as it stands in a serialised answer; `parts` are in order."""
-    shown = [_SERIES.to_proto(subject).SerializeToString()]
+) -> Iterator[bytes]:
+    """Yields the usage of one container over time, a day or some points at a time; `parts` are in order."""
+    yield _SERIES.to_proto(subject).SerializeToString()
     for packed, run in itertools.groupby(parts, lambda part: isinstance(part, model.PackedDay)):
         if packed:
-            shown += [_within(day, steps) for day in run if isinstance(day, model.PackedDay)]
+            yield from (_within(day, steps) for day in run if isinstance(day, model.PackedDay))
         else:
-            shown.append(_points(part for part in run if isinstance(part, model.Point)))
-    return embedded(pb.QueryUsageResponse.SERIES_FIELD_NUMBER, *shown)
+            points = (part for part in run if isinstance(part, model.Point))
+            while some := list(itertools.islice(points, _POINTS_OF_A_PIECE)):
+                yield _points(some)
 
 
 def _within(day: model.PackedDay, steps: model.Steps) -> bytes:

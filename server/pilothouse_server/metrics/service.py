@@ -11,12 +11,14 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.errors import not_found
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics import messages, operations
+from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
 from pilothouse_server.metrics.operations import Recorder, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
+from pilothouse_server.store.paging import LARGEST_PAGE_BYTES
 from pilothouse_server.tasks import cancel_and_wait
 
 # So long samples of a slow sender wait for others to share their batch.
@@ -80,10 +82,9 @@ class MetricsService:
                 visible=call.visible_namespaces(),
                 form=messages.POINTS.form,
             )
-        response = pb.QueryUsageResponse(next_page_token=next_page.token)
+        series, shown = await _fitting(found, steps)
+        response = pb.QueryUsageResponse(next_page_token=next_page.after(shown))
         response.step.FromTimedelta(timedelta(seconds=steps.step))
-        # An answer may hold tens of thousands of points: others get their turn between the series.
-        series = [messages.series(*of, steps) async for of in cooperatively(found)]
         return b"".join((*series, response.SerializeToString()))
 
     async def WatchUsage(
@@ -160,6 +161,26 @@ class MetricsService:
         """Returns the sizes of tables."""
         found = await operations.table_sizes(call.store, include_partitions=request.include_partitions)
         return pb.GetTableSizesResponse(table_sizes=[messages.TABLE_SIZE.to_proto(item) for item in found])
+
+
+async def _fitting(
+    found: Sequence[tuple[Subject, Sequence[PackedDay | Point]]], steps: Steps
+) -> tuple[list[bytes], int]:
+    """The series of the first containers, as many as fit into a page, but for those without points; and how many
+    containers these are, at least one with points.
+    """
+    series: list[bytes] = []
+    size = 0
+    for number, (subject, parts) in enumerate(found):
+        if not parts:
+            continue
+        pieces = messages.pieces_of_series(subject, parts, steps)
+        one = messages.series([piece async for piece in cooperatively(pieces)])
+        size += len(one)
+        if series and size > LARGEST_PAGE_BYTES:
+            return series, number
+        series.append(one)
+    return series, len(found)
 
 
 async def _check_namespace(call: Call, namespace_id: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import NoneType
@@ -102,6 +103,21 @@ def canonical_json(row: Mapping[str, Any]) -> bytes:
         except TypeError:
             pass
     return standard_json(row)
+
+
+# A number that is not whole, where the fast encoder may have written one; also what looks so within a text.
+_NUMBER = re.compile(rb"(?:^|[:,\[])-?[0-9]+[.eE]")
+
+
+def canonical_stored(value: Any) -> bytes:
+    """The same of what was read from JSON: nothing else can be in it, so it is not walked but where its bytes have
+    what may be a floating-point number.
+    """
+    try:
+        encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return standard_json(value)
+    return canonical_json(value) if _NUMBER.search(encoded) else encoded
 
 
 def _is_plain(value: object) -> bool:

@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import asyncpg
 from asyncpg.protocol import NO_TIMEOUT
 from sqlalchemy import Executable
 
+from pilothouse_server.event_loop import Share
 from pilothouse_server.store import array_types, statements
 from pilothouse_server.store.results import Result, Row, row_class
 from pilothouse_server.store.statements import Form, Parameters, StatementError
 
+T = TypeVar("T")
 _NOTHING: Final[Parameters] = {}
+# Rows of a slice: to make them takes a millisecond or two.
+SLICE_ROWS: Final = 100
 _PROCESS: Final = secrets.token_hex(8)
 _numbers = count(1)
 
@@ -72,6 +76,14 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
                 self._since = None
         rows: list[Any] = await self.fetch(sql, *arguments, record_class=record_class)
         return rows
+
+    async def open_cursor(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> Any:
+        """A query whose rows are fetched later, some at a time; None where nothing is prepared, as a pooler may not
+        know what was.
+        """
+        if not self._stmt_cache_enabled:
+            return None
+        return await self.cursor(sql, *arguments, record_class=record_class)
 
     def _begin(self) -> None:
         limit = self._config.command_timeout
@@ -152,6 +164,36 @@ class Connection:
             await self._execute_many(statement, parameters)
         return Result([])
 
+    async def slices(
+        self, statement: Executable, parameters: Parameters = _NOTHING
+    ) -> AsyncIterator[Sequence[Any]]:
+        """Yields the rows of a query in slices of 100, each of which is made when it is asked for.
+
+        So a thousand rows, or large ones, hold the event loop no longer than a few do, and whoever has enough stops.
+        Only in a transaction. Raises as `execute`.
+        """
+        ready = statements.ready(statement, parameters)
+        arguments, form = ready.arguments(parameters), ready.form
+        cursor = await self._driven(self.driver.open_cursor(form.sql, arguments, form.record_class))
+        if cursor is None:
+            yield await self._fetch(form, arguments)
+            return
+        while rows := await self._driven(cursor.fetch(SLICE_ROWS)):
+            if form.record_class is Row:
+                form.record_class = row_class(tuple(rows[0].keys()))
+            yield rows
+            if len(rows) < SLICE_ROWS:
+                return
+
+    async def execute_in_slices(self, statement: Executable, parameters: Parameters = _NOTHING) -> Result:
+        """The same as `execute`, by `slices`; others have the event loop between them."""
+        rows: list[Any] = []
+        share = Share()
+        async for found in self.slices(statement, parameters):
+            rows += found
+            await share.used()
+        return Result(rows)
+
     async def command(self, sql: str) -> str:
         """Runs commands of ours that take no values and return no rows; returns the tag of the last one."""
         self.unfinished = True
@@ -195,6 +237,7 @@ class Connection:
         await self.command(f"RELEASE SAVEPOINT {name}")
 
     async def _fetch(self, form: Form, arguments: list[Any]) -> list[Any]:
+        # As `_driven`, written out: it is done for each call, and many times.
         self.unfinished = True
         try:
             rows: list[Any] = await self.driver.run(form.sql, arguments, form.record_class)
@@ -208,6 +251,20 @@ class Connection:
         if rows and form.record_class is Row:
             form.record_class = row_class(tuple(rows[0].keys()))
         return rows
+
+    async def _driven(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the driver returns."""
+        self.unfinished = True
+        try:
+            found = await work
+        except asyncpg.PostgresError as error:
+            self.unfinished = False
+            _make_discreet(error)
+            raise
+        except asyncpg.DataError:
+            raise _misfit() from None
+        self.unfinished = False
+        return found
 
     async def _execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:
         ready = statements.ready(statement, parameters[0], many=True)

@@ -31,6 +31,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -40,6 +41,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, tuple_
 
 from pilothouse_server.errors import InvalidArgument, invalid
+from pilothouse_server.event_loop import Share
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.results import Row
 
@@ -283,6 +285,29 @@ async def read_page(
         fitting = (LARGEST_PAGE_BYTES - size) * len(rows) // max(size, 1) + 1
         token = NextPage(found, order, part).token
         part = replace(part, page_size=min(left, fitting), page_token=token)
+
+
+async def read_page_in_slices(
+    connection: Connection,
+    query: Select[Any],
+    order: OrderSpec,
+    page: PageRequest,
+    size_of: Callable[[Row], int],
+) -> tuple[Sequence[Row], NextPage]:
+    """Read a page by one query (`paginate`), in slices between which others have the event loop; return what
+    `finish_page` does, or fewer rows where all would be larger than `LARGEST_PAGE_BYTES`. Only in a transaction.
+    """
+    rows: list[Row] = []
+    size, share = 0, Share()
+    async with aclosing(connection.slices(query)) as slices:
+        async for found in slices:
+            rows += found
+            size += sum(map(size_of, found))
+            if size > LARGEST_PAGE_BYTES and len(rows) > 1:
+                # The last one tells that there is more.
+                return rows[: min(page.limit, len(rows) - 1)], NextPage(rows, order, page)
+            await share.used()
+    return finish_page(rows, order, page)
 
 
 def _token(last: Row, order: OrderSpec, page: PageRequest) -> str:

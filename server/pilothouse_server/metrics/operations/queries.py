@@ -97,7 +97,7 @@ async def usage(
     visible: frozenset[int] | None,
     form: int,
 ) -> tuple[list[tuple[Subject, list[PackedDay | Point]]], NextPage]:
-    """One page of series by namespace and name, those without points left out, and where they go on.
+    """One page of series by namespace and name, some without points, and where they go on.
 
     A page holds fewer containers than asked for where their points would be too many. At steps of an hour whole days
     come packed where they are in this form; the first and the last of them may reach beyond the range.
@@ -120,7 +120,7 @@ async def usage(
         shown[part.container_id].append(part)
     for parts in shown.values():
         parts.sort(key=_at)
-    return [(subject, parts) for subject in found if (parts := shown[subject.container_id])], next_page
+    return [(subject, shown[subject.container_id]) for subject in found], next_page
 
 
 async def _parts(

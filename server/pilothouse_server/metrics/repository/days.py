@@ -65,7 +65,7 @@ async def by_the_hour(
     found: list[PackedDay | Point] = []
     if until > steps.start:
         parameters = {"ids": list(ids), "from": steps.start - steps.start % DAY, "until": until}
-        rows = await transaction.connection.execute(_READ, parameters | {"format": form})
+        rows = await transaction.connection.execute_in_slices(_READ, parameters | {"format": form})
         unpacked: list[Stretch] = []
         for container_id, at, hours, points in rows.all():
             if points is None:
@@ -121,5 +121,4 @@ async def _hours(transaction: ReadTransaction, stretches: Sequence[Stretch]) -> 
     if not stretches:
         return []
     ids, lower, upper = (list(column) for column in zip(*stretches, strict=True))
-    rows = await transaction.connection.execute(_HOURS, {"ids": ids, "from": lower, "until": upper})
-    return [Point(*row) for row in rows.all()]
+    return await series.read_points(transaction, _HOURS, {"ids": ids, "from": lower, "until": upper})

@@ -11,12 +11,13 @@ All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Literal
 
-from sqlalchemy import Select, TextClause, select, text
+from sqlalchemy import Executable, Select, TextClause, select, text
 
+from pilothouse_server.event_loop import Share
 from pilothouse_server.metrics.model import Point, Steps, Subject
 from pilothouse_server.metrics.tables import CONTAINERS
 from pilothouse_server.store.paging import (
@@ -260,8 +261,19 @@ async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int])
         "until": steps.end,
     }
     used = statement.compile().params.keys()
-    rows = await transaction.connection.execute(statement, {name: parameters[name] for name in used})
-    return [Point(*row) for row in rows]
+    return await read_points(transaction, statement, {name: parameters[name] for name in used})
+
+
+async def read_points(
+    transaction: ReadTransaction, statement: Executable, parameters: Mapping[str, Any]
+) -> list[Point]:
+    """The points that a query selects; they may be tens of thousands, so others have the event loop meanwhile."""
+    found: list[Point] = []
+    share = Share()
+    async for rows in transaction.connection.slices(statement, parameters):
+        found += [Point(*row) for row in rows]
+        await share.used()
+    return found
 
 
 def clamped(until: int | None, lower: int, upper: int) -> int:
