@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -112,6 +114,31 @@ async def test_an_update_shows_what_was_and_what_is(world: World) -> None:
     ]
     assert record.granting_role == "admin"
     assert record.resource_uid
+
+
+async def test_a_secret_that_was_given_another_value_is_told(world: World) -> None:
+    """No answer shows a value, and one of the same length leaves every size as it was."""
+    values = {"kept": "same", "gone": "old", "new": "old"}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    await world.must("CreateSecret", {"namespace": "own", "secret": {"name": "keys", "data": encoded}})
+
+    async def changes(**update: Any) -> dict[str, tuple[str, str]]:
+        await world.must("UpdateSecret", {"namespace": "own", "name": "keys", **update})
+        record = next(each for each in reversed(await all_records(world)) if each.action == "update")
+        return {
+            each.path: (each.before, each.after)
+            for each in record.changes
+            if not each.path.startswith(("generation", "key_sizes"))
+        }
+
+    said = '"[redacted]"'
+    other = {"stringData": {"new": "two"}}
+    assert await changes(secret=other, updateMask="stringData") == {"data.new": (said, said)}
+    assert await changes(removeKeys=["gone"], setData={"more": encoded["gone"]}) == {
+        "data.gone": (said, "null"),
+        "data.more": ("null", said),
+    }
+    assert await changes(secret={"labels": {"a": "b"}}, updateMask="labels") == {"labels.a": ("null", '"b"')}
 
 
 async def test_a_trace_is_named_and_what_is_no_trace_is_not(world: World) -> None:

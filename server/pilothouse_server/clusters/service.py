@@ -95,6 +95,8 @@ class ClusterCalls:
             check,
         )
         call.describe(resource_id=changed.id, resource_uid=changed.uid, credentials_renewed=renewed)
+        if renewed:
+            call.facts.secrets = {"credentials": (True, True)}
         missing = tried_out.missing_rights if tried_out is not None else ()
         return pb.UpdateClusterResponse(
             cluster=messages.CLUSTER.to_proto(changed),

@@ -154,6 +154,7 @@ class ConfigService:
             call.noting(wire.etag_check(request.etag or request.secret.etag), messages.SECRET.to_proto),
             effect=configs.Effect(self._readers, request.restart_containers),
         )
+        call.facts.secrets = {f"data.{key}": there for key, there in changed.secret_keys.items()}
         return pb.UpdateSecretResponse(
             secret=await self._secret_answer(call, changed.config),
             restarted=changed.restarted,

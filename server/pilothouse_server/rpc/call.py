@@ -39,7 +39,8 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class AuditFacts:
     """What the handler adds to the audit record beyond what the rule reads from the request.
 
-    `grant` let the caller in. `before` renders the resource as it was before an update.
+    `grant` let the caller in. `before` renders the resource as it was before an update. `secrets` are the paths of
+    values that an update has changed and no answer shows, and whether each was set before, and is after.
     """
 
     resource_id: int | None = None
@@ -48,6 +49,7 @@ class AuditFacts:
     namespace_id: int | None = None
     grant: Grant | None = None
     before: Callable[[], Message] | None = None
+    secrets: Mapping[str, tuple[bool, bool]] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ from the descriptors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
@@ -86,17 +86,22 @@ def body(message: Message) -> dict[str, Any]:
     return _cut_fields(rendered, _MOST_CUT_BYTES) | _digest(message)
 
 
-def changes(before: Message, after: Message) -> dict[str, dict[str, Any]]:
+def changes(
+    before: Message, after: Message, secrets: Mapping[str, tuple[bool, bool]] | None = None
+) -> dict[str, dict[str, Any]]:
     """Return what differs between two messages of one type: for each path what it was (`from`) and is (`to`), null
     where it is not set, at most 16 KiB of JSON.
 
-    A value that is secret is shown as changed, and no more.
+    A value that is secret is shown as changed, and no more. `secrets` are further such values, which the messages do
+    not hold, by their paths: whether each was set before, and is after.
     """
     found = {
         path: {"from": was, "to": now}
         for path, was, now in _differences(before, after)
         if path not in _UNSAID
     }
+    for path, (was, now) in (secrets or {}).items():
+        found[path] = {"from": REDACTED if was else None, "to": REDACTED if now else None}
     return found if _size(found) <= MOST_BODY_BYTES else _cut_fields(found, MOST_BODY_BYTES)
 
 

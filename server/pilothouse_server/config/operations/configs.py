@@ -37,11 +37,13 @@ class Changed(msgspec.Struct, Generic[C], frozen=True):
     """A config after a change, with names of containers.
 
     `restarted`: those that are restarted for it. `missing_keys`: those whose environment reads a key that it removed.
+    `secret_keys`: of a secret, the keys whose values have changed, and whether each was there before, and is now.
     """
 
     config: C
     restarted: tuple[str, ...] = ()
     missing_keys: tuple[str, ...] = ()
+    secret_keys: Mapping[str, tuple[bool, bool]] = {}
 
 
 KINDS: tuple[Kind, ...] = ("config_map", "secret")

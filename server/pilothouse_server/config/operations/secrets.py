@@ -142,7 +142,8 @@ async def change(
     if same_values:
         return configs.Changed(written)
     removed = stored.key_sizes.keys() - written.key_sizes.keys()
-    return await configs.changed_data(transaction, "secret", written, effect, removed=removed)
+    changed = await configs.changed_data(transaction, "secret", written, effect, removed=removed)
+    return msgspec.structs.replace(changed, secret_keys=_changed_keys(former or {}, values or {}))
 
 
 async def reveal(
@@ -178,6 +179,15 @@ def binding(secret: Secret) -> Binding:
 async def _seal(transaction: Transaction, secret: Secret, values: Values, envelopes: Envelopes) -> Sealed:
     key_id = await encryption_keys.active_key_id(transaction)
     return envelopes.seal(_encode(values), binding(secret), key_id)
+
+
+def _changed_keys(former: Values, values: Values) -> dict[str, tuple[bool, bool]]:
+    """The keys whose values differ, and whether each was there, and is."""
+    return {
+        key: (key in former, key in values)
+        for key in sorted(former.keys() | values.keys())
+        if former.get(key) != values.get(key)
+    }
 
 
 def _merged_values(former: Values, asked: Asked) -> Values:

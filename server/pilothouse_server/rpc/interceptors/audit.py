@@ -319,13 +319,15 @@ def _stands(call: Call, error: BaseException | None) -> bool:
     return not (call.rule.action == "create" and (error is not None or call.validate_only))
 
 
-def _changes(before: Message, answer: Message | None) -> dict[str, Any]:
+def _changes(
+    before: Message, answer: Message | None, secrets: Mapping[str, tuple[bool, bool]] | None
+) -> dict[str, Any]:
     """What an update changed of the resource that its answer holds."""
     if answer is None:
         return {}
     for field in answer.DESCRIPTOR.fields:
         if field.message_type is before.DESCRIPTOR and not field.is_repeated:
-            return {"changes": redaction.changes(before, getattr(answer, field.name))}
+            return {"changes": redaction.changes(before, getattr(answer, field.name), secrets)}
     return {}
 
 
@@ -349,7 +351,7 @@ def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[
     if (trace := call.trace_id) is not None:
         metadata["trace_id"] = trace
     if facts.before is not None and error is None:
-        metadata |= _changes(facts.before(), call.answer)
+        metadata |= _changes(facts.before(), call.answer, facts.secrets)
     if call.rule.streams:
         metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
     if call.validate_only:
