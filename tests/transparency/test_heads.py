@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError, audit_verifier
 from pilothouse_server.audit import exporting, merkle
@@ -218,3 +219,39 @@ async def test_two_servers_grow_one_tree(database: Database, tmp_path: Path) -> 
             seals = await sql.fetch("SELECT size, root, note, sealed_at FROM audit_seals ORDER BY size")
         assert len(seals) > 1
         assert all(None not in tuple(seal) for seal in seals)
+
+
+async def test_a_server_misses_the_heads_and_the_tree_that_it_has_seen(
+    database: Database, tmp_path: Path
+) -> None:
+    """Nothing that is left tells of them, so it must not be said that all is well."""
+    async with (
+        running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server,
+        connection(database.admin_dsn) as sql,
+    ):
+        audit = server.admin.audit
+        head = await audit.get_audit_head()
+
+        async def verdict() -> pb.VerifyAuditLogResponse:
+            async with audit.verify_audit_log() as answers:
+                *_, last = [answer async for answer in answers]
+            return last
+
+        assert (await verdict()).intact
+        await sql.execute("CREATE TABLE kept AS SELECT * FROM audit_seals")
+        await sql.execute("DELETE FROM audit_seals WHERE size >= $1", head.size)
+        found = await verdict()
+        assert not found.intact
+        assert [each.fault for each in found.findings] == [pb.AUDIT_FAULT_SEAL]
+        assert "contradicts its sealed head" in found.findings[0].description
+        await sql.execute("DELETE FROM audit_seals")
+        await sql.execute("INSERT INTO audit_seals SELECT * FROM kept")
+        assert (await verdict()).intact
+        await sql.execute("DELETE FROM audit_tree")
+        for call in (verdict, audit.get_audit_head):
+            with pytest.raises(PilothouseError) as caught:
+                await call()
+            assert (caught.value.code.name, caught.value.reason) == (
+                "FAILED_PRECONDITION",
+                "AUDIT_LOG_DAMAGED",
+            )

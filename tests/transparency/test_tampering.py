@@ -172,6 +172,10 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         (Fault.SEAL, 1, heads[-1].size - 1)
     ]
     async with superuser(database) as sql:
+        # Nor is a log that somebody has given another name that of these heads.
+        await sql.execute("UPDATE audit_tree SET origin = 'another/log'")
+        assert {each.fault for each in (await verified(application)).findings} == {Fault.SEAL}
+        await sql.execute("UPDATE audit_tree SET origin = NULL")
         (added,) = new.signers(name_of(state))
         await sign(sql, heads[-1], added, old)
         report = await verified(application, identity=new)

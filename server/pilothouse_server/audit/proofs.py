@@ -11,7 +11,7 @@ import msgspec
 from pilothouse_server.audit import merkle, notes
 from pilothouse_server.audit.merkle import Edge, Nodes, NotInTreeError, Span
 from pilothouse_server.audit.notes import Checkpoint, NoteError
-from pilothouse_server.audit.sealing import Identity, name_of, names_of
+from pilothouse_server.audit.sealing import Identity, name_of
 from pilothouse_server.errors import FailedPrecondition, invalid, not_found
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
@@ -110,7 +110,7 @@ def accepted(note: str, state: TreeState, identity: Identity) -> Checkpoint:
     except NoteError as error:
         raise invalid("checkpoint", str(error)) from None
     name = name_of(state)
-    if not any(f"{kept.origin}/".startswith(f"{each}/") for each in names_of(state)):
+    if not identity.is_of_log(kept, state):
         raise FailedPrecondition(
             f"the checkpoint is of the log {kept.origin}; this is {name}",
             reason="CHECKPOINT_OF_ANOTHER_LOG",

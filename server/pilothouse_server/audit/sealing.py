@@ -101,12 +101,21 @@ class Identity:
     def verifiers(self, state: TreeState) -> list[Verifier]:
         """The keys that may have signed heads of a log.
 
-        Beside those that sign now and former ones these are those that follow from the master keys, under the name that
-        the log has, and under that which it had before it was named.
+        Beside those that sign now and former ones these are those that follow from the master keys, under each name
+        that the log has had.
         """
-        signers = [Signer(name, seed) for name in names_of(state) for seed in self._seeds]
+        signers = [Signer(name, seed) for name in self.names(state) for seed in self._seeds]
         found = [signer.verifier for signer in (*self.signers(name_of(state)), *signers)]
         return list(dict.fromkeys([*found, *self._former]))
+
+    def names(self, state: TreeState) -> list[str]:
+        """The name of a log; and that which it had before it was named, if it is the settings that name it so."""
+        name, unnamed = name_of(state), _unnamed(state)
+        return [name, unnamed] if self.wanted == name != unnamed else [name]
+
+    def is_of_log(self, checkpoint: Checkpoint, state: TreeState) -> bool:
+        """Whether a head bears a name of the log; that of a history has the history's after it."""
+        return any(f"{checkpoint.origin}/".startswith(f"{name}/") for name in self.names(state))
 
     def checkpoint(self, state: TreeState, size: int, root: bytes) -> Checkpoint:
         """The head of a tree, as this log signs it."""
@@ -141,13 +150,11 @@ def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
 
 def name_of(state: TreeState) -> str:
     """The name of the log and of its keys."""
-    return names_of(state)[0]
+    return state.origin or _unnamed(state)
 
 
-def names_of(state: TreeState) -> list[str]:
-    """The name of the log, and before it was named, if it has been since."""
-    unnamed = f"pilothouse/{state.log_id}"
-    return [state.origin, unnamed] if state.origin else [unnamed]
+def _unnamed(state: TreeState) -> str:
+    return f"pilothouse/{state.log_id}"
 
 
 def origin_of(state: TreeState) -> str:

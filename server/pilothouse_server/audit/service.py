@@ -229,11 +229,12 @@ class AuditService(AuditSinkCalls):
         await self._watches.feed.settled()
         identity = self._sealer.identity
         head: Seal | None
+        refused = ""
         try:
             head = await self._sealer.seal()
-        except FailedPrecondition:
-            # What is wrong is found below, and where.
-            head = None
+        except FailedPrecondition as error:
+            # What is wrong is found below, and where; but not that heads are gone which this server has seen.
+            head, refused = None, error.message
         async with call.store.system_read() as transaction:
             state = await audit_tree.read(transaction)
         kept = proofs.accepted(request.checkpoint, state, identity) if request.checkpoint else None
@@ -241,6 +242,8 @@ class AuditService(AuditSinkCalls):
         told = loop.time()
         async for report in Verification(call.store, state, identity, kept).run():
             if report.done:
+                if refused:
+                    report.refused(refused)
                 known = None if head is None else proofs.head_of(head, state, identity)
                 call.complete = True
                 yield messages.verification(report, known)

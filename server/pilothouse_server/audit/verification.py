@@ -85,6 +85,11 @@ class Report:
         else:
             self.more = True
 
+    def refused(self, words: str) -> None:
+        """Keeps why the log cannot be sealed, where nothing else was found that tells it."""
+        if not self.findings:
+            self.add(Finding(Fault.SEAL, self.total, self.total, words))
+
     def of_record(self, fault: Fault, sequence: int) -> None:
         """Keeps what is wrong with one record."""
         self.add(Finding(fault, sequence, sequence, _WORDS[fault]))
@@ -120,6 +125,7 @@ class Verification:
         self._store = store
         self._state = state
         self._kept = kept
+        self._identity = identity
         self._verifiers: Sequence[Verifier] = identity.verifiers(state)
         # Whether a head was found that a key has signed which is known.
         self._known_key = False
@@ -272,10 +278,11 @@ class Verification:
         try:
             checkpoint, _ = notes.opened(note, self._verifiers)
         except UnknownKeysError:
-            if self._known_key:
+            checkpoint, _ = notes.parse(note)
+            if self._known_key or not self._identity.is_of_log(checkpoint, self._state):
                 raise
             self.report.former_heads += 1
-            return notes.parse(note)[0]
+            return checkpoint
         self._known_key = True
         return checkpoint
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _STATE = (
@@ -89,13 +90,13 @@ class Seal:
 
 
 async def read(transaction: ReadTransaction) -> TreeState:
-    """The tree as it is."""
-    return _state((await transaction.connection.execute(_READ)).one())
+    """The tree as it is. Raises FailedPrecondition where somebody has removed it."""
+    return _state((await transaction.connection.execute(_READ)).one_or_none())
 
 
 async def take(transaction: Transaction) -> TreeState:
-    """The tree, which nobody else grows before the transaction ends."""
-    return _state((await transaction.connection.execute(_TAKE)).one())
+    """The tree, which nobody else grows before the transaction ends. Raises as `read`."""
+    return _state((await transaction.connection.execute(_TAKE)).one_or_none())
 
 
 async def name(transaction: Transaction, origin: str) -> None:
@@ -174,6 +175,11 @@ async def seals_after(transaction: ReadTransaction, size: int, *, most: int) -> 
 
 
 def _state(row: Any) -> TreeState:
+    if row is None:
+        raise FailedPrecondition(
+            "the tree over the audit log is gone from the database, and all that it bound is unproven",
+            reason="AUDIT_LOG_DAMAGED",
+        )
     return TreeState(
         log_id=row.log_id,
         origin=row.origin,
