@@ -8,7 +8,7 @@ import pytest
 import structlog.testing
 
 from pilothouse_server.supervision import Supervisor
-from pilothouse_server.tasks import cancel_and_wait, uncancelled
+from pilothouse_server.tasks import Cut, cancel_and_wait, uncancelled
 from tests.waiting import within
 
 
@@ -112,6 +112,63 @@ async def test_a_failure_of_what_must_not_be_cancelled_does_not_hide_the_cancell
     async with within(5.0):
         await asyncio.wait([caller])
     assert caller.cancelled()
+
+
+class Waits:
+    """A task that waits for ever and may be cut off, and then for ever again; what it met the first time."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.cut: Cut | None = None
+        self.met: BaseException | None = None
+        self._fails = fails
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            with Cut() as self.cut:
+                await (fails_while_it_winds_up() if self._fails else for_ever())
+        except (TimeoutError, ValueError) as error:
+            self.met = error
+        await for_ever()
+
+    def off(self) -> None:
+        assert self.cut is not None
+        self.cut.off()
+
+    async def passed(self) -> None:
+        """Returns when it has met something, and goes on."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not self.task.done()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_is_cut_off_goes_on_as_one_who_was_not_cancelled(fails: bool) -> None:
+    waits = Waits(fails=fails)
+    await asyncio.sleep(0)
+    waits.off()
+    await waits.passed()
+    assert isinstance(waits.met, ValueError if fails else TimeoutError)
+    assert waits.task.cancelling() == 0
+    await cancel_and_wait(waits.task)
+
+
+@pytest.mark.parametrize("cut_first", [False, True])
+async def test_who_is_cancelled_while_he_is_cut_off_is_cancelled(cut_first: bool) -> None:
+    waits = Waits()
+    await asyncio.sleep(0)
+    for end in (waits.off, waits.task.cancel) if cut_first else (waits.task.cancel, waits.off):
+        end()
+    async with within(5.0):
+        await asyncio.wait([waits.task])
+    assert waits.task.cancelled()
+    assert waits.met is None
+
+
+async def test_a_time_out_within_is_none_of_who_could_be_cut_off() -> None:
+    with pytest.raises(TimeoutError), Cut() as cut:
+        raise TimeoutError
+    assert not cut.was_cut
 
 
 async def test_a_supervisor_stops_though_a_task_fails_while_it_winds_up() -> None:

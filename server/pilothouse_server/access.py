@@ -161,6 +161,13 @@ class Principal:
     _granting: dict[tuple[str, str | None], Grant | None] = field(
         default_factory=dict, repr=False, compare=False
     )
+    # Where some grant reaches, None among them for everywhere; None where a grant expires: then it is computed anew.
+    _reached: frozenset[str | None] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        expires = any(grant.expires_at for grant in self.grants)
+        reached = None if expires else frozenset(grant.namespace for grant in self.grants)
+        object.__setattr__(self, "_reached", reached)
 
     @property
     def narrowed(self) -> bool:
@@ -201,7 +208,10 @@ class Principal:
 
     def reaches(self, namespace: str) -> bool:
         """Whether any grant, whatever it holds, lets the caller know that `namespace` exists."""
-        return any(grant.namespace in (None, namespace) for grant in self.living_grants())
+        reached = self._reached
+        if reached is None:
+            reached = frozenset(grant.namespace for grant in self.living_grants())
+        return namespace in reached or None in reached
 
     def namespaces_with(self, permission: str) -> frozenset[int] | None:
         """Ids of the namespaces in which `permission` is held; None means every one."""
@@ -216,7 +226,7 @@ class Principal:
 
     def living_grants(self) -> tuple[Grant, ...]:
         """The grants that have not expired by now."""
-        if not any(grant.expires_at for grant in self.grants):
+        if self._reached is not None:
             # This very tuple: the answer of no other moment will differ.
             return self.grants
         now = datetime.now(UTC)

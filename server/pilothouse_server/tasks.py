@@ -1,8 +1,8 @@
 """Ends and awaits tasks without losing a cancellation.
 
 A coroutine that catches CancelledError cannot know from the exception alone who was cancelled: the task it waits for,
-or itself. Who takes its own cancellation for the task's goes on for ever, and whatever waits for its end hangs. The two
-ways to wait that must catch it stand here and nowhere else; a check of the conventions forbids it elsewhere.
+or itself. Who takes its own cancellation for the task's goes on for ever, and whatever waits for its end hangs. What
+must catch it stands here and nowhere else; a check of the conventions forbids it elsewhere.
 """
 
 from __future__ import annotations
@@ -10,13 +10,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+class Cut:
+    """A wait of the present task that others may cut off: what `asyncio.timeout` does, without a timer of its own.
+
+        with Cut() as cut:
+            await something     # TimeoutError where somebody calls cut.off() meanwhile
+
+    It costs a tenth of that, for who waits a thousand times a second and is hardly ever cut off.
+    """
+
+    __slots__ = ("_before", "_task", "was_cut")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "who is not a task cannot be cut off"
+        self._task = task
+        self._before = task.cancelling()
+        self.was_cut = False
+
+    def off(self) -> None:
+        """Ends the wait. Called once, while it lasts."""
+        self.was_cut = True
+        self._task.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # Where the task was cancelled besides, that counts.
+        if self.was_cut and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:

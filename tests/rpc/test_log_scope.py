@@ -18,7 +18,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse_server import log_lines
 from pilothouse_server.access import Principal
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.interceptors.operation import operation
+from pilothouse_server.rpc.interceptors.outer import outer
 from pilothouse_server.rpc.method_rules import load
 from pilothouse_server.store.clock import RecordClock
 from pilothouse_server.store.unit_of_work import Store
@@ -48,13 +48,13 @@ async def test_lines_of_a_call_name_it_and_others_do_not(
     call = Call(rules[METHOD], cast("Store", SimpleNamespace(clock=RecordClock())), {})
     call.principal = Principal(7, username, ()) if username else None
 
-    async def proceed() -> bytes:
+    async def inner(_call: Call) -> bytes:
         structlog.get_logger("test").info("within", method="its own")
         logging.getLogger("pilothouse.test").warning("of a library")
         return b"answer"
 
     structlog.get_logger("test").info("before")
-    assert await operation(call, proceed) == b"answer"
+    assert await outer(call.rule, inner)(call) == b"answer"
     structlog.get_logger("test").info("after")
     before, within, library, after = lines()
     assert UUID(within["operation_id"]) == call.operation_id

@@ -22,6 +22,7 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.rpc.call import AuditFacts, Call
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
+from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.tasks import cancel_and_wait
 from tests.waiting import patient, poll_until
 
@@ -69,7 +70,7 @@ class Streams:
     async def open(self, token: str, namespace: str, *, shape: str = "unary_stream") -> asyncio.Task[bytes]:
         began = asyncio.Event()
 
-        async def proceed() -> bytes:
+        async def inner(_call: Call) -> bytes:
             began.set()
             await asyncio.Event().wait()
             return b""
@@ -79,6 +80,7 @@ class Streams:
             scope=options.SCOPE_NAMESPACE,
             session_only=False,
             shape=shape,
+            streams=True,
             permission=PERMISSION,
             namespace_field="namespace",
             mutates=False,
@@ -96,7 +98,8 @@ class Streams:
             resume_token="",
             on_renewed=lambda: self.renewed.update([token]),
         )
-        task = asyncio.ensure_future(self.layer(cast("Call", call), proceed))
+        run = self.layer(cast("Rule", rule), inner)
+        task = asyncio.ensure_future(run(cast("Call", call)))
         self.tasks.append(task)
         beginning = asyncio.ensure_future(began.wait())
         await asyncio.wait([task, beginning], return_when=asyncio.FIRST_COMPLETED)

@@ -13,9 +13,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -27,6 +27,7 @@ from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
+from pilothouse_server.values.random_ids import random_id
 
 # A trace id of zeros is none.
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -64,6 +65,7 @@ class Call:
         "_actor",
         "_draft",
         "_drafts_again",
+        "_operation_id",
         "_request_id",
         "_unit",
         "_write_as_system",
@@ -76,7 +78,7 @@ class Call:
         "method",
         "on_renewed",
         "opened",
-        "operation_id",
+        "operation",
         "parse_error",
         "principal",
         "refusal",
@@ -100,7 +102,9 @@ class Call:
         self.method = rule.method
         self.store = store
         self.request_metadata = request_metadata
-        self.operation_id: UUID = uuid4()
+        # The id of the operation, as text; `operation_id` is the same as a number.
+        self.operation = random_id()
+        self._operation_id: UUID | None = None
         self.started = time.perf_counter()
         self.started_at = store.clock.now()
         self.deadline: float | None = None
@@ -126,7 +130,7 @@ class Call:
         # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
         self.complete = False
         # Called when the caller of a stream, looked up again, turns out to hold other grants.
-        self.on_renewed: Callable[[], None] = lambda: None
+        self.on_renewed: Callable[[], None] = _nothing
         self.trailing_metadata: dict[str, str] = {}
         # What the handler has returned, where it was a message.
         self.answer: Message | None = None
@@ -148,8 +152,15 @@ class Call:
 
     def log_fields(self) -> dict[str, str]:
         """What each log line of the call says of it."""
-        fields = {"operation_id": str(self.operation_id), "method": self.method}
+        fields = {"operation_id": self.operation, "method": self.method}
         return fields if self.principal is None else {**fields, "username": self.principal.username}
+
+    @property
+    def operation_id(self) -> UUID:
+        """The id under which log, record and caller name the call."""
+        if self._operation_id is None:
+            self._operation_id = UUID(self.operation)
+        return self._operation_id
 
     @property
     def user_id(self) -> int:
@@ -358,6 +369,10 @@ class Call:
         return self.store.unit_of_work(self.actor, self.operation_id, self.method)
 
 
+def _nothing() -> None:
+    return None
+
+
 def waits_outside(handler: Handler) -> Handler:
     """Marks a mutation whose handler waits for a cluster or a hash before it writes, or writes as the system.
 
@@ -397,6 +412,8 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]
     `peer` is gRPC's form (`ipv4:127.0.0.1:5000`, `ipv6:[::1]:5000`, `unix:`).
     """
     address = _peer_address(peer)
+    if not forwarded_for:
+        return address
     for hop in reversed([part.strip() for part in forwarded_for.split(",") if part.strip()]):
         if not _is_trusted(address, trusted):
             break
@@ -417,6 +434,8 @@ def _is_trusted(address: str, trusted: Sequence[TrustedPeer]) -> bool:
     return any(parsed in network for network in trusted if not isinstance(network, str))
 
 
+# A connection has many calls.
+@lru_cache(maxsize=4096)
 def _peer_address(peer: str) -> str:
     kind, _, rest = peer.partition(":")
     if kind == "ipv4":

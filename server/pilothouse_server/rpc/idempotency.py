@@ -28,7 +28,7 @@ from uuid import UUID
 from pilothouse_server.errors import InvalidArgument, Unavailable, Violation
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.pipeline import Runner
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
 from pilothouse_server.store.far_ahead import LONGEST_CLAIM_SECONDS
@@ -70,7 +70,7 @@ class IdempotencyKeeper:
         self._turns = Turns()
         self._serving: dict[UUID, _Serving] = {}
 
-    async def answer(self, call: Call, proceed: Proceed) -> bytes:
+    async def answer(self, inner: Runner, call: Call) -> bytes:
         """The stored answer of a replay, else what the handler answers.
 
         Raises:
@@ -78,7 +78,7 @@ class IdempotencyKeeper:
         """
         request_id = call.happens_once_by
         if request_id is None:
-            return await proceed()
+            return await inner(call)
         loop = asyncio.get_running_loop()
         until = loop.time() + _patience(call)
         pause = _FIRST_PAUSE_SECONDS
@@ -88,7 +88,7 @@ class IdempotencyKeeper:
                 if not call.rule.drafts:
                     idempotency_keys.settle(await self._look(call, request_id))
                     self._check_turn(call)
-                return await proceed()
+                return await inner(call)
             except Replayed as found:
                 if call.rule.drafts:
                     await call.leave_transaction()

@@ -7,8 +7,9 @@ incomplete rule, and a field that could hold a credential and does not say so, b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Literal
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -57,16 +58,28 @@ class Rule:
     drafts: bool = False
     # What one of its messages may have.
     most_bytes: int = 4 * 1024 * 1024
+    # What each call asks follows from the others, and is computed once.
+    # Whether the method needs no log-in.
+    public: bool = field(init=False)
+    # Whether the record belongs to the transaction of the change.
+    mutates: bool = field(init=False)
+    # Whether either side is a stream, and which.
+    streams: bool = field(init=False)
+    takes_stream: bool = field(init=False)
+    answers_stream: bool = field(init=False)
+    # Whether a request must name a namespace.
+    in_one_namespace: bool = field(init=False)
 
-    @property
-    def public(self) -> bool:
-        """Whether the method needs no log-in."""
-        return self.access == options.ACCESS_PUBLIC
-
-    @property
-    def mutates(self) -> bool:
-        """Whether the record belongs to the transaction of the change."""
-        return self.audit == options.AUDIT_LEVEL_MUTATION
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("public", self.access == options.ACCESS_PUBLIC),
+            ("mutates", self.audit == options.AUDIT_LEVEL_MUTATION),
+            ("streams", self.shape != "unary_unary"),
+            ("takes_stream", self.shape in ("stream_unary", "stream_stream")),
+            ("answers_stream", self.shape in ("unary_stream", "stream_stream")),
+            ("in_one_namespace", self.scope == options.SCOPE_NAMESPACE),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def only_reads(self) -> bool:
@@ -88,11 +101,6 @@ class Rule:
         """Whether it works only from a grant over all namespaces."""
         return self.scope == options.SCOPE_PLATFORM
 
-    @property
-    def in_one_namespace(self) -> bool:
-        """Whether a request must name a namespace."""
-        return self.scope == options.SCOPE_NAMESPACE
-
     def reach(self, namespace: str) -> Reach:
         """How far the permission must reach for a request that names `namespace`, or none ('')."""
         if self.in_one_namespace or namespace:
@@ -112,11 +120,6 @@ class Rule:
             and self.audit != options.AUDIT_LEVEL_READ
             and self.resource_type not in _OF_THE_PLATFORM
         )
-
-    @property
-    def streams(self) -> bool:
-        """Whether either side is a stream."""
-        return self.shape != "unary_unary"
 
 
 def load(services: Iterable[ServiceDescriptor]) -> dict[str, Rule]:
@@ -169,14 +172,8 @@ def _declared(method: MethodDescriptor) -> options.MethodRule:
 def _reader(path: str) -> Callable[[Message], str]:
     if not path:
         return lambda _message: ""
-    names = path.split(".")
-
-    def read(message: Any) -> str:
-        for name in names:
-            message = getattr(message, name)
-        return str(message)
-
-    return read
+    read: Callable[[Message], object] = attrgetter(path)
+    return lambda message: str(read(message))
 
 
 def _message_class(descriptor: Descriptor) -> type[Message]:

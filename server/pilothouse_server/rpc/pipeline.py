@@ -7,10 +7,15 @@ through the layers like any other call, which run then, outermost first, the sam
 
     telemetry → errors → operation → audit → authorization → validation → handler
 
-A layer is an async function `(call, proceed)`; `proceed()` runs the rest and returns the serialised answer
-of a unary response. Streams write their answers through `call.send`, so a layer sees a stream as one
-awaitable from its opening to its end, and the four shapes need one wrapper. Bodies are parsed here, not by
-gRPC, so that one which cannot be parsed is an INVALID_ARGUMENT with a record.
+A layer is a function `(rule, inner)` that is called once for each method, at start, and returns what runs a call of it:
+a function that awaits `inner(call)`, which runs the rest and returns the serialised answer of a unary response. So what
+follows from the method is decided before there is a call, and what a layer does not do for a method costs it nothing.
+Streams write their answers through `call.send`, so a layer sees a stream as one awaitable from its opening to its end,
+and the four shapes need one wrapper. Bodies are parsed here, not by gRPC, so that one which cannot be parsed is an
+INVALID_ARGUMENT with a record.
+
+Most calls wait for nothing here but their body and the database: so a coroutine is made only where something may be
+waited for (a seat that is not free, a token that is looked up, a body so long that it is counted in steps).
 """
 
 from __future__ import annotations
@@ -25,11 +30,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.access import Credential, Principal
 from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError, Unauthenticated
 from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.addresses import address_group
+from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, seats_for
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
@@ -53,9 +58,8 @@ FIRST_MESSAGE_SECONDS = 30.0
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Proceed = Callable[[], Awaitable[bytes]]
-Layer = Callable[[Call, Proceed], Awaitable[bytes]]
 Runner = Callable[[Call], Awaitable[bytes]]
+Layer = Callable[[Rule, Runner], Runner]
 
 
 class Authenticator(Protocol):
@@ -114,10 +118,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if rule is None:
             inner = await continuation(handler_call_details)
             return None if inner is None else bounded(inner, self.admission, partial(self._address, metadata))
-        call = Call(rule, self._store, metadata)
-        if rule.shape in ("unary_unary", "stream_unary"):
-            return grpc.stream_unary_rpc_method_handler(partial(Pipeline._serve, self, call))
-        return grpc.stream_stream_rpc_method_handler(partial(Pipeline._serve, self, call))
+        serve = partial(Pipeline._serve, self, Call(rule, self._store, metadata))
+        handler: Any = _Conversation(serve) if rule.answers_stream else _Answered(serve)
+        return cast("Handler", handler)
 
     def _address(self, metadata: Mapping[str, str], context: Context) -> str:
         return client_address(context.peer(), metadata.get("x-forwarded-for", ""), self._trusted_proxies)
@@ -127,8 +130,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
         call.deadline = None if remaining is None else time.monotonic() + remaining
-        back = WayBack(context)
-        call.send = back.write
+        back = None
+        if call.rule.answers_stream:
+            back = WayBack(context)
+            call.send = back.write
         ticket = Ticket(self.admission, streams=call.rule.streams)
         self.admission.came()
         answer, failure = b"", None
@@ -153,11 +158,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
             call.close()
         if failure is not None:
             code, message, trailing = failure
+            back = back or WayBack(context)
             # See `fail`: the error that it ends with knows this frame.
             del context, requests
             await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
-        return answer if call.rule.shape in ("unary_unary", "stream_unary") else None
+        return None if call.rule.answers_stream else answer
 
     async def _let_in(
         self, call: Call, ticket: Ticket, requests: AsyncIterator[bytes], context: Context
@@ -177,31 +183,38 @@ class Pipeline(grpc.aio.ServerInterceptor):
             if not call.principal.credential.admits(call.client_ip):
                 raise _from_elsewhere(call.principal.credential)
             flow = call.principal.user_id
-        if rule.shape in ("stream_unary", "stream_stream"):
+        if rule.takes_stream:
             await ticket.sit(admission.streams, flow)
             call.requests = _parsed(call, requests)
-            if rule.scope == options.SCOPE_NAMESPACE:
+            if rule.in_one_namespace:
                 await _look_at_first(call)
             return
         raw = await admission.requests.arrives(context.read(), flow)
         if raw is grpc.aio.EOF:
             raise no_request()
-        if len(raw) > SHORT_BYTES:
-            # To read it takes a while: it has its seats before, and those of the widest page that it may ask for.
-            await self._seat(call, ticket, flow, LARGEST_PAGE_SIZE if rule.has_page_size else 0, len(raw))
-        await _parse(call, raw)
-        if len(raw) <= SHORT_BYTES:
-            rows = call.request.page_size if rule.has_page_size and call.request is not None else 0
-            await self._seat(call, ticket, flow, rows, len(raw))
+        is_short = len(raw) <= SHORT_BYTES
+        if is_short:
+            _parse_short(call, raw)
+        # To read a long one takes a while: it has its seats before.
+        limiter, width = self._seats(call, len(raw))
+        if not ticket.sits(limiter, flow, width):
+            await ticket.sit(limiter, flow, width)
+        if not is_short:
+            await _parse(call, raw)
 
-    async def _seat(self, call: Call, ticket: Ticket, flow: Hashable, rows: int, size: int) -> None:
-        """Takes the seats of a call whose request has come, which asks for so many rows by so many bytes."""
-        admission = self.admission
-        if call.rule.streams:
-            await ticket.sit(admission.streams, flow)
-        else:
-            limiter = admission.strangers if call.rule.public else admission.calls
-            await ticket.sit(limiter, flow, seats_for(rows, size))
+    def _seats(self, call: Call, size: int) -> tuple[Limiter, int]:
+        """Which, and how many, are for a call with a request of so many bytes, which is read if it is short."""
+        rule, admission = call.rule, self.admission
+        if rule.streams:
+            return admission.streams, 1
+        rows = 0
+        if rule.has_page_size:
+            if size > SHORT_BYTES:
+                # It may ask for the widest page.
+                rows = LARGEST_PAGE_SIZE
+            elif call.request is not None:
+                rows = call.request.page_size
+        return (admission.strangers if rule.public else admission.calls), seats_for(rows, size)
 
     async def _authenticated(self, call: Call) -> Principal:
         """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.
@@ -253,21 +266,60 @@ def _ending(error: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, by
     return grpc.StatusCode.INTERNAL, "internal error", ()
 
 
+class _Answered:
+    """The handler of one call that has one answer, as gRPC asks it: by its attributes."""
+
+    __slots__ = ("stream_unary",)
+    request_streaming = True
+    response_streaming = False
+    request_deserializer = response_serializer = None
+    unary_unary = unary_stream = stream_stream = None
+
+    def __init__(self, serve: Callable[[AsyncIterator[bytes], Context], Awaitable[bytes | None]]) -> None:
+        self.stream_unary = serve
+
+
+class _Conversation:
+    """The same of a call that is answered by a stream."""
+
+    __slots__ = ("stream_stream",)
+    request_streaming = response_streaming = True
+    request_deserializer = response_serializer = None
+    unary_unary = unary_stream = stream_unary = None
+
+    def __init__(self, serve: Callable[[AsyncIterator[bytes], Context], Awaitable[bytes | None]]) -> None:
+        self.stream_stream = serve
+
+
 def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -> Runner:
-    """Nests the layers around the handler once, at start."""
+    """Puts the layers around the handler once, at start."""
+    runner = _streaming(rule, handler) if rule.answers_stream else _answering(rule, handler)
+    for layer in reversed(layers):
+        runner = layer(rule, runner)
+    return runner
+
+
+def _answering(rule: Rule, handler: Callable[..., Any]) -> Runner:
+    takes_stream = rule.takes_stream
 
     async def innermost(call: Call) -> bytes:
         call.handler_reached = True
-        if rule.shape in ("unary_unary", "stream_unary"):
-            answer: Message | bytes = await handler(
-                call.request if rule.shape == "unary_unary" else call.requests, call
-            )
-            if isinstance(answer, bytes):
-                return answer
-            call.answer = answer
-            return answer.SerializeToString()
+        answer: Message | bytes = await handler(call.requests if takes_stream else call.request, call)
+        if isinstance(answer, bytes):
+            return answer
+        call.answer = answer
+        return answer.SerializeToString()
+
+    return innermost
+
+
+def _streaming(rule: Rule, handler: Callable[..., Any]) -> Runner:
+    takes_stream = rule.takes_stream
+
+    async def innermost(call: Call) -> bytes:
+        call.handler_reached = True
         assert call.send is not None
-        answers = handler(call.request if rule.shape == "unary_stream" else call.requests, call)
+        answers = handler(call.requests if takes_stream else call.request, call)
         limit = asyncio.timeout(None)
         writing = _Writing(limit)
         try:
@@ -285,10 +337,7 @@ def _compose(layers: Sequence[Layer], rule: Rule, handler: Callable[..., Any]) -
             await answers.aclose()
         return b""
 
-    runner: Runner = innermost
-    for layer in reversed(layers):
-        runner = _layered(layer, runner)
-    return runner
+    return innermost
 
 
 class _Writing:
@@ -332,17 +381,17 @@ class _Writing:
             self._limit.reschedule(self._loop.time())
 
 
-def _layered(layer: Layer, inner: Runner) -> Runner:
-    def run(call: Call) -> Awaitable[bytes]:
-        # Smaller than a closure: an open stream holds one for each layer.
-        return layer(call, partial(inner, call))
-
-    return run
-
-
 def _metadata(pairs: Any) -> dict[str, str]:
     """Metadata as text; of a repeated key the last counts, and binary values are left out."""
     return {key: value for key, value in pairs or () if isinstance(value, str)}
+
+
+def _parse_short(call: Call, raw: bytes) -> None:
+    """Parses a body that is too short to have many parts."""
+    try:
+        call.request = receiving.parsed(call.rule, raw)
+    except PilothouseError as error:
+        call.parse_error = error
 
 
 async def _parse(call: Call, raw: bytes) -> None:

@@ -28,7 +28,8 @@ import orjson
 class AuditRecord(msgspec.Struct, kw_only=True):
     """One row of `operation_logs`, before the database gives it its place. Bodies are redacted already."""
 
-    operation_id: UUID
+    # Ids are numbers or already text.
+    operation_id: UUID | str
     user_id: int | None
     username: str | None
     action: str
@@ -50,7 +51,7 @@ class AuditRecord(msgspec.Struct, kw_only=True):
     started_at: datetime
     completed_at: datetime | None
     metadata: Mapping[str, Any]
-    stream_id: UUID | None = None
+    stream_id: UUID | str | None = None
 
     def as_row(self) -> dict[str, Any]:
         """The record as JSON-able values, keyed by column."""

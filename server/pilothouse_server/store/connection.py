@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -163,6 +163,11 @@ class Connection:
         if parameters:
             await self._execute_many(statement, parameters)
         return Result([])
+
+    def rows(self, statement: Executable, parameters: Parameters) -> Awaitable[list[Any]]:
+        """Runs a statement and returns its rows. Raises as `execute`."""
+        ready = statements.ready(statement, parameters)
+        return self._fetch(ready.form, ready.arguments(parameters))
 
     async def slices(
         self, statement: Executable, parameters: Parameters = _NOTHING

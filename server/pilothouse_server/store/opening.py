@@ -64,7 +64,7 @@ class Connected:
 
     async def __aenter__(self) -> Connection:
         with connecting():
-            self._connection = await self._pool.take()
+            self._connection = self._pool.take_now() or await self._pool.take()
         return self._connection
 
     async def __aexit__(self, type_: object, error: BaseException | None, traceback: object) -> None:

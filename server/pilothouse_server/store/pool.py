@@ -115,9 +115,19 @@ class Pool:
         except BaseException:
             self._end(loan)
             raise
-        session.loan = loan
-        loan.connection = connection = Connection(session)
-        return connection
+        return _lent(session, loan)
+
+    def take_now(self) -> Connection | None:
+        """The same where nobody has to wait for it; None where `take` would.
+
+        Raises:
+            PoolClosedError.
+        """
+        task = asyncio.current_task()
+        if not (self._idle and self._may_lend(task)):
+            return None
+        session = self._idle_session()
+        return None if session is None else _lent(session, self._lend(task))
 
     def give(self, connection: Connection) -> asyncio.Task[None] | None:
         """Takes a connection back, whatever state it is in; one that was given back already is passed over.
@@ -350,6 +360,12 @@ class Pool:
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
         return task
+
+
+def _lent(session: Session, loan: Loan) -> Connection:
+    session.loan = loan
+    loan.connection = connection = Connection(session)
+    return connection
 
 
 async def _close(driver: Driver) -> None:

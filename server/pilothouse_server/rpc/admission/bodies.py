@@ -12,18 +12,30 @@ few end at a time, some hundred a second, and the last of many somewhat late.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS
+from pilothouse_server.tasks import Cut
 
 T = TypeVar("T")
 
 # So many end in one turn of the event loop, and after so long the next.
 _AT_ONCE = 5
 _PAUSE_SECONDS = 0.01
+
+
+class _Wait(Cut):
+    """The wait for the body of one call: of whose, until when by the loop's clock, and whether it had to make room."""
+
+    __slots__ = ("key", "made_room", "until")
+
+    def __init__(self, key: Hashable, until: float) -> None:
+        super().__init__()
+        self.key = key
+        self.until = until
+        self.made_room = False
 
 
 class Bodies:
@@ -33,10 +45,9 @@ class Bodies:
         self._most = most
         self._seconds = seconds
         self._on_refused = on_refused
-        # What ends the wait of each, with whose it is and until when it may last; the oldest first.
-        self._waiting: dict[asyncio.Timeout, tuple[Hashable, float]] = {}
-        self._of: Counter[Hashable] = Counter()
-        self._pushed_out: set[asyncio.Timeout] = set()
+        # The oldest first; and how many each has.
+        self._waiting: dict[_Wait, None] = {}
+        self._of: dict[Hashable, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -51,44 +62,44 @@ class Bodies:
             InvalidArgument: it has not come in time.
             ResourceExhausted: too many are waited for, and most of them are of `key`.
         """
-        limit = asyncio.timeout(None)
+        wait = self._enter(key)
         try:
-            async with limit:
-                self._enter(limit, key)
+            with wait:
                 return await body
         except TimeoutError:
-            if not limit.expired():
+            if not wait.was_cut:
                 raise
-            raise self._ended(limit) from None
+            raise self._ended(wait) from None
         finally:
-            self._exit(limit)
-            self._pushed_out.discard(limit)
+            self._exit(wait)
 
-    def _enter(self, limit: asyncio.Timeout, key: Hashable) -> None:
-        loop = asyncio.get_running_loop()
+    def _enter(self, key: Hashable) -> _Wait:
         if len(self._waiting) >= self._most:
-            self._push_out(loop.time())
-        until = loop.time() + self._seconds
-        self._waiting[limit] = key, until
-        self._of[key] += 1
+            self._push_out()
+        loop = asyncio.get_running_loop()
+        wait = _Wait(key, loop.time() + self._seconds)
+        self._waiting[wait] = None
+        self._of[key] = self._of.get(key, 0) + 1
         if self._timer is None:
-            self._timer = loop.call_at(until, self._look)
+            self._timer = loop.call_at(wait.until, self._look)
+        return wait
 
-    def _exit(self, limit: asyncio.Timeout) -> None:
-        entry = self._waiting.pop(limit, None)
-        if entry is None:
+    def _exit(self, wait: _Wait) -> None:
+        if wait not in self._waiting:
             return
-        key = entry[0]
-        self._of[key] -= 1
-        if not self._of[key]:
-            del self._of[key]
+        del self._waiting[wait]
+        left = self._of[wait.key] - 1
+        if left:
+            self._of[wait.key] = left
+        else:
+            del self._of[wait.key]
 
-    def _push_out(self, now: float) -> None:
-        ((most, _),) = self._of.most_common(1)
-        oldest = next(limit for limit, (key, _) in self._waiting.items() if key == most)
+    def _push_out(self) -> None:
+        most = max(self._of, key=self._of.__getitem__)
+        oldest = next(wait for wait in self._waiting if wait.key == most)
+        oldest.made_room = True
         self._exit(oldest)
-        self._pushed_out.add(oldest)
-        oldest.reschedule(now)
+        oldest.off()
 
     def _look(self) -> None:
         """Ends some of those whose time is over; looks again when that of the next one is."""
@@ -98,17 +109,17 @@ class Bodies:
         for _ in range(_AT_ONCE):
             if not self._waiting:
                 return
-            limit, (_key, until) = next(iter(self._waiting.items()))
-            if until > now:
-                self._timer = loop.call_at(until, self._look)
+            oldest = next(iter(self._waiting))
+            if oldest.until > now:
+                self._timer = loop.call_at(oldest.until, self._look)
                 return
-            self._exit(limit)
-            limit.reschedule(now)
+            self._exit(oldest)
+            oldest.off()
         self._timer = loop.call_later(_PAUSE_SECONDS, self._look)
 
-    def _ended(self, limit: asyncio.Timeout) -> InvalidArgument | ResourceExhausted:
+    def _ended(self, wait: _Wait) -> InvalidArgument | ResourceExhausted:
         self._on_refused()
-        if limit not in self._pushed_out:
+        if not wait.made_room:
             return InvalidArgument(
                 f"the request did not arrive within {self._seconds:g} s: send it with the call",
                 reason="REQUEST_TIMEOUT",

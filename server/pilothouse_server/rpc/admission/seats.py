@@ -191,12 +191,21 @@ class Ticket:
         self._trial: Hashable = None
         self._closed = False
 
+    def sits(self, limiter: Limiter, user: Hashable, width: int = 1) -> bool:
+        """Takes the first seats if they are free; returns whether they were."""
+        if width > 1:
+            width = limiter.fitting(width)
+        if not limiter.take_now(user, width):
+            return False
+        self._user = user
+        self._hold(limiter, width)
+        return True
+
     async def sit(self, limiter: Limiter, user: Hashable, width: int = 1) -> None:
         """Takes the first seats. Raises ResourceExhausted."""
         self._user = user
         width = limiter.fitting(width)
-        if not limiter.take_now(user, width):
-            await limiter.take(user, width)
+        await limiter.take(user, width)
         self._hold(limiter, width)
 
     async def go_to_cluster(self, cluster: str) -> None:

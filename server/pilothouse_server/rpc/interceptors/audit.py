@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -26,7 +27,8 @@ from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
-from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.pipeline import Runner
 from pilothouse_server.rpc.refusals import MINUTE, Bounds, Kind, Refusals, RefusalsOfCallers
 from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.store.append import Operation
@@ -40,8 +42,8 @@ from pilothouse_server.values import names
 DRY_RUN_KEY = "pilothouse-dry-run"
 # How often a change is drafted that others outdate, before its caller is told to try again.
 _DRAFTS = 5
-# How often a handler begins again for keys that a token has to be asked for; one that opens and seals does twice.
-_KEYS_BROUGHT = 6
+# Attempts left when a handler begins for keys that a token has to be asked for; one that opens and seals needs three.
+_KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
 # A stranger's request is shown up to so many characters.
 _MOST_OF_STRANGERS = 1024
 # Of one user who is known, who has paid with a token: so there may be more.
@@ -92,39 +94,44 @@ class AuditLayer:
         self.strangers.flush()
         self.users.flush()
 
-    async def __call__(self, call: Call, proceed: Proceed) -> bytes:
-        """Runs the call and records it."""
-        if call.rule.mutates:
-            return await self._mutation(call, proceed)
-        if call.rule.streams:
-            return await self._stream(call, proceed)
-        return await self._unary(call, proceed)
+    def __call__(self, rule: Rule, inner: Runner) -> Runner:
+        """Has each call recorded."""
+        if rule.mutates:
+            return partial(self._mutation, inner)
+        return partial(self._stream if rule.streams else self._unary, inner)
 
-    async def replay(self, call: Call, proceed: Proceed) -> bytes:
+    def replay(self, rule: Rule, inner: Runner) -> Runner:
         """The innermost layer: answers a replayed mutation with its first answer, and records that a stream opens.
 
-        A handler that needs a token for its keys begins again, in no transaction meanwhile, once they are at hand.
+        A handler that needs a token for its keys begins again, in no transaction meanwhile, once they are at hand. Not
+        so a stream, which may have sent something already.
         """
-        if call.rule.streams:
-            await self._locate(call)
-            call.opened = True
-            await self._record_opening(call)
-        for attempts_left in reversed(range(_KEYS_BROUGHT)):
+        if rule.streams:
+            return partial(self._opening, inner)
+        return partial(self._with_keys, partial(self._idempotency.answer, inner) if rule.mutates else inner)
+
+    async def _opening(self, inner: Runner, call: Call) -> bytes:
+        await self._locate(call)
+        call.opened = True
+        await self._record_opening(call)
+        return await inner(call)
+
+    async def _with_keys(self, inner: Runner, call: Call) -> bytes:
+        for attempts_left in _KEYS_BROUGHT:
             try:
-                return await (self._idempotency.answer(call, proceed) if call.rule.mutates else proceed())
+                return await inner(call)
             except KeyNotAtHand as missing:
-                # A stream may have sent something already.
-                if call.rule.streams or not attempts_left:
+                if not attempts_left:
                     raise
                 await call.leave_transaction()
                 await missing.bring()
         raise AssertionError("the last attempt returns or raises")
 
-    async def _mutation(self, call: Call, proceed: Proceed) -> bytes:
+    async def _mutation(self, inner: Runner, call: Call) -> bytes:
         try:
             # What a handler's statement breaks is reported by name, in the record as to the caller.
             with translated():
-                answer = await self._changed(call, proceed)
+                answer = await self._changed(inner, call)
         except BaseException as error:
             if call.unit is not None:
                 if call.unit.committed:
@@ -138,10 +145,10 @@ class AuditLayer:
             await self._idempotency.end(call)
         return answer
 
-    async def _changed(self, call: Call, proceed: Proceed) -> bytes:
+    async def _changed(self, inner: Runner, call: Call) -> bytes:
         """The answer, once the change is committed; a draft that was outdated is made anew, a few times."""
         for attempts_left in reversed(range(_DRAFTS)):
-            answer = await proceed()
+            answer = await inner(call)
             try:
                 await self._commit(call, answer)
             except Aborted:
@@ -164,9 +171,9 @@ class AuditLayer:
             idempotency=self._idempotency.row(call, answer),
         )
 
-    async def _unary(self, call: Call, proceed: Proceed) -> bytes:
+    async def _unary(self, inner: Runner, call: Call) -> bytes:
         try:
-            answer = await proceed()
+            answer = await inner(call)
         except BaseException as error:
             await self._record_failure(call, error)
             raise
@@ -177,9 +184,9 @@ class AuditLayer:
             self._writer.submit(record)
         return answer
 
-    async def _stream(self, call: Call, proceed: Proceed) -> bytes:
+    async def _stream(self, inner: Runner, call: Call) -> bytes:
         try:
-            answer = await proceed()
+            answer = await inner(call)
         except BaseException as error:
             await self._record_failure(call, error)
             raise
@@ -263,7 +270,7 @@ def _record(
     code, message = _outcome(call, error)
     resource_id, namespace_id = _ids(call, error)
     return AuditRecord(
-        operation_id=call.operation_id,
+        operation_id=call.operation,
         user_id=actor.user_id,
         username=actor.username[:50] or None,
         action=rule.action,
@@ -285,7 +292,7 @@ def _record(
         started_at=call.started_at,
         completed_at=None if opened else call.store.clock.now(),
         metadata=_metadata(call, error, opened=opened),
-        stream_id=call.operation_id if rule.streams else None,
+        stream_id=call.operation if rule.streams else None,
     )
 
 
@@ -353,7 +360,7 @@ def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[
     if facts.before is not None and error is None:
         metadata |= _changes(facts.before(), call.answer, facts.secrets)
     if call.rule.streams:
-        metadata |= {"stream_id": str(call.operation_id), "stream_event": "opened" if opened else "closed"}
+        metadata |= {"stream_id": call.operation, "stream_event": "opened" if opened else "closed"}
     if call.validate_only:
         metadata["validate_only"] = True
     if isinstance(error, PilothouseError):
@@ -394,4 +401,8 @@ def _operation(call: Call) -> Operation:
 
 def _plain(value: str | None, length: int) -> str:
     """Text that PostgreSQL can hold: no NUL, no lone surrogate, not too long."""
-    return (value or "").replace("\x00", "").encode("utf-8", "replace").decode()[:length]
+    if not value:
+        return ""
+    if value.isascii() and "\x00" not in value:
+        return value[:length]
+    return value.replace("\x00", "").encode("utf-8", "replace").decode()[:length]

@@ -15,6 +15,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
@@ -33,7 +34,7 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.pipeline import Authenticator, Proceed
+from pilothouse_server.rpc.pipeline import Authenticator, Runner
 from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values import names
@@ -105,8 +106,11 @@ class AuthorizationLayer:
         for stream in self._open:
             self._drain(stream)
 
-    async def __call__(self, call: Call, proceed: Proceed) -> bytes:
-        """Refuses the call, or runs it; a stream for as long as the caller may."""
+    def __call__(self, rule: Rule, inner: Runner) -> Runner:
+        """Has each call refused, or run; a stream for as long as the caller may."""
+        return partial(self._authorized, partial(self._guarded, inner) if rule.streams else inner)
+
+    async def _authorized(self, inner: Runner, call: Call) -> bytes:
         if call.refusal is not None:
             raise call.refusal
         if call.parse_error is not None:
@@ -119,9 +123,7 @@ class AuthorizationLayer:
             if call.principal.foreign_namespaces:
                 await self._refuse_foreign(call, call.principal)
         try:
-            if call.rule.shape == "unary_unary":
-                return await proceed()
-            return await self._guarded(call, proceed)
+            return await inner(call)
         except PermissionDenied as denied:
             # Its transaction may be open still: nothing is looked up beside it.
             raise explained(denied, call.principal) from None
@@ -152,10 +154,10 @@ class AuthorizationLayer:
                 metadata={"namespace": namespace},
             )
 
-    async def _guarded(self, call: Call, proceed: Proceed) -> bytes:
+    async def _guarded(self, inner: Runner, call: Call) -> bytes:
         stream = _OpenStream(call, asyncio.get_running_loop().create_future())
         self._opened(stream)
-        work = asyncio.ensure_future(proceed())
+        work = asyncio.ensure_future(inner(call))
         try:
             either: list[asyncio.Future[Any]] = [stream.ended, work]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -276,14 +278,10 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
         return None
     reach = rule.reach(namespace)
     if reach == "there":
-        if not namespace:
-            raise missing(rule.namespace_field)
-        fault = names.dns_label_problem(namespace)
-        if fault:
-            raise invalid(rule.namespace_field, fault, rule="format.dns_label")
-        if not principal.reaches(namespace):
-            raise not_found("namespace", namespace)
         granting = principal.granting(rule.permission, namespace)
+        # A grant in this very namespace says that its name is one, and that the caller reaches it.
+        if granting is None or granting.namespace is None:
+            _check_reached(rule, principal, namespace)
     elif reach == "everywhere":
         granting = principal.granting(rule.permission)
     else:
@@ -291,6 +289,16 @@ def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
     if granting is None:
         raise permission_denied(rule.permission, namespace)
     return granting
+
+
+def _check_reached(rule: Rule, principal: Principal, namespace: str) -> None:
+    if not namespace:
+        raise missing(rule.namespace_field)
+    fault = names.dns_label_problem(namespace)
+    if fault:
+        raise invalid(rule.namespace_field, fault, rule="format.dns_label")
+    if not principal.reaches(namespace):
+        raise not_found("namespace", namespace)
 
 
 def check_credential(rule: Rule, credential: Credential) -> None:

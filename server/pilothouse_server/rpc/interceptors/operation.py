@@ -6,18 +6,27 @@ method and who calls: they are put together when there is a line, which most cal
 
 from __future__ import annotations
 
+from contextvars import Token
+from typing import Any
+
 from pilothouse_server.log_lines import SCOPE
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.pipeline import Proceed
 
 OPERATION_KEY = "pilothouse-operation-id"
 
 
-async def operation(call: Call, proceed: Proceed) -> bytes:
-    """Sends the operation id back as trailing metadata, and has it in the call's log lines."""
-    call.trailing_metadata[OPERATION_KEY] = str(call.operation_id)
-    token = SCOPE.set(call.log_fields)
-    try:
-        return await proceed()
-    finally:
-        SCOPE.reset(token)
+class Identified:
+    """Sends the operation id of the call back as trailing metadata, and has it in the log lines of the block."""
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        call = self._call
+        call.trailing_metadata[OPERATION_KEY] = call.operation
+        self._token: Token[Any] = SCOPE.set(call.log_fields)
+
+    def __exit__(self, *_: object) -> None:
+        SCOPE.reset(self._token)

@@ -1,59 +1,101 @@
-"""Counts calls and measures how long they take, for Prometheus; outermost, so that nothing is missed."""
+"""Counts calls and measures how long they take, for Prometheus; outermost (`outer`), so that nothing is missed.
+
+A call changes five numbers, all on the event loop; they become samples when somebody asks. To count each by the
+library's own metrics takes a lock for each and a search for its bucket, 8 µs a call.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import accumulate
 
-from prometheus_client import Counter, Gauge, Histogram
+import prometheus_client
+from prometheus_client import Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.pipeline import CallFailed, Proceed
 
-CALLS = Counter("pilothouse_rpc_calls_total", "Calls by outcome.", ("service", "method", "code"))
-SECONDS = Histogram("pilothouse_rpc_seconds", "Duration of unary calls.", ("service", "method"))
-IN_FLIGHT = Gauge("pilothouse_rpc_in_flight", "Calls being served.", ("service", "method"))
+_NAMES = ("service", "method")
+# The last holds what takes longer than all.
+_BOUNDS = tuple(Histogram.DEFAULT_BUCKETS)
 
 
-class _Method:
-    """What counts one method: a label is looked for once, not with each call."""
+class Counts:
+    """What is counted of one method."""
+
+    __slots__ = ("_buckets", "_codes", "_in_flight", "_seconds", "_times", "names", "since")
 
     def __init__(self, rule: Rule) -> None:
-        self._names = (rule.service, rule.name)
-        self._calls: dict[str, Counter] = {}
-        self.in_flight = IN_FLIGHT.labels(*self._names)
-        self.seconds = SECONDS.labels(*self._names)
+        self.names = (rule.service, rule.name)
+        self.since = time.time()
+        self._in_flight = 0
+        self._codes: defaultdict[str, int] = defaultdict(int)
+        # Streams last as long as their callers like, which says nothing of the server.
+        self._times = not rule.streams
+        self._seconds = 0.0
+        self._buckets = [0] * len(_BOUNDS)
 
-    def calls(self, code: str) -> Counter:
-        """Counts those that ended with this code."""
-        found = self._calls.get(code)
-        if found is None:
-            found = self._calls[code] = CALLS.labels(*self._names, code)
-        return found
+    def began(self) -> None:
+        """A call has begun."""
+        self._in_flight += 1
+
+    def ended(self, call: Call, code: str) -> None:
+        """It has ended so."""
+        self._in_flight -= 1
+        self._codes[code] += 1
+        if self._times:
+            seconds = time.perf_counter() - call.started
+            self._seconds += seconds
+            self._buckets[bisect_left(_BOUNDS, seconds)] += 1
+
+    def add_to(
+        self, calls: CounterMetricFamily, seconds: HistogramMetricFamily, in_flight: GaugeMetricFamily
+    ) -> None:
+        """Adds what was counted; called from any thread."""
+        names = [*self.names]
+        in_flight.add_metric(names, self._in_flight)
+        for code, count in list(self._codes.items()):
+            calls.add_metric([*names, code], count, created=self.since)
+        if self._times:
+            buckets = list(zip(map(floatToGoString, _BOUNDS), accumulate(self._buckets), strict=True))
+            seconds.add_metric(names, buckets, self._seconds)
+            labels = dict(zip(_NAMES, names, strict=True))
+            seconds.add_sample(f"{seconds.name}_created", labels, self.since)
 
 
-_methods: dict[str, _Method] = {}
+class _Calls(Collector):
+    """The samples of all methods."""
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Counts] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        families = self._families()
+        for each in list(self.methods.values()):
+            each.add_to(*families)
+        return families
+
+    def _families(self) -> tuple[CounterMetricFamily, HistogramMetricFamily, GaugeMetricFamily]:
+        return (
+            CounterMetricFamily("pilothouse_rpc_calls", "Calls by outcome.", labels=[*_NAMES, "code"]),
+            HistogramMetricFamily("pilothouse_rpc_seconds", "Duration of unary calls.", labels=_NAMES),
+            GaugeMetricFamily("pilothouse_rpc_in_flight", "Calls being served.", labels=_NAMES),
+        )
 
 
-async def telemetry(call: Call, proceed: Proceed) -> bytes:
-    """Observes the call from its first byte to its last."""
-    method = _methods.get(call.method) or _methods.setdefault(call.method, _Method(call.rule))
-    method.in_flight.inc()
-    code = "OK"
-    try:
-        return await proceed()
-    except CallFailed as failure:
-        code = failure.code.name
-        raise
-    except asyncio.CancelledError:
-        code = call.code_if_cut
-        raise
-    except BaseException:
-        code = "INTERNAL"
-        raise
-    finally:
-        method.in_flight.dec()
-        method.calls(code).inc()
-        if not call.rule.streams:
-            method.seconds.observe(time.perf_counter() - call.started)
+_calls = _Calls()
+prometheus_client.REGISTRY.register(_calls)
+
+
+def counts_of(rule: Rule) -> Counts:
+    """Returns what counts a method: the same for all servers of this process."""
+    return _calls.methods.get(rule.method) or _calls.methods.setdefault(rule.method, Counts(rule))

@@ -6,30 +6,42 @@ its place among those that wait for the cluster, if it is known which.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.admission.seats import before_trial
 from pilothouse_server.rpc.call import Call
-from pilothouse_server.rpc.pipeline import Proceed
+from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.pipeline import Runner
 from pilothouse_server.rpc.validation import is_long, validate, validate_in_steps
 
 
-async def validation(call: Call, proceed: Proceed) -> bytes:
+def validation(rule: Rule, inner: Runner) -> Runner:
     """Raises InvalidArgument with every violation; messages of a client stream are checked by the
     handler's iterator.
     """
-    if call.request is not None:
+
+    def valid(call: Call) -> Awaitable[bytes]:
         if is_long(call.request):
-            await validate_in_steps(call.request)
-        else:
-            validate(call.request)
-        if call.validate_only and call.namespace:
-            await before_trial((call.method, call.namespace))
-    if call.requests is not None:
-        call.requests = _validated(call.requests)
-    return await proceed()
+            return run(call)
+        validate(call.request)
+        return inner(call)
+
+    async def run(call: Call) -> bytes:
+        if call.request is not None:
+            if is_long(call.request):
+                await validate_in_steps(call.request)
+            else:
+                validate(call.request)
+            if call.validate_only and call.namespace:
+                await before_trial((call.method, call.namespace))
+        if call.requests is not None:
+            call.requests = _validated(call.requests)
+        return await inner(call)
+
+    # Most methods have one request, which is short, and try out nothing: there is nothing to wait for.
+    return run if rule.streams or rule.has_validate_only else valid
 
 
 async def _validated(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
