@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from tests.conftest import number_changes
+from tests.conftest import connection, number_changes
 from tests.identity.server import Caller, IdentityServer, ended, refused
 from tests.waiting import patient, poll_until
 
@@ -117,6 +117,27 @@ async def test_roles_are_made_changed_and_deleted(root: Caller) -> None:
     assert list(listed) == [changed]
     await root.DeleteRole(pb.DeleteRoleRequest(name=name))
     assert (await refused(root, "GetRole", pb.GetRoleRequest(name=name))).reason == "ROLE_NOT_FOUND"
+
+
+async def test_a_role_holds_permissions_that_there_are(shared: IdentityServer, root: Caller) -> None:
+    name = _name("role")
+    for wrong in ("container.gett", "kontainer.get", "kontainer.*"):
+        role = pb.Role(name=name, permissions=["container.get", wrong])
+        refusal = await refused(root, "CreateRole", pb.CreateRoleRequest(role=role))
+        assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "UNKNOWN_PERMISSION"), wrong
+        assert "role.permissions" in refusal.message
+    forms = ["container.*", "config.use", "namespace.quota"]
+    await root.CreateRole(pb.CreateRoleRequest(role=pb.Role(name=name, permissions=forms)))
+    refusal = await refused(root, "UpdateRole", _update_role(name, "container.gett"))
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "UNKNOWN_PERMISSION")
+    assert list((await root.GetRole(pb.GetRoleRequest(name=name))).role.permissions) == forms
+    # What a release before let in stays, and is in the way of nothing.
+    async with connection(shared.database.admin_dsn) as sql:
+        await sql.execute("""UPDATE roles SET permissions = '["container.gett"]' WHERE name = $1""", name)
+    changed = await root.UpdateRole(_update_role(name, "container.gett", "container.get"))
+    assert list(changed.role.permissions) == ["container.gett", "container.get"]
+    assert (await refused(root, "UpdateRole", _update_role(name, "container.put"))).code == "INVALID_ARGUMENT"
+    await root.UpdateRole(_update_role(name, "container.get"))
 
 
 async def test_a_role_that_is_held_is_not_deleted(shared: IdentityServer, root: Caller) -> None:

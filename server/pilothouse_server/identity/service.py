@@ -165,7 +165,7 @@ class IdentityService:
     async def CreateRole(self, request: pb.CreateRoleRequest, call: Call) -> pb.CreateRoleResponse:
         """Creates a role."""
         wanted = messages.ROLE.from_proto(request.role)
-        created = await roles.create(await call.transaction(), call.caller, wanted)
+        created = await roles.create(await call.transaction(), call.caller, wanted, self._words)
         _describe_role(call, created)
         return pb.CreateRoleResponse(role=messages.ROLE.to_proto(created))
 
@@ -192,6 +192,7 @@ class IdentityService:
             messages.ROLE.from_proto(request.role),
             paths,
             call.noting(wire.etag_check(request.etag or request.role.etag), messages.ROLE.to_proto),
+            self._words,
         )
         _describe_role(call, changed)
         return pb.UpdateRoleResponse(role=messages.ROLE.to_proto(changed))

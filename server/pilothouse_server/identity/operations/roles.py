@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from pilothouse_server.access import Principal
 from pilothouse_server.errors import FailedPrecondition, already_exists, missing, not_found
 from pilothouse_server.identity.model import Role
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.repository import grants, roles
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -26,11 +27,11 @@ async def locate(transaction: ReadTransaction, name: str) -> Role:
     return found
 
 
-async def create(transaction: Transaction, caller: Principal, wanted: Role) -> Role:
-    """Makes a role.
+async def create(transaction: Transaction, caller: Principal, wanted: Role, words: PermissionWords) -> Role:
+    """Makes a role of permissions that there are, which `words` knows.
 
     Raises:
-        InvalidArgument: no name.
+        InvalidArgument: no name, or UNKNOWN_PERMISSION.
         AlreadyExists: the name.
         PermissionDenied: ESCALATION, it holds what the caller does not hold over all namespaces.
     """
@@ -39,6 +40,7 @@ async def create(transaction: Transaction, caller: Principal, wanted: Role) -> R
     wanted = msgspec.structs.replace(
         wanted, display_name=wanted.display_name or wanted.name, permissions=_once_each(wanted.permissions)
     )
+    _check_known(wanted.permissions, words)
     # A role that nobody holds gives nothing yet, so it does not matter for how long the caller holds it.
     held = [grants.as_held(wanted, "", None, None)]
     await check_caller_covers(transaction, caller, held, f'role "{wanted.name}"', whenever=True)
@@ -54,11 +56,13 @@ async def change(
     wanted: Role,
     paths: Sequence[str],
     check: Check,
+    words: PermissionWords,
 ) -> Role:
     """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
 
     Raises:
         NotFound: the role.
+        InvalidArgument: UNKNOWN_PERMISSION, of one that the role does not hold already.
         FailedPrecondition: SYSTEM_ROLE, or LAST_ADMINISTRATOR where nobody would hold every permission any more.
         PermissionDenied: ESCALATION, it holds or would hold what the caller does not.
     """
@@ -73,6 +77,8 @@ async def change(
     if "description" in paths:
         values["description"] = wanted.description
     if "permissions" in paths and changed.permissions != stored.permissions:
+        # What it holds may be of another release, and must not be in the way of other changes.
+        _check_known([each for each in changed.permissions if each not in stored.permissions], words)
         await _check_covers(transaction, caller, changed)
         await _check_administrators_stay(transaction, stored, changed)
         await grants.notify_changed(transaction)
@@ -140,6 +146,11 @@ async def _check_administrators_stay(transaction: Transaction, stored: Role, cha
             f'every permission is held through role "{stored.name}" alone: grant "admin" to somebody first',
             reason="LAST_ADMINISTRATOR",
         )
+
+
+def _check_known(permissions: Iterable[str], words: PermissionWords) -> None:
+    for permission in permissions:
+        words.check_form(permission, "role.permissions")
 
 
 def _once_each(permissions: Sequence[str]) -> tuple[str, ...]:

@@ -190,7 +190,7 @@ class Role(_message.Message):
     """Changes with every change of the role."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`<noun>.<verb>`, `<noun>.*` or `*`; at most 256."""
+        """`<noun>.<verb>`, `<noun>.*` or `*`, each of a permission that there is (UNKNOWN_PERMISSION); at most 256."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
