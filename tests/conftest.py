@@ -7,6 +7,7 @@ so a clone costs some tens of milliseconds), and is dropped after the test. Noth
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
@@ -44,6 +46,9 @@ LONG = (
     "watches",
 )
 _numbers = count(1)
+# A server that runs beside a test, within its process, says what it logs to nobody whose output a test reads: structlog
+# would print to whatever `sys.stdout` is at the moment.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,13 @@ def _fails_with(error: Exception) -> Any:
 def server_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What the server logs as it is set up to; the set-up is taken back."""
     root, written = logging.getLogger(), io.StringIO()
-    handlers, level = list(root.handlers), root.level
+    before, handlers, level = structlog.get_config(), list(root.handlers), root.level
     monkeypatch.setattr(sys, "stderr", written)
     log_lines.configure("DEBUG", request.param)
     yield written
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("server_log", ["text", "json"], indirect=True)
