@@ -232,13 +232,25 @@ async def refuse_redirects(
     return response
 
 
-async def read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Returns the body, after decompression. Raises TooLong above `most` bytes, having read little more."""
+async def _let_others_run(_size: int) -> None:
+    await asyncio.sleep(0)
+
+
+async def read(
+    response: aiohttp.ClientResponse, most: int, more: Callable[[int], Awaitable[None]] = _let_others_run
+) -> bytes:
+    """Returns the body, after decompression. Raises TooLong above `most` bytes, having read little more.
+
+    `more` is awaited between its parts, with the bytes that are there so far.
+    """
     if (response.content_length or 0) > most:
         raise TooLong
     body = bytearray()
-    # What was received is decompressed piece by piece, as it is read.
+    # What was received is decompressed piece by piece, as it is read: the next piece is there at once, and so are all
+    # others of an answer that is small on the way. Without a pause all of it would be one turn of the event loop.
     async for part in response.content.iter_any():
+        if body:
+            await more(len(body))
         body += part
         if len(body) > most:
             # The error's traceback holds this frame, for as long as it pleases the collector.

@@ -103,7 +103,7 @@ async def test_a_small_answer_that_becomes_large_is_not_taken(what: str) -> None
 
 
 async def test_the_control_takes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unbounded(response: aiohttp.ClientResponse, _most: int) -> bytes:
+    async def unbounded(response: aiohttp.ClientResponse, *_bounds: Any) -> bytes:
         return await response.read()
 
     monkeypatch.setattr(outbound, "read", unbounded)

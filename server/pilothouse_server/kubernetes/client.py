@@ -38,7 +38,14 @@ from pilothouse_server.kubernetes.objects import (
     T,
     Version,
 )
-from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits, Transport, accepted, decode
+from pilothouse_server.kubernetes.transport import (
+    DEFAULT_LIMITS,
+    Limits,
+    PageBound,
+    Transport,
+    accepted,
+    decode,
+)
 from pilothouse_server.kubernetes.usage import StatsSummary
 from pilothouse_server.kubernetes.watch_stream import WatchEvent, decode_event, split_lines
 from pilothouse_server.outbound import ANYWHERE, Reach, TooLong
@@ -155,10 +162,9 @@ class ClusterClient:
         def request(token: str) -> asyncio.Task[bytes]:
             query = _present(limit=str(limit), labelSelector=label_selector, fieldSelector=field_selector)
             query |= {"continue": token} if token else {}
+            page = PageBound(self.limits.page_bytes, fewer=limit > 1)
             return asyncio.create_task(
-                self._transport.request(
-                    "GET", path, query, accept=accept, seconds=seconds, most=self.limits.page_bytes
-                )
+                self._transport.request("GET", path, query, accept=accept, seconds=seconds, page=page)
             )
 
         token = ""

@@ -13,13 +13,15 @@ from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import BytesIO
-from typing import Any, TypeVar, cast
+from random import uniform
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
 from yarl import URL
 
 from pilothouse_server import outbound
+from pilothouse_server.event_loop import Share
 from pilothouse_server.kubernetes.errors import (
     UNREADABLE,
     AnswerTooLarge,
@@ -43,12 +45,18 @@ _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 _AT_ONCE_BYTES = 256 * 1024
 # A program that is broken off by a drain has a second; a cluster that does not answer the close of its socket, less.
 _CLOSE_SECONDS = 0.5
-# What is read ahead of a connection: enough for a busy watch, and little where a thousand are open.
-_READ_AHEAD_BYTES = 256 * 1024
+# What is read ahead of a connection: enough for a busy watch, and little where a thousand are open. Three times as much
+# is decompressed in one piece.
+_READ_AHEAD_BYTES = 64 * 1024
 # The words of a refusal have a few KB, with an entry for each field that is wrong.
 _ERROR_BYTES = 256 * 1024
 # How long a cluster counts as one that sends too much.
 EXCESS_SECONDS = 60.0
+# It is not asked meanwhile: after the first time for so long, then for twice as long, at most for less than it counts
+# as one. Whoever follows it would take as much again, all of them together.
+EXCESS_PAUSE_SECONDS, MOST_EXCESS_PAUSE_SECONDS = 4.0, 45.0
+# So much of an answer is read whatever else is.
+_LONG_BYTES = 256 * 1024
 V = TypeVar("V")
 
 
@@ -87,6 +95,16 @@ class Limits(msgspec.Struct, frozen=True):
 
 DEFAULT_LIMITS = Limits()
 
+
+class PageBound(NamedTuple):
+    """How many bytes an answer may have. Where `fewer` objects can be asked for, it is not read on beside another one
+    that was too long: it may be of the same kind, and to ask for less costs little.
+    """
+
+    most: int
+    fewer: bool = False
+
+
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
@@ -110,6 +128,10 @@ def clock_ahead(date: str, now: datetime) -> timedelta | None:
         return None
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 def _payload(body: bytes) -> bytes | BytesIO:
     """A large body is sent piece by piece: at once it would hold up the loop, of which aiohttp warns."""
     return body if len(body) <= _AT_ONCE_BYTES else BytesIO(body)
@@ -124,7 +146,13 @@ class Transport:
 
     def __init__(self, api_client: Any, *, name: str, limits: Limits) -> None:
         self.name = name
-        self._excess: tuple[AnswerTooLarge, float] | None = None
+        # What it sent too much of last, and when; how often in a row, and until when it is not asked.
+        self._excess: tuple[str, float] | None = None
+        self._excesses = self._in_a_row = 0
+        self._asked_again_at = 0.0
+        # Whose answer is long reads it alone; how many pages were too long so far.
+        self._long = asyncio.Lock()
+        self._long_pages = 0
         self._limits = limits
         self._api = api_client
         self._api.user_agent = "pilothouse"
@@ -147,16 +175,27 @@ class Transport:
         return outbound.place_of(self.server)
 
     def too_large(self, what: str) -> AnswerTooLarge:
-        """Returns the error for something that is longer than it may be, and notes it (`excess`)."""
-        error = AnswerTooLarge(f"cluster {self.name!r} at {self.place} sends too much: {what}")
-        self._excess = (error, asyncio.get_running_loop().time())
-        return error
+        """Returns the error for something that is longer than it may be, and notes it (`excess`).
+
+        The cluster is not asked for a while, for longer each time.
+        """
+        words = f"cluster {self.name!r} at {self.place} sends too much: {what}"
+        now = _now()
+        if now >= self._asked_again_at:
+            # Counted on and on: who reads meanwhile sees that it has changed.
+            self._in_a_row = self._in_a_row + 1 if self.excess() is not None else 1
+            self._excesses += 1
+            pause = min(MOST_EXCESS_PAUSE_SECONDS, EXCESS_PAUSE_SECONDS * 2.0 ** (self._in_a_row - 1))
+            self._asked_again_at = now + pause * uniform(0.8, 1.0)  # noqa: S311 - jitter
+        self._excess = (words, now)
+        return AnswerTooLarge(words)
 
     def excess(self) -> AnswerTooLarge | None:
         """Returns what it sent too much of lately, if it did."""
-        if self._excess is None or asyncio.get_running_loop().time() - self._excess[1] > EXCESS_SECONDS:
+        if self._excess is None or _now() - self._excess[1] > EXCESS_SECONDS:
             return None
-        return self._excess[0]
+        # A new one each time: an error that is raised keeps all that it has passed.
+        return AnswerTooLarge(self._excess[0])
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -173,9 +212,11 @@ class Transport:
         content_type: str = JSON,
         accept: str = JSON,
         seconds: float | None = None,
-        most: int | None = None,
+        page: PageBound | None = None,
     ) -> bytes:
-        """The body of the answer. Raises ClusterError; TooLong above `most` bytes, where less can be asked for."""
+        """The body of the answer. Raises ClusterError; TooLong beyond the bound of a `page`, of which less can be asked
+        for.
+        """
         timeout = aiohttp.ClientTimeout(
             total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
         )
@@ -185,15 +226,52 @@ class Transport:
             ahead = clock_ahead(response.headers.get("Date", ""), datetime.now(UTC))
             self.ahead = self.ahead if ahead is None else ahead
             try:
-                return await outbound.read(response, most or self._limits.body_bytes)
+                return await self._body(response, page or PageBound(self._limits.body_bytes), timeout.total)
             except TooLong:
-                if most is not None:
+                if page is not None:
                     raise
                 raise self.too_large(f"an answer has more than {self._limits.body_bytes} bytes") from None
 
+    async def _body(self, response: aiohttp.ClientResponse, bound: PageBound, seconds: float | None) -> bytes:
+        """Reads an answer within `seconds`, in shares of the loop's time; a long one while no other is read.
+
+        Whoever follows the cluster asks again at the same time. Were all read at once, each would be read to its bound
+        before the first is found too long. So once one was, the others are given up. Raises TooLong, AnswerTooLarge.
+        """
+        share, alone, given_up = Share(), False, False
+        excesses, long_pages = self._excesses, self._long_pages
+
+        async def more(size: int) -> None:
+            nonlocal alone, given_up
+            if size >= _LONG_BYTES and not alone:
+                await self._long.acquire()
+                alone = True
+            await share.used()
+            if excesses != self._excesses and (excess := self.excess()) is not None:
+                raise excess
+            if bound.fewer and long_pages != self._long_pages:
+                given_up = True
+                raise TooLong
+
+        try:
+            async with asyncio.timeout(seconds):
+                body = await outbound.read(response, bound.most, more)
+        except TooLong:
+            self._long_pages += not given_up
+            raise
+        finally:
+            if alone:
+                self._long.release()
+        return body
+
     async def _admit(self) -> None:
-        """Raises Throttled while the server has asked not to be asked, and where our own limit cannot be kept."""
-        left = self._quiet_until - asyncio.get_running_loop().time()
+        """Raises AnswerTooLarge while the server is not asked because it sent too much, Throttled while it has asked
+        not to be asked, and where our own limit cannot be kept.
+        """
+        now = _now()
+        if now < self._asked_again_at and (excess := self.excess()) is not None:
+            raise excess
+        left = self._quiet_until - now
         if left > 0:
             raise Throttled(self._quiet_words, retry_after_seconds=left)
         await self._rate.acquire(self._limits.request_seconds)
@@ -201,7 +279,7 @@ class Transport:
     def _quieten(self, error: ClusterError) -> None:
         """What one request was answered holds for all: the server counts them by who asks, and that is always us."""
         if isinstance(error, Throttled):
-            until = asyncio.get_running_loop().time() + error.retry_after_seconds
+            until = _now() + error.retry_after_seconds
             self._quiet_until, self._quiet_words = max(self._quiet_until, until), error.message
 
     @asynccontextmanager

@@ -1,0 +1,170 @@
+"""Long answers of a cluster are read beside everything else: in pieces, one at a time, and not again at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from pilothouse_server import event_loop, outbound
+from pilothouse_server.kubernetes import transport
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import AnswerTooLarge
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS, SERVICES
+from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.tasks import cancel_and_wait
+from tests.clusters import hostile
+from tests.clusters.hostile import MEGABYTE, Answer, Asked, HostileServer, hostile_server
+
+BOUND = 8 * MEGABYTE
+LIMITS = Limits(request_seconds=30.0, body_bytes=BOUND, page_bytes=BOUND)
+PACKED = hostile.bomb(32)
+# The one piece of each that is there before anybody can be stopped.
+_PIECE = MEGABYTE // 2
+
+
+@asynccontextmanager
+async def _client(
+    answer: Answer, limits: Limits = LIMITS
+) -> AsyncIterator[tuple[ClusterClient, HostileServer]]:
+    async with hostile_server(answer) as server:
+        client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="hostile", limits=limits)
+        try:
+            yield client, server
+        finally:
+            await client.close()
+
+
+@pytest.fixture
+def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How much of each answer that had several parts was read before its last one."""
+    taken: list[int] = []
+    read = outbound.read
+
+    async def counting(response: Any, most: int, more: Any) -> bytes:
+        number = len(taken)
+        taken.append(0)
+
+        async def noting(size: int) -> None:
+            taken[number] = size
+            await more(size)
+
+        return await read(response, most, noting)
+
+    monkeypatch.setattr(outbound, "read", counting)
+    return taken
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+async def test_others_have_their_turn_while_it_is_decompressed(
+    monkeypatch: pytest.MonkeyPatch, gives_way: bool
+) -> None:
+    turns = 0
+    after_each_piece: list[int] = []
+    read = outbound.read
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def noting(response: Any, most: int, more: Any) -> bytes:
+        async def noted(size: int) -> None:
+            await more(size)
+            after_each_piece.append(turns)
+
+        return await read(response, most, noted)
+
+    async def keeps(_share: event_loop.Share) -> None:
+        """The control: what comes is taken as it comes."""
+
+    monkeypatch.setattr(outbound, "read", noting)
+    # A share is used up by one piece, however fast the machine is.
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    if not gives_way:
+        monkeypatch.setattr(event_loop.Share, "used", keeps)
+    async with _client(hostile.exploding(PACKED)) as (client, _):
+        ticking = asyncio.create_task(tick())
+        with pytest.raises(AnswerTooLarge):
+            await client.version()
+        await cancel_and_wait(ticking)
+    pieces = len(after_each_piece)
+    assert pieces >= 8
+    assert (after_each_piece[-1] - after_each_piece[0] >= pieces - 1) is gives_way
+
+
+async def test_one_is_found_too_long_for_all(read_bytes: list[int]) -> None:
+    kinds: tuple[Any, ...] = (PODS, SERVICES, DEPLOYMENTS) * 3
+    async with _client(hostile.exploding(PACKED)) as (client, _):
+        outcomes = await asyncio.gather(
+            *(client.newest_version(each) for each in kinds), return_exceptions=True
+        )
+    assert all(isinstance(each, AnswerTooLarge) for each in outcomes), outcomes
+    assert len(read_bytes) == len(kinds)
+    # All of them to their bounds would be 72 MB.
+    assert sum(read_bytes) <= BOUND + len(kinds) * _PIECE
+
+
+async def test_lists_that_are_too_long_together_are_found_so_by_one(read_bytes: list[int]) -> None:
+    kinds: tuple[Any, ...] = (PODS, SERVICES, DEPLOYMENTS)
+    async with _client(hostile.exploding(PACKED)) as (client, _):
+        outcomes = await asyncio.gather(*(client.list(each) for each in kinds), return_exceptions=True)
+    assert all(isinstance(each, AnswerTooLarge) for each in outcomes), outcomes
+    # Pages of 500, 62, 7 and 1, of one of the lists.
+    assert sum(read_bytes) <= 4 * BOUND + len(read_bytes) * _PIECE
+
+
+async def test_a_list_beside_one_of_large_objects_is_read_to_its_end() -> None:
+    async def answer(request: Asked) -> None:
+        query = dict(each.split("=") for each in request.target.partition("?")[2].split("&"))
+        limit, first = int(query["limit"]), int(query.get("continue", 0))
+        size = 100_000 if request.path.endswith("pods") else 20_000
+        items = [
+            {"metadata": {"name": f"p{n}", "annotations": {"a": "x" * size}}}
+            for n in range(first, min(first + limit, 30))
+        ]
+        more = {"continue": str(first + limit)} if first + limit < 30 else {}
+        await request.whole(
+            json.dumps({"metadata": {"resourceVersion": "1", **more}, "items": items}).encode()
+        )
+
+    limits = Limits(request_seconds=30.0, page_size=64, page_bytes=1_500_000)
+    async with _client(answer, limits) as (client, _):
+        lists = await asyncio.gather(client.list(PODS), client.list(SERVICES), client.list(DEPLOYMENTS))
+        client.check_answers()
+    for found in lists:
+        assert [each.metadata.name for each in found.items] == [f"p{n}" for n in range(30)]
+
+
+async def test_a_cluster_that_sent_too_much_is_not_asked_for_a_while() -> None:
+    async with _client(hostile.exploding(PACKED)) as (client, server):
+        with pytest.raises(AnswerTooLarge):
+            await client.version()
+        server.answer = hostile.saying(b'{"gitVersion": "v1.36.2"}')
+        for _ in range(3):
+            with pytest.raises(AnswerTooLarge, match="sends too much"):
+                await client.version()
+        assert server.requests == 1
+
+
+async def test_it_is_asked_again_after_a_longer_while_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    asked_at: list[float] = []
+    monkeypatch.setattr(transport, "_now", lambda: now)
+    # The longest that chance makes of a pause.
+    monkeypatch.setattr(transport, "uniform", lambda _low, high: high)
+    async with _client(hostile.exploding(PACKED)) as (client, server):
+        while len(asked_at) < 7:
+            with pytest.raises(AnswerTooLarge):
+                await client.version()
+            if server.requests > len(asked_at):
+                asked_at.append(now)
+            now += 1.0
+            assert now < 1200.0
+    assert [later - before for before, later in pairwise(asked_at)] == [4.0, 8.0, 16.0, 32.0, 45.0, 45.0]
