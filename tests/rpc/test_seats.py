@@ -16,6 +16,7 @@ from pilothouse_server.rpc.admission.seats import (
     before_cluster,
     seats_for,
 )
+from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.settings import Settings, SettingsError, load
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
@@ -212,3 +213,88 @@ def test_an_address_has_ten_times_the_calls_of_a_user() -> None:
     load({"PILOTHOUSE_MAX_CALLS_PER_USER": "64", "PILOTHOUSE_MAX_CALLS_PER_ADDRESS": "640"})
     with pytest.raises(SettingsError, match="MAX_STREAMS must be greater than 0"):
         load({"PILOTHOUSE_MAX_STREAMS": "0"})
+
+
+async def _trying(admission: Admission, user: str, count: int, what: Any) -> tuple[list[Ticket], list[Any]]:
+    """Calls of a user that begin together to try the same out."""
+    tickets = [Ticket(admission, streams=False) for _ in range(count)]
+    for ticket in tickets:
+        await ticket.sit(admission.calls, user)
+    tasks = [asyncio.create_task(ticket.go_to_trial(what)) for ticket in tickets]
+    await pass_time(0.1)
+    return tickets, tasks
+
+
+@virtual_time
+async def test_one_of_those_that_try_the_same_out_finds_where_and_the_others_wait() -> None:
+    admission = Admission(Settings(max_cluster_calls_per_user=8))
+    what = ("CreateContainer", "shop")
+    tickets, tasks = await _trying(admission, "ada", 8, what)
+    others, of_others = await _trying(admission, "grace", 1, what)
+    # Nobody waits for somebody else's.
+    assert [each.done() for each in (*tasks, *of_others)] == [True, *7 * [False], True]
+    await tickets[0].go_to_cluster("local")
+    await asyncio.gather(*tasks)
+    assert held(admission) == (1, 0, 8, 0)
+    for ticket in (*tickets, *others):
+        ticket.close()
+    assert held(admission) == (0, 0, 0, 0)
+
+
+@virtual_time
+async def test_they_go_on_where_the_first_one_ends_or_finds_nothing_in_time() -> None:
+    admission = few(admission_wait_seconds=3.0)
+    what = ("CreateContainer", "shop")
+    (first, second), tasks = await _trying(admission, "ada", 2, what)
+    assert not tasks[1].done()
+    first.close()
+    await tasks[1]
+    second.close()
+    (first, second), tasks = await _trying(admission, "ada", 2, what)
+    before = asyncio.get_running_loop().time()
+    await tasks[1]
+    assert asyncio.get_running_loop().time() - before == pytest.approx(3.0 - 0.1)
+    first.close()
+    second.close()
+    assert not admission._finding
+
+
+@virtual_time
+async def test_those_that_are_refused_at_a_cluster_are_told_one_after_the_other() -> None:
+    admission = Admission(Settings(max_cluster_calls_per_user=1, max_calls_per_user=200))
+    told: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    async def goes(ticket: Ticket) -> None:
+        try:
+            await ticket.go_to_cluster("local")
+        except ResourceExhausted:
+            told.append(clock())
+            ticket.close()
+
+    tickets = [Ticket(admission, streams=False) for _ in range(105)]
+    for ticket in tickets:
+        await ticket.sit(admission.calls, "ada")
+    began = clock()
+    tasks = [asyncio.create_task(goes(ticket)) for ticket in tickets]
+    await pass_time(0.0)
+    # One is served and four wait; who is refused keeps its seat until it knows.
+    assert admission.calls.in_use >= 99
+    await pass_time(2.0)
+    assert [moment - began for moment in told] == pytest.approx([n * 0.004 for n in range(100)], abs=0.0001)
+    assert admission.calls.in_use == 0
+    # Those that have waited for as long as they may end one by one, too.
+    await asyncio.gather(*tasks)
+    assert [moment - began for moment in told[100:]] == pytest.approx(
+        [5.0 + n * 0.004 for n in range(4)], abs=0.001
+    )
+    tickets[0].close()
+    assert held(admission) == (0, 0, 0, 0)
+
+
+@virtual_time
+async def test_nobody_waits_longer_than_a_second_to_be_told() -> None:
+    spread = Spread()
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(spread.turn() for _ in range(2000)))
+    assert asyncio.get_running_loop().time() - began <= 1.0

@@ -148,6 +148,12 @@ class Limiter:
         if self._next:
             self._dispatch()
 
+    def check(self, key: Hashable) -> None:
+        """Raises ResourceExhausted, as `take` would at once, where as many wait already as a flow may have."""
+        flow = self._flows.get(key)
+        if flow is not None and flow.waiting and len(flow.waiting) >= self.bounds.waiting_per_flow:
+            raise self._refused(flow, 1)
+
     def _enqueue(self, key: Hashable, width: int) -> _Waiter:
         flow = self._flows.get(key) or _Flow(key, self._virtual)
         if len(flow.waiting) >= self.bounds.waiting_per_flow:

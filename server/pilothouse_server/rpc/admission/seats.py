@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TypeVar
@@ -32,9 +33,10 @@ from weakref import ref
 
 from prometheus_client import Counter, Gauge
 
-from pilothouse_server.errors import PilothouseError, Unavailable
+from pilothouse_server.errors import PilothouseError, ResourceExhausted, Unavailable
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
+from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 
@@ -89,8 +91,12 @@ class Admission:
         for name in self._per_cluster:
             _show(IN_USE, name, self, partial(Admission._sum, name=name, figure=_in_use))
             _show(WAITING, name, self, partial(Admission._sum, name=name, figure=_waiting))
-        # The cluster at which something was tried out last, by method and namespace.
+        # The cluster at which something was tried out last, by method and namespace; whom those wait for who try out
+        # the same before that is known, by user.
         self._tried_at: dict[Hashable, str] = {}
+        self._finding: dict[Hashable, asyncio.Event] = {}
+        # Of those that are refused at a cluster.
+        self.refusals = Spread()
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.draining = False
@@ -144,6 +150,23 @@ class Admission:
         """Returns the cluster at which that was tried out last, if it was."""
         return self._tried_at.get(what)
 
+    async def first_to_try(self, user: Hashable, what: Hashable) -> bool:
+        """Returns True for the first call of a user that finds out where that is tried, until `found`; for another one
+        False, once the first has found it, or for too long has not.
+        """
+        event = self._finding.get((user, what))
+        if event is None:
+            self._finding[user, what] = asyncio.Event()
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_seconds):
+                await event.wait()
+        return False
+
+    def found(self, user: Hashable, what: Hashable) -> None:
+        """Lets those go on who wait for the first one."""
+        self._finding.pop((user, what)).set()
+
     def note_trial(self, what: Hashable, cluster: str) -> None:
         """Learns at which cluster that is tried out."""
         if len(self._tried_at) >= _MOST_TRIALS:
@@ -178,7 +201,7 @@ class Admission:
 class Ticket:
     """The seats that one call holds. `close` gives them back, and is to be called however the call ends."""
 
-    __slots__ = ("_admission", "_at_clusters", "_closed", "_held", "_streams", "_trial", "_user")
+    __slots__ = ("_admission", "_at_clusters", "_closed", "_finds", "_held", "_streams", "_trial", "_user")
 
     def __init__(self, admission: Admission, *, streams: bool) -> None:
         self._admission = admission
@@ -189,6 +212,8 @@ class Ticket:
         self._at_clusters: set[str] = set()
         # What it tries out.
         self._trial: Hashable = None
+        # Whether others wait until it is known where.
+        self._finds = False
         self._closed = False
 
     def sits(self, limiter: Limiter, user: Hashable, width: int = 1) -> bool:
@@ -214,18 +239,25 @@ class Ticket:
         """
         if self._closed or cluster in self._at_clusters:
             return
-        if not self._streams and not self._at_clusters:
-            self._give_back()
-        self._at_clusters.add(cluster)
+        if self._trial is not None:
+            self._admission.note_trial(self._trial, cluster)
+            self._has_found()
         limiter = self._admission.of_cluster(CLUSTER_STREAMS if self._streams else CLUSTER_CALLS, cluster)
         try:
+            # Who is refused at once keeps the first seat until it is told, so that no more come than have one.
+            limiter.check(self._user)
+            if not self._streams and not self._at_clusters:
+                self._give_back()
+            self._at_clusters.add(cluster)
             await limiter.take(self._user)
+        except ResourceExhausted:
+            self._at_clusters.discard(cluster)
+            await self._admission.refusals.turn()
+            raise
         except BaseException:
             self._at_clusters.discard(cluster)
             raise
         self._hold(limiter, 1)
-        if self._trial is not None:
-            self._admission.note_trial(self._trial, cluster)
 
     async def go_to_trial(self, what: Hashable) -> None:
         """Says what is only tried out, before anything is done; takes a seat at the cluster where that was tried last.
@@ -234,11 +266,15 @@ class Ticket:
             ResourceExhausted: too many wait for that cluster.
             PilothouseError: it is known to be away.
         """
+        admission = self._admission
         self._trial = what
-        cluster = self._admission.tried_at(what)
-        if cluster is None:
+        if admission.tried_at(what) is None and not self._closed:
+            # A hundred that come at once would all ask the database before the first one knows.
+            self._finds = await admission.first_to_try(self._user, what)
+        if (cluster := admission.tried_at(what)) is None:
             return
-        if (away := self._admission.known_away(cluster)) is not None:
+        if (away := admission.known_away(cluster)) is not None:
+            await admission.refusals.turn()
             raise away
         await self.go_to_cluster(cluster)
 
@@ -251,7 +287,13 @@ class Ticket:
     def close(self) -> None:
         """Gives all back."""
         self._closed = True
+        self._has_found()
         self._give_back()
+
+    def _has_found(self) -> None:
+        if self._finds:
+            self._finds = False
+            self._admission.found(self._user, self._trial)
 
     def _give_back(self) -> None:
         while self._held:
