@@ -98,6 +98,10 @@ def test_what_stands_before_a_host_becomes_a_header() -> None:
         "::ffff:127.0.0.1",
         "::127.0.0.1",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "::ffff:0:169.254.169.254",
+        "2001:db8::5efe:169.254.169.254",
+        "2001:db8::200:5efe:127.0.0.1",
         "2002:7f00:1::",
     ],
 )
@@ -109,7 +113,7 @@ def test_addresses_of_a_machine_or_its_cloud_are_denied(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.5", "192.168.1.1", "172.16.0.1", "8.8.8.8", "fd12::1", "2600::1"]
+    "address", ["10.0.0.5", "192.168.1.1", "172.16.0.1", "8.8.8.8", "fd12::1", "2600::1", "64:ff9b::808:808"]
 )
 def test_other_addresses_are_not(address: str) -> None:
     assert not Reach().denies(address)

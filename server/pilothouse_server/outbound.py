@@ -64,8 +64,11 @@ DENIED: Final = tuple(
     )
 )
 LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Whose last 32 bits are an IPv4 address: NAT64 (RFC 6052; RFC 8215, whose networks are anybody's own), SIIT.
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
 _COMPATIBLE = ipaddress.ip_network("::/96")
+# ISATAP: what stands before the IPv4 address, of a local one and of a global one.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 _LOCAL_NAME = re.compile(r"(.*\.)?localhost|localhost\.localdomain|ip6-(localhost|loopback)", re.IGNORECASE)
 
 
@@ -347,6 +350,10 @@ def _meant_by(address: Address) -> list[Address]:
     if not isinstance(address, ipaddress.IPv6Address):
         return [address]
     carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+    if (
+        any(address in network for network in _TRANSLATED)
+        or (address in _COMPATIBLE and int(address) > 1)
+        or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
+    ):
         carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [address, *(each for each in carried if each is not None)]

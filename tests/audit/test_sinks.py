@@ -188,7 +188,8 @@ async def test_a_collector_gets_log_records_and_says_what_it_rejects(server: Ser
         failing = await poll_until(sink, lambda found: found.status == pb.AUDIT_SINK_STATUS_FAILING)
         assert (failing.reason, failing.position) == ("REJECTED", 0)
         assert "canary" not in failing.message
-        receiver.answer = b'{"partialSuccess": {}}'
+        # One that cannot be read rejects nothing.
+        receiver.answer = b'{"partialSuccess": {}, "deep": ' + b"[" * 16_000
         receiver.posted.clear()
         await caught_up(server, "otel")
     assert {posted.path for posted in receiver.posted} == {"/v1/logs"}

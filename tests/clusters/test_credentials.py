@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -87,6 +88,15 @@ def test_what_is_no_kubeconfig_is_said_so(text: str) -> None:
     with pytest.raises(CredentialsRefused) as refused:
         credentials.from_kubeconfig(text)
     assert SECRET not in refused.value.message
+
+
+@pytest.mark.parametrize("payload", [b"[" * 12_000, b'{"x": ' + b"[" * 11_000, b'{"exp": 1e300}', b"\xff"])
+def test_a_token_that_only_looks_like_one_with_an_end_has_none(payload: bytes) -> None:
+    config = copy.deepcopy(KUBECONFIG)
+    token = f"a.{base64.urlsafe_b64encode(payload).decode().rstrip('=')}.c"
+    user(config).update(token=token)
+    kept = credentials.from_kubeconfig(yaml.safe_dump(config))
+    assert (kept.user, kept.expires_at) == ({"token": token}, None)
 
 
 def test_only_what_the_context_names_is_kept() -> None:

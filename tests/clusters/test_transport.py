@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
+from aiohttp import web
 
 from pilothouse_server.kubernetes import connection, credentials, environment
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized
 from pilothouse_server.kubernetes.objects import NAMESPACES
+from pilothouse_server.outbound import ANYWHERE, Reach
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters.given import another_cluster, encoded, kubeconfig
@@ -179,10 +182,41 @@ def test_a_client_without_a_token_takes_the_password_in_netrc(
     bare_environment.setenv("NETRC", str(netrc))
 
     options = environment.session_options
-    found = options("https://cluster.example:6443", has_token=False)
+    found = options("https://cluster.example:6443", netrc=True)
     assert found["headers"] == {"Authorization": aiohttp.encode_basic_auth("somebody", "secret")}
-    assert "headers" not in options("https://cluster.example:6443", has_token=True)
-    assert "headers" not in options("https://other.example:6443", has_token=False)
+    assert "headers" not in options("https://cluster.example:6443", netrc=False)
+    assert "headers" not in options("https://other.example:6443", netrc=True)
+
+
+@pytest.mark.parametrize(("reach", "shown"), [(ANYWHERE, True), (Reach([ip_network("127.0.0.0/8")]), False)])
+async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
+    bare_environment: pytest.MonkeyPatch, tmp_path: Path, reach: Reach, shown: bool
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password secret\n")
+    bare_environment.setenv("NETRC", str(netrc))
+    heard: list[str | None] = []
+
+    async def hear(request: web.Request) -> web.Response:
+        heard.append(request.headers.get("Authorization"))
+        return web.json_response({"gitVersion": "v1.36.0"})
+
+    application = web.Application()
+    application.router.add_get("/version", hear)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        document = credentials.Credentials({"server": f"http://127.0.0.1:{runner.addresses[0][1]}"})
+        client = await ClusterClient.from_kubeconfig(document.kubeconfig(), name="x", reach=reach)
+        try:
+            await client.version()
+        finally:
+            await client.close()
+    finally:
+        await runner.cleanup()
+    assert heard == [aiohttp.encode_basic_auth("somebody", "secret") if shown else None]
 
 
 async def test_a_token_file_is_read_again_when_it_is_renewed(

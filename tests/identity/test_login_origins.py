@@ -125,6 +125,16 @@ async def test_a_device_token_is_of_one_account(server: IdentityServer) -> None:
     ).reason == "INVALID_REFRESH_TOKEN"
 
 
+async def test_who_has_taken_a_device_token_uses_up_nothing_of_its_owners(database: Database) -> None:
+    async with running(database, **PROXY, login_failures_per_address=8) as server:
+        taken = await log_in(server.at(HOME))
+        device = await log_in(server.at(HOME))
+        told = [await log_in(server.at(ATTACKER), taken, "wrong") for _ in range(12)]
+        # The token is worth nothing after five, and is limited as an address is.
+        assert set(told) == {"INVALID_CREDENTIALS", "LOGIN_THROTTLED", "LOGIN_LIMITED"}
+        assert (await log_in(server.at(AWAY), device)).startswith("phd_")
+
+
 async def test_devices_are_known_to_every_replica_and_after_restarts(database: Database) -> None:
     async with running(database, **PROXY) as one:
         device = await log_in(one.at(HOME))

@@ -34,7 +34,16 @@ def test_the_date_of_an_answer_tells_how_far_a_clock_is_ahead(date: str, ahead: 
     assert clock_ahead(date, NOW) == timedelta(seconds=ahead)
 
 
-@pytest.mark.parametrize("date", ["", "soon", "Tue, 99 Nov 2026 14:00:00 GMT", "\x00"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "soon",
+        "Tue, 99 Nov 2026 14:00:00 GMT",
+        "\x00",
+        "Fri, 31 Dec 9999 23:59:59 -1200",
+    ],
+)
 def test_a_date_that_is_none_says_nothing(date: str) -> None:
     assert clock_ahead(date, NOW) is None
 

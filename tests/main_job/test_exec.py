@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client import ChangeKind, PilothouseError, RetryPolicy
@@ -45,6 +46,16 @@ async def test_input_is_passed_on_and_kept_only_if_asked(web: Server) -> None:
     assert "stdin" not in without
     assert with_content["stdin"] == "hello\n"
     assert with_content["stdout"] == "hello\n"
+
+
+async def test_its_records_show_no_credentials_of_the_command(web: Server) -> None:
+    command = ("/nosuch", "--password", "canary-1", "DB_PASSWORD=canary-2", "--verbose")
+    await run(web.admin, [start(*command)])
+    for record in await records_of_ends(web, 1):
+        assert "canary" not in str(record)
+        shown = ["/nosuch", "--password", "[redacted]", "DB_PASSWORD=[redacted]", "--verbose"]
+        assert MessageToDict(record.metadata)["command"] == shown
+        assert MessageToDict(record.request_body)["start"]["command"] == shown
 
 
 async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:

@@ -87,6 +87,10 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
         for key in ("openshift.io/sa.scc.uid-range", "iam.amazonaws.com/permitted", "linkerd.io/inject"):
             told = await refused(update(holder, annotations={key: "any"}), "namespace.security")
             assert told.metadata["key"] == key
+        for field, kept_keys in (("labels", {ENFORCE: "restricted"}), ("annotations", {})):
+            wrong = {**kept_keys, "pilothouse.dev/namespace-uid": "any"}
+            with pytest.raises(PilothouseError, match=f"{field} of pilothouse.dev are set by the platform"):
+                await update(holder, field, **{field: wrong})
         # What stays as it is, is not asked about, nor what no cluster obeys.
         kept = await update(
             holder,

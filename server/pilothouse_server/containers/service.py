@@ -23,7 +23,7 @@ from pilothouse_server.errors import invalid, not_found
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
-from pilothouse_server.rpc import wire
+from pilothouse_server.rpc import redaction, wire
 from pilothouse_server.rpc.call import Call, drafts, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
@@ -284,7 +284,7 @@ class ContainerService:
             found = await operations.locate(transaction, start.namespace, start.name)
             pods = await operations.list_pods(transaction, found.id)
         _describe(call, found)
-        call.describe(command=list(start.command))
+        call.describe(command=redaction.arguments(start.command))
         pod = operations.ready_pod(pods, start.pod, start.name)
         call.describe(pod=pod.name)
         try:

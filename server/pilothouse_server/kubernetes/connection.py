@@ -269,10 +269,12 @@ def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
     """An ApiClient whose `configuration` says how its sessions are made: `session_options`, and within which `reach`.
 
     A proxy of the kubeconfig's own goes before that of the environment, which the operator has chosen. What stands
-    before a proxy's host travels as a header: in an address, it would be in the words of the library.
+    before a proxy's host travels as a header: in an address, it would be in the words of the library. `.netrc` is the
+    operator's: its passwords are shown to no address that a caller names, and a token goes before them.
     """
     server = str(configuration.host)
-    options = environment.session_options(server, has_token="BearerToken" in configuration.api_key)
+    own = reach is ANYWHERE
+    options = environment.session_options(server, netrc=own and "BearerToken" not in configuration.api_key)
     proxy, authorization = outbound.without_user_info(str(configuration.proxy or ""))
     if not proxy:
         proxy, authorization = environment.proxy_of(server)

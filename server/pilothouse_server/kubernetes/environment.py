@@ -24,12 +24,12 @@ def proxy_of(server: str) -> tuple[str, str]:
     return url, authorization or _from_netrc(urlsplit(url).hostname)
 
 
-def session_options(server: str, *, has_token: bool) -> dict[str, Any]:
+def session_options(server: str, *, netrc: bool) -> dict[str, Any]:
     """Returns arguments of an `aiohttp.ClientSession` that is to talk to `server` only, for what `trust_env` would do.
 
-    A token goes before the password in `.netrc`. Reads files.
+    `netrc`: whether the password in `.netrc` is for it. Reads files.
     """
-    authorization = "" if has_token else _from_netrc(urlsplit(server).hostname)
+    authorization = _from_netrc(urlsplit(server).hostname) if netrc else ""
     options: dict[str, Any] = {"trust_env": False}
     return {**options, "headers": {"Authorization": authorization}} if authorization else options
 

@@ -7,6 +7,7 @@ second byte, which v4 cannot).
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -20,6 +21,7 @@ from pilothouse_server.kubernetes.objects import PODS
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
+_NUMBER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -114,6 +116,13 @@ def _ended(data: bytes) -> Ended:
     if status.status == "Success":
         return Ended(0)
     for cause in (status.details.causes or ()) if status.details else ():
-        if cause.reason == "ExitCode" and cause.message.lstrip("-").isdigit():
-            return Ended(int(cause.message[:10]))
+        if cause.reason == "ExitCode" and (code := _exit_code(cause.message)) is not None:
+            return Ended(code)
     return Ended(-1, shown(status.message))
+
+
+def _exit_code(text: str) -> int | None:
+    """Returns an exit code; None for a text that is none. Those of Windows may be written without a sign."""
+    number = int(text) if _NUMBER.fullmatch(text) else 1 << 32
+    number -= (1 << 32) if (1 << 31) <= number < (1 << 32) else 0
+    return number if -(1 << 31) <= number < (1 << 31) else None

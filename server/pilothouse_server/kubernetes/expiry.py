@@ -69,7 +69,7 @@ def token_expires_at(token: str) -> datetime | None:
     try:
         claims = msgspec.json.decode(base64.urlsafe_b64decode(payload), type=_Claims)
         return None if claims.exp is None else datetime.fromtimestamp(claims.exp, UTC)
-    except (msgspec.MsgspecError, binascii.Error, ValueError, OverflowError, OSError):
+    except (msgspec.MsgspecError, binascii.Error, ValueError, OverflowError, OSError, RecursionError):
         return None
 
 

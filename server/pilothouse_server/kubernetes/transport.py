@@ -50,6 +50,8 @@ _CLOSE_SECONDS = 0.5
 _READ_AHEAD_BYTES = 64 * 1024
 # The words of a refusal have a few KB, with an entry for each field that is wrong.
 _ERROR_BYTES = 256 * 1024
+# A clock that was never set begins in 1970.
+_FARTHEST_CLOCK = timedelta(days=100 * 365)
 # How long a cluster counts as one that sends too much.
 EXCESS_SECONDS = 60.0
 # It is not asked meanwhile: after the first time for so long, then for twice as long, at most for less than it counts
@@ -120,12 +122,15 @@ def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
 
 
 def clock_ahead(date: str, now: datetime) -> timedelta | None:
-    """Returns how far a clock is ahead that an answer's `Date` was read from; None where it says nothing."""
+    """Returns how far a clock is ahead that an answer's `Date` was read from; None where it says nothing, or what no
+    clock does: times that are counted by it would be none.
+    """
     try:
         sent = parsedate_to_datetime(date)
-        return (sent if sent.tzinfo is not None else sent.replace(tzinfo=UTC)) - now
+        ahead = (sent if sent.tzinfo is not None else sent.replace(tzinfo=UTC)) - now
     except (ValueError, OverflowError):
         return None
+    return ahead if abs(ahead) <= _FARTHEST_CLOCK else None
 
 
 def _now() -> float:

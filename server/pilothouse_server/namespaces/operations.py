@@ -8,7 +8,7 @@ log refers to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -35,7 +35,7 @@ from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, T
 from pilothouse_server.values.quantity import normalise
 
 DEFAULT_CLUSTER = "local"
-RESERVED_LABEL_DOMAIN = "pilothouse.dev"
+RESERVED_DOMAIN = "pilothouse.dev"
 
 
 async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Namespace:
@@ -86,7 +86,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             f'must not be "default" or begin with "kube-": these belong to the cluster{way_out}',
             reason="RESERVED_NAME",
         )
-    _check_labels(wanted.labels)
+    _check_keys(wanted, ("labels", "annotations"))
     refuse_guarded(wanted.name, None, wanted, caller.guarded.keys, caller.may)
     if adopt:
         _check_adoption(may=caller.may_adopt)
@@ -148,8 +148,7 @@ async def change(
             values |= {"adopted": True, "default_pod_security": ""}
     if not values:
         return stored
-    if "labels" in values:
-        _check_labels(wanted.labels)
+    _check_keys(wanted, values.keys() & {"labels", "annotations"})
     followed = bool(values.keys() & {"labels", "annotations", "adopted"})
     if followed:
         values["generation"] = stored.generation + 1
@@ -369,10 +368,11 @@ def _quota_document(quota: Quota) -> dict[str, Any] | None:
     return {name: value for name, value in document.items() if value} or None
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
-    for key in labels:
-        prefix, slash, _ = key.partition("/")
-        if slash and (prefix == RESERVED_LABEL_DOMAIN or prefix.endswith("." + RESERVED_LABEL_DOMAIN)):
-            raise invalid(
-                "namespace.labels", f'"{key}": labels of {RESERVED_LABEL_DOMAIN} are set by the platform'
-            )
+def _check_keys(wanted: Namespace, fields: Iterable[str]) -> None:
+    for field in fields:
+        for key in getattr(wanted, field):
+            prefix, slash, _ = key.partition("/")
+            if slash and (prefix == RESERVED_DOMAIN or prefix.endswith(f".{RESERVED_DOMAIN}")):
+                raise invalid(
+                    f"namespace.{field}", f'"{key}": {field} of {RESERVED_DOMAIN} are set by the platform'
+                )

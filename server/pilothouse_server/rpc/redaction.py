@@ -56,8 +56,8 @@ _USUAL_KEY: Final = 64
 # whole to be thrown away.
 _ROUNDS: Final = ((16 << 10, 4096, 256), (256 << 10, 1024, 64), (1 << 62, 256, 16), (1 << 62, 64, 4))
 # Texts that hold a NUL or a lone surrogate are rare; one table serves both.
-# Of a value that has changed.
-_CHANGE: Final = (1024, 64)
+# Of a value that stands by itself: the longest text and the most items.
+_SHOWN_APART: Final = (1024, 64)
 _UNSTORABLE: Final = {0: "\\u0000", **{code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}}
 _WELL_KNOWN_TEXT: Final = frozenset(
     {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
@@ -105,6 +105,11 @@ def changes(
     return found if _size(found) <= MOST_BODY_BYTES else _cut_fields(found, MOST_BODY_BYTES)
 
 
+def arguments(words: Sequence[str]) -> list[str]:
+    """Return the arguments of a program without the values of credentials in them."""
+    return _render_arguments(words, *_SHOWN_APART)
+
+
 def _differences(before: Any, after: Any, within: str = "") -> Iterator[tuple[str, Any, Any]]:
     was, now = dict(_set_fields(before)), dict(_set_fields(after))
     for field in before.DESCRIPTOR.fields:
@@ -122,8 +127,8 @@ def _differences(before: Any, after: Any, within: str = "") -> Iterator[tuple[st
             render = _field_renderer(field)
             yield (
                 path,
-                None if old is None else render(old, *_CHANGE),
-                None if new is None else render(new, *_CHANGE),
+                None if old is None else render(old, *_SHOWN_APART),
+                None if new is None else render(new, *_SHOWN_APART),
             )
 
 
@@ -143,7 +148,7 @@ def _changed_entries(field: FieldDescriptor, path: str, old: Any, new: Any) -> I
     render = _value_renderer(map_fields(field)[1])
     for key in sorted({*old, *new}):
         # A map of messages makes what is asked for.
-        was, now = (render(each[key], *_CHANGE) if key in each else None for each in (old, new))
+        was, now = (render(each[key], *_SHOWN_APART) if key in each else None for each in (old, new))
         if was != now:
             yield _text(f"{path}.{key}", MOST_METADATA_CHARACTERS), was, now
 

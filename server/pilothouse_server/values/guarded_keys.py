@@ -7,7 +7,7 @@ _NETWORKS_AND_IDENTITIES = (
     "istio.io/*,*.istio.io/*,linkerd.io/*,*.linkerd.io/*,kuma.io/*,*.kuma.io/*,cilium.io/*,*.cilium.io/*"
     ",projectcalico.org/*,*.projectcalico.org/*,openservicemesh.io/*,*.openservicemesh.io/*,*.hashicorp.com/*"
     ",*.cni.cncf.io/*,*.ovn.org/*,*.kubeovn.io/*"
-    ",*.amazonaws.com/*,*.k8s.aws/*,azure.workload.identity/*,*.azure.com/*,*.cloud.google.com/*,*.gke.io/*"
+    ",*.amazonaws.com/*,*.k8s.aws/*,azure.workload.identity/*,*.azure.com/*,cloud.google.com/*,*.cloud.google.com/*,*.gke.io/*"
     ",spiffe.io/*,*.spiffe.io/*"
 )
 # Keys of annotations and labels of pods by which they get networks, identities, programs or devices of the node.
@@ -17,7 +17,7 @@ GUARDED_POD_KEYS = (
     "!sidecar.istio.io/rewriteAppHTTPProbers",
     "v1.multus-cni.io/*,ovn.kubernetes.io/*,*.antrea.io/*,aadpodidbinding,dapr.io/*,*.opentelemetry.io/*",
     # What container runtimes and their plugins obey: devices, mounts, properties of the system.
-    "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
+    "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.cri-o.io,*.cri-o.io/*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
     ",org.systemd.property.*,*.nri.io/*,*.noderesource.dev/*",
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
 )

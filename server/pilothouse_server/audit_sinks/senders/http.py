@@ -141,5 +141,5 @@ def _rejected(answer: bytes) -> int:
     try:
         found = msgspec.json.decode(answer, type=_Answer).partial_success
         return int(found.rejected_log_records) if found is not None else 0
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
         return 0

@@ -9,6 +9,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes.exec import Ended, Output, Program
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.credential_names import masked_argument
 from pilothouse_server.tasks import cancel_and_wait
 
 _KEPT_BYTES = 8 * 1024
@@ -112,7 +113,8 @@ def ending(ended: Ended) -> dict[str, int | str]:
     """Returns how a program ended, for the audit record; with -1, why it could not be run."""
     facts: dict[str, int | str] = {"exit_code": ended.exit_code}
     if ended.message:
-        facts["message"] = ended.message[:_MOST_CHARACTERS]
+        # It may repeat what was to be run.
+        facts["message"] = masked_argument(ended.message[:_MOST_CHARACTERS])
     return facts
 
 

@@ -104,7 +104,7 @@ class Logins:
         tried = self._guesses.tried(attempt.username, origin, attempt.device_token)
         named(self._guesses.tag(tried))
         rehashed: str | None = None
-        who = origin.address_group if tried.device is None else f"account {tried.account_hash.hex()}"
+        who = _who(tried, origin)
         async with self._turn(who, known=tried.device is not None):
             verified = await self._verify(tried, attempt.username, attempt.password, named)
             if verified.matched is not None and self._passwords.needs_rehash(verified.matched.password_hash):
@@ -269,6 +269,16 @@ class Logins:
             and session.rotated_at is None
             and await self._factors.must_have_one(transaction, session.user_id)
         )
+
+
+def _who(tried: Tried, origin: Origin) -> str:
+    """Whose turns and failures these are: the address's; where a device of the account is shown, the account's there.
+
+    Somebody who has taken such a token uses up what it may at their own address, not what its owner may.
+    """
+    if tried.device is None:
+        return origin.address_group
+    return f"account {tried.account_hash.hex()} at {origin.address_group}"
 
 
 def _refused() -> Unauthenticated:
