@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import structlog
 from prometheus_client import Counter
@@ -37,6 +38,8 @@ CARE = "analyse, vacuum and reindex"
 _CARE_LOOK_SECONDS = 3600.0
 _CARE_DELAY_SECONDS = 900.0
 _CLOCKS_APART_SECONDS = 60.0
+# At a start one job begins after the other: all at once would open two connections each, while the first callers come.
+_BETWEEN_SECONDS = 0.5
 FAILED = Counter("pilothouse_periodic_failures_total", "Runs of periodic work that failed.", ("job",))
 
 
@@ -64,12 +67,14 @@ class PeriodicWork:
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        places = count()
         async with asyncio.TaskGroup() as group:
             for job in self._jobs:
-                group.create_task(self._repeat(job), name=job.name)
+                delay = job.delay_seconds or next(places) * _BETWEEN_SECONDS
+                group.create_task(self._repeat(job, delay), name=job.name)
 
-    async def _repeat(self, periodic: Periodic) -> None:
-        await self._pause(periodic.name, periodic.delay_seconds)
+    async def _repeat(self, periodic: Periodic, delay_seconds: float) -> None:
+        await self._pause(periodic.name, delay_seconds)
         while True:
             await self._once(periodic)
             await self._pause(periodic.name, periodic.period_seconds)
