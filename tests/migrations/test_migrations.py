@@ -4,21 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from sqlalchemy.exc import DBAPIError
 
 from pilothouse_migrations import runner, schema
 from pilothouse_migrations.checksums import CHECKSUMS
-from tests.conftest import ROLES, Database
+from pilothouse_migrations.roles import ensure_roles
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from tests.conftest import ROLES, Database, new_database
 from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill
 
 # A table that a migration makes anew, because no release has written to it.
 MADE_ANEW = {"0031": "audit_seals"}
 CONFIG_USE = "0034"
+
+
+class Ladder:
+    """A database that climbs from migration to migration, and is copied at the one that a test begins with.
+
+    So each migration is applied to it once, instead of once for each test of a later one.
+    """
+
+    def __init__(self, server: EmbeddedPostgres, climbing: Database) -> None:
+        self._server = server
+        self._climbing = climbing
+        self._revision = "base"
+
+    @asynccontextmanager
+    async def database(self, revision: str) -> AsyncIterator[Database]:
+        """A database of the test's own at `revision`."""
+        await self._go_to(revision)
+        async with new_database(self._server, self._climbing.name) as copied:
+            yield copied
+
+    async def _go_to(self, revision: str) -> None:
+        known = ["base", *runner.revisions()]
+        dsn = self._climbing.maintenance_dsn
+        if known.index(revision) < known.index(self._revision):
+            await runner.downgrade(dsn, "base")
+            self._revision = "base"
+        if revision != self._revision:
+            await runner.upgrade(dsn, revision)
+            self._revision = revision
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def ladder(postgres: EmbeddedPostgres) -> AsyncIterator[Ladder]:
+    async with new_database(postgres) as climbing:
+        await ensure_roles(climbing.admin_dsn)
+        yield Ladder(postgres, climbing)
 
 
 async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database) -> None:
@@ -33,14 +74,12 @@ async def test_up_down_and_up_again_on_an_empty_database(bare_database: Database
 
 
 @pytest.mark.parametrize("revision", runner.revisions())
-async def test_a_migration_keeps_the_rows_that_were_there(bare_database: Database, revision: str) -> None:
+async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revision: str) -> None:
     """Filled at N-1, then N: nothing changed; back to N-1: the same schema and rows as before."""
     known = runner.revisions()
     before = known[known.index(revision) - 1] if revision != known[0] else "base"
-    dsn = bare_database.maintenance_dsn
-    if before != "base":
-        await runner.upgrade(dsn, before)
-    async with bare_database.owner() as owner:
+    async with ladder.database(before) as database, database.owner() as owner:
+        dsn = database.maintenance_dsn
         await fill(owner)
         rows, schema = await _kept(owner, revision), await snapshot(owner)
 
@@ -176,10 +215,10 @@ async def test_a_database_of_a_newer_release_is_refused(database: Database) -> N
             await start(database.maintenance_dsn)
 
 
-async def test_pending_migrations_are_named(bare_database: Database) -> None:
-    await runner.upgrade(bare_database.maintenance_dsn, runner.revisions()[-2])
-    with pytest.raises(schema.PendingMigrationsError, match=runner.head()):
-        await schema.check(bare_database.maintenance_dsn)
+async def test_pending_migrations_are_named(ladder: Ladder) -> None:
+    async with ladder.database(runner.revisions()[-2]) as database:
+        with pytest.raises(schema.PendingMigrationsError, match=runner.head()):
+            await schema.check(database.maintenance_dsn)
 
 
 async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Database) -> None:
