@@ -19,6 +19,9 @@ SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --com
 # The interpreter is the one named above; uv fetches none.
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Who starts Python for one moment may want nothing compiled to stay, as images of containers do. Here each process that the
+# tests start would compile the same modules anew, a minute of a core in all.
+unexport PYTHONDONTWRITEBYTECODE
 # One line for each step that takes time, before it is taken; `pilothouse serve --dev` goes on in the same form.
 SAY = printf '%-12s %s\n' >&2
 # A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py. More processes than

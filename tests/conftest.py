@@ -6,10 +6,9 @@ so a clone costs some tens of milliseconds), and is dropped after the test. Noth
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -24,12 +23,15 @@ import structlog
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.gc_tuning import collect_rarely
+from pilothouse_server.identity import passwords
+from tests.main_job import loaded
 from tests.migrations.filling import fill
 
 if TYPE_CHECKING:
     from tests.harness import Server
 
-pytest_plugins = ["tests.tiers", "tests.endings"]
+pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared"]
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
@@ -49,6 +51,8 @@ _numbers = count(1)
 # A server that runs beside a test, within its process, says what it logs to nobody whose output a test reads: structlog
 # would print to whatever `sys.stdout` is at the moment.
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+# What a hash of a password costs, as promised.
+_PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +133,14 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(scope="session")
-def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the server keeps its files: in memory where there is a place for it, where a clone is ten times as fast."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path_factory.mktemp("postgres")
-        return
-    with tempfile.TemporaryDirectory(
-        prefix="pilothouse-test-", dir=memory, ignore_cleanup_errors=True
-    ) as directory:
-        yield Path(directory)
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is loaded for the tests lives to the end: the collector goes over it not once, instead of at each look."""
+    gc.disable()
+    result = yield
+    collect_rarely()
+    gc.enable()
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -149,12 +150,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _hashes_cost_little() -> Iterator[None]:
+    """Hashes of passwords at the least cost there is: the servers of the tests make some ten thousand.
+
+    A server in a process of its own has them as promised, and so have the tests that ask for `promised_hashes`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "MEMORY_KIBIBYTES", 8)
+        patch.setattr(passwords, "PASSES", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loaded_command_ends() -> Iterator[None]:
+    """Ends the process that the tests' commands are forked from, where there is one."""
+    yield
+    loaded.end()
+
+
+@pytest.fixture
+def promised_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes at their promised cost, of what is made in this test: ask for it before a server."""
+    for name, value in _PROMISED.items():
+        monkeypatch.setattr(passwords, name, value)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres(postgres_directory: Path) -> AsyncIterator[EmbeddedPostgres]:
+async def postgres(
+    postgres_directory: Path, start_prepared: Callable[[EmbeddedPostgres, object], Awaitable[None]]
+) -> AsyncIterator[EmbeddedPostgres]:
     """A running PostgreSQL server; nothing it holds survives a crash of the machine, and nothing has to."""
     settings = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB", "shared_buffers": "64MB"}
     server = EmbeddedPostgres(postgres_directory / "server", settings=settings)
-    await server.start()
+    await start_prepared(server, _make_template)
     try:
         yield server
     finally:
@@ -165,8 +194,14 @@ async def postgres(postgres_directory: Path) -> AsyncIterator[EmbeddedPostgres]:
 async def template_database(postgres: EmbeddedPostgres) -> Database:
     """The migrated database that `database` is cloned from; nobody connects to it after this."""
     async with connection(postgres.dsn()) as admin:
+        there = await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", TEMPLATE)
+    return addresses(postgres, TEMPLATE) if there else await _make_template(postgres)
+
+
+async def _make_template(server: EmbeddedPostgres) -> Database:
+    async with connection(server.dsn()) as admin:
         await admin.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-    template = addresses(postgres, TEMPLATE)
+    template = addresses(server, TEMPLATE)
     await ensure_roles(template.admin_dsn)
     await runner.upgrade(template.maintenance_dsn)
     return template

@@ -20,6 +20,9 @@ from pilothouse_server.identity.passwords import Passwords
 from tests.conftest import Database
 from tests.identity.server import IdentityServer, Refused, running
 
+# As OWASP has it: 19 MiB, two passes, one lane.
+PROMISED = "$argon2id$v=19$m=19456,t=2,p=1$"
+
 
 @given(st.sampled_from([tokens.ACCESS_PREFIX, tokens.REFRESH_PREFIX]), st.integers(0, 52), st.data())
 def test_a_token_with_any_other_character_is_not_one(prefix: str, place: int, data: st.DataObject) -> None:
@@ -32,10 +35,11 @@ def test_a_token_with_any_other_character_is_not_one(prefix: str, place: int, da
     assert tokens.token_hash(token) != tokens.token_hash(tokens.new_token(prefix))
 
 
+@pytest.mark.usefixtures("promised_hashes")
 async def test_passwords_are_hashed_as_promised() -> None:
     passwords = Passwords()
     stored = await passwords.hash("a long enough password")
-    assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert stored.startswith(PROMISED)
     assert not passwords.needs_rehash(stored)
     async with passwords.turn():
         assert await passwords.verify(stored, "a long enough password")
@@ -44,6 +48,28 @@ async def test_passwords_are_hashed_as_promised() -> None:
         assert not await passwords.verify(NO_PASSWORD, NO_PASSWORD)
         assert not await passwords.verify("garbled", "garbled")
     passwords.close()
+
+
+@pytest.mark.usefixtures("promised_hashes")
+async def test_a_server_keeps_such_hashes_alone(database: Database) -> None:
+    async with running(database) as server:
+        await server.user(await server.admin(), "anna")
+        assert all(each.startswith(PROMISED) for each in await _kept(server))
+
+
+async def test_cheaper_hashes_are_found(database: Database) -> None:
+    """The control, and what the other tests do with: as good, at less cost."""
+    async with running(database) as server:
+        await server.user(await server.admin(), "anna")
+        assert not any(each.startswith(PROMISED) for each in await _kept(server))
+
+
+async def _kept(server: IdentityServer) -> list[str]:
+    """The hashes of the administrator's password and of another one's."""
+    async with server.database.system() as connection:
+        kept = [each["password_hash"] for each in await connection.fetch("SELECT password_hash FROM users")]
+    assert len(kept) == 2
+    return kept
 
 
 async def test_a_full_queue_refuses_at_once() -> None:
@@ -70,7 +96,7 @@ def test_the_measure_tells_apart_what_differs() -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def unlimited(database: Database) -> AsyncIterator[IdentityServer]:
+async def unlimited(database: Database, promised_hashes: None) -> AsyncIterator[IdentityServer]:
     """A server that does not mind how often an address fails."""
     async with running(database, login_failures_per_address=100_000) as started:
         yield started

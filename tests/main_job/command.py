@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import PASSWORD, Server
+from tests.main_job import loaded
 from tests.waiting import patient
 
 COMMAND = Path(sys.executable).with_name("pilothouse")
@@ -50,15 +51,9 @@ class Shell:
 
     async def run(self, *arguments: str, given: str = "", seconds: float = 90.0) -> Outcome:
         """Runs a command to its end."""
-        process = await self.start(*arguments)
-        try:
-            output, errors = await asyncio.wait_for(process.communicate(given.encode()), patient(seconds))
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        assert process.returncode is not None
-        return Outcome(process.returncode, output.decode(), errors.decode())
+        running = loaded.run(arguments, self.environment, given.encode())
+        code, output, errors = await asyncio.wait_for(running, patient(seconds))
+        return Outcome(code, output.decode(), errors.decode())
 
     async def succeed(self, *arguments: str, given: str = "") -> str:
         """Runs a command that must succeed, and answers what it printed."""

@@ -1,0 +1,196 @@
+"""The `pilothouse` command forked from a process that has loaded it: a process of its own each, without the imports.
+
+`run` is the side of the tests. The other side is this module as a program. It loads the command, and forks a process
+for each message, which takes over the words, the environment, the folder and the standard streams that came with it,
+and is the command from there on. Of the command only `--version` has run before. Loading it anew takes three times as
+long as what most tests have it do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+# Of one message: the words of a command, and the environment.
+_MOST_BYTES = 1 << 20
+
+
+class LoadedCommand:
+    """The process that has loaded the command, until `end`."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd=ROOT,
+                # It ends with the socket; Ctrl-C is for the tests.
+                start_new_session=True,
+            )
+
+    async def run(
+        self, words: Sequence[str], environment: Mapping[str, str], given: bytes
+    ) -> tuple[int, bytes, bytes]:
+        """Runs a command to its end, and returns its exit code, output and errors. It is killed with this task."""
+        asked = {"words": [*words], "environment": {**environment}, "folder": os.getcwd()}
+        (stdin, ours), (output, stdout), (errors, stderr), (told, telling) = (os.pipe() for _ in range(4))
+        theirs = [stdin, stdout, stderr, telling]
+        try:
+            socket.send_fds(self._socket, [json.dumps(asked).encode()], theirs)
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        giving = asyncio.create_task(asyncio.to_thread(_give, ours, given))
+        outputs = [asyncio.ensure_future(_read(each)) for each in (output, errors)]
+        process_id = 0
+        try:
+            async with _stream(told) as stream:
+                process_id = int(await stream.readline())
+                code = int(await stream.readline())
+            shown, complained = await asyncio.gather(*outputs)
+            return code, shown, complained
+        except BaseException:
+            if process_id:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGKILL)
+            raise
+        finally:
+            # Nobody has the other ends any more.
+            await asyncio.gather(giving, *outputs, return_exceptions=True)
+
+    def end(self) -> None:
+        """Lets the process end, and waits for it."""
+        self._socket.close()
+        self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def _stream(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
+    """What can be read from a pipe."""
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    try:
+        yield stream
+    finally:
+        transport.close()
+
+
+def _give(descriptor: int, given: bytes) -> None:
+    """Writes all, or as much as is read."""
+    with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(given)
+
+
+async def _read(descriptor: int) -> bytes:
+    async with _stream(descriptor) as stream:
+        return bytes(await stream.read())
+
+
+_loaded: list[LoadedCommand] = []
+
+
+async def run(
+    words: Sequence[str], environment: Mapping[str, str], given: bytes = b""
+) -> tuple[int, bytes, bytes]:
+    """Runs a command; the process that has loaded it is started with the first."""
+    if not _loaded:
+        _loaded.append(LoadedCommand())
+    return await _loaded[0].run(words, environment, given)
+
+
+def end() -> None:
+    """Ends that process, where there is one."""
+    while _loaded:
+        _loaded.pop().end()
+
+
+def _load() -> Callable[[], None]:
+    """Imports all of the command, also what its parsing loads at its first use; returns its entry point."""
+    # As the entry point does before it loads the library.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from pilothouse_client import cli
+
+    for place, _ in cli.VERBS.values():
+        importlib.import_module(f"pilothouse_client.commands.{place.partition(':')[0]}")
+    with contextlib.suppress(SystemExit):
+        cli.app(["--version"])
+    return cli.main
+
+
+def _serve(asking: socket.socket) -> bool:
+    """Forks a process for each message, and tells how it ended; True in such a process, False at the end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(asking, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not asking:
+                    selector.unregister(key.fileobj)
+                    _tell(key.fd, *key.data)
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 4)
+                if not message:
+                    return False
+                process_id = os.fork()
+                if not process_id:
+                    _become(json.loads(message), descriptors)
+                    return True
+                *streams, telling = descriptors
+                for descriptor in streams:
+                    os.close(descriptor)
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(telling, b"%d\n" % process_id)
+                ended = os.pidfd_open(process_id)
+                selector.register(ended, selectors.EVENT_READ, (process_id, telling))
+
+
+def _tell(ended: int, process_id: int, telling: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        os.write(telling, b"%d\n" % code)
+    for descriptor in (ended, telling):
+        os.close(descriptor)
+
+
+def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    """Takes over what a command is started with."""
+    for number, descriptor in enumerate(descriptors[:3]):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    sys.argv = ["pilothouse", *asked["words"]]
+
+
+def _main() -> None:
+    main = _load()
+    gc.collect()
+    # What is shared with the forked processes is not written to by looks for garbage.
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as asking:
+        is_command = _serve(asking)
+    if is_command:
+        sys.exit(main())
+
+
+if __name__ == "__main__":
+    _main()
