@@ -17,10 +17,12 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client import AsyncClient, NotFoundError
 from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.app import Application
+from pilothouse_server.audit import exporting, messages, proofs, repository
+from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint
 from pilothouse_server.audit.sealing import Identity
 from pilothouse_server.audit.verification import Report, Verification
-from pilothouse_server.store import audit_tree
+from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_chain import AuditRecord
 from tests.conftest import Database, connection
 from tests.harness import NOWHERE, Server, settings_for
@@ -85,6 +87,26 @@ async def exported(client: AsyncClient, file: Path, **request: Any) -> None:
         _Export(request.get("namespace", ""), request.get("filter", "")).write(iter(answers), written)
 
 
+async def exported_at_rest(application: Application, file: Path) -> None:
+    """An export of all records up to the newest head, of a log that nobody writes to."""
+    store = application.store
+    async with store.system_read() as transaction:
+        state, seal = await audit_tree.read(transaction), await audit_tree.newest_seal(transaction)
+        assert seal is not None
+        chain_proof = await proofs.inclusion(transaction, state, 0, seal.size)
+    head = messages.AUDIT_HEAD.to_proto(proofs.head_of(seal, state, application.sealer.identity))
+    answers = [pb.ExportAuditLogResponse(head=head, chain_proof=b"".join(chain_proof))]
+
+    async def read(after: int, upto: int, most: int) -> Sequence[Any]:
+        async with store.system_read() as transaction:
+            return (await repository.stored_records(transaction, after, upto))[:most]
+
+    answers += [messages.exported(found) async for found in exporting.export(store, read, 0, seal.size)]
+    answers.append(pb.ExportAuditLogResponse(done=True, sees_all=True))
+    with file.open("w") as written:
+        _Export("", "").write(iter(answers), written)
+
+
 def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -141,3 +163,47 @@ async def verified(
     reports = [report async for report in walk.run()]
     assert reports[-1].done
     return reports[-1]
+
+
+@asynccontextmanager
+async def detached(sql: asyncpg.Connection, which: int = 0) -> AsyncIterator[tuple[int, int]]:
+    """One partition of those with records, oldest first, detached for the block; its first and last record."""
+    partition, first, last = await sql.fetchrow(
+        "SELECT tableoid::regclass::text, min(sequence), max(sequence) FROM operation_logs "
+        "GROUP BY 1 ORDER BY 2 OFFSET $1 LIMIT 1",
+        which,
+    )
+    bounds = await sql.fetchval(
+        "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = $1::text::regclass", partition
+    )
+    await sql.execute(f"ALTER TABLE operation_logs DETACH PARTITION {partition}")
+    try:
+        yield first, last
+    finally:
+        await sql.execute(f"ALTER TABLE operation_logs ATTACH PARTITION {partition} {bounds}")
+
+
+async def rebuild(application: Application, sql: asyncpg.Connection) -> None:
+    """Hashes, chain and tree anew over the records as they are now, as somebody would who knows how."""
+    async with application.store.system_read() as transaction:
+        rows = await repository.stored_records(transaction, 0, 10**9)
+    link, hashes = bytes(32), []
+    for row in rows:
+        digest = audit_chain.record_hash(audit_chain.canonical_json(audit_chain.stored_row(row)))
+        link = audit_chain.chain_hash(link, row.sequence, digest)
+        hashes.append(digest)
+        await sql.execute(
+            "UPDATE operation_logs SET record_hash = $2, chain_hash = $3 WHERE sequence = $1",
+            row.sequence,
+            digest,
+            link,
+        )
+    await sql.execute("UPDATE stream_head SET audit_chain_hash = $1", link)
+    edge = Edge()
+    full = edge.grow([bytes(32), *hashes])
+    await sql.execute("DELETE FROM audit_tiles")
+    await sql.executemany(
+        "INSERT INTO audit_tiles (level, position, hashes) VALUES ($1, $2, $3)",
+        [(tile.level, tile.position, tile.hashes) for tile in full],
+    )
+    await sql.execute("UPDATE audit_tree SET size = $1, edge = $2", edge.size, edge.levels)

@@ -1,4 +1,4 @@
-"""Other people's programs verify a log that two servers have written.
+"""Other people's programs verify a log that two servers wrote together under load, killed while they did.
 
 Debian: golang-go, golang-golang-x-mod-dev, golang-github-transparency-dev-formats-dev.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import shutil
-import subprocess
+import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,67 +22,46 @@ import pytest
 import pytest_asyncio
 
 from pilothouse.identity.v1 import identity_pb2
-from pilothouse_client import AsyncClient, PilothouseError
-from tests.conftest import Database
+from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
+from pilothouse_server.audit import notes
+from pilothouse_server.audit.notes import Checkpoint
+from pilothouse_server.audit.sealing import Sealer
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.errors import FailedPrecondition
+from tests.conftest import Database, connection, new_database
 from tests.harness import running_server
 from tests.server_program import ServerProgram, program, variables
-from tests.transparency.logs import exported, witnessed
-from tests.transparency.witness import witness
-from tests.waiting import patient, poll_until
-
-pytestmark = pytest.mark.full
-
-GO_PROGRAM = Path(__file__).parent / "others"
-_GO_PATH = Path("/usr/share/gocode")
-_LIBRARIES = ("golang.org/x/mod/sumdb/tlog", "github.com/transparency-dev/formats/log")
-needs_go = pytest.mark.skipif(
-    shutil.which("go") is None or not all((_GO_PATH / "src" / each).is_dir() for each in _LIBRARIES),
-    reason="needs Debian's golang-go, golang-golang-x-mod-dev and golang-github-transparency-dev-formats-dev",
+from tests.transparency.go import needs_go, run
+from tests.transparency.logs import (
+    detached,
+    exported,
+    exported_at_rest,
+    idle_application,
+    rebuild,
+    superuser,
+    verified,
+    witnessed,
 )
+from tests.transparency.test_tampering import TAMPERINGS
+from tests.transparency.witness import witness
+from tests.waiting import poll_until
+
+pytestmark = [pytest.mark.full, needs_go]
+
+ORIGIN = "example.com/pilothouse"
+VERIFIER = Path(audit_verifier.__file__)
 
 
-async def run(
-    *command: str | Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(
-        subprocess.run,
-        [str(each) for each in command],
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=patient(300),
-    )
+@dataclass
+class Written:
+    """A log that servers wrote which were killed: what was acknowledged, an early head, and the log's key."""
 
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def verify(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Go program, of Debian's sources alone: nothing is fetched."""
-    directory = tmp_path_factory.mktemp("go")
-    built = directory / "verify"
-    ended = await run(
-        "go",
-        "build",
-        "-o",
-        built,
-        GO_PROGRAM / "main.go",
-        environment={
-            "GO111MODULE": "off",
-            "GOPATH": str(_GO_PATH),
-            "GOFLAGS": "",
-            "GOCACHE": str(directory / "cache"),
-            "GOTOOLCHAIN": "local",
-        },
-    )
-    assert ended.returncode == 0, ended.stderr
-    return built
-
-
-class Wrote:
-    """Roles whose creation was acknowledged, in servers that are killed."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
+    database: Database
+    folder: Path
+    names: list[str] = field(default_factory=list)
+    checkpoint: str = ""
+    size: int = 0
+    key: str = ""
 
     async def on(self, server: ServerProgram) -> None:
         """Makes role after role until the server is gone."""
@@ -99,69 +78,91 @@ class Wrote:
     async def more(self, count: int) -> None:
         """Returns once so many more are acknowledged."""
         wanted = len(self.names) + count
-        await poll_until(lambda: _reached(self.names, wanted), seconds=60)
+
+        async def reached() -> bool:
+            return len(self.names) >= wanted
+
+        await poll_until(reached, seconds=60)
+
+    @property
+    def older(self) -> Path:
+        """The early head, in a file."""
+        file = self.folder / "older"
+        file.write_text(self.checkpoint)
+        return file
 
 
-async def _reached(names: Sequence[str], count: int) -> bool:
-    return len(names) >= count
-
-
-@needs_go
-async def test_go_verifies_heads_records_and_consistency(
-    database: Database, tmp_path: Path, verify: Path
-) -> None:
-    origin = "example.com/pilothouse"
-    environment = variables(
-        database, tmp_path, {"PILOTHOUSE_AUDIT_ORIGIN": origin, "PILOTHOUSE_AUDIT_SEAL_SECONDS": "0.05"}
-    )
-    wrote = Wrote()
-    head = None
-    # Two servers write and seal, and are killed while they do, one after the other; twice.
-    for _ in range(2):
-        async with program(environment) as one, program(environment) as two:
-            head = head or await one.client.audit.get_audit_head()
-            async with asyncio.TaskGroup() as writing:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def written(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Written]:
+    """Two servers write and seal, four clients at once; one after the other is killed while they do, and that twice."""
+    folder = tmp_path_factory.mktemp("written")
+    async with new_database(postgres, template_database.name) as database:
+        environment = variables(
+            database, folder, {"PILOTHOUSE_AUDIT_ORIGIN": ORIGIN, "PILOTHOUSE_AUDIT_SEAL_SECONDS": "0.05"}
+        )
+        log = Written(database, folder)
+        for _ in range(2):
+            async with (
+                program(environment) as one,
+                program(environment) as two,
+                asyncio.TaskGroup() as writing,
+            ):
                 for server in (one, one, two, two):
-                    writing.create_task(wrote.on(server))
+                    writing.create_task(log.on(server))
                 for server in (one, two):
-                    await wrote.more(80)
+                    await log.more(80)
+                    if not log.checkpoint:
+                        head = await poll_until(
+                            server.client.audit.get_audit_head, lambda head: head.size > 60
+                        )
+                        log.checkpoint, log.size, log.key = head.checkpoint, head.size, head.verifier_keys[0]
                     await server.kill()
-    assert head is not None
+        yield log
+
+
+async def as_auditor(export: Path, key: str, *checkpoint: Path) -> tuple[int, str]:
+    """The offline verifier as an auditor runs it: by itself, without this project in reach."""
+    ended = await run(sys.executable, "-I", "-S", VERIFIER, export, key, *checkpoint)
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+async def test_all_that_was_acknowledged_stands_in_a_log_that_others_verify(
+    written: Written, tmp_path: Path, verify: Path
+) -> None:
+    environment = variables(
+        written.database,
+        written.folder,
+        {"PILOTHOUSE_AUDIT_ORIGIN": ORIGIN, "PILOTHOUSE_AUDIT_SEAL_SECONDS": "0.05"},
+    )
     async with program(environment) as last:
         client = last.client
-        file, older, proof = tmp_path / "export.jsonl", tmp_path / "older", tmp_path / "proof.json"
+        file, proof = tmp_path / "export.jsonl", tmp_path / "proof.json"
         # A log of these records: what was numbered after the kills is sealed within a period.
-        await poll_until(partial(is_sealed, client, wrote.names[-1]), seconds=30)
+        await poll_until(partial(is_sealed, client, written.names[-1]), seconds=30)
         await exported(client, file)
-        older.write_text(head.checkpoint)
+        async with client.audit.verify_audit_log(checkpoint=written.checkpoint) as answers:
+            *_, verdict = [answer async for answer in answers]
         size = json.loads(file.read_text().splitlines()[0])["size"]
-        found = await client.audit.prove_consistency(checkpoint=head.checkpoint, second_size=size)
+        found = await client.audit.prove_consistency(checkpoint=written.checkpoint, second_size=size)
         proof.write_text(json.dumps(list(found.hashes)))
-        key = head.verifier_keys[0]
-    good = await run(verify, file, key, older, proof)
+    assert verdict.done
+    assert verdict.intact, verdict.findings
+    good = await run(verify, file, written.key, written.older, proof)
     assert good.returncode == 0, good.stderr
-    assert f"consistent with {head.size}" in good.stdout
-    assert int(good.stdout.splitlines()[-1].split()[0]) >= len(wrote.names)
+    assert f"consistent with {written.size}" in good.stdout
+    code, said = await as_auditor(file, written.key, written.older)
+    assert code == 0, said
+    told = json.loads(said)
+    assert (told["complete"], told["checkpoint"], told["dropped"]) == (True, "matches", 0)
+    assert int(good.stdout.splitlines()[-1].split()[0]) == told["records"] >= len(written.names)
     # Every change that was acknowledged stands in what was verified.
-    lines = file.read_text().splitlines(keepends=True)
-    made = {
-        record["resource_name"]
-        for line in lines
-        if (record := json.loads(json.loads(line).get("record") or "{}")).get("action") == "create"
-    }
-    assert set(wrote.names) <= made
-    for wrong in (
-        [
-            *lines[:30],
-            lines[30].replace("admin", "nimda", 1).replace("pilothouse", "pilothousf", 1),
-            *lines[31:],
-        ],
-        [lines[0].replace(f"\\n{size}\\n", f"\\n{size + 1}\\n"), *lines[1:]],
-        lines[:-1],
-    ):
-        assert wrong != lines
-        file.write_text("".join(wrong))
-        assert (await run(verify, file, key)).returncode == 1
+    records = [json.loads(json.loads(line).get("record") or "{}") for line in file.read_text().splitlines()]
+    made = [each["resource_name"] for each in records if each.get("action") == "create"]
+    assert {name: made.count(name) for name in written.names} == dict.fromkeys(written.names, 1)
+    proof.write_text(json.dumps(list(found.hashes)[:-1]))
+    assert (await run(verify, file, written.key, written.older, proof)).returncode == 1
 
 
 async def is_sealed(client: AsyncClient, name: str) -> bool:
@@ -175,23 +176,131 @@ async def is_sealed(client: AsyncClient, name: str) -> bool:
     return bool(found) and found[0] <= head.size + head.chain_length
 
 
-@needs_go
+_ALTERED = "record 300.* does not stand in the log at its place"
+_GONE = "records 300 to {} are missing"
+# What an export of a log that was tampered with shows, to the Go program and to the offline verifier; None: all of it
+# is as it was, as what was altered is not exported.
+SHOWN: dict[str, str | None] = {
+    "a character": _ALTERED,
+    "a microsecond": _ALTERED,
+    "a number in a body": _ALTERED,
+    "a record with its hash": _ALTERED,
+    "deletion": _GONE.format(301),
+    "a swap": _ALTERED,
+    "an insertion": "record 300 stands behind record 300",
+    "a record beyond the end": _GONE.format(300),
+    "a tile": "does not stand in the log at its place",
+    "a head": None,
+    "a note": "verify signature|signature of the head|no signature|invalid signature|not signed by",
+    "the end of the records": r"records \d+ to \d+ are missing",
+}
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+async def test_tampering_with_it_is_found_by_all(
+    written: Written, tmp_path: Path, verify: Path, name: str
+) -> None:
+    statements, expected = TAMPERINGS[name]
+    file = tmp_path / "export.jsonl"
+    async with idle_application(written.database, written.folder / "data") as application:
+        await application.sealer.seal()
+        async with superuser(written.database) as sql:
+            for statement in statements:
+                assert not (await sql.execute(statement)).endswith(" 0"), "nothing was done"
+            found = {(each.fault, each.first, each.last) for each in (await verified(application)).findings}
+            if name == "a tile that is gone":
+                with pytest.raises(FailedPrecondition, match="tiles of the audit log are missing"):
+                    await exported_at_rest(application, file)
+            else:
+                await exported_at_rest(application, file)
+        assert (await verified(application)).findings == []
+    for fault, first, last in expected:
+        assert (fault, first, last) in found or (first == 0 and fault in {each[0] for each in found}), found
+    if name in SHOWN:
+        await is_shown(verify, file, written.key, SHOWN[name])
+
+
+async def is_shown(verify: Path, file: Path, key: str, words: str | None) -> None:
+    """Both verifiers say so of an export."""
+    ended = await run(verify, file, key)
+    for code, said in ((ended.returncode, ended.stdout + ended.stderr), await as_auditor(file, key)):
+        assert code == (1 if words else 0), said
+        assert re.search(words or "", said), said
+
+
+async def test_a_detached_partition_and_a_cut_file_are_found_by_all(
+    written: Written, tmp_path: Path, verify: Path
+) -> None:
+    whole, file = tmp_path / "whole.jsonl", tmp_path / "export.jsonl"
+    async with idle_application(written.database, written.folder / "data") as application:
+        await application.sealer.seal()
+        await exported_at_rest(application, whole)
+        async with connection(written.database.admin_dsn) as sql, detached(sql) as (first, last):
+            await exported_at_rest(application, file)
+    await is_shown(verify, file, written.key, f"records {first} to {last} are missing")
+    lines = whole.read_text().splitlines(keepends=True)
+    size = json.loads(lines[0])["size"]
+    for wrong, words in (
+        (lines[:-1], "cut off after record"),
+        ([*lines[:50], *lines[51:]], r"\d+ records"),
+        ([lines[0].replace(f"\\n{size}\\n", f"\\n{size + 1}\\n"), *lines[1:]], "signature"),
+    ):
+        assert wrong != lines
+        file.write_text("".join(wrong))
+        await is_shown(verify, file, written.key, words)
+
+
+async def test_who_can_sign_is_found_by_a_head_that_was_kept(
+    written: Written, tmp_path: Path, verify: Path
+) -> None:
+    file, proof = tmp_path / "export.jsonl", tmp_path / "proof.json"
+    async with idle_application(written.database, written.folder / "data") as application:
+        await application.sealer.seal()
+        kept, _ = notes.parse(written.checkpoint)
+        async with superuser(written.database) as sql:
+            await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 50")
+            await sql.execute("DELETE FROM audit_seals")
+            await rebuild(application, sql)
+            # By a server that has not seen the heads.
+            await Sealer(
+                application.store, application.sealer.identity, lambda: 0, period_seconds=60.0
+            ).seal()
+            await exported_at_rest(application, file)
+            hashes = await _consistency(application, kept)
+            assert (await verified(application)).findings == []
+            assert (await verified(application, kept)).findings
+    proof.write_text(json.dumps([base64.b64encode(each).decode() for each in hashes]))
+    await is_shown(verify, file, written.key, None)
+    code, said = await as_auditor(file, written.key, written.older)
+    assert code == 1
+    assert "not those of the checkpoint" in said
+    assert (await run(verify, file, written.key, written.older, proof)).returncode == 1
+
+
+async def _consistency(application: Any, kept: Checkpoint) -> Sequence[bytes]:
+    from pilothouse_server.audit import proofs
+    from pilothouse_server.store import audit_tree
+
+    async with application.store.system_read() as transaction:
+        state = await audit_tree.read(transaction)
+        return await proofs.consistency(transaction, state, kept.size, state.size)
+
+
 async def test_go_verifies_the_signatures_of_witnesses(
     database: Database, tmp_path: Path, verify: Path
 ) -> None:
-    origin = "example.com/pilothouse"
-    settings: dict[str, Any] = {"with_cluster": False, "audit_origin": origin, "audit_seal_seconds": 0.2}
+    settings: dict[str, Any] = {"with_cluster": False, "audit_origin": ORIGIN, "audit_seal_seconds": 0.2}
     async with running_server(database, tmp_path, **settings) as server:
         key = (await server.admin.audit.get_audit_head()).verifier_keys[0]
     began = int(time.time())
-    async with witness("one.example/w", {origin: key}) as one, witness("two.example/w", {origin: key}) as two:
+    async with witness("one.example/w", {ORIGIN: key}) as one, witness("two.example/w", {ORIGIN: key}) as two:
         policy = f"2 of {one.key}@{one.address}, {two.key}@{two.address}"
         async with running_server(database, tmp_path, **settings, audit_witnesses=policy) as server:
             head = await poll_until(partial(witnessed, server), what="two cosignatures")
     assert head is not None
     file = tmp_path / "head"
     file.write_text(head.checkpoint)
-    good = await run(verify, "--cosigned", file, origin, key, one.key, two.key)
+    good = await run(verify, "--cosigned", file, ORIGIN, key, one.key, two.key)
     assert good.returncode == 0, good.stderr
     for line, name in zip(good.stdout.splitlines(), ("one.example/w", "two.example/w"), strict=True):
         found, moment, size = line.split()
@@ -199,9 +308,9 @@ async def test_go_verifies_the_signatures_of_witnesses(
         assert int(moment) >= began
     # The key of a third, and a signature of another moment.
     async with witness("two.example/w", {}) as other:
-        assert (await run(verify, "--cosigned", file, origin, key, one.key, other.key)).returncode == 1
+        assert (await run(verify, "--cosigned", file, ORIGIN, key, one.key, other.key)).returncode == 1
     signature = next(line for line in head.checkpoint.splitlines() if "two.example/w" in line).split()[-1]
     raw = bytearray(base64.b64decode(signature))
     raw[11] ^= 1
     file.write_text(head.checkpoint.replace(signature, base64.b64encode(raw).decode()))
-    assert (await run(verify, "--cosigned", file, origin, key, one.key, two.key)).returncode == 1
+    assert (await run(verify, "--cosigned", file, ORIGIN, key, one.key, two.key)).returncode == 1

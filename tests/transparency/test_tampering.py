@@ -19,7 +19,15 @@ from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import Seal
 from tests.conftest import Database, connection, new_database
 from tests.harness import running_server
-from tests.transparency.logs import fill, idle_application, last_month, superuser, verified
+from tests.transparency.logs import (
+    detached,
+    fill,
+    idle_application,
+    last_month,
+    rebuild,
+    superuser,
+    verified,
+)
 
 N = 300
 
@@ -124,19 +132,8 @@ async def test_tampering_is_found_where_it_was_done(log: tuple[Database, Applica
 
 async def test_a_partition_that_somebody_detached_is_missed(log: tuple[Database, Application]) -> None:
     database, application = log
-    async with connection(database.admin_dsn) as sql:
-        partition, first, last = await sql.fetchrow(
-            "SELECT tableoid::regclass::text, min(sequence), max(sequence) FROM operation_logs "
-            "GROUP BY 1 ORDER BY 2 OFFSET 1 LIMIT 1"
-        )
-        bounds = await sql.fetchval(
-            "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = $1::text::regclass", partition
-        )
-        await sql.execute(f"ALTER TABLE operation_logs DETACH PARTITION {partition}")
-        try:
-            findings = (await verified(application)).findings
-        finally:
-            await sql.execute(f"ALTER TABLE operation_logs ATTACH PARTITION {partition} {bounds}")
+    async with connection(database.admin_dsn) as sql, detached(sql, 1) as (first, last):
+        findings = (await verified(application)).findings
     assert [(each.fault, each.first, each.last) for each in findings] == [(Fault.MISSING, first, last)]
     assert last - first == 39
 
@@ -148,7 +145,7 @@ async def test_records_and_tree_altered_alike_contradict_the_next_head(
     async with superuser(database) as sql:
         heads = [row["size"] for row in await sql.fetch("SELECT size FROM audit_seals ORDER BY size")]
         await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 300")
-        await _rebuild(application, sql)
+        await rebuild(application, sql)
         findings = (await verified(application)).findings
     (first,) = [each for each in findings if each.fault is Fault.TREE]
     before = max(size for size in heads if size <= N)
@@ -208,7 +205,7 @@ async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
     async with superuser(database) as sql:
         await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 300")
         await sql.execute("DELETE FROM audit_seals")
-        await _rebuild(application, sql)
+        await rebuild(application, sql)
         with pytest.raises(FailedPrecondition, match="contradicts its sealed head"):
             await application.sealer.seal()
         # A server that has not seen the heads signs the log anew: the key is its own, and needs not be stolen.
@@ -225,37 +222,7 @@ async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
             "audit_chain_hash = (SELECT chain_hash FROM operation_logs WHERE sequence = 500)"
         )
         await sql.execute("DELETE FROM audit_seals")
-        await _rebuild(application, sql)
+        await rebuild(application, sql)
         assert (await verified(application)).findings == []
         cut = (await verified(application, kept)).findings
         assert [(each.fault, each.last) for each in cut] == [(Fault.CHECKPOINT, kept.size - 1)]
-
-
-async def _rebuild(application: Application, sql) -> None:  # type: ignore[no-untyped-def]
-    """Hashes, chain and tree anew over the records as they are now, as somebody would who knows how."""
-    from pilothouse_server.audit import repository
-    from pilothouse_server.audit.merkle import Edge
-    from pilothouse_server.store import audit_chain
-
-    async with application.store.system_read() as transaction:
-        rows = await repository.stored_records(transaction, 0, 10**9)
-    link, hashes = bytes(32), []
-    for row in rows:
-        digest = audit_chain.record_hash(audit_chain.canonical_json(audit_chain.stored_row(row)))
-        link = audit_chain.chain_hash(link, row.sequence, digest)
-        hashes.append(digest)
-        await sql.execute(
-            "UPDATE operation_logs SET record_hash = $2, chain_hash = $3 WHERE sequence = $1",
-            row.sequence,
-            digest,
-            link,
-        )
-    await sql.execute("UPDATE stream_head SET audit_chain_hash = $1", link)
-    edge = Edge()
-    full = edge.grow([bytes(32), *hashes])
-    await sql.execute("DELETE FROM audit_tiles")
-    await sql.executemany(
-        "INSERT INTO audit_tiles (level, position, hashes) VALUES ($1, $2, $3)",
-        [(tile.level, tile.position, tile.hashes) for tile in full],
-    )
-    await sql.execute("UPDATE audit_tree SET size = $1, edge = $2", edge.size, edge.levels)

@@ -1,7 +1,6 @@
 """A witness after C2SP tlog-witness and tlog-cosignature, with nothing of the product in it.
 
-Debian's `litewitness` 0.4.3 takes no checkpoint: it panics as it keeps the first one (its database library is another
-than the program's own), so that there is none of others to ask.
+It is quick, can be told what it has signed before, and says what it refused. One of others is `litewitness.py`.
 """
 
 from __future__ import annotations

@@ -31,6 +31,30 @@ type line struct {
 	Record      *string `json:"record"`
 	Proof       string  `json:"proof"`
 	End         bool    `json:"end"`
+	Records     int64   `json:"records"`
+	Complete    bool    `json:"complete"`
+}
+
+// dropRecord is the record by which retention tells what it has dropped.
+type dropRecord struct {
+	Action       string `json:"action"`
+	ResourceType string `json:"resource_type"`
+	UserID       *int64 `json:"user_id"`
+	Metadata     struct {
+		Dropped    [][]any `json:"dropped"`
+		Signatures string  `json:"signatures"`
+	} `json:"metadata"`
+}
+
+// stretch are records, from the first to the last.
+type stretch struct{ first, last int64 }
+
+// export is what was read of one.
+type export struct {
+	verifier                      note.Verifier
+	head                          *f_log.Checkpoint
+	base, place, records, checked int64
+	missing, dropped              []stretch
 }
 
 func must(err error) {
@@ -102,6 +126,69 @@ func cosigned(file, origin, key string, keys []string) {
 	}
 }
 
+// record checks that a record stands in the log at its place, after the one before.
+func (e *export) record(entry line) {
+	what := fmt.Sprintf("record %d", entry.Sequence)
+	if entry.Sequence <= e.place {
+		must(fmt.Errorf("%s stands behind record %d", what, e.place))
+	}
+	if entry.Sequence > e.place+1 {
+		e.missing = append(e.missing, stretch{e.place + 1, entry.Sequence - 1})
+	}
+	e.place = entry.Sequence
+	e.records++
+	if entry.Sequence <= e.base {
+		return
+	}
+	digest := sha256.Sum256([]byte(*entry.Record))
+	raw, err := base64.StdEncoding.DecodeString(entry.Proof)
+	must(err)
+	err = tlog.CheckRecord(hashes(raw), int64(e.head.Size), root(e.head), entry.Sequence-e.base, tlog.RecordHash(digest[:]))
+	if err != nil {
+		must(fmt.Errorf("%s does not stand in the log at its place: %w", what, err))
+	}
+	e.checked++
+	var told dropRecord
+	must(json.Unmarshal([]byte(*entry.Record), &told))
+	if told.Action == "delete" && told.ResourceType == "audit_log" && told.UserID == nil {
+		e.drops(told)
+	}
+}
+
+// drops takes what the log has signed that retention dropped; what it has not signed counts for nothing.
+func (e *export) drops(told dropRecord) {
+	text := e.verifier.Name() + "\ndropped\n"
+	var found []stretch
+	for _, each := range told.Metadata.Dropped {
+		first, last := int64(each[0].(float64)), int64(each[1].(float64))
+		text += fmt.Sprintf("%d %d %s\n", first, last, each[2])
+		found = append(found, stretch{first, last})
+	}
+	_, err := note.Open([]byte(text+"\n"+told.Metadata.Signatures), note.VerifierList(e.verifier))
+	if err == nil {
+		e.dropped = found
+	}
+}
+
+// end checks that nothing is missing but what was dropped.
+func (e *export) end(entry line) {
+	if entry.Records != e.records {
+		must(fmt.Errorf("there are %d records, and the end says %d", e.records, entry.Records))
+	}
+	if last := e.base + int64(e.head.Size) - 1; e.place < last {
+		e.missing = append(e.missing, stretch{e.place + 1, last})
+	}
+	for _, gap := range e.missing {
+		told := !entry.Complete
+		for _, each := range e.dropped {
+			told = told || each.first <= gap.first && gap.last <= each.last
+		}
+		if !told {
+			must(fmt.Errorf("records %d to %d are missing", gap.first, gap.last))
+		}
+	}
+}
+
 func main() {
 	if os.Args[1] == "--cosigned" {
 		cosigned(os.Args[2], os.Args[3], os.Args[4], os.Args[5:])
@@ -113,35 +200,28 @@ func main() {
 	must(err)
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<22)
-	var head *f_log.Checkpoint
-	var base, checked int64
+	read := export{verifier: verifier}
 	ended := false
-	for lines.Scan() {
+	for lines.Scan() && !ended {
 		var entry line
 		must(json.Unmarshal(lines.Bytes(), &entry))
-		if head == nil {
-			base = entry.ChainLength
-			head, _, _, err = f_log.ParseCheckpoint([]byte(entry.Checkpoint), entry.Origin, verifier)
+		switch {
+		case read.head == nil:
+			read.base = entry.ChainLength
+			read.head, _, _, err = f_log.ParseCheckpoint([]byte(entry.Checkpoint), entry.Origin, verifier)
 			must(err)
-			continue
-		}
-		if entry.End {
+		case entry.End:
 			ended = true
-			break
+			read.end(entry)
+		default:
+			read.record(entry)
 		}
-		if entry.Sequence <= base {
-			continue
-		}
-		digest := sha256.Sum256([]byte(*entry.Record))
-		raw, err := base64.StdEncoding.DecodeString(entry.Proof)
-		must(err)
-		must(tlog.CheckRecord(hashes(raw), int64(head.Size), root(head), entry.Sequence-base, tlog.RecordHash(digest[:])))
-		checked++
 	}
 	must(lines.Err())
 	if !ended {
-		must(fmt.Errorf("the export is cut off"))
+		must(fmt.Errorf("the export is cut off after record %d", read.place))
 	}
+	head := read.head
 	if len(os.Args) > 4 {
 		text, err := os.ReadFile(os.Args[3])
 		must(err)
@@ -158,5 +238,5 @@ func main() {
 		must(tlog.CheckTree(hashes(raw), int64(head.Size), root(head), int64(older.Size), root(older)))
 		fmt.Println("consistent with", older.Size)
 	}
-	fmt.Println(checked, "records in", head.Size, "leaves of", head.Origin)
+	fmt.Println(read.checked, "records in", head.Size, "leaves of", head.Origin)
 }
