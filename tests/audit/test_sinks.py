@@ -165,6 +165,45 @@ async def test_a_sink_does_not_begin_beyond_the_log(server: Server) -> None:
     await add(server, "siem", "FILE", "late.jsonl", start_after_sequence=newest.sequence)
 
 
+async def test_a_record_that_somebody_put_beyond_the_end_moves_no_cursor(server: Server) -> None:
+    """All until there would never be sent; nor does one that stands there twice stop a sink."""
+    folder = server.application.settings.audit_sink_dir
+    assert folder is not None
+    copy = (
+        "INSERT INTO operation_logs SELECT (jsonb_populate_record(l, jsonb_build_object('id', $1::bigint, "
+        "'sequence', l.sequence + $2::bigint, 'started_at', l.started_at + interval '1 second'))).* "
+        "FROM operation_logs AS l WHERE l.sequence = 3"
+    )
+
+    async def sink() -> pb.AuditSink:
+        return (await sinks(server))["siem"]
+
+    async with connection(server.database.admin_dsn) as sql:
+        await sql.execute(copy, 10**9, 10**6)
+        await sql.execute(copy, 10**9 + 1, 0)
+        try:
+            await add(server, "siem", "FILE", "beyond.jsonl")
+            newest = await sql.fetchval("SELECT audit_sequence FROM stream_head")
+            found = await poll_until(sink, lambda found: found.position >= newest, seconds=20)
+            assert found.position < 10**6
+        finally:
+            await sql.execute("DELETE FROM operation_logs WHERE id >= 1000000000")
+        await server.admin.identity.who_am_i()
+        found = await caught_up(server, "siem")
+        assert found.skipped_records == 0
+        assert is_whole(sorted(set(numbers((folder / "beyond.jsonl").read_bytes().splitlines()))))
+        # One whose cursor is there all the same is told of.
+        await sql.execute(
+            "UPDATE audit_sinks SET position = position + 1000, lease_owner = NULL, leased_until = NULL, "
+            "lease_epoch = lease_epoch + 1"
+        )
+
+        failing = await poll_until(
+            sink, lambda found: found.status == pb.AUDIT_SINK_STATUS_FAILING, seconds=40
+        )
+        assert failing.reason == "BEYOND_THE_LOG"
+
+
 async def test_events_of_cloudevents_come_in_batches(server: Server) -> None:
     async with http_receiver() as receiver:
         await add(server, "siem", "HTTP", receiver.url, format=pb.AUDIT_SINK_FORMAT_CLOUDEVENTS)

@@ -75,10 +75,14 @@ class AuditSink(msgspec.Struct, frozen=True):
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """A sink that this server may send to while it holds the lease under this epoch."""
+    """A sink that this server may send to while it holds the lease under this epoch.
+
+    `beyond`: its cursor lies beyond the end of the log.
+    """
 
     sink: AuditSink
     epoch: int
+    beyond: bool = False
 
     def moved_to(self, position: int) -> Leased:
         """The same once the sink has acknowledged this record."""

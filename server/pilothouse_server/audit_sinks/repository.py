@@ -74,12 +74,12 @@ SET lease_owner = :owner, lease_epoch = s.lease_epoch + 1,
     leased_until = clock_timestamp() + make_interval(secs => :seconds)
 WHERE s.id = (
     SELECT f.id FROM audit_sinks AS f CROSS JOIN stream_head AS h
-    WHERE h.id = 1 AND h.audit_sequence > f.position
+    WHERE h.id = 1 AND h.audit_sequence <> f.position
       AND (f.leased_until IS NULL OR f.leased_until <= clock_timestamp()
            OR f.leased_until > clock_timestamp() + {_FAR_AHEAD})
       AND (f.next_attempt_at <= clock_timestamp() OR f.next_attempt_at > clock_timestamp() + {_FAR_AHEAD})
     ORDER BY f.next_attempt_at, f.id LIMIT 1 FOR UPDATE OF f SKIP LOCKED)
-RETURNING s.*
+RETURNING s.*, (SELECT n.audit_sequence FROM stream_head AS n WHERE n.id = 1) AS newest
 """)  # noqa: S608 - our own constant
 _RENEW = text(
     "UPDATE audit_sinks SET leased_until = clock_timestamp() + make_interval(secs => :seconds) "
@@ -101,7 +101,8 @@ _GIVE_UP = text(f"UPDATE audit_sinks SET lease_owner = NULL, leased_until = NULL
 _RECORDS = text("""
 SELECT l.*, n.name AS namespace_name
 FROM operation_logs AS l LEFT JOIN namespaces AS n ON n.id = l.namespace_id
-WHERE l.sequence > :after ORDER BY l.sequence LIMIT :most
+WHERE l.sequence > :after AND l.sequence <= (SELECT h.audit_sequence FROM stream_head AS h WHERE h.id = 1)
+ORDER BY l.sequence LIMIT :most
 """)
 
 _LACKING = text("SELECT 1 FROM audit_sinks WHERE required AND position < :sequence LIMIT 1")
@@ -174,7 +175,7 @@ async def take(
     sealed = (
         None if row.secrets is None else Sealed(bytes(row.secrets), bytes(row.data_key or b""), row.key_id)
     )
-    return Leased(_sink(row), row.lease_epoch), sealed
+    return Leased(_sink(row), row.lease_epoch, row.position > row.newest), sealed
 
 
 async def renew(
@@ -208,7 +209,7 @@ async def give_up(transaction: ReadTransaction, leased: Leased, owner: str) -> N
 
 
 async def records_after(transaction: ReadTransaction, sequence: int, most: int) -> list[Record]:
-    """The records after a place of the log, in order, at most `most`."""
+    """The records after a place of the log, in order, at most `most`; none that somebody put beyond its end."""
     rows = (await transaction.connection.execute(_RECORDS, {"after": sequence, "most": most})).all()
     return [_record(row) for row in rows]
 

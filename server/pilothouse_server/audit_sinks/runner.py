@@ -147,6 +147,17 @@ class SinkRunner:
         if taken is None:
             return
         leased, sealed = taken
+        if leased.beyond:
+            # All until there would be left out without a word.
+            await self._fail(
+                _Held(leased, until),
+                SinkFailed(
+                    "BEYOND_THE_LOG",
+                    f"its cursor is at {leased.sink.position}, beyond the end of the log: delete the sink, and create "
+                    "it anew after the last record that it really has",
+                ),
+            )
+            return
         held = self._held[leased.sink.id] = _Held(leased, until)
         try:
             if sealed is not None:
@@ -215,8 +226,8 @@ class SinkRunner:
     async def _acknowledged(self, held: _Held, records: Sequence[Record]) -> bool:
         sink = held.leased.sink
         newest = records[-1].sequence
-        # Retention drops what a sink that is not required does not have yet.
-        skipped = newest - sink.position - len(records)
+        # Retention drops what a sink that is not required does not have yet. Somebody may have put in a record twice.
+        skipped = max(0, newest - sink.position - len(records))
         async with self._store.system_look() as transaction:
             moved = await repository.acknowledge(transaction, held.leased, self._owner, newest, skipped)
         if moved:
