@@ -135,10 +135,15 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
         raise AddressRefused(
             "holds a path that is not allowed" if path else "must hold no path behind the host"
         )
-    if port == 0 or not (_HOST.match(host) or _literal(host) is not None):
+    if port == 0 or not is_host(host):
         raise AddressRefused("must have a host, and a port from 1 to 65535 if any")
     kept = parts.path if path and parts.path != "/" else ""
     return Origin(parts.scheme, host, port or SCHEMES[parts.scheme], kept)
+
+
+def is_host(text: str) -> bool:
+    """Returns whether a text is a name of a host, or an IP address, as they can be connected to."""
+    return _HOST.match(text) is not None or _literal(text) is not None
 
 
 def place_of(url: str) -> str:

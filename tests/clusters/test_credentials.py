@@ -54,6 +54,12 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "token of another type": (lambda c: user(c).update(token={"a": SECRET}), "'token' that is a mapping"),
     "token with a line break": (lambda c: user(c).update(token=SECRET + "\n"), "line break"),
     "strange proxy": (lambda c: cluster(c).update({"proxy-url": "file:///etc"}), "'proxy-url'"),
+    "name of no host": (lambda c: cluster(c).update({"tls-server-name": SECRET * 10}), "'tls-server-name'"),
+    "name of another type": (lambda c: cluster(c).update({"tls-server-name": True}), "'tls-server-name'"),
+    "truth as text": (
+        lambda c: cluster(c).update({"insecure-skip-tls-verify": "false"}),
+        "'insecure-skip-tls-verify'",
+    ),
     "expired certificate": (
         lambda c: with_certificate(c, NOW - 5 * YEAR, datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)),
         "the client certificate expired on 2025-03-04T05:06:07Z",

@@ -111,6 +111,7 @@ def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: b
     """Refuse what we will not or cannot use. Raises CredentialsRefused."""
     server_of(cluster, path=allow_files)
     proxy_of(cluster, path=allow_files)
+    _check_tls(cluster)
     for key in PROGRAM_KEYS:
         if user.get(key):
             raise CredentialsRefused(
@@ -177,6 +178,19 @@ def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
             reach.check(address.host)
         except AddressRefused as refused:
             raise CredentialsRefused(f"{what} {refused}", field=field) from None
+
+
+def _check_tls(cluster: Mapping[str, Any]) -> None:
+    name, unverified = cluster.get("tls-server-name"), cluster.get("insecure-skip-tls-verify")
+    if name not in (None, "") and not (isinstance(name, str) and outbound.is_host(name)):
+        raise CredentialsRefused(
+            "the kubeconfig's cluster holds a 'tls-server-name' that is no name of a host"
+        )
+    if not isinstance(unverified, bool | None):
+        # As text, "false" would be true.
+        raise CredentialsRefused(
+            "the kubeconfig's cluster holds an 'insecure-skip-tls-verify' that is neither true nor false"
+        )
 
 
 def _check_base64(section: str, key: str, value: object) -> None:
