@@ -301,9 +301,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     audit_key_file: Annotated[
         Path | None,
-        "File of the keys that sign its heads, as PRIVATE+KEY+NAME+ID+BASE64, a line each; every head bears a"
-        " signature of each. A former key, as NAME+ID+BASE64, verifies what it has signed. Without one that signs: keys"
-        " that follow from the master keys.",
+        "File of the keys that sign its heads, a line each: PRIVATE+KEY+NAME+ID+BASE64, and of a former key, which only"
+        " verifies, NAME+ID+BASE64. With none that signs, keys follow from the master keys.",
     ] = None
     audit_key: Annotated[str, "Those keys themselves; where there is no file."] = ""
     audit_seal_seconds: Annotated[
