@@ -148,6 +148,10 @@ class Limiter:
         if self._next:
             self._dispatch()
 
+    def holds(self, key: Hashable) -> bool:
+        """Returns whether a flow has a seat, or waits for one."""
+        return key in self._flows
+
     def check(self, key: Hashable) -> None:
         """Raises ResourceExhausted, as `take` would at once, where as many wait already as a flow may have."""
         flow = self._flows.get(key)

@@ -95,8 +95,8 @@ class Admission:
         # the same before that is known, by user.
         self._tried_at: dict[Hashable, str] = {}
         self._finding: dict[Hashable, asyncio.Event] = {}
-        # Of those that are refused at a cluster.
-        self.refusals = Spread()
+        # Of those of a user that go to a cluster while others of the user are there, and of those that are refused.
+        self.trickle = Spread()
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.draining = False
@@ -243,19 +243,19 @@ class Ticket:
             self._admission.note_trial(self._trial, cluster)
             self._has_found()
         limiter = self._admission.of_cluster(CLUSTER_STREAMS if self._streams else CLUSTER_CALLS, cluster)
+        if limiter.holds(self._user):
+            # Those after the first come one by one. Each keeps its first seat until then: no more come than have one.
+            await self._admission.trickle.turn()
+        limiter.check(self._user)
+        if not self._streams and not self._at_clusters:
+            self._give_back()
+        self._at_clusters.add(cluster)
         try:
-            # Who is refused at once keeps the first seat until it is told, so that no more come than have one.
-            limiter.check(self._user)
-            if not self._streams and not self._at_clusters:
-                self._give_back()
-            self._at_clusters.add(cluster)
             await limiter.take(self._user)
-        except ResourceExhausted:
+        except BaseException as error:
             self._at_clusters.discard(cluster)
-            await self._admission.refusals.turn()
-            raise
-        except BaseException:
-            self._at_clusters.discard(cluster)
+            if isinstance(error, ResourceExhausted):
+                await self._admission.trickle.turn()
             raise
         self._hold(limiter, 1)
 
@@ -274,7 +274,7 @@ class Ticket:
         if (cluster := admission.tried_at(what)) is None:
             return
         if (away := admission.known_away(cluster)) is not None:
-            await admission.refusals.turn()
+            await admission.trickle.turn()
             raise away
         await self.go_to_cluster(cluster)
 

@@ -1,8 +1,9 @@
 """What many would do in the same moment, done one after the other.
 
-Who is refused is told so by an error, a record or a count, and an answer: half a millisecond of the event loop. Clients
-that begin together are refused together, wait equally long and come together again, so a hundred of them would hold up
-everybody else for a twentieth of a second, each second. Told one by one they have parted when they come again.
+A call that goes to a cluster, or is refused there and told so by an error, a record or a count, and an answer, takes
+half a millisecond of the event loop. Clients that begin together are refused together, wait equally long and come
+together again, so a hundred of them would hold up everybody else for a twentieth of a second, each second. One by one
+they hold up nobody, and have parted when they come again.
 """
 
 from __future__ import annotations
