@@ -18,6 +18,7 @@ import pytest
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.rpc.pipeline import Pipeline
+from tests.garbage import without_looks
 from tests.identity.server import SERVICE, Caller, IdentityServer, refused
 from tests.waiting import poll_until
 
@@ -28,12 +29,8 @@ _HELD = 2
 
 @pytest.fixture
 def _without_looks() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_looks():
         yield
-    finally:
-        gc.enable()
 
 
 def _kept() -> int:

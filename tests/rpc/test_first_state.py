@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from pilothouse_server.errors import ResourceExhausted, Unavailable
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers
 from pilothouse_server.tasks import cancel_and_wait
+from tests.garbage import without_looks
 from tests.virtual_time import pass_time, virtual_time
 
 LIMITS = AheadLimits(answers=4, size_bytes=1_000, stalled_seconds=5.0, waiting_seconds=12.0)
@@ -218,3 +220,28 @@ async def test_who_waits_too_long_for_a_turn_is_told_to_come_again() -> None:
         pass
     # Nobody is remembered for having waited.
     assert readers._callers == {}
+
+
+async def test_one_that_is_cut_off_is_not_kept() -> None:
+    """Its task's error knows the task's frames, and these know it."""
+    made: list[weakref.ref[ReadAhead[str]]] = []
+    reads = asyncio.Event()
+
+    async def read(ahead: ReadAhead[str]) -> str:
+        made.append(weakref.ref(ahead))
+        reads.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async def watch() -> None:
+        async with ahead_of(read) as ahead:
+            await take(ahead)
+
+    with without_looks():
+        watching = asyncio.create_task(watch())
+        await reads.wait()
+        await cancel_and_wait(watching)
+        del watching
+        # The loop knows those that have just ended until its next turn.
+        await asyncio.sleep(0)
+        assert made[0]() is None

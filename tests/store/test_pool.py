@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -13,6 +14,7 @@ from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 from pilothouse_server.store.statements import StatementError
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection
+from tests.garbage import without_looks
 from tests.store.pools import pool_of
 from tests.waiting import patient, poll_until, runs_out, within
 
@@ -133,6 +135,22 @@ async def test_a_turn_that_comes_as_its_caller_goes_is_passed_on(database: Datab
             pool.give(await second)
         assert first.cancelled()
         assert pool.lent == 0
+
+
+async def test_who_goes_while_waiting_is_not_kept(database: Database) -> None:
+    """An error knows the frames that it passed: where one knew the task, what the task held stayed with it."""
+    async with pool_of(database.app_dsn, pool_working_connections=1) as pool:
+        held = await pool.take()
+        with without_looks():
+            task = asyncio.create_task(pool.take())
+            await asyncio.sleep(0)
+            await cancel_and_wait(task)
+            left = weakref.ref(task)
+            del task
+            # The loop knows those that have just ended until its next turn.
+            await asyncio.sleep(0)
+            assert left() is None
+        pool.give(held)
 
 
 async def test_the_end_of_a_pool_refuses_those_who_wait(database: Database) -> None:

@@ -108,7 +108,9 @@ class ReadAhead(Generic[T]):
     async def __aexit__(self, *_exception: object) -> None:
         """Ends the reading, wherever it is."""
         assert self._task is not None
-        await cancel_and_wait(self._task)
+        # Nor does this know how it ended: an error knows the task's frames, and these know this.
+        task, self._task = self._task, None
+        await cancel_and_wait(task)
 
     @property
     def buffered(self) -> int:

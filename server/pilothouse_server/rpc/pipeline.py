@@ -334,6 +334,8 @@ def _streaming(rule: Rule, handler: Callable[..., Any]) -> Runner:
             raise
         finally:
             writing.close()
+            # It knows the task, and that an error that knows this frame: see `Call.close`.
+            del limit, writing
             await answers.aclose()
         return b""
 
@@ -369,6 +371,7 @@ class _Writing:
         """Nothing more is written."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         self._timer = None

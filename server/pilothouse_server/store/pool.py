@@ -109,11 +109,16 @@ class Pool:
             PoolBusyError: none within the time. PoolClosedError. Of asyncpg and OSError: none can be opened.
         """
         task = asyncio.current_task()
-        loan = self._lend(task) if self._may_lend(task) else await self._turn(task)
+        try:
+            loan = self._lend(task) if self._may_lend(task) else await self._turn(task)
+        finally:
+            # An error that ends the task knows this frame: a frame that knew the task would stay, and so would they.
+            del task
         try:
             session = self._idle_session() or await self._new_session()
         except BaseException:
             self._end(loan)
+            del loan
             raise
         return _lent(session, loan)
 
@@ -249,6 +254,7 @@ class Pool:
             return await waiting.turn
         except BaseException:
             self._leave(waiting)
+            del task, waiting
             raise
 
     def _leave(self, waiting: _Waiting) -> None:
