@@ -49,8 +49,15 @@ LONG = (
 )
 _numbers = count(1)
 # A server that runs beside a test, within its process, says what it logs to nobody whose output a test reads: structlog
-# would print to whatever `sys.stdout` is at the moment.
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+# would print to whatever `sys.stdout` is at the moment. Tracebacks are plain: a framed one, with the values of all
+# variables, takes longer than most calls.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ],
+    logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
+)
 # What a hash of a password costs, as promised.
 _PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 
