@@ -1,4 +1,4 @@
-"""The world of the promises, made once for each test that asks for it."""
+"""The world of the promises, made anew or copied for each test that asks for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database
-from tests.promises.world import World, furnished, quiet_world
+from tests.promises.furniture import Furniture
+from tests.promises.world import World, quiet_world
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -19,8 +21,20 @@ async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         yield made
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def furniture(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Furniture]:
+    """What furnished worlds are copied from."""
+    made = Furniture(postgres, template_database, tmp_path_factory.mktemp("furnished"))
+    yield made
+    await made.close()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def full_world(world: World) -> World:
+async def full_world(
+    furniture: Furniture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
     """The same with a target for every mutation."""
-    await furnished(world)
-    return world
+    async with furniture.world(tmp_path / "server", monkeypatch) as made:
+        yield made

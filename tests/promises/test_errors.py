@@ -21,7 +21,7 @@ from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
 from tests.promises.test_recorded_calls import GARBAGE
-from tests.promises.world import World, furnished
+from tests.promises.world import World
 from tests.waiting import patient, poll_until
 
 PASSWORD = "hunter2-and-more"
@@ -64,9 +64,8 @@ async def poor_errors(world: World) -> list[str]:
     return faults
 
 
-async def test_every_error_carries_its_reason(world: World) -> None:
-    await furnished(world)
-    assert await poor_errors(world) == []
+async def test_every_error_carries_its_reason(full_world: World) -> None:
+    assert await poor_errors(full_world) == []
 
 
 async def test_many_violations_fit_into_the_trailers(world: World) -> None:
@@ -149,8 +148,8 @@ def connections(world: World) -> int:
     return engines.app.lent + engines.system.lent
 
 
-async def test_a_storm_of_cancellations_leaves_nothing_open(world: World) -> None:
-    await furnished(world)
+async def test_a_storm_of_cancellations_leaves_nothing_open(full_world: World) -> None:
+    world = full_world
     get, update, watch = (world.rule(name) for name in ("GetContainer", "UpdateContainer", "WatchContainers"))
     for wave in range(8):
         calls = [

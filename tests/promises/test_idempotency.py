@@ -19,7 +19,7 @@ from tests.promises import requests
 from tests.promises.calling import Caller, token_of
 from tests.promises.requests import OWN
 from tests.promises.tables import RECORDS, contents
-from tests.promises.world import World, furnished, quiet_world
+from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
 
 # A replay has a record of its own.
@@ -59,22 +59,21 @@ async def changed_by_replays(world: World) -> list[str]:
     return faults
 
 
-async def test_a_replay_answers_and_changes_nothing(world: World) -> None:
-    await furnished(world)
-    assert await changed_by_replays(world) == []
+async def test_a_replay_answers_and_changes_nothing(full_world: World) -> None:
+    assert await changed_by_replays(full_world) == []
 
 
 @pytest.mark.full
-async def test_a_replay_that_is_done_again_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    await furnished(world)
-
+async def test_a_replay_that_is_done_again_is_found(
+    full_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def nothing(*_arguments: object) -> Look:
         return Look(None, ours=True)
 
     monkeypatch.setattr(idempotency_keys, "look", nothing)
     monkeypatch.setattr(idempotency_keys, "claim", nothing)
     monkeypatch.setattr(IdempotencyKeeper, "row", lambda *_arguments: None)
-    assert "CreateContainer: OK, ALREADY_EXISTS" in " ".join(await changed_by_replays(world))
+    assert "CreateContainer: OK, ALREADY_EXISTS" in " ".join(await changed_by_replays(full_world))
 
 
 async def test_another_body_or_method_under_the_same_id_is_refused(world: World) -> None:

@@ -19,10 +19,10 @@ from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Layer, Pipeline, _parse
-from tests.conftest import Database
 from tests.promises.calling import OPERATION_KEY, Caller, Outcome
+from tests.promises.furniture import Furniture
 from tests.promises.requests import OWN, request_for
-from tests.promises.world import World, furnished, quiet_world
+from tests.promises.world import World
 from tests.waiting import poll_until
 
 GARBAGE = b"\xff\xff\xff\xff"
@@ -168,8 +168,7 @@ async def test_a_stream_that_opens_has_two_records(world: World) -> None:
 
 
 async def out_of_order(world: World) -> list[str]:
-    """The RPCs whose layers do not come in the order that is told by what is refused first."""
-    await furnished(world)
+    """The RPCs of a furnished world whose layers do not come in the order that is told by what is refused first."""
     nobody = await world.make_user("nobody")
     found = []
 
@@ -191,8 +190,8 @@ async def out_of_order(world: World) -> list[str]:
 
 
 @pytest.mark.full
-async def test_layers_come_in_one_order_for_every_shape(world: World) -> None:
-    assert await out_of_order(world) == []
+async def test_layers_come_in_one_order_for_every_shape(full_world: World) -> None:
+    assert await out_of_order(full_world) == []
 
 
 def validation_first(audit: AuditLayer, authorization: AuthorizationLayer) -> tuple[Layer, ...]:
@@ -202,17 +201,18 @@ def validation_first(audit: AuditLayer, authorization: AuthorizationLayer) -> tu
 
 @pytest.mark.full
 async def test_validation_before_authorization_is_found(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    furniture: Furniture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await furniture.newest()
     monkeypatch.setattr(interceptors, "standard_layers", validation_first)
-    async with quiet_world(database, tmp_path, monkeypatch) as world:
+    async with furniture.world(tmp_path / "server", monkeypatch) as world:
         found = await out_of_order(world)
     assert len([each for each in found if "INVALID_ARGUMENT" in each and "not PERMISSION_DENIED" in each]) > 5
 
 
 @pytest.mark.full
 async def test_a_body_that_is_read_before_authentication_is_found(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_in = Pipeline._let_in
 
@@ -227,7 +227,7 @@ async def test_a_body_that_is_read_before_authentication_is_found(
             raise
 
     monkeypatch.setattr(Pipeline, "_let_in", reading)
-    found = await out_of_order(world)
+    found = await out_of_order(full_world)
     for shape in ("unary_unary", "unary_stream"):
         assert [each for each in found if each.startswith(shape) and "not UNAUTHENTICATED" in each]
 

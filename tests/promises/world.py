@@ -116,16 +116,25 @@ class World:
 
 @asynccontextmanager
 async def quiet_world(
-    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
+    database: Database,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_copy: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[World]:
-    """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty."""
+    """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty.
+
+    `is_copy` says that the database is a copy of that of such a world, and has them and more already.
+    """
     monkeypatch.setattr(Reconciler, "run", _never)
     monkeypatch.setattr(SinkRunner, "run", _never)
-    async with connection(database.admin_dsn) as sql:
-        await sql.execute(
-            "INSERT INTO clusters (name, api_server) SELECT unnest($1::text[]), 'https://127.0.0.1'",
-            ["local", target("DeregisterCluster")],
-        )
+    if not is_copy:
+        async with connection(database.admin_dsn) as sql:
+            await sql.execute(
+                "INSERT INTO clusters (name, api_server) SELECT unnest($1::text[]), 'https://127.0.0.1'",
+                ["local", target("DeregisterCluster")],
+            )
     async with (
         SimulatedCluster(nodes=1) as cluster,
         running_server(database, directory, cluster=cluster, **settings) as server,
@@ -140,7 +149,8 @@ async def quiet_world(
             "credentials": {"address": address},
         }
         for namespace in (OWN, FOREIGN):
-            await world.must("CreateNamespace", {"namespace": {"name": namespace}})
+            if not is_copy:
+                await world.must("CreateNamespace", {"namespace": {"name": namespace}})
             await _run_already(world, cluster, namespace)
         yield world
 

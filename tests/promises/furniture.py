@@ -1,0 +1,90 @@
+"""The furnished world, made once for all tests of a process that ask for one, and copied for each.
+
+It takes a hundred calls to furnish a world, which is more than most tests make in it. A copy has the same rows, and the
+same keys in the server's folder; the server and the cluster are its own, and so is nothing cached in them. Callers are
+logged in for a quarter of an hour: what is older than a few minutes is made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.store import continuity
+from tests.conftest import Database, new_database
+from tests.promises import requests
+from tests.promises.calling import Caller, token_of
+from tests.promises.world import World, furnished, quiet_world
+
+_GOOD_FOR_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Furnished:
+    """A furnished world whose server has ended: its database and folder, and what is known of it."""
+
+    database: Database
+    folder: Path
+    made_at: float
+    tokens: Mapping[str, str]
+    fields: Mapping[str, requests.Fields]
+    made: Mapping[str, Callable[[], requests.Fields]]
+
+
+class Furniture:
+    """Makes the furnished world when it is first asked for; `close` drops it."""
+
+    def __init__(self, postgres: EmbeddedPostgres, template: Database, folder: Path) -> None:
+        self._postgres = postgres
+        self._template = template
+        self._folder = folder
+        self._stack = AsyncExitStack()
+        self._furnished: Furnished | None = None
+
+    @asynccontextmanager
+    async def world(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+        """A furnished world of the test's own; its server's folder is `folder`."""
+        furnished_world = await self.newest()
+        shutil.copytree(furnished_world.folder, folder, dirs_exist_ok=True)
+        # Of another database.
+        (folder / continuity.FILE_NAME).unlink(missing_ok=True)
+        async with (
+            new_database(self._postgres, furnished_world.database.name) as database,
+            quiet_world(database, folder, monkeypatch, is_copy=True) as world,
+        ):
+            for name, token in furnished_world.tokens.items():
+                world.callers[name] = Caller(world.admin.channel, token)
+            # Where a cluster is, is the copy's own.
+            world.fields = {**furnished_world.fields, **world.fields}
+            world.made = {**furnished_world.made}
+            yield world
+
+    async def newest(self) -> Furnished:
+        """What a world is copied from. Who breaks the server in a test asks for it before."""
+        now = asyncio.get_running_loop().time()
+        if self._furnished is None or now - self._furnished.made_at > _GOOD_FOR_SECONDS:
+            await self.close()
+            database = await self._stack.enter_async_context(
+                new_database(self._postgres, self._template.name)
+            )
+            folder = self._folder / database.name
+            folder.mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                async with quiet_world(database, folder, patch) as world:
+                    await furnished(world)
+                    tokens = {name: token_of(caller) for name, caller in world.callers.items()}
+            self._furnished = Furnished(database, folder, now, tokens, {**world.fields}, {**world.made})
+        return self._furnished
+
+    async def close(self) -> None:
+        """Drops what was made."""
+        self._furnished = None
+        await self._stack.aclose()
+        self._stack = AsyncExitStack()
