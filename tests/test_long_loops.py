@@ -52,10 +52,10 @@ async def test_long_loops_that_all_go_on_in_each_turn_are_found(monkeypatch: pyt
     assert max((await steps_in_each_turn(monkeypatch, 5)).values()) == 5
 
 
-async def shares_beside_a_call(monkeypatch: pytest.MonkeyPatch, patience_seconds: float) -> tuple[int, int]:
+async def shares_beside_a_call(monkeypatch: pytest.MonkeyPatch, patience: float) -> tuple[int, int]:
     """How many steps a long loop took before a call of twenty turns had begun its last one, and how many in all."""
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
-    monkeypatch.setattr(event_loop, "_PATIENCE_SECONDS", patience_seconds)
+    monkeypatch.setattr(event_loop, "_PATIENCE", patience)
     steps = 0
 
     async def long_loop() -> None:
@@ -78,14 +78,41 @@ async def shares_beside_a_call(monkeypatch: pytest.MonkeyPatch, patience_seconds
 async def test_a_call_of_many_turns_does_not_wait_for_a_share_in_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert await shares_beside_a_call(monkeypatch, patience_seconds=3600.0) == (0, _STEPS)
+    assert await shares_beside_a_call(monkeypatch, patience=1e9) == (0, _STEPS)
 
 
 async def test_who_is_never_left_an_empty_turn_goes_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control as well: without patience there is a share in nearly each turn."""
-    beside, in_all = await shares_beside_a_call(monkeypatch, patience_seconds=0.0)
+    beside, in_all = await shares_beside_a_call(monkeypatch, patience=0.0)
     assert beside > 5
     assert in_all == _STEPS
+
+
+async def steps_in_a_hundred_turns(monkeypatch: pytest.MonkeyPatch, item_seconds: float) -> int:
+    """How many steps of that length a long loop takes beside somebody who works for a millisecond in each turn."""
+    now, steps = 0.0, 0
+    monkeypatch.setattr(event_loop, "perf_counter", lambda: now)
+
+    async def long_loop() -> None:
+        nonlocal now, steps
+        while True:
+            await event_loop.long_work()
+            now += item_seconds
+            steps += 1
+
+    task = asyncio.create_task(long_loop())
+    for _ in range(100):
+        now += 0.001
+        await asyncio.sleep(0)
+    await cancel_and_wait(task)
+    return steps
+
+
+async def test_who_holds_the_loop_for_long_is_followed_by_a_longer_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert 15 <= await steps_in_a_hundred_turns(monkeypatch, 0.001) <= 25
+    assert 2 <= await steps_in_a_hundred_turns(monkeypatch, 0.010) <= 4
 
 
 async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:

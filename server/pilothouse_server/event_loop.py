@@ -4,7 +4,8 @@ what many do now and then they do in the same turn.
 A call that is answered at once needs a dozen turns of the loop. So of all long loops together one goes on at a time,
 and not after a turn in which others had something to do, for they are likely to have more: it waits until a turn was
 empty, or for some milliseconds. Were it one in each turn, a call beside long work would wait for a share in every one
-of its turns. What others leave of the loop is the long loops', and where they leave nothing, a fifth of it.
+of its turns. What others leave of the loop is the long loops', and where they leave nothing, a fifth of it: who has
+held the loop for longer than a share is followed by a longer wait.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ T = TypeVar("T")
 _SHARE_SECONDS = 0.001
 # A turn in which nobody had anything to do takes a fraction of it.
 _EMPTY_SECONDS = 0.00015
-# So long long loops wait for an empty turn.
-_PATIENCE_SECONDS = 0.004
+# So many times as long as the share before it long loops wait for an empty turn.
+_PATIENCE = 4.0
+# What is longer was likely the machine's doing.
+_LONGEST_SECONDS = 0.02
 _TICK_SECONDS = 0.25
 
 
@@ -43,8 +46,10 @@ class _Turns:
         self._loop = loop
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._looking = False
-        # When somebody last had a share, and when it was last looked whether others leave the loop free.
+        # When somebody last had a share, when it was last looked whether others leave the loop free, and how long that
+        # share was.
         self._since = self._looked = 0.0
+        self._held_seconds = _SHARE_SECONDS
 
     async def come(self) -> None:
         """Returns when it is the caller's turn."""
@@ -63,22 +68,27 @@ class _Turns:
         now = perf_counter()
         was_empty = now - self._looked < _EMPTY_SECONDS
         self._looked = now
-        if was_empty or now - self._since >= _PATIENCE_SECONDS:
+        if was_empty or now - self._since >= _PATIENCE * self._held_seconds:
             self._go_on()
         else:
             self._loop.call_soon(self._look)
 
     def _go_on(self) -> None:
+        # Around the one who goes on: how long it holds the loop, and what others do after it.
+        self._loop.call_soon(self._goes_on)
         # Who was cancelled meanwhile has no turn.
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 break
-        # Behind the one who goes on: what others do is counted from the end of its share.
         self._loop.call_soon(self._went_on)
 
+    def _goes_on(self) -> None:
+        self._since = perf_counter()
+
     def _went_on(self) -> None:
+        self._held_seconds = min(max(_SHARE_SECONDS, perf_counter() - self._since), _LONGEST_SECONDS)
         if self._waiting:
             self._begin_to_look()
         else:
@@ -94,6 +104,11 @@ def _turns_of_this_loop() -> _Turns:
     if found is None:
         found = _turns[loop] = _Turns(loop)
     return found
+
+
+async def long_work() -> None:
+    """Returns when it is the caller's turn to do something that cannot be cut into steps and takes milliseconds."""
+    await _turns_of_this_loop().come()
 
 
 class Share:

@@ -28,12 +28,12 @@ from tests.waiting import Stopwatch, within
     [
         (0, 0, 1),
         (50, 10, 1),
-        (100, 10, 1),
-        (101, 10, 2),
-        (1000, 10, 10),
-        (5000, 10, 10),
+        (60, 10, 1),
+        (61, 10, 2),
+        (1000, 10, 17),
+        (5000, 10, 17),
         (-1, 10, 1),
-        (0, 2_621_440, 11),
+        (0, 1_048_576, 17),
     ],
 )
 def test_wide_calls_take_more_seats(rows: int, size: int, seats: int) -> None:

@@ -26,6 +26,7 @@ from pilothouse_server.containers.model import Container, DesiredState, Image, P
 from pilothouse_server.containers.observation import until_all_ready
 from pilothouse_server.containers.surroundings import Admission, Needs
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
+from pilothouse_server.event_loop import Share
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
@@ -108,12 +109,14 @@ async def create_at_once(
 
     Raises as `create`, in the same order; and first of all, where the request is a replay, Replayed or BeingServed.
     """
+    share = Share()
     try:
         wanted = rules.checked(wanted)
     except PilothouseError:
         # A replay is answered whatever else is said of it.
         await repository.admit(draft, "", "", Needs())
         raise
+    await share.used()
     needs = admission.needs_of(wanted, None)
     expected = await _expected(draft, expectations, namespace_name, needs)
     if expected is not None:

@@ -20,6 +20,7 @@ from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.event_loop import Share
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
@@ -88,7 +89,9 @@ class ContainerService:
         self, request: pb.CreateContainerRequest, call: Call
     ) -> pb.CreateContainerResponse:
         """Creates a container."""
+        share = Share()
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
+        await share.used()
         refuse_keys(request.namespace, wanted, None, self._keys, may)
         if call.validate_only or not operations.can_be_made_at_once(wanted):
             created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)

@@ -43,8 +43,19 @@ _ENCODED = re.compile(r"%(?:2[ef]|5c|00)", re.IGNORECASE)
 
 def unstorable_problem(text: str) -> str | None:
     """Refuse what no text column and no UTF-8 message can hold: NUL and lone surrogates."""
+    # A text of a megabyte is looked through in a fraction of a millisecond, not in ten.
+    if "\0" not in text and (text.isascii() or _is_utf8(text)):
+        return None
     found = _UNSTORABLE.search(text)
     return f"must not hold {_character(found[0])}" if found else None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text_problem(text: str) -> str | None:

@@ -49,8 +49,9 @@ WAITING = Gauge(
 REFUSED = Counter("pilothouse_admission_refused_total", "Calls that got no seat.", ("class",))
 
 # A page of so many rows counts for one seat, and so does so much of a request.
-_ROWS_PER_SEAT = 100
-_BYTES_PER_SEAT = 256 * 1024
+# Of those that are as wide as can be one user has one at a time.
+_ROWS_PER_SEAT = 60
+_BYTES_PER_SEAT = 64 * 1024
 # Clusters that are remembered although nobody waits for them.
 _MOST_CLUSTERS = 1000
 # Of what was tried where.

@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+from pilothouse_server.event_loop import long_work
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
@@ -33,6 +34,7 @@ from pilothouse_server.rpc.refusals import MINUTE, Bounds, Kind, Refusals, Refus
 from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.errors import translated
 from pilothouse_server.tasks import uncancelled
 from pilothouse_server.token_keys import KeyNotAtHand
@@ -48,6 +50,8 @@ _KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
 _MOST_OF_STRANGERS = 1024
 # Of one user who is known, who has paid with a token: so there may be more.
 _OF_A_USER = Bounds(of_a_kind=20, singly=400, sums=20)
+# To render the record of such an answer and its request takes milliseconds.
+_LONG_BYTES = 32 * 1024
 # Of a request in one record; and what a record has beside it, about.
 _MOST_OF_REQUEST, _REST_OF_RECORD = 16 * 1024, 512
 
@@ -164,6 +168,9 @@ class AuditLayer:
             await call.leave_transaction()
         await call.transaction_if_none()
         assert call.unit is not None
+        if len(answer) > _LONG_BYTES and isinstance(call.unit, Draft):
+            # Others hold a connection, and locks.
+            await long_work()
         await call.unit.commit(
             audit=[self._record(call, None, response=redaction.body(call.answer_message(answer)))],
             # The operation that a replay repeats has its row.

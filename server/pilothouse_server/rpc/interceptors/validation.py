@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable
 
 from google.protobuf.message import Message
 
+from pilothouse_server.event_loop import long_work
 from pilothouse_server.rpc.admission.seats import before_trial
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
@@ -32,6 +33,8 @@ def validation(rule: Rule, inner: Runner) -> Runner:
         if call.request is not None:
             if is_long(call.request):
                 await validate_in_steps(call.request)
+                # What the handler makes of it takes a while as well.
+                await long_work()
             else:
                 validate(call.request)
             if call.validate_only and call.namespace:
