@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.tasks import cancel_and_wait
 from tests.clusters import hostile
 from tests.clusters.hostile import MEGABYTE, Answer, Asked, HostileServer, hostile_server
+from tests.waiting import poll_until
 
 BOUND = 8 * MEGABYTE
 LIMITS = Limits(request_seconds=30.0, body_bytes=BOUND, page_bytes=BOUND)
@@ -168,3 +169,51 @@ async def test_it_is_asked_again_after_a_longer_while_each_time(monkeypatch: pyt
             now += 1.0
             assert now < 1200.0
     assert [later - before for before, later in pairwise(asked_at)] == [4.0, 8.0, 16.0, 32.0, 45.0, 45.0]
+
+
+_BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1"}}}\n'
+
+
+@pytest.mark.parametrize("line", [b"\n", _BOOKMARK], ids=["empty", "bookmarks"])
+@pytest.mark.parametrize("paced", [True, False])
+async def test_lines_of_watches_are_taken_at_a_pace(
+    monkeypatch: pytest.MonkeyPatch, line: bytes, paced: bool
+) -> None:
+    burst, per_second = 500, 1000.0
+    lines = 0
+
+    async def control() -> None:
+        """Takes each as it comes, and the event loop for as long as there are some."""
+
+    taken = (lambda transport: _counted(pace(transport))) if paced else (lambda _: _counted(control))
+    pace = transport.Transport.pace
+
+    def _counted(before: Any) -> Any:
+        async def counted() -> None:
+            nonlocal lines
+            await before()
+            lines += 1
+
+        return counted
+
+    monkeypatch.setattr(transport.Transport, "pace", taken)
+    limits = Limits(request_seconds=30.0, lines_per_second=per_second, lines_burst=burst)
+    clock = asyncio.get_running_loop().time
+    async with _client(hostile.endless(line * (65536 // len(line))), limits) as (client, _):
+
+        async def follow() -> None:
+            async with aclosing(client.watch(PODS, resource_version="1")) as events:
+                async for _event in events:
+                    pass
+
+        began = clock()
+        watches = [asyncio.create_task(follow()) for _ in range(3)]
+
+        async def so_far() -> int:
+            return lines
+
+        await poll_until(so_far, lambda count: count > 2 * burst)
+        beyond = lines - burst - per_second * (clock() - began)
+        await cancel_and_wait(*watches)
+    # Those of the one moment in which a timer is late, or has been set by each.
+    assert (beyond < burst / 2) is paced

@@ -282,8 +282,15 @@ async def test_splitting_is_the_same_whatever_the_chunks() -> None:
         for start in range(0, len(data), size):
             yield data[start : start + size]
 
+    async def before() -> None:
+        nonlocal lines
+        lines += 1
+
     for size in range(1, len(data) + 1):
-        assert [part.strip() async for part in split_lines(chunks(size), 100)] == [b"one", b"two", b"three"]
+        lines = 0
+        found = [part.strip() async for part in split_lines(chunks(size), 100, before)]
+        # Empty ones cost something, too.
+        assert (found, lines) == ([b"one", b"two", b"three"], 4)
 
 
 def test_the_rate_limit_lets_a_burst_through_and_then_paces() -> None:

@@ -272,7 +272,8 @@ class ClusterClient:
             timeout=timeout,
         ) as response:
             try:
-                async for line in split_lines(response.content.iter_any(), self.limits.body_bytes):
+                chunks = response.content.iter_any()
+                async for line in split_lines(chunks, self.limits.body_bytes, self._transport.pace()):
                     yield decode_event(line, resource)
             except TooLong:
                 raise self._too_long("a line of a watch", self.limits.body_bytes) from None

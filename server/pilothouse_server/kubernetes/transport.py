@@ -7,7 +7,8 @@ writing of bodies are not used. A body is decoded by msgspec straight into the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,8 @@ EXCESS_SECONDS = 60.0
 # It is not asked meanwhile: after the first time for so long, then for twice as long, at most for less than it counts
 # as one. Whoever follows it would take as much again, all of them together.
 EXCESS_PAUSE_SECONDS, MOST_EXCESS_PAUSE_SECONDS = 4.0, 45.0
+# So much of what a watch is to wait is gathered.
+_LINES_SECONDS = 0.005
 # So much of an answer is read whatever else is.
 _LONG_BYTES = 256 * 1024
 V = TypeVar("V")
@@ -84,6 +87,9 @@ class Limits(msgspec.Struct, frozen=True):
     streams: int = 1000
     requests_per_second: float = 200.0
     burst: int = 400
+    # Lines of all watches; what comes faster waits in the connection.
+    lines_per_second: float = 4000.0
+    lines_burst: int = 5000
     page_size: int = 500
     # An object has 1.5 MiB at most unless its cluster's storage is configured otherwise. Of a page that is larger than
     # it may be, less is asked for.
@@ -164,6 +170,7 @@ class Transport:
         self.ahead = timedelta(0)
         self._quiet_until, self._quiet_words = 0.0, ""
         self._rate = RateLimit(limits.requests_per_second, limits.burst)
+        self._lines = RateLimit(limits.lines_per_second, limits.lines_burst)
         # The same credentials and authorities, with connections of its own, which are made when they are needed.
         self._streams = copy(api_client.rest_client)
         self._streams.maxsize, self._streams.pool_manager = limits.streams, None
@@ -268,6 +275,19 @@ class Transport:
             if alone:
                 self._long.release()
         return body
+
+    def pace(self) -> Callable[[], Awaitable[None]]:
+        """Returns what is awaited before each line of a watch, so that others run beside it however fast they come."""
+        share = Share()
+
+        async def turn() -> None:
+            wait = self._lines.reserve(math.inf)
+            # Some at a time: a timer for each would cost more than the line.
+            if wait > _LINES_SECONDS:
+                await asyncio.sleep(wait)
+            await share.used()
+
+        return turn
 
     async def _admit(self) -> None:
         """Raises AnswerTooLarge while the server is not asked because it sent too much, Throttled while it has asked

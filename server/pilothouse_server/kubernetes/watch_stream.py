@@ -6,7 +6,7 @@ for ever. Here a line may be as long as an object can be with all its history of
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Generic, Literal, cast
 
 import msgspec
@@ -57,15 +57,19 @@ def decode_event(line: bytes, resource: Resource[T]) -> WatchEvent[T]:
     return WatchEvent(cast("EventType", event.type), read(event.object, resource))
 
 
-async def split_lines(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[bytes]:
+async def split_lines(
+    chunks: AsyncIterable[bytes], most: int, before: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
     """Yields whole lines without their end; empty ones are skipped, and so is a last one that was cut off.
 
-    Raises TooLong for a line over `most` bytes.
+    `before` each line, empty or not, is awaited: a chunk may hold as many as it has bytes. Raises TooLong for a line
+    over `most` bytes.
     """
     pending = bytearray()
     async for chunk in chunks:
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
+            await before()
             line = bytes(pending) + chunk[start:end] if pending else chunk[start:end]
             pending.clear()
             start = end + 1
