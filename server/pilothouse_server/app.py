@@ -18,6 +18,7 @@ import prometheus_client
 import structlog
 
 from pilothouse_migrations import schema
+from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.sealing import Identity, Sealer
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.audit.tiles_http import TilesServer
@@ -285,7 +286,8 @@ class Application:
             lambda: walk(self.store, self.sealer.identity),
             DELAY_SECONDS,
         )
-        standard = standard_jobs(self.store, self.settings, delivered=self.sinks.have)
+        dropping = Dropping(self.store, self.sealer.identity)
+        standard = standard_jobs(self.store, self.settings, dropping, delivered=self.sinks.have)
         tidying = Periodic(
             "end what issuers do not confirm", federation.TIDY_SECONDS, lambda: federation.tidy(self.store)
         )

@@ -11,6 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from pilothouse_server.audit.dropping import Dropping
+from pilothouse_server.audit.sealing import Identity
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.settings import Settings
 from pilothouse_server.store import periodic, periodic_runs
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
@@ -77,6 +81,11 @@ async def test_a_job_that_works_again_fails_no_more(database: Database) -> None:
         await pools.close()
 
 
+def log_of(store: Store) -> Dropping:
+    """The audit log, with keys of its own."""
+    return Dropping(store, Identity.load(Settings(), KeyRing((bytes(32),))))
+
+
 class Ahead:
     """A clock that is two years ahead."""
 
@@ -95,7 +104,7 @@ async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
         async with database.owner() as owner:
             before = await owner.fetch("SELECT relname FROM pg_class ORDER BY 1")
             with capture_logs() as logs:
-                for job in standard_jobs(store, settings_of(database)):
+                for job in standard_jobs(store, settings_of(database), log_of(store)):
                     if job.name.startswith("drop"):
                         await job.job()
             assert await owner.fetch("SELECT relname FROM pg_class ORDER BY 1") == before

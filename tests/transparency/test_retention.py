@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
+from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.verification import Fault
 from pilothouse_server.audit.walking import walk
 from pilothouse_server.store.partitions import Partitions
@@ -26,7 +27,8 @@ async def _all(_sequence: int) -> bool:
 
 def retention(server: Server, delivered=_all) -> Retention:  # type: ignore[no-untyped-def]
     store = server.application.store
-    return Retention(store, Partitions(store.database.maintenance), delivered)
+    dropping = Dropping(store, server.application.sealer.identity)
+    return Retention(store, Partitions(store.database.maintenance), delivered, dropping)
 
 
 async def hold(client: AsyncClient, *, held: bool) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pilothouse_client import audit_verifier
 from pilothouse_client.audit_verifier import WrongError
-from pilothouse_server.audit import merkle, notes
+from pilothouse_server.audit import drops, merkle, notes
 from pilothouse_server.audit.merkle import Edge, Nodes
 from pilothouse_server.audit.notes import Checkpoint, Signer
 
@@ -34,12 +34,13 @@ def chained(first: int, last: int, link: bytes) -> tuple[Lines, bytes]:
     return lines, link
 
 
-def exported(base: int = CHAINED, dropped: int = 0) -> Lines:
+def exported(base: int = CHAINED, dropped: int = 0, *, signer: Signer = SIGNER) -> Lines:
     """A whole export of a log that began with a chain; a record tells of what was dropped of that."""
     chain, end = chained(1, base, bytes(32))
     fields: list[dict[str, Any]] = [{"action": "get", "number": base + each} for each in range(1, RECORDS)]
     if dropped:
-        told = {"dropped": [[1, dropped, chain[dropped - 1]["chain_hash"]]]}
+        stretches = [(1, dropped, chain[dropped - 1]["chain_hash"])]
+        told = {"dropped": stretches, "signatures": signer.line(drops.text("a/log", stretches))}
         fields.append({"action": "delete", "metadata": told, "resource_type": "audit_log", "user_id": None})
     records = [json.dumps(each, separators=(",", ":")) for each in fields]
     edge = Edge()
@@ -129,6 +130,8 @@ def test_what_is_left_of_the_chain_is_proven_by_what_tells_of_the_rest() -> None
     altered[1]["record"] = altered[1]["record"].replace("get", "put")
     with pytest.raises(WrongError, match="chain is broken at record 3"):
         verify(altered)
+    with pytest.raises(WrongError, match="records 1 to 2 are missing"):
+        verify(exported(dropped=2, signer=Signer("a/log", bytes(32))))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from pilothouse_server.store.paging import (
     read_page_in_slices,
 )
 from pilothouse_server.store.references import NAMESPACES
+from pilothouse_server.store.retention import MOST_LOOKED_AT
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _LOG = OPERATION_LOGS.c
@@ -193,12 +194,12 @@ async def stored_records(transaction: ReadTransaction, after: int, upto: int) ->
 
 
 async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]:
-    """The metadata of the record by which retention last told what it has dropped, if it has. For the system role."""
+    """The metadata of the newest records that say what retention has dropped, newest first. For the system role."""
     query = (
         select(_LOG.metadata)
         .where(_LOG.action == "delete", _LOG.resource_type == "audit_log", _LOG.user_id.is_(None))
         .order_by(_LOG.sequence.desc())
-        .limit(1)
+        .limit(MOST_LOOKED_AT)
     )
     return (await transaction.connection.execute(query)).scalars()
 

@@ -9,12 +9,13 @@ back to an earlier head together with the heads after it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from pilothouse_server.audit import merkle, notes, repository
+from pilothouse_server.audit.drops import Dropped
 from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
 from pilothouse_server.audit.sealing import Identity
@@ -43,7 +44,7 @@ class Fault(Enum):
 
 _WORDS = {
     Fault.ALTERED: "what is stored is not what was recorded",
-    Fault.MISSING: "not there, and no record tells that retention dropped it",
+    Fault.MISSING: "not there, and no record that the log has signed tells that retention dropped it",
     Fault.INSERTED: "stands where the log has another record, or none",
     Fault.CHAIN: "the hash chain does not lead here from the record before",
 }
@@ -95,27 +96,6 @@ class Report:
         self.add(Finding(fault, sequence, sequence, _WORDS[fault]))
 
 
-class Dropped:
-    """What retention has dropped, as the records that it left say."""
-
-    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
-        self._ranges: list[tuple[int, int]] = []
-        self._chain: dict[int, bytes] = {}
-        for metadata in records:
-            for entry in metadata.get("dropped", ()):
-                first, last, chain = entry
-                self._ranges.append((int(first), int(last)))
-                self._chain[int(last)] = bytes.fromhex(chain)
-
-    def holds(self, first: int, last: int) -> bool:
-        """Whether all of a stretch was dropped."""
-        return any(low <= first and last <= high for low, high in self._ranges)
-
-    def chain_after(self, sequence: int) -> bytes | None:
-        """The value of the chain at the last record of a stretch that was dropped."""
-        return self._chain.get(sequence)
-
-
 class Verification:
     """One walk over the log. `kept`: a checkpoint that the caller has kept, which this log's key has signed."""
 
@@ -130,7 +110,7 @@ class Verification:
         # Whether a head was found that a key has signed which is known.
         self._known_key = False
         self.report = Report(total=state.newest)
-        self._dropped = Dropped(())
+        self._dropped = Dropped()
         self._link: bytes | None = bytes(merkle.HASH_BYTES)
         self._edge = Edge()
         self._frontier = Frontier()
@@ -161,9 +141,23 @@ class Verification:
         self.report.done = True
         yield self.report
 
+    async def records_between(self, first: int, last: int) -> None:
+        """Verifies the records of a stretch against the leaves that the tree has of them, and nothing else."""
+        base, step = self._state.chain_length, _TILES * merkle.WIDTH
+        for low in range(first, last + 1, step):
+            high = min(last, low + step - 1)
+            indexes = range(max(low - base, 1), high - base + 1)
+            data: Sequence[bytes] = ()
+            if indexes:
+                async with self._store.system_read() as transaction:
+                    data = await self._leaf_data(transaction, indexes.start, indexes.stop)
+            self._link = None
+            expected = {base + index: each for index, each in zip(indexes, data, strict=True)}
+            await self._records(low - 1, high, expected, await self._rows(low - 1, high))
+
     async def _read_dropped(self) -> None:
         async with self._store.system_read() as transaction:
-            self._dropped = Dropped(await repository.drop_records(transaction))
+            self._dropped = Dropped(await repository.drop_records(transaction), self._verifiers)
 
     def _was_dropped(self, finding: Finding) -> bool:
         return finding.fault is Fault.MISSING and self._dropped.holds(finding.first, finding.last)

@@ -25,7 +25,7 @@ from pilothouse_server.store.care import Care
 from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
 from pilothouse_server.store.reaping import dead, reap
-from pilothouse_server.store.retention import Delivered, Retention
+from pilothouse_server.store.retention import AuditLog, Delivered, Retention
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -134,11 +134,15 @@ async def _nobody_lacks(_sequence: int) -> bool:
 
 
 def standard_jobs(
-    store: Store, settings: Settings, *, delivered: Delivered = _nobody_lacks
+    store: Store, settings: Settings, dropping: AuditLog, *, delivered: Delivered = _nobody_lacks
 ) -> list[Periodic]:
-    """What every database needs; `delivered` says whether everybody who has to has the records up to a place."""
+    """What every database needs.
+
+    `dropping` is the tree over the audit log with its keys; `delivered` says whether everybody who has to has the
+    records up to a place.
+    """
     partitions = Partitions(store.database.maintenance)
-    retention = Retention(store, partitions, delivered)
+    retention = Retention(store, partitions, delivered, dropping)
 
     async def drop_records() -> None:
         kept = timedelta(days=31 * settings.audit_retention_months)

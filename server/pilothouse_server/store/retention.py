@@ -1,10 +1,13 @@
 """Old records of the audit log are dropped, and what was dropped stands in the log.
 
 A partition goes whole, or stays: it stays while a sealed head does not cover all of its records, while a sink that is
-required has not got them, and while a namespace that it has records of is held (`legal_hold`). Before some go, a record
-says which places of the log were in them, with the value of the hash chain at the end of each stretch, and all that was
-dropped before: so the newest such record tells retention apart from tampering, also once older ones are dropped
-themselves. Hashes of records are not kept in partitions, and stay for ever (`audit_tree`).
+required has not got them, while a namespace that it has records of is held (`legal_hold`), and where a record is not
+the one that the tree has: whoever makes a record old would have it dropped, and the trace of that with it.
+
+Before some go, a record says which places of the log were in them, with the value of the hash chain at the end of each
+stretch, and all that was dropped before: so the newest such record tells retention apart from tampering, also once
+older ones are dropped themselves. It is signed by the keys of the log, so that nobody else can write one, and written
+anew when another key signs. Hashes of records are not kept in partitions, and stay for ever (`audit_tree`).
 
 Cut off after the record, the partition is still there and goes with the next run: a record that says too much is no
 fault.
@@ -12,10 +15,10 @@ fault.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import structlog
@@ -34,7 +37,8 @@ HELD = Gauge(
     ("reason",),
 )
 _TOO_MANY = "too many stretches"
-_REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY)
+_NOT_INTACT = "not intact"
+_REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY, _NOT_INTACT)
 # A record of more stretches would be too long.
 _MOST_STRETCHES = 1000
 # So many of one partition are looked at: those of several that go together may be one stretch.
@@ -59,10 +63,25 @@ _STRETCHES = text(
     "GROUP BY i.island ORDER BY 1 LIMIT :most"
 )
 _BEFORE = text(
-    "SELECT l.metadata -> 'dropped' AS dropped FROM operation_logs AS l "
+    "SELECT l.metadata FROM operation_logs AS l "
     "WHERE l.action = 'delete' AND l.resource_type = 'audit_log' AND l.user_id IS NULL "
-    "ORDER BY l.sequence DESC LIMIT 1"
+    "ORDER BY l.sequence DESC LIMIT :most"
 )
+# A record of retention is looked for among so many that say that they are one.
+MOST_LOOKED_AT = 100
+
+
+class AuditLog(Protocol):
+    """The tree over the log and its keys, as far as retention needs them."""
+
+    async def intact(self, stretches: Sequence[Stretch]) -> bool:
+        """Whether these records are there, and are those of the tree."""
+
+    async def sign(self, dropped: Sequence[Stretch]) -> str:
+        """The lines of the signatures of every key under what was dropped."""
+
+    async def signed(self, metadata: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Whether a key of the log has signed what a record says was dropped, and whether all that sign now have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,7 @@ class Retention:
     store: Store
     partitions: Partitions
     delivered: Delivered
+    audit_log: AuditLog
 
     async def drop_older(self, before: datetime) -> list[str]:
         """Drops the partitions of the log that hold nothing at or after `before`, and that nothing keeps.
@@ -79,23 +99,24 @@ class Retention:
         Returns their names, oldest first. Raises as `Partitions.drop_older`.
         """
         held = dict.fromkeys(_REASONS, 0)
-        going: list[Partition[datetime]] = []
+        going: list[tuple[str, list[Stretch]]] = []
         for partition in await self.partitions.by_time(AUDIT_LOG.table):
             if partition.upper is None or partition.upper > before or partition.lower is None:
                 continue
             reason = await self._kept_by(partition)
-            if reason:
+            found = [] if reason else await self._stretches(partition)
+            if reason := reason or await self._doubted(found):
                 held[reason] += 1
                 log.info("a partition of the audit log is kept", partition=partition.name, reason=reason)
             else:
-                going.append(partition)
+                going.append((partition.name, found))
         if not await self._tell(going):
             held[_TOO_MANY] = len(going)
-            log.warning("partitions of the audit log are kept", reason=_TOO_MANY, first=going[0].name)
+            log.warning("partitions of the audit log are kept", reason=_TOO_MANY, first=going[0][0])
             going = []
         for reason, count in held.items():
             HELD.labels(reason).set(count)
-        return await self.partitions.drop_named(AUDIT_LOG, [partition.name for partition in going])
+        return await self.partitions.drop_named(AUDIT_LOG, [name for name, _ in going])
 
     async def _kept_by(self, partition: Partition[datetime]) -> str:
         """Why a partition stays; '' where it may go."""
@@ -109,34 +130,52 @@ class Retention:
             return "legal hold"
         return "" if await self.delivered(facts.last) else "a sink lacks records"
 
-    async def _tell(self, going: Sequence[Partition[datetime]]) -> bool:
+    async def _stretches(self, partition: Partition[datetime]) -> list[Stretch]:
+        """The places of the log that a partition holds."""
+        async with self.store.system_read() as transaction:
+            rows = await transaction.connection.execute(
+                _STRETCHES, {**_bounds(partition), "most": _MOST_READ}
+            )
+            return [(row.first, row.last, row.chain) for row in rows]
+
+    async def _doubted(self, found: Sequence[Stretch]) -> str:
+        """Why records stay although nothing keeps them; '' where they may go."""
+        if len(found) == _MOST_READ:
+            return _TOO_MANY
+        return "" if await self.audit_log.intact(found) else _NOT_INTACT
+
+    async def _tell(self, going: Sequence[tuple[str, Sequence[Stretch]]]) -> bool:
         """Leaves the record; none for partitions that hold nothing. False where it would be too long."""
         found: list[Stretch] = []
-        async with self.store.system_read() as transaction:
-            for partition in going:
-                rows = await transaction.connection.execute(
-                    _STRETCHES, {**_bounds(partition), "most": _MOST_READ}
-                )
-                stretches: list[Stretch] = [(row.first, row.last, row.chain) for row in rows]
-                if len(stretches) == _MOST_READ:
-                    return False
-                found = merged(found, stretches)
-            before = (await transaction.connection.execute(_BEFORE)).scalar_one_or_none() or []
-        if not found:
+        for _, stretches in going:
+            found = merged(found, stretches)
+        dropped, by_all = await self._told()
+        if not found and (by_all or not dropped):
             return True
-        dropped = merged([(first, last, chain) for first, last, chain in before], found)
+        dropped = merged(dropped, found)
         if len(dropped) > _MOST_STRETCHES:
             return False
-        name = going[0].name if len(going) == 1 else f"{going[0].name} to {going[-1].name}"
-        now = datetime.now(UTC)
+        names = [name for name, _ in going]
+        name = " to ".join(dict.fromkeys([*names[:1], *names[-1:]])) or None
+        record = _record(name, dropped, await self.audit_log.sign(dropped), datetime.now(UTC))
         unit = self.store.system_unit()
         try:
             await unit.begin()
         except BaseException:
             await unit.rollback()
             raise
-        await unit.commit(audit=[_record(name, dropped, now)])
+        await unit.commit(audit=[record])
         return True
+
+    async def _told(self) -> tuple[list[Stretch], bool]:
+        """What the newest record says was dropped that the log has signed, and whether every key has that signs now."""
+        async with self.store.system_read() as transaction:
+            rows = (await transaction.connection.execute(_BEFORE, {"most": MOST_LOOKED_AT})).all()
+        for row in rows:
+            by_one, by_all = await self.audit_log.signed(row.metadata)
+            if by_one:
+                return [(first, last, chain) for first, last, chain in row.metadata["dropped"]], by_all
+        return [], True
 
 
 def merged(before: Sequence[Stretch], found: Sequence[Stretch]) -> list[Stretch]:
@@ -155,7 +194,7 @@ def _bounds(partition: Partition[datetime]) -> dict[str, Any]:
     return {"lower": partition.lower, "upper": partition.upper}
 
 
-def _record(name: str, dropped: Sequence[Stretch], now: datetime) -> AuditRecord:
+def _record(name: str | None, dropped: Sequence[Stretch], signatures: str, now: datetime) -> AuditRecord:
     return AuditRecord(
         operation_id=uuid4(),
         user_id=None,
@@ -178,5 +217,9 @@ def _record(name: str, dropped: Sequence[Stretch], now: datetime) -> AuditRecord
         error_message=None,
         started_at=now,
         completed_at=now,
-        metadata={"dropped": [list(stretch) for stretch in dropped], "reason": "retention"},
+        metadata={
+            "dropped": [list(stretch) for stretch in dropped],
+            "signatures": signatures,
+            "reason": "retention",
+        },
     )

@@ -1,0 +1,46 @@
+"""What retention asks of the tree before it drops records: whether they are those of the log, and signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pilothouse_server.audit import drops
+from pilothouse_server.audit.sealing import Identity, name_of
+from pilothouse_server.audit.verification import Verification
+from pilothouse_server.store import audit_tree
+from pilothouse_server.store.audit_tree import TreeState
+from pilothouse_server.store.retention import Stretch
+from pilothouse_server.store.unit_of_work import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Dropping:
+    """The log as retention sees it (`store.retention.AuditLog`). All raise Unavailable where the database is away."""
+
+    store: Store
+    identity: Identity
+
+    async def intact(self, stretches: Sequence[Stretch]) -> bool:
+        """Whether these records are there, and are those of the tree."""
+        walk = Verification(self.store, await self._state(), self.identity)
+        for first, last, _ in stretches:
+            await walk.records_between(first, last)
+        return not walk.report.findings
+
+    async def sign(self, dropped: Sequence[Stretch]) -> str:
+        """The lines of the signatures of every key under what was dropped."""
+        name = name_of(await self._state())
+        return "".join(signer.line(drops.text(name, dropped)) for signer in self.identity.signers(name))
+
+    async def signed(self, metadata: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Whether a key of the log has signed what a record says was dropped, and whether all that sign now have."""
+        state = await self._state()
+        by = drops.signed_by(metadata, self.identity.verifiers(state))
+        now = [signer.verifier for signer in self.identity.signers(name_of(state))]
+        return bool(by), all(key in by for key in now)
+
+    async def _state(self) -> TreeState:
+        async with self.store.system_read() as transaction:
+            return await audit_tree.read(transaction)

@@ -1,0 +1,65 @@
+"""What retention says that it dropped, signed by the keys of the log.
+
+Who may write to the database can delete records and write a record as retention does. So what such a record says
+counts where a key of the log has signed it, as a signed note (C2SP signed-note):
+
+    <name of the log>
+    dropped
+    <first> <last> <chain>         a line for each stretch of the log: its first and last place, and the value of the
+                                   hash chain at the last one, in hexadecimal
+
+    — <key name> <base64(key id ‖ signature)>
+
+The record's metadata hold the stretches as `dropped` and the lines of the signatures as `signatures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pilothouse_server.audit import notes
+from pilothouse_server.audit.notes import NoteError, Verifier
+from pilothouse_server.store.retention import Stretch
+
+
+def text(name: str, dropped: Sequence[Stretch]) -> str:
+    """What is signed."""
+    lines = "".join(f"{first:d} {last:d} {chain}\n" for first, last, chain in dropped)
+    return f"{name}\ndropped\n{lines}"
+
+
+def signed_by(metadata: Mapping[str, Any], verifiers: Iterable[Verifier]) -> list[Verifier]:
+    """Which of these keys have signed what a record says was dropped."""
+    try:
+        lines = [notes.signature_line(line) for line in metadata["signatures"].splitlines()]
+        return [
+            key
+            for key in verifiers
+            if any(
+                (signer, value[:4]) == (key.name, key.key_id)
+                and key.verifies(text(key.name, metadata["dropped"]), value[4:])
+                for signer, value in lines
+            )
+        ]
+    except (NoteError, KeyError, TypeError, ValueError, AttributeError):
+        return []
+
+
+class Dropped:
+    """What retention has dropped, as the newest record says that the log has signed; `records` has the newest first."""
+
+    def __init__(self, records: Iterable[Mapping[str, Any]] = (), verifiers: Sequence[Verifier] = ()) -> None:
+        believed: Mapping[str, Any] = next(
+            (each for each in records if signed_by(each, verifiers)), {"dropped": []}
+        )
+        self._ranges = [(int(first), int(last)) for first, last, _ in believed["dropped"]]
+        self._chain = {int(last): bytes.fromhex(chain) for _, last, chain in believed["dropped"]}
+
+    def holds(self, first: int, last: int) -> bool:
+        """Whether all of a stretch was dropped."""
+        return any(low <= first and last <= high for low, high in self._ranges)
+
+    def chain_after(self, sequence: int) -> bytes | None:
+        """The value of the chain at the last record of a stretch that was dropped."""
+        return self._chain.get(sequence)
