@@ -35,7 +35,7 @@ pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared"]
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
-# The folders whose files take the longest; files of short tests fill up the end of a run.
+# The folders whose files take the longest, and those that fill up the end of a run: none of their files takes long.
 LONG = (
     "readme",
     "main_job",
@@ -47,6 +47,7 @@ LONG = (
     "storage",
     "watches",
 )
+SHORT = ("apply", "client", "conventions", "isolation", "kubernetes", "rpc", "simulator", "values", "watch")
 _numbers = count(1)
 # A server that runs beside a test, within its process, says what it logs to nobody whose output a test reads: structlog
 # would print to whatever `sys.stdout` is at the moment. Tracebacks are plain: a framed one, with the values of all
@@ -152,9 +153,12 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files of whole servers first: a process that takes one of them last would work alone at the end."""
-    items.sort(
-        key=lambda item: (not item.path.name.startswith("test_killed_"), item.path.parent.name not in LONG)
-    )
+
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+        folder = item.path.parent.name
+        return not item.path.name.startswith("test_killed_"), folder not in LONG, folder in SHORT
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
