@@ -55,7 +55,7 @@ _numbers = count(1)
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ],
     logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from pilothouse_server.embedded.simulator import EmbeddedSimulator, EmbeddedSimulatorError
 from pilothouse_simulator.store.state_file import parse
@@ -101,19 +102,18 @@ async def test_the_command_line_holds_no_token(tmp_path: Path) -> None:
         assert token.encode() not in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
 
 
-async def test_one_that_is_killed_comes_back_with_all_that_it_answered(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_one_that_is_killed_comes_back_with_all_that_it_answered(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
-    async with running(path) as (simulator, session):
-        for number in range(50):
-            await write(session, f"map-{number}")
-        killed = process_of(simulator)
-        os.kill(killed, signal.SIGKILL)
-        found = await poll_until(lambda: names(session), bool, what="the cluster at its old address")
-        assert {f"map-{number}" for number in range(50)} <= found
-        assert process_of(simulator) != killed
-    told = capsys.readouterr().out
+    with capture_logs() as logs:
+        async with running(path) as (simulator, session):
+            for number in range(50):
+                await write(session, f"map-{number}")
+            killed = process_of(simulator)
+            os.kill(killed, signal.SIGKILL)
+            found = await poll_until(lambda: names(session), bool, what="the cluster at its old address")
+            assert {f"map-{number}" for number in range(50)} <= found
+            assert process_of(simulator) != killed
+    told = " ".join(line["event"] for line in logs)
     assert "has ended" in told
     assert "is back" in told
 
