@@ -23,6 +23,7 @@ from pilothouse_server.audit_sinks.senders import SinkFailed
 from pilothouse_server.audit_sinks.senders.syslog import SyslogSender
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.audit.receivers import blunt_receiver, http_receiver, self_signed, server_context, syslog_receiver
+from tests.audit.rsyslog import needs_rsyslog, rsyslog
 from tests.conftest import Database, connection, new_database
 from tests.harness import Server, running_server
 from tests.waiting import poll_until, runs_out
@@ -273,6 +274,18 @@ async def test_a_receiver_that_closes_without_a_close_notify_has_taken_what_it_r
     sent = numbers([frame.partition(b"\xef\xbb\xbf")[2] for frame in receiver.frames])
     assert is_whole(sent)
     assert len(sent) == len(set(sent)), "what was taken is sent again"
+
+
+@pytest.mark.full
+@needs_rsyslog
+async def test_rsyslog_has_each_record_once(server: Server, tmp_path: Path) -> None:
+    certificate, key = self_signed("127.0.0.1")
+    async with rsyslog(tmp_path, certificate, key) as receiver:
+        await add(server, "rsyslog", "SYSLOG", receiver.address, certificate_authority=certificate)
+        sent = (await caught_up(server, "rsyslog")).position
+        found = await poll_until(receiver.lines, lambda lines: len(lines) >= sent, what="all lines")
+    # Each batch has a connection; rsyslog has several workers.
+    assert is_whole(sorted(numbers([line.partition(b"\xef\xbb\xbf")[2] for line in found])))
 
 
 async def test_a_receiver_that_ends_its_side_before_it_has_all_has_taken_nothing() -> None:
