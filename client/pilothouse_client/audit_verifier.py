@@ -69,7 +69,7 @@ def ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
 
 def opened(note: str, key: str) -> list[str]:
     """The lines of a note that a key has signed."""
-    name, identifier, value = key.split("+", 2)
+    name, identifier, value = [*key.split("+", 2), "", ""][:3]
     typed = base64.b64decode(value)
     of_log = sha256(name.encode() + b"\n" + typed)[:4].hex() == identifier and typed[0] == 1
     check(of_log, f"{key} is no Ed25519 key of a log")

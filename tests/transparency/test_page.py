@@ -76,6 +76,18 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     export = files / "audit.jsonl"
     good = await command.run("audit", "verify", "--offline", str(export), "--key", key)
     assert good.code == 0, good.errors
+    # What is wrong is told of the file that it is wrong with, and of the key.
+    for key_given, checkpoint, words in (
+        ("rubbish", "kept-checkpoint", "rubbish is no Ed25519 key of a log"),
+        (key, "audit.jsonl", f"{export}: "),
+        (key, "record.json", f"{files / 'record.json'}: the head is not signed"),
+    ):
+        refused = await command.run(
+            "audit", "verify", "--offline", str(export), "--key", key_given,
+            "--from-checkpoint", str(files / checkpoint),
+        )  # fmt: skip
+        assert refused.code == 1
+        assert words in refused.errors
     there = await command.run("audit", "export", str(export))
     assert (there.code, "--resume" in there.errors) == (2, True)
     cut = files / "cut.jsonl"

@@ -176,14 +176,16 @@ def _verify_offline(export_file: Path, key: str, from_checkpoint: Path | None) -
         raise CommandError(
             "--offline needs --key: the log's key, as `pilothouse audit head` or the log's owner says", 2
         )
+    read, kept = export_file, None
     try:
-        kept = (
-            None if from_checkpoint is None else audit_verifier.head(from_checkpoint.read_text("utf-8"), key)
-        )
+        if from_checkpoint is not None:
+            read = from_checkpoint
+            kept = audit_verifier.head(from_checkpoint.read_text("utf-8"), key)
+        read = export_file
         with export_file.open(encoding="utf-8") as file:
             found = audit_verifier.verify(iter(file), key, kept)
     except audit_verifier.WRONG as error:
-        raise CommandError(f"{export_file}: {error!s}" if str(error) else f"{export_file} is empty") from None
+        raise CommandError(f"{read}: {error!s}" if str(error) else f"{read} is empty") from None
     typer.echo(json.dumps(found, indent=2))
 
 
