@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
 from pilothouse_server.errors import InvalidArgument, PilothouseError
+from pilothouse_server.rpc import headers
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import Admission
@@ -42,10 +44,15 @@ def bounded(inner: Handler, admission: Admission, address_of: AddressOf) -> Hand
     return grpc.stream_unary_rpc_method_handler(outsider.answer, **how)
 
 
+def too_large() -> Handler:
+    """Returns the handler of a call whose headers are too large, of any method that is not ours."""
+    return grpc.stream_stream_rpc_method_handler(partial(_refused, None))
+
+
 def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Ends a call with the error of ours that its method raises."""
 
-    async def run(self: _Outsider, requests: Any, context: Context) -> Any:
+    async def run(self: Any, requests: Any, context: Context) -> Any:
         try:
             return await method(self, requests, context)
         except PilothouseError as error:
@@ -55,6 +62,11 @@ def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         return await back.fail(code, message, ((STATUS_KEY, details),))
 
     return run
+
+
+@_refusing
+async def _refused(_self: object, _requests: object, _context: Context) -> None:
+    raise headers.too_large()
 
 
 class _Outsider:

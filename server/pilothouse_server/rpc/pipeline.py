@@ -32,13 +32,13 @@ from google.protobuf.message import Message
 
 from pilothouse_server.access import Credential, Principal
 from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError, Unauthenticated
-from pilothouse_server.rpc import receiving
+from pilothouse_server.rpc import headers, receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, seats_for
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.outsiders import bounded, no_request
+from pilothouse_server.rpc.outsiders import bounded, no_request, too_large
 from pilothouse_server.rpc.parts import SHORT_BYTES
 from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.rpc.way_back import WayBack
@@ -114,11 +114,18 @@ class Pipeline(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Returns the handler of the call; those of methods that are not ours (health, reflection) within bounds."""
         rule = self._rules.get(handler_call_details.method)
-        metadata = _metadata(handler_call_details.invocation_metadata)
+        pairs = handler_call_details.invocation_metadata or ()
+        fits = headers.fit(pairs)
+        metadata = _metadata(pairs) if fits else {}
         if rule is None:
             inner = await continuation(handler_call_details)
-            return None if inner is None else bounded(inner, self.admission, partial(self._address, metadata))
-        serve = partial(Pipeline._serve, self, Call(rule, self._store, metadata))
+            if inner is None:
+                return None
+            return bounded(inner, self.admission, partial(self._address, metadata)) if fits else too_large()
+        call = Call(rule, self._store, metadata)
+        if not fits:
+            call.refusal = headers.too_large()
+        serve = partial(Pipeline._serve, self, call)
         handler: Any = _Conversation(serve) if rule.answers_stream else _Answered(serve)
         return cast("Handler", handler)
 
@@ -139,7 +146,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         answer, failure = b"", None
         try:
             try:
-                await self._let_in(call, ticket, requests, context)
+                if call.refusal is None:
+                    await self._let_in(call, ticket, requests, context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
                 _note_certificate(call, error)
@@ -386,7 +394,7 @@ class _Writing:
 
 def _metadata(pairs: Any) -> dict[str, str]:
     """Metadata as text; of a repeated key the last counts, and binary values are left out."""
-    return {key: value for key, value in pairs or () if isinstance(value, str)}
+    return {key: value for key, value in pairs if isinstance(value, str)}
 
 
 def _parse_short(call: Call, raw: bytes) -> None:

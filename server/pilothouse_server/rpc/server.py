@@ -24,7 +24,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pilothouse_server.rpc import method_rules, receiving
+from pilothouse_server.rpc import headers, method_rules, receiving
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
@@ -166,7 +166,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", settings.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
         ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
-        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.max_metadata_size", headers.SOFT_BYTES),
+        ("grpc.absolute_max_metadata_size", headers.MOST_BYTES),
         # Also for the first frame of a connection without TLS; two minutes by default.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(settings.max_connection_idle_seconds * 1000)),

@@ -49,6 +49,15 @@ def header_block(method: str, token: str = "", extra: Sequence[tuple[str, str]] 
     return b"".join(literal(name) for name in _flat(pairs))
 
 
+def head(stream: int, block: bytes) -> bytes:
+    """Headers in as many frames as they need."""
+    parts = [block[at : at + 16384] for at in range(0, len(block), 16384)]
+    return b"".join(
+        frame(CONTINUATION if number else HEADERS, END_HEADERS * (number == len(parts) - 1), stream, part)
+        for number, part in enumerate(parts)
+    )
+
+
 def _flat(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[bytes, bytes]]:
     return ((name.encode(), value.encode()) for name, value in pairs)
 
@@ -85,7 +94,7 @@ def zeros(size: int) -> bytes:
 
 @dataclass
 class Connection:
-    """One connection. What comes is counted by kind of frame, and its bodies are kept up to `kept_bytes`.
+    """One connection. What comes is counted by kind of frame; bodies and heads are kept up to `kept_bytes` each.
 
     With `reads` False nothing is ever read: the kernel's buffers fill, and then the server's.
     """
@@ -98,6 +107,7 @@ class Connection:
     kept_bytes: int = 4096
     seen: Counter[int] = field(default_factory=Counter)
     body: bytearray = field(default_factory=bytearray)
+    heads: bytearray = field(default_factory=bytearray)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     _next_stream: int = 1
     _reader: asyncio.StreamReader | None = None
@@ -133,7 +143,11 @@ class Connection:
         if self.reads:
             if self.window is None:
                 self.write(frame(WINDOW_UPDATE, 0, 0, _WHOLE_WINDOW))
-            self._task = asyncio.create_task(self._read())
+            self.read()
+
+    def read(self) -> None:
+        """Begins to take what the server sends, and to answer its settings and pings."""
+        self._task = asyncio.create_task(self._read())
 
     def write(self, data: bytes) -> None:
         """Sends bytes as they are."""
@@ -204,6 +218,9 @@ class Connection:
             self.write(frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK:
             self.write(frame(PING, ACK, 0, payload))
+        elif kind == HEADERS:
+            if len(self.heads) < self.kept_bytes:
+                self.heads += payload
         elif kind == DATA:
             if len(self.body) < self.kept_bytes:
                 self.body += payload
