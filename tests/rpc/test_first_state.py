@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted, Unavailable
-from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers, Together
 from pilothouse_server.tasks import cancel_and_wait
 from tests.garbage import without_looks
 from tests.virtual_time import pass_time, virtual_time
@@ -105,6 +105,31 @@ async def test_large_answers_fill_the_buffer_sooner() -> None:
         assert source.put == 3
         assert await take(ahead) == list(range(50))
     assert source.most_bytes <= LIMITS.size_bytes + source.size_bytes
+
+
+@virtual_time
+async def test_many_who_stall_hold_little_together_and_who_takes_gets_everything() -> None:
+    together = Together(most_bytes=10_000, least_bytes=100)
+    limits = AheadLimits(answers=1_000, size_bytes=4_000, together=together)
+    async with AsyncExitStack() as stack:
+        stalled = [
+            await stack.enter_async_context(ReadAhead(limits, Source(200, size_bytes=50).read))
+            for _ in range(40)
+        ]
+        await pass_time(1)
+        assert stalled[0].buffered > 10 * stalled[-1].buffered > 0
+        # What each may hold in any case, and the answer that goes beyond.
+        assert 8_000 < together.held_bytes <= 10_000 + 40 * 150
+        taker = await stack.enter_async_context(ReadAhead(limits, Source(200, size_bytes=50).read))
+        assert await take(taker) == list(range(200))
+        # Those who stall have lost what they did not take.
+        await pass_time(6)
+        assert together.held_bytes == 0
+        await stack.enter_async_context(ReadAhead(limits, Source(10, size_bytes=50).read))
+        await pass_time(1)
+        assert together.held_bytes == 500
+    # Nor does one that ends hold what its reader has left.
+    assert together.held_bytes == 0
 
 
 @virtual_time

@@ -9,6 +9,9 @@ no longer: each time until half of the buffer is taken, and a bounded time in al
 buffer is emptied, and so does the watch end with SLOW_CONSUMER, as soon as its reader can be told. It has no token yet,
 so its client begins anew.
 
+The buffers of all first states have a bound together, too (`Together`): the fuller they are, the less a further one may
+hold. A reader who takes what it is sent needs little, and many who take nothing do not fill the memory.
+
 So that readers that stall cannot hold all connections together, few first states are read at once (`Readers`), and of
 one caller half as many; the next waits for its turn, with nothing held.
 """
@@ -19,7 +22,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from pilothouse_server.errors import Unavailable
@@ -31,17 +34,36 @@ T = TypeVar("T")
 TURN_SECONDS: Final = 30.0
 
 
+class Together:
+    """How many bytes all buffers of a process hold.
+
+    Each may hold a quarter of what is left of `most_bytes`, and `least_bytes` in any case.
+    """
+
+    def __init__(self, most_bytes: int = 32 << 20, least_bytes: int = 16 << 10) -> None:
+        self.held_bytes = 0
+        self._most_bytes = most_bytes
+        self._least_bytes = least_bytes
+
+    def share(self, size_bytes: int) -> int:
+        """How many bytes one buffer may hold now that would hold `size_bytes` by itself."""
+        left = (self._most_bytes - self.held_bytes) // 4
+        return min(size_bytes, max(self._least_bytes, left))
+
+
 @dataclass(frozen=True, slots=True)
 class AheadLimits:
     """How far a first state is read ahead, and how long its reader is waited for while a connection is held.
 
-    The buffer is full at `answers` or at `size_bytes`, whichever comes first; one answer may go beyond the latter.
+    The buffer is full at `answers` or at `size_bytes`, whichever comes first; one answer may go beyond the latter. Its
+    share of what all hold `together` may be less.
     """
 
     answers: int = 1_000
     size_bytes: int = 4 << 20
     stalled_seconds: float = 5.0
     waiting_seconds: float = 60.0
+    together: Together = field(default_factory=Together)
 
 
 class Readers:
@@ -110,7 +132,10 @@ class ReadAhead(Generic[T]):
         assert self._task is not None
         # Nor does this know how it ended: an error knows the task's frames, and these know this.
         task, self._task = self._task, None
-        await cancel_and_wait(task)
+        try:
+            await cancel_and_wait(task)
+        finally:
+            self._empty()
 
     @property
     def buffered(self) -> int:
@@ -126,7 +151,7 @@ class ReadAhead(Generic[T]):
         if self._full:
             await self._wait()
         self._answers.append(answer)
-        self._size_bytes += len(answer)
+        self._grow(len(answer))
         self._filled.set()
 
     async def answers(self) -> AsyncGenerator[bytes, None]:
@@ -139,7 +164,7 @@ class ReadAhead(Generic[T]):
         while self._answers or not self._task.done():
             while self._answers:
                 answer = self._answers.popleft()
-                self._size_bytes -= len(answer)
+                self._grow(-len(answer))
                 if self._half_empty:
                     self._room.set()
                 yield answer
@@ -156,13 +181,23 @@ class ReadAhead(Generic[T]):
 
     @property
     def _full(self) -> bool:
-        return len(self._answers) >= self._limits.answers or self._size_bytes >= self._limits.size_bytes
+        return len(self._answers) >= self._limits.answers or self._size_bytes >= self._share_bytes
 
     @property
     def _half_empty(self) -> bool:
-        return (
-            len(self._answers) * 2 <= self._limits.answers and self._size_bytes * 2 <= self._limits.size_bytes
-        )
+        return len(self._answers) * 2 <= self._limits.answers and self._size_bytes * 2 <= self._share_bytes
+
+    @property
+    def _share_bytes(self) -> int:
+        return self._limits.together.share(self._limits.size_bytes)
+
+    def _grow(self, size_bytes: int) -> None:
+        self._size_bytes += size_bytes
+        self._limits.together.held_bytes += size_bytes
+
+    def _empty(self) -> None:
+        self._answers.clear()
+        self._grow(-self._size_bytes)
 
     async def _wait(self) -> None:
         """Waits until half of the buffer is taken."""
@@ -173,7 +208,6 @@ class ReadAhead(Generic[T]):
             async with asyncio.timeout(min(self._limits.stalled_seconds, self._patience)):
                 await self._room.wait()
         except TimeoutError:
-            self._answers.clear()
-            self._size_bytes = 0
+            self._empty()
             raise too_slow("") from None
         self._patience -= loop.time() - began
