@@ -10,7 +10,7 @@ import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from tests.clusters import hostile
-from tests.clusters.hostile import Asked, hostile_server
+from tests.clusters.hostile import Answer, Asked, hostile_server
 from tests.conftest import Database
 from tests.promises.hostile.attacker import Attack, attacking
 from tests.promises.hostile.ground import Ground
@@ -54,18 +54,39 @@ async def test_large_kubeconfigs(ground: Ground) -> None:
     assert all(report["ended"].get("INVALID_ARGUMENT", 0) > 10 for report in verdict.reports), verdict.reports
 
 
-@pytest.mark.parametrize("way", ["bomb", "endless"])
-async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path, way: str) -> None:
-    lists = hostile.exploding(hostile.bomb(400)) if way == "bomb" else hostile.endless(b" " * 65536)
+_BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1"}}}\n'
+
+
+def _attack(way: str) -> Answer:
+    """How a hostile cluster answers whoever follows it."""
     quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
-    lets_us = hostile.saying(b'{"status": {"allowed": true}}')
-    attacking_now: list[bool] = []
+    lines = hostile.endless(_BOOKMARK * 500 + b"\n" * 30_000)
+    if way == "bomb":
+        return hostile.exploding(hostile.bomb(400))
+    if way == "endless":
+        return hostile.endless(b" " * 65536)
 
     async def answer(asked: Asked) -> None:
+        await (lines if "watch=true" in asked.target else quiet)(asked)
+
+    return answer
+
+
+@pytest.mark.parametrize("way", ["bomb", "endless", "lines"])
+async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path, way: str) -> None:
+    quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
+    lets_us = hostile.saying(b'{"status": {"allowed": true}}')
+    loud = _attack(way)
+    attacking_now: list[bool] = []
+    asked_for = 0
+
+    async def answer(asked: Asked) -> None:
+        nonlocal asked_for
         if "accessreviews" in asked.path:
             await lets_us(asked)
         else:
-            await hostile.alive_but(lists if attacking_now else quiet)(asked)
+            asked_for += 1
+            await hostile.alive_but(loud if attacking_now else quiet)(asked)
 
     variables = {"PILOTHOUSE_OUTBOUND_NETWORKS": "127.0.0.0/8"}
     async with (
@@ -73,23 +94,31 @@ async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path,
         made_ground(database, tmp_path, variables=variables) as ground,
     ):
         credentials = pb.ClusterCredentials(address=pb.ClusterAddress(api_server=server.url, token="t"))
-        await ground.admin.namespaces.register_cluster(
-            cluster=pb.Cluster(name="stranger"), credentials=credentials
-        )
+        asked_by_windows: list[int] = []
 
         @asynccontextmanager
         async def sending() -> AsyncIterator[None]:
+            # One that is known to send too much is left alone for a while: a new one is followed at once.
+            name = f"stranger-{len(asked_by_windows)}"
             attacking_now.append(True)
+            await ground.admin.namespaces.register_cluster(
+                cluster=pb.Cluster(name=name), credentials=credentials
+            )
+            before = asked_for
             try:
                 yield
             finally:
                 attacking_now.clear()
+            asked_by_windows.append(asked_for - before)
 
         verdict = await ground.attacked(sending)
         assert verdict.faults() == []
-        attacking_now.append(True)
+        # Each kind that is followed was asked for in each window.
+        assert min(asked_by_windows) >= 8, asked_by_windows
+        if way == "lines":
+            return
 
         async def reason() -> str:
-            return str((await ground.admin.namespaces.get_cluster(name="stranger")).reason)
+            return str((await ground.admin.namespaces.get_cluster(name="stranger-0")).reason)
 
         await poll_until(reason, lambda found: found == "AnswerTooLarge", seconds=60.0)
