@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,34 @@ async def test_what_cannot_all_be_told_is_kept(
             *_, verdict = [answer async for answer in answers]
         assert verdict.intact, (dropped, verdict.findings)
         assert verdict.dropped_records == 8
+
+
+async def test_nothing_of_the_chain_goes_after_what_is_held_of_it(database: Database, tmp_path: Path) -> None:
+    """What is kept of it would be bound by nothing any more, and could be altered unnoticed."""
+    async with (
+        running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server,
+        connection(database.admin_dsn) as sql,
+    ):
+        held = await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="held"))
+        namespace_id = await sql.fetchval("SELECT id FROM namespaces WHERE uid = $1::text::uuid", held.uid)
+        await fill(server, 3, age=last_month(), namespace_id=namespace_id)
+        await fill(server, 3)
+        await hold(server.admin, held=True)
+
+        async def kept() -> dict[str, float | None]:
+            next_month = (this_month() + timedelta(days=32)).replace(day=1)
+            assert await retention(server).drop_older(next_month) == []
+            return {
+                reason: REGISTRY.get_sample_value("pilothouse_audit_partitions_held", {"reason": reason})
+                for reason in ("legal hold", "hash chain")
+            }
+
+        await server.application.feed.settled()
+        await server.application.sealer.seal()
+        # This month has the record of the hold, which is of the namespace, too.
+        assert await kept() == {"legal hold": 2, "hash chain": 0}
+        await sql.execute("UPDATE audit_tree SET chain_length = 1000000")
+        assert await kept() == {"legal hold": 1, "hash chain": 1}
 
 
 @pytest.mark.parametrize(

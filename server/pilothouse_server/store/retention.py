@@ -2,7 +2,8 @@
 
 A partition goes whole, or stays: it stays while a sealed head does not cover all of its records, while a sink that is
 required has not got them, while a namespace that it has records of is held (`legal_hold`), and where a record is not
-the one that the tree has: whoever makes a record old would have it dropped, and the trace of that with it.
+the one that the tree has: whoever makes a record old would have it dropped, and the trace of that with it. Nor do
+records of the first releases' hash chain go while earlier ones of it stay, which nothing would bind to the tree then.
 
 Before some go, a record says which places of the log were in them, with the value of the hash chain at the end of each
 stretch, and all that was dropped before: so the newest such record tells retention apart from tampering, also once
@@ -38,7 +39,8 @@ HELD = Gauge(
 )
 _TOO_MANY = "too many stretches"
 _NOT_INTACT = "not intact"
-_REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY, _NOT_INTACT)
+_CHAIN = "hash chain"
+_REASONS = ("not sealed", "a sink lacks records", "legal hold", _CHAIN, _TOO_MANY, _NOT_INTACT)
 # A record of more stretches would be too long.
 _MOST_STRETCHES = 1000
 # So many of one partition are looked at: those of several that go together may be one stretch.
@@ -50,7 +52,9 @@ Delivered = Callable[[int], Awaitable[bool]]
 Stretch = tuple[int, int, str]
 
 _FACTS = text(
-    "SELECT max(l.sequence) AS last, coalesce((SELECT max(s.size) FROM audit_seals AS s), 0) "
+    "SELECT max(l.sequence) AS last, "
+    "min(l.sequence) <= (SELECT t.chain_length FROM audit_tree AS t WHERE t.id = 1) AS chained, "
+    "coalesce((SELECT max(s.size) FROM audit_seals AS s), 0) "
     "+ (SELECT t.chain_length - 1 FROM audit_tree AS t WHERE t.id = 1) AS sealed, "
     "bool_or(l.namespace_id IN (SELECT n.id FROM namespaces AS n WHERE n.legal_hold)) AS held "
     "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper"
@@ -99,14 +103,18 @@ class Retention:
         Returns their names, oldest first. Raises as `Partitions.drop_older`.
         """
         held = dict.fromkeys(_REASONS, 0)
+        chain_is_kept = False
         going: list[tuple[str, list[Stretch]]] = []
         for partition in await self.partitions.by_time(AUDIT_LOG.table):
             if partition.upper is None or partition.upper > before or partition.lower is None:
                 continue
-            reason = await self._kept_by(partition)
+            facts = await self._facts(partition)
+            reason = _CHAIN if chain_is_kept and facts.chained else await self._kept_by(facts)
             found = [] if reason else await self._stretches(partition)
             if reason := reason or await self._doubted(found):
                 held[reason] += 1
+                # Records of the first releases are bound by those after them alone.
+                chain_is_kept |= facts.chained is True
                 log.info("a partition of the audit log is kept", partition=partition.name, reason=reason)
             else:
                 going.append((partition.name, found))
@@ -118,10 +126,13 @@ class Retention:
             HELD.labels(reason).set(count)
         return await self.partitions.drop_named(AUDIT_LOG, [name for name, _ in going])
 
-    async def _kept_by(self, partition: Partition[datetime]) -> str:
-        """Why a partition stays; '' where it may go."""
+    async def _facts(self, partition: Partition[datetime]) -> Any:
+        """What a partition holds; `chained`: of the hash chain of the first releases, too."""
         async with self.store.system_read() as transaction:
-            facts: Any = (await transaction.connection.execute(_FACTS, _bounds(partition))).one()
+            return (await transaction.connection.execute(_FACTS, _bounds(partition))).one()
+
+    async def _kept_by(self, facts: Any) -> str:
+        """Why a partition stays; '' where it may go."""
         if facts.last is None:
             return ""
         if facts.last > facts.sealed:
