@@ -1,4 +1,4 @@
-"""Work on the event loop beside others: a long loop gives it away every millisecond or two, so that others run, and
+"""Work on the event loop beside others: a long loop gives it away every millisecond, so that others run, and
 what many do now and then they do in the same turn.
 
 A call that is answered at once needs a dozen turns of the loop. So of all long loops together one goes on at a time,
@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
-_SHARE_SECONDS = 0.001
+_SHARE_SECONDS = 0.00075
 # A turn in which nobody had anything to do takes a fraction of it.
 _EMPTY_SECONDS = 0.00015
 # So many times as long as the share before it long loops wait for an empty turn.
@@ -40,7 +40,10 @@ def run(work: Coroutine[Any, Any, T], name: str) -> T:
 
 
 class _Turns:
-    """Those of one loop whose share is used up: one of them goes on at a time, who has waited longest."""
+    """Those of one loop whose share is used up: one of them goes on at a time, who has waited longest.
+
+    What others do is measured in processor time: a machine that gives the server little makes no turn busy.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -61,11 +64,11 @@ class _Turns:
         await turn
 
     def _begin_to_look(self) -> None:
-        self._since = self._looked = perf_counter()
+        self._since = self._looked = thread_time()
         self._loop.call_soon(self._look)
 
     def _look(self) -> None:
-        now = perf_counter()
+        now = thread_time()
         was_empty = now - self._looked < _EMPTY_SECONDS
         self._looked = now
         if was_empty or now - self._since >= _PATIENCE * self._held_seconds:
@@ -85,10 +88,10 @@ class _Turns:
         self._loop.call_soon(self._went_on)
 
     def _goes_on(self) -> None:
-        self._since = perf_counter()
+        self._since = thread_time()
 
     def _went_on(self) -> None:
-        self._held_seconds = min(max(_SHARE_SECONDS, perf_counter() - self._since), _LONGEST_SECONDS)
+        self._held_seconds = min(max(_SHARE_SECONDS, thread_time() - self._since), _LONGEST_SECONDS)
         if self._waiting:
             self._begin_to_look()
         else:
@@ -112,7 +115,7 @@ async def long_work() -> None:
 
 
 class Share:
-    """A millisecond or two of the event loop."""
+    """Not quite a millisecond of the event loop."""
 
     def __init__(self) -> None:
         self._since = perf_counter()

@@ -27,8 +27,8 @@ from pilothouse_server.store.statements import Form, Parameters, StatementError
 
 T = TypeVar("T")
 _NOTHING: Final[Parameters] = {}
-# Rows of a slice: to make them takes a millisecond or two.
-SLICE_ROWS: Final = 100
+# Rows of a slice: to make them takes a millisecond.
+SLICE_ROWS: Final = 64
 _PROCESS: Final = secrets.token_hex(8)
 _numbers = count(1)
 
@@ -172,7 +172,7 @@ class Connection:
     async def slices(
         self, statement: Executable, parameters: Parameters = _NOTHING
     ) -> AsyncIterator[Sequence[Any]]:
-        """Yields the rows of a query in slices of 100, each of which is made when it is asked for.
+        """Yields the rows of a query in slices of 64, each of which is made when it is asked for.
 
         So a thousand rows, or large ones, hold the event loop no longer than a few do, and whoever has enough stops.
         Only in a transaction. Raises as `execute`.
