@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from pilothouse_server.kubernetes import marks
+from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     DEPLOYMENTS,
@@ -93,3 +94,27 @@ def test_an_older_version_is_told_from_a_newer_one_and_from_none() -> None:
     assert not marks.older("10", noted)
     assert not marks.older("6", "")
     assert not marks.older("opaque", noted)
+
+
+@pytest.mark.parametrize(
+    ("escaped", "shown"),
+    [
+        (rb"a\u0000b", "a\ufffdb"),
+        (rb"\ud800", "\ufffd"),
+        (rb"\uDC00\uD83D", "\ufffd\ufffd"),
+        # A character in two halves, and what only looks like an escape.
+        (rb"\ud83d\ude00", "\U0001f600"),
+        (rb"\\u0000", r"\u0000"),
+        (rb"\\\u0000", "\\\ufffd"),
+        (rb"\n\u2028\u00e9", "\n\u2028\xe9"),
+    ],
+)
+def test_what_no_database_holds_is_replaced_where_an_object_is_read(escaped: bytes, shown: str) -> None:
+    found = marks.read(b'{"status": {"message": "%b"}}' % escaped, PODS)
+    assert found.status.message == shown
+    found.status.message.encode()
+
+
+def test_an_object_that_is_no_text_at_all_is_not_mended() -> None:
+    with pytest.raises(Unreachable):
+        marks.read(b'{"status": {"message": "%b"}}' % (rb"\u0000" * 400_000), PODS)

@@ -10,6 +10,8 @@ import pytest
 from pilothouse_server.containers.model import ContainerSpec, Exec, Probe, Probes
 from pilothouse_server.kubernetes.events import list_events
 from pilothouse_server.reconcile.observe import explanations
+from pilothouse_simulator.store.event_recorder import EventRecorder
+from pilothouse_simulator.values import resources
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
@@ -85,6 +87,26 @@ async def test_an_evicted_pod_is_recorded_though_its_successor_runs_already(here
     # Once, whether it was seen before its successor was there (then it is the status that tells it) or after.
     (line,) = await here.rows("SELECT message FROM container_status_history WHERE reason = 'Evicted'")
     assert "The node was low on resource: memory." in line["message"]
+
+
+async def test_words_that_no_database_holds_keep_nobody_from_being_seen(here: World) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(annotations={BEHAVIOR: "readiness-failing"})
+        row = await here.until(lambda row: bool(row.observed.pod_name))
+        pod = here.cluster.store.get(resources.PODS, "shop", row.observed.pod_name)
+        assert pod is not None
+        # As a kubelet repeats what a program wrote that it ran.
+        EventRecorder(here.cluster.store, here.cluster.clock).record(
+            resources.PODS, pod, "FailedPostStartHook", "it said a\0b", component="kubelet", warning=True
+        )
+        await recorded(here, "web", "FailedPostStartHook")
+        await here.create("other")
+        await here.running("other")
+    (line,) = await here.rows(
+        "SELECT message FROM container_status_history WHERE reason = 'FailedPostStartHook'"
+    )
+    assert line["message"].endswith("it said a\ufffdb")
 
 
 @pytest.mark.full

@@ -28,7 +28,7 @@ from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.errors import AnswerTooLarge, NotFound
 from pilothouse_server.kubernetes.http import aiohttp
-from pilothouse_server.kubernetes.marks import read
+from pilothouse_server.kubernetes.marks import may_be_unstorable, read
 from pilothouse_server.kubernetes.objects import (
     AccessReview,
     KubernetesObject,
@@ -171,7 +171,6 @@ class ClusterClient:
         requested: asyncio.Task[bytes] | None = request(token)
         try:
             while requested is not None:
-                form: Any = _RawItems if resource.marked else _Items[resource.type]  # type: ignore[name-defined]
                 try:
                     body = await requested
                 except TooLong:
@@ -181,6 +180,8 @@ class ClusterClient:
                     limit = max(1, limit // 8)
                     requested = request(token)
                     continue
+                one_by_one = resource.marked or may_be_unstorable(body)
+                form: Any = _RawItems if one_by_one else _Items[resource.type]  # type: ignore[name-defined]
                 listed = decode(body, form)
                 token = listed.metadata.continue_
                 # The cluster works at the next page while this one is taken in.
@@ -189,8 +190,8 @@ class ClusterClient:
                 objects, size = objects + len(items), size + len(body)
                 if objects > self.limits.objects or size > self.limits.list_bytes:
                     raise self.too_many(resource)
-                if resource.marked:
-                    # One by one: many at once would hold the loop.
+                if one_by_one:
+                    # Many at once would hold the loop.
                     items = [read(item, resource) async for item in cooperatively(items)]
                 yield Page(tuple(items), listed.metadata.resource_version, token)
         finally:

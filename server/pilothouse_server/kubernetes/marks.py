@@ -12,11 +12,13 @@ digest is of uid and version. Nobody but who writes them moves that version, for
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 
+from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource, T
 from pilothouse_server.kubernetes.transport import decode
 
@@ -28,6 +30,17 @@ _BY_CONTROLLERS = (
     "volume.kubernetes.io/",
     "volume.beta.kubernetes.io/",
 )
+
+
+# An escape of JSON, of two halves where it takes two.
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL
+)
+_UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
+# An object has 1.5 MiB at most; to mend a greater one would hold the loop.
+_MOST_MENDED_BYTES: Final = 2 * 1024 * 1024
+# Clusters write what is not ASCII as it is, so these are in few answers.
+_SUSPECT: Final = (b"\\u0000", b"\\ud", b"\\uD")
 
 
 class _Metadata(msgspec.Struct, rename="camel", gc=False):
@@ -44,11 +57,28 @@ class _Content(msgspec.Struct, gc=False):
 
 
 def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
-    """Returns an object with its mark, where the resource has marks. Raises Unreachable where it is none."""
-    found = decode(body, resource.type)
+    """Returns an object with its mark, where the resource has marks. Raises Unreachable where it is none.
+
+    What no database holds, NUL and half characters, is replaced: an object that has some, as the event of a probe
+    whose program writes one, keeps nobody from seeing the others.
+    """
+    found = decode(_storable(bytes(body)), resource.type)
     if resource.marked:
         msgspec.structs.force_setattr(found, "mark", _mark(body, resource))
     return found
+
+
+def may_be_unstorable(body: bytes) -> bool:
+    """Returns whether a text may hold what no database does, so that its objects are to be read one by one."""
+    return any(each in body for each in _SUSPECT)
+
+
+def _storable(body: bytes) -> bytes:
+    if not may_be_unstorable(body):
+        return body
+    if len(body) > _MOST_MENDED_BYTES:
+        raise Unreachable("the cluster's answer cannot be read: it is no text")
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if _UNSTORABLE.fullmatch(found[0]) else found[0], body)
 
 
 def same(mark: str, noted: str) -> bool:
