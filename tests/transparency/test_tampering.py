@@ -181,6 +181,16 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         named = Identity([bytes(range(32))], [], "", Policy(), [old.verifier])
         report = await verified(application, identity=named)
         assert (report.findings, report.former_heads) == ([], 0)
+        # A key that nobody has handed over is none of the log: so a head whose key was altered is found.
+        stranger = Signer(name_of(state), bytes(range(1, 33)))
+        await sign(sql, heads[0], stranger)
+        found = (await verified(application, identity=new)).findings
+        assert [(each.fault, each.last) for each in found] == [(Fault.SEAL, heads[0].size - 1)]
+        await sign(sql, heads[0], old)
+        await sign(sql, heads[-1], added)
+        found = (await verified(application, identity=new)).findings
+        assert [(each.fault, each.last) for each in found] == [(Fault.SEAL, heads[-2].size - 1)]
+        await sign(sql, heads[-1], added, old)
         # What they say is compared, whoever has signed it.
         await sql.execute("UPDATE audit_seals SET root = sha256('x') WHERE size = $1", heads[0].size)
         assert [each.fault for each in (await verified(application, identity=new)).findings] == [Fault.SEAL]

@@ -25,7 +25,7 @@ _DASH = "\u2014 "
 _SECRET = "PRIVATE+KEY+"
 _LOG_KEY, _WITNESS_KEY = 1, 4
 _KEY_BYTES = 32
-_ID_BYTES = 4
+ID_BYTES = 4
 _SIGNATURE_BYTES = 64
 _TIME_BYTES = 8
 MOST_NOTE_CHARACTERS = 16_384
@@ -78,7 +78,7 @@ class Verifier:
     @property
     def key_id(self) -> bytes:
         """The four bytes that a signature names its key by."""
-        return sha256(self.name.encode() + b"\n" + self._kind + self.public).digest()[:_ID_BYTES]
+        return sha256(self.name.encode() + b"\n" + self._kind + self.public).digest()[:ID_BYTES]
 
     def __str__(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(self._kind + self.public).decode()}"
@@ -181,14 +181,14 @@ def opened(note: str, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[V
     known = {(verifier.name, verifier.key_id): verifier for verifier in verifiers}
     by: list[Verifier] = []
     for name, value in signatures:
-        verifier = known.get((name, value[:_ID_BYTES]))
+        verifier = known.get((name, value[:ID_BYTES]))
         if verifier is None:
             continue
-        if not verifier.verifies(checkpoint.text, value[_ID_BYTES:]):
+        if not verifier.verifies(checkpoint.text, value[ID_BYTES:]):
             raise NoteError(f"the signature of {name} is not of this checkpoint")
         by.append(verifier)
     if not by:
-        names = ", ".join(f"{name}+{value[:_ID_BYTES].hex()}" for name, value in signatures)
+        names = ", ".join(f"{name}+{value[:ID_BYTES].hex()}" for name, value in signatures)
         raise UnknownKeysError(
             f"no key of this log has signed the checkpoint; it bears signatures of {names}"
         )

@@ -109,6 +109,8 @@ class Verification:
         self._verifiers: Sequence[Verifier] = identity.verifiers(state)
         # Whether a head was found that a key has signed which is known.
         self._known_key = False
+        # Of the last head of a former key: its size, and the keys that it names.
+        self._former: tuple[int, frozenset[bytes]] | None = None
         self.report = Report(total=state.newest)
         self._dropped = Dropped()
         self._link: bytes | None = bytes(merkle.HASH_BYTES)
@@ -246,7 +248,7 @@ class Verification:
     def _check_seal(self, seal: Seal) -> None:
         size = seal.size
         try:
-            checkpoint = self._opened(seal.note)
+            checkpoint = self._opened(size, seal.note)
         except NoteError as error:
             self._fault_to(size, Fault.SEAL, f"the head of {size} leaves: {error}", only_last=True)
             return
@@ -264,7 +266,7 @@ class Verification:
             )
             self._good = None
 
-    def _opened(self, note: str) -> Checkpoint:
+    def _opened(self, size: int, note: str) -> Checkpoint:
         """The head of a note, also of a former key that nobody has named, before the first that a known key has signed.
 
         All that it says is compared with the tree, too, and the later head binds the tree. Raises NoteError.
@@ -276,9 +278,23 @@ class Verification:
             if self._known_key or not self._identity.is_of_log(checkpoint, self._state):
                 raise
             self.report.former_heads += 1
+            self._hand_over(size, note)
             return checkpoint
         self._known_key = True
+        if self._former is not None:
+            self._hand_over(size, note)
+            self._former = None
         return checkpoint
+
+    def _hand_over(self, size: int, note: str) -> None:
+        """While one key replaces another, both sign: a head that shares no key with the next one was not signed so."""
+        names = self._identity.names(self._state)
+        keys = frozenset(value[: notes.ID_BYTES] for name, value in notes.parse(note)[1] if name in names)
+        if self._former is not None and not keys & self._former[1]:
+            last = self._former[0]
+            words = f"the head of {last} leaves: its key is not known, and has not signed the next head, too"
+            self._fault_to(last, Fault.SEAL, words, only_last=True)
+        self._former = size, keys
 
     def _fault_to(self, size: int, fault: Fault, words: str, *, only_last: bool = False) -> None:
         """What is wrong between the last head that was good and one of a size."""
