@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -33,7 +34,6 @@ from pilothouse_server.values import listening
 
 if TYPE_CHECKING:
     from pilothouse_server.app import Application
-    from pilothouse_server.processes.port import ReservedPort
     from pilothouse_server.processes.supervisor import Processes
 
 _FAULT = 1
@@ -154,7 +154,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
         loop.add_signal_handler(number, stopping.set)
     kubeconfigs = _kubeconfigs(settings)
     # Before anything is made for it: that an address is taken is told at once.
-    address = _free_address(settings)
+    addresses = _free_addresses(settings)
     surroundings = None
     if dev:
         from pilothouse_server.development import Development
@@ -166,8 +166,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
             kubeconfigs = surroundings.kubeconfigs
             _say("server", "starts")
         server = _server(settings, kubeconfigs)
-        if address is not None:
-            address.close()
+        addresses.close()
         try:
             try:
                 port = await server.start()
@@ -185,23 +184,26 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
         finally:
             await server.stop()
     finally:
-        if address is not None:
-            address.close()
+        addresses.close()
         if surroundings is not None:
             await surroundings.stop()
 
 
-def _free_address(settings: Settings) -> ReservedPort | None:
-    """The address that is served on, held until the server takes it; None where a free one is asked for.
+def _free_addresses(settings: Settings) -> contextlib.ExitStack:
+    """The addresses that are served on, held until they are given up; not those where a free one is asked for.
 
     Raises:
-        SettingsError: something else listens there, or it is no address of this machine.
+        SettingsError: something else listens on one, or it is no address of this machine.
     """
-    if listening.is_unix(settings.listen) or not listening.split(settings.listen)[1]:
-        return None
-    from pilothouse_server.processes.port import reserve
+    with contextlib.ExitStack() as held:
+        for name in ("listen", "tls_client_listen", "metrics_listen", "audit_tiles_listen"):
+            address: str = getattr(settings, name)
+            if not address or listening.is_unix(address) or not listening.split(address)[1]:
+                continue
+            from pilothouse_server.processes.port import reserve
 
-    return reserve(settings.listen)
+            held.callback(reserve(address, name.upper()).close)
+        return held.pop_all()
 
 
 def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Processes:

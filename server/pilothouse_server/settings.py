@@ -489,7 +489,7 @@ def database_secured(name: str, url: str, ca_file: Path | None, environment: Map
 
 def _wrong_addresses(settings: Settings) -> list[str]:
     problems = []
-    for name in ("listen", "metrics_listen", "tls_client_listen"):
+    for name in ("listen", "metrics_listen", "tls_client_listen", "audit_tiles_listen"):
         address = getattr(settings, name)
         try:
             if address or name == "listen":

@@ -26,6 +26,17 @@ def variables(database: Database) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("name", ["LISTEN", "METRICS_LISTEN", "AUDIT_TILES_LISTEN"])
+async def test_a_taken_address_is_told_before_anything_is_made(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        listening = {"PILOTHOUSE_LISTEN": "127.0.0.1:0", f"PILOTHOUSE_{name}": address}
+        shell = Shell("", tmp_path, {**listening, "PILOTHOUSE_DATA_DIR": str(tmp_path / "data")})
+        said = await shell.run("pilothouse serve --dev", succeeds=False)
+    assert said.startswith(f"pilothouse: PILOTHOUSE_{name}: {address} cannot be listened on")
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.full
 async def test_a_taken_address_is_told_and_costs_no_password(database: Database, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
