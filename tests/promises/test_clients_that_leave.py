@@ -80,16 +80,15 @@ async def test_a_stream_whose_first_answer_is_not_taken_ends(
 
 @pytest.mark.full
 async def test_a_stream_whose_headers_are_sent_twice_is_found(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: headers go with the first answer, as gRPC does by itself."""
+    """The control: headers go with the first answer, as gRPC does by itself, and such a call is never ended."""
 
     async def write(self: WayBack, answer: bytes) -> None:
         await self._context.write(answer)
 
     monkeypatch.setattr(WayBack, "write", write)
-    await stalled(world, monkeypatch)
-    assert any("ExecuteBatchError" in each for each in said(caplog)) or caplog.records == []
+    assert not await stalled(world, monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["GetContainer", WATCH, "ListContainers"])

@@ -219,7 +219,7 @@ def _too_large(token: str) -> Sequence[tuple[str, bytes]]:
         ("a length of 4 GB", strangers + frame(wire.DATA, 0, 1, wire.message(b"x", length=0xFFFFFFFF))),
         ("half a megabyte that becomes 512", gzipped + _data(wire.zeros(512 << 20))),
         ("headers of 100 KB", wire.head(1, headers)),
-        ("headers of 4 MB", wire.head(1, 40 * headers)),
+        ("headers of 1 MB", wire.head(1, 10 * headers)),
         (
             "headers without an end",
             frame(wire.HEADERS, 0, 1, own) + 200 * frame(wire.CONTINUATION, 0, 1, field),

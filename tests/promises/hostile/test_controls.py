@@ -26,8 +26,9 @@ FOUND_BY = {
 @pytest.mark.parametrize("sabotage", SABOTAGES)
 async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
     async with ground(database, tmp_path, sabotage=f"{_SABOTAGE} {sabotage}") as made:
+        # What is broken is found by one pair of windows; what is whole needs three, as any may be disturbed.
         verdict = await made.attacked(
-            lambda: attacking(ATTACKS, "resets", address=made.address, count=2000), pairs=3
+            lambda: attacking(ATTACKS, "resets", address=made.address, count=2000), pairs=1
         )
     assert any(fault.startswith(FOUND_BY[sabotage]) for fault in verdict.faults()), verdict.faults()
 

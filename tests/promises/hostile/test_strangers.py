@@ -67,7 +67,7 @@ async def overfull_log(ground: Ground) -> list[str]:
     """By how much the log grows beyond what strangers may leave."""
     watch = Stopwatch()
     async with attacking(STRANGERS, "refused", address=ground.address, count=60) as attack:
-        for _ in range(5):
+        for _ in range(3):
             await ground.window(CALLS)
         seconds = watch.passed()
     report = attack.report
