@@ -7,6 +7,7 @@ so a clone costs some tens of milliseconds), and is dropped after the test. Noth
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
@@ -31,7 +32,9 @@ from tests.migrations.filling import fill
 if TYPE_CHECKING:
     from tests.harness import Server
 
-pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared"]
+# Which loop runs the tests and the servers within them, where it is not that of the standard library: `uvloop`.
+LOOP = os.environ.get("PILOTHOUSE_TEST_EVENT_LOOP", "")
+pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared", *(["tests.loops"] if LOOP else [])]
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"

@@ -1,0 +1,20 @@
+"""Runs the suite on another event loop: `PILOTHOUSE_TEST_EVENT_LOOP=uvloop make test`.
+
+The servers that run in the process of the tests are on it, too. Tests in virtual time have a loop of their own, and
+what is started as a process runs on the loop that it is set to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Called by pytest-asyncio."""
+    return {"uvloop": uvloop.new_event_loop}
