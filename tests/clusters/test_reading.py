@@ -185,10 +185,11 @@ async def test_lines_of_watches_are_taken_at_a_pace(
     async def control() -> None:
         """Takes each as it comes, and the event loop for as long as there are some."""
 
-    taken = (lambda transport: _counted(pace(transport))) if paced else (lambda _: _counted(control))
     pace = transport.Transport.pace
 
-    def _counted(before: Any) -> Any:
+    def counting(of: transport.Transport) -> Any:
+        before = pace(of) if paced else control
+
         async def counted() -> None:
             nonlocal lines
             await before()
@@ -196,7 +197,7 @@ async def test_lines_of_watches_are_taken_at_a_pace(
 
         return counted
 
-    monkeypatch.setattr(transport.Transport, "pace", taken)
+    monkeypatch.setattr(transport.Transport, "pace", counting)
     limits = Limits(request_seconds=30.0, lines_per_second=per_second, lines_burst=burst)
     clock = asyncio.get_running_loop().time
     async with _client(hostile.endless(line * (65536 // len(line))), limits) as (client, _):

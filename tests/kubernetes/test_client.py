@@ -282,6 +282,8 @@ async def test_splitting_is_the_same_whatever_the_chunks() -> None:
         for start in range(0, len(data), size):
             yield data[start : start + size]
 
+    lines = 0
+
     async def before() -> None:
         nonlocal lines
         lines += 1
