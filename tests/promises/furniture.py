@@ -21,7 +21,7 @@ from pilothouse_server.store import continuity
 from tests.conftest import Database, new_database
 from tests.promises import requests
 from tests.promises.calling import Caller, token_of
-from tests.promises.world import World, furnished, quiet_world
+from tests.promises.world import World, copied_world, furnished, quiet_world
 
 _GOOD_FOR_SECONDS = 300.0
 
@@ -57,7 +57,7 @@ class Furniture:
         (folder / continuity.FILE_NAME).unlink(missing_ok=True)
         async with (
             new_database(self._postgres, furnished_world.database.name) as database,
-            quiet_world(database, folder, monkeypatch, is_copy=True) as world,
+            copied_world(database, folder, monkeypatch) as world,
         ):
             for name, token in furnished_world.tokens.items():
                 world.callers[name] = Caller(world.admin.channel, token)

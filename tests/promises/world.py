@@ -116,17 +116,31 @@ class World:
 
 @asynccontextmanager
 async def quiet_world(
+    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> AsyncIterator[World]:
+    """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty."""
+    async with _world(database, directory, monkeypatch, settings, is_copy=False) as made:
+        yield made
+
+
+@asynccontextmanager
+async def copied_world(
+    database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """The same on copies of the database and the folder of such a world, with what more is in them."""
+    async with _world(database, directory, monkeypatch, {}, is_copy=True) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _world(
     database: Database,
     directory: Path,
     monkeypatch: pytest.MonkeyPatch,
+    settings: Mapping[str, Any],
     *,
-    is_copy: bool = False,
-    **settings: Any,
+    is_copy: bool,
 ) -> AsyncIterator[World]:
-    """A server without a cluster and an administrator; the namespaces `own` and `FOREIGN` are there, and empty.
-
-    `is_copy` says that the database is a copy of that of such a world, and has them and more already.
-    """
     monkeypatch.setattr(Reconciler, "run", _never)
     monkeypatch.setattr(SinkRunner, "run", _never)
     if not is_copy:
