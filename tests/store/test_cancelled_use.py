@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from pilothouse_server.store import opening
-from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.connection import SLICE_ROWS, Connection
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.unit_of_work import Actor, UnitOfWork
 from tests.conftest import ROLES, Database, connection
@@ -95,6 +95,14 @@ async def read_snapshot(pool: Pool) -> None:
         await connection.execute(_SLOW, {"number": 1})
 
 
+async def read_slices(pool: Pool) -> None:
+    """A read in slices, and one whose reader has enough before its end."""
+    async with opening.Looking(pool, FOREIGN) as connection:
+        await connection.execute_in_slices(text("SELECT generate_series(1, 150)"))
+        async with contextlib.aclosing(connection.slices(text("SELECT generate_series(1, 3000)"))) as slices:
+            assert len(await anext(aiter(slices))) == SLICE_ROWS
+
+
 async def write(pool: Pool) -> None:
     """A change, with a part that is undone."""
     unit = UnitOfWork(pool, Actor(FOREIGN, "foreign"), uuid4(), {})
@@ -164,7 +172,7 @@ async def campaign(pool: Pool, observer: asyncpg.Connection, use: Use) -> tuple[
     return step, faults
 
 
-@pytest.mark.parametrize("use", [read, read_snapshot, write, call])
+@pytest.mark.parametrize("use", [read, read_snapshot, read_slices, write, call])
 async def test_the_next_user_finds_nothing_of_one_that_was_cancelled(
     pool: Pool, observer: asyncpg.Connection, use: Use
 ) -> None:
@@ -177,7 +185,7 @@ async def test_the_next_user_finds_nothing_of_one_that_was_cancelled(
     assert pool.lent <= 1
 
 
-@pytest.mark.parametrize("use", [read, read_snapshot, write])
+@pytest.mark.parametrize("use", [read, read_snapshot, read_slices, write])
 async def test_a_pool_that_does_not_look_is_found(
     pool: Pool, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, use: Use
 ) -> None:
