@@ -158,3 +158,14 @@ def test_a_reason_is_a_word_whatever_a_webhook_says() -> None:
     error = from_status(Status(status="Failure", message="no", reason="[too-big] not today"), code=403)
     assert isinstance(error, Forbidden)
     assert (error.reason, error.status_reason) == ("Forbidden", "[too-big] not today")
+
+
+@pytest.mark.parametrize("code", [403, 409, 422])
+def test_no_word_of_a_refusal_holds_what_no_database_does(code: int) -> None:
+    cause = rb'{"reason": "a\u0000b", "message": "a\u0000b", "field": "a\u0000b"}'
+    body = rb'{"status": "Failure", "reason": "a\u0000b", "message": "a\u0000b", "details": {"causes": [%b]}}'
+    error = from_response(code, {}, body % cause)
+    assert isinstance(error, Refused)
+    (shown,) = error.causes
+    said = {error.message, error.status_reason, shown.reason, shown.message, shown.field}
+    assert said == {"ab"}

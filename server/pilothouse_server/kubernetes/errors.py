@@ -303,13 +303,13 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
 
 
 def _refusal(status: Status, code: int, message: str, *, too_large: bool) -> Refused:
-    causes = status.details.causes[:MOST_CAUSES] if status.details else ()
+    said = status.details.causes[:MOST_CAUSES] if status.details else ()
+    causes = tuple(Cause(shown(each.reason), shown(each.message), shown(each.field)) for each in said)
+    reason = shown(status.reason)
     if code == 409 and not too_large:
-        return Conflict(
-            message, code=code, status_reason=status.reason, causes=causes, fields=_fields(causes)
-        )
+        return Conflict(message, code=code, status_reason=reason, causes=causes, fields=_fields(causes))
     kind: type[Refused] = TooLarge if too_large else REFUSALS.get(code, Refused)
-    return kind(message, code=code, status_reason=status.reason, causes=causes)
+    return kind(message, code=code, status_reason=reason, causes=causes)
 
 
 def _malformed_apply(code: int, status: Status) -> bool:
