@@ -156,7 +156,8 @@ class Controller(ABC, Generic[WorkKey]):
         self._queue: OrderedDict[WorkKey, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._failures: dict[WorkKey, int] = {}
-        self._timers: dict[WorkKey, asyncio.TimerHandle] = {}
+        # With the time of the loop at which each is due: not every loop's handle tells it.
+        self._timers: dict[WorkKey, tuple[float, asyncio.Handle]] = {}
 
     @abstractmethod
     def observe(self, event: StoreEvent) -> None:
@@ -174,10 +175,10 @@ class Controller(ABC, Generic[WorkKey]):
             due = loop.time() + after / self.clock.speed
             pending = self._timers.get(key)
             if pending is not None:
-                if pending.when() <= due:
+                if pending[0] <= due:
                     return
-                pending.cancel()
-            self._timers[key] = loop.call_at(due, self._timer_fired, key)
+                pending[1].cancel()
+            self._timers[key] = due, loop.call_at(due, self._timer_fired, key)
             return
         self._queue[key] = None
         self._wake.set()
@@ -204,7 +205,7 @@ class Controller(ABC, Generic[WorkKey]):
                     await asyncio.sleep(0)
                 self._wake.clear()
         finally:
-            for timer in self._timers.values():
+            for _due, timer in self._timers.values():
                 timer.cancel()
             self._timers.clear()
 
