@@ -37,6 +37,12 @@ def test_what_is_an_address(address: str, host: str, port: int) -> None:
         "127.0.0.1",
         "::1:80",
         "ipv4:0.0.0.0:80",
+        "0:80",
+        "0177.0.0.1:80",
+        "0x7f.1:80",
+        "2130706433:80",
+        "127.1:80",
+        "256.0.0.1:80",
     ],
 )
 def test_what_is_none_is_refused_by_name(address: str) -> None:

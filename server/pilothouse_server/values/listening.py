@@ -7,6 +7,7 @@ before a colon is a scheme. So it is checked here, once, before anybody is hande
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 
 from pilothouse_server.values import InvalidValueError
@@ -14,6 +15,8 @@ from pilothouse_server.values import InvalidValueError
 _UNIX = ("unix:", "unix-abstract:")
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LAST_PORT = 65535
+# Other ways to write an address, which some libraries read and others do not.
+_NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+))*\.?")
 
 
 def is_unix(address: str) -> bool:
@@ -38,7 +41,17 @@ def split(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise InvalidValueError(f"{address!r} is not HOST:PORT; an IPv6 address stands in brackets")
+    if _NUMBERS.fullmatch(host) and not _is_ipv4(host):
+        raise InvalidValueError(f"{host!r} is no IPv4 address, which is four numbers from 0 to 255 with dots")
     return host, int(port)
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_reached_by_others(address: str) -> bool:
