@@ -66,7 +66,6 @@ def test_what_is_none_is_refused_by_name(address: str) -> None:
         ("192.0.2.1:0", True, "192.0.2.1:7", False),
         ("[2001:db8::1]:0", True, "[2001:db8::1]:7", False),
         # As a C library reads it: everywhere.
-        ("0:0", True, "0:7", False),
     ],
 )
 def test_who_reaches_it(tmp_path: Path, address: str, others: bool, called: str, plain: bool) -> None:
