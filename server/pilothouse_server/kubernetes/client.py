@@ -155,14 +155,14 @@ class ClusterClient:
         Raises Expired where the snapshot aged: begin again.
         """
 
-        limit, path = self.limits.page_size, resource.path(namespace)
+        limit, most, path = self.limits.page_size, self.limits.page_bytes, resource.path(namespace)
         accept, seconds = accepted(resource.metadata_only, listed=True), self.limits.list_seconds
         objects = size = 0
 
         def request(token: str) -> asyncio.Task[bytes]:
             query = _present(limit=str(limit), labelSelector=label_selector, fieldSelector=field_selector)
             query |= {"continue": token} if token else {}
-            page = PageBound(self.limits.page_bytes, fewer=limit > 1)
+            page = PageBound(most, fewer=limit > 1)
             return asyncio.create_task(
                 self._transport.request("GET", path, query, accept=accept, seconds=seconds, page=page)
             )
@@ -175,9 +175,10 @@ class ClusterClient:
                     body = await requested
                 except TooLong:
                     if limit == 1:
-                        raise self._too_long("an object", self.limits.page_bytes) from None
-                    # Large objects, of which a page holds fewer.
-                    limit = max(1, limit // 8)
+                        raise self._too_long("an object", most) from None
+                    # Large objects, of which a page holds fewer. That costs a cluster which sends too much whatever is
+                    # asked for little, too: it is found out by the third page, in twice the time of one.
+                    limit, most = max(1, limit // 32), self.limits.page_bytes // 2
                     requested = request(token)
                     continue
                 one_by_one = resource.marked or may_be_unstorable(body)
