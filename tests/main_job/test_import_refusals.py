@@ -9,6 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server.kubernetes.client import ClusterClient
 from tests.config.canaries import found_in
 from tests.harness import PASSWORD, Server
 from tests.main_job.legacy import DEPLOYMENTS, deployment, legacy
@@ -137,3 +138,26 @@ async def test_one_that_does_not_fit_leaves_nothing_behind_and_the_others_come(s
     assert [item.name async for item in server.admin.config.list_secrets(namespace="legacy")] == []
     untouched = await kubectl.ask("GET", f"{CORE}/secrets/shop-db")
     assert not any(key.startswith(OURS) for key in untouched["metadata"]["labels"])
+
+
+@pytest.mark.parametrize("shape", [5, [None]])
+async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch, shape: object
+) -> None:
+    """As a cluster answers that is none of Kubernetes."""
+    kubectl = await legacy(server)
+    for name in ("odd", "good"):
+        await kubectl.ask("POST", DEPLOYMENTS, deployment(name))
+    read = ClusterClient.read
+
+    async def shapeless(self: ClusterClient, resource: Any, namespace: str | None, name: str) -> Any:
+        found = await read(self, resource, namespace, name)
+        if name == "odd":
+            found["spec"]["template"]["spec"]["containers"] = shape
+        return found
+
+    monkeypatch.setattr(ClusterClient, "read", shapeless)
+    answer = await server.admin.containers.import_(namespace="legacy", names=["odd", "good"])
+    odd, good = answer.results
+    assert list(odd.problems) == ["the cluster describes it in a way that cannot be read"]
+    assert good.container.name == "good"

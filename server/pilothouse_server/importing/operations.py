@@ -19,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import structlog
 
 from pilothouse_server.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
@@ -49,6 +50,10 @@ from pilothouse_server.namespaces.operations import refuse_inactive as refuse_in
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, claim
 from pilothouse_server.store.unit_of_work import Transaction
 
+log = structlog.get_logger(__name__)
+
+# What a description brings about that is none, as no API server lets one be: a number where a list belongs.
+_SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
 # Each Deployment takes a few calls of the cluster.
 SECONDS = 60.0
 # An import right after the adoption was asked for finds the namespace on its way to be ours.
@@ -203,7 +208,15 @@ async def _discover(
         if name not in there:
             found.append(Candidate(name, problems=("there is no such Deployment",)))
             continue
-        found.append(await _candidate(client, namespace, name, whole, _shared(whole, there.values()), theirs))
+        try:
+            found.append(
+                await _candidate(client, namespace, name, whole, _shared(whole, there.values()), theirs)
+            )
+        except _SHAPELESS as error:
+            log.warning(
+                "a Deployment cannot be read", cluster=namespace.cluster_name, error=type(error).__name__
+            )
+            found.append(Candidate(name, problems=("the cluster describes it in a way that cannot be read",)))
     return found
 
 
