@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from tests.conventions.sources import Source
 
 WAITING = "tests/waiting.py"
-# These make time, or measure it over hundreds of rounds for a statistic.
+# These make time, use it up, or measure it over hundreds of rounds for a statistic.
 READ_CLOCKS = {
     "tests/virtual_time.py",
     "tests/test_event_loop.py",
+    "tests/test_long_loops.py",
     "tests/conventions/__main__.py",
     "tests/promises/hostile/bystanders.py",
 }

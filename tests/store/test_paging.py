@@ -36,7 +36,6 @@ from sqlalchemy import (
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
-from pilothouse_server.store import connection as connections
 from pilothouse_server.store import paging
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.paging import (
@@ -222,7 +221,7 @@ async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
     listed: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paging, "LARGEST_PAGE_BYTES", 100)
-        patch.setattr(connections, "SLICE_ROWS", slice_rows)
+        patch.setattr("pilothouse_server.store.connection.SLICE_ROWS", slice_rows)
         async with pool.transaction() as opened:
             whole = list((await opened.execute(select(THINGS.c.id).order_by(*columns))).scalars())
             while True:

@@ -10,7 +10,16 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -171,7 +180,7 @@ class Connection:
 
     async def slices(
         self, statement: Executable, parameters: Parameters = _NOTHING
-    ) -> AsyncIterator[Sequence[Any]]:
+    ) -> AsyncGenerator[Sequence[Any], None]:
         """Yields the rows of a query in slices of 64, each of which is made when it is asked for.
 
         So a thousand rows, or large ones, hold the event loop no longer than a few do, and whoever has enough stops.
