@@ -88,6 +88,8 @@ async def test_others_have_their_turn_while_it_is_decompressed(
     monkeypatch.setattr(outbound, "read", noting)
     # A share is used up by one piece, however fast the machine is.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    # Shares are what this is about: without the pauses of what is long.
+    monkeypatch.setattr(transport, "_LONG_BYTES", BOUND * 2)
     if not gives_way:
         monkeypatch.setattr(event_loop.Share, "used", keeps)
     async with _client(hostile.exploding(PACKED)) as (client, _):

@@ -60,8 +60,9 @@ EXCESS_SECONDS = 60.0
 EXCESS_PAUSE_SECONDS, MOST_EXCESS_PAUSE_SECONDS = 4.0, 45.0
 # So much of what a watch is to wait is gathered.
 _LINES_SECONDS = 0.005
-# So much of an answer is read whatever else is.
-_LONG_BYTES = 256 * 1024
+# So much of an answer is read whatever else is; the pieces of what is longer come with pauses between them, which are
+# several times as long as a piece takes.
+_LONG_BYTES, _LONG_PAUSE_SECONDS = 256 * 1024, 0.001
 V = TypeVar("V")
 
 
@@ -259,6 +260,8 @@ class Transport:
                 await self._long.acquire()
                 alone = True
             await share.used()
+            if alone:
+                await asyncio.sleep(_LONG_PAUSE_SECONDS)
             if excesses != self._excesses and (excess := self.excess()) is not None:
                 raise excess
             if bound.fewer and long_pages != self._long_pages:
