@@ -25,7 +25,8 @@ for _name in _unwanted:
 # Returns what each log line of the present task says beside its own facts, such as which call it serves.
 SCOPE: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("SCOPE", default=None)
 
-_QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
+# Libraries whose own words stay at WARNING.
+QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
 
 
 def configure(level: str, log_format: str, *, process: int | None = None) -> None:
@@ -60,7 +61,7 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _QUIET:
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

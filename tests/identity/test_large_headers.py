@@ -1,6 +1,7 @@
 """Headers beyond the bound: refused at once, of whatever method, also by a connection that has agreed to no bound.
 
-Clients of gRPC acknowledge a server's settings, and only then does gRPC bound what they send.
+Clients of gRPC acknowledge a server's settings, and only then does gRPC bound what they send: it refuses by the same
+code, without words where they would be as large as the headers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.waiting import within
 LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
-_REFUSED = b"headers of the call are larger"
+_REFUSED = b"grpc-status\x018"
 
 
 async def answered(server: IdentityServer, method: str, kibibytes: int, *, request: bool) -> bytes:

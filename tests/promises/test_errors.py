@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
 import pytest
-import structlog
 from google.rpc import error_details_pb2 as details
 
-from pilothouse_server import log_lines
 from pilothouse_server.containers import operations
 from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
 from tests.promises.test_recorded_calls import GARBAGE
 from tests.promises.world import World
+from tests.server_logs import logging_as_served
 from tests.waiting import patient, poll_until
 
 PASSWORD = "hunter2-and-more"
@@ -84,16 +81,10 @@ def _fails_with(error: Exception) -> Any:
 
 
 @pytest.fixture
-def server_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def server_log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     """What the server logs as it is set up to; the set-up is taken back."""
-    root, written = logging.getLogger(), io.StringIO()
-    before, handlers, level = structlog.get_config(), list(root.handlers), root.level
-    monkeypatch.setattr(sys, "stderr", written)
-    log_lines.configure("DEBUG", request.param)
-    yield written
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
+    with logging_as_served("DEBUG", request.param) as written:
+        yield written
 
 
 @pytest.mark.parametrize("server_log", ["text", "json"], indirect=True)

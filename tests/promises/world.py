@@ -27,6 +27,7 @@ from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.reconcile.reconciler import Reconciler
 from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.store.periodic import PeriodicWork
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD, Server, running_server
@@ -143,6 +144,7 @@ async def _world(
 ) -> AsyncIterator[World]:
     monkeypatch.setattr(Reconciler, "run", _never)
     monkeypatch.setattr(SinkRunner, "run", _never)
+    monkeypatch.setattr(PeriodicWork, "run", _never)
     if not is_copy:
         async with connection(database.admin_dsn) as sql:
             await sql.execute(

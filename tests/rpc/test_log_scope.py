@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import cast
@@ -15,29 +13,22 @@ import pytest
 import structlog
 
 from pilothouse.container.v1 import container_pb2
-from pilothouse_server import log_lines
 from pilothouse_server.access import Principal
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.interceptors.outer import outer
 from pilothouse_server.rpc.method_rules import load
 from pilothouse_server.store.clock import RecordClock
 from pilothouse_server.store.unit_of_work import Store
+from tests.server_logs import logging_as_served
 
 METHOD = "/pilothouse.container.v1.ContainerService/GetContainer"
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[str, str]]]]:
+def lines() -> Iterator[Callable[[], list[dict[str, str]]]]:
     """Reads the lines that were logged, as JSON."""
-    written = io.StringIO()
-    root = logging.getLogger()
-    before, handlers, level = structlog.get_config(), root.handlers[:], root.level
-    monkeypatch.setattr(sys, "stderr", written)
-    log_lines.configure("INFO", "json")
-    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
-    structlog.configure(**before)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logging_as_served("INFO", "json") as written:
+        yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("username", ["", "somebody"])
