@@ -1,5 +1,5 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
-# make test    the tests of every change, seven minutes     make lint    every check of form and convention
+# make test    the tests of every change, five minutes      make lint    every check of form and convention
 # make test-all  the heavy ones besides: kills at every write, other people's clients (kubectl, grpcurl: see .ci/run)
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
