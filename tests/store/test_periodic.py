@@ -115,57 +115,57 @@ async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
     assert told == {"the clocks of this server and of the database differ"}
 
 
+class _Runs:
+    """How often each of some jobs was run that do nothing else."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def job(self, name: str) -> Callable[[], Awaitable[None]]:
+        """One that is counted by its name."""
+
+        async def run() -> None:
+            self.counts[name] += 1
+
+        return run
+
+    async def seen(self) -> Counter[str]:
+        """All of them so far."""
+        return self.counts
+
+
 async def test_at_a_start_one_job_begins_after_the_other(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(periodic, "_BETWEEN_SECONDS", 3600.0)
-    runs: Counter[str] = Counter()
-
-    def job(name: str) -> Callable[[], Awaitable[None]]:
-        async def run() -> None:
-            runs[name] += 1
-
-        return run
-
-    async def seen() -> Counter[str]:
-        return runs
-
+    runs = _Runs()
     pools = Pools.connect(settings_of(database))
-    work = PeriodicWork(Store(pools), [Periodic(name, 0.01, job(name)) for name in ("first", "second")])
+    work = PeriodicWork(Store(pools), [Periodic(name, 0.01, runs.job(name)) for name in ("first", "second")])
     running = asyncio.create_task(work.run())
     try:
-        await poll_until(seen, lambda runs: runs["first"] >= 5)
-        assert runs["second"] == 0
+        await poll_until(runs.seen, lambda counts: counts["first"] >= 5)
+        assert runs.counts["second"] == 0
         # What is wanted does not wait for its turn.
         work.run_now("second")
-        await poll_until(seen, lambda runs: runs["second"] >= 5)
+        await poll_until(runs.seen, lambda counts: counts["second"] >= 5)
     finally:
         await cancel_and_wait(running)
         await pools.close()
 
 
 async def test_a_job_with_a_delay_waits_unless_it_is_wanted(database: Database) -> None:
-    runs: Counter[str] = Counter()
-
-    def job(name: str) -> Callable[[], Awaitable[None]]:
-        async def run() -> None:
-            runs[name] += 1
-
-        return run
-
-    async def seen() -> Counter[str]:
-        return runs
-
+    runs = _Runs()
     pools = Pools.connect(settings_of(database))
     periodic = PeriodicWork(
-        Store(pools), [Periodic("at once", 0.01, job("at once")), Periodic("later", 3600, job("later"), 3600)]
+        Store(pools),
+        [Periodic("at once", 0.01, runs.job("at once")), Periodic("later", 3600, runs.job("later"), 3600)],
     )
     work = asyncio.create_task(periodic.run())
     try:
-        await poll_until(seen, lambda runs: runs["at once"] >= 5)
-        assert runs["later"] == 0
+        await poll_until(runs.seen, lambda counts: counts["at once"] >= 5)
+        assert runs.counts["later"] == 0
         periodic.run_now("later")
-        await poll_until(seen, lambda runs: runs["later"] == 1)
+        await poll_until(runs.seen, lambda counts: counts["later"] == 1)
     finally:
         await cancel_and_wait(work)
         await pools.close()
