@@ -293,6 +293,27 @@ async def test_a_user_s_calls_go_to_a_cluster_and_are_refused_one_after_the_othe
 
 
 @virtual_time
+async def test_how_many_calls_of_another_user_wait_for_their_turn_delays_nobody() -> None:
+    admission = Admission(Settings(max_calls_per_user=200))
+    many = [Ticket(admission, streams=False) for _ in range(150)]
+    for ticket in many:
+        await ticket.sit(admission.calls, "ada")
+    waiting = [asyncio.create_task(ticket.go_to_cluster("local")) for ticket in many]
+    await pass_time(0.001)
+    two = [Ticket(admission, streams=False) for _ in range(2)]
+    for ticket in two:
+        await ticket.sit(admission.calls, "grace")
+    going = [asyncio.create_task(ticket.go_to_cluster("local")) for ticket in two]
+    await pass_time(0.005)
+    assert all(task.done() for task in going)
+    assert not all(task.done() for task in waiting)
+    await cancel_and_wait(*waiting, *going)
+    for ticket in (*many, *two):
+        ticket.close()
+    assert held(admission) == (0, 0, 0, 0)
+
+
+@virtual_time
 async def test_nobody_waits_longer_than_a_second_to_be_told() -> None:
     spread = Spread()
     turns = [asyncio.create_task(spread.turn()) for _ in range(2000)]

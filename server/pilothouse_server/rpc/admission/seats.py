@@ -54,6 +54,8 @@ _ROWS_PER_SEAT = 60
 _BYTES_PER_SEAT = 64 * 1024
 # Clusters that are remembered although nobody waits for them.
 _MOST_CLUSTERS = 1000
+# Users whose turns are remembered although none waits.
+_MOST_TRICKLES = 1000
 # Of what was tried where.
 _MOST_TRIALS = 10_000
 # A draining server goes on when no call has come for so long.
@@ -96,8 +98,8 @@ class Admission:
         # the same before that is known, by user.
         self._tried_at: dict[Hashable, str] = {}
         self._finding: dict[Hashable, asyncio.Event] = {}
-        # Of those of a user that go to a cluster while others of the user are there, and of those that are refused.
-        self.trickle = Spread()
+        # Of each user: of its calls that go to a cluster while others of it are there, and of those that are refused.
+        self._trickles: dict[Hashable, Spread] = {}
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.draining = False
@@ -150,6 +152,15 @@ class Admission:
     def tried_at(self, what: Hashable) -> str | None:
         """Returns the cluster at which that was tried out last, if it was."""
         return self._tried_at.get(what)
+
+    async def trickle(self, user: Hashable) -> None:
+        """Returns when it is the turn of a user's call; how many others wait for theirs is nothing to it."""
+        found = self._trickles.get(user)
+        if found is None:
+            if len(self._trickles) >= _MOST_TRICKLES:
+                self._trickles = {key: each for key, each in self._trickles.items() if not each.is_idle}
+            found = self._trickles[user] = Spread()
+        await found.turn()
 
     async def first_to_try(self, user: Hashable, what: Hashable) -> bool:
         """Returns True for the first call of a user that finds out where that is tried, until `found`; for another one
@@ -246,7 +257,7 @@ class Ticket:
         limiter = self._admission.of_cluster(CLUSTER_STREAMS if self._streams else CLUSTER_CALLS, cluster)
         if limiter.holds(self._user):
             # Those after the first come one by one. Each keeps its first seat until then: no more come than have one.
-            await self._admission.trickle.turn()
+            await self._admission.trickle(self._user)
         limiter.check(self._user)
         if not self._streams and not self._at_clusters:
             self._give_back()
@@ -256,7 +267,7 @@ class Ticket:
         except BaseException as error:
             self._at_clusters.discard(cluster)
             if isinstance(error, ResourceExhausted):
-                await self._admission.trickle.turn()
+                await self._admission.trickle(self._user)
             raise
         self._hold(limiter, 1)
 
@@ -275,7 +286,7 @@ class Ticket:
         if (cluster := admission.tried_at(what)) is None:
             return
         if (away := admission.known_away(cluster)) is not None:
-            await admission.trickle.turn()
+            await admission.trickle(self._user)
             raise away
         await self.go_to_cluster(cluster)
 

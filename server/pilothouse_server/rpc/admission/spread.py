@@ -20,6 +20,11 @@ class Spread:
     def __init__(self) -> None:
         self._next = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether whoever comes now has its turn at once."""
+        return self._next <= asyncio.get_running_loop().time()
+
     async def turn(self) -> None:
         """Returns when it is the caller's turn, or at once where too many wait for theirs already."""
         now = asyncio.get_running_loop().time()
