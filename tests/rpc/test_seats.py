@@ -16,7 +16,6 @@ from pilothouse_server.rpc.admission.seats import (
     before_cluster,
     seats_for,
 )
-from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.settings import Settings, SettingsError, load
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
@@ -234,89 +233,54 @@ async def test_one_of_those_that_try_the_same_out_finds_where_and_the_others_wai
     # Nobody waits for somebody else's.
     assert [each.done() for each in (*tasks, *of_others)] == [True, *7 * [False], True]
     await tickets[0].go_to_cluster("local")
-    await asyncio.gather(*tasks)
+    await pass_time(0.1)
+    # All have a seat there now, and one of them its turn at the database.
     assert held(admission) == (1, 0, 8, 0)
+    assert [each.done() for each in tasks] == [True, True, *6 * [False]]
     for ticket in (*tickets, *others):
+        ticket.close()
+    await asyncio.gather(*tasks)
+    assert held(admission) == (0, 0, 0, 0)
+    assert admission.trials.in_use == admission.trials.flows == 0
+
+
+@virtual_time
+async def test_what_a_user_tries_out_is_asked_of_the_database_one_after_the_other() -> None:
+    admission = Admission(Settings(max_cluster_calls_per_user=8))
+    what = ("CreateContainer", "shop")
+    admission.note_trial(what, "local")
+    tickets, tasks = await _trying(admission, "ada", 5, what)
+    for number, ticket in enumerate(tickets):
+        assert [each.done() for each in tasks] == [n <= number for n in range(5)]
+        # It asks the cluster; or it fails before.
+        await ticket.go_to_cluster("local") if number % 2 else ticket.close()
+        await pass_time(0.1)
+    assert admission.trials.in_use == 0
+    for ticket in tickets:
         ticket.close()
     assert held(admission) == (0, 0, 0, 0)
 
 
 @virtual_time
-async def test_they_go_on_where_the_first_one_ends_or_finds_nothing_in_time() -> None:
+async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> None:
     admission = few(admission_wait_seconds=3.0)
     what = ("CreateContainer", "shop")
-    (first, second), tasks = await _trying(admission, "ada", 2, what)
-    assert not tasks[1].done()
-    first.close()
-    await tasks[1]
-    second.close()
     (first, second), tasks = await _trying(admission, "ada", 2, what)
     # A tenth of the three seconds has passed.
     await pass_time(2.8)
     assert not tasks[1].done()
     await pass_time(0.2)
-    assert tasks[1].done()
-    first.close()
+    with pytest.raises(ResourceExhausted) as refused:
+        await tasks[1]
+    assert refused.value.metadata == {"class": "trials", "limit_of": "caller"}
     second.close()
-    assert not admission._finding
-
-
-@virtual_time
-async def test_a_user_s_calls_go_to_a_cluster_and_are_refused_one_after_the_other() -> None:
-    admission = Admission(Settings(max_cluster_calls_per_user=1, max_calls_per_user=200))
-    told: list[float] = []
-    clock = asyncio.get_running_loop().time
-
-    async def goes(ticket: Ticket) -> None:
-        try:
-            await ticket.go_to_cluster("local")
-        except ResourceExhausted:
-            told.append(clock() - began)
-            ticket.close()
-
-    tickets = [Ticket(admission, streams=False) for _ in range(105)]
-    for ticket in tickets:
-        await ticket.sit(admission.calls, "ada")
-    began = clock()
-    tasks = [asyncio.create_task(goes(ticket)) for ticket in tickets]
-    await pass_time(0.001)
-    # One is served and another waits; the others keep their seats until it is their turn.
-    assert held(admission) == (103, 0, 1, 0)
-    await pass_time(2.0)
-    # Four may wait; all others were told so.
-    assert told == pytest.approx([n * 0.004 for n in range(4, 104)], abs=0.0001)
-    assert held(admission) == (0, 0, 1, 0)
-    await asyncio.gather(*tasks)
-    assert told[100:] == pytest.approx([5.0 + n * 0.004 for n in range(4)], abs=0.001)
-    tickets[0].close()
-    assert held(admission) == (0, 0, 0, 0)
-
-
-@virtual_time
-async def test_how_many_calls_of_another_user_wait_for_their_turn_delays_nobody() -> None:
-    admission = Admission(Settings(max_calls_per_user=200))
-    many = [Ticket(admission, streams=False) for _ in range(150)]
-    for ticket in many:
-        await ticket.sit(admission.calls, "ada")
-    waiting = [asyncio.create_task(ticket.go_to_cluster("local")) for ticket in many]
-    await pass_time(0.001)
-    two = [Ticket(admission, streams=False) for _ in range(2)]
-    for ticket in two:
-        await ticket.sit(admission.calls, "grace")
-    going = [asyncio.create_task(ticket.go_to_cluster("local")) for ticket in two]
-    await pass_time(0.005)
-    assert all(task.done() for task in going)
-    assert not all(task.done() for task in waiting)
-    await cancel_and_wait(*waiting, *going)
-    for ticket in (*many, *two):
-        ticket.close()
-    assert held(admission) == (0, 0, 0, 0)
-
-
-@virtual_time
-async def test_nobody_waits_longer_than_a_second_to_be_told() -> None:
-    spread = Spread()
-    turns = [asyncio.create_task(spread.turn()) for _ in range(2000)]
-    await pass_time(1.0)
-    assert all(turn.done() for turn in turns)
-    await asyncio.gather(*turns)
+    # Who gives up while it waits leaves nothing behind.
+    third = Ticket(admission, streams=False)
+    await third.sit(admission.calls, "ada")
+    waiting = asyncio.create_task(third.go_to_trial(what))
+    await pass_time(0.1)
+    assert not waiting.done()
+    await cancel_and_wait(waiting)
+    third.close()
+    first.close()
+    assert admission.trials.in_use == admission.trials.flows == 0

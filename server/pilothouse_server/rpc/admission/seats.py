@@ -7,6 +7,7 @@
     streams          a stream, for as long as it is open                        user (address without a log-in)
     cluster calls    a unary call from when it first waits for a cluster        user, of one cluster
     cluster streams  a stream that reads from a cluster, beside its first seat  user, of one cluster
+    trials           what only tries something out, while the database does     user, one at a time
     health watches   a watch of the health service                              address
     reflections      a stream of the reflection service                         address
 
@@ -18,14 +19,14 @@ its own. What is done for nobody, as reconciling, has none, and waits for no sea
 
 A call that only tries something out writes it to the database, takes it back, and then asks the cluster. Where it is
 known from one before which cluster that is, it takes its seat there first, and is refused where that cluster is known
-to be away: so calls that come to nothing at a cluster that hangs cost the database nothing.
+to be away: so calls that come to nothing at a cluster that hangs cost the database nothing. Those of one user write one
+after the other: eight at once have eight connections plan all that a create takes, which others wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TypeVar
@@ -84,6 +85,7 @@ class Admission:
         self.requests = self._awaited("requests", settings)
         # Apart from the others, which cannot push a question for the server's health out.
         self.health_requests = self._awaited("health requests", settings)
+        self.trials = self._trials(settings)
         self._of_clusters: dict[tuple[str, str], Limiter] = {}
         self._per_cluster = {
             CLUSTER_CALLS: self._bounds(settings.max_cluster_calls, settings.max_cluster_calls_per_user, 4),
@@ -94,10 +96,8 @@ class Admission:
         for name in self._per_cluster:
             _show(IN_USE, name, self, partial(Admission._sum, name=name, figure=_in_use))
             _show(WAITING, name, self, partial(Admission._sum, name=name, figure=_waiting))
-        # The cluster at which something was tried out last, by method and namespace; whom those wait for who try out
-        # the same before that is known, by user.
+        # The cluster at which something was tried out last, by method and namespace.
         self._tried_at: dict[Hashable, str] = {}
-        self._finding: dict[Hashable, asyncio.Event] = {}
         # Of each user: of its calls that go to a cluster while others of it are there, and of those that are refused.
         self._trickles: dict[Hashable, Spread] = {}
         # The error for a cluster that is known not to answer.
@@ -162,23 +162,6 @@ class Admission:
             found = self._trickles[user] = Spread()
         await found.turn()
 
-    async def first_to_try(self, user: Hashable, what: Hashable) -> bool:
-        """Returns True for the first call of a user that finds out where that is tried, until `found`; for another one
-        False, once the first has found it, or for too long has not.
-        """
-        event = self._finding.get((user, what))
-        if event is None:
-            self._finding[user, what] = asyncio.Event()
-            return True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._wait_seconds):
-                await event.wait()
-        return False
-
-    def found(self, user: Hashable, what: Hashable) -> None:
-        """Lets those go on who wait for the first one."""
-        self._finding.pop((user, what)).set()
-
     def note_trial(self, what: Hashable, cluster: str) -> None:
         """Learns at which cluster that is tried out."""
         if len(self._tried_at) >= _MOST_TRIALS:
@@ -193,6 +176,20 @@ class Admission:
         made = Limiter(name, self._bounds(seats, seats_per_flow, waiting_per_seat), _refusals(name))
         _show(IN_USE, name, made, _in_use)
         _show(WAITING, name, made, _waiting)
+        return made
+
+    def _trials(self, settings: Settings) -> Limiter:
+        most = settings.max_concurrent_calls
+        bounds = Bounds(
+            seats=most,
+            seats_per_flow=1,
+            waiting=most,
+            waiting_per_flow=settings.max_calls_per_user,
+            wait_seconds=self._wait_seconds,
+        )
+        made = Limiter("trials", bounds, _refusals("trials"))
+        _show(IN_USE, "trials", made, _in_use)
+        _show(WAITING, "trials", made, _waiting)
         return made
 
     def _bounds(self, seats: int, seats_per_flow: int, waiting_per_seat: int) -> Bounds:
@@ -213,7 +210,7 @@ class Admission:
 class Ticket:
     """The seats that one call holds. `close` gives them back, and is to be called however the call ends."""
 
-    __slots__ = ("_admission", "_at_clusters", "_closed", "_finds", "_held", "_streams", "_trial", "_user")
+    __slots__ = ("_admission", "_at_clusters", "_closed", "_held", "_streams", "_trial", "_tries", "_user")
 
     def __init__(self, admission: Admission, *, streams: bool) -> None:
         self._admission = admission
@@ -224,8 +221,8 @@ class Ticket:
         self._at_clusters: set[str] = set()
         # What it tries out.
         self._trial: Hashable = None
-        # Whether others wait until it is known where.
-        self._finds = False
+        # Whether it is its user's trial that the database is asked for.
+        self._tries = False
         self._closed = False
 
     def sits(self, limiter: Limiter, user: Hashable, width: int = 1) -> bool:
@@ -249,11 +246,11 @@ class Ticket:
         """Takes a seat at a cluster before it is asked; a unary call gives back the one it has. Raises
         ResourceExhausted.
         """
+        self._has_tried()
         if self._closed or cluster in self._at_clusters:
             return
         if self._trial is not None:
             self._admission.note_trial(self._trial, cluster)
-            self._has_found()
         limiter = self._admission.of_cluster(CLUSTER_STREAMS if self._streams else CLUSTER_CALLS, cluster)
         if limiter.holds(self._user):
             # Those after the first come one by one. Each keeps its first seat until then: no more come than have one.
@@ -272,23 +269,35 @@ class Ticket:
         self._hold(limiter, 1)
 
     async def go_to_trial(self, what: Hashable) -> None:
-        """Says what is only tried out, before anything is done; takes a seat at the cluster where that was tried last.
+        """Says what is only tried out, before anything is done; takes a seat at the cluster where that was tried last,
+        and has the user's turn at the database until the cluster is asked.
 
         Raises:
-            ResourceExhausted: too many wait for that cluster.
+            ResourceExhausted: too many wait for that cluster, or for their user's turn.
             PilothouseError: it is known to be away.
         """
         admission = self._admission
         self._trial = what
-        if admission.tried_at(what) is None and not self._closed:
+        if admission.tried_at(what) is None:
             # A hundred that come at once would all ask the database before the first one knows.
-            self._finds = await admission.first_to_try(self._user, what)
+            await self._have_turn()
         if (cluster := admission.tried_at(what)) is None:
             return
+        self._has_tried()
         if (away := admission.known_away(cluster)) is not None:
             await admission.trickle(self._user)
             raise away
         await self.go_to_cluster(cluster)
+        await self._have_turn()
+
+    async def _have_turn(self) -> None:
+        if self._closed:
+            return
+        await self._admission.trials.take(self._user)
+        self._tries = True
+        if self._closed:
+            # The call ended while a task of its own was waiting.
+            self._has_tried()
 
     def _hold(self, limiter: Limiter, width: int) -> None:
         self._held.append((limiter, self._user, width))
@@ -299,13 +308,13 @@ class Ticket:
     def close(self) -> None:
         """Gives all back."""
         self._closed = True
-        self._has_found()
+        self._has_tried()
         self._give_back()
 
-    def _has_found(self) -> None:
-        if self._finds:
-            self._finds = False
-            self._admission.found(self._user, self._trial)
+    def _has_tried(self) -> None:
+        if self._tries:
+            self._tries = False
+            self._admission.trials.give_back(self._user)
 
     def _give_back(self) -> None:
         while self._held:
