@@ -29,6 +29,7 @@ import pytest
 
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.processes import finished
+from tests.tiers import has_nothing
 
 _PREFIX = "pilothouse-test-"
 _FOLDER = pytest.StashKey[Path]()
@@ -65,7 +66,7 @@ def _modules(config: pytest.Config) -> list[str]:
         path
         for each in asked
         for path in (each.rglob("test_*.py") if each.is_dir() else [each])
-        if path.is_relative_to(root)
+        if path.is_relative_to(root) and not has_nothing(path, config)
     }
     sized = sorted((-path.stat().st_size, path) for path in found)
     return [".".join(path.relative_to(root).with_suffix("").parts) for _, path in sized]

@@ -46,3 +46,26 @@ def test_a_soak_test_without_a_part_is_refused(tmp_path: Path) -> None:
     code, printed = pytest_run(tmp_path, "import pytest\n\n@pytest.mark.soak\ndef test_a(): pass\n")
     assert code == pytest.ExitCode.USAGE_ERROR, printed
     assert 'write pytest.mark.soak(part="…")' in printed
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "imported"),
+    [
+        ("full", "pytest.mark.full", True),
+        ("full", "another", False),
+        ("soak(part='a')", "pytest.mark.soak", True),
+        ("soak(part='a')", "pytest.mark.full", False),
+        ("not full and not soak", "another", True),
+    ],
+)
+def test_a_heavy_tier_imports_what_names_it(tmp_path: Path, asked: str, named: str, imported: bool) -> None:
+    _, printed = pytest_run(tmp_path, f"raise ValueError('imported')  # {named}", "-m", asked)
+    assert ("ValueError: imported" in printed) is imported, printed
+
+
+def test_a_marker_that_comes_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text("import pytest\n\nheavy = pytest.mark.full\n")
+    text = "from elsewhere import heavy\n\n@heavy\ndef test_a(): pass\n"
+    code, printed = pytest_run(tmp_path, text)
+    assert code == pytest.ExitCode.USAGE_ERROR, printed
+    assert "write pytest.mark.full in the file itself" in printed
