@@ -54,19 +54,18 @@ def pin(process_id: int, cores: frozenset[int]) -> None:
         os.sched_setaffinity(process_id, cores)
 
 
-def environment(compiled: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of every process of a measurement: this one's, less the product's settings.
 
-    Python keeps what it compiles in the folder `compiled`, whatever this machine's habit is: a start that compiles all
-    of its modules anew is not the start of a server that has run here before.
+    Python keeps what it compiles beside the modules, whatever this machine's habit is: a start that compiles all of
+    them anew is not the start of a server that has run here before.
     """
     left_out = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
-    kept = {
+    return {
         name: value
         for name, value in os.environ.items()
         if name not in left_out and not name.startswith("PILOTHOUSE_")
     }
-    return {**kept, "PYTHONPYCACHEPREFIX": str(compiled)}
 
 
 def description(postgres: str) -> list[str]:

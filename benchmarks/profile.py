@@ -33,7 +33,7 @@ from benchmarks.rows import reading, writing
 from benchmarks.world import QUICK, World, connected
 
 # It takes half a minute; where the machine is busy with other work, longer.
-_LIMIT_SECONDS = 120.0
+_LIMIT_SECONDS = 600.0
 _FILE_SECONDS = 10.0
 _WARM_SECONDS = 1.5
 _ECHO_SECONDS = 1.5

@@ -154,7 +154,7 @@ class World:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the processes that are started."""
-        return environment(self.directory / "compiled")
+        return environment()
 
     async def close(self) -> None:
         """Stops PostgreSQL."""
