@@ -105,6 +105,28 @@ async def harness(database: Database) -> AsyncIterator[Harness]:
         await engines.close()
 
 
+async def test_a_token_is_not_known_by_itself_for_long(harness: Harness) -> None:
+    authenticator = harness.authenticator
+    token = await harness.token()
+    principal = await authenticator.authenticate(token)
+    assert authenticator.known(token) is principal
+    assert token in authenticator._calling
+    # Nor for longer than the caller.
+    harness.clock.now += 1.0
+    assert authenticator.known(token) is None
+    harness.clock.now -= 0.5
+    assert authenticator.known(token) is principal
+    authenticator.invalidate()
+    assert authenticator.known(token) is None
+    await authenticator.authenticate(token)
+    assert authenticator.known(token) is not None
+
+    async def forgotten() -> bool:
+        return not authenticator._calling
+
+    await poll_until(forgotten)
+
+
 async def test_a_token_seen_a_moment_ago_costs_no_query(harness: Harness) -> None:
     token = await harness.token()
     first = await harness.authenticator.authenticate(token)

@@ -15,6 +15,7 @@ import structlog
 from pilothouse.container.v1 import container_pb2
 from pilothouse_server.access import Principal
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.interceptors.outer import outer
 from pilothouse_server.rpc.method_rules import load
 from pilothouse_server.store.clock import RecordClock
@@ -36,7 +37,7 @@ async def test_lines_of_a_call_name_it_and_others_do_not(
     lines: Callable[[], list[dict[str, str]]], username: str
 ) -> None:
     rules = load([container_pb2.DESCRIPTOR.services_by_name["ContainerService"]])
-    call = Call(rules[METHOD], cast("Store", SimpleNamespace(clock=RecordClock())), {})
+    call = Call(rules[METHOD], cast("Store", SimpleNamespace(clock=RecordClock())), Headers({}))
     call.principal = Principal(7, username, ()) if username else None
 
     async def inner(_call: Call) -> bytes:

@@ -40,6 +40,7 @@ Find = Callable[[ReadTransaction, bytes], Awaitable[tuple[Principal, Row] | None
 TOUCH_EVERY: Final = timedelta(minutes=1)
 _TOUCH_GATHER_SECONDS: Final = 0.5
 _LARGEST_CACHE: Final = 10_000
+_CALLING_SECONDS: Final = 1.0
 
 
 class TokenAuthenticator:
@@ -58,6 +59,9 @@ class TokenAuthenticator:
         self._largest_cache = largest_cache
         self._clock = clock
         self._kept: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        # Of those the ones that called last, by the token itself: to hash it for each call costs as much as all else
+        # that is done to know the caller. Nothing is in it for longer than a second.
+        self._calling: dict[str, tuple[float, Principal]] = {}
         self._loading: dict[bytes, asyncio.Task[Principal]] = {}
         self._used: set[bytes] = set()
         # Keys, and where they were used from.
@@ -66,8 +70,15 @@ class TokenAuthenticator:
 
     def known(self, token: str) -> Principal | None:
         """The principal of a token that was looked up a moment ago; None where it must be."""
+        now = self._clock()
+        kept = self._calling.get(token)
+        if kept is not None and kept[0] > now:
+            return kept[1]
         kept = self._kept.get(tokens.token_hash(token))
-        return kept[1] if kept is not None and kept[0] > self._clock() else None
+        if kept is None or kept[0] <= now:
+            return None
+        self._note_calling(token, kept)
+        return kept[1]
 
     async def authenticate(self, token: str, address: str = "") -> Principal:
         """The principal of a living access token or API key; `address` is where it is used from, '' where nobody calls.
@@ -115,6 +126,7 @@ class TokenAuthenticator:
     def invalidate(self) -> None:
         """Forgets every principal: grants, roles, users or sessions have changed."""
         self._kept.clear()
+        self._calling.clear()
         self._loading.clear()
 
     async def close(self) -> None:
@@ -169,6 +181,12 @@ class TokenAuthenticator:
         self._kept.move_to_end(token_hash)
         while len(self._kept) > self._largest_cache:
             self._kept.popitem(last=False)
+
+    def _note_calling(self, token: str, kept: tuple[float, Principal]) -> None:
+        if not self._calling:
+            asyncio.get_running_loop().call_later(_CALLING_SECONDS, self._calling.clear)
+        if len(self._calling) < self._largest_cache:
+            self._calling[token] = kept
 
     def _note_use(self) -> None:
         if self._toucher is None or self._toucher.done():

@@ -41,4 +41,4 @@ class FederationService:
 
 
 def _origin(call: Call) -> Origin:
-    return Origin(call.client_ip, address_group(call.client_ip), call.user_agent)
+    return Origin(call.client_ip, address_group(call.client_ip), call.headers.user_agent)

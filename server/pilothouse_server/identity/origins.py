@@ -9,4 +9,4 @@ from pilothouse_server.rpc.call import Call
 
 def origin_of(call: Call) -> Origin:
     """The address of a call, whom it stands for, and the program that calls."""
-    return Origin(call.client_ip, address_group(call.client_ip), call.user_agent)
+    return Origin(call.client_ip, address_group(call.client_ip), call.headers.user_agent)

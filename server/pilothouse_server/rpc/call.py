@@ -8,7 +8,6 @@ gRPC.
 from __future__ import annotations
 
 import ipaddress
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +20,7 @@ from google.protobuf.message import Message
 
 from pilothouse_server.access import Grant, May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
+from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.settings import TrustedPeer
@@ -28,9 +28,6 @@ from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
 from pilothouse_server.values.random_ids import random_id
-
-# A trace id of zeros is none.
-_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Send = Callable[[bytes], Awaitable[None]]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -75,6 +72,7 @@ class Call:
         "deadline",
         "facts",
         "handler_reached",
+        "headers",
         "method",
         "on_renewed",
         "opened",
@@ -83,7 +81,6 @@ class Call:
         "principal",
         "refusal",
         "request",
-        "request_metadata",
         "requests",
         "resume_token",
         "rule",
@@ -94,14 +91,13 @@ class Call:
         "store",
         "token",
         "trailing_metadata",
-        "user_agent",
     )
 
-    def __init__(self, rule: Rule, store: Store, request_metadata: Mapping[str, str]) -> None:
+    def __init__(self, rule: Rule, store: Store, headers: Headers) -> None:
         self.rule = rule
         self.method = rule.method
         self.store = store
-        self.request_metadata = request_metadata
+        self.headers = headers
         # The id of the operation, as text; `operation_id` is the same as a number.
         self.operation = random_id()
         self._operation_id: UUID | None = None
@@ -109,8 +105,7 @@ class Call:
         self.started_at = store.clock.now()
         self.deadline: float | None = None
         self.client_ip = ""
-        self.user_agent = request_metadata.get("user-agent", "")[:500]
-        self.token = _bearer(request_metadata.get("authorization", ""))
+        self.token = headers.token
         # What says who calls: the token, unless the connection has a certificate that counts.
         self.shown: Shown = self.token
         self.principal: Principal | None = None
@@ -202,13 +197,6 @@ class Call:
     def validate_only(self) -> bool:
         """Whether nothing may be written but the audit record."""
         return self.rule.has_validate_only and self.request is not None and bool(self.request.validate_only)
-
-    @property
-    def trace_id(self) -> str | None:
-        """The trace that the caller says the call belongs to (W3C Trace Context); None where it says none."""
-        header = self.request_metadata.get("traceparent")
-        found = header and _TRACEPARENT.fullmatch(header)
-        return found[1] if found else None
 
     async def transaction(self) -> Transaction:
         """The one transaction of a mutation, opened on first use; the kernel commits it after the
@@ -330,7 +318,7 @@ class Call:
         if self._actor is not None:
             return self._actor
         if self.principal is not None:
-            return Actor(self.principal.user_id, self.principal.username)
+            return _actor(self.principal.user_id, self.principal.username)
         return Actor(None, "")
 
     def answer_message(self, answer: bytes) -> Message:
@@ -369,6 +357,10 @@ class Call:
         return self.store.unit_of_work(self.actor, self.operation_id, self.method)
 
 
+# The same users call again and again.
+_actor = lru_cache(maxsize=1024)(Actor)
+
+
 def _nothing() -> None:
     return None
 
@@ -398,11 +390,6 @@ def too_slow(token: str) -> ResourceExhausted:
         reason="SLOW_CONSUMER",
         metadata={"resume_token": token} if token else {},
     )
-
-
-def _bearer(header: str) -> str:
-    scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]) -> str:

@@ -15,10 +15,15 @@ from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
 T = TypeVar("T")
 
 
+_SHORT = tuple(bytes((value,)) for value in range(0x80))
+
+
 def varint(value: int) -> bytes:
     """Returns a number that is not negative as protobuf writes it: as a value, a tag or a length."""
     if value < 0x80:
-        return bytes((value,))
+        return _SHORT[value]
+    if value < 0x4000:
+        return bytes(((value & 0x7F) | 0x80, value >> 7))
     encoded = bytearray()
     while value > 0x7F:
         encoded.append((value & 0x7F) | 0x80)
@@ -30,12 +35,8 @@ def varint(value: int) -> bytes:
 def duration(length: timedelta) -> bytes:
     """Returns a `google.protobuf.Duration` that is not negative."""
     seconds, nanoseconds = length.days * 86_400 + length.seconds, length.microseconds * 1000
-    return b"".join(
-        (
-            b"\x08" + varint(seconds) if seconds else b"",
-            b"\x10" + varint(nanoseconds) if nanoseconds else b"",
-        )
-    )
+    encoded = b"\x08" + varint(seconds) if seconds else b""
+    return encoded + b"\x10" + varint(nanoseconds) if nanoseconds else encoded
 
 
 def embedded(number: int, *parts: bytes) -> bytes:

@@ -106,6 +106,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         # Tokens and certificates, each by a call that has a seat for it.
         self._looked_up: set[Shown] = set()
         self._trusted_proxies = trusted_proxies
+        self._headers = headers.HeaderReader()
 
     async def intercept_service(
         self,
@@ -114,26 +115,24 @@ class Pipeline(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Returns the handler of the call; those of methods that are not ours (health, reflection) within bounds."""
         rule = self._rules.get(handler_call_details.method)
-        pairs = handler_call_details.invocation_metadata or ()
-        fits = headers.fit(pairs)
-        metadata = _metadata(pairs) if fits else {}
+        read = self._headers.read(handler_call_details.invocation_metadata or ())
         if rule is None:
             inner = await continuation(handler_call_details)
             if inner is None:
                 return None
-            return bounded(inner, self.admission, partial(self._address, metadata)) if fits else too_large()
-        call = Call(rule, self._store, metadata)
-        if not fits:
+            return bounded(inner, self.admission, partial(self._address, read)) if read.fit else too_large()
+        call = Call(rule, self._store, read)
+        if not read.fit:
             call.refusal = headers.too_large()
         serve = partial(Pipeline._serve, self, call)
         handler: Any = _Conversation(serve) if rule.answers_stream else _Answered(serve)
         return cast("Handler", handler)
 
-    def _address(self, metadata: Mapping[str, str], context: Context) -> str:
-        return client_address(context.peer(), metadata.get("x-forwarded-for", ""), self._trusted_proxies)
+    def _address(self, read: headers.Headers, context: Context) -> str:
+        return client_address(context.peer(), read.texts.get("x-forwarded-for", ""), self._trusted_proxies)
 
     async def _serve(self, call: Call, requests: AsyncIterator[bytes], context: Context) -> bytes | None:
-        call.client_ip = self._address(call.request_metadata, context)
+        call.client_ip = self._address(call.headers, context)
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
         call.deadline = None if remaining is None else time.monotonic() + remaining
@@ -390,11 +389,6 @@ class _Writing:
             self._timer = self._loop.call_at(late, self._look)
         else:
             self._limit.reschedule(self._loop.time())
-
-
-def _metadata(pairs: Any) -> dict[str, str]:
-    """Metadata as text; of a repeated key the last counts, and binary values are left out."""
-    return {key: value for key, value in pairs if isinstance(value, str)}
 
 
 def _parse_short(call: Call, raw: bytes) -> None:

@@ -110,12 +110,12 @@ class Pool:
         """
         task = asyncio.current_task()
         try:
-            loan = self._lend(task) if self._may_lend(task) else await self._turn(task)
+            loan = self._lend(task, _now()) if self._may_lend(task) else await self._turn(task)
         finally:
             # An error that ends the task knows this frame: a frame that knew the task would stay, and so would they.
             del task
         try:
-            session = self._idle_session() or await self._new_session()
+            session = self._idle_session(_now()) or await self._new_session()
         except BaseException:
             self._end(loan)
             del loan
@@ -128,11 +128,15 @@ class Pool:
         Raises:
             PoolClosedError.
         """
-        task = asyncio.current_task()
-        if not (self._idle and self._may_lend(task)):
+        if not self._idle:
             return None
-        session = self._idle_session()
-        return None if session is None else _lent(session, self._lend(task))
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if not self._may_lend(task):
+            return None
+        now = loop.time()
+        session = self._idle_session(now)
+        return None if session is None else _lent(session, self._lend(task, now))
 
     def give(self, connection: Connection) -> asyncio.Task[None] | None:
         """Takes a connection back, whatever state it is in; one that was given back already is passed over.
@@ -142,10 +146,16 @@ class Pool:
         session = self._take_back(connection)
         if session is None:
             return None
-        if session.driver.is_closed() or not (connection.unfinished or session.driver.is_in_transaction()):
+        driver = session.driver
+        if driver.is_closed():
             self._put_back(session)
-            return None
-        return self._spawn(self._clean(session))
+        elif connection.unfinished or driver.is_in_transaction():
+            return self._spawn(self._clean(session))
+        elif self._closed:
+            self._put_back(session)
+        else:
+            self._idle_again(session)
+        return None
 
     async def discard(self, connection: Connection) -> None:
         """Takes a connection back and closes it: nobody may use it after what was done with it."""
@@ -234,8 +244,8 @@ class Pool:
             return False
         return task in self._held or (len(self._working) < self.limits.working and not self._waiting)
 
-    def _lend(self, task: asyncio.Task[Any] | None) -> Loan:
-        loan = Loan(task, asyncio.get_running_loop().time())
+    def _lend(self, task: asyncio.Task[Any] | None, now: float) -> Loan:
+        loan = Loan(task, now)
         self._loans.add(loan)
         self._working[loan] = None
         self._held[task] = self._held.get(task, 0) + 1
@@ -272,7 +282,8 @@ class Pool:
         held = self._held.pop(loan.task, 0)
         if held > 1:
             self._held[loan.task] = held - 1
-        self._give_turns()
+        if self._waiting:
+            self._give_turns()
 
     def _give_turns(self) -> None:
         while (
@@ -280,7 +291,7 @@ class Pool:
         ):
             waiting = self._waiting.popleft()
             if not waiting.turn.done():
-                waiting.turn.set_result(self._lend(waiting.task))
+                waiting.turn.set_result(self._lend(waiting.task, _now()))
 
     def _expire(self) -> None:
         """Ends the wait of those who have waited for too long, and looks again when the next one will have."""
@@ -308,11 +319,11 @@ class Pool:
         self._give_turns()
         self._watch_ages()
 
-    def _idle_session(self) -> Session | None:
-        now = asyncio.get_running_loop().time()
+    def _idle_session(self, now: float) -> Session | None:
         while self._idle:
             session = self._idle.pop()
-            self._fewest = min(self._fewest, len(self._idle))
+            if len(self._idle) < self._fewest:
+                self._fewest = len(self._idle)
             if (
                 not session.driver.is_closed()
                 and now - session.born <= self.limits.lifetime_seconds
@@ -347,13 +358,20 @@ class Pool:
             self._put_back(session)
 
     def _put_back(self, session: Session) -> None:
-        loan, session.loan = session.loan, None
+        if not (session.driver.is_closed() or self._closed or session.driver.is_in_transaction()):
+            self._idle_again(session)
+            return
         if not session.driver.is_closed():
-            if self._closed or session.driver.is_in_transaction():
-                session.driver.terminate()
-            else:
-                session.idle_since = asyncio.get_running_loop().time()
-                self._idle.append(session)
+            session.driver.terminate()
+        self._end_of(session)
+
+    def _idle_again(self, session: Session) -> None:
+        session.idle_since = _now()
+        self._idle.append(session)
+        self._end_of(session)
+
+    def _end_of(self, session: Session) -> None:
+        loan, session.loan = session.loan, None
         if loan is not None:
             self._end(loan)
 
@@ -366,6 +384,10 @@ class Pool:
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
         return task
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _lent(session: Session, loan: Loan) -> Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.containers import model
@@ -83,9 +84,15 @@ def parts(item: model.ReadyContainer | model.Container) -> tuple[bytes, bytes]:
 
 def added_to(ready: model.ReadyContainer) -> bytes:
     """Returns what is added to the part of a container that is kept."""
-    added = _CREATED_BY.answer(ready.created_by.encode()) if ready.created_by else b""
+    added = _made_by(ready.created_by) if ready.created_by else b""
     uptime = _time_since(ready.status, ready.started_at)
     return added if uptime is None else added + _UPTIME.answer(duration(uptime))
+
+
+# Of few users there are many containers.
+@lru_cache(maxsize=1024)
+def _made_by(username: str) -> bytes:
+    return _CREATED_BY.answer(username.encode())
 
 
 STATUS_CHANGE = AnswerConverter(

@@ -262,13 +262,16 @@ class AuditLayer:
         call.describe(namespace_id=await self._namespace_id(name) if found is None else found)
 
     def _record(self, call: Call, error: BaseException | None, **more: Any) -> AuditRecord:
-        return _record(call, error, self._header_is_kept, **more)
+        headers = call.headers
+        if headers.recorded is None:
+            headers.recorded = redaction.metadata(headers.texts.items(), self._header_is_kept)
+        return _record(call, error, headers.recorded, **more)
 
 
 def _record(
     call: Call,
     error: BaseException | None,
-    header_is_kept: Callable[[str], bool],
+    headers: Mapping[str, str],
     *,
     response: Mapping[str, Any] | None = None,
     opened: bool = False,
@@ -288,9 +291,9 @@ def _record(
         request_method="STREAM" if rule.streams else "UNARY",
         request_path=call.method,
         request_body=_request_body(call, error),
-        request_headers=redaction.metadata(call.request_metadata.items(), header_is_kept),
+        request_headers=headers,
         client_ip=call.client_ip[:45] or None,
-        user_agent=_plain(call.user_agent, 500) or None,
+        user_agent=_plain(call.headers.user_agent, 500) or None,
         status_code=HTTP_STATUS[code],
         response_body=response,
         duration_ms=None if opened else int((time.perf_counter() - call.started) * 1000),
@@ -362,7 +365,7 @@ def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[
     if call.principal is not None and call.principal.credential.kind != "session":
         shown = call.principal.credential
         metadata["credential"] = {"kind": shown.kind, "id": shown.id, "name": shown.name}
-    if (trace := call.trace_id) is not None:
+    if (trace := call.headers.trace_id) is not None:
         metadata["trace_id"] = trace
     if facts.before is not None and error is None:
         metadata |= _changes(facts.before(), call.answer, facts.secrets)
