@@ -113,6 +113,19 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
+# Who deletes a resource deletes its work, too. An insert that waits for that sees the resource as it was before, and
+# would leave work of what is gone. A statement after it sees that it is.
+_LEAVE_NOTHING_OF_CONTAINERS = text("""
+DELETE FROM reconcile_work AS work
+WHERE work.resource_type = 'container' AND work.resource_id = ANY(CAST(:ids AS bigint[]))
+  AND NOT EXISTS (SELECT FROM containers AS c WHERE c.id = work.resource_id)
+""")
+_LEAVE_NOTHING_OF_NAMESPACES = text("""
+DELETE FROM reconcile_work AS work
+WHERE work.resource_type = 'namespace' AND work.resource_id = ANY(CAST(:ids AS bigint[]))
+  AND NOT EXISTS (SELECT FROM namespaces AS n WHERE n.id = work.resource_id AND n.deleted_at IS NULL)
+""")
+
 _REQUEUE_NAMESPACES = text("""
 INSERT INTO reconcile_work AS work (resource_type, resource_id, cluster_name, namespace_id, due_at)
 SELECT 'namespace', id, cluster_name, id, clock_timestamp() + make_interval(secs => :seconds)
@@ -212,6 +225,7 @@ async def requeue_containers(
         await transaction.connection.execute(
             _REQUEUE_CONTAINERS, {"ids": container_ids, "seconds": due_in_seconds}
         )
+        await transaction.connection.execute(_LEAVE_NOTHING_OF_CONTAINERS, {"ids": container_ids})
 
 
 async def requeue_namespaces(
@@ -222,6 +236,7 @@ async def requeue_namespaces(
         await transaction.connection.execute(
             _REQUEUE_NAMESPACES, {"ids": namespace_ids, "seconds": due_in_seconds}
         )
+        await transaction.connection.execute(_LEAVE_NOTHING_OF_NAMESPACES, {"ids": namespace_ids})
 
 
 async def requeue(transaction: Transaction, resource_type: str, resource_id: int) -> None:

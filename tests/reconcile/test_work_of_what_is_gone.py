@@ -1,0 +1,82 @@
+"""No work is left of what is deleted while somebody asks for that work: each of the two waits for the other once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from pilothouse_server.reconcile.repository import container_status, namespace_status, work_queue
+from pilothouse_server.store.unit_of_work import Transaction
+from tests.reconcile.world import World
+from tests.waiting import poll_until, within
+
+End = Callable[[Transaction, int], Awaitable[None]]
+Requeue = Callable[[Transaction, list[int]], Awaitable[None]]
+_LEFT = "SELECT resource_type, resource_id FROM reconcile_work WHERE resource_type = $1"
+_WAITS = (
+    "SELECT count(*) AS waiting FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
+
+
+async def end_container(transaction: Transaction, container_id: int) -> None:
+    """As a worker ends one whose Deployment is gone."""
+    found = await container_status.find_placed(transaction, [container_id])
+    (locked,) = (
+        await container_status.lock_found(
+            transaction, {container_id: found[container_id].container}, wait=True
+        )
+    ).values()
+    await container_status.delete(transaction, locked)
+    await work_queue.remove(transaction, "container", container_id)
+
+
+async def end_namespace(transaction: Transaction, namespace_id: int) -> None:
+    locked = await namespace_status.lock(transaction, namespace_id)
+    assert locked is not None
+    await namespace_status.delete(transaction, locked)
+
+
+async def both(here: World, *, deletes_first: bool, kind: str) -> Sequence[Any]:
+    """Deletes a resource, and asks for its work; who comes second waits. Returns the work that is left."""
+    namespace = await here.namespace()
+    end: End = end_namespace
+    requeue: Requeue = work_queue.requeue_namespaces
+    id_ = int(namespace.id)
+    if kind == "container":
+        end, requeue, id_ = end_container, work_queue.requeue_containers, int((await here.create()).id)
+
+    async def second() -> None:
+        async with here.store.system_write("test") as transaction:
+            await (requeue(transaction, [id_]) if deletes_first else end(transaction, id_))
+
+    async with here.store.system_write("test") as transaction:
+        await (end(transaction, id_) if deletes_first else requeue(transaction, [id_]))
+        waiting = asyncio.create_task(second())
+
+        async def waits() -> bool:
+            return bool((await here.rows(_WAITS))[0]["waiting"])
+
+        await poll_until(waits, what="the second, which waits for the first")
+    async with within(10.0):
+        await waiting
+    return await here.rows(_LEFT, kind)
+
+
+@pytest.mark.parametrize("deletes_first", [True, False], ids=["deleted first", "asked for first"])
+@pytest.mark.parametrize("kind", ["container", "namespace"])
+async def test_no_work_is_left_of_what_is_gone(here: World, kind: str, deletes_first: bool) -> None:
+    assert await both(here, deletes_first=deletes_first, kind=kind) == []
+
+
+@pytest.mark.parametrize("kind", ["container", "namespace"])
+async def test_work_that_is_asked_for_is_there(here: World, kind: str) -> None:
+    """The control: what is not deleted has its work."""
+    namespace = await here.namespace()
+    container = await here.create()
+    await here.change(lambda transaction: work_queue.requeue_containers(transaction, [int(container.id)]))
+    await here.change(lambda transaction: work_queue.requeue_namespaces(transaction, [int(namespace.id)]))
+    assert len(await here.rows(_LEFT, kind)) == 1
