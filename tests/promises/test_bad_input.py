@@ -16,7 +16,7 @@ from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import OPERATION_KEY, Caller
-from tests.promises.requests import OWN, Fields, workload
+from tests.promises.requests import OWN, REQUESTS, Fields, workload
 from tests.promises.tables import RECORDS, contents
 from tests.promises.world import World, quiet_world
 
@@ -286,6 +286,24 @@ async def _refused(world: World, case: Case, caller: Caller | None = None) -> li
 @pytest.mark.parametrize("case", _CASES, ids=[case.what for case in _CASES])
 async def test_bad_input_is_refused_and_leaves_nothing(tried: World, case: Case) -> None:
     assert await _refused(tried, case) == []
+
+
+@pytest.mark.parametrize("mask", [None, ""], ids=["left out", "empty"])
+async def test_an_update_that_names_no_field_is_refused_whatever_the_noun(
+    tried: World, mask: str | None
+) -> None:
+    updates = [rule.name for rule in tried.rules.values() if "updateMask" in REQUESTS[rule.name]]
+    assert len(updates) >= 8
+    for method in updates:
+        fields = {name: value for name, value in REQUESTS[method].items() if name != "updateMask"}
+        case = Case(
+            method,
+            method,
+            fields if mask is None else {**fields, "updateMask": mask},
+            reason="REQUIRED",
+            field="update_mask",
+        )
+        assert await _refused(tried, case) == [], method
 
 
 async def test_an_expired_token_is_refused_and_leaves_nothing(tried: World) -> None:

@@ -73,9 +73,9 @@ class ClusterCalls:
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, call: Call) -> pb.UpdateClusterResponse:
         """Changes a cluster, its credentials after they were tried out."""
         renewed = request.HasField("credentials")
-        paths: tuple[str, ...] = ()
-        if request.HasField("update_mask") or not renewed:
-            paths = check_update_mask(pb.Cluster, request.update_mask, messages.CLUSTER.updatable)
+        paths = check_update_mask(pb.Cluster, request.update_mask, messages.CLUSTER.updatable)
+        if not paths and not renewed:
+            raise missing("update_mask")
         check = call.noting(wire.etag_check(request.etag or request.cluster.etag), messages.CLUSTER.to_proto)
         tried_out = None
         if renewed:
@@ -97,10 +97,10 @@ class ClusterCalls:
         call.describe(resource_id=changed.id, resource_uid=changed.uid, credentials_renewed=renewed)
         if renewed:
             call.facts.secrets = {"credentials": (True, True)}
-        missing = tried_out.missing_rights if tried_out is not None else ()
+        denied = tried_out.missing_rights if tried_out is not None else ()
         return pb.UpdateClusterResponse(
             cluster=messages.CLUSTER.to_proto(changed),
-            missing_rights=[messages.right(right, denied=True) for right in missing],
+            missing_rights=[messages.right(right, denied=True) for right in denied],
         )
 
     @waits_outside

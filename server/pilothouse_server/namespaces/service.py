@@ -95,10 +95,11 @@ class NamespaceService(ClusterCalls):
         self, request: pb.UpdateNamespaceRequest, call: Call
     ) -> pb.UpdateNamespaceResponse:
         """Changes a namespace."""
-        for field in ("namespace", "update_mask"):
-            if not request.adopt and not request.HasField(field):
-                raise missing(field)
+        if not request.adopt and not request.HasField("namespace"):
+            raise missing("namespace")
         paths = check_update_mask(pb.Namespace, request.update_mask, messages.NAMESPACE.updatable)
+        if not paths and not request.adopt:
+            raise missing("update_mask")
         changed = await operations.change(
             await call.transaction(),
             request.name,
