@@ -22,6 +22,7 @@ from pilothouse_client.target import Target, Tls, is_loopback, split
 SECONDS = 2.0
 # The words that programs compare: `PilothouseError.connection_problem`.
 TLS_REQUIRED, TLS_NOT_SPOKEN, HTTP2_NOT_SPOKEN = "TLS_REQUIRED", "TLS_NOT_SPOKEN", "HTTP2_NOT_SPOKEN"
+GRPC_NOT_SPOKEN = "GRPC_NOT_SPOKEN"
 SELF_SIGNED, AUTHORITY_UNKNOWN = "SELF_SIGNED", "AUTHORITY_UNKNOWN"
 NAME_MISMATCH, NOT_VALID_NOW = "NAME_MISMATCH", "NOT_VALID_NOW"
 CERTIFICATE_CHANGED, CERTIFICATE_REFUSED = "CERTIFICATE_CHANGED", "CERTIFICATE_REFUSED"
@@ -37,7 +38,8 @@ _NOT_YET, _EXPIRED = 9, 10
 _NAMES = (62, 64)
 # What an HTTP/2 client says first; a server of plain text answers by a frame of kind 4.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-_SETTINGS, _KIND = 4, 3
+# Its head has nine bytes.
+_SETTINGS, _KIND, _FRAME = 4, 3, 9
 _GRPC_ROOTS = "_cython/_credentials/roots.pem"
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 
@@ -132,15 +134,19 @@ def _by_proxy(target: Target) -> bool:
 
 def _of_one(address: str, tls: Tls | None, seconds: float) -> Finding | None:
     if tls is None:
-        with _handshake(address, _unchecked(), "", seconds):
-            return Finding(TLS_REQUIRED, f"{address} speaks TLS, and was called in plain text")
+        try:
+            with _handshake(address, _unchecked(), "", seconds):
+                return Finding(TLS_REQUIRED, f"{address} speaks TLS, and was called in plain text")
+        except OSError:
+            return _not_grpc(address) if _answer(address, seconds) == _OTHER else None
     code = _refusal(address, tls, seconds)
     if code is None:
         return None
     if code == _NO_TLS:
-        if _speaks_plainly(address, seconds):
+        answer = _answer(address, seconds)
+        if answer == _HTTP2:
             return Finding(TLS_NOT_SPOKEN, f"{address} speaks plain text, and was called by TLS")
-        return None
+        return _not_grpc(address) if answer == _OTHER else None
     if code == _ASKED:
         if tls.client_certificate is None:
             return Finding(
@@ -285,8 +291,23 @@ def _handshake(address: str, context: ssl.SSLContext, name: str, seconds: float)
         raise
 
 
-def _speaks_plainly(address: str, seconds: float) -> bool:
+# What a server of plain text says to an HTTP/2 client: nothing, HTTP/2, or what is none.
+_SILENCE, _HTTP2, _OTHER = "", "HTTP/2", "another protocol"
+
+
+def _answer(address: str, seconds: float) -> str:
+    """What answers at an address that is called in plain text. OSError where nobody listens any more."""
     with _connect(address, seconds) as opened:
         opened.sendall(_HELLO)
-        answer = opened.recv(9)
-    return len(answer) > _KIND and answer[_KIND] == _SETTINGS
+        answer = opened.recv(_FRAME)
+    if not answer:
+        return _SILENCE
+    return _HTTP2 if len(answer) > _KIND and answer[_KIND] == _SETTINGS else _OTHER
+
+
+def _not_grpc(address: str) -> Finding:
+    return Finding(
+        GRPC_NOT_SPOKEN,
+        f"what answers at {address} does not speak gRPC: it is another program's port, or that of a proxy which does"
+        " not pass gRPC on",
+    )

@@ -118,6 +118,45 @@ async def test_another_protocol_behind_tls(tmp_path: Path) -> None:
     assert found.value.connection_problem == "HTTP2_NOT_SPOKEN"
 
 
+@asynccontextmanager
+async def answering(words: bytes) -> AsyncIterator[str]:
+    """The address of somebody who hears a request's first line and answers in plain text."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        writer.write(words)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+HTTP1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"
+
+
+@pytest.mark.parametrize(
+    "words", [HTTP1, b"SSH-2.0-OpenSSH_9.2p1\r\n", b"no\n"], ids=["http", "ssh", "short"]
+)
+@pytest.mark.parametrize("tls", [None, BY_AUTHORITY], ids=["plain", "tls"])
+async def test_another_protocol_in_plain_text(words: bytes, tls: Tls | None) -> None:
+    async with answering(words) as address:
+        async with AsyncClient(address, token="key", tls=tls, insecure=tls is None) as client:
+            with pytest.raises(UnavailableError, match="does not speak gRPC") as found:
+                await client.identity.who_am_i()
+        assert found.value.connection_problem == "GRPC_NOT_SPOKEN"
+        assert found.value.message.startswith(f"what answers at {address}")
+        assert not FOREIGN.search(found.value.message)
+
+
+async def test_who_says_nothing_is_not_said_to_speak_anything() -> None:
+    once = RetryPolicy(attempts=1)
+    async with answering(b"") as address, AsyncClient(address, token="key", retry=once) as client:
+        with pytest.raises(UnavailableError) as found:
+            await client.identity.who_am_i()
+    assert found.value.connection_problem == ""
+
+
 def test_fingerprints_are_compared_however_they_are_written() -> None:
     shown = fingerprint_of(OWN.pem.decode())
     plain = shown.removeprefix("SHA256:").replace(":", "").lower()
@@ -185,15 +224,57 @@ async def test_who_was_vouched_for_is_not_trusted_without(
         assert "for which no authority vouches any more" in ended.err
 
 
-async def test_hints_fit_what_is_wrong(pilothouse: Command, tmp_path: Path) -> None:
-    async with serving(OWN) as fake:
-        ended = await log_in(pilothouse, fake)
-        assert (ended.code, "  call it by TLS, with --secure" in ended.err) == (9, True)
-    async with serving(None) as fake:
-        ended = await log_in(pilothouse, fake, "--secure")
-        assert (ended.code, "call it in plain text, with --insecure" in ended.err) == (9, True)
+@pytest.mark.parametrize(
+    ("served", "how", "words", "hint"),
+    [
+        (OWN, "--insecure", "speaks TLS, and was called in plain text", "call it by TLS, with --secure"),
+        (None, "--secure", "speaks plain text, and was called by TLS", "in plain text, with --insecure"),
+        (
+            made("127.0.0.1", by=STRANGE),
+            "--ca-file",
+            "a certificate of an authority that is not known here: SHA256:",
+            "name a file of authorities with --ca-file",
+        ),
+        (
+            made("a.example", by=AUTHORITY),
+            "--ca-file",
+            "is not for 127.0.0.1, but for a.example",
+            "call the server by a name that its certificate is for",
+        ),
+        (
+            made("127.0.0.1", by=AUTHORITY, days=(-2, -1)),
+            "--ca-file",
+            "has expired",
+            "have the server's certificate renewed",
+        ),
+    ],
+    ids=["tls", "plain", "authority", "name", "expired"],
+)
+async def test_the_command_says_what_is_wrong_and_what_helps(
+    pilothouse: Command, tmp_path: Path, served: Made | None, how: str, words: str, hint: str
+) -> None:
+    (tmp_path / "roots.pem").write_bytes(AUTHORITY.pem)
+    way = (how, str(tmp_path / "roots.pem")) if how == "--ca-file" else (how,)
+    async with serving(served) as fake:
+        ended = await log_in(pilothouse, fake, *way)
+    assert (ended.code, fake.calls) == (9, [])
+    assert words in ended.err
+    assert hint in ended.err
+    assert not FOREIGN.search(ended.err.replace("SHA256", "")), ended.err
+
+
+async def test_the_command_says_that_another_program_answers(pilothouse: Command) -> None:
+    async with answering(HTTP1) as address:
+        arguments = ("login", "--server", address, "--user", "admin", "--password-stdin")
+        ended = await pilothouse(*arguments, stdin=PASSWORD + "\n")
+    assert ended.code == 9
+    assert f"what answers at {address} does not speak gRPC" in ended.err
+
+
+async def test_a_file_of_authorities_that_is_none_is_told(pilothouse: Command, tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("no certificate")
-    ended = await log_in(pilothouse, fake, "--ca-file", str(tmp_path / "none.pem"))
+    async with serving(None) as fake:
+        ended = await log_in(pilothouse, fake, "--ca-file", str(tmp_path / "none.pem"))
     assert (ended.code, "holds no certificate in the form PEM" in ended.err) == (2, True)
 
 

@@ -35,6 +35,7 @@ _REMEDIES = {
     "AUTHORITY_UNKNOWN": "name a file of authorities with --ca-file",
     "CERTIFICATE_CHANGED": "if you know that it was replaced: pilothouse login --trust-new-certificate",
     "NAME_MISMATCH": "call the server by a name that its certificate is for",
+    "NOT_VALID_NOW": "have the server's certificate renewed, or set the clock of this machine if it is wrong",
 }
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not allowed, 6 not found, "
