@@ -77,8 +77,8 @@ async def holding(
 ) -> AsyncIterator[list[asyncio.Task[Outcome]]]:
     """So many of each, spread over the channels, until the end of the block; how each ends, if it does."""
     tasks = [
-        asyncio.create_task(_until_ended(hold(channels[number % len(channels)])))
-        for hold in holds
+        asyncio.create_task(_until_ended(hold(channels[(at + number) % len(channels)])))
+        for at, hold in enumerate(holds)
         for number in range(count)
     ]
     try:

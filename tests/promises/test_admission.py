@@ -45,6 +45,8 @@ NARROW: dict[str, Any] = {
 FLOOD, CONNECTIONS, HONEST = 40, 3, 12
 # What gRPC itself can count, before any handler.
 _OF_GRPC = 60
+# Methods that the server serves and that are not ours.
+_OUTSIDE = ("/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 
 
 def admission_of(world: World) -> Admission:
@@ -146,27 +148,48 @@ async def test_one_number_for_all_calls_is_found_wanting(
     assert "health: RESOURCE_EXHAUSTED" in found
 
 
-async def test_a_request_that_does_not_come_ends_its_call(
+async def test_a_request_that_does_not_come_ends_its_call_whatever_the_method(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
         quiet_world(database, tmp_path, monkeypatch, request_seconds=0.5) as world,
-        connections(world.server.address, 1) as channels,
+        # Each has at most a hundred calls at once.
+        connections(world.server.address, 3) as channels,
     ):
-        methods = [LOGIN, world.rule("GetNamespace").method, world.rule("WatchContainers").method]
-        holds = [never_sent(method, world.admin.metadata) for method in methods]
-        async with (
-            holding(channels, [*holds, never_sent("/grpc.health.v1.Health/Check")], 2) as tasks,
-            within(10.0),
-        ):
-            ended = await asyncio.gather(*tasks)
-        assert {(each.code, each.reason) for each in ended} == {("INVALID_ARGUMENT", "REQUEST_TIMEOUT")}
+        rules = world.rules.values()
+        assert {rule.shape for rule in rules} == {
+            "unary_unary",
+            "unary_stream",
+            "stream_unary",
+            "stream_stream",
+        }
+        methods = [rule.method for rule in rules]
+        holds = [never_sent(method, world.admin.metadata) for method in (*methods, *_OUTSIDE)]
+        async with holding(channels, holds, 1) as tasks, within(20.0):
+            ended = dict(zip((*methods, *_OUTSIDE), await asyncio.gather(*tasks), strict=True))
+        assert {method for method, end in ended.items() if end.reason != "REQUEST_TIMEOUT"} == set()
+        assert {end.code for end in ended.values()} == {"INVALID_ARGUMENT"}
         async with world.sql() as sql:
             kept = await sql.fetchval(
                 "SELECT count(*) FROM operation_logs WHERE metadata ->> 'reason' = 'REQUEST_TIMEOUT'"
                 " AND metadata ->> 'stream_event' IS DISTINCT FROM 'opened'"
             )
-        assert kept == 2 * len(methods)
+        assert kept == len(methods)
+
+
+async def test_a_stream_of_requests_has_its_time_for_the_first_alone(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch, request_seconds=0.5) as world:
+        rule = world.rule("RecordUsage")
+        call: Any = world.admin.channel.stream_unary(rule.method)(metadata=world.admin.metadata)
+        await call.write(request_for(rule).SerializeToString())
+        ended, _ = await asyncio.wait([asyncio.ensure_future(call.code())], timeout=runs_out(1.5))
+        assert not ended
+        await call.write(request_for(rule).SerializeToString())
+        await call.done_writing()
+        answer: Any = rule.response_class.FromString(await call)
+    assert answer.accepted_count + answer.rejected_count == 2
 
 
 async def test_a_request_that_is_waited_for_without_end_is_found(

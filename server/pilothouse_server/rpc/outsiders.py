@@ -2,7 +2,7 @@
 
 A question for the server's health is answered always: it takes no seat, and nothing that others do pushes it out; its
 request must arrive as any other's must. Watches of health, and streams of reflection, are bounded by address, and a
-stream of reflection that is silent ends.
+stream of reflection that falls silent ends.
 """
 
 from __future__ import annotations
@@ -92,9 +92,11 @@ class _Outsider:
     async def converse(self, requests: AsyncIterator[Any], context: Context) -> None:
         """Answers a stream by a stream."""
 
+        first = await self._request(context)
+
         async def answers() -> None:
             back = WayBack(context)
-            async for each in self._inner.stream_stream(_until_silent(requests), context):
+            async for each in self._inner.stream_stream(_until_silent(first, requests), context):
                 await back.write(each)
 
         await self._seated(self._admission.reflections, context, answers())
@@ -124,8 +126,9 @@ def no_request() -> InvalidArgument:
     return InvalidArgument("the call has no request, or one that is too large", reason="MALFORMED_MESSAGE")
 
 
-async def _until_silent(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    iterator = aiter(requests)
+async def _until_silent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    yield first
+    iterator = aiter(rest)
     while True:
         try:
             async with asyncio.timeout(SILENT_SECONDS):

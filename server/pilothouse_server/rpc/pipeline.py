@@ -53,9 +53,6 @@ if TYPE_CHECKING:
 # then.
 WRITE_TIMEOUT_SECONDS = 30.0
 
-# How long a stream of requests may stay silent before it has said what it is about.
-FIRST_MESSAGE_SECONDS = 30.0
-
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Runner = Callable[[Call], Awaitable[bytes]]
@@ -175,7 +172,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
     async def _let_in(
         self, call: Call, ticket: Ticket, requests: AsyncIterator[bytes], context: Context
     ) -> None:
-        """Finds out who calls, reads the one request there is, and takes the call's seats. Raises why it is refused."""
+        """Finds out who calls, reads the request, or the first of a stream, and takes the call's seats.
+
+        Raises why the call is refused.
+        """
         rule, admission = call.rule, self.admission
         admission.refuse_if_draining()
         flow: Hashable
@@ -190,13 +190,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
             if not call.principal.credential.admits(call.client_ip):
                 raise _from_elsewhere(call.principal.credential)
             flow = call.principal.user_id
+        # The one message there is, or the first of a stream.
+        raw = await admission.requests.arrives(context.read(), flow)
         if rule.takes_stream:
             await ticket.sit(admission.streams, flow)
-            call.requests = _parsed(call, requests)
+            call.requests = _parsed(call, raw, requests)
             if rule.in_one_namespace:
                 await _look_at_first(call)
             return
-        raw = await admission.requests.arrives(context.read(), flow)
         if raw is grpc.aio.EOF:
             raise no_request()
         is_short = len(raw) <= SHORT_BYTES
@@ -411,11 +412,10 @@ async def _look_at_first(call: Call) -> None:
     assert call.requests is not None
     rest = call.requests
     try:
-        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-            call.request = await anext(rest)
+        call.request = await anext(rest)
     except PilothouseError as error:
         call.parse_error = error
-    except (StopAsyncIteration, TimeoutError):
+    except StopAsyncIteration:
         call.parse_error = InvalidArgument(
             "the stream of requests must begin with a message", reason="REQUIRED"
         )
@@ -429,6 +429,11 @@ async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator
         yield request
 
 
-async def _parsed(call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    async for raw in requests:
+async def _parsed(call: Call, first: Any, rest: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    """The messages of a stream of requests, whose first has arrived; EOF where it has none."""
+    if first is grpc.aio.EOF:
+        return
+    yield await receiving.received(call.rule, first)
+    del first
+    async for raw in rest:
         yield await receiving.received(call.rule, raw)
