@@ -27,6 +27,7 @@ from pilothouse_server.settings import (
     PREFIX,
     Settings,
     SettingsError,
+    address_refused,
     database_secured,
     load,
 )
@@ -198,6 +199,8 @@ def _free_addresses(settings: Settings) -> contextlib.ExitStack:
     with contextlib.ExitStack() as held:
         for name in ("listen", "tls_client_listen", "metrics_listen", "audit_tiles_listen"):
             address: str = getattr(settings, name)
+            if listening.unix_problem(address):
+                raise address_refused(address, name.upper())
             if not address or listening.is_unix(address) or not listening.split(address)[1]:
                 continue
             from pilothouse_server.processes.port import reserve

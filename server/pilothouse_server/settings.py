@@ -378,10 +378,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def address_refused(address: str, name: str = "LISTEN") -> SettingsError:
     """Returns the error for an address to listen on, of the setting `name`, that cannot be had."""
-    return SettingsError(
-        f"{PREFIX}{name}: {address} cannot be listened on: something else listens there, or it is no HOST:PORT of"
-        " this machine"
-    )
+    why = listening.why_refused(address)
+    return SettingsError(f"{PREFIX}{name}: {address} cannot be listened on: {why}")
 
 
 TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]

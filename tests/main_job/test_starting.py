@@ -37,6 +37,18 @@ async def test_a_taken_address_is_told_before_anything_is_made(tmp_path: Path, n
     assert not (tmp_path / "data").exists()
 
 
+async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    place = tmp_path / "a.sock"
+    place.write_text("what somebody keeps")
+    data = {"PILOTHOUSE_LISTEN": f"unix:{place}", "PILOTHOUSE_DATA_DIR": str(tmp_path / "data")}
+    said = await Shell("", tmp_path, data).run("pilothouse serve --dev", succeeds=False)
+    assert said == (
+        f"pilothouse: PILOTHOUSE_LISTEN: unix:{place} cannot be listened on: what has that name is no socket\n"
+    )
+    assert place.read_text() == "what somebody keeps"
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.full
 async def test_a_taken_address_is_told_and_costs_no_password(database: Database, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from pilothouse_server.embedded.certificate import self_signed
@@ -94,3 +96,49 @@ def test_a_name_is_what_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
     led("127.0.0.1", "192.0.2.7")
     with pytest.raises(SettingsError):
         check_transport(Settings(listen="here:1"))
+
+
+def _cannot_be_had(folder: Path) -> dict[str, str]:
+    (folder / "file").write_text("kept")
+    (folder / "leads").symlink_to(folder / "file")
+    return {
+        "unix:": "no path",
+        f"unix:{folder / ('x' * 108)}": "no path",
+        "unix-abstract:": "no path",
+        f"unix://{folder.name}/a.sock": "no path",
+        f"unix:{folder / 'file'}": "no socket",
+        f"unix://{folder / 'leads'}": "no socket",
+        f"unix:{folder}": "no socket",
+        f"unix:{folder / 'none' / 'a.sock'}": "folder",
+        f"unix:{folder / 'file' / 'a.sock'}": "folder",
+    }
+
+
+def test_a_unix_socket_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    for address, words in _cannot_be_had(tmp_path).items():
+        assert words in listening.unix_problem(address), address
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("kind", ["unix:", "unix://", "unix-abstract:"])
+async def test_a_socket_is_taken_over_when_its_server_is_gone_and_not_before(
+    tmp_path: Path, kind: str
+) -> None:
+    place = str(tmp_path / "a.sock")
+    address, path = f"{kind}{place}", f"\0{place}" if kind == "unix-abstract:" else place
+    assert listening.unix_problem(address) == ""
+    with socket.socket(socket.AF_UNIX) as serves:
+        serves.bind(path)
+        # Bound and not listened on: as of a server that is gone, or is not there yet.
+        assert listening.unix_problem(address) == ""
+        serves.listen(0)
+        # By the second time one waits already, and no other is let wait: the server still serves.
+        for _ in range(2):
+            assert "something else listens" in listening.unix_problem(address)
+    assert os.path.lexists(place) == (kind != "unix-abstract:")
+    assert listening.unix_problem(address) == ""
+    server = grpc.aio.server()
+    assert server.add_insecure_port(address)
+    await server.start()
+    assert "something else listens" in listening.unix_problem(address)
+    await server.stop(None)

@@ -33,6 +33,7 @@ from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.rpc.transport import check_transport
 from pilothouse_server.settings import Settings, address_refused
+from pilothouse_server.values.listening import unix_problem
 
 # For how long a connection has new calls of one process, where there are several.
 _SPREAD_SECONDS = 300
@@ -81,6 +82,8 @@ class GrpcServer:
         return self._take(settings.listen, "LISTEN", asking=asking)
 
     def _take(self, address: str, name: str, *, asking: bool) -> int:
+        if unix_problem(address):
+            raise address_refused(address, name)
         try:
             if self.tls is None:
                 return int(self._server.add_insecure_port(address))

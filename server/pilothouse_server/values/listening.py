@@ -7,12 +7,16 @@ before a colon is a scheme. So it is checked here, once, before anybody is hande
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
+import stat
 
 from pilothouse_server.values import InvalidValueError
 
-_UNIX = ("unix:", "unix-abstract:")
+_UNIX = (_PATH, _ABSTRACT) = ("unix:", "unix-abstract:")
+# What the system takes as the path of a socket, without its end.
+_MOST_PATH_BYTES = 107
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LAST_PORT = 65535
 # Other ways to write an address, which some libraries read and others do not.
@@ -22,6 +26,61 @@ _NUMBERS = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0
 def is_unix(address: str) -> bool:
     """Whether it is a socket in the file system, or an abstract one: of this machine alone."""
     return address.startswith(_UNIX)
+
+
+def why_refused(address: str) -> str:
+    """Returns why an address could not be taken, as far as that is known."""
+    return unix_problem(address) or "something else listens there, or it is no HOST:PORT of this machine"
+
+
+def unix_problem(address: str) -> str:
+    """Returns why no server can listen on a Unix socket now; '' where one can, or the address is another.
+
+    The socket of a server that is gone is taken over. gRPC would take that of one that serves as well, without a word.
+    """
+    if not is_unix(address):
+        return ""
+    path = _path(address)
+    if not path or len(os.fsencode(path)) > _MOST_PATH_BYTES:
+        return f"it is no path of 1 to {_MOST_PATH_BYTES} bytes"
+    if address.startswith(_PATH):
+        try:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                return "what has that name is no socket"
+        except FileNotFoundError:
+            folder = os.path.dirname(path) or "."
+            return (
+                ""
+                if os.access(folder, os.W_OK | os.X_OK)
+                else "its folder is not there, or not to be written to"
+            )
+        except OSError:
+            return "its folder is none, or cannot be looked into"
+    return _listener_problem(path)
+
+
+def _path(address: str) -> str:
+    """The path of a Unix socket as the system has it: an abstract one begins with NUL."""
+    if address.startswith(_ABSTRACT):
+        name = address.removeprefix(_ABSTRACT)
+        return name and f"\0{name}"
+    path = address.removeprefix(_PATH)
+    # Between two slashes and a third one a machine would be named.
+    return path.removeprefix("//") if path.startswith("///") or not path.startswith("//") else ""
+
+
+def _listener_problem(path: str) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as asking:
+        try:
+            asking.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return ""
+        except BlockingIOError:
+            # More wait for it than it lets wait.
+            pass
+        except OSError:
+            return "it is somebody else's socket"
+    return "something else listens there"
 
 
 def split(address: str) -> tuple[str, int]:
