@@ -18,6 +18,7 @@ import prometheus_client
 import pytest
 from google.rpc import error_details_pb2
 
+from pilothouse_server.rpc import pipeline
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import Admission, Ticket
@@ -202,6 +203,46 @@ async def test_a_request_that_is_waited_for_without_end_is_found(
     ):
         ended, _ = await asyncio.wait(tasks, timeout=runs_out(2.0))
     assert not ended
+
+
+async def wide_pages_beside_one_that_hangs(world: World) -> list[str]:
+    """What a user's other calls meet, and another user's wide page, while a wide page of the user hangs."""
+    eve = await world.make_user("eve", {OWN: "operator"})
+    admission = admission_of(world)
+
+    async def in_use() -> tuple[int, int]:
+        return admission.wide_pages.in_use, admission.calls.in_use
+
+    async with world.sql() as sql, sql.transaction():
+        await sql.execute("LOCK TABLE config_maps IN ACCESS EXCLUSIVE MODE")
+        page = {"namespace": OWN, "pageSize": 1000}
+        hangs = asyncio.create_task(world.call("ListConfigMaps", page, eve))
+        try:
+            await poll_until(in_use, lambda found: found[1] >= 10, what="the page that hangs")
+            calls = [
+                await world.call("ListContainers", page, eve),
+                await world.call("ListContainers", {"namespace": OWN, "pageSize": 100}, eve),
+                await world.call("ListContainers", page),
+            ]
+        finally:
+            await cancel_and_wait(hangs)
+    await poll_until(in_use, lambda found: found == (0, 0), what="the return of all seats")
+    return [each.reason or each.code for each in calls]
+
+
+async def test_a_wide_page_that_hangs_holds_up_the_wide_pages_of_its_user_alone(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+        assert await wide_pages_beside_one_that_hangs(world) == ["TOO_MANY_CALLS", "OK", "OK"]
+
+
+async def test_wide_pages_side_by_side_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "is_wide", lambda _page_size: False)
+    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+        assert await wide_pages_beside_one_that_hangs(world) == ["OK", "OK", "OK"]
 
 
 async def test_calls_that_keep_their_seats_at_a_cluster_are_found(

@@ -14,6 +14,7 @@ from pilothouse_server.rpc.admission.seats import (
     Admission,
     Ticket,
     before_cluster,
+    is_wide,
     seats_for,
 )
 from pilothouse_server.settings import Settings, SettingsError, load
@@ -27,16 +28,22 @@ from tests.waiting import Stopwatch, within
     [
         (0, 0, 1),
         (50, 10, 1),
-        (60, 10, 1),
-        (61, 10, 2),
-        (1000, 10, 17),
-        (5000, 10, 17),
+        (100, 10, 1),
+        (101, 10, 2),
+        (1000, 10, 10),
+        (5000, 10, 10),
         (-1, 10, 1),
         (0, 1_048_576, 17),
     ],
 )
 def test_wide_calls_take_more_seats(rows: int, size: int, seats: int) -> None:
     assert seats_for(rows, size) == seats
+
+
+@pytest.mark.parametrize(("rows", "wide"), [(-1, False), (0, False), (100, False), (101, True), (5000, True)])
+def test_a_page_that_takes_more_than_one_seat_is_wide(rows: int, wide: bool) -> None:
+    assert is_wide(rows) is wide
+    assert (seats_for(rows, 10) > 1) is wide
 
 
 def few(**more: Any) -> Admission:

@@ -20,6 +20,7 @@ from pilothouse_server.audit_sinks.service import AuditSinkCalls, SinkRules
 from pilothouse_server.errors import FailedPrecondition, NotFound, PermissionDenied, invalid, not_found
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.admission.seats import reading_a_stretch
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
@@ -265,7 +266,7 @@ class AuditService(AuditSinkCalls):
         )
 
         async def read(after: int, upto: int, most: int) -> Sequence[Any]:
-            async with call.read() as transaction:
+            async with reading_a_stretch(), call.read() as transaction:
                 sight = await _sight(call, transaction, request.namespace)
                 return await operations.exported_records(
                     transaction, after, upto, sight, request.filter, most=most

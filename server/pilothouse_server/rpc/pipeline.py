@@ -35,7 +35,7 @@ from pilothouse_server.errors import InvalidArgument, PermissionDenied, Pilothou
 from pilothouse_server.rpc import headers, receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, seats_for
+from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_wide, seats_for
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.outsiders import bounded, no_request, too_large
@@ -204,17 +204,20 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if is_short:
             _parse_short(call, raw)
         # To read a long one takes a while: it has its seats before.
-        limiter, width = self._seats(call, len(raw))
-        if not ticket.sits(limiter, flow, width):
-            await ticket.sit(limiter, flow, width)
+        limiter, width, wide = self._seats(call, len(raw))
+        if wide or not ticket.sits(limiter, flow, width):
+            await ticket.sit(limiter, flow, width, wide=wide)
         if not is_short:
             await _parse(call, raw)
 
-    def _seats(self, call: Call, size: int) -> tuple[Limiter, int]:
-        """Which, and how many, are for a call with a request of so many bytes, which is read if it is short."""
+    def _seats(self, call: Call, size: int) -> tuple[Limiter, int, bool]:
+        """Which, and how many, are for a call with a request of so many bytes, which is read if it is short.
+
+        And whether it asks for a wide page.
+        """
         rule, admission = call.rule, self.admission
         if rule.streams:
-            return admission.streams, 1
+            return admission.streams, 1, False
         rows = 0
         if rule.has_page_size:
             if size > SHORT_BYTES:
@@ -222,7 +225,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 rows = LARGEST_PAGE_SIZE
             elif call.request is not None:
                 rows = call.request.page_size
-        return (admission.strangers if rule.public else admission.calls), seats_for(rows, size)
+        limiter = admission.strangers if rule.public else admission.calls
+        return limiter, seats_for(rows, size), is_wide(rows)
 
     async def _authenticated(self, call: Call) -> Principal:
         """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.

@@ -1,4 +1,4 @@
-"""`pilothouse` without admission, in which one number counts all calls, as it was: see `sabotage`."""
+"""`pilothouse` without admission, or with a part of it taken away: see `sabotage`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import grpc.aio
 
+from pilothouse_server.rpc import pipeline
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
 from tests.promises.hostile.sabotage import run
@@ -25,11 +26,17 @@ def one_number_for_all() -> None:
     grpc.aio.server = partial(grpc.aio.server, maximum_concurrent_rpcs=_MOST_CALLS)
 
 
+def wide_pages_side_by_side() -> None:
+    """Wide pages take no turns, and no more seats than others."""
+    pipeline.is_wide = lambda _page_size: False  # type: ignore[assignment, attr-defined]
+    pipeline.seats_for = lambda _page_size, _request_bytes: 1  # type: ignore[assignment, attr-defined]
+
+
 async def _whenever(_bodies: Bodies, body: Awaitable[T], _key: object) -> T:
     return await body
 
 
-SABOTAGES = {made.__name__: made for made in (one_number_for_all,)}
+SABOTAGES = {made.__name__: made for made in (one_number_for_all, wide_pages_side_by_side)}
 
 if __name__ == "__main__":
     run(SABOTAGES)

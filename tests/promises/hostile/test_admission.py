@@ -66,3 +66,12 @@ async def test_one_number_for_all_calls_is_found(database: Database, tmp_path: P
         verdict = await made.attacked(lambda: holding(made, "watches of health", _HELD), pairs=1)
     assert any("RESOURCE_EXHAUSTED" in fault for fault in verdict.faults()), verdict.faults()
     assert any(fault.startswith("health failed") for fault in verdict.faults()), verdict.faults()
+
+
+async def test_wide_pages_side_by_side_are_found(database: Database, tmp_path: Path) -> None:
+    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} wide_pages_side_by_side") as made:
+        token = await made.user("attacker", "viewer", "own-1")
+        verdict = await made.attacked(
+            lambda: holding(made, "wide pages", 20, token=token, namespace="own-1"), pairs=1
+        )
+    assert any(fault.startswith("the p99 rose") for fault in verdict.faults()), verdict.ratios

@@ -108,8 +108,9 @@ class Limiter:
         self.in_use += width
         return True
 
-    async def take(self, key: Hashable, width: int = 1) -> None:
-        """Takes `width` seats, which must be `fitting`, once it is this call's turn.
+    async def take(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
+        """Takes `width` seats, which must be `fitting`, once it is this call's turn. It waits as long as calls of the
+        class may, or until a time of the loop's clock.
 
         Raises:
             ResourceExhausted: too many wait already, or it waited for too long. Come back later, as RetryInfo says.
@@ -117,7 +118,7 @@ class Limiter:
         if self.take_now(key, width):
             return
         waiter = self._enqueue(key, width)
-        limit = asyncio.timeout(self.bounds.wait_seconds)
+        limit = asyncio.timeout(self.bounds.wait_seconds) if until is None else asyncio.timeout_at(until)
         try:
             async with limit:
                 await waiter.answer

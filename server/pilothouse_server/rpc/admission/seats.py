@@ -4,6 +4,8 @@
     authentications  a call with a token that is looked up                      address
     strangers        a unary call of a method that needs no log-in              address
     calls            any other unary call                                       user
+    wide pages       a unary call with a wide page, beside its seats; an        user
+                     export of records while it reads some
     streams          a stream, for as long as it is open                        user (address without a log-in)
     cluster calls    a unary call from when it first waits for a cluster        user, of one cluster
     cluster streams  a stream that reads from a cluster, beside its first seat  user, of one cluster
@@ -13,6 +15,10 @@
 
 An address is the client's, past trusted proxies; of IPv6 its /64, as one customer has at least that. A call with a wide
 answer (a page of 1,000) or a large request takes several seats.
+
+Of a user one wide page is worked on at a time, whatever seats it has: three at once have two processors and as many
+connections to the database. The others wait before they take a seat, so the user's small calls pass them, and what
+hangs holds up nobody but its own user's wide pages. Between users nothing is shared but seats.
 
 Where a call waits for a cluster it is found by a context variable, because that happens deep in a noun, or in a task of
 its own. What is done for nobody, as reconciling, has none, and waits for no seat.
@@ -26,8 +32,10 @@ after the other: eight at once have eight connections plan all that a create tak
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 from weakref import ref
@@ -49,10 +57,11 @@ WAITING = Gauge(
 )
 REFUSED = Counter("pilothouse_admission_refused_total", "Calls that got no seat.", ("class",))
 
-# A page of so many rows counts for one seat, and so does so much of a request.
-# Of those that are as wide as can be one user has one at a time.
-_ROWS_PER_SEAT = 60
+# A page of so many rows counts for one seat, and so does so much of a request. A page of more is wide.
+_ROWS_PER_SEAT = 100
 _BYTES_PER_SEAT = 64 * 1024
+# So long a stream waits for its turn to read a stretch: it has read others before, and who began it is still there.
+_STRETCH_WAIT_SECONDS = 30.0
 # Clusters that are remembered although nobody waits for them.
 _MOST_CLUSTERS = 1000
 # Users whose turns are remembered although none waits.
@@ -78,6 +87,8 @@ class Admission:
         self.calls = self._class(
             "calls", settings.max_concurrent_calls, settings.max_calls_per_user, waiting_per_seat=8
         )
+        # As many wait as for seats.
+        self.wide_pages = self._limited("wide pages", replace(self.calls.bounds, seats_per_flow=1))
         self.streams = self._class("streams", settings.max_streams, settings.max_streams_per_user)
         # These stay: who comes too many learns it at once.
         self.health_watches = self._class("health watches", 10 * outsiders, outsiders, waiting_per_seat=0)
@@ -173,7 +184,10 @@ class Admission:
         return sum(figure(each) for (own, _), each in self._of_clusters.items() if own == name)
 
     def _class(self, name: str, seats: int, seats_per_flow: int, waiting_per_seat: int = 1) -> Limiter:
-        made = Limiter(name, self._bounds(seats, seats_per_flow, waiting_per_seat), _refusals(name))
+        return self._limited(name, self._bounds(seats, seats_per_flow, waiting_per_seat))
+
+    def _limited(self, name: str, bounds: Bounds) -> Limiter:
+        made = Limiter(name, bounds, _refusals(name))
         _show(IN_USE, name, made, _in_use)
         _show(WAITING, name, made, _waiting)
         return made
@@ -235,12 +249,37 @@ class Ticket:
         self._hold(limiter, width)
         return True
 
-    async def sit(self, limiter: Limiter, user: Hashable, width: int = 1) -> None:
-        """Takes the first seats. Raises ResourceExhausted."""
+    async def sit(self, limiter: Limiter, user: Hashable, width: int = 1, *, wide: bool = False) -> None:
+        """Takes the first seats; for a wide page its user's turn before, with no seat held meanwhile, and both take no
+        longer than one may. Raises ResourceExhausted.
+        """
         self._user = user
+        until = None
+        if wide:
+            turns = self._admission.wide_pages
+            until = asyncio.get_running_loop().time() + turns.bounds.wait_seconds
+            await turns.take(user, 1, until)
+            self._hold(turns, 1)
         width = limiter.fitting(width)
-        await limiter.take(user, width)
+        try:
+            await limiter.take(user, width, until)
+        except BaseException:
+            # Those that wait go on before it is told that this one does not.
+            self._give_back()
+            raise
         self._hold(limiter, width)
+
+    @asynccontextmanager
+    async def reads_a_stretch(self) -> AsyncIterator[None]:
+        """The time in which a stream reads as much as a wide page, when it is its user's turn. Raises
+        ResourceExhausted.
+        """
+        wide, user = self._admission.wide_pages, self._user
+        await wide.take(user, 1, asyncio.get_running_loop().time() + _STRETCH_WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            wide.give_back(user)
 
     async def go_to_cluster(self, cluster: str) -> None:
         """Takes a seat at a cluster before it is asked; a unary call gives back the one it has. Raises
@@ -341,6 +380,25 @@ async def before_trial(what: Hashable) -> None:
     ticket = TICKET.get()
     if ticket is not None:
         await ticket.go_to_trial(what)
+
+
+@asynccontextmanager
+async def reading_a_stretch() -> AsyncIterator[None]:
+    """The same for the call that it is done for; at once where it is done for none.
+
+    Nobody may be waited for in it but the database.
+    """
+    ticket = TICKET.get()
+    if ticket is None:
+        yield
+    else:
+        async with ticket.reads_a_stretch():
+            yield
+
+
+def is_wide(page_size: int) -> bool:
+    """Returns whether a page of so many rows takes its user's turn for those."""
+    return page_size > _ROWS_PER_SEAT
 
 
 def seats_for(page_size: int, request_bytes: int) -> int:
