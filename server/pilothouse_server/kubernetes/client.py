@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal
@@ -26,6 +26,13 @@ import msgspec
 
 from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
+from pilothouse_server.kubernetes.decoding import (
+    AT_ONCE_BYTES,
+    MOST_ITEMS,
+    TooMany,
+    check_items,
+    decode,
+)
 from pilothouse_server.kubernetes.errors import AnswerTooLarge, NotFound
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.marks import may_be_unstorable, read
@@ -40,14 +47,14 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.transport import (
     DEFAULT_LIMITS,
+    JSON,
     Limits,
     PageBound,
     Transport,
     accepted,
-    decode,
 )
-from pilothouse_server.kubernetes.usage import StatsSummary
-from pilothouse_server.kubernetes.watch_stream import WatchEvent, decode_event, split_lines
+from pilothouse_server.kubernetes.usage import PodStats, StatsSummary
+from pilothouse_server.kubernetes.watch_stream import WatchEvent, cut_line, decode_event, split_lines
 from pilothouse_server.outbound import ANYWHERE, Reach, TooLong
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -73,6 +80,14 @@ class _Items(msgspec.Struct, Generic[T]):
 class _RawItems(msgspec.Struct):
     metadata: ListMeta
     items: list[msgspec.Raw] | None = None
+
+
+class _RawStats(msgspec.Struct):
+    pods: list[msgspec.Raw] | None = None
+
+
+class _Of(msgspec.Struct):
+    metadata: ListMeta
 
 
 class ClusterClient:
@@ -181,7 +196,8 @@ class ClusterClient:
                     limit, most = max(1, limit // 32), self.limits.page_bytes // 2
                     requested = request(token)
                     continue
-                one_by_one = resource.marked or may_be_unstorable(body)
+                one_by_one = resource.marked or len(body) > AT_ONCE_BYTES or may_be_unstorable(body)
+                await self._check_items(body, "items")
                 form: Any = _RawItems if one_by_one else _Items[resource.type]  # type: ignore[name-defined]
                 listed = decode(body, form)
                 token = listed.metadata.continue_
@@ -193,7 +209,7 @@ class ClusterClient:
                     raise self.too_many(resource)
                 if one_by_one:
                     # Many at once would hold the loop.
-                    items = [read(item, resource) async for item in cooperatively(items)]
+                    items = [read(item, resource) async for item in self._cut(items)]
                 yield Page(tuple(items), listed.metadata.resource_version, token)
         finally:
             if requested is not None:
@@ -234,8 +250,8 @@ class ClusterClient:
     async def newest_version(self, resource: Resource[Any], namespace: str | None = None) -> str:
         """Returns the version that a list would be of now."""
         path, accept = resource.path(namespace), accepted(resource.metadata_only, listed=True)
-        body = await self._transport.request("GET", path, {"limit": "1"}, accept=accept)
-        return decode(body, _RawItems).metadata.resource_version
+        body = await self._listed(path, {"limit": "1"}, accept)
+        return decode(body, _Of).metadata.resource_version
 
     async def watch(
         self,
@@ -276,7 +292,10 @@ class ClusterClient:
             try:
                 chunks = response.content.iter_any()
                 async for line in split_lines(chunks, self.limits.body_bytes, self._transport.pace()):
-                    yield decode_event(line, resource)
+                    event = cut_line(line)
+                    if len(line) > AT_ONCE_BYTES:
+                        await self._transport.check_values(event.object, "an object of a watch")
+                    yield decode_event(event, resource)
             except TooLong:
                 raise self._too_long("a line of a watch", self.limits.body_bytes) from None
 
@@ -374,8 +393,12 @@ class ClusterClient:
 
         Raises Unreachable for a lost node.
         """
-        body = await self._transport.request("GET", f"/api/v1/nodes/{node}/proxy/stats/summary")
-        return decode(body, StatsSummary)
+        body = await self._listed(f"/api/v1/nodes/{node}/proxy/stats/summary")
+        if len(body) <= AT_ONCE_BYTES:
+            return decode(body, StatsSummary)
+        await self._check_items(body, "pods")
+        pods = decode(body, _RawStats).pods or ()
+        return StatsSummary(tuple([decode(pod, PodStats) async for pod in self._cut(pods)]))
 
     @asynccontextmanager
     async def streaming(
@@ -401,6 +424,28 @@ class ClusterClient:
         """An open websocket; closed at the end. See `live`."""
         async with self._transport.websocket(path, query, protocols) as socket:
             yield socket
+
+    async def _listed(self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON) -> bytes:
+        """A list that does not come by page. Raises AnswerTooLarge."""
+        most = self.limits.body_bytes
+        try:
+            return await self._transport.request("GET", path, query, accept=accept, page=PageBound(most))
+        except TooLong:
+            raise self._too_long("an answer", most) from None
+
+    async def _check_items(self, body: bytes, name: str) -> None:
+        """Returns when it is the caller's turn to cut a list into its items. Raises AnswerTooLarge."""
+        try:
+            await check_items(body, name)
+        except TooMany:
+            raise self._transport.too_large(f"a list has more than {MOST_ITEMS} items") from None
+
+    async def _cut(self, items: Iterable[msgspec.Raw]) -> AsyncIterator[msgspec.Raw]:
+        """Yields the items of a list, each when it is the caller's turn to decode it. Raises AnswerTooLarge."""
+        async for item in cooperatively(items):
+            if len(item) > AT_ONCE_BYTES:
+                await self._transport.check_values(item, "an object of a list")
+            yield item
 
     def _too_long(self, what: str, most: int) -> AnswerTooLarge:
         return self._transport.too_large(f"{what} has more than {most} bytes")

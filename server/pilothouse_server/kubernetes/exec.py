@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES
 from pilothouse_server.kubernetes.errors import UNREADABLE, ClusterError, Status, Unreachable, shown
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import PODS
@@ -109,6 +110,8 @@ def _is_too_long(error: object) -> bool:
 
 
 def _ended(data: bytes) -> Ended:
+    if len(data) > AT_ONCE_BYTES:
+        return Ended(-1, "the cluster's answer is longer than it may be")
     try:
         status = msgspec.json.decode(data, type=Status)
     except UNREADABLE:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from pilothouse_server.event_loop import Share
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import PODS
 
@@ -69,10 +70,12 @@ async def pod_log(
 
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[LogLine]:
     """Whole lines; one that is still being written when the stream ends is a line, too."""
-    pending = bytearray()
+    pending, share = bytearray(), Share()
     async for chunk in chunks:
         pending += chunk
         while (end := pending.find(b"\n")) >= 0:
+            # Of one chunk there may be as many as it has bytes.
+            await share.used()
             yield _line(bytes(pending[:end]))
             del pending[: end + 1]
         if len(pending) > 2 * LONGEST_LINE:

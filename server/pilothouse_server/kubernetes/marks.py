@@ -18,9 +18,9 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES, decode
 from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource, T
-from pilothouse_server.kubernetes.transport import decode
 
 _DIGEST_BYTES = 15
 # Written by the controllers of Deployments and claims, whoever applied the object.
@@ -49,6 +49,19 @@ class _Metadata(msgspec.Struct, rename="camel", gc=False):
     resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+
+
+class _LongMetadata(msgspec.Struct, rename="camel", gc=False):
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    labels: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    annotations: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class _LongContent(msgspec.Struct, gc=False):
+    metadata: _LongMetadata = msgspec.field(default_factory=_LongMetadata)
+    spec: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class _Content(msgspec.Struct, gc=False):
@@ -116,11 +129,17 @@ def version_of(manifest: Manifest) -> str:
 
 
 def _mark(body: bytes | msgspec.Raw, resource: Resource[T]) -> str:
-    content = decode(body, _Content)
+    content: Any = decode(body, _Content if len(body) <= AT_ONCE_BYTES else _LongContent)
     metadata = content.metadata
     digest = blake2b(metadata.uid.encode(), digest_size=_DIGEST_BYTES)
     if resource.marked == "version":
         digest.update(metadata.resource_version.encode())
+    elif isinstance(metadata, _LongMetadata):
+        # It may hold a hundred thousand annotations, so their bytes count: where a controller writes one of its own,
+        # too, who compares looks closer.
+        for part in (metadata.labels, metadata.annotations, content.spec):
+            digest.update(b"%d:" % len(part) + bytes(part))
+        digest.update(str(metadata.generation).encode())
     else:
         annotations = {
             name: value

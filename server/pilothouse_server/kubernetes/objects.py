@@ -10,9 +10,13 @@ Absent means zero, as the API omits zero counters; `null` is sent for some absen
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
+
+# Of what controllers report of one object, so that to look at it takes little. A pod whose containers fill an object
+# has a third of it.
+MOST: Final = msgspec.Meta(max_length=4096)
 
 
 class Partial(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -75,7 +79,7 @@ class ObjectCondition(Partial, frozen=True, rename="camel"):
 
 class NamespaceState(Partial, frozen=True, rename="camel"):
     phase: str = ""
-    conditions: tuple[ObjectCondition, ...] = ()
+    conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
 
 
 class Namespace(KubernetesObject, frozen=True, rename="camel"):
@@ -104,7 +108,7 @@ class DeploymentState(Partial, frozen=True, rename="camel"):
     updated_replicas: int = 0
     ready_replicas: int = 0
     available_replicas: int = 0
-    conditions: tuple[ObjectCondition, ...] = ()
+    conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
 
 
 class Deployment(KubernetesObject, frozen=True, rename="camel"):
@@ -156,7 +160,7 @@ class ReplicaSetSpec(Partial, frozen=True, rename="camel"):
 class ReplicaSetState(Partial, frozen=True, rename="camel"):
     replicas: int = 0
     ready_replicas: int = 0
-    conditions: tuple[ObjectCondition, ...] = ()
+    conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
 
 
 class ReplicaSet(KubernetesObject, frozen=True, rename="camel"):
@@ -216,9 +220,9 @@ class PodState(Partial, frozen=True, rename="camel"):
     pod_ip: str = msgspec.field(name="podIP", default="")
     host_ip: str = msgspec.field(name="hostIP", default="")
     start_time: datetime | None = None
-    conditions: tuple[ObjectCondition, ...] = ()
-    init_container_statuses: tuple[ContainerStatus, ...] = ()
-    container_statuses: tuple[ContainerStatus, ...] = ()
+    conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
+    init_container_statuses: Annotated[tuple[ContainerStatus, ...], MOST] = ()
+    container_statuses: Annotated[tuple[ContainerStatus, ...], MOST] = ()
 
 
 class Pod(KubernetesObject, frozen=True, rename="camel"):
@@ -282,7 +286,7 @@ class NodeInfo(Partial, frozen=True, rename="camel"):
 
 
 class NodeState(Partial, frozen=True, rename="camel"):
-    conditions: tuple[ObjectCondition, ...] = ()
+    conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
     images: tuple[NodeImage, ...] = ()
     node_info: NodeInfo = NodeInfo()
 

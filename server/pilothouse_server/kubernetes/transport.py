@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from random import uniform
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -23,8 +23,8 @@ from yarl import URL
 
 from pilothouse_server import outbound
 from pilothouse_server.event_loop import Share
+from pilothouse_server.kubernetes.decoding import MOST_VALUES, TooMany, check_values
 from pilothouse_server.kubernetes.errors import (
-    UNREADABLE,
     AnswerTooLarge,
     ClusterError,
     InternalError,
@@ -63,7 +63,6 @@ _LINES_SECONDS = 0.005
 # So much of an answer is read whatever else is; the pieces of what is longer come with pauses between them, which are
 # several times as long as a piece takes.
 _LONG_BYTES, _LONG_PAUSE_SECONDS = 256 * 1024, 0.001
-V = TypeVar("V")
 
 
 def accepted(metadata_only: bool, *, listed: bool = False) -> str:
@@ -112,20 +111,6 @@ class PageBound(NamedTuple):
 
     most: int
     fewer: bool = False
-
-
-_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-
-
-def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
-    """Decode an answer. Raises Unreachable where it is not what it should be: somebody else answered."""
-    decoder = _decoders.get(type_)
-    if decoder is None:
-        decoder = _decoders[type_] = msgspec.json.Decoder(type_)
-    try:
-        return cast("V", decoder.decode(body))
-    except UNREADABLE as error:
-        raise Unreachable("the cluster's answer cannot be read: it is not what was asked for") from error
 
 
 def clock_ahead(date: str, now: datetime) -> timedelta | None:
@@ -229,6 +214,8 @@ class Transport:
     ) -> bytes:
         """The body of the answer. Raises ClusterError; TooLong beyond the bound of a `page`, of which less can be asked
         for.
+
+        What is no page may hold as many values as are decoded in one piece.
         """
         timeout = aiohttp.ClientTimeout(
             total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
@@ -239,11 +226,21 @@ class Transport:
             ahead = clock_ahead(response.headers.get("Date", ""), datetime.now(UTC))
             self.ahead = self.ahead if ahead is None else ahead
             try:
-                return await self._body(response, page or PageBound(self._limits.body_bytes), timeout.total)
+                found = await self._body(response, page or PageBound(self._limits.body_bytes), timeout.total)
             except TooLong:
                 if page is not None:
                     raise
                 raise self.too_large(f"an answer has more than {self._limits.body_bytes} bytes") from None
+        if page is None:
+            await self.check_values(found, "an answer")
+        return found
+
+    async def check_values(self, text: bytes | msgspec.Raw, what: str) -> None:
+        """Returns when it is the caller's turn to decode an object. Raises AnswerTooLarge."""
+        try:
+            await check_values(text)
+        except TooMany:
+            raise self.too_large(f"{what} holds more than {MOST_VALUES} values") from None
 
     async def _body(self, response: aiohttp.ClientResponse, bound: PageBound, seconds: float | None) -> bytes:
         """Reads an answer within `seconds`, in shares of the loop's time; a long one while no other is read.

@@ -11,10 +11,10 @@ from typing import Generic, Literal, cast
 
 import msgspec
 
+from pilothouse_server.kubernetes.decoding import decode
 from pilothouse_server.kubernetes.errors import UNREADABLE, Status, Unreachable, from_status
 from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import KubernetesObject, Resource, T
-from pilothouse_server.kubernetes.transport import decode
 from pilothouse_server.outbound import TooLong
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -32,20 +32,26 @@ class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
         return self.object.metadata.resource_version
 
 
-class _Line(msgspec.Struct):
+class Line(msgspec.Struct):
+    """A line, of whose object nothing is read yet."""
+
     type: str
     object: msgspec.Raw
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(Line).decode
 
 
-def decode_event(line: bytes, resource: Resource[T]) -> WatchEvent[T]:
-    """Returns the event. Raises Unreachable for a line that is none, and the error that an ERROR event holds."""
+def cut_line(line: bytes) -> Line:
+    """Returns the type of the event, and its object as it is. Raises Unreachable for a line that is none."""
     try:
-        event = _decode_line(line)
+        return _decode_line(line)
     except UNREADABLE as error:
         raise Unreachable("a line of a watch cannot be read") from error
+
+
+def decode_event(event: Line, resource: Resource[T]) -> WatchEvent[T]:
+    """Returns the event. Raises Unreachable for one of unknown type, and the error that an ERROR event holds."""
     if event.type == "ERROR":
         raise from_status(decode(event.object, Status))
     if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):

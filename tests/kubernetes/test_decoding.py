@@ -1,0 +1,289 @@
+"""Answers of many values: a list is decoded in parts, beside others, and what cannot be cut has a bound of values."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server import event_loop
+from pilothouse_server.kubernetes import decoding, logs, marks
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.decoding import MOST_ITEMS, MOST_VALUES
+from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, Unreachable
+from pilothouse_server.kubernetes.logs import LogOptions, pod_log
+from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, DEPLOYMENTS, PODS, SERVICES, Resource
+from pilothouse_server.kubernetes.transport import Limits
+from tests.clusters import hostile
+from tests.clusters.hostile import MEGABYTE, hostile_server
+
+Ask = Callable[[ClusterClient], Awaitable[Any]]
+_HEAD = b'{"metadata": {"resourceVersion": "1"}, '
+
+
+@asynccontextmanager
+async def _client(body: bytes, **limits: Any) -> AsyncIterator[ClusterClient]:
+    """A client of a cluster that answers everything with this."""
+    bounds = Limits(request_seconds=30.0, **limits)
+    async with hostile_server(hostile.saying(body)) as server:
+        client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="dense", limits=bounds)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+def _listed(*items: bytes, field: str = "items") -> bytes:
+    return _HEAD + b'"%s": [%s]}' % (field.encode(), b",".join(items))
+
+
+def _object(inner: bytes, size: int = MEGABYTE) -> bytes:
+    """One with so many bytes of this in a list."""
+    return b'{"metadata": {"name": "p"}, "x": [%s]}' % b",".join([inner] * (size // (len(inner) + 1)))
+
+
+async def _watch(client: ClusterClient) -> list[str]:
+    async with aclosing(client.watch(PODS, resource_version="1")) as events:
+        return [event.object.metadata.name async for event in events]
+
+
+_DENSE = _object(b"{}")
+_OF_ONE: dict[str, Ask] = {
+    "object": lambda client: client.get(PODS, "n", "p"),
+    "whole object": lambda client: client.read(PODS, "n", "p"),
+    "dry run": lambda client: client.dry_run(PODS, {"metadata": {"namespace": "n", "name": "p"}}),
+    "version": lambda client: client.version(),
+}
+
+
+@pytest.mark.parametrize("what", _OF_ONE)
+@pytest.mark.parametrize("inner", [b"{}", b"[]", b"1", b'""', b'{"":1}', b'"\\"","\\\\"'])
+async def test_an_object_of_very_many_values_is_too_large(what: str, inner: bytes) -> None:
+    async with _client(_object(inner, 2 * MEGABYTE)) as client:
+        with pytest.raises(AnswerTooLarge, match=f"an answer holds more than {MOST_VALUES} values"):
+            await _OF_ONE[what](client)
+        # Told as any other that sends too much.
+        with pytest.raises(AnswerTooLarge):
+            client.check_answers()
+
+
+@pytest.mark.parametrize("resource", [PODS, SERVICES])
+async def test_an_object_of_a_list_is_too_large(resource: Resource[Any]) -> None:
+    async with _client(_listed(b"{}", _DENSE, b"{}")) as client:
+        with pytest.raises(AnswerTooLarge, match="an object of a list holds more"):
+            await client.list(resource)
+
+
+async def test_an_object_of_a_watch_is_too_large() -> None:
+    lines = [b'{"type": "ADDED", "object": %s}\n' % each for each in (b'{"metadata": {"name": "q"}}', _DENSE)]
+    async with _client(b"".join(lines[:1])) as client:
+        assert await _watch(client) == ["q"]
+    async with _client(b"".join(lines)) as client:
+        with pytest.raises(AnswerTooLarge, match="an object of a watch holds more"):
+            await _watch(client)
+
+
+_LISTS: dict[str, tuple[str, Ask]] = {
+    "pods": ("items", lambda client: client.list(PODS)),
+    "services": ("items", lambda client: client.list(SERVICES)),
+    "config maps": ("items", lambda client: client.list(CONFIG_MAP_METADATA)),
+    "usage": ("pods", lambda client: client.node_stats("n")),
+}
+
+
+@pytest.mark.parametrize("what", _LISTS)
+async def test_a_list_of_very_many_items_is_not_cut(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+    count = decoding._Items.one_more
+
+    def counting(items: Any) -> None:
+        nonlocal made
+        made += 1
+        count(items)
+
+    monkeypatch.setattr(decoding._Items, "one_more", counting)
+    field, ask = _LISTS[what]
+    async with _client(_listed(*[b"{}"] * 2_000_000, field=field)) as client:
+        with pytest.raises(AnswerTooLarge, match=f"a list has more than {MOST_ITEMS} items"):
+            await ask(client)
+    # It was found out by the first that was too many.
+    assert made == MOST_ITEMS + 1
+
+
+@pytest.mark.parametrize("what", _LISTS)
+async def test_a_list_of_what_is_no_object_cannot_be_read(what: str) -> None:
+    field, ask = _LISTS[what]
+    async with _client(_listed(*[b"1"] * 2_000_000, field=field)) as client:
+        with pytest.raises(Unreachable, match="cannot be read"):
+            await ask(client)
+
+
+def _pod(number: int) -> bytes:
+    fields: dict[str, Any] = {f"f:field-{each}": {} for each in range(300)}
+    pod = {
+        "metadata": {
+            "name": f"p-{number}",
+            "labels": {"app": "web"},
+            "managedFields": [{"fieldsV1": fields}],
+        },
+        "status": {"phase": "Running", "containerStatuses": [{"name": "main", "ready": True}]},
+    }
+    return json.dumps(pod).encode()
+
+
+async def test_a_long_list_is_read_whole_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each share is used up at once.
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    names: list[str] = []
+    read = marks.read
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    turn_of_each: list[int] = []
+
+    def noting(body: Any, resource: Resource[Any]) -> Any:
+        turn_of_each.append(turns)
+        return read(body, resource)
+
+    monkeypatch.setattr("pilothouse_server.kubernetes.client.read", noting)
+    body = _listed(*map(_pod, range(500)))
+    assert len(body) > MEGABYTE
+    async with _client(body) as client:
+        other = asyncio.create_task(others())
+        page = await client.list(PODS)
+        other.cancel()
+    names = [pod.metadata.name for pod in page.items]
+    assert names == [f"p-{number}" for number in range(500)]
+    assert all(pod.status.container_statuses[0].ready for pod in page.items)
+    # Others had a turn before each.
+    assert all(one < next_one for one, next_one in pairwise(turn_of_each))
+
+
+async def test_a_short_list_is_decoded_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unexpected(*_: Any) -> Any:
+        raise AssertionError("one by one")
+
+    monkeypatch.setattr("pilothouse_server.kubernetes.client.read", unexpected)
+    async with _client(_listed(*map(_pod, range(10)))) as client:
+        assert len((await client.list(PODS)).items) == 10
+
+
+def _annotated(**changes: Any) -> bytes:
+    """An object with as many annotations as Kubernetes takes of its users: 256 KiB, by short names."""
+    annotations = {f"{number:x}": "" for number in range(50_000)}
+    # Who wrote which, of whom there may be several.
+    fields: dict[str, Any] = {f"f:{key}": {} for key in annotations}
+    metadata = {
+        "name": "n",
+        "uid": "u",
+        "generation": 1,
+        "resourceVersion": "1",
+        "annotations": annotations,
+        "labels": {"a": "b"},
+        "managedFields": [{"manager": "m", "fieldsV1": {"f:metadata": {"f:annotations": fields}}}] * 2,
+    }
+    whole: dict[str, Any] = {
+        "metadata": metadata,
+        "spec": {"type": "ClusterIP"},
+        "status": {"x": 1},
+        "kind": "Service",
+    }
+    for path, value in changes.items():
+        part = whole
+        *way, last = path.split("__")
+        for step in way:
+            part = part[step]
+        part[last] = value
+    return msgspec.json.encode(whole)
+
+
+async def test_what_users_of_a_cluster_may_write_is_taken() -> None:
+    body = _annotated()
+    assert len(body) > decoding.AT_ONCE_BYTES
+    assert decoding._values(body, 0, len(body)) > MOST_VALUES
+    async with _client(body) as client:
+        assert len((await client.get(SERVICES, "n", "n")).metadata.annotations or {}) == 50_000
+        assert (await client.read(SERVICES, "n", "n"))["metadata"]["name"] == "n"
+    async with _client(_listed(body)) as client:
+        assert len((await client.list(SERVICES)).items[0].metadata.annotations or {}) == 50_000
+    async with _client(b'{"type": "ADDED", "object": %s}\n' % body) as client:
+        assert await _watch(client) == ["n"]
+
+
+@pytest.mark.parametrize("text", [",{[", '"', "\\", '\\"', '"\\', '{"a": 1}, ', "<\n"])
+async def test_what_stands_within_a_text_is_no_value(text: str) -> None:
+    whole = {"metadata": {"name": "p", "annotations": {"a": text * (MEGABYTE // len(text)), "b": ""}}}
+    body = msgspec.json.encode(whole)
+    async with _client(body) as client:
+        assert (await client.read(PODS, "n", "p")) == whole
+        assert (await client.get(PODS, "n", "p")).metadata.annotations == whole["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"status__x": 2, "metadata__resourceVersion": "2"}, True),
+        ({"spec__type": "NodePort"}, False),
+        ({"metadata__annotations__0": "x"}, False),
+        ({"metadata__labels__a": "c"}, False),
+        ({"metadata__generation": 2}, False),
+        ({"metadata__uid": "v"}, False),
+    ],
+)
+def test_a_long_object_has_a_mark(changes: dict[str, Any], same: bool) -> None:
+    first, other = (marks.read(_annotated(**each), DEPLOYMENTS).mark for each in ({}, changes))
+    assert marks.same(first, other) is same
+
+
+def test_the_mark_of_a_long_object_that_has_versions_tells_nothing_of_its_values() -> None:
+    first, other = (
+        marks.read(_annotated(**each), CONFIG_MAP_METADATA).mark
+        for each in ({}, {"metadata__annotations__0": "x"})
+    )
+    assert first == other
+
+
+async def test_more_reports_than_an_object_can_have_are_none() -> None:
+    def pod(number: int) -> bytes:
+        return b'{"status": {"containerStatuses": [%s]}}' % b",".join([b'{"name": "c"}'] * number)
+
+    async with _client(pod(4096)) as client:
+        assert len((await client.get(PODS, "n", "p")).status.container_statuses) == 4096
+    async with _client(pod(4097)) as client:
+        with pytest.raises(ClusterError, match="cannot be read"):
+            await client.get(PODS, "n", "p")
+
+
+async def test_lines_of_a_log_come_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"\n" * 1000
+
+    other = asyncio.create_task(others())
+    count = 0
+    async for _ in logs._lines(chunks()):
+        count += 1
+    other.cancel()
+    assert (count, turns >= 999) == (1000, True)
+    async with _client(b"2026-01-01T00:00:00Z a\n2026-01-01T00:00:01Z b\n") as client:
+        log = pod_log(client, "n", "p", container="c", options=LogOptions())
+        assert [line.text async for line in log] == [b"a", b"b"]
