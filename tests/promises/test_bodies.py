@@ -9,10 +9,14 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
+from google.protobuf.message import Message
 
 from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
+from pilothouse_server.rpc.longest import LEAST_BYTES
+from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database
 from tests.promises.calling import OPERATION_KEY, Caller
 from tests.promises.requests import request_for
@@ -92,6 +96,38 @@ async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
     assert "GetContainer: no record" in await unrecorded_bodies(tight)
     monkeypatch.setattr(receiving, "parsed", lambda rule, raw: rule.request_class.FromString(raw))
     assert "ListOperations: OK " in await unrecorded_bodies(tight)
+
+
+async def test_what_no_field_may_hold_is_refused_by_its_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a message is made of it."""
+    made: list[str] = []
+    parsed = receiving.parsed
+
+    def noting(rule: Rule, raw: bytes) -> Message:
+        found = parsed(rule, raw)
+        made.append(rule.name)
+        return found
+
+    monkeypatch.setattr(receiving, "parsed", noting)
+    name = "n" * LEAST_BYTES
+    for method in ("GetContainer", "DeleteContainer", "ListConfigMaps", "CheckPermission", "WatchVolumes"):
+        rule = world.rule(method)
+        fields = descriptor_of(rule.request_class).fields_by_name
+        field = next(each for each in ("permission", "name", "namespace") if each in fields)
+        outcome = await world.admin.invoke(rule, rule.request_class(**{field: name}))
+        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"), method
+        assert f"may have {LEAST_BYTES}" in outcome.message
+    assert made == []
+    # A little shorter, and the field is named; and what may be longer is not held to it.
+    for method, request in (
+        ("GetContainer", {"namespace": "own", "name": name[:-100]}),
+        ("CreateContainer", {"namespace": "own", "container": {"name": name, "image": "nginx:1.27"}}),
+    ):
+        outcome = await world.admin.invoke(world.rule(method), request_for(world.rule(method), request))
+        assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD"), method
+    assert made == ["GetContainer", "CreateContainer"]
 
 
 async def test_a_body_that_grpc_refuses_or_that_never_comes_is_recorded(tight: World) -> None:

@@ -129,6 +129,14 @@ def test_forms_of_values(types: dict[str, type[Message]]) -> None:
     assert redaction.body(request)["container"]["drift_policy"] == "99"
 
 
+def test_of_a_long_mask_some_paths_are_written(types: dict[str, type[Message]]) -> None:
+    make: Any = types["Plain"]
+    for number, shown in ((256, 256), (257, 256), (100_000, 16)):
+        mask = redaction.body(make(mask=FieldMask(paths=["a_b"] * number)))["mask"]
+        rest = f"[truncated, {number - shown} more paths]" if number > shown else ""
+        assert mask == ",".join(["aB"] * shown) + rest
+
+
 def test_what_cannot_be_written_is_recorded_all_the_same(types: dict[str, type[Message]]) -> None:
     make: Any = types["Plain"]
     body = redaction.body(make(moment=Timestamp(seconds=2**62), ratio=float("nan")))

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from pilothouse_server.rpc.credential_names import REDACTED, masked_argument, reads_like_a_credential
@@ -308,7 +309,13 @@ def _map_renderer(render: _Render) -> _Render:
     return render_map
 
 
-def _well_known_text(message: Any, longest_text: int, _most_items: int) -> str:
+def _well_known_text(message: Any, longest_text: int, most_items: int) -> str:
+    paths = message.paths if isinstance(message, FieldMask) else ()
+    if len(paths) > most_items:
+        # To write a path takes as long as to render a text.
+        message = FieldMask(paths=paths[:most_items])
+        rest = f"[truncated, {len(paths) - most_items} more paths]"
+        return _well_known_text(message, longest_text, most_items) + rest
     try:
         return _text(message.ToJsonString(), longest_text)
     except ValueError:

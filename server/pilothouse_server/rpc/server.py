@@ -24,7 +24,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pilothouse_server.rpc import headers, method_rules, receiving
+from pilothouse_server.rpc import headers, longest, method_rules, receiving
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
@@ -147,10 +147,11 @@ def rules_and_handlers(
                     rule,
                     waits_outside=getattr(handler, "waits_outside", False),
                     drafts=getattr(handler, "drafts", False),
-                    most_bytes=(
-                        min(most_message_bytes, receiving.MOST_OF_STRANGERS_BYTES)
+                    most_bytes=min(
+                        most_message_bytes,
+                        receiving.MOST_OF_STRANGERS_BYTES
                         if rule.public
-                        else most_message_bytes
+                        else longest.most_bytes_of(method.input_type),
                     ),
                 )
     if missing:

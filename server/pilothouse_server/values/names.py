@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+LONGEST_LABEL = 63
 LONGEST_SUBDOMAIN = 253
 LONGEST_EMAIL = 254
 LONGEST_USERNAME = 50

@@ -256,7 +256,7 @@ class AuditLayer:
         name, principal = call.namespace, call.principal
         if not name or principal is None or call.facts.namespace_id is not None:
             return
-        if not principal.reaches(name) or names.dns_label_problem(name):
+        if len(name) > names.LONGEST_LABEL or not principal.reaches(name) or names.dns_label_problem(name):
             return
         found = _granted_namespace(call)
         call.describe(namespace_id=await self._namespace_id(name) if found is None else found)
@@ -415,4 +415,4 @@ def _plain(value: str | None, length: int) -> str:
         return ""
     if value.isascii() and "\x00" not in value:
         return value[:length]
-    return value.replace("\x00", "").encode("utf-8", "replace").decode()[:length]
+    return value[:length].replace("\x00", "").encode("utf-8", "replace").decode()

@@ -1,0 +1,112 @@
+"""The bound of a request's bytes, by the rules of its fields: what these allow is within."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from pilothouse.audit.v1 import audit_pb2
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2
+from pilothouse.identity.v1 import api_keys_pb2, identity_pb2, permissions_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse_server.rpc.field_checks import (
+    DEFAULT_BYTES,
+    DEFAULT_CHARACTERS,
+    DEFAULT_ITEMS,
+    descriptor_of,
+    is_map,
+    map_fields,
+    rule_of,
+)
+from pilothouse_server.rpc.longest import LEAST_BYTES, most_bytes_of
+
+# Of four bytes.
+_WIDEST = "\N{GRINNING FACE}"
+_PATH = "a.path.of.a.mask"
+
+
+def _value(field: FieldDescriptor, most: int, number: int) -> Any:
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b"x" * (most or DEFAULT_BYTES)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return f"{number:03d}" + _WIDEST * ((most or DEFAULT_CHARACTERS) - 3)
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return 1.5
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return True
+    return 2**31 - 1 if field.enum_type is None else max(field.enum_type.values_by_number)
+
+
+def _fill(message: Any) -> None:
+    """Gives each field as much as its rule allows."""
+    name = descriptor_of(message).full_name
+    if name == "google.protobuf.FieldMask":
+        message.paths.extend([_PATH] * DEFAULT_ITEMS)
+        return
+    if name.startswith("google.protobuf."):
+        message.seconds, message.nanos = 2**35, 999_999_999
+        return
+    for field in descriptor_of(message).fields:
+        rule = rule_of(field)
+        place, most = getattr(message, field.name), rule.max_items or DEFAULT_ITEMS
+        if is_map(field):
+            key, value = map_fields(field)
+            for number in range(most):
+                place[_value(key, 0, number)] = _value(value, rule.max_length, number)
+        elif field.is_repeated and field.message_type is not None:
+            for _ in range(most):
+                _fill(place.add())
+        elif field.is_repeated:
+            place.extend(_value(field, rule.max_length, number) for number in range(most))
+        elif field.message_type is not None:
+            _fill(place)
+        else:
+            setattr(message, field.name, _value(field, rule.max_length, 0))
+
+
+@pytest.mark.parametrize(
+    "request_type",
+    [
+        api_keys_pb2.CreateApiKeyRequest,
+        identity_pb2.CreateRoleRequest,
+        identity_pb2.UpdateRoleRequest,
+        identity_pb2.UpdateUserRequest,
+        permissions_pb2.SimulateGrantRequest,
+        config_pb2.RevealSecretRequest,
+        container_pb2.ListContainersRequest,
+        container_pb2.ImportContainersRequest,
+        namespace_pb2.RegisterClusterRequest,
+        namespace_pb2.UpdateClusterRequest,
+        audit_pb2.CreateAuditSinkRequest,
+        audit_pb2.ExportAuditLogRequest,
+    ],
+)
+def test_what_the_rules_allow_is_within(request_type: type[Message]) -> None:
+    request = request_type()
+    _fill(request)
+    bound = most_bytes_of(descriptor_of(request))
+    assert request.ByteSize() <= bound < 6 * 1024 * 1024
+
+
+def test_a_short_request_may_be_somewhat_longer() -> None:
+    request = container_pb2.GetContainerRequest()
+    _fill(request)
+    assert request.ByteSize() < LEAST_BYTES == most_bytes_of(descriptor_of(request))
+
+
+@pytest.mark.parametrize(
+    "request_type",
+    [
+        container_pb2.CreateContainerRequest,
+        container_pb2.UpdateContainerRequest,
+        config_pb2.CreateConfigMapRequest,
+        namespace_pb2.UpdateNamespaceRequest,
+    ],
+)
+def test_what_the_server_adds_has_no_bound(request_type: type[Message]) -> None:
+    """A resource that was read is sent back with its state."""
+    assert most_bytes_of(descriptor_of(request_type)) > 1 << 60
