@@ -57,8 +57,11 @@ def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             return await method(self, requests, context)
         except PilothouseError as error:
             code, message, details = CODES[error.code], error.message, rich_status(error).SerializeToString()
+        flow = address_group(self.address_of(context)) if self is not None else None
         back = WayBack(context)
         del context, requests
+        if flow is not None:
+            await self.admission.refusing.turn(flow)
         return await back.fail(code, message, ((STATUS_KEY, details),))
 
     return run
@@ -72,8 +75,8 @@ async def _refused(_self: object, _requests: object, _context: Context) -> None:
 class _Outsider:
     def __init__(self, inner: Handler, admission: Admission, address_of: AddressOf) -> None:
         self._inner: Any = inner
-        self._admission = admission
-        self._address_of = address_of
+        self.admission = admission
+        self.address_of = address_of
 
     @_refusing
     async def answer(self, _requests: object, context: Context) -> Any:
@@ -86,7 +89,7 @@ class _Outsider:
         request = await self._request(context)
         # It does nothing with the context but write.
         watching = self._inner.unary_stream(request, WayBack(context))
-        await self._seated(self._admission.health_watches, context, watching)
+        await self._seated(self.admission.health_watches, context, watching)
 
     @_refusing
     async def converse(self, requests: AsyncIterator[Any], context: Context) -> None:
@@ -99,10 +102,10 @@ class _Outsider:
             async for each in self._inner.stream_stream(_until_silent(first, requests), context):
                 await back.write(each)
 
-        await self._seated(self._admission.reflections, context, answers())
+        await self._seated(self.admission.reflections, context, answers())
 
     async def _seated(self, limiter: Limiter, context: Context, work: Any) -> None:
-        flow = address_group(self._address_of(context))
+        flow = address_group(self.address_of(context))
         try:
             await limiter.take(flow)
         except PilothouseError:
@@ -114,8 +117,8 @@ class _Outsider:
             limiter.give_back(flow)
 
     async def _request(self, context: Context) -> Any:
-        flow = address_group(self._address_of(context))
-        request = await self._admission.health_requests.arrives(context.read(), flow)
+        flow = address_group(self.address_of(context))
+        request = await self.admission.health_requests.arrives(context.read(), flow)
         if request is grpc.aio.EOF:
             raise no_request()
         return request

@@ -140,12 +140,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
         ticket = Ticket(self.admission, streams=call.rule.streams)
         self.admission.came()
         answer, failure = b"", None
+        refused: Hashable = None
         try:
             try:
                 if call.refusal is None:
                     await self._let_in(call, ticket, requests, context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
+                refused = _who(call)
                 _note_certificate(call, error)
             except asyncio.CancelledError as gone:
                 # Nobody waits for the answer any more; the layers record that the call was.
@@ -156,6 +158,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             answer = await self._runners[call.method](call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = _ending(error)
+            if call.principal is None:
+                refused = _who(call)
         finally:
             ticket.close()
             self.admission.went()
@@ -165,6 +169,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             back = back or WayBack(context)
             # See `fail`: the error that it ends with knows this frame.
             del context, requests
+            if refused is not None:
+                await self.admission.refusing.turn(refused)
             await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
         return None if call.rule.answers_stream else answer
@@ -244,6 +250,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._looked_up.discard(call.shown)
             limiter.give_back(flow)
+
+
+def _who(call: Call) -> Hashable:
+    """Whose call it is: the user's id, or the address where nobody has logged in."""
+    return address_group(call.client_ip) if call.principal is None else call.principal.user_id
 
 
 def _note_certificate(call: Call, error: Exception) -> None:

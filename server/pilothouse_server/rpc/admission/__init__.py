@@ -3,6 +3,7 @@
     limiter    one class: seats, a bound for each who asks, a fair queue (after Kubernetes' API Priority and Fairness,
                KEP-1040; with an exact queue for each who waits, as those are bounded, where it shuffles them into few)
     bodies     requests whose body has not arrived: they hold no seat, and end soon
+    refusing   refusals, answered one after the other for each who is refused
     spread     what many would do in the same moment, one after the other
     seats      the classes of a server, and the seats of one call
 

@@ -45,6 +45,7 @@ from prometheus_client import Counter, Gauge
 from pilothouse_server.errors import PilothouseError, ResourceExhausted, Unavailable
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
+from pilothouse_server.rpc.admission.refusing import Refusing
 from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
@@ -113,6 +114,7 @@ class Admission:
         self._trickles: dict[Hashable, Spread] = {}
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
+        self.refusing = Refusing()
         self.draining = False
         self._in_flight = 0
         self._came = 0
@@ -141,6 +143,7 @@ class Admission:
         What has reached gRPC and not yet Python is cancelled when gRPC's server is stopped. So it is answered first.
         """
         self.draining = True
+        self.refusing.end()
         loop = asyncio.get_running_loop()
         end, came, since = loop.time() + seconds, self._came, loop.time()
         while (now := loop.time()) < end:

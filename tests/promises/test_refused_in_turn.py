@@ -1,0 +1,97 @@
+"""Promise 13: who has thousands of calls refused, and begins others for them, does not stand before everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import pytest
+
+from pilothouse_server.rpc.admission import refusing
+from pilothouse_server.rpc.admission.refusing import Refusing
+from tests.conftest import Database
+from tests.promises.calling import Outcome
+from tests.promises.holding import Hold, connections, health_watch, held, holding, is_healthy
+from tests.promises.requests import OWN, request_for
+from tests.promises.test_admission import admission_of
+from tests.promises.world import World, quiet_world
+from tests.waiting import patient, poll_until
+
+_CALLS = 12
+# One call, or stream, of each has a seat.
+_NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "admission_wait_seconds": 0.5}
+
+
+class _Counted(Refusing):
+    """Counts those who are refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = 0
+
+    async def turn(self, flow: Hashable) -> None:
+        self.refused += 1
+        await super().turn(flow)
+
+
+async def _told(world: World, hold: Hold, refused: int, code: str) -> int:
+    """How many of the refused are told of it by and by. All are when the server shuts down."""
+    admission = admission_of(world)
+    counted = admission.refusing = _Counted()
+    async with connections(world.server.address, 1) as channels, holding(channels, [hold], _CALLS) as tasks:
+
+        async def count() -> int:
+            return counted.refused
+
+        await poll_until(count, lambda found: found == refused, what="the refusals")
+        # Others are served meanwhile, and so is who is refused elsewhere.
+        assert (await world.call("GetNamespace", {"name": OWN})).code == "OK"
+        assert await is_healthy(world.admin.channel, patient(5.0)) == "SERVING"
+        told = sum(task.done() for task in tasks)
+        counted.end()
+
+        async def ended() -> int:
+            return sum(task.done() for task in tasks)
+
+        await poll_until(ended, lambda found: found == refused, what="the answers")
+        assert {each.code for each in _outcomes(tasks)} == {code}
+    return told
+
+
+def _outcomes(tasks: Sequence[asyncio.Task[Outcome]]) -> list[Outcome]:
+    return [task.result() for task in tasks if task.done()]
+
+
+async def _told_of_each_kind(world: World) -> dict[str, int]:
+    eve = await world.make_user("eve", {OWN: "viewer"})
+    watch, get = world.rule("WatchContainers"), world.rule("GetNamespace")
+    streams = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
+    return {
+        "no token": await _told(world, held(get, request_for(get), ()), _CALLS, "UNAUTHENTICATED"),
+        "health": await _told(world, health_watch, _CALLS - 1, "RESOURCE_EXHAUSTED"),
+        "streams": await _told(world, streams, _CALLS - 1, "RESOURCE_EXHAUSTED"),
+    }
+
+
+async def test_refusals_are_told_one_after_the_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusing, "_FIRST", 3)
+    monkeypatch.setattr(refusing, "_PER_SECOND", 0.001)
+    monkeypatch.setattr(refusing, "_MOST_SECONDS", 1e9)
+    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
+        assert await _told_of_each_kind(world) == {"no token": 4, "health": 4, "streams": 4}
+
+
+async def test_refusals_that_are_told_at_once_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: each is told as soon as it is refused, so that who begins the next one has it refused, too."""
+
+    async def at_once(*_arguments: object) -> None:
+        return
+
+    monkeypatch.setattr(Refusing, "turn", at_once)
+    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
+        assert min((await _told_of_each_kind(world)).values()) > 4

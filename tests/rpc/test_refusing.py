@@ -1,0 +1,69 @@
+"""Who is refused by the thousand is told so one after the other, and others are not."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pilothouse_server.rpc.admission.refusing import Refusing
+from tests.virtual_time import pass_time, virtual_time
+from tests.waiting import Stopwatch, within
+
+_HELD = 2_000
+
+
+async def _all_at_once(refusing: Refusing, count: int, told: list[float]) -> None:
+    watch = Stopwatch()
+
+    async def refused() -> None:
+        await refusing.turn("eve")
+        told.append(watch.passed())
+
+    await asyncio.gather(*(refused() for _ in range(count)))
+
+
+@virtual_time
+async def test_the_first_are_told_at_once_and_others_in_turn() -> None:
+    told: list[float] = []
+    await _all_at_once(Refusing(), _HELD, told)
+    assert sum(after < 0.001 for after in told) == 101
+    # 200 a second after those.
+    assert 9.0 < told[-1] < 10.0
+
+
+@virtual_time
+async def test_nobody_waits_for_the_refusals_of_another() -> None:
+    refusing = Refusing()
+    flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
+    await pass_time(0.001)
+    async with within(0.001):
+        await refusing.turn("bob")
+    assert not flood.done()
+    await flood
+
+
+@virtual_time
+async def test_so_many_wait_and_the_others_are_told_at_once() -> None:
+    told: list[float] = []
+    await _all_at_once(Refusing(), 5_000, told)
+    assert told[-1] <= 15.0
+    assert sum(after < 0.001 for after in told) > 1_900
+
+
+@virtual_time
+async def test_at_the_end_all_are_told() -> None:
+    refusing = Refusing()
+    flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
+    await pass_time(0.001)
+    assert not flood.done()
+    refusing.end()
+    async with within(0.001):
+        await flood
+
+
+@virtual_time
+async def test_those_who_are_not_seen_again_are_forgotten() -> None:
+    refusing = Refusing()
+    for number in range(5_000):
+        await refusing.turn(number)
+        await pass_time(0.01)
+    assert len(refusing._next) <= 1_000
