@@ -46,11 +46,19 @@ setup: $(STAMP)
 run: setup
 	@exec $(BIN)/pilothouse serve --dev
 
+# Asked for together, the two tiers are one run: nothing is prepared twice, and short tests fill the end of the long ones.
+ifeq ($(sort $(filter test test-all,$(MAKECMDGOALS))),test test-all)
+test: test-all
+
+test-all: setup
+	$(BIN)/pytest -m "not soak" $(PARALLEL) $(ARGS)
+else
 test: setup
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-all: setup
 	$(BIN)/pytest -m full $(PARALLEL) $(ARGS)
+endif
 
 soak: setup
 	@for part in $(PART); do case " $(SOAK_PARTS) " in *" $$part "*) ;; *) \

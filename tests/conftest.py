@@ -38,6 +38,25 @@ pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared", *(["tests.lo
 
 ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
+# The files that take a minute and more, the longest first: one that is begun late is alone at the end.
+FIRST = (
+    "migrations/test_other_postgres.py",
+    "benchmarks/test_rows.py",
+    "readme/test_readme.py",
+    "promises/test_killed_at_every_write.py",
+    "readme/test_make.py",
+    "promises/watches/test_controls.py",
+    "transparency/test_others.py",
+    "promises/over_time/test_campaign.py",
+    "promises/over_time/test_controls.py",
+    "config/test_hsm.py",
+    "promises/watches/test_campaign.py",
+    "promises/test_tenants_apart.py",
+    "reconcile/test_unseen_many.py",
+    "packaging/test_installed.py",
+    "promises/test_killed_deregistrations.py",
+    "promises/test_killed_server.py",
+)
 # The folders whose files take the longest, and those that fill up the end of a run: none of their files takes long.
 LONG = (
     "readme",
@@ -155,11 +174,13 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of whole servers first: a process that takes one of them last would work alone at the end."""
+    """The longest files first, then those of whole servers: who takes one of them last would work alone at the end."""
+    tests = Path(__file__).parent
+    order = {tests / name: number for number, name in enumerate(FIRST)}
 
-    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+    def place(item: pytest.Item) -> tuple[int, bool, bool]:
         folder = item.path.parent.name
-        return not item.path.name.startswith("test_killed_"), folder not in LONG, folder in SHORT
+        return order.get(item.path, len(FIRST)), folder not in LONG, folder in SHORT
 
     items.sort(key=place)
 

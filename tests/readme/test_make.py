@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client import AsyncClient
+from tests.conftest import FIRST
 from tests.processes import is_gone
 from tests.readme.served import ROOT, Shell, environment
 from tests.waiting import poll_until, within
@@ -178,6 +179,24 @@ async def test_make_soak_refuses_an_unknown_part(tmp_path: Path) -> None:
 def test_what_ci_does_is_what_the_readme_says() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     for command in BY_CI:
-        make, *targets = command.split()
-        for target in targets:
-            assert any(line == f"{make} {target}" or line.startswith(f"{make} {target} ") for line in lines)
+        assert any(line == command or line.startswith(f"{command} ") for line in lines), command
+
+
+@pytest.mark.parametrize(
+    ("targets", "tiers"),
+    [
+        ("test", [""]),
+        ("test-all", ["-m full "]),
+        ("test test-all", ['-m "not soak" ']),
+        ("test-all test", ['-m "not soak" ']),
+        ("setup test", [""]),
+    ],
+)
+async def test_both_tiers_together_are_one_run(tmp_path: Path, targets: str, tiers: list[str]) -> None:
+    printed = await Shell("", tmp_path).run(f"make --dry-run {targets} ARGS=--maxfail=3")
+    runs = re.findall(r"^\S*bin/pytest (.*)--numprocesses \d+ .*--maxfail=3$", printed, re.MULTILINE)
+    assert runs == tiers, printed
+
+
+def test_the_files_that_begin_a_run_are_there() -> None:
+    assert [name for name in FIRST if not (ROOT / "tests" / name).exists()] == []
