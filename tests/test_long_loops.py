@@ -125,3 +125,89 @@ async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(monkeypatch: p
     assert [task.cancelled() for task in waiting] == [True] * 4 + [False]
     # The next who comes finds the line as it was.
     await Share().used()
+
+
+class _Clock:
+    """What `perf_counter` says, to the event loop's turns alone: it stands, or leaps a second each time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.leaps = 0.0, False
+        monkeypatch.setattr(event_loop, "perf_counter", self._read)
+        monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+
+    def _read(self) -> float:
+        self.now += self.leaps
+        return self.now
+
+
+async def last_steps_beside_a_call_that_waits(
+    monkeypatch: pytest.MonkeyPatch, *, last: bool, patience: float
+) -> tuple[int, int]:
+    """How many steps a long loop took before a call that had twenty statements answered was over, and how many in all.
+
+    Between two answers the turns are empty.
+    """
+    clock = _Clock(monkeypatch)
+    monkeypatch.setattr(event_loop, "_PATIENCE", patience)
+    steps = 0
+
+    async def long_loop() -> None:
+        nonlocal steps
+        share = Share(last=last)
+        for _ in range(_STEPS):
+            await share.used()
+            steps += 1
+
+    async def call() -> int:
+        for _ in range(20):
+            until = thread_time() + 2 * event_loop._EMPTY_SECONDS
+            while thread_time() < until:
+                continue
+            clock.now += event_loop._QUIET_SECONDS / 2
+            for _ in range(5):
+                await asyncio.sleep(0)
+        clock.leaps = True
+        return steps
+
+    beside, _ = await asyncio.gather(call(), long_loop())
+    return beside, steps
+
+
+async def test_what_goes_last_is_not_in_the_way_of_a_call_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await last_steps_beside_a_call_that_waits(monkeypatch, last=True, patience=1e9) == (0, _STEPS)
+
+
+async def test_other_long_loops_use_the_turns_that_a_call_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control as well."""
+    beside, in_all = await last_steps_beside_a_call_that_waits(monkeypatch, last=False, patience=1e9)
+    assert beside > 5
+    assert in_all == _STEPS
+
+
+async def test_what_goes_last_and_is_never_left_alone_goes_on_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beside, in_all = await last_steps_beside_a_call_that_waits(monkeypatch, last=True, patience=0.0)
+    assert beside > 5
+    assert in_all == _STEPS
+
+
+async def test_what_goes_last_goes_after_other_long_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    monkeypatch.setattr(event_loop, "_PATIENCE", 1e9)
+    order: list[str] = []
+
+    async def long_loop(name: str, share: Share) -> None:
+        for _ in range(3):
+            await share.used()
+            order.append(name)
+
+    ones = [asyncio.create_task(long_loop("last", Share(last=True))) for _ in range(2)]
+    await asyncio.sleep(0)
+    gone = asyncio.create_task(Share(last=True).used())
+    await asyncio.sleep(0)
+    await long_loop("other", Share())
+    gone.cancel()
+    clock.leaps = True
+    await asyncio.gather(*ones)
+    assert order == [*3 * ["other"], *6 * ["last"]]

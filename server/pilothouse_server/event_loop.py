@@ -6,6 +6,10 @@ and not after a turn in which others had something to do, for they are likely to
 empty, or for some milliseconds. Were it one in each turn, a call beside long work would wait for a share in every one
 of its turns. What others leave of the loop is the long loops', and where they leave nothing, a fifth of it: who has
 held the loop for longer than a share is followed by a longer wait.
+
+A turn is empty as well while a call waits for the database, and a share would be in the way of each answer. So what
+goes last (a wide page) waits until nobody has done anything for two milliseconds, as most statements take less. It goes
+after other long loops, too; where there is no such time, it has a fifth.
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ T = TypeVar("T")
 _SHARE_SECONDS = 0.00075
 # A turn in which nobody had anything to do takes a fraction of it.
 _EMPTY_SECONDS = 0.00015
-# So many times as long as the share before it long loops wait for an empty turn.
+# So many times as long as the share before it long loops wait for an empty turn, or to be the last.
 _PATIENCE = 4.0
+# A call that waits for the database has it answered within so long, and goes on.
+_QUIET_SECONDS = 0.002
+_NAP_SECONDS = 0.001
 # What is longer was likely the machine's doing.
 _LONGEST_SECONDS = 0.02
 _TICK_SECONDS = 0.25
@@ -48,19 +55,32 @@ class _Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[asyncio.Future[None]] = deque()
+        # Those that go last; since when the first of them waits; and when it was last seen that others did something.
+        self._last: deque[asyncio.Future[None]] = deque()
+        self._last_since = self._busy_at = 0.0
+        self._nap: asyncio.TimerHandle | None = None
         self._looking = False
         # When somebody last had a share, when it was last looked whether others leave the loop free, and how long that
         # share was.
         self._since = self._looked = 0.0
         self._held_seconds = _SHARE_SECONDS
 
-    async def come(self) -> None:
+    async def come(self, *, last: bool = False) -> None:
         """Returns when it is the caller's turn."""
         turn = self._loop.create_future()
-        self._waiting.append(turn)
+        if last:
+            if not self._last:
+                self._last_since = perf_counter()
+            self._last.append(turn)
+        else:
+            self._waiting.append(turn)
         if not self._looking:
             self._looking = True
             self._begin_to_look()
+        elif self._nap is not None and not last:
+            self._nap.cancel()
+            self._nap = None
+            self._loop.call_soon(self._look)
         await turn
 
     def _begin_to_look(self) -> None:
@@ -68,20 +88,33 @@ class _Turns:
         self._loop.call_soon(self._look)
 
     def _look(self) -> None:
-        now = thread_time()
+        self._nap = None
+        now, clock = thread_time(), perf_counter()
         was_empty = now - self._looked < _EMPTY_SECONDS
         self._looked = now
-        if was_empty or now - self._since >= _PATIENCE * self._held_seconds:
-            self._go_on()
-        else:
+        if not was_empty:
+            self._busy_at = clock
+        patience = _PATIENCE * self._held_seconds
+        if not (was_empty or now - self._since >= patience):
             self._loop.call_soon(self._look)
+        elif self._last and clock - self._last_since >= patience:
+            self._last_since = clock + _SHARE_SECONDS
+            self._go_on(self._last)
+        elif self._waiting:
+            self._go_on(self._waiting)
+        elif clock - self._busy_at >= _QUIET_SECONDS:
+            self._last_since = clock + _SHARE_SECONDS
+            self._go_on(self._last)
+        else:
+            # To look in each turn would take a processor from the database.
+            self._nap = self._loop.call_later(_NAP_SECONDS, self._look)
 
-    def _go_on(self) -> None:
+    def _go_on(self, line: deque[asyncio.Future[None]]) -> None:
         # Around the one who goes on: how long it holds the loop, and what others do after it.
         self._loop.call_soon(self._goes_on)
         # Who was cancelled meanwhile has no turn.
-        while self._waiting:
-            turn = self._waiting.popleft()
+        while line:
+            turn = line.popleft()
             if not turn.done():
                 turn.set_result(None)
                 break
@@ -92,7 +125,7 @@ class _Turns:
 
     def _went_on(self) -> None:
         self._held_seconds = min(max(_SHARE_SECONDS, thread_time() - self._since), _LONGEST_SECONDS)
-        if self._waiting:
+        if self._waiting or self._last:
             self._begin_to_look()
         else:
             self._looking = False
@@ -115,15 +148,16 @@ async def long_work() -> None:
 
 
 class Share:
-    """Not quite a millisecond of the event loop."""
+    """Not quite a millisecond of the event loop; `last`: for something that goes after all else."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
         self._since = perf_counter()
+        self._last = last
 
     async def used(self) -> None:
         """Gives the loop to others once the share is used up, and begins a new one."""
         if perf_counter() - self._since >= _SHARE_SECONDS:
-            await _turns_of_this_loop().come()
+            await _turns_of_this_loop().come(last=self._last)
             self._since = perf_counter()
 
 

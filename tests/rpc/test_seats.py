@@ -18,6 +18,7 @@ from pilothouse_server.rpc.admission.seats import (
     seats_for,
 )
 from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
@@ -43,6 +44,7 @@ def test_wide_calls_take_more_seats(rows: int, size: int, seats: int) -> None:
 @pytest.mark.parametrize(("rows", "wide"), [(-1, False), (0, False), (100, False), (101, True), (5000, True)])
 def test_a_page_that_takes_more_than_one_seat_is_wide(rows: int, wide: bool) -> None:
     assert is_wide(rows) is wide
+    assert PageRequest(key=b"", page_size=rows).is_wide is wide
     assert (seats_for(rows, 10) > 1) is wide
 
 

@@ -92,7 +92,7 @@ class ListAnswer:
     async def answer(self, items: Iterable[Sequence[bytes]], next_page: NextPage) -> bytes:
         """Returns the answer; each item is a serialised resource, in parts. `next_page` has a row for each."""
         fields: list[bytes] = []
-        size, share = 0, Share()
+        size, share = 0, Share(last=next_page.page.is_wide)
         for parts in items:
             item = self._item.answer(*parts)
             size += len(item)

@@ -47,6 +47,8 @@ from pilothouse_server.store.results import Row
 
 DEFAULT_PAGE_SIZE: Final = 50
 LARGEST_PAGE_SIZE: Final = 1000
+# A page of more rows is wide: its caller has one at a time (`rpc.admission`), and it goes after all else.
+WIDE_PAGE_SIZE: Final = 100
 # A page ends before it would be larger, with one row at least. Clients of gRPC take messages of up to 4 MiB by default.
 LARGEST_PAGE_BYTES: Final = 3 * 1024 * 1024
 LONGEST_TOKEN: Final = 4096
@@ -85,6 +87,11 @@ class PageRequest:
         if self.page_size < 0:
             raise invalid("page_size", "must not be negative")
         return min(self.page_size or DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its rows are many."""
+        return self.page_size > WIDE_PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,7 +305,7 @@ async def read_page_in_slices(
     `finish_page` does, or fewer rows where all would be larger than `LARGEST_PAGE_BYTES`. Only in a transaction.
     """
     rows: list[Row] = []
-    size, share = 0, Share()
+    size, share = 0, Share(last=page.is_wide)
     async with aclosing(connection.slices(query)) as slices:
         async for found in slices:
             rows += found

@@ -48,7 +48,7 @@ from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limit
 from pilothouse_server.rpc.admission.refusing import Refusing
 from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.settings import Settings
-from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
+from pilothouse_server.store.paging import LARGEST_PAGE_SIZE, WIDE_PAGE_SIZE
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ WAITING = Gauge(
 )
 REFUSED = Counter("pilothouse_admission_refused_total", "Calls that got no seat.", ("class",))
 
-# A page of so many rows counts for one seat, and so does so much of a request. A page of more is wide.
+# A page of so many rows counts for one seat, and so does so much of a request.
 _ROWS_PER_SEAT = 100
 _BYTES_PER_SEAT = 64 * 1024
 # So long a stream waits for its turn to read a stretch: it has read others before, and who began it is still there.
@@ -401,7 +401,7 @@ async def reading_a_stretch() -> AsyncIterator[None]:
 
 def is_wide(page_size: int) -> bool:
     """Returns whether a page of so many rows takes its user's turn for those."""
-    return page_size > _ROWS_PER_SEAT
+    return page_size > WIDE_PAGE_SIZE
 
 
 def seats_for(page_size: int, request_bytes: int) -> int:
