@@ -277,7 +277,8 @@ def _record(
     opened: bool = False,
 ) -> AuditRecord:
     rule, actor = call.rule, call.actor
-    code, message = _outcome(call, error)
+    # Most calls end well, and there is a record of each.
+    code, message = ("OK", "") if error is None else _outcome(call, error)
     resource_id, namespace_id = _ids(call, error)
     return AuditRecord(
         operation_id=call.operation,
@@ -298,7 +299,7 @@ def _record(
         response_body=response,
         duration_ms=None if opened else int((time.perf_counter() - call.started) * 1000),
         error_code=None if code == "OK" else code,
-        error_message=_plain(message, 2000) or None,
+        error_message=None if error is None else _plain(message, 2000) or None,
         started_at=call.started_at,
         completed_at=None if opened else call.store.clock.now(),
         metadata=_metadata(call, error, opened=opened),
