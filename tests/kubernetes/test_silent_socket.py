@@ -1,10 +1,10 @@
-"""A cluster that does not answer the close of a program's connection holds nobody up."""
+"""A cluster that does not answer the close of a program's connection, or talks on instead, holds nobody up."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -16,13 +16,18 @@ from tests.waiting import runs_out, within
 
 
 @asynccontextmanager
-async def silent_cluster() -> AsyncIterator[ClusterClient]:
-    """A client of a cluster that takes a websocket, and reads nothing from it."""
+async def unfriendly_cluster(*, talks: bool) -> AsyncIterator[ClusterClient]:
+    """A client of a cluster that takes a websocket, and reads nothing from it; one that `talks` sends on and on."""
     over = asyncio.Event()
 
     async def take(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(protocols=PROTOCOLS, autoclose=False, autoping=False)
         await socket.prepare(request)
+        if talks:
+            with suppress(ConnectionError):
+                while True:
+                    await socket.send_bytes(b"\x01a line of its output\n")
+                    await asyncio.sleep(0)
         await over.wait()
         return socket
 
@@ -54,8 +59,9 @@ async def broken_off(client: ClusterClient) -> None:
         pass
 
 
-async def test_a_program_is_broken_off_within_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with silent_cluster() as client:
+@pytest.mark.parametrize("talks", [False, True])
+async def test_a_program_is_broken_off_within_a_moment(monkeypatch: pytest.MonkeyPatch, talks: bool) -> None:
+    async with unfriendly_cluster(talks=talks) as client:
         # A drain leaves a second for it.
         async with within(1.0):
             await broken_off(client)

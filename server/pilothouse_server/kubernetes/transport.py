@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -338,8 +338,8 @@ class Transport:
                     raise await self._refusal(response)
                 yield response
             finally:
-                # A body read to its end gives the connection back; any other is closed with it.
-                response.release() if response.content.at_eof() else response.close()
+                # A body read to its end gives the connection back; any other is cut off with it.
+                response.release() if response.content.at_eof() else outbound.cut(response)
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, Redirected) as broken:
             raise self._unreachable(broken) from broken
 
@@ -437,4 +437,7 @@ class Transport:
         try:
             yield socket
         finally:
-            await socket.close()
+            # The library waits as long for each message that is sent before the farewell.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await socket.close()

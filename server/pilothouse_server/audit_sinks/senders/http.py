@@ -123,7 +123,6 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     try:
         return await read(response, _MOST_ANSWER_BYTES)
     except TooLong:
-        response.close()
         return b""
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
-from pilothouse_server.outbound import Reach, Redirected, failure, read
+from pilothouse_server.outbound import Reach, Redirected, cut, failure, read
 from pilothouse_server.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
@@ -90,10 +90,13 @@ class IssuerHttp:
                     method, url, data=form, headers=sent, allow_redirects=False
                 ) as response,
             ):
-                if 300 <= response.status < 400:
+                status, raw = response.status, b""
+                if status < 300 or 400 <= status < 500:
+                    raw = await read(response, MOST_BYTES)
+                else:
+                    cut(response)
+                if 300 <= status < 400:
                     raise Redirected
-                raw = b"" if response.status >= 500 else await read(response, MOST_BYTES)
-                status = response.status
         except Exception as error:  # noqa: BLE001 - whatever a stranger makes the library raise is a failure of the issuer
             raise IssuerFailed(failure(error)) from None
         return status, raw
