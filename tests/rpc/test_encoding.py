@@ -16,7 +16,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server import event_loop
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer, duration, embedded, text_field, varint
-from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
+from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage, PageRequest
 from pilothouse_server.tasks import cancel_and_wait
 
 _LIST = ListAnswer(pb.ListContainersResponse, "containers")
@@ -63,12 +63,15 @@ async def test_a_list_ends_before_it_is_too_large() -> None:
 
 
 class Counted:
+    page = PageRequest(key=b"")
+
     def after(self, count: int) -> str:
         return f"after {count}"
 
 
 def going_on_with(token: str) -> NextPage:
-    return cast("NextPage", SimpleNamespace(after=lambda _count: token))
+    page = PageRequest(key=b"")
+    return cast("NextPage", SimpleNamespace(after=lambda _count: token, page=page))
 
 
 async def turns_beside_a_list(items: int) -> int:
