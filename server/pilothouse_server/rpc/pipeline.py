@@ -36,6 +36,7 @@ from pilothouse_server.rpc import headers, receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_wide, seats_for
+from pilothouse_server.rpc.admission.unsent import LARGE_BYTES
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.outsiders import bounded, no_request, too_large
@@ -173,7 +174,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 await self.admission.refusing.turn(refused)
             await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
+        if len(answer) >= LARGE_BYTES:
+            self._note_unsent(call, answer)
         return None if call.rule.answers_stream else answer
+
+    def _note_unsent(self, call: Call, answer: bytes) -> None:
+        # This task is gRPC's, and sends it.
+        task = asyncio.current_task()
+        assert task is not None
+        self.admission.unsent.hold(_who(call), len(answer), task)
 
     async def _let_in(
         self, call: Call, ticket: Ticket, requests: AsyncIterator[bytes], context: Context
@@ -206,13 +215,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
             return
         if raw is grpc.aio.EOF:
             raise no_request()
-        is_short = len(raw) <= SHORT_BYTES
-        if is_short:
-            _parse_short(call, raw)
+        is_short = _parse_short(call, raw)
         # To read a long one takes a while: it has its seats before.
         limiter, width, wide = self._seats(call, len(raw))
         if wide or not ticket.sits(limiter, flow, width):
             await ticket.sit(limiter, flow, width, wide=wide)
+        if flow in admission.unsent.of:
+            admission.unsent.check(flow)
         if not is_short:
             await _parse(call, raw)
 
@@ -407,12 +416,15 @@ class _Writing:
             self._limit.reschedule(self._loop.time())
 
 
-def _parse_short(call: Call, raw: bytes) -> None:
-    """Parses a body that is too short to have many parts."""
+def _parse_short(call: Call, raw: bytes) -> bool:
+    """Parses a body that is too short to have many parts; returns whether it is."""
+    if len(raw) > SHORT_BYTES:
+        return False
     try:
         call.request = receiving.parsed(call.rule, raw)
     except PilothouseError as error:
         call.parse_error = error
+    return True
 
 
 async def _parse(call: Call, raw: bytes) -> None:

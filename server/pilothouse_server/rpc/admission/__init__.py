@@ -5,6 +5,7 @@
     bodies     requests whose body has not arrived: they hold no seat, and end soon
     refusing   refusals, answered one after the other for each who is refused
     spread     what many would do in the same moment, one after the other
+    unsent     answers that their readers have not taken yet
     seats      the classes of a server, and the seats of one call
 
 A call takes its way through them in the pipeline. Where its token was not seen a moment ago it holds a seat by its

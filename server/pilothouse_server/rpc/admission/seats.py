@@ -47,6 +47,7 @@ from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
 from pilothouse_server.rpc.admission.refusing import Refusing
 from pilothouse_server.rpc.admission.spread import Spread
+from pilothouse_server.rpc.admission.unsent import Unsent
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE, WIDE_PAGE_SIZE
 
@@ -115,6 +116,7 @@ class Admission:
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.refusing = Refusing()
+        self.unsent = Unsent(_refusals("unsent answers"))
         self.draining = False
         self._in_flight = 0
         self._came = 0

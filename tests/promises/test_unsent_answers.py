@@ -1,0 +1,100 @@
+"""Promise 9: who takes none of its answers has few of them kept, and takes no memory from the others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.rpc.admission import unsent
+from pilothouse_server.rpc.admission.unsent import Unsent
+from tests.conftest import Database
+from tests.promises.calling import Caller
+from tests.promises.hostile import wire
+from tests.promises.requests import OWN, request_for
+from tests.promises.test_admission import admission_of
+from tests.promises.world import World, quiet_world
+from tests.waiting import poll_until
+
+_CALLS, _ANSWER_BYTES = 30, 100_000
+# Those that are served at once may find room that the last of them uses up.
+_BOUND, _MOST_AT_ONCE = 300_000, 4
+
+
+async def _kept(world: World) -> tuple[Caller, wire.Connection, int]:
+    """Somebody whose connection takes nothing of many large answers, and how many bytes are kept for it."""
+    eve = await world.make_user("eve", {OWN: "viewer"})
+    made = {"name": "large", "data": {"text": "x" * _ANSWER_BYTES}}
+    await world.must("CreateConfigMap", {"namespace": OWN, "configMap": made})
+    rule = world.rule("GetConfigMap")
+    body = wire.message(request_for(rule, {"namespace": OWN, "name": "large"}).SerializeToString())
+    token = dict(eve.metadata)["authorization"].removeprefix("Bearer ")
+    admission = admission_of(world)
+    stalled = wire.Connection(world.server.address, window=0)
+    await stalled.open()
+    came = admission._came
+    for _ in range(_CALLS):
+        stream = stalled.stream()
+        stalled.write(
+            wire.frame(wire.HEADERS, wire.END_HEADERS, stream, wire.header_block(rule.method, token))
+            + wire.frame(wire.DATA, wire.END_STREAM, stream, body)
+        )
+
+    async def is_over() -> bool:
+        return admission._came == came + _CALLS and admission._in_flight == 0
+
+    await poll_until(is_over, what="the end of all calls in our hands")
+    return eve, stalled, admission.unsent.bytes
+
+
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    monkeypatch.setattr(unsent, "_MOST_OF_ONE", _BOUND)
+    return {"max_calls_per_user": _MOST_AT_ONCE}
+
+
+async def test_answers_that_nobody_takes_are_few(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch, **_narrow(monkeypatch)) as world:
+        eve, stalled, kept = await _kept(world)
+        assert _BOUND <= kept <= _BOUND + (_MOST_AT_ONCE + 1) * _ANSWER_BYTES
+        refused = await world.call("GetNamespace", {"name": OWN}, eve)
+        assert (refused.code, refused.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
+        assert (await world.call("GetConfigMap", {"namespace": OWN, "name": "large"})).code == "OK"
+        stalled.close()
+
+        async def left() -> int:
+            return admission_of(world).unsent.bytes
+
+        await poll_until(left, lambda count: count == 0, what="the end of what was kept")
+        assert (await world.call("GetConfigMap", {"namespace": OWN, "name": "large"}, eve)).code == "OK"
+
+
+async def test_answers_that_are_kept_without_a_bound_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: nobody is refused."""
+    monkeypatch.setattr(Unsent, "check", lambda *_: None)
+    async with quiet_world(database, tmp_path, monkeypatch, **_narrow(monkeypatch)) as world:
+        _, stalled, kept = await _kept(world)
+        assert kept >= _CALLS * _ANSWER_BYTES
+        stalled.close()
+
+
+async def test_all_together_leave_each_little() -> None:
+    """Where many take nothing, each may leave little."""
+    held = Unsent()
+    ends = asyncio.Event()
+    calls = [asyncio.create_task(ends.wait()) for _ in range(20)]
+    for number, call in enumerate(calls):
+        held.hold(number, 8 << 20, call)
+    with pytest.raises(ResourceExhausted):
+        held.check(3)
+    # Who has nothing there is served.
+    held.check("bob")
+    ends.set()
+    await asyncio.gather(*calls)
+    held.check(3)
+    assert (held.bytes, held.of) == (0, {})
