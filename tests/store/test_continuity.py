@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database, number_changes
 from tests.harness import settings_for
 from tests.migrations.test_append_changes import _append, _event, _record
-from tests.waiting import poll_until
+from tests.waiting import patient, poll_until
 
 BACK = {
     "a lower revision": "UPDATE stream_head SET revision = revision - 1",
@@ -133,3 +135,28 @@ async def test_a_folder_that_is_of_no_use_stops_nothing(
         async with running(store, place) as feed:
             assert feed.hub.history == await history(database)
         assert (place / FILE_NAME).exists() is unreadable
+
+
+async def test_a_slow_disk_holds_up_nobody(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is replaced by another thread than that of the event loop, which goes on meanwhile."""
+    replaces, may_go_on, replace = threading.Event(), threading.Event(), os.replace
+
+    def slowly(*paths: Path) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            replaces.set()
+            assert may_go_on.wait(patient(30.0))
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", slowly)
+
+    async def is_replacing() -> bool:
+        return replaces.is_set()
+
+    async with opened(database, tmp_path) as store, running(store, tmp_path):
+        try:
+            await poll_until(is_replacing, what="the file")
+        finally:
+            may_go_on.set()
+    assert (tmp_path / FILE_NAME).exists()

@@ -29,6 +29,7 @@ from sqlalchemy import text
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.errors import database_unavailable
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 
@@ -138,9 +139,10 @@ class Continuity:
                 await asyncio.sleep(_KEEP_SECONDS)
                 self._moved.clear()
                 await self._mark_record()
-                self._write()
+                # By a thread: to replace a file waits for the disk, for a twentieth of a second where others write.
+                await uncancelled(asyncio.to_thread(self._write, self._written_down()))
         finally:
-            self._write()
+            self._write(self._written_down())
 
     async def _look(self) -> bool:
         """Looks the place up that is known, and takes the database's; False where a new history was begun instead."""
@@ -223,18 +225,22 @@ class Continuity:
             return {}
         return {place.history: place for place in places}
 
-    def _write(self) -> None:
+    def _written_down(self) -> bytes:
+        """What the file is to hold; nothing where nothing is known."""
+        return msgspec.json.encode(list(self._places.values())) if self._places else b""
+
+    def _write(self, content: bytes) -> None:
         """Writes the file, or leaves it: a folder that cannot be written costs what would be noticed, not the server.
 
         It is a few thousand bytes that nobody waits for, and not flushed: the file is old or new, never half of both.
         """
-        if self._path is None or not self._places:
+        if self._path is None or not content:
             return
         unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             unfinished.touch(mode=0o600)
-            unfinished.write_bytes(msgspec.json.encode(list(self._places.values())))
+            unfinished.write_bytes(content)
             os.replace(unfinished, self._path)
         except OSError as error:
             log.warning("the place in the database cannot be kept", error=type(error).__name__)
