@@ -11,6 +11,7 @@ import grpc.aio
 from pilothouse_server.rpc import pipeline
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
+from pilothouse_server.store.paging import PageRequest
 from tests.promises.hostile.sabotage import run
 
 T = TypeVar("T")
@@ -27,8 +28,9 @@ def one_number_for_all() -> None:
 
 
 def wide_pages_side_by_side() -> None:
-    """Wide pages take no turns, and no more seats than others."""
+    """Wide pages take no turns, no more seats than others, and their shares of the event loop when others do."""
     pipeline.is_wide = lambda _page_size: False  # type: ignore[assignment, attr-defined]
+    PageRequest.is_wide = False  # type: ignore[assignment, method-assign]
     pipeline.seats_for = lambda _page_size, _request_bytes: 1  # type: ignore[assignment, attr-defined]
 
 
