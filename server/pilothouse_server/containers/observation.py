@@ -43,6 +43,7 @@ from pilothouse_server.kubernetes.pod_observation import (
     ENDED,
     ORDINARY,
     PodObservation,
+    added_up,
     observe_pod,
     waits_without_saying_why,
 )
@@ -59,6 +60,8 @@ AUTOSCALED = "Autoscaled"
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
 
 SETTLE_SECONDS = 10.0
+# A Deployment has three.
+_MOST_CONDITIONS = 20
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
@@ -145,7 +148,7 @@ def _observed(
         pod_name=shown.name,
         pod_ip=shown.pod_ip,
         host_ip=shown.host_ip,
-        restart_count=sum(pod.restart_count for pod in observations if not pod.deleting),
+        restart_count=added_up(pod.restart_count for pod in observations if not pod.deleting),
         started_at=shown.started_at,
         finished_at=shown.finished_at,
     )
@@ -282,12 +285,12 @@ def _conditions(
     else:
         found += [
             Condition(
-                condition.type,
+                condition.type[:REASON_LIMIT],
                 _condition_status(condition.status),
                 condition.reason[:REASON_LIMIT],
                 condition.message[:MESSAGE_LIMIT],
             )
-            for condition in deployment.status.conditions
+            for condition in deployment.status.conditions[:_MOST_CONDITIONS]
         ]
         if deployment.spec.paused and container.hold_rollout:
             found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_MESSAGE))

@@ -20,7 +20,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, cast
 
 import msgspec
 
@@ -33,9 +33,10 @@ from pilothouse_server.kubernetes.decoding import (
     check_items,
     decode,
 )
-from pilothouse_server.kubernetes.errors import AnswerTooLarge, NotFound
+from pilothouse_server.kubernetes.errors import AnswerTooLarge, NotFound, Unreachable, Unreadable, shown
 from pilothouse_server.kubernetes.http import aiohttp
-from pilothouse_server.kubernetes.marks import may_be_unstorable, read
+from pilothouse_server.kubernetes.left_out import LeftOut, known
+from pilothouse_server.kubernetes.marks import may_be_unstorable, mended, read
 from pilothouse_server.kubernetes.objects import (
     AccessReview,
     KubernetesObject,
@@ -54,7 +55,7 @@ from pilothouse_server.kubernetes.transport import (
     accepted,
 )
 from pilothouse_server.kubernetes.usage import PodStats, StatsSummary
-from pilothouse_server.kubernetes.watch_stream import WatchEvent, cut_line, decode_event, split_lines
+from pilothouse_server.kubernetes.watch_stream import Line, WatchEvent, cut_line, decode_event, split_lines
 from pilothouse_server.outbound import ANYWHERE, Reach, TooLong
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -66,10 +67,17 @@ ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 Propagation = Literal["Foreground", "Background", "Orphan"]
 
 
+# Namespaces and names.
+_Keys = list[tuple[str, str]]
+
+
 class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Objects of a list. `left_out`: namespace and name of those that cannot be read."""
+
     items: tuple[T, ...]
     resource_version: str
     continue_token: str = ""
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 class _Items(msgspec.Struct, Generic[T]):
@@ -100,6 +108,7 @@ class ClusterClient:
         self.name = name
         self.limits = limits
         self._transport = Transport(api_client, name=name, limits=limits)
+        self._left_out = LeftOut(name)
 
     @classmethod
     async def from_kubeconfig(
@@ -140,7 +149,7 @@ class ClusterClient:
 
     async def version(self) -> str:
         """Returns the server's version, `v1.36.2`."""
-        return decode(await self._transport.request("GET", "/version"), Version).git_version
+        return shown(decode(await self._transport.request("GET", "/version"), Version).git_version)
 
     async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
         """Reads one object. Raises NotFound."""
@@ -165,7 +174,7 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncGenerator[Page[T], None]:
-        """Yields all objects in pages of one consistent snapshot.
+        """Yields all objects in pages of one consistent snapshot, without those that cannot be read.
 
         Raises Expired where the snapshot aged: begin again.
         """
@@ -198,8 +207,9 @@ class ClusterClient:
                     continue
                 one_by_one = resource.marked or len(body) > AT_ONCE_BYTES or may_be_unstorable(body)
                 await self._check_items(body, "items")
-                form: Any = _RawItems if one_by_one else _Items[resource.type]  # type: ignore[name-defined]
-                listed = decode(body, form)
+                whole = None if one_by_one else _all_of(body, resource)
+                # One that cannot be read is no reason to see none.
+                listed: Any = whole or await _cut_apart(body)
                 token = listed.metadata.continue_
                 # The cluster works at the next page while this one is taken in.
                 requested = request(token) if token else None
@@ -207,10 +217,15 @@ class ClusterClient:
                 objects, size = objects + len(items), size + len(body)
                 if objects > self.limits.objects or size > self.limits.list_bytes:
                     raise self.too_many(resource)
-                if one_by_one:
+                left_out: _Keys = []
+                if whole is None:
                     # Many at once would hold the loop.
-                    items = [read(item, resource) async for item in self._cut(items)]
-                yield Page(tuple(items), listed.metadata.resource_version, token)
+                    items = [
+                        each
+                        async for item in self._cut(items)
+                        if (each := self._read(item, resource, left_out)) is not None
+                    ]
+                yield Page(tuple(items), listed.metadata.resource_version, token, tuple(left_out))
         finally:
             if requested is not None:
                 await cancel_and_wait(requested)
@@ -239,13 +254,25 @@ class ClusterClient:
     ) -> Page[T]:
         """Returns all objects at once; `resource_version` is where a watch continues. Raises Expired."""
         items: list[T] = []
+        left_out: _Keys = []
         resource_version = ""
         async for page in self.pages(
             resource, namespace, label_selector=label_selector, field_selector=field_selector
         ):
             items += page.items
+            left_out += page.left_out
             resource_version = page.resource_version
-        return Page(tuple(items), resource_version)
+        return Page(tuple(items), resource_version, left_out=tuple(left_out))
+
+    def _read(self, body: msgspec.Raw, resource: Resource[T], left_out: _Keys) -> T | None:
+        """Returns an object; None for one that cannot be read, which is noted."""
+        try:
+            return read(body, resource)
+        except Unreadable:
+            key = object_key(known(body))
+            left_out.append(key)
+            self._left_out.note(resource.kind, key)
+            return None
 
     async def newest_version(self, resource: Resource[Any], namespace: str | None = None) -> str:
         """Returns the version that a list would be of now."""
@@ -292,10 +319,10 @@ class ClusterClient:
             try:
                 chunks = response.content.iter_any()
                 async for line in split_lines(chunks, self.limits.body_bytes, self._transport.pace()):
-                    event = cut_line(line)
+                    event = await _cut_line(line)
                     if len(line) > AT_ONCE_BYTES:
                         await self._transport.check_values(event.object, "an object of a watch")
-                    yield decode_event(event, resource)
+                    yield decode_event(event, resource, self._left_out.note)
             except TooLong:
                 raise self._too_long("a line of a watch", self.limits.body_bytes) from None
 
@@ -457,6 +484,35 @@ class ClusterClient:
         query = {**_writing(dry_run), "force": "true" if force else "false"}
         path = resource.path(metadata.get("namespace"), metadata["name"])
         return await self._transport.request("PATCH", path, query, body=manifest, content_type=APPLY)
+
+
+def _all_of(body: bytes, resource: Resource[T]) -> _Items[T] | None:
+    """Returns the objects of a list; None where one of them cannot be read."""
+    form: Any = _Items[resource.type]  # type: ignore[name-defined]
+    try:
+        return cast("_Items[T]", decode(body, form))
+    except Unreadable:
+        return None
+
+
+async def _cut_apart(body: bytes) -> _RawItems:
+    """Returns the items of a list as they are. Half a character in one keeps them from being told apart."""
+    try:
+        return decode(body, _RawItems)
+    except Unreadable:
+        if not may_be_unstorable(body):
+            raise
+    return decode(await mended(body), _RawItems)
+
+
+async def _cut_line(line: bytes) -> Line:
+    """Returns a line's event, likewise."""
+    try:
+        return cut_line(line)
+    except Unreachable:
+        if not may_be_unstorable(line):
+            raise
+    return cut_line(await mended(line))
 
 
 def _writing(dry_run: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from pilothouse_server.event_loop import Share, long_work
-from pilothouse_server.kubernetes.errors import UNREADABLE, Unreachable
+from pilothouse_server.kubernetes.errors import UNREADABLE, Unreadable
 
 # So much is decoded in one piece whatever it holds.
 AT_ONCE_BYTES: Final = 256 * 1024
@@ -34,11 +34,11 @@ class TooMany(Exception):
 
 
 def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
-    """Decode an answer. Raises Unreachable where it is not what it should be: somebody else answered."""
+    """Decode an answer. Raises Unreadable where it is not what it should be: somebody else answered."""
     try:
         return cast("V", _decoder(cast("Any", type_)).decode(body))
     except UNREADABLE as error:
-        raise Unreachable("the cluster's answer cannot be read: it is not what was asked for") from error
+        raise Unreadable("the cluster's answer cannot be read: it is not what was asked for") from error
 
 
 async def check_values(body: bytes | msgspec.Raw) -> None:

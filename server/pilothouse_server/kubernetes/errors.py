@@ -4,6 +4,7 @@
     ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
     │   ├── StorageStalled the API server answers, its storage does not: nothing is written, and reads are old
     │   ├── Away           known not to answer: it was not asked
+    │   ├── Unreadable     an answer, or an object of one, is not what an API server sends
     │   ├── AnswerTooLarge an answer, a line or a message is longer than it may be: nothing of it is used
     │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
     ├── InternalError      500 in the API server's own words: it answers, but what it asks in turn fails (a webhook)
@@ -101,6 +102,10 @@ class NotTrusted(Unreachable):
 
 class StorageStalled(Unreachable):
     """The server answers what it knows by heart. Next move: wait for its storage."""
+
+
+class Unreadable(Unreachable):
+    """What was sent is not what was asked for. Next move: find out what answers there."""
 
 
 class AnswerTooLarge(Unreachable):

@@ -12,6 +12,7 @@ digest is of uid and version. Nobody but who writes them moves that version, for
 
 from __future__ import annotations
 
+import asyncio
 import re
 from hashlib import blake2b
 from typing import Any, Final, cast
@@ -19,7 +20,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES, decode
-from pilothouse_server.kubernetes.errors import Unreachable
+from pilothouse_server.kubernetes.errors import Unreadable
 from pilothouse_server.kubernetes.objects import KubernetesObject, Manifest, Resource, T
 
 _DIGEST_BYTES = 15
@@ -70,7 +71,7 @@ class _Content(msgspec.Struct, gc=False):
 
 
 def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
-    """Returns an object with its mark, where the resource has marks. Raises Unreachable where it is none.
+    """Returns an object with its mark, where the resource has marks. Raises Unreadable where it is none.
 
     What no database holds, NUL and half characters, is replaced: an object that has some, as the event of a probe
     whose program writes one, keeps nobody from seeing the others.
@@ -86,11 +87,20 @@ def may_be_unstorable(body: bytes) -> bool:
     return any(each in body for each in _SUSPECT)
 
 
+async def mended(body: bytes) -> bytes:
+    """Returns a text with something else in the place of what no database holds, beside other work."""
+    return await asyncio.to_thread(_mended, body)
+
+
 def _storable(body: bytes) -> bytes:
     if not may_be_unstorable(body):
         return body
     if len(body) > _MOST_MENDED_BYTES:
-        raise Unreachable("the cluster's answer cannot be read: it is no text")
+        raise Unreadable("the cluster's answer cannot be read: it is no text")
+    return _mended(body)
+
+
+def _mended(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda found: b"\\ufffd" if _UNSTORABLE.fullmatch(found[0]) else found[0], body)
 
 

@@ -5,6 +5,9 @@ milliseconds. The structs are for reading only: a write sends a manifest of our 
 fields unknown here are never lost.
 
 Absent means zero, as the API omits zero counters; `null` is sent for some absent times.
+
+Numbers and names have the bounds that Kubernetes gives them, so that an object which is read fits into its columns. One
+that breaks them is none of Kubernetes, and is left out (`ClusterClient.pages`).
 """
 
 from __future__ import annotations
@@ -13,14 +16,33 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
+
+Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Time = Annotated[datetime, Meta(tz=True)]
+Name = Annotated[str, Meta(max_length=253)]
+# Words of the API itself, as `Running`.
+Word = Annotated[str, Meta(max_length=20)]
+Address = Annotated[str, Meta(max_length=45)]
+# Uids and versions, which are opaque.
+Opaque = Annotated[str, Meta(max_length=64)]
+# Any later or earlier may be none once it is moved to UTC.
+_FIRST_YEAR, _LAST_YEAR = 2, 9998
 
 # Of what controllers report of one object, so that to look at it takes little. A pod whose containers fill an object
 # has a third of it.
-MOST: Final = msgspec.Meta(max_length=4096)
+MOST: Final = Meta(max_length=4096)
 
 
 class Partial(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """Base: camelCase names. Values form no cycles, so the garbage collector need not track them."""
+
+
+def storable(time: datetime | None) -> datetime | None:
+    """Returns a time as it may be stored and shown; None for one that no clock shows."""
+    return time if time is not None and _FIRST_YEAR <= time.year <= _LAST_YEAR else None
 
 
 class OwnerReference(Partial, frozen=True, rename="camel"):
@@ -37,16 +59,16 @@ class ManagedFields(Partial, frozen=True, rename="camel"):
 
 
 class ObjectMeta(Partial, frozen=True, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    generation: int = 0
+    name: Name = ""
+    namespace: Name = ""
+    uid: Opaque = ""
+    resource_version: Opaque = ""
+    generation: Int64 = 0
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     owner_references: tuple[OwnerReference, ...] = ()
-    creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
     finalizers: tuple[str, ...] = ()
 
     def label(self, key: str) -> str:
@@ -65,7 +87,7 @@ class KubernetesObject(Partial, frozen=True, rename="camel"):
 
 
 class ListMeta(Partial, frozen=True, rename="camel"):
-    resource_version: str = ""
+    resource_version: Opaque = ""
     continue_: str = msgspec.field(name="continue", default="")
 
 
@@ -74,7 +96,7 @@ class ObjectCondition(Partial, frozen=True, rename="camel"):
     status: str = ""
     reason: str = ""
     message: str = ""
-    last_transition_time: datetime | None = None
+    last_transition_time: Time | None = None
 
 
 class NamespaceState(Partial, frozen=True, rename="camel"):
@@ -96,18 +118,18 @@ class LabelSelector(Partial, frozen=True, rename="camel"):
 
 class DeploymentSpec(Partial, frozen=True, rename="camel"):
     # The API defaults it to 1; a written 0 is sent as 0.
-    replicas: int = 1
+    replicas: Count = 1
     paused: bool = False
     selector: LabelSelector = LabelSelector()
     template: PodTemplate = PodTemplate()
 
 
 class DeploymentState(Partial, frozen=True, rename="camel"):
-    observed_generation: int = 0
-    replicas: int = 0
-    updated_replicas: int = 0
-    ready_replicas: int = 0
-    available_replicas: int = 0
+    observed_generation: Int64 = 0
+    replicas: Count = 0
+    updated_replicas: Count = 0
+    ready_replicas: Count = 0
+    available_replicas: Count = 0
     conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
 
 
@@ -154,12 +176,12 @@ class HorizontalPodAutoscaler(KubernetesObject, frozen=True, rename="camel"):
 
 
 class ReplicaSetSpec(Partial, frozen=True, rename="camel"):
-    replicas: int = 1
+    replicas: Count = 1
 
 
 class ReplicaSetState(Partial, frozen=True, rename="camel"):
-    replicas: int = 0
-    ready_replicas: int = 0
+    replicas: Count = 0
+    ready_replicas: Count = 0
     conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
 
 
@@ -174,16 +196,16 @@ class Waiting(Partial, frozen=True, rename="camel"):
 
 
 class Running(Partial, frozen=True, rename="camel"):
-    started_at: datetime | None = None
+    started_at: Time | None = None
 
 
 class Terminated(Partial, frozen=True, rename="camel"):
-    exit_code: int = 0
-    signal: int = 0
+    exit_code: Int32 = 0
+    signal: Int32 = 0
     reason: str = ""
     message: str = ""
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
 
 
 class ContainerState(Partial, frozen=True, rename="camel"):
@@ -196,7 +218,7 @@ class ContainerStatus(Partial, frozen=True, rename="camel"):
     name: str = ""
     ready: bool = False
     started: bool | None = None
-    restart_count: int = 0
+    restart_count: Count = 0
     image: str = ""
     image_id: str = msgspec.field(name="imageID", default="")
     state: ContainerState = ContainerState()
@@ -209,17 +231,17 @@ class PodContainer(Partial, frozen=True, rename="camel"):
 
 
 class PodSpec(Partial, frozen=True, rename="camel"):
-    node_name: str = ""
+    node_name: Name = ""
     containers: tuple[PodContainer, ...] = ()
 
 
 class PodState(Partial, frozen=True, rename="camel"):
-    phase: str = ""
+    phase: Word = ""
     reason: str = ""
     message: str = ""
-    pod_ip: str = msgspec.field(name="podIP", default="")
-    host_ip: str = msgspec.field(name="hostIP", default="")
-    start_time: datetime | None = None
+    pod_ip: Address = msgspec.field(name="podIP", default="")
+    host_ip: Address = msgspec.field(name="hostIP", default="")
+    start_time: Time | None = None
     conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
     init_container_statuses: Annotated[tuple[ContainerStatus, ...], MOST] = ()
     container_statuses: Annotated[tuple[ContainerStatus, ...], MOST] = ()
@@ -240,8 +262,8 @@ class ObjectReference(Partial, frozen=True, rename="camel"):
 
 
 class EventSeries(Partial, frozen=True, rename="camel"):
-    count: int = 0
-    last_observed_time: datetime | None = None
+    count: Count = 0
+    last_observed_time: Time | None = None
 
 
 class Event(KubernetesObject, frozen=True, rename="camel"):
@@ -252,22 +274,24 @@ class Event(KubernetesObject, frozen=True, rename="camel"):
     type: str = ""
     reason: str = ""
     message: str = ""
-    count: int | None = None
-    first_timestamp: datetime | None = None
-    last_timestamp: datetime | None = None
-    event_time: datetime | None = None
+    count: Count | None = None
+    first_timestamp: Time | None = None
+    last_timestamp: Time | None = None
+    event_time: Time | None = None
     series: EventSeries | None = None
 
     @property
     def time(self) -> datetime | None:
         """When it happened last."""
         repeated = self.series.last_observed_time if self.series else None
-        return self.last_timestamp or repeated or self.event_time or self.metadata.creation_timestamp
+        return storable(
+            self.last_timestamp or repeated or self.event_time or self.metadata.creation_timestamp
+        )
 
     @property
     def first_time(self) -> datetime | None:
         """When it happened first."""
-        return self.first_timestamp or self.event_time or self.metadata.creation_timestamp
+        return storable(self.first_timestamp or self.event_time or self.metadata.creation_timestamp)
 
     @property
     def times(self) -> int:
@@ -277,12 +301,12 @@ class Event(KubernetesObject, frozen=True, rename="camel"):
 
 class NodeImage(Partial, frozen=True, rename="camel"):
     names: tuple[str, ...] | None = None
-    size_bytes: int = 0
+    size_bytes: Int64 = 0
 
 
 class NodeInfo(Partial, frozen=True, rename="camel"):
-    architecture: str = ""
-    operating_system: str = ""
+    architecture: Word = ""
+    operating_system: Word = ""
 
 
 class NodeState(Partial, frozen=True, rename="camel"):

@@ -26,8 +26,11 @@ from pilothouse_server.kubernetes.objects import (
     ObjectCondition,
     Pod,
     Terminated,
+    storable,
 )
 
+MOST_COUNTED = 2**31 - 1
+_LONGEST_IMAGE = 1000
 CRASH_LOOP = "CrashLoopBackOff"
 NODE_NOT_READY = "NodeNotReady"
 # A reason in one word, and a message.
@@ -97,13 +100,13 @@ def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> 
         host_ip=status.host_ip,
         node_name=pod.spec.node_name,
         restart_count=_restarts(pod),
-        image=main.image if main else "",
-        image_id=main.image_id if main else "",
-        started_at=started_at or (status.start_time if ready else None),
-        finished_at=finished_at,
+        image=main.image[:_LONGEST_IMAGE] if main else "",
+        image_id=main.image_id[:_LONGEST_IMAGE] if main else "",
+        started_at=storable(started_at or (status.start_time if ready else None)),
+        finished_at=storable(finished_at),
         deleting=deleting,
         replica_set=next((o.name for o in pod.metadata.owner_references if o.kind == "ReplicaSet"), ""),
-        created_at=pod.metadata.creation_timestamp,
+        created_at=storable(pod.metadata.creation_timestamp),
     )
 
 
@@ -171,9 +174,10 @@ def _with_probes(container: ContainerStatus, uid: str, events: tuple[Event, ...]
 
     def told(state: ContainerState) -> ContainerState:
         ended = state.terminated
-        if ended is None or ended.finished_at is None:
+        finished_at = None if ended is None else storable(ended.finished_at)
+        if ended is None or finished_at is None:
             return state
-        why = failed_probe(events, uid, container.name, ended.started_at, ended.finished_at)
+        why = failed_probe(events, uid, container.name, ended.started_at, finished_at)
         if why is None:
             return state
         return ContainerState(terminated=msgspec.structs.replace(ended, reason=UNHEALTHY, message=why))
@@ -229,7 +233,12 @@ def _last(container: ContainerStatus) -> Reason | None:
 def _restarts(pod: Pod) -> int:
     """Counts restarts as kubectl does: those of init containers as long as they have not come through."""
     counted = [status for status in pod.status.init_container_statuses if not status.ready]
-    return sum(status.restart_count for status in (*counted, *pod.status.container_statuses))
+    return added_up(status.restart_count for status in (*counted, *pod.status.container_statuses))
+
+
+def added_up(counts: Iterable[int]) -> int:
+    """Returns the sum of counts, as far as it can be stored."""
+    return min(sum(counts), MOST_COUNTED)
 
 
 def _node_lost(pod: Pod) -> bool:

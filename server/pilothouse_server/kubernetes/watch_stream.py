@@ -12,7 +12,8 @@ from typing import Generic, Literal, cast
 import msgspec
 
 from pilothouse_server.kubernetes.decoding import decode
-from pilothouse_server.kubernetes.errors import UNREADABLE, Status, Unreachable, from_status
+from pilothouse_server.kubernetes.errors import UNREADABLE, Status, Unreachable, Unreadable, from_status
+from pilothouse_server.kubernetes.left_out import known
 from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import KubernetesObject, Resource, T
 from pilothouse_server.outbound import TooLong
@@ -50,8 +51,14 @@ def cut_line(line: bytes) -> Line:
         raise Unreachable("a line of a watch cannot be read") from error
 
 
-def decode_event(event: Line, resource: Resource[T]) -> WatchEvent[T]:
-    """Returns the event. Raises Unreachable for one of unknown type, and the error that an ERROR event holds."""
+def decode_event(
+    event: Line, resource: Resource[T], left_out: Callable[[str, tuple[str, str]], None]
+) -> WatchEvent[T]:
+    """Returns the event; of an object that cannot be read, which `left_out` is told of, no more than that it goes, or
+    its version.
+
+    Raises Unreachable for one of unknown type, and the error that an ERROR event holds.
+    """
     if event.type == "ERROR":
         raise from_status(decode(event.object, Status))
     if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
@@ -60,7 +67,13 @@ def decode_event(event: Line, resource: Resource[T]) -> WatchEvent[T]:
         # The rest of it is no object: a pod without containers, `null` where a list must be.
         metadata = decode(event.object, KubernetesObject).metadata
         return WatchEvent("BOOKMARK", resource.type(metadata=metadata))
-    return WatchEvent(cast("EventType", event.type), read(event.object, resource))
+    try:
+        return WatchEvent(cast("EventType", event.type), read(event.object, resource))
+    except Unreadable:
+        metadata = known(event.object).metadata
+        left_out(resource.kind, (metadata.namespace, metadata.name))
+        kind: EventType = "DELETED" if event.type == "DELETED" else "BOOKMARK"
+        return WatchEvent(kind, resource.type(metadata=metadata))
 
 
 async def split_lines(

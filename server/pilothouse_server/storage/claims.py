@@ -27,6 +27,7 @@ from pilothouse_server.kubernetes.objects import (
     Event,
     KubernetesObject,
     Manifest,
+    Name,
     ObjectCondition,
     Partial,
     Resource,
@@ -40,6 +41,7 @@ from pilothouse_server.values.resources import Condition
 RESIZING = "Resizing"
 VOLUME_UID = f"{DOMAIN}/volume-uid"
 _RESIZED = "Resized"
+_LONGEST_QUANTITY = 20
 _write_claim = writer(CLAIM)
 # How a claim says that it grows, or cannot; the first that is true is shown.
 _RESIZE_CONDITIONS = ("ControllerResizeError", "NodeResizeError", "FileSystemResizePending", "Resizing")
@@ -51,8 +53,8 @@ class ClaimResources(Partial, frozen=True, rename="camel"):
 
 class ClaimSpec(Partial, frozen=True, rename="camel"):
     resources: ClaimResources = ClaimResources()
-    volume_name: str = ""
-    storage_class_name: str = ""
+    volume_name: Name = ""
+    storage_class_name: Name = ""
 
 
 class ClaimState(Partial, frozen=True, rename="camel"):
@@ -234,7 +236,7 @@ def refused(volume: Volume) -> Condition | None:
 def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[Observed, bool]:
     leaving = _leaving(found) if found.metadata.deletion_timestamp is not None else {}
     if found.status.phase == "Bound":
-        bound = Observed(status="bound", capacity=found.capacity)
+        bound = Observed(status="bound", capacity=found.capacity[:_LONGEST_QUANTITY])
         return msgspec.structs.replace(bound, **leaving), False
     newest = _newest(found, events)
     if found.status.phase == "Lost":
@@ -292,7 +294,7 @@ def _resizing(volume: Volume, found: PersistentVolumeClaim | None) -> Condition 
     reported = {each.type: each for each in found.status.conditions if each.status == "True"}
     for name in _RESIZE_CONDITIONS:
         if name in reported:
-            return Condition(RESIZING, "True", name, reported[name].message)
+            return Condition(RESIZING, "True", name, reported[name].message[:MESSAGE_LIMIT])
     requested = _amount(found.requested)
     refusal = refused(volume)
     if refusal is not None and _amount(volume.size) > requested:

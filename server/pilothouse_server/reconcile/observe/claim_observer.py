@@ -98,7 +98,7 @@ class ClaimObserver(StatusObserver):
     async def write_due(self) -> None:
         """Writes the volumes whose time has come. Raises LeaseLost, PilothouseError."""
         while uids := self._schedule.take(self._settings.batch):
-            await self._write_batch(uids)
+            await self.write(uids)
         if suspects := self._suspects.take():
             async with self.cluster.transaction() as transaction:
                 ids = await volume_status.of_cluster(transaction, self.cluster.name)
@@ -122,7 +122,8 @@ class ClaimObserver(StatusObserver):
                 # Ours among them: that all is as it should be the worker sees by reading.
                 self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
-    async def _write_batch(self, uids: list[str]) -> None:
+    async def write_batch(self, uids: list[str]) -> None:
+        """Locks those that are free, and writes what differs. Raises LeaseLost, PilothouseError."""
         seen: list[tuple[Volume, ClaimObservation]] = []
         async with self.cluster.transaction() as transaction:
             locked = await volume_status.lock_free_uids(transaction, self.cluster.name, uids)

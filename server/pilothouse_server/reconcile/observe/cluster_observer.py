@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 # After a write that failed because the database is away.
 _DATABASE_SECONDS = 1.0
+# What could not be written for what it is, is looked at again after so long.
+_UNWRITABLE_SECONDS = 60.0
 # A busy server writes what it observes more seldom, and what changed meanwhile but once: for as long as a write took,
 # more is gathered, but not for longer than somebody waits who looks at a status.
 _OTHERS_SHARE, _MOST_GATHER_SECONDS = 1.0, 0.2
@@ -123,6 +125,34 @@ class StatusObserver(ClusterObserver):
     @abstractmethod
     async def write_due(self) -> None:
         """Writes what is due. Raises LeaseLost, PilothouseError."""
+
+    @abstractmethod
+    async def write_batch(self, uids: list[str]) -> None:
+        """Writes what the cluster shows of these rows, in one transaction. Raises LeaseLost, PilothouseError."""
+
+    async def write(self, uids: list[str]) -> None:
+        """Writes what the cluster shows of these rows; what cannot be written holds up none of the others.
+
+        Raises as `write_batch`.
+        """
+        try:
+            await self.write_batch(uids)
+        except (LeaseLost, PilothouseError):
+            raise
+        except Exception as error:
+            if len(uids) > 1:
+                for uid in uids:
+                    await self.write([uid])
+                return
+            (uid,) = uids
+            log.exception(
+                "what a cluster shows cannot be written",
+                subject=self.subject,
+                cluster=self.cluster.name,
+                uid=uid,
+                error=type(error).__name__,
+            )
+            self.mark(uid, in_seconds=_UNWRITABLE_SECONDS)
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Starts the informers and the loop that writes."""

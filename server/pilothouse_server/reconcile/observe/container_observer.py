@@ -167,12 +167,13 @@ class ContainerObserver(StatusObserver):
     async def write_due(self) -> None:
         """Writes the containers whose time has come, and asks for repairs. Raises LeaseLost, PilothouseError."""
         while uids := self.view.take(self._settings.batch):
-            await self._write_batch(uids)
+            await self.write(uids)
         if self._images_due is not None and monotonic() >= self._images_due:
             await self._write_images()
         await self._ask_for_repairs()
 
-    async def _write_batch(self, uids: list[str]) -> None:
+    async def write_batch(self, uids: list[str]) -> None:
+        """Locks those that are free, and writes what differs. Raises LeaseLost, PilothouseError."""
         seen: dict[str, Observation] = {}
         async with self.cluster.transaction() as transaction:
             locked = await container_status.lock_free_uids(transaction, self.cluster.name, uids)

@@ -103,6 +103,8 @@ class Informer(Generic[T]):
         try:
             async with aclosing(pages):
                 async for page in pages:
+                    # Of what cannot be read any more the last that could be stays.
+                    gone.difference_update(page.left_out)
                     async for item in cooperatively(page.items):
                         gone.discard(object_key(item))
                         self._put(item)

@@ -281,7 +281,13 @@ async def service_account_used_by_others(transaction: ReadTransaction, container
 async def _write_pods(transaction: Transaction, changes: list[Change]) -> None:
     if not changes:
         return
-    owned = [(change.container, pod) for change in changes for pod in change.pods or ()]
+    # By uid, as two that have the same can be only where a cluster is tampered with.
+    found = {
+        (change.container.id, pod.uid): (change.container, pod)
+        for change in changes
+        for pod in change.pods or ()
+    }
+    owned = list(found.values())
     await transaction.connection.execute(
         _PODS_GONE,
         {

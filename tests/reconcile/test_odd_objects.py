@@ -1,0 +1,361 @@
+"""What a cluster may show that is none of Kubernetes': one object of it keeps nobody from seeing the others.
+
+Each field of what is observed is given each odd value. The object is left out then, or what it shows is written; it is
+never an error of the observer, which serves all tenants.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse_server.containers.messages import CONTAINER
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.observation import observe
+from pilothouse_server.kubernetes import events
+from pilothouse_server.kubernetes.errors import Unreachable
+from pilothouse_server.kubernetes.left_out import LEFT_OUT
+from pilothouse_server.kubernetes.marks import read
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
+from pilothouse_server.kubernetes.transport import Transport
+from pilothouse_server.kubernetes.watch_stream import split_lines
+from pilothouse_server.reconcile.observe.images import running_image
+from pilothouse_server.reconcile.repository import container_status
+from pilothouse_server.reconcile.repository.container_status import Change
+from pilothouse_server.storage import claims
+from pilothouse_server.storage.model import CLAIM, Volume
+from tests.kubernetes.containers import SHOP
+from tests.kubernetes.containers import container as smallest
+from tests.reconcile.world import World
+
+Json = dict[str, Any]
+Path = tuple[str | int, ...]
+NOW = datetime(2026, 11, 24, 14, 30, tzinfo=UTC)
+TIME = "2026-11-24T14:29:00Z"
+# As JSON. The fewest are JSON that an API server writes.
+ODD = {
+    "2^31": b"2147483648",
+    "2^63": b"9223372036854775808",
+    "2^70": b"1180591620717411303424",
+    "minus one": b"-1",
+    "minus 2^70": b"-1180591620717411303424",
+    "fraction": b"1.5",
+    "without end": b"1e400",
+    "no number": b"NaN",
+    "null": b"null",
+    "truth": b"true",
+    "text": b'"x"',
+    "nothing": b'""',
+    "NUL": rb'"a\u0000b"',
+    "half a character": rb'"\ud800"',
+    "no UTF-8": b'"\xff"',
+    "a megabyte": b'"' + b"x" * 1_000_000 + b'"',
+    "list": b"[]",
+    "list of null": b"[null]",
+    "object": b"{}",
+    "no zone": b'"2026-11-24T14:29:00"',
+    "before the first year": b'"0001-01-01T00:00:00+14:00"',
+    "after the last year": b'"9999-12-31T23:59:59-14:00"',
+}
+
+
+def meta(name: str, **more: Any) -> Json:
+    owner = {"kind": "ReplicaSet", "name": "web-1", "uid": "r", "controller": True}
+    return {
+        "name": name,
+        "namespace": "shop",
+        "uid": f"uid-{name}",
+        "resourceVersion": "7",
+        "generation": 1,
+        "labels": {"a": "b"},
+        "annotations": {"deployment.kubernetes.io/revision": "1"},
+        "ownerReferences": [owner],
+        "creationTimestamp": TIME,
+        **more,
+    }
+
+
+def condition(kind: str, status: str) -> Json:
+    return {"type": kind, "status": status, "reason": "Why", "message": "because", "lastTransitionTime": TIME}
+
+
+def ended(code: int) -> Json:
+    words = {"reason": "Error", "message": "it ended"}
+    return {"terminated": {"exitCode": code, "signal": 9, "startedAt": TIME, "finishedAt": TIME, **words}}
+
+
+def container_status_of(name: str, state: Json) -> Json:
+    return {
+        "name": name,
+        "ready": False,
+        "started": True,
+        "restartCount": 3,
+        "image": "nginx:1.27",
+        "imageID": "docker.io/library/nginx@sha256:" + "a" * 64,
+        "state": state,
+        "lastState": ended(1),
+    }
+
+
+POD = {
+    "metadata": meta("web-1-x"),
+    "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "nginx:1.27"}]},
+    "status": {
+        "phase": "Running",
+        "reason": "",
+        "message": "",
+        "podIP": "10.0.0.1",
+        "hostIP": "10.0.0.2",
+        "startTime": TIME,
+        "conditions": [condition("Ready", "False"), condition("PodScheduled", "True")],
+        "initContainerStatuses": [container_status_of("first", ended(0))],
+        "containerStatuses": [
+            container_status_of("main", {"running": {"startedAt": TIME}}),
+            container_status_of("side", {"waiting": {"reason": "CrashLoopBackOff", "message": "wait"}}),
+        ],
+    },
+}
+DEPLOYMENT = {
+    "metadata": meta("web"),
+    "spec": {
+        "replicas": 1,
+        "paused": False,
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}},
+    },
+    "status": {
+        "observedGeneration": 1,
+        "replicas": 1,
+        "updatedReplicas": 1,
+        "readyReplicas": 1,
+        "availableReplicas": 1,
+        "conditions": [condition("Progressing", "False"), condition("ReplicaFailure", "True")],
+    },
+}
+REPLICA_SET = {
+    "metadata": meta("web-1"),
+    "spec": {"replicas": 1},
+    "status": {"replicas": 1, "readyReplicas": 1, "conditions": [condition("ReplicaFailure", "True")]},
+}
+EVENT = {
+    "metadata": meta("web.1"),
+    "involvedObject": {
+        "kind": "Pod",
+        "namespace": "shop",
+        "name": "web-1-x",
+        "uid": "uid-web-1-x",
+        "fieldPath": "",
+    },
+    "type": "Warning",
+    "reason": "Unhealthy",
+    "message": "Container main failed liveness probe",
+    "count": 2,
+    "firstTimestamp": TIME,
+    "lastTimestamp": TIME,
+    "eventTime": TIME,
+    "series": {"count": 2, "lastObservedTime": TIME},
+}
+CLAIM_OBJECT = {
+    "metadata": meta("data"),
+    "spec": {
+        "resources": {"requests": {"storage": "2Gi"}},
+        "volumeName": "pv-1",
+        "storageClassName": "quick",
+    },
+    "status": {
+        "phase": "Bound",
+        "capacity": {"storage": "1Gi"},
+        "conditions": [condition("Resizing", "True")],
+    },
+}
+OBSERVED: dict[str, tuple[Resource[Any], Json]] = {
+    "deployment": (DEPLOYMENTS, DEPLOYMENT),
+    "replica set": (REPLICA_SETS, REPLICA_SET),
+    "pod": (PODS, POD),
+    "event": (EVENTS, EVENT),
+}
+
+
+def paths(value: Any, at: Path = ()) -> Iterator[Path]:
+    """The places of an object, itself apart."""
+    within = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in within:
+        yield (*at, key)
+        yield from paths(each, (*at, key))
+
+
+def with_odd(value: Json, path: Path, odd: bytes | None) -> bytes:
+    """The object as JSON, with something else at a place; None: with nothing there."""
+    copied: Any = json.loads(json.dumps(value))
+    *parents, last = path
+    at = copied
+    for key in parents:
+        at = at[key]
+    if odd is None:
+        del at[last]
+        return json.dumps(copied).encode()
+    at[last] = "@odd@"
+    return json.dumps(copied).encode().replace(b'"@odd@"', odd)
+
+
+def shown_beside(kind: str, body: bytes) -> dict[str, Any]:
+    """The objects of a container, one of them from `body`; without it where it is left out."""
+    found: dict[str, Any] = {}
+    for name, (resource, value) in OBSERVED.items():
+        try:
+            found[name] = read(body if name == kind else json.dumps(value).encode(), resource)
+        except Unreachable:
+            assert name == kind
+    return found
+
+
+async def written(here: World, container: Container, kind: str, body: bytes, done: set[int]) -> None:
+    """Writes what the objects show, as an observer does, and reads the row as an answer does; the same only once."""
+    found = shown_beside(kind, body)
+    pods = [found["pod"]] if "pod" in found else []
+    told = [found["event"]] if "event" in found else []
+    replica_sets = [found["replica set"]] if "replica set" in found else []
+    observation = observe(container, found.get("deployment"), replica_sets, pods, told, now=NOW)
+    warnings = events.warnings(told, ["uid-web-1-x"], beside="", now=NOW)
+    events.newest(told, [events.Subject("Pod", "web-1-x")])
+    running_image(container, pods)
+    if (shown := hash(msgspec.json.encode((observation, warnings)))) in done:
+        return
+    done.add(shown)
+    async with here.store.system_write("test") as transaction:
+        change = Change(
+            container,
+            observation.observed,
+            container.observed_generation,
+            observed_replicas=observation.spec_replicas,
+            pods=observation.pods,
+            warnings=warnings,
+        )
+        for each in await container_status.write(transaction, [change], "kubernetes"):
+            CONTAINER.to_proto(each).SerializeToString()
+    row = await here.seen()
+    assert row is not None
+    CONTAINER.to_proto(row).SerializeToString()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", list(OBSERVED))
+async def test_no_value_of_an_object_ends_an_observation(here: World, kind: str) -> None:
+    await here.namespace()
+    container = await here.create()
+    _, value = OBSERVED[kind]
+    places, done = list(paths(value)), set[int]()
+    for name, odd in {**ODD, "missing": None}.items():
+        for path in places:
+            try:
+                await written(here, container, kind, with_odd(value, path, odd), done)
+            except Exception as error:
+                raise AssertionError(
+                    f"{kind} with {name} at {path}: {type(error).__name__} {error}"
+                ) from error
+    assert len(done) > 5
+
+
+def test_no_value_of_a_claim_ends_an_observation() -> None:
+    volume = Volume(name="data", type=CLAIM, namespace_ref=SHOP, kubernetes_name="data", size="2Gi")
+    widths = {"capacity": 20, "claim_uid": 64, "persistent_volume": 253, "storage_class": 253, "reason": 100}
+    left_out = 0
+    for odd in (*ODD.values(), None):
+        for path in paths(CLAIM_OBJECT):
+            try:
+                found = read(with_odd(CLAIM_OBJECT, path, odd), claims.PERSISTENT_VOLUME_CLAIMS)
+            except Unreachable:
+                left_out += 1
+                continue
+            observed = claims.observe_claim(volume, found, now=NOW).observed
+            for name, width in widths.items():
+                text = getattr(observed, name)
+                assert len(text) <= width, (path, name)
+                assert "\0" not in text
+            assert all(len(each.message) <= 4096 for each in observed.conditions)
+    assert left_out
+
+
+def test_the_objects_as_they_are_show_something() -> None:
+    """The control: without an odd value all are read, and each says what it says."""
+    found = shown_beside("", b"")
+    assert found.keys() == OBSERVED.keys()
+    container = smallest()
+    seen = observe(
+        container, found["deployment"], [found["replica set"]], [found["pod"]], [found["event"]], now=NOW
+    )
+    assert seen.observed.restart_count == 9
+    assert (seen.pods[0].pod_ip, seen.pods[0].node_name) == ("10.0.0.1", "node-1")
+    assert seen.pods[0].started_at is not None
+
+
+def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
+    """Has the cluster's lists and lines changed on their way."""
+    request = Transport.request
+
+    async def requested(self: Transport, *arguments: Any, **named: Any) -> bytes:
+        return change(await request(self, *arguments, **named))
+
+    async def split(*arguments: Any) -> Any:
+        async for line in split_lines(*arguments):
+            yield change(line)
+
+    monkeypatch.setattr(Transport, "request", requested)
+    monkeypatch.setattr("pilothouse_server.kubernetes.client.split_lines", split)
+
+
+@pytest.mark.parametrize("odd", ["2^70", "text", "half a character"])
+async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
+    here: World, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    def changed(body: bytes) -> bytes:
+        """Pods of the container `odd` have restarted so often."""
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return body
+        for each in (*(found.get("items") or ()), found, found.get("object") or {}):
+            if "containerStatuses" in each.get("status", {}) and each["metadata"]["name"].startswith("odd-"):
+                each["status"]["containerStatuses"][0]["restartCount"] = "@odd@"
+        return json.dumps(found).encode().replace(b'"@odd@"', ODD[odd])
+
+    tampering(monkeypatch, changed)
+    before = LEFT_OUT.labels("Pod")._value.get()
+    await here.namespace()
+    async with here.reconciling():
+        await here.create("odd")
+        await here.create("web")
+        await here.running("web")
+        row = await here.until(lambda row: bool(row.observed.deployment_name), "odd")
+    # Its Deployment is seen, and of its pods nothing since they count their restarts so.
+    assert (row.observed.status, row.observed.restart_count) == ("pending", 0)
+    assert LEFT_OUT.labels("Pod")._value.get() > before
+    # Listed anew, too.
+    async with here.reconciling():
+        await here.update("web", replicas=2)
+        await here.until(lambda row: row.observed.ready_replicas == 2, "web")
+
+
+async def test_what_cannot_be_written_holds_up_no_other(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def observed(container: Container, *arguments: Any, **named: Any) -> Any:
+        found = observe(container, *arguments, **named)
+        if container.name != "odd":
+            return found
+        return msgspec.structs.replace(
+            found, observed=msgspec.structs.replace(found.observed, pod_ip="x" * 100)
+        )
+
+    monkeypatch.setattr("pilothouse_server.reconcile.observe.container_observer.observe", observed)
+    await here.namespace()
+    async with here.reconciling():
+        await here.create("odd")
+        await here.create("web")
+        await here.running("web")
+    row = await here.seen("odd")
+    assert row is not None
+    assert row.observed.pod_ip == ""
