@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.transport import Transport
 from tests.config.canaries import found_in
 from tests.harness import PASSWORD, Server
 from tests.main_job.legacy import DEPLOYMENTS, deployment, legacy
@@ -161,3 +164,107 @@ async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
     odd, good = answer.results
     assert list(odd.problems) == ["the cluster describes it in a way that cannot be read"]
     assert good.container.name == "good"
+
+
+async def _tampered(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], None]) -> None:
+    """Has what the cluster says of a Deployment changed on its way, in lists and when it is read."""
+    request = Transport.request
+
+    async def requested(self: Transport, method: str, path: str, *arguments: Any, **named: Any) -> bytes:
+        body = await request(self, method, path, *arguments, **named)
+        if method != "GET" or "/deployments" not in path:
+            return body
+        found = json.loads(body)
+        for each in found.get("items") or (found,):
+            if each.get("metadata", {}).get("name") == name:
+                change(each)
+        return json.dumps(found).encode()
+
+    monkeypatch.setattr(Transport, "request", requested)
+
+
+def _uid(live: Any) -> None:
+    live["metadata"]["uid"] = "a\0b"
+
+
+def _replicas(live: Any) -> None:
+    live["spec"]["replicas"] = 2**70
+
+
+def _many(live: Any) -> None:
+    live["spec"]["replicas"] = 2**31
+
+
+def _argument(live: Any) -> None:
+    live["spec"]["template"]["spec"]["containers"][0]["args"] = ["good", "half \ud800"]
+
+
+def _variable(live: Any) -> None:
+    live["spec"]["template"]["spec"]["containers"][0]["env"][0]["name"] = "x" * 300
+
+
+def _grace(live: Any) -> None:
+    live["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 2**64
+
+
+def _label(live: Any) -> None:
+    live["metadata"]["labels"]["a\0b"] = "c"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_uid, "metadata.uid: holds NUL"),
+        (_replicas, "spec.replicas: holds a number beyond 64 bits"),
+        (_many, "spec.replicas: more than 2147483647"),
+        (_argument, "the cluster describes it in a way that cannot be read"),
+        (_variable, "longer, than can be kept"),
+        (_grace, "spec.template.spec.terminationGracePeriodSeconds: holds a number beyond 64 bits"),
+        (_label, "metadata.labels: the name of a field holds NUL"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+async def test_what_no_row_can_hold_is_told_by_its_place_and_others_are_taken_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None], words: str
+) -> None:
+    kubectl = await legacy(server)
+    for name in ("odd", "good"):
+        await kubectl.ask("POST", DEPLOYMENTS, deployment(name))
+    await _tampered(monkeypatch, "odd", change)
+    by_name = await server.admin.containers.import_(namespace="legacy", names=["odd"])
+    all_of_them = await server.admin.containers.import_(namespace="legacy")
+    for answer in (by_name, all_of_them):
+        (problems,) = (list(each.problems) for each in answer.results if each.deployment == "odd")
+        assert len(problems) == 1
+        assert words in problems[0]
+    taken = [each.container.name for each in all_of_them.results if each.deployment == "good"]
+    assert taken == ["good"]
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
+async def test_what_it_reads_is_told_likewise(
+    server: Server, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    kubectl = await legacy(server)
+    await kubectl.ask(
+        "POST", f"{CORE}/{kind.lower()}s", {"metadata": {"name": "odd"}, "data": {"key": "YQ=="}}
+    )
+    live = deployment("reads")
+    key = "configMapKeyRef" if kind == "ConfigMap" else "secretKeyRef"
+    variable = {"name": "A", "valueFrom": {key: {"name": "odd", "key": "key"}}}
+    live["spec"]["template"]["spec"]["containers"][0]["env"] = [variable]
+    await kubectl.ask("POST", DEPLOYMENTS, live)
+    read = ClusterClient.read
+
+    async def odd(self: ClusterClient, resource: Any, namespace: str | None, name: str) -> Any:
+        found = await read(self, resource, namespace, name)
+        if name == "odd":
+            found["metadata"]["annotations"] = {"note": "canary\0"}
+        return found
+
+    monkeypatch.setattr(ClusterClient, "read", odd)
+    answer = await server.admin.containers.import_(namespace="legacy", names=["reads"])
+    (result,) = answer.results
+    assert list(result.problems) == [
+        f"{kind} odd: metadata.annotations.note: holds NUL, a character that no text here may hold"
+    ]

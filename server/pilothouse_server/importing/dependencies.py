@@ -21,7 +21,7 @@ from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
 from pilothouse_server.encryption import Envelopes
-from pilothouse_server.importing import sources, volumes
+from pilothouse_server.importing import sources, unfit, volumes
 from pilothouse_server.importing.deployments import Converted
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotFound
@@ -146,6 +146,8 @@ class Dependencies:
         if found is None:
             problems.append(f"PersistentVolumeClaim {name}: there is none on the cluster")
             return None
+        if self._fit(PERSISTENT_VOLUME_CLAIMS, found, problems) is None:
+            return None
         volume, told = sources.read_claim(found, mounted, read_only=read_only)
         problems += told
         return volume
@@ -175,7 +177,17 @@ class Dependencies:
         found = await self._read(resource, name)
         if found is None and not optional:
             problems.append(f"{resource.kind} {name}: there is none on the cluster")
-        return found
+        return self._fit(resource, found, problems)
+
+    @staticmethod
+    def _fit(resource: Resource[Any], found: Manifest | None, problems: list[str]) -> Manifest | None:
+        """Returns what was found where rows can hold it; where they cannot, None, and the problems say why."""
+        if found is None:
+            return None
+        told = unfit.problems(found)
+        name = str(found["metadata"]["name"])[:253]
+        problems += [f"{resource.kind} {name}: {problem}" for problem in told]
+        return None if told else found
 
     def _allowed(self, permission: str, what: str, problems: list[str]) -> bool:
         if self._may(permission):

@@ -15,7 +15,7 @@ import msgspec
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
-from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, ObjectSource
+from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
@@ -67,7 +67,8 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
             with template.part("spec") as pod:
                 main = read_pod(pod)
     kubernetes_name = str(metadata["name"])
-    replicas = rollout.get("replicas", 1)
+    if (replicas := rollout.get("replicas", 1)) > INT32_MAXIMUM:
+        problems.append(f"spec.replicas: more than {INT32_MAXIMUM}")
     described = msgspec.convert({**_NOBODYS, **main.values, "spec": main.values}, Container)
     taken_over, ports, left_alone = _services(services, pod_labels, described.ports)
     container = msgspec.structs.replace(

@@ -36,12 +36,12 @@ from pilothouse_server.containers.privileges import refuse_guarded_keys
 from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError, already_exists
-from pilothouse_server.importing import dependencies
+from pilothouse_server.importing import dependencies, unfit
 from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing
 from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ClusterError, Refused
+from pilothouse_server.kubernetes.errors import ClusterError, Refused, Unreadable
 from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
@@ -53,7 +53,8 @@ from pilothouse_server.store.unit_of_work import Transaction
 log = structlog.get_logger(__name__)
 
 # What a description brings about that is none, as no API server lets one be: a number where a list belongs.
-_SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
+_SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
+_UNREADABLE = ("the cluster describes it in a way that cannot be read",)
 # Each Deployment takes a few calls of the cluster.
 SECONDS = 60.0
 # An import right after the adoption was asked for finds the namespace on its way to be ours.
@@ -128,7 +129,7 @@ async def create(
                         transaction, namespace, candidate, candidate.container, envelopes, may
                     )
             except PilothouseError as error:
-                candidate = _refused(candidate, _words(error))
+                candidate = refused(candidate, _words(error))
         taken.append(candidate)
     return taken
 
@@ -144,7 +145,7 @@ def without_guarded(candidate: Candidate, keys: Keys, may: May) -> Candidate:
     try:
         refuse_guarded_keys(container.namespace, container, None, keys.guarded, may)
     except PermissionDenied as error:
-        return _refused(candidate, _words(error))
+        return refused(candidate, _words(error))
     return msgspec.structs.replace(candidate, container=container)
 
 
@@ -197,7 +198,9 @@ async def _discover(
     where = namespace.kubernetes_name
     listed = await client.list(DEPLOYMENTS, where, label_selector=selector)
     there = {item.metadata.name: item for item in listed.items}
-    wanted = list(names) or [name for name, item in there.items() if not item.metadata.label(CONTAINER_UID)]
+    odd = [name for _, name in listed.left_out if name]
+    nobodys = [name for name, item in there.items() if not item.metadata.label(CONTAINER_UID)]
+    wanted = list(names) or [*nobodys, *odd]
     services = await client.list(SERVICES, where) if wanted else None
     whole = [
         await client.read(SERVICES, where, service.metadata.name)
@@ -205,18 +208,20 @@ async def _discover(
     ]
     found = []
     for name in dict.fromkeys(wanted):
-        if name not in there:
+        if name not in there and name not in odd:
             found.append(Candidate(name, problems=("there is no such Deployment",)))
             continue
         try:
-            found.append(
-                await _candidate(client, namespace, name, whole, _shared(whole, there.values()), theirs)
+            candidate = await _candidate(
+                client, namespace, name, whole, _shared(whole, there.values()), theirs
             )
         except _SHAPELESS as error:
             log.warning(
                 "a Deployment cannot be read", cluster=namespace.cluster_name, error=type(error).__name__
             )
-            found.append(Candidate(name, problems=("the cluster describes it in a way that cannot be read",)))
+            candidate = Candidate(name, problems=_UNREADABLE)
+        # What is odd of it may be what is not taken over, as its status; it could not be observed.
+        found.append(refused(candidate, _UNREADABLE) if name in odd and not candidate.problems else candidate)
     return found
 
 
@@ -244,6 +249,8 @@ async def _candidate(
     theirs: Dependencies,
 ) -> Candidate:
     live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
+    if unfit_for_rows := unfit.problems(live):
+        return Candidate(name, problems=tuple(unfit_for_rows))
     converted = convert(live, services)
     if converted.problems:
         return Candidate(name, problems=converted.problems)
@@ -322,7 +329,8 @@ async def _unlike_services(
     return unlike
 
 
-def _refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
+def refused(candidate: Candidate, problems: Sequence[str]) -> Candidate:
+    """Returns the candidate as one that is not imported, and why."""
     return msgspec.structs.replace(
         candidate, container=None, problems=tuple(problems), notes=(), created=Created()
     )

@@ -34,6 +34,7 @@ class ImportHandler:
         )
         if not may(PRIVILEGED_PERMISSION):
             candidates = [operations.without_guarded(candidate, self._keys, may) for candidate in candidates]
+        candidates = [messages.shown(candidate) for candidate in candidates]
         taken = await operations.create(
             await call.transaction(), request.namespace, candidates, self._envelopes, may
         )

@@ -9,12 +9,12 @@ Everything else stays as it is and leaves the server as INTERNAL without its wor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import asyncpg
 
-from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+from pilothouse_server.errors import Aborted, InvalidArgument, PilothouseError, Unavailable
 from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 
 # Nothing can be numbered until one is made.
@@ -110,6 +110,21 @@ def connecting() -> AbstractContextManager[None]:
     that is not there, a name that is not known.
     """
     return _connecting
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Raises InvalidArgument where the database finds a value too great or too long.
+
+    What callers send is checked before; what was found elsewhere, as on a cluster, may be anything.
+    """
+    try:
+        yield
+    except asyncpg.DataError:
+        raise InvalidArgument(
+            "it holds a number that is greater, or a text that is longer, than can be kept",
+            reason="VALUE_TOO_LARGE",
+        ) from None
 
 
 def _meaning(cause: BaseException) -> PilothouseError | None:

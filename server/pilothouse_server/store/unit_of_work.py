@@ -34,7 +34,7 @@ from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.clock import RecordClock
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.engine import Database
-from pilothouse_server.store.errors import connecting, translated
+from pilothouse_server.store.errors import connecting, fitting, translated
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.turns import Turns
@@ -147,7 +147,7 @@ class Transaction(ReadTransaction):
         """A part that stands or falls by itself: what raises in it leaves nothing behind, and the rest goes on."""
         emitted, recorded = len(self.events), len(self.records)
         try:
-            with translated():
+            with translated(), fitting():
                 async with self.connection.savepoint():
                     yield
         except BaseException:

@@ -1,0 +1,55 @@
+"""What an object of a cluster holds that no row does: NUL, half a character, a number beyond 64 bits.
+
+Where an object is only looked at, such characters are replaced (`kubernetes.marks`). What is taken over is applied
+again: a character in another one's place would change what runs, so the object is refused, and the place is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pilothouse_manifests.sources import INT64_MAXIMUM
+from pilothouse_server.kubernetes.objects import Manifest
+
+# What the cluster keeps for itself is not taken over.
+_LEFT_THERE: Final = ("status", "managedFields")
+_MOST: Final = 5
+_LONGEST_KEY: Final = 100
+
+
+def problems(found: Manifest) -> list[str]:
+    """Returns which of its fields cannot be taken over, and why: the first few."""
+    told: list[str] = []
+    waiting: list[tuple[str, Any]] = [("", found)]
+    while waiting and len(told) < _MOST:
+        path, value = waiting.pop()
+        if why := _problem(value):
+            told.append(f"{path}: {why}")
+        elif isinstance(value, dict):
+            waiting += reversed([*_within(path, value)])
+            told += [f"{path or 'it'}: the name of a field {why}" for key in value if (why := _problem(key))]
+        elif isinstance(value, list):
+            waiting += reversed([(f"{path}[{index}]", each) for index, each in enumerate(value)])
+    return told[:_MOST]
+
+
+def _within(path: str, value: Manifest) -> Iterator[tuple[str, Any]]:
+    for key, each in value.items():
+        if key not in _LEFT_THERE:
+            shown = key[:_LONGEST_KEY].encode("ascii", "backslashreplace").decode()
+            yield (f"{path}.{shown}" if path else shown), each
+
+
+def _problem(value: Any) -> str:
+    if isinstance(value, int) and not -INT64_MAXIMUM - 1 <= value <= INT64_MAXIMUM:
+        return "holds a number beyond 64 bits"
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return ""
+    if "\0" in value:
+        return "holds NUL, a character that no text here may hold"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "holds half a character"
+    return ""
