@@ -3,49 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import math
+import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import uvloop
 
 from pilothouse_server.embedded.certificate import self_signed
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.exec import PROTOCOLS, program
 from pilothouse_server.outbound import ANYWHERE, TooLong, cut, read
 from pilothouse_server.settings import EVENT_LOOPS
 from tests.waiting import patient
 
+End = Callable[[aiohttp.ClientResponse], Awaitable[None]]
+
 # More than the buffers on the way between both hold.
 MOST_BYTES = 48 * 1024 * 1024
 _PART = b"x" * 65536
+# A message of a websocket: so many bytes, of standard output.
+_MESSAGE = b"\x82\x7e\xff\xff\x01" + b"x" * 65534
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"
+_MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Endless:
-    """A server by TLS that answers one request with as much as is taken; it gives up at `MOST_BYTES`."""
+    """A server by TLS that answers one request, or a websocket's opening, with as much as is taken; it gives up where
+    it could send `MOST_BYTES` more after the end.
+    """
 
     def __init__(self, folder: Path) -> None:
         pair = self_signed(folder, "127.0.0.1")
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(pair.certificate, pair.key)
+        self.authority = pair.certificate
         self.trusting = ssl.create_default_context(cafile=pair.certificate)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        self.url = f"https://127.0.0.1:{self._listening.getsockname()[1]}/"
+        self.url = f"https://127.0.0.1:{self._listening.getsockname()[1]}"
         self.sent = 0
+        self._most = math.inf
 
     def _serve(self) -> None:
         accepted, _ = self._listening.accept()
         try:
             with self._context.wrap_socket(accepted, server_side=True) as connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
-                while self.sent < MOST_BYTES:
-                    connection.sendall(_PART)
-                    self.sent += len(_PART)
+                key = re.search(rb"Sec-WebSocket-Key: (\S+)", connection.recv(65536), re.IGNORECASE)
+                connection.sendall(_HEAD if key is None else _opened(key[1].decode()))
+                part = _PART if key is None else _MESSAGE
+                while self.sent < self._most:
+                    connection.sendall(part)
+                    self.sent += len(part)
         except OSError:
             return
 
@@ -58,10 +76,25 @@ class Endless:
         finally:
             self._listening.close()
 
-    async def ended(self) -> None:
-        """Returns once it sends nothing more."""
+    async def ended(self) -> bool:
+        """Returns once it sends nothing more: whether the other side, which has ended now, saw to that."""
+        self._most = self.sent + MOST_BYTES
         await asyncio.to_thread(self._thread.join, patient(60.0))
         assert not self._thread.is_alive()
+        return self.sent < self._most
+
+
+def _opened(key: str) -> bytes:
+    accepted = base64.b64encode(
+        hashlib.sha1((key + _MAGIC).encode(), usedforsecurity=False).digest()
+    ).decode()
+    return (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accepted}\r\nSec-WebSocket-Protocol: {PROTOCOLS[0]}\r\n\r\n"
+    ).encode()
+
+
+Ask = Callable[[Endless], Coroutine[Any, Any, bool]]
 
 
 async def _too_long(response: aiohttp.ClientResponse) -> None:
@@ -79,30 +112,48 @@ async def _closed(response: aiohttp.ClientResponse) -> None:
     response.close()
 
 
-def _sent(folder: Path, loop: str, end: Callable[[aiohttp.ClientResponse], object]) -> int:
-    """How much a server could send to an answer that ended so."""
+def _is_ended(folder: Path, loop: str, ask: Ask) -> bool:
+    """Whether a server that is asked so can send nothing more after that."""
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     endless = Endless(folder)
+    with endless.serving(), asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(ask(endless))
 
-    async def asked() -> None:
+
+def _answered(end: End) -> Ask:
+    async def ask(endless: Endless) -> bool:
         connector = ANYWHERE.connector(ssl=endless.trusting)
         async with aiohttp.ClientSession(connector=connector) as session:
-            response = await session.get(endless.url)
-            await end(response)  # type: ignore[misc]
-            await endless.ended()
+            await end(await session.get(endless.url))
+            return await endless.ended()
 
-    with endless.serving(), asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(asked())
-    return endless.sent
+    return ask
 
 
-@pytest.mark.parametrize("end", [_too_long, _cut])
+async def _program(endless: Endless) -> bool:
+    authority = base64.b64encode(endless.authority.read_bytes()).decode()
+    cluster = {"server": endless.url, "certificate-authority-data": authority}
+    kubeconfig = {
+        "clusters": [{"name": "endless", "cluster": cluster}],
+        "contexts": [{"name": "endless", "context": {"cluster": "endless"}}],
+        "current-context": "endless",
+    }
+    client = await ClusterClient.from_kubeconfig(kubeconfig, name="endless")
+    try:
+        async with program(
+            client, "demo", "web-0", container="main", command=["yes"], stdin=False, tty=False
+        ):
+            pass
+        return await endless.ended()
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("ask", [_answered(_too_long), _answered(_cut), _program])
 @pytest.mark.parametrize("loop", EVENT_LOOPS)
-def test_what_is_not_read_is_not_sent(
-    tmp_path: Path, loop: str, end: Callable[[aiohttp.ClientResponse], object]
-) -> None:
-    assert _sent(tmp_path, loop, end) < MOST_BYTES
+def test_what_is_not_read_is_not_sent(tmp_path: Path, loop: str, ask: Ask) -> None:
+    assert _is_ended(tmp_path, loop, ask)
 
 
 def test_to_close_alone_is_found(tmp_path: Path) -> None:
-    assert _sent(tmp_path, "uvloop", _closed) >= MOST_BYTES
+    assert not _is_ended(tmp_path, "uvloop", _answered(_closed))

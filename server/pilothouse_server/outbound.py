@@ -22,7 +22,8 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -228,17 +229,26 @@ class Anywhere(Reach):
 ANYWHERE: Final = Anywhere()
 
 
-def cut(response: aiohttp.ClientResponse) -> None:
-    """Ends an answer with its connection, whatever its sender goes on to send.
+@contextmanager
+def cutting(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Ends the connection of an answer with the block, in which it is closed, whatever its sender goes on to send.
 
-    To close them does not do for TLS: uvloop then reads on for half a minute, as fast as the other side sends, for the
+    To close it does not do for TLS: uvloop then reads on for half a minute, as fast as the other side sends, for the
     other side's part of the farewell.
     """
     connection = response.connection
     transport = None if connection is None else connection.transport
-    response.close()
-    if transport is not None:
-        transport.abort()
+    try:
+        yield
+    finally:
+        if transport is not None:
+            transport.abort()
+
+
+def cut(response: aiohttp.ClientResponse) -> None:
+    """Ends an answer with its connection."""
+    with cutting(response):
+        response.close()
 
 
 async def refuse_redirects(

@@ -78,8 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1
     event_loop: Annotated[
         str,
-        "What runs the server: asyncio, which is Python's own, or uvloop, which takes less of a processor, and reads on"
-        " for half a minute what a cluster sends by TLS to a program whose caller has gone.",
+        "What runs the server: asyncio, which is Python's own, or uvloop, which takes less of a processor.",
     ] = "asyncio"
     data_dir: Annotated[
         Path, "Folder of the master key, and with --dev of the database and the simulated cluster."

@@ -438,6 +438,6 @@ class Transport:
             yield socket
         finally:
             # The library waits as long for each message that is sent before the farewell.
-            with suppress(TimeoutError):
+            with outbound.cutting(socket._response), suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await socket.close()
