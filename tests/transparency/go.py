@@ -62,6 +62,9 @@ async def build(what: str | Path, folder: Path, mended: Mapping[Path, str] | Non
     ended = await run(
         "go",
         "build",
+        # What has built nothing yet compiles the library of Go, too: a fourth less work where nothing is made fast.
+        "-gcflags=all=-N -l",
+        "-ldflags=-s -w",
         "-overlay",
         overlay,
         "-o",
