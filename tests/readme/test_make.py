@@ -155,13 +155,6 @@ async def test_some_tests_are_run(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.full
-async def test_make_bench_prints_its_table(tmp_path: Path) -> None:
-    printed = await Shell("", tmp_path).run("make bench ARGS='--rows 12 --quick --runs 1'")
-    assert "start to first answered call" in printed
-    assert "not measured" not in printed
-
-
-@pytest.mark.full
 @pytest.mark.parametrize("parts", ["", "PART=watches", "PART=kills"])
 async def test_make_soak_selects_the_long_tests(tmp_path: Path, parts: str) -> None:
     """A part that selects nothing fails, as pytest does."""
