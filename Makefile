@@ -36,7 +36,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all lint proto bench profile soak lock wheel
+.PHONY: help setup run test test-all both-tiers lint proto bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -48,9 +48,10 @@ run: setup
 
 # Asked for together, the two tiers are one run: nothing is prepared twice, and short tests fill the end of the long ones.
 ifeq ($(sort $(filter test test-all,$(MAKECMDGOALS))),test test-all)
-test: test-all
+test test-all: both-tiers
+	@:
 
-test-all: setup
+both-tiers: setup
 	$(BIN)/pytest -m "not soak" $(PARALLEL) $(ARGS)
 else
 test: setup
