@@ -53,9 +53,7 @@ def test_a_soak_test_without_a_part_is_refused(tmp_path: Path) -> None:
     [
         ("full", "pytest.mark.full", True),
         ("full", "another", False),
-        ("soak(part='a')", "pytest.mark.soak", True),
         ("soak(part='a')", "pytest.mark.full", False),
-        ("not full and not soak", "another", True),
     ],
 )
 def test_a_heavy_tier_imports_what_names_it(tmp_path: Path, asked: str, named: str, imported: bool) -> None:
