@@ -130,6 +130,28 @@ async def test_what_no_field_may_hold_is_refused_by_its_bytes(
     assert made == ["GetContainer", "CreateContainer"]
 
 
+async def test_a_name_as_long_as_a_request_is_refused_before_it_is_read_again(world: World) -> None:
+    """The record does not hold the request: it is refused as one that cannot be read."""
+    name = "\N{GRINNING FACE}" * 100_000
+    for method, field, fields in (
+        ("CreateContainer", "namespace", {"namespace": name}),
+        ("CreateContainer", "container.name", {"namespace": "own", "container": {"name": name}}),
+        ("UpdateConfigMap", "name", {"namespace": "own", "name": name}),
+        ("Exec", "start.namespace", {"start": {"namespace": name}}),
+    ):
+        rule = world.rule(method)
+        outcome = await world.admin.invoke(rule, request_for(rule, fields))
+        assert (outcome.code, outcome.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD"), method
+        assert outcome.message == f"{field}: must not be longer than 1024 characters"
+        async with world.sql() as sql:
+            record = await sql.fetchrow(
+                "SELECT * FROM operation_logs WHERE operation_id = $1::text::uuid AND completed_at IS NOT NULL",
+                outcome.trailing[OPERATION_KEY],
+            )
+        assert record is not None
+        assert record["request_body"] is None
+
+
 async def test_a_body_that_grpc_refuses_or_that_never_comes_is_recorded(tight: World) -> None:
     for name in ("GetContainer", "CreateContainer", "WatchContainers"):
         rule = tight.rule(name)

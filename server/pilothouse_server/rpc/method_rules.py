@@ -50,6 +50,7 @@ class Rule:
     has_request_id: bool
     has_validate_only: bool
     has_page_size: bool
+    name_field: str = ""
     # Whether the caller must have logged in: no key, no certificate.
     session_only: bool = False
     # Whether its handler waits for a cluster before it writes, or writes as the system: see `rpc.call.waits_outside`.
@@ -160,6 +161,7 @@ def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
         has_request_id="request_id" in method.input_type.fields_by_name,
         has_validate_only="validate_only" in method.input_type.fields_by_name,
         has_page_size="page_size" in method.input_type.fields_by_name,
+        name_field=declared.name_field,
         session_only=declared.session_only,
     )
 

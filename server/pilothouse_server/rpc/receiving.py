@@ -11,10 +11,10 @@ from typing import Final
 
 from google.protobuf.message import DecodeError, Message
 
-from pilothouse_server.errors import InvalidArgument, ResourceExhausted
-from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.errors import InvalidArgument, ResourceExhausted, invalid
+from pilothouse_server.rpc.field_checks import DEFAULT_CHARACTERS, descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.parts import MOST_PARTS, Malformed, too_many_parts
+from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
 
 TRANSPORT_MARGIN_BYTES: Final = 1024 * 1024
 # Of a request that needs no log-in: none of those has a field that is long.
@@ -25,7 +25,7 @@ async def received(rule: Rule, raw: bytes) -> Message:
     """The message that was received, made once it is known not to hold up others.
 
     Raises:
-        ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE, TOO_MANY_PARTS.
+        ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE, TOO_MANY_PARTS, INVALID_FIELD.
     """
     if len(raw) <= rule.most_bytes:
         try:
@@ -37,7 +37,10 @@ async def received(rule: Rule, raw: bytes) -> Message:
                 )
         except Malformed:
             raise _malformed(rule) from None
-    return parsed(rule, raw)
+    message = parsed(rule, raw)
+    if len(raw) > SHORT_BYTES:
+        _check_names(rule, message)
+    return message
 
 
 def parsed(rule: Rule, raw: bytes) -> Message:
@@ -56,6 +59,18 @@ def parsed(rule: Rule, raw: bytes) -> Message:
         return rule.request_class.FromString(raw)
     except DecodeError:
         raise _malformed(rule) from None
+
+
+def _check_names(rule: Rule, message: Message) -> None:
+    """Raises InvalidArgument where a name of a long request is no name: it would be read again and again until its
+    field is checked, and each time take as long as all of its characters.
+    """
+    for field, name in (
+        (rule.namespace_field, rule.namespace_of(message)),
+        (rule.name_field, rule.name_of(message)),
+    ):
+        if len(name) > DEFAULT_CHARACTERS:
+            raise invalid(field, f"must not be longer than {DEFAULT_CHARACTERS} characters")
 
 
 def _malformed(rule: Rule) -> InvalidArgument:
