@@ -245,6 +245,49 @@ async def test_wide_pages_side_by_side_are_found(
         assert await wide_pages_beside_one_that_hangs(world) == ["OK", "OK", "OK"]
 
 
+async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
+    """What a user's other calls meet, and another user's large request, while a large request of the user hangs."""
+    eve = await world.make_user("eve", {OWN: "operator"})
+    admission = admission_of(world)
+
+    async def in_use() -> tuple[int, int]:
+        return admission.large_requests.in_use, admission.calls.in_use
+
+    large = {**workload("large"), "args": ["x" * 4000] * 20}
+    async with world.sql() as sql, sql.transaction():
+        await sql.execute("LOCK TABLE config_maps IN ACCESS EXCLUSIVE MODE")
+        given = {"namespace": OWN, "configMap": {"name": "large", "data": {"a": "x" * 100_000}}}
+        hangs = asyncio.create_task(world.call("CreateConfigMap", given, eve))
+        try:
+            await poll_until(in_use, lambda found: found[1] >= 2, what="the request that hangs")
+            calls = [
+                await world.call("CreateContainer", {"namespace": OWN, "container": large}, eve),
+                await world.call("CreateContainer", {"namespace": OWN, "container": workload("small")}, eve),
+                await world.call(
+                    "CreateContainer", {"namespace": OWN, "container": large | {"name": "other"}}
+                ),
+            ]
+        finally:
+            await cancel_and_wait(hangs)
+    await poll_until(in_use, lambda found: found == (0, 0), what="the return of all seats")
+    return [each.reason or each.code for each in calls]
+
+
+async def test_a_large_request_that_hangs_holds_up_the_large_requests_of_its_user_alone(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+        assert await large_requests_beside_one_that_hangs(world) == ["TOO_MANY_CALLS", "OK", "OK"]
+
+
+async def test_large_requests_side_by_side_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "is_large", lambda _request_bytes: False)
+    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+        assert await large_requests_beside_one_that_hangs(world) == ["OK", "OK", "OK"]
+
+
 async def test_calls_that_keep_their_seats_at_a_cluster_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ def begun(admission: Admission, user: str, count: int) -> tuple[list[Ticket], li
     """Calls of a user that ask for a wide page in the same moment."""
     tickets = [Ticket(admission, streams=False) for _ in range(count)]
     return tickets, [
-        asyncio.create_task(each.sit(admission.calls, user, WIDTH, wide=True)) for each in tickets
+        asyncio.create_task(each.sit(admission.calls, user, WIDTH, turns=admission.wide_pages))
+        for each in tickets
     ]
 
 

@@ -35,7 +35,7 @@ from pilothouse_server.errors import InvalidArgument, PermissionDenied, Pilothou
 from pilothouse_server.rpc import headers, receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_wide, seats_for
+from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_large, is_wide, seats_for
 from pilothouse_server.rpc.admission.unsent import LARGE_BYTES
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
@@ -217,22 +217,22 @@ class Pipeline(grpc.aio.ServerInterceptor):
             raise no_request()
         is_short = _parse_short(call, raw)
         # To read a long one takes a while: it has its seats before.
-        limiter, width, wide = self._seats(call, len(raw))
-        if wide or not ticket.sits(limiter, flow, width):
-            await ticket.sit(limiter, flow, width, wide=wide)
+        limiter, width, turns = self._seats(call, len(raw))
+        if turns is not None or not ticket.sits(limiter, flow, width):
+            await ticket.sit(limiter, flow, width, turns=turns)
         if flow in admission.unsent.of:
             admission.unsent.check(flow)
         if not is_short:
             await _parse(call, raw)
 
-    def _seats(self, call: Call, size: int) -> tuple[Limiter, int, bool]:
+    def _seats(self, call: Call, size: int) -> tuple[Limiter, int, Limiter | None]:
         """Which, and how many, are for a call with a request of so many bytes, which is read if it is short.
 
-        And whether it asks for a wide page.
+        And of what it takes its user's turn before: of wide pages, or of large requests.
         """
         rule, admission = call.rule, self.admission
         if rule.streams:
-            return admission.streams, 1, False
+            return admission.streams, 1, None
         rows = 0
         if rule.has_page_size:
             if size > SHORT_BYTES:
@@ -241,7 +241,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             elif call.request is not None:
                 rows = call.request.page_size
         limiter = admission.strangers if rule.public else admission.calls
-        return limiter, seats_for(rows, size), is_wide(rows)
+        turns = admission.large_requests if is_large(size) else None
+        return limiter, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
 
     async def _authenticated(self, call: Call) -> Principal:
         """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.

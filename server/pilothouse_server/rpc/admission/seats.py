@@ -6,6 +6,8 @@
     calls            any other unary call                                       user
     wide pages       a unary call with a wide page, beside its seats; an        user
                      export of records while it reads some
+    large requests   a unary call with a request of more than 64 KiB, beside    user
+                     its seats
     streams          a stream, for as long as it is open                        user (address without a log-in)
     cluster calls    a unary call from when it first waits for a cluster        user, of one cluster
     cluster streams  a stream that reads from a cluster, beside its first seat  user, of one cluster
@@ -18,7 +20,8 @@ answer (a page of 1,000) or a large request takes several seats.
 
 Of a user one wide page is worked on at a time, whatever seats it has: three at once have two processors and as many
 connections to the database. The others wait before they take a seat, so the user's small calls pass them, and what
-hangs holds up nobody but its own user's wide pages. Between users nothing is shared but seats.
+hangs holds up nobody but its own user's wide pages. Between users nothing is shared but seats. It is the same of large
+requests, which are read, checked, written and recorded: eight at once leave the event loop little for others.
 
 Where a call waits for a cluster it is found by a context variable, because that happens deep in a noun, or in a task of
 its own. What is done for nobody, as reconciling, has none, and waits for no seat.
@@ -91,6 +94,7 @@ class Admission:
         )
         # As many wait as for seats.
         self.wide_pages = self._limited("wide pages", replace(self.calls.bounds, seats_per_flow=1))
+        self.large_requests = self._limited("large requests", replace(self.calls.bounds, seats_per_flow=1))
         self.streams = self._class("streams", settings.max_streams, settings.max_streams_per_user)
         # These stay: who comes too many learns it at once.
         self.health_watches = self._class("health watches", 10 * outsiders, outsiders, waiting_per_seat=0)
@@ -254,14 +258,15 @@ class Ticket:
         self._hold(limiter, width)
         return True
 
-    async def sit(self, limiter: Limiter, user: Hashable, width: int = 1, *, wide: bool = False) -> None:
-        """Takes the first seats; for a wide page its user's turn before, with no seat held meanwhile, and both take no
-        longer than one may. Raises ResourceExhausted.
+    async def sit(
+        self, limiter: Limiter, user: Hashable, width: int = 1, *, turns: Limiter | None = None
+    ) -> None:
+        """Takes the first seats; where `turns` are taken its user's turn before, with no seat held meanwhile, and both
+        take no longer than one may. Raises ResourceExhausted.
         """
         self._user = user
         until = None
-        if wide:
-            turns = self._admission.wide_pages
+        if turns is not None:
             until = asyncio.get_running_loop().time() + turns.bounds.wait_seconds
             await turns.take(user, 1, until)
             self._hold(turns, 1)
@@ -404,6 +409,11 @@ async def reading_a_stretch() -> AsyncIterator[None]:
 def is_wide(page_size: int) -> bool:
     """Returns whether a page of so many rows takes its user's turn for those."""
     return page_size > WIDE_PAGE_SIZE
+
+
+def is_large(request_bytes: int) -> bool:
+    """Returns whether a request of so many bytes takes its user's turn for those."""
+    return request_bytes > _BYTES_PER_SEAT
 
 
 def seats_for(page_size: int, request_bytes: int) -> int:
