@@ -8,8 +8,8 @@ of its turns. What others leave of the loop is the long loops', and where they l
 held the loop for longer than a share is followed by a longer wait.
 
 A turn is empty as well while a call waits for the database, and a share would be in the way of each answer. So what
-goes last (a wide page) waits until nobody has done anything for two milliseconds, as most statements take less. It goes
-after other long loops, too; where there is no such time, it has a fifth.
+goes last (a wide page, a large request) waits until nobody has done anything for two milliseconds, as most statements
+take less. It goes after other long loops, too; where there is no such time, it has a fifth.
 """
 
 from __future__ import annotations
@@ -142,9 +142,11 @@ def _turns_of_this_loop() -> _Turns:
     return found
 
 
-async def long_work() -> None:
-    """Returns when it is the caller's turn to do something that cannot be cut into steps and takes milliseconds."""
-    await _turns_of_this_loop().come()
+async def long_work(*, last: bool = False) -> None:
+    """Returns when it is the caller's turn to do something that cannot be cut into steps and takes milliseconds;
+    `last`: after all else.
+    """
+    await _turns_of_this_loop().come(last=last)
 
 
 class Share:

@@ -10,6 +10,8 @@ from google.protobuf.message import DecodeError
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
+from pilothouse_server.event_loop import Share
+from pilothouse_server.rpc import parts, validation
 from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
 
 REQUEST: Any = container_pb2.CreateContainerRequest.DESCRIPTOR
@@ -126,3 +128,27 @@ async def test_a_group_is_refused_though_the_parser_would_pass_over_it() -> None
 
 async def test_a_short_body_is_not_looked_at() -> None:
     assert not await too_many_parts(b"\x0b" * SHORT_BYTES, REQUEST)
+
+
+@pytest.mark.parametrize(("length", "last"), [(10_000, False), (70_000, True)])
+async def test_what_is_made_of_a_large_request_goes_last(
+    monkeypatch: pytest.MonkeyPatch, length: int, last: bool
+) -> None:
+    gone_last: list[bool] = []
+
+    class Noting(Share):
+        def __init__(self, *, last: bool = False) -> None:
+            super().__init__(last=last)
+            gone_last.append(last)
+
+    monkeypatch.setattr(parts, "Share", Noting)
+    monkeypatch.setattr(validation, "Share", Noting)
+    request = container_pb2.CreateContainerRequest(namespace="n")
+    request.container.name, request.container.image = "web", "nginx"
+    request.container.args.extend(["x" * 1000] * (length // 1000))
+    assert validation.is_long(request)
+    assert validation.goes_last(request) is last
+    assert not await too_many_parts(request.SerializeToString(), REQUEST)
+    await validation.validate_in_steps(request)
+    # A short one is not counted.
+    assert gone_last == ([True, True] if last else [False])

@@ -101,7 +101,13 @@ def can_be_made_at_once(wanted: Container) -> bool:
 
 
 async def create_at_once(
-    draft: Draft, expectations: Expectations, namespace_name: str, wanted: Container, *, may: May
+    draft: Draft,
+    expectations: Expectations,
+    namespace_name: str,
+    wanted: Container,
+    *,
+    may: May,
+    share: Share,
 ) -> Container:
     """Drafts a container: what decides is read by one statement, and at the commit all is written by another.
 
@@ -109,7 +115,6 @@ async def create_at_once(
 
     Raises as `create`, in the same order; and first of all, where the request is a replay, Replayed or BeingServed.
     """
-    share = Share()
     try:
         wanted = rules.checked(wanted)
     except PilothouseError:

@@ -27,7 +27,7 @@ from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import redaction, wire
 from pilothouse_server.rpc.call import Call, drafts, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
-from pilothouse_server.rpc.validation import check_update_mask
+from pilothouse_server.rpc.validation import check_update_mask, goes_last
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
@@ -89,7 +89,7 @@ class ContainerService:
         self, request: pb.CreateContainerRequest, call: Call
     ) -> pb.CreateContainerResponse:
         """Creates a container."""
-        share = Share()
+        share = Share(last=goes_last(request))
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
         await share.used()
         refuse_keys(request.namespace, wanted, None, self._keys, may)
@@ -97,8 +97,9 @@ class ContainerService:
             created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
         else:
             created = await operations.create_at_once(
-                call.draft(), self._expectations, request.namespace, wanted, may=may
+                call.draft(), self._expectations, request.namespace, wanted, may=may, share=share
             )
+            await share.used()
         return pb.CreateContainerResponse(container=await self._answer(call, created))
 
     async def GetContainer(

@@ -41,7 +41,7 @@ async def too_many_parts(raw: bytes, descriptor: Descriptor, most: int = MOST_PA
     """Returns whether the bytes of a message have more than `most` parts. Raises Malformed."""
     if len(raw) <= SHORT_BYTES:
         return False
-    share = Share()
+    share = Share(last=True)
     try:
         for weight in _weights(raw, _fields(descriptor)):
             if weight > most * _OF_OTHERS:

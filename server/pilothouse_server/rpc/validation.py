@@ -39,6 +39,7 @@ from pilothouse_server.rpc.field_checks import (
     scalar_check,
     timestamp_check,
 )
+from pilothouse_server.rpc.parts import SHORT_BYTES
 from pilothouse_server.values.names import resource_name_problem
 
 MOST_MASK_PATHS: Final = 256
@@ -129,10 +130,15 @@ def is_long(message: Message) -> bool:
     return bool(_rules_of(message).parts) and message.ByteSize() > _LONG_BYTES
 
 
+def goes_last(message: Message) -> bool:
+    """Whether what is made of a request goes after all else: its caller has one such at a time (`rpc.admission`)."""
+    return message.ByteSize() > SHORT_BYTES
+
+
 async def validate_in_steps(message: Message) -> None:
     """Check a request as `validate` does, in steps between which others have the event loop. Raises as that."""
     violations: list[Violation] = []
-    share = Share()
+    share = Share(last=goes_last(message))
     for _ in _rules_of(message).steps(message, "", violations):
         await share.used()
     if violations:

@@ -170,7 +170,7 @@ class AuditLayer:
         assert call.unit is not None
         if len(answer) > _LONG_BYTES and isinstance(call.unit, Draft):
             # Others hold a connection, and locks.
-            await long_work()
+            await long_work(last=True)
         await call.unit.commit(
             audit=[self._record(call, None, response=redaction.body(call.answer_message(answer)))],
             # The operation that a replay repeats has its row.
@@ -227,6 +227,8 @@ class AuditLayer:
 
     async def _write_failure(self, call: Call, error: BaseException) -> None:
         await self._locate(call)
+        if call.request is not None and call.request.ByteSize() > _LONG_BYTES:
+            await long_work(last=True)
         await self._writer.write(self._record(call, error))
 
     def _is_summed(self, call: Call, error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from pilothouse_server.rpc.admission.seats import before_trial
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Runner
-from pilothouse_server.rpc.validation import is_long, validate, validate_in_steps
+from pilothouse_server.rpc.validation import goes_last, is_long, validate, validate_in_steps
 
 
 def validation(rule: Rule, inner: Runner) -> Runner:
@@ -34,7 +34,7 @@ def validation(rule: Rule, inner: Runner) -> Runner:
             if is_long(call.request):
                 await validate_in_steps(call.request)
                 # What the handler makes of it takes a while as well.
-                await long_work()
+                await long_work(last=goes_last(call.request))
             else:
                 validate(call.request)
             if call.validate_only and call.namespace:
