@@ -40,7 +40,7 @@ class Unsent:
         raise ResourceExhausted(
             "too much of your answers is not taken yet: read those that are there",
             reason="TOO_MANY_CALLS",
-            metadata={"class": "unsent answers", "limit_of": "caller"},
+            metadata={"class": "unsent_answers", "limit_of": "caller"},
             retry_after_seconds=RETRY_SECONDS,
         )
 
