@@ -7,6 +7,7 @@ of them on purpose.
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ SHELLS = {"console", "sh", "bash", "shell"}
 # They say what stands where in the code.
 ARCHITECTURE = "ARCHITECTURE.md"
 GUIDES = {ARCHITECTURE, "CONTRIBUTING.md"}
+SECURITY = "docs/security.md"
+SETTINGS, SEATS = "server/pilothouse_server/settings.py", "server/pilothouse_server/rpc/admission/seats.py"
 CONTRACTS_HEADING = "## What may import what"
 
 _FENCE = re.compile(r"^(`{3,})(\w*)")
@@ -227,6 +230,30 @@ def contracts_are_explained(sources: Sequence[Source]) -> Iterator[str]:
         yield f"{ARCHITECTURE}:{explained[name]}: pyproject.toml has no contract `{name}`: take it out"
 
 
+def limits_are_told(sources: Sequence[Source]) -> Iterator[str]:
+    """Every setting that bounds calls, and every metric that shows their use, stands in docs/security.md."""
+    pages = {source.path: source for source in sources}
+    if SECURITY not in pages:
+        return
+    told = {token for _, line in _prose(pages[SECURITY]) for token in _CODE.findall(line)}
+    names = [f"PILOTHOUSE_{name.upper()}" for name in _admission(pages.get(SETTINGS))]
+    seats = pages.get(SEATS)
+    names += re.findall(r'"(pilothouse_admission_\w+)"', seats.text) if seats is not None else []
+    for name in names:
+        if name not in told:
+            yield f"{SECURITY}:1: the limit `{name}` is not told: say what it limits"
+
+
+def _admission(settings: Source | None) -> Sequence[str]:
+    """The names of the settings that bound calls."""
+    for node in settings.tree.body if settings is not None else ():
+        if isinstance(node, ast.Assign) and any(
+            isinstance(each, ast.Name) and each.id == "ADMISSION" for each in node.targets
+        ):
+            return tuple(ast.literal_eval(node.value))
+    return ()
+
+
 def _words(sources: Sequence[Source]) -> set[str]:
     folders = ("server/", "client/", "migrations/", "protos/", "tests/", "benchmarks/")
     code = (
@@ -245,4 +272,5 @@ CHECKS: Sequence[Check] = (
     paths_exist,
     names_exist,
     contracts_are_explained,
+    limits_are_told,
 )

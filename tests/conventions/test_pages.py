@@ -6,18 +6,22 @@ from collections.abc import Sequence
 
 import pytest
 
+from pilothouse_server.settings import ADMISSION
 from tests.conventions import pages
 from tests.conventions.checks import Check
-from tests.conventions.sources import Source
+from tests.conventions.sources import Source, load
 
 TREE = [
     Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n'),
     Source("server/house/containers/operations.py", "def create_container(): ...\n"),
+    Source(pages.SETTINGS, 'ADMISSION = ("max_calls", "request_seconds")\n'),
+    Source(pages.SEATS, 'IN_USE = Gauge("pilothouse_admission_in_use", "Seats.")\n'),
     Source("docs/api.md", "# The API\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"),
 ]
 CONTRACT = Source("pyproject.toml", '[[tool.importlinter.contracts]]\nid = "layers"\n')
 LISTED = "[api](docs/api.md#twice)\n"
 
+_LIMITS = "`PILOTHOUSE_MAX_CALLS` `PILOTHOUSE_REQUEST_SECONDS` `pilothouse_admission_in_use`"
 CASES: Sequence[tuple[Check, Source, Source]] = [
     # check, one that breaks it, one that keeps it
     (
@@ -95,6 +99,14 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
         Source("ARCHITECTURE.md", f"{pages.CONTRACTS_HEADING}\n| `layers`, `gone` | down |\n"),
         Source("ARCHITECTURE.md", f"{pages.CONTRACTS_HEADING}\n| `layers` | down |\n## More\n| `gone` | |"),
     ),
+    *(
+        (
+            pages.limits_are_told,
+            Source(pages.SECURITY, _LIMITS.replace(left_out, "")),
+            Source(pages.SECURITY, _LIMITS),
+        )
+        for left_out in _LIMITS.split()
+    ),
     (
         pages.names_exist,
         Source("ARCHITECTURE.md", "`containers.operations.make_container`"),
@@ -123,3 +135,9 @@ def test_every_check_has_a_case() -> None:
 def test_continued_commands_are_one() -> None:
     readme = Source("README.md", "```sh\npilothouse a \\\n  --b  c\npilothouse d\n```")
     assert list(pages.commands(readme)) == [(3, "pilothouse a --b c"), (4, "pilothouse d")]
+
+
+def test_the_limits_of_the_product_are_seen() -> None:
+    """A check that read none would pass whatever the page says."""
+    settings = next(source for source in load() if source.path == pages.SETTINGS)
+    assert tuple(pages._admission(settings)) == ADMISSION
