@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
@@ -81,6 +82,11 @@ structlog.configure(
     ],
     logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
 )
+# No example fails for the time that it took: a busy machine takes any. What else there is stays, also as CI has it.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 # What a hash of a password costs, as promised.
 _PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from tests import waiting
 from tests.waiting import patient, poll_until, runs_out, within
@@ -80,3 +83,21 @@ async def test_deadlines_grow_with_the_setting(monkeypatch: pytest.MonkeyPatch) 
     now = asyncio.get_running_loop().time()
     async with within(1000.0) as deadline:
         assert (deadline.when() or 0) >= now + 3000.0
+
+
+def test_no_example_fails_for_the_time_that_it_takes() -> None:
+    taken = 0
+
+    @hypothesis.settings(max_examples=2, database=None)
+    @hypothesis.given(st.none())
+    def slow(_: None) -> None:
+        nonlocal taken
+        taken += 1
+        until = time.process_time() + 0.3
+        while time.process_time() < until:
+            pass
+
+    slow()
+    assert taken
+    # Only what depends on time is left out of what hypothesis looks at.
+    assert hypothesis.settings.default.suppress_health_check == (hypothesis.HealthCheck.too_slow,)
