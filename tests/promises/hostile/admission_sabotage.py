@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from functools import partial
+from importlib import import_module
 from typing import TypeVar
 
 import grpc.aio
@@ -34,11 +35,22 @@ def wide_pages_side_by_side() -> None:
     pipeline.seats_for = lambda _page_size, _request_bytes: 1  # type: ignore[assignment, attr-defined]
 
 
+def large_requests_side_by_side() -> None:
+    """Large requests take no turns, and no more seats than others, and are checked in one piece."""
+    pipeline.is_large = lambda _request_bytes: False  # type: ignore[assignment, attr-defined]
+    pipeline.seats_for = lambda _page_size, _request_bytes: 1  # type: ignore[assignment, attr-defined]
+    # The package has a function of the same name.
+    layer = import_module("pilothouse_server.rpc.interceptors.validation")
+    layer.is_long = lambda _message: False  # type: ignore[attr-defined]
+
+
 async def _whenever(_bodies: Bodies, body: Awaitable[T], _key: object) -> T:
     return await body
 
 
-SABOTAGES = {made.__name__: made for made in (one_number_for_all, wide_pages_side_by_side)}
+SABOTAGES = {
+    made.__name__: made for made in (one_number_for_all, wide_pages_side_by_side, large_requests_side_by_side)
+}
 
 if __name__ == "__main__":
     run(SABOTAGES)

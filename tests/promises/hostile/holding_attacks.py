@@ -41,6 +41,14 @@ def _calls(order: Order) -> Mapping[str, _Call]:
     tried = container_pb2.CreateContainerRequest(namespace=order.namespace, validate_only=True)
     tried.container.name = "tried"
     tried.container.image = "nginx:1.27"
+    # As many parts as a container may have, one user's own: it is there already, and refused when all of it was read.
+    large = container_pb2.CreateContainerRequest(namespace=order.namespace)
+    large.container.name = "web-0"
+    large.container.image = "nginx:1.27"
+    for number in range(16):
+        first = large.container.init_containers.add(name=f"init-{number}", image="nginx:1.27")
+        for variable in range(512):
+            first.env.add(name=f"VARIABLE_{variable}", value=f"value {variable:06d}")
     return {
         "watches of health": (wire.header_block(HEALTH_WATCH), b""),
         "reflections": (wire.header_block(REFLECTION), None),
@@ -48,6 +56,7 @@ def _calls(order: Order) -> Mapping[str, _Call]:
         "calls without a request": (wire.header_block(GET, order.token), None),
         "watches": (wire.header_block(WATCH, order.token), watch),
         "wide pages": (wire.header_block(LIST_OPERATIONS, order.token), page),
+        "large requests": (wire.header_block(CREATE, order.token), large.SerializeToString()),
         "dry runs": (wire.header_block(CREATE, order.token), tried.SerializeToString()),
     }
 

@@ -35,10 +35,13 @@ async def test_strangers_hold_what_they_can(ground: Ground, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("calls without a request", _HELD), ("watches", _HELD), ("wide pages", 20)]
+    ("kind", "count"),
+    [("calls without a request", _HELD), ("watches", _HELD), ("wide pages", 20), ("large requests", 32)],
 )
 async def test_a_user_holds_what_there_is(ground: Ground, kind: str, count: int) -> None:
-    token = await ground.user("attacker", "viewer", "own-1")
+    # Who may not create is refused before what is asked for is looked at.
+    role = "developer" if kind == "large requests" else "viewer"
+    token = await ground.user("attacker", role, "own-1")
     verdict = await ground.attacked(
         lambda: holding(ground, kind, count, token=token, namespace="own-1"),
         pairs=3,
@@ -73,5 +76,14 @@ async def test_wide_pages_side_by_side_are_found(database: Database, tmp_path: P
         token = await made.user("attacker", "viewer", "own-1")
         verdict = await made.attacked(
             lambda: holding(made, "wide pages", 20, token=token, namespace="own-1"), pairs=1
+        )
+    assert any(fault.startswith("the p99 rose") for fault in verdict.faults()), verdict.ratios
+
+
+async def test_large_requests_side_by_side_are_found(database: Database, tmp_path: Path) -> None:
+    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} large_requests_side_by_side") as made:
+        token = await made.user("attacker", "developer", "own-1")
+        verdict = await made.attacked(
+            lambda: holding(made, "large requests", 32, token=token, namespace="own-1"), pairs=1
         )
     assert any(fault.startswith("the p99 rose") for fault in verdict.faults()), verdict.ratios
