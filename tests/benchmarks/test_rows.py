@@ -12,6 +12,7 @@ from tests.readme.served import ROOT, Shell, environment
 
 pytestmark = pytest.mark.full
 
+BENCH = "make bench"
 # Why a row may have no figure here.
 _NOT_HERE = ("etcd is not installed", "no such option")
 
@@ -19,7 +20,7 @@ _NOT_HERE = ("etcd is not installed", "no such option")
 async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
     page = tmp_path / "table.md"
     code, output, errors = await finished(
-        *("make", "bench", f"ARGS=--smoke --markdown {page}"),
+        *(*BENCH.split(), f"ARGS=--smoke --markdown {page}"),
         seconds=150.0,
         cwd=ROOT,
         env=environment(tmp_path),
