@@ -115,6 +115,8 @@ class WatchServer:
     namespace_id: NamespaceIdOf
     limits: WatchLimits = field(default_factory=WatchLimits)
     readers: Readers = field(default_factory=Readers)
+    # Of short looks into the database: hundreds of one user's watches begin, or are told of something, at once.
+    looks: Readers = field(default_factory=lambda: Readers(most=16, most_of_one=3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     where the noun has them.
     """
     request = call.request
-    wanted = await _filter(server, call, watched)
+    async with server.looks.turn(call.user_id):
+        wanted = await _filter(server, call, watched)
     visible = call.visible_namespaces()
     # Who waits for changes looks at once at what the caller may see then.
     call.on_renewed = server.hub.wake

@@ -1,0 +1,74 @@
+"""Promise 13: one user's watches do not stand before everybody else where the database is asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from pilothouse_server.rpc.first_state import Readers
+from tests.conftest import Database, connection
+from tests.promises.holding import connections, held, holding
+from tests.promises.requests import OWN, request_for
+from tests.promises.test_admission import admission_of
+from tests.promises.world import World, quiet_world
+from tests.waiting import poll_until
+
+_WATCHES = 30
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND usename LIKE '%app' AND wait_event_type = 'Lock'"
+)
+
+
+async def _beside_watches(world: World, fewest: int) -> tuple[int, str]:
+    """How many connections one user's watches of records take together, and what another user's call meets."""
+    eve = await world.make_user("eve", {OWN: "operator"})
+    watch = world.rule("WatchOperations")
+    hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
+    async with _locking(world) as sql, connections(world.server.address, 1) as channels:
+        await sql.execute("LOCK TABLE operation_logs IN ACCESS EXCLUSIVE MODE")
+        async with holding(channels, [hold], _WATCHES):
+
+            async def waiting() -> int:
+                return int(await sql.fetchval(_WAITING))
+
+            async def seated() -> int:
+                return admission_of(world).streams.in_use
+
+            await poll_until(seated, lambda count: count == _WATCHES, what="the watches")
+            found = await poll_until(waiting, lambda count: count >= fewest, what="their looks")
+            other = await world.call("GetContainer", {"namespace": OWN, "name": "none"})
+            return max(found, await waiting()), other.code
+
+
+@asynccontextmanager
+async def _locking(world: World) -> AsyncIterator[asyncpg.Connection]:
+    async with connection(world.server.database.admin_dsn) as sql, sql.transaction():
+        yield sql
+
+
+async def test_watches_of_one_user_take_few_connections(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        assert await _beside_watches(world, 3) == (3, "NOT_FOUND")
+
+
+async def test_watches_that_take_all_are_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: each looks as soon as it likes."""
+
+    @asynccontextmanager
+    async def at_once(_self: Readers, _caller: int) -> AsyncIterator[None]:
+        yield
+
+    monkeypatch.setattr(Readers, "turn", at_once)
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        count, code = await _beside_watches(world, 4)
+        assert count > 3
+        assert code == "UNAVAILABLE"
