@@ -340,10 +340,9 @@ class Ticket:
         await self._have_turn()
 
     async def _have_turn(self) -> None:
-        if self._closed:
-            return
-        await self._admission.trials.take(self._user)
-        self._tries = True
+        if not self._closed:
+            await self._admission.trials.take(self._user)
+            self._tries = True
         if self._closed:
             # The call ended while a task of its own was waiting.
             self._has_tried()
