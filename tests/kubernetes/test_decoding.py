@@ -19,9 +19,10 @@ from pilothouse_server.kubernetes.decoding import MOST_ITEMS, MOST_VALUES
 from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, Unreachable
 from pilothouse_server.kubernetes.logs import LogOptions, pod_log
 from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, DEPLOYMENTS, PODS, SERVICES, Resource
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import Limits, Transport
 from tests.clusters import hostile
 from tests.clusters.hostile import MEGABYTE, hostile_server
+from tests.waiting import poll_until
 
 Ask = Callable[[ClusterClient], Awaitable[Any]]
 _HEAD = b'{"metadata": {"resourceVersion": "1"}, '
@@ -168,6 +169,38 @@ async def test_a_long_list_is_read_whole_in_parts(monkeypatch: pytest.MonkeyPatc
     assert all(pod.status.container_statuses[0].ready for pod in page.items)
     # Others had a turn before each.
     assert all(one < next_one for one, next_one in pairwise(turn_of_each))
+
+
+@pytest.mark.parametrize("dense", [True, False])
+async def test_one_long_answer_is_checked_at_a_time(monkeypatch: pytest.MonkeyPatch, dense: bool) -> None:
+    """Once it was too large, those that waited are given up."""
+    checked = at_once = most = 0
+    check = decoding.check_items
+
+    async def noting(body: bytes, name: str) -> None:
+        nonlocal checked, at_once, most
+        checked, at_once = checked + 1, at_once + 1
+        most = max(most, at_once)
+        # All of them are there before the first is found too large.
+        await poll_until(lambda: asyncio.sleep(0, waiting == 4))
+        await check(body, name)
+        at_once -= 1
+
+    waiting = 0
+    begun = Transport.checks
+
+    def counting(transport: Transport, text: Any) -> Any:
+        nonlocal waiting
+        waiting += 1
+        return begun(transport, text)
+
+    monkeypatch.setattr("pilothouse_server.kubernetes.client.check_items", noting)
+    monkeypatch.setattr(Transport, "checks", counting)
+    body = _listed(*[b"{}"] * 300_000) if dense else _listed(*map(_pod, range(100)))
+    async with _client(body) as client:
+        ended = await asyncio.gather(*(client.list(PODS) for _ in range(4)), return_exceptions=True)
+    assert [isinstance(each, AnswerTooLarge) for each in ended] == [dense] * 4
+    assert (checked, most) == (1 if dense else 4, 1)
 
 
 async def test_a_short_list_is_decoded_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:

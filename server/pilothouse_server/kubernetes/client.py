@@ -462,10 +462,11 @@ class ClusterClient:
 
     async def _check_items(self, body: bytes, name: str) -> None:
         """Returns when it is the caller's turn to cut a list into its items. Raises AnswerTooLarge."""
-        try:
-            await check_items(body, name)
-        except TooMany:
-            raise self._transport.too_large(f"a list has more than {MOST_ITEMS} items") from None
+        async with self._transport.checks(body):
+            try:
+                await check_items(body, name)
+            except TooMany:
+                raise self._transport.too_large(f"a list has more than {MOST_ITEMS} items") from None
 
     async def _cut(self, items: Iterable[msgspec.Raw]) -> AsyncIterator[msgspec.Raw]:
         """Yields the items of a list, each when it is the caller's turn to decode it. Raises AnswerTooLarge."""

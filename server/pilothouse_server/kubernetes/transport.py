@@ -23,7 +23,7 @@ from yarl import URL
 
 from pilothouse_server import outbound
 from pilothouse_server.event_loop import Share
-from pilothouse_server.kubernetes.decoding import MOST_VALUES, TooMany, check_values
+from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES, MOST_VALUES, TooMany, check_values
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
     ClusterError,
@@ -149,6 +149,7 @@ class Transport:
         self._asked_again_at = 0.0
         # Whose answer is long reads it alone; how many pages were too long so far.
         self._long = asyncio.Lock()
+        self._checking = asyncio.Lock()
         self._long_pages = 0
         self._limits = limits
         self._api = api_client
@@ -237,10 +238,25 @@ class Transport:
 
     async def check_values(self, text: bytes | msgspec.Raw, what: str) -> None:
         """Returns when it is the caller's turn to decode an object. Raises AnswerTooLarge."""
-        try:
-            await check_values(text)
-        except TooMany:
-            raise self.too_large(f"{what} holds more than {MOST_VALUES} values") from None
+        async with self.checks(text):
+            try:
+                await check_values(text)
+            except TooMany:
+                raise self.too_large(f"{what} holds more than {MOST_VALUES} values") from None
+
+    @asynccontextmanager
+    async def checks(self, text: bytes | msgspec.Raw) -> AsyncIterator[None]:
+        """The time in which a long answer is checked: one at a time. Those that waited are given up where one was found
+        too large meanwhile, and this raises AnswerTooLarge.
+        """
+        if len(text) <= AT_ONCE_BYTES:
+            yield
+            return
+        excesses = self._excesses
+        async with self._checking:
+            if excesses != self._excesses and (excess := self.excess()) is not None:
+                raise excess
+            yield
 
     async def _body(self, response: aiohttp.ClientResponse, bound: PageBound, seconds: float | None) -> bytes:
         """Reads an answer within `seconds`, in shares of the loop's time; a long one while no other is read.
