@@ -144,7 +144,7 @@ def test_seats_are_conserved_and_bounds_hold(events: Sequence[Event]) -> None:
 class Forgetful(Limiter):
     """A call that is cancelled as it is given its seat keeps it."""
 
-    async def take(self, key: Hashable, width: int = 1) -> None:
+    async def take(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
         if self.take_now(key, width):
             return
         waiter = self._enqueue(key, width)
@@ -188,8 +188,8 @@ def test_a_fault_of_a_limiter_is_found(kind: type[Limiter]) -> None:
 class InOrder(Limiter):
     """The first who comes is the first who is served: all are one flow."""
 
-    async def take(self, key: Hashable, width: int = 1) -> None:
-        await super().take("everybody", width)
+    async def take(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
+        await super().take("everybody", width, until)
 
     def give_back(self, key: Hashable, width: int = 1) -> None:
         super().give_back("everybody", width)
