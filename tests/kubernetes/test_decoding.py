@@ -182,11 +182,15 @@ async def test_one_long_answer_is_checked_at_a_time(monkeypatch: pytest.MonkeyPa
         checked, at_once = checked + 1, at_once + 1
         most = max(most, at_once)
         # All of them are there before the first is found too large.
-        await poll_until(lambda: asyncio.sleep(0, waiting == 4))
+        await poll_until(all_wait)
         await check(body, name)
         at_once -= 1
 
     waiting = 0
+
+    async def all_wait() -> bool:
+        return waiting == 4
+
     begun = Transport.checks
 
     def counting(transport: Transport, text: Any) -> Any:
