@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pilothouse_server import event_loop
 from pilothouse_server.kubernetes import decoding, logs, marks
@@ -98,6 +100,9 @@ _LISTS: dict[str, tuple[str, Ask]] = {
 }
 
 
+_NEWEST: tuple[str, Ask] = ("items", lambda client: client.newest_version(PODS))
+
+
 @pytest.mark.parametrize("what", _LISTS)
 async def test_a_list_of_very_many_items_is_not_cut(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
@@ -110,7 +115,7 @@ async def test_a_list_of_very_many_items_is_not_cut(what: str, monkeypatch: pyte
 
     monkeypatch.setattr(decoding._Items, "one_more", counting)
     field, ask = _LISTS[what]
-    async with _client(_listed(*[b"{}"] * 2_000_000, field=field)) as client:
+    async with _client(_listed(*[b'{"metadata": {}}'] * 400_000, field=field)) as client:
         with pytest.raises(AnswerTooLarge, match=f"a list has more than {MOST_ITEMS} items"):
             await ask(client)
     # It was found out by the first that was too many.
@@ -120,9 +125,65 @@ async def test_a_list_of_very_many_items_is_not_cut(what: str, monkeypatch: pyte
 @pytest.mark.parametrize("what", _LISTS)
 async def test_a_list_of_what_is_no_object_cannot_be_read(what: str) -> None:
     field, ask = _LISTS[what]
-    async with _client(_listed(*[b"1"] * 2_000_000, field=field)) as client:
+    async with _client(_listed(*[b"12345678"] * 500_000, field=field)) as client:
         with pytest.raises(Unreachable, match="cannot be read"):
             await ask(client)
+
+
+@pytest.mark.parametrize("what", [*_LISTS, "newest version"])
+@pytest.mark.parametrize("inner", [b"{}", b"[]", b'""', b"[[]]"])
+async def test_a_long_list_of_very_many_values_is_not_cut(
+    what: str, inner: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[object] = []
+    monkeypatch.setattr(decoding, "decode", lambda _body, form: decoded.append(form))
+    field, ask = {**_LISTS, "newest version": _NEWEST}[what]
+    async with _client(_listed(_object(inner, 3 * MEGABYTE), field=field)) as client:
+        with pytest.raises(
+            AnswerTooLarge, match="a list has more values than anything that Kubernetes sends"
+        ):
+            await ask(client)
+    assert not decoded
+
+
+async def test_signs_within_texts_make_no_list_too_dense() -> None:
+    """Anybody may write them into an annotation."""
+    text = json.dumps(',[{"\\' * 150_000).encode()
+    pods = [b'{"metadata": {"name": "p-%d", "annotations": {"a": %s}}}' % (n, text) for n in range(3)]
+    async with _client(_listed(*pods)) as client:
+        assert [pod.metadata.name for pod in (await client.list(PODS)).items] == ["p-0", "p-1", "p-2"]
+
+
+_texts = st.text(st.sampled_from('\\",[{:a\u20ac'), max_size=12)
+_values = st.recursive(
+    st.integers(0, 9) | _texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=30,
+)
+
+
+def _slowly(text: str) -> int:
+    """The values outside texts, and the texts, sign by sign."""
+    count, inside, escaped = 0, False, False
+    for sign in text:
+        if inside:
+            inside, escaped = escaped or sign != '"', sign == "\\" and not escaped
+        elif sign == '"':
+            inside, count = True, count + 1
+        else:
+            count += {",": 1, "[": 1, "{": 2}.get(sign, 0)
+    return count
+
+
+@given(_values, st.integers(1, 9))
+async def test_values_are_counted_outside_texts_wherever_pieces_end(value: Any, step: int) -> None:
+    text = json.dumps(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_CLOSE_STEP_BYTES", step)
+        assert await decoding._outside_texts(text.encode(), 1 << 40) == _slowly(text)
+        # No more of it is looked at than is needed.
+        most = _slowly(text) // 2
+        assert await decoding._outside_texts(text.encode(), most) > most or not most
 
 
 def _pod(number: int) -> bytes:

@@ -28,7 +28,6 @@ from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.decoding import (
     AT_ONCE_BYTES,
-    MOST_ITEMS,
     TooMany,
     check_items,
     decode,
@@ -278,6 +277,7 @@ class ClusterClient:
         """Returns the version that a list would be of now."""
         path, accept = resource.path(namespace), accepted(resource.metadata_only, listed=True)
         body = await self._listed(path, {"limit": "1"}, accept)
+        await self._check_items(body, "items")
         return decode(body, _Of).metadata.resource_version
 
     async def watch(
@@ -465,8 +465,8 @@ class ClusterClient:
         async with self._transport.checks(body):
             try:
                 await check_items(body, name)
-            except TooMany:
-                raise self._transport.too_large(f"a list has more than {MOST_ITEMS} items") from None
+            except TooMany as found:
+                raise self._transport.too_large(f"a list has {found.words}") from None
 
     async def _cut(self, items: Iterable[msgspec.Raw]) -> AsyncIterator[msgspec.Raw]:
         """Yields the items of a list, each when it is the caller's turn to decode it. Raises AnswerTooLarge."""

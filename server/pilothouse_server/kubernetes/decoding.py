@@ -5,6 +5,10 @@ pods, or three million empty objects, which would take a third of a second. So a
 without reading them, and these are decoded one by one, with others in between. What cannot be cut, an object, has a
 bound of values as it has one of bytes. They are counted by the signs that JSON needs for them, which is quick.
 
+To cut a list reads it as well, though it makes nothing of it. What Kubernetes sends has a value for each three bytes at
+most; a long list of more is given up before it is cut. So is an object, before it is read which of its fields count
+less.
+
 What a cluster's users may write into one object, a quarter of a megabyte of annotations, is within the bound: nobody
 makes a cluster count as one that sends too much, but the cluster itself.
 """
@@ -24,13 +28,30 @@ AT_ONCE_BYTES: Final = 256 * 1024
 MOST_VALUES: Final = 300_000
 # A server that knows no pages sends all there is; of pods and Deployments fewer fit into a page.
 MOST_ITEMS: Final = 20_000
-_STEP_BYTES: Final = 256 * 1024
-_VERY_MANY: Final = 1 << 40
+# A list of more bytes may not have more values for each of them.
+_DENSE_BYTES, _MOST_FOR_A_BYTE = 2 * 1024 * 1024, 0.48
+_STEP_BYTES, _CLOSE_STEP_BYTES = 256 * 1024, 32 * 1024
+# So many values of managed fields count for one.
+_MANAGED: Final = 4
 V = TypeVar("V")
 
 
 class TooMany(Exception):
     """There are more values or items than there may be."""
+
+    words = f"more than {MOST_VALUES} values"
+
+
+class TooManyItems(TooMany):
+    """A list has more items than it may."""
+
+    words = f"more than {MOST_ITEMS} items"
+
+
+class TooDense(TooMany):
+    """A long list has more values than so many bytes of what Kubernetes sends."""
+
+    words = "more values than anything that Kubernetes sends"
 
 
 def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
@@ -47,24 +68,27 @@ async def check_values(body: bytes | msgspec.Raw) -> None:
     """
     if len(body) <= AT_ONCE_BYTES:
         return
-    text, values, share = bytes(body), 0, Share()
-    for start in range(0, len(text), _STEP_BYTES):
-        await share.used()
-        values += _values(text, start, start + _STEP_BYTES)
-        if values > MOST_VALUES:
-            await _check_closely(text)
-            break
+    text = bytes(body)
+    if await _counted(text, MOST_VALUES) > MOST_VALUES:
+        await _check_closely(text)
     await long_work()
 
 
 async def check_items(body: bytes, name: str) -> None:
-    """Returns when it is the caller's turn to cut a list into its items, where it is long. Raises TooMany where it has
-    more than it may, Unreachable where they are no objects.
+    """Returns when it is the caller's turn to cut a list into its items, where it is long. Raises TooManyItems or
+    TooDense, and Unreadable where they are no objects.
 
     `name`: of the answer's field that holds the list.
     """
     if len(body) <= AT_ONCE_BYTES:
         return
+    most = int(len(body) * _MOST_FOR_A_BYTE)
+    if (
+        len(body) > _DENSE_BYTES
+        and await _counted(body, most) > most
+        and await _outside_texts(body, most) > most
+    ):
+        raise TooDense
     commas, share = 0, Share()
     for start in range(0, len(body), _STEP_BYTES):
         await share.used()
@@ -93,7 +117,7 @@ class _Item(msgspec.Struct, gc=False):
 
 
 class _Items:
-    """How many more items there may be; TooMany is raised after the last."""
+    """How many more items there may be; TooManyItems is raised after the last."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -101,7 +125,7 @@ class _Items:
     def one_more(self) -> None:
         self.left -= 1
         if self.left < 0:
-            raise TooMany
+            raise TooManyItems
 
 
 # One is enough: whoever counts holds the event loop meanwhile.
@@ -120,24 +144,46 @@ def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
 
 async def _check_closely(text: bytes) -> None:
     """Raises TooMany where an object holds too many values though what its texts hold is left out: anybody may write a
-    megabyte of commas into one. Of managed fields, which nobody reads, eight count for one: they repeat the others.
+    megabyte of commas into one. Of managed fields, which nobody reads, few count: they repeat the others.
     """
+    values = await _outside_texts(text, _MANAGED * MOST_VALUES)
+    if values <= MOST_VALUES:
+        return
+    if values > _MANAGED * MOST_VALUES:
+        raise TooMany
+    await long_work()
     managed = bytes(decode(text, _Content).metadata.managed_fields)
-    if await _values_outside_texts(text) - await _values_outside_texts(managed) * 7 // 8 > MOST_VALUES:
+    if values - await _outside_texts(managed, values) * (_MANAGED - 1) // _MANAGED > MOST_VALUES:
         raise TooMany
 
 
-async def _values_outside_texts(text: bytes) -> int:
-    for escaped in (b"\\\\", b'\\"'):
-        await long_work()
-        text = text.replace(escaped, b"")
-    await long_work()
-    texts = text.count(b'"') // 2
-    # They are not cut apart to be told how many they are.
-    if texts > 2 * MOST_VALUES:
-        return _VERY_MANY
-    between = b"".join(text.split(b'"')[::2])
-    return texts + _values(between, 0, len(between))
+async def _counted(text: bytes, most: int) -> int:
+    """How many values a text has at most, also where its texts hold signs; or more than `most`."""
+    values, share = 0, Share()
+    for start in range(0, len(text), _STEP_BYTES):
+        await share.used()
+        values += _values(text, start, start + _STEP_BYTES)
+        if values > most:
+            break
+    return values
+
+
+async def _outside_texts(text: bytes, most: int) -> int:
+    """How many values there are outside texts, and texts; or more than `most`."""
+    values = quotes = start = 0
+    share = Share()
+    while start < len(text) and values + quotes // 2 <= most:
+        await share.used()
+        piece = text[start : start + _CLOSE_STEP_BYTES]
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            # What the last sign escapes belongs to it.
+            piece = text[start : start + _CLOSE_STEP_BYTES + 1]
+        start += len(piece)
+        parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        outside = b"".join(parts[quotes % 2 :: 2])
+        values += _values(outside, 0, len(outside))
+        quotes += len(parts) - 1
+    return values + quotes // 2
 
 
 def _values(text: bytes, start: int, end: int) -> int:

@@ -65,6 +65,16 @@ def _attack(way: str) -> Answer:
         return hostile.exploding(hostile.bomb(400))
     if way == "endless":
         return hostile.endless(b" " * 65536)
+    if way == "dense":
+        # Within the bound of bytes, and of very many objects; or one object of very many values.
+        many, one = b",".join([b"{}"] * 2_500_000), b",".join([b"[]"] * 2_500_000)
+        head = b'{"metadata": {"resourceVersion": "1"}, "items": ['
+        objects, values = (hostile.saying(head + each + b"]}") for each in (many, b'{"x": [%s]}' % one))
+
+        async def dense(asked: Asked) -> None:
+            await (objects if "/pods" in asked.path else values)(asked)
+
+        return dense
 
     async def answer(asked: Asked) -> None:
         await (lines if "watch=true" in asked.target else quiet)(asked)
@@ -72,7 +82,7 @@ def _attack(way: str) -> Answer:
     return answer
 
 
-@pytest.mark.parametrize("way", ["bomb", "endless", "lines"])
+@pytest.mark.parametrize("way", ["bomb", "endless", "lines", "dense"])
 async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path, way: str) -> None:
     quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
     lets_us = hostile.saying(b'{"status": {"allowed": true}}')
