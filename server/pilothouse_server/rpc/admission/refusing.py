@@ -15,7 +15,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 
 # Of each: so many a second after the first ones. Nobody waits longer than that: beyond it, they are told at once.
-_PER_SECOND, _FIRST, _MOST_SECONDS = 200.0, 100, 15.0
+_PER_SECOND, _FIRST, _MOST_SECONDS = 100.0, 20, 15.0
 # Users and addresses that are remembered although none of theirs waits.
 _MOST_FLOWS = 1000
 
