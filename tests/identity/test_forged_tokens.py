@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from tests.identity.jose import SigningKey
 from tests.identity.server import Caller, IdentityServer, Refused, valid
 from tests.identity.trusting import CLIENT, trusted
 from tests.identity.trusting_server import AUDIENCE, SECRET, accounts, entry, trusting
+from tests.waiting import poll_until
 
 # What the product calls a check of the forge's; it looks at some things earlier than the forge's own verifier does.
 RULES = {
@@ -253,6 +255,8 @@ async def test_nor_while_the_issuer_changes_its_keys_or_is_away(routes: Routes) 
         assert "taken" not in [await routes.exchange(forgery) for forgery in of(Routes.exchange)]
     finally:
         await company.come_back()
+        # Its keys are not asked for at once again, and the next test is to find them.
+        await poll_until(partial(routes.exchange, None), lambda outcome: outcome == "taken", seconds=60.0)
 
 
 async def test_a_token_for_one_use_is_none_for_another(routes: Routes) -> None:

@@ -291,8 +291,9 @@ async def test_large_requests_side_by_side_are_found(
 async def test_calls_that_keep_their_seats_at_a_cluster_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def stays(_ticket: Ticket, _cluster: str) -> None:
-        return
+    async def stays(ticket: Ticket, _cluster: str) -> None:
+        # The next one of its user is tried out: it does not stay for its turn.
+        ticket._has_tried()
 
     monkeypatch.setattr(Ticket, "go_to_cluster", stays)
     async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:

@@ -19,9 +19,9 @@ from tests.waiting import poll_until, within
 _WATCHES = 10
 
 
-async def _kept() -> int:
-    """How many watches that had begun the interpreter still has."""
-    return sum(type(each) is _Changes for each in gc.get_objects())
+async def _kept() -> set[int]:
+    """Which watches that had begun the interpreter still has."""
+    return {id(each) for each in gc.get_objects() if type(each) is _Changes}
 
 
 @pytest.mark.full
@@ -31,13 +31,16 @@ async def test_a_watch_that_its_client_leaves_is_not_kept(server: Server, ends: 
     metadata = (("authorization", f"Bearer {await server.token()}"),)
     request = container_pb2.WatchContainersRequest(namespace="watched")
     with without_looks():
+        # Of tests before this one.
+        others = await _kept()
         async with within(30.0), grpc.aio.insecure_channel(server.address) as channel:
             stub: Any = container_pb2_grpc.ContainerServiceStub(channel)
             watches = [stub.WatchContainers(request, metadata=metadata) for _ in range(_WATCHES)]
             for each in watches:
                 assert (await each.read()).change_type == resource.CHANGE_TYPE_SYNCED
-            assert await _kept() == _WATCHES
+            ours = await _kept() - others
+            assert len(ours) == _WATCHES
             if ends == "taken back":
                 for each in watches:
                     each.cancel()
-        await poll_until(_kept, lambda count: count == 0, seconds=10)
+        await poll_until(_kept, ours.isdisjoint, seconds=10)
