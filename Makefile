@@ -27,7 +27,7 @@ SAY = printf '%-12s %s\n' >&2
 # A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py. More processes than
 # cores, because tests of whole servers wait more than they work.
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
-# Each part of the soak ends within twenty minutes on two cores; hostile took 17 and a half.
+# Each part of the soak takes about twenty minutes on two cores at most; hostile took 20:27.
 SOAK_PARTS := watches kills time hostile
 PART ?= $(SOAK_PARTS)
 DIST ?= dist
