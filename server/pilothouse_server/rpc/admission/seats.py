@@ -102,7 +102,13 @@ class Admission:
         self.requests = self._awaited("requests", settings)
         # Apart from the others, which cannot push a question for the server's health out.
         self.health_requests = self._awaited("health requests", settings)
-        self.trials = self._trials(settings)
+        of_calls = self.calls.bounds
+        self.trials = self._limited(
+            "trials",
+            replace(
+                of_calls, seats_per_flow=1, waiting=of_calls.seats, waiting_per_flow=of_calls.seats_per_flow
+            ),
+        )
         self._of_clusters: dict[tuple[str, str], Limiter] = {}
         self._per_cluster = {
             CLUSTER_CALLS: self._bounds(settings.max_cluster_calls, settings.max_cluster_calls_per_user, 4),
@@ -199,20 +205,6 @@ class Admission:
         made = Limiter(name, bounds, _refusals(name))
         _show(IN_USE, name, made, _in_use)
         _show(WAITING, name, made, _waiting)
-        return made
-
-    def _trials(self, settings: Settings) -> Limiter:
-        most = settings.max_concurrent_calls
-        bounds = Bounds(
-            seats=most,
-            seats_per_flow=1,
-            waiting=most,
-            waiting_per_flow=settings.max_calls_per_user,
-            wait_seconds=self._wait_seconds,
-        )
-        made = Limiter("trials", bounds, _refusals("trials"))
-        _show(IN_USE, "trials", made, _in_use)
-        _show(WAITING, "trials", made, _waiting)
         return made
 
     def _bounds(self, seats: int, seats_per_flow: int, waiting_per_seat: int) -> Bounds:
