@@ -271,6 +271,17 @@ def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
         ([f'{{"password": "{CANARY} x", "a": 1}}'], ['{"password": [redacted] "a": 1}']),
         ([f"https://h/?token={CANARY}"], ["https://h/?token=[redacted]"]),
         ([f"OPTS=--secret={CANARY}"], ["OPTS=--secret=[redacted]"]),
+        (["-H", f"Authorization: Bearer {CANARY}"], ["-H", "Authorization: [redacted]"]),
+        ([f"--header=Authorization:Bearer {CANARY}", "h"], ["--header=Authorization:[redacted]", "h"]),
+        (
+            [f"curl -H 'proxy-authorization: Digest a=\"b\", response={CANARY}' https://h"],
+            ["curl -H 'proxy-authorization: [redacted]' https://h"],
+        ),
+        ([f'curl -H "Cookie: a=1; session={CANARY}" h'], ['curl -H "Cookie: [redacted]" h']),
+        ([f"cookie: a=1; session={CANARY}\nhost: h"], ["cookie: [redacted]\nhost: h"]),
+        ([f"X-Token: Bearer {CANARY} https://h"], ["X-Token: [redacted] https://h"]),
+        ([f"curl --oauth2-token bearer {CANARY} h"], ["curl --oauth2-token [redacted] h"]),
+        ([f"--passphrase=of several {CANARY}"], ["--passphrase=[redacted]"]),
         (["--port=80", "--name", "web"], ["--port=80", "--name", "web"]),
     ],
 )

@@ -21,13 +21,20 @@ _ANYWHERE = re.compile(
     r"passw(?:or)?d|passphrase|passcode|secret|token|credential|api_?key|access_?key|private_?key"
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-# What names a value in any text, from the beginning of a word: NAME=, "NAME": and NAME: with a blank behind, and --NAME
-# as a shell is given it. The value goes up to a blank, but for what is quoted.
+# What names a value in any text, from the beginning of a word: a header that holds several words; NAME=, "NAME": and
+# NAME: with a blank behind; and --NAME as a shell is given it.
 _NAME = re.compile(
-    r"""(?<![\w.\-])(?:(?P<name>[\w.\-]+)(?:["']?\s{0,8}=\s{0,8}|["']\s{0,8}:\s{0,8}|:\s{1,8})"""
+    r"""(?<![\w.\-])(?:(?P<header>[\w\-]*(?i:authorization|cookie)):\s{0,8}"""
+    r"""|(?P<name>[\w.\-]+)(?:["']?\s{0,8}=\s{0,8}|["']\s{0,8}:\s{0,8}|:\s{1,8})"""
     r"""|(?P<option>--?[A-Za-z][\w.\-]*)\s{1,8}(?!-))"""
 )
-_VALUE = re.compile(r"""(?:"[^"]*"?|'[^']*'?|[^\s"'])+""")
+# It goes up to a blank, but for what is quoted and for the word before it that says how it is meant.
+_VALUE = re.compile(
+    r"""(?i:(?:bearer|basic|digest|negotiate|token|apikey)\s{1,8})?(?:"[^"]*"?|'[^']*'?|[^\s"'])+"""
+)
+# That of a header goes to the end of the line, or of what is quoted.
+_HEADER_VALUE = {quote: re.compile(rf"[^\n{quote}]+") for quote in ('"', "'", "")}
+_WHOLE = re.compile(r".+", re.DOTALL)
 _BARE_OPTION = re.compile(r"--?[A-Za-z][\w.\-]*")
 
 
@@ -50,9 +57,17 @@ def masked_argument(text: str, before: str = "") -> str:
     masked, end, position = [], 0, 0
     while (found := _NAME.search(text, position)) is not None:
         position = found.end()
-        if reads_like_a_credential(found["name"] or found["option"]) and (
-            value := _VALUE.match(text, position)
-        ):
+        name = found["header"] or found["name"] or found["option"]
+        if reads_like_a_credential(name) and (value := _value(text, found).match(text, position)):
             masked += [text[end:position], REDACTED]
             end = position = value.end()
     return "".join((*masked, text[end:]))
+
+
+def _value(text: str, found: re.Match[str]) -> re.Pattern[str]:
+    """Returns what the value is like behind a name that was found."""
+    if found["header"]:
+        before = text[: found.start()][-1:]
+        return _HEADER_VALUE[before if before in ('"', "'") else ""]
+    # No shell has divided `--password=two words`, which is one argument.
+    return _WHOLE if found["name"] and found.start() == 0 and text.startswith("-") else _VALUE
