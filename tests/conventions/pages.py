@@ -29,6 +29,10 @@ SECURITY = "docs/security.md"
 SETTINGS, SEATS = "server/pilothouse_server/settings.py", "server/pilothouse_server/rpc/admission/seats.py"
 CONTRACTS_HEADING = "## What may import what"
 
+# Where a class of calls is named in the code.
+_CLASS = re.compile(
+    r'(?:(?:_class|_limited|_awaited|_refusals)\(\s*|^CLUSTER_\w+ = )"([a-z ]+)"', re.MULTILINE
+)
 _FENCE = re.compile(r"^(`{3,})(\w*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
@@ -231,17 +235,26 @@ def contracts_are_explained(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def limits_are_told(sources: Sequence[Source]) -> Iterator[str]:
-    """Every setting that bounds calls, and every metric that shows their use, stands in docs/security.md."""
+    """Every setting that bounds calls, every metric that shows their use, and each class as its label stands in
+    docs/security.md.
+    """
     pages = {source.path: source for source in sources}
     if SECURITY not in pages:
         return
     told = {token for _, line in _prose(pages[SECURITY]) for token in _CODE.findall(line)}
     names = [f"PILOTHOUSE_{name.upper()}" for name in _admission(pages.get(SETTINGS))]
     seats = pages.get(SEATS)
-    names += re.findall(r'"(pilothouse_admission_\w+)"', seats.text) if seats is not None else []
+    if seats is not None:
+        names += re.findall(r'"(pilothouse_admission_\w+)"', seats.text)
+        names += sorted(classes(seats))
     for name in names:
         if name not in told:
             yield f"{SECURITY}:1: the limit `{name}` is not told: say what it limits"
+
+
+def classes(seats: Source) -> set[str]:
+    """The labels of the classes of calls, which have no blanks."""
+    return {name.replace(" ", "_") for name in _CLASS.findall(seats.text)}
 
 
 def _admission(settings: Source | None) -> Sequence[str]:

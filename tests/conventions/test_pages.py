@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from pilothouse_server.settings import ADMISSION
+from pilothouse_server.rpc.admission.seats import IN_USE, WAITING, Admission
+from pilothouse_server.settings import ADMISSION, Settings
 from tests.conventions import pages
 from tests.conventions.checks import Check
 from tests.conventions.sources import Source, load
@@ -15,13 +16,17 @@ TREE = [
     Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n'),
     Source("server/house/containers/operations.py", "def create_container(): ...\n"),
     Source(pages.SETTINGS, 'ADMISSION = ("max_calls", "request_seconds")\n'),
-    Source(pages.SEATS, 'IN_USE = Gauge("pilothouse_admission_in_use", "Seats.")\n'),
+    Source(
+        pages.SEATS,
+        'IN_USE = Gauge("pilothouse_admission_in_use", "Seats.")\n'
+        'CLUSTER_CALLS = "cluster calls"\nself._class("health w", 1)\n',
+    ),
     Source("docs/api.md", "# The API\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"),
 ]
 CONTRACT = Source("pyproject.toml", '[[tool.importlinter.contracts]]\nid = "layers"\n')
 LISTED = "[api](docs/api.md#twice)\n"
 
-_LIMITS = "`PILOTHOUSE_MAX_CALLS` `PILOTHOUSE_REQUEST_SECONDS` `pilothouse_admission_in_use`"
+_LIMITS = "`PILOTHOUSE_MAX_CALLS` `PILOTHOUSE_REQUEST_SECONDS` `pilothouse_admission_in_use` `cluster_calls` `health_w`"
 CASES: Sequence[tuple[Check, Source, Source]] = [
     # check, one that breaks it, one that keeps it
     (
@@ -139,5 +144,15 @@ def test_continued_commands_are_one() -> None:
 
 def test_the_limits_of_the_product_are_seen() -> None:
     """A check that read none would pass whatever the page says."""
-    settings = next(source for source in load() if source.path == pages.SETTINGS)
-    assert tuple(pages._admission(settings)) == ADMISSION
+    sources = {source.path: source for source in load()}
+    assert tuple(pages._admission(sources[pages.SETTINGS])) == ADMISSION
+    made = Admission(Settings())
+    shown = {
+        sample.labels["class"]
+        for gauge in (IN_USE, WAITING)
+        for family in gauge.collect()
+        for sample in family.samples
+    }
+    # Answers that are not taken hold no seat.
+    assert pages.classes(sources[pages.SEATS]) == shown | {"unsent_answers"}
+    assert made.calls.in_use == 0
