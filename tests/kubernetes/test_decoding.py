@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -18,12 +19,12 @@ from pilothouse_server import event_loop
 from pilothouse_server.kubernetes import decoding, logs, marks
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.decoding import MOST_ITEMS, MOST_VALUES
-from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, Unreachable
+from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, TooManyValues, Unreachable
 from pilothouse_server.kubernetes.logs import LogOptions, pod_log
 from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, DEPLOYMENTS, PODS, SERVICES, Resource
 from pilothouse_server.kubernetes.transport import Limits, Transport
 from tests.clusters import hostile
-from tests.clusters.hostile import MEGABYTE, hostile_server
+from tests.clusters.hostile import MEGABYTE, Asked, hostile_server
 from tests.waiting import poll_until
 
 Ask = Callable[[ClusterClient], Awaitable[Any]]
@@ -51,9 +52,9 @@ def _object(inner: bytes, size: int = MEGABYTE) -> bytes:
     return b'{"metadata": {"name": "p"}, "x": [%s]}' % b",".join([inner] * (size // (len(inner) + 1)))
 
 
-async def _watch(client: ClusterClient) -> list[str]:
+async def _watch(client: ClusterClient) -> list[tuple[str, str]]:
     async with aclosing(client.watch(PODS, resource_version="1")) as events:
-        return [event.object.metadata.name async for event in events]
+        return [(event.type, event.object.metadata.name) async for event in events]
 
 
 _DENSE = _object(b"{}")
@@ -65,10 +66,13 @@ _OF_ONE: dict[str, Ask] = {
 }
 
 
+_INNER = [b"{}", b"[]", b"1", b'""', b'{"":1}', b'"\\"","\\\\"']
+
+
 @pytest.mark.parametrize("what", _OF_ONE)
-@pytest.mark.parametrize("inner", [b"{}", b"[]", b"1", b'""', b'{"":1}', b'"\\"","\\\\"'])
+@pytest.mark.parametrize("inner", _INNER)
 async def test_an_object_of_very_many_values_is_too_large(what: str, inner: bytes) -> None:
-    async with _client(_object(inner, 2 * MEGABYTE)) as client:
+    async with _client(_object(inner, 5 * MEGABYTE)) as client:
         with pytest.raises(AnswerTooLarge, match=f"an answer holds more than {MOST_VALUES} values"):
             await _OF_ONE[what](client)
         # Told as any other that sends too much.
@@ -76,20 +80,74 @@ async def test_an_object_of_very_many_values_is_too_large(what: str, inner: byte
             client.check_answers()
 
 
+@pytest.mark.parametrize("inner", _INNER)
+async def test_one_of_a_size_that_users_may_make_says_nothing_of_the_cluster(inner: bytes) -> None:
+    async with _client(_object(inner, 3 * MEGABYTE)) as client:
+        with pytest.raises(TooManyValues, match=f"more than {MOST_VALUES} values at cluster 'dense'"):
+            await client.get(PODS, "n", "p")
+        client.check_answers()
+        # It is asked on.
+        with pytest.raises(TooManyValues):
+            await client.get(PODS, "n", "p")
+
+
 @pytest.mark.parametrize("resource", [PODS, SERVICES])
-async def test_an_object_of_a_list_is_too_large(resource: Resource[Any]) -> None:
+async def test_an_object_of_a_list_is_left_out(resource: Resource[Any]) -> None:
     async with _client(_listed(b"{}", _DENSE, b"{}")) as client:
+        page = await client.list(resource)
+        client.check_answers()
+    assert (len(page.items), page.left_out) == (2, (("", "p"),))
+    async with _client(_listed(b"{}", _object(b"1,null", 5 * MEGABYTE)), page_bytes=16 * MEGABYTE) as client:
         with pytest.raises(AnswerTooLarge, match="an object of a list holds more"):
             await client.list(resource)
 
 
-async def test_an_object_of_a_watch_is_too_large() -> None:
-    lines = [b'{"type": "ADDED", "object": %s}\n' % each for each in (b'{"metadata": {"name": "q"}}', _DENSE)]
-    async with _client(b"".join(lines[:1])) as client:
-        assert await _watch(client) == ["q"]
+@pytest.mark.parametrize("kind", ["ADDED", "DELETED"])
+async def test_of_an_object_of_a_watch_nothing_is_read_but_its_name(kind: str) -> None:
+    small, large = b'{"metadata": {"name": "q"}}', _object(b"{}", 5 * MEGABYTE)
+    lines = [b'{"type": "%s", "object": %s}\n' % (kind.encode(), each) for each in (_DENSE, small, large)]
+    async with _client(b"".join(lines[:2])) as client:
+        seen = "BOOKMARK" if kind == "ADDED" else kind
+        assert await _watch(client) == [(seen, "p"), (kind, "q")]
+        client.check_answers()
     async with _client(b"".join(lines)) as client:
         with pytest.raises(AnswerTooLarge, match="an object of a watch holds more"):
             await _watch(client)
+
+
+async def test_dense_objects_hide_none_of_the_others_of_their_list() -> None:
+    """Two of them make a page denser than what Kubernetes sends; that of fewer objects is not, or has one alone."""
+    objects = [b'{"metadata": {"name": "p-%d"}}' % number for number in range(40)]
+    for number in (3, 20, 21):
+        args = b",".join([b'""'] * (MEGABYTE // 2))
+        objects[number] = b'{"metadata": {"name": "dense-%d"}, "spec": {"args": [%s]}}' % (number, args)
+    limits: list[int] = []
+
+    async def answer(asked: Asked) -> None:
+        query = parse_qs(urlsplit(asked.target).query)
+        limits.append(limit := int(query["limit"][0]))
+        first = int(query.get("continue", ["0"])[0])
+        end = b'"%d"' % (first + limit) if first + limit < len(objects) else b'""'
+        items = b",".join(objects[first : first + limit])
+        await asked.whole(
+            b'{"metadata": {"resourceVersion": "7", "continue": %s}, "items": [%s]}' % (end, items)
+        )
+
+    async with hostile_server(answer) as server:
+        client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="dense")
+        try:
+            page = await client.list(PODS)
+            newest = await client.newest_version(PODS)
+            client.check_answers()
+        finally:
+            await client.close()
+    assert [item.metadata.name for item in page.items] == [
+        f"p-{n}" for n in range(40) if n not in (3, 20, 21)
+    ]
+    assert page.left_out == (("", "dense-3"), ("", "dense-20"), ("", "dense-21"))
+    assert newest == "7"
+    # The first page was too dense, and one of fewer was asked for.
+    assert limits[0] > limits[1]
 
 
 _LISTS: dict[str, tuple[str, Ask]] = {
@@ -138,9 +196,10 @@ async def test_a_long_list_of_very_many_values_is_not_cut(
     decoded: list[object] = []
     monkeypatch.setattr(decoding, "decode", lambda _body, form: decoded.append(form))
     field, ask = {**_LISTS, "newest version": _NEWEST}[what]
-    async with _client(_listed(_object(inner, 3 * MEGABYTE), field=field)) as client:
+    async with _client(_listed(_object(inner, 5 * MEGABYTE), field=field)) as client:
         with pytest.raises(
-            AnswerTooLarge, match="a list has more values than anything that Kubernetes sends"
+            AnswerTooLarge,
+            match=r"a list has more values than anything that Kubernetes sends|an object has more than 4194304",
         ):
             await ask(client)
     assert not decoded
@@ -316,7 +375,7 @@ async def test_what_users_of_a_cluster_may_write_is_taken() -> None:
     async with _client(_listed(body)) as client:
         assert len((await client.list(SERVICES)).items[0].metadata.annotations or {}) == 50_000
     async with _client(b'{"type": "ADDED", "object": %s}\n' % body) as client:
-        assert await _watch(client) == ["n"]
+        assert await _watch(client) == [("ADDED", "n")]
 
 
 @pytest.mark.parametrize("text", [",{[", '"', "\\", '\\"', '"\\', '{"a": 1}, ', "<\n"])

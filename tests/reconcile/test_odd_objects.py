@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pilothouse_server import outbound
 from pilothouse_server.containers.messages import CONTAINER
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.observation import observe
@@ -339,6 +340,53 @@ async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
     async with here.reconciling():
         await here.update("web", replicas=2)
         await here.until(lambda row: row.observed.ready_replicas == 2, "web")
+
+
+async def test_objects_that_users_made_too_dense_hide_no_other(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the cluster gives two Deployments half a million empty arguments each."""
+    read = outbound.read
+    dense = b"[" + b'"",' * 500_000 + b'""]'
+
+    def changed(body: bytes) -> bytes:
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return body
+        for each in (*(found.get("items") or ()), found, found.get("object") or {}):
+            if each.get("metadata", {}).get("name") in ("odd-1", "odd-2") and "template" in each.get(
+                "spec", {}
+            ):
+                each["spec"]["template"]["spec"]["containers"][0]["args"] = "@dense@"
+        return json.dumps(found).encode().replace(b'"@dense@"', dense)
+
+    async def reading(*arguments: Any) -> bytes:
+        return changed(await read(*arguments))
+
+    async def split(*arguments: Any) -> Any:
+        async for line in split_lines(*arguments):
+            yield changed(line)
+
+    monkeypatch.setattr(outbound, "read", reading)
+    monkeypatch.setattr("pilothouse_server.kubernetes.client.split_lines", split)
+    before = LEFT_OUT.labels("Deployment")._value.get()
+    await here.namespace()
+    async with here.reconciling():
+        for name in ("odd-1", "odd-2", "web"):
+            await here.create(name)
+        await here.running("web")
+        for name in ("odd-1", "odd-2"):
+            await here.until(lambda row: "TooManyValues" in _reasons(row), name)
+    assert LEFT_OUT.labels("Deployment")._value.get() > before
+    # Listed anew, too.
+    async with here.reconciling():
+        await here.update("web", replicas=2)
+        await here.until(lambda row: row.observed.ready_replicas == 2, "web")
+
+
+def _reasons(row: Container) -> set[str]:
+    return {condition.reason for condition in row.observed.conditions}
 
 
 async def test_what_cannot_be_written_holds_up_no_other(here: World, monkeypatch: pytest.MonkeyPatch) -> None:

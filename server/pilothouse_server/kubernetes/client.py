@@ -28,11 +28,19 @@ from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.decoding import (
     AT_ONCE_BYTES,
+    TooDense,
     TooMany,
     check_items,
     decode,
 )
-from pilothouse_server.kubernetes.errors import AnswerTooLarge, NotFound, Unreachable, Unreadable, shown
+from pilothouse_server.kubernetes.errors import (
+    AnswerTooLarge,
+    NotFound,
+    TooManyValues,
+    Unreachable,
+    Unreadable,
+    shown,
+)
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.left_out import LeftOut, known
 from pilothouse_server.kubernetes.marks import may_be_unstorable, mended, read
@@ -54,7 +62,14 @@ from pilothouse_server.kubernetes.transport import (
     accepted,
 )
 from pilothouse_server.kubernetes.usage import PodStats, StatsSummary
-from pilothouse_server.kubernetes.watch_stream import Line, WatchEvent, cut_line, decode_event, split_lines
+from pilothouse_server.kubernetes.watch_stream import (
+    Line,
+    WatchEvent,
+    cut_line,
+    decode_event,
+    split_lines,
+    without_object,
+)
 from pilothouse_server.outbound import ANYWHERE, Reach, TooLong
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -196,16 +211,16 @@ class ClusterClient:
             while requested is not None:
                 try:
                     body = await requested
+                    await self._check_page(body, limit)
                 except TooLong:
                     if limit == 1:
                         raise self._too_long("an object", most) from None
-                    # Large objects, of which a page holds fewer. That costs a cluster which sends too much whatever is
-                    # asked for little, too: it is found out by the third page, in twice the time of one.
+                    # Large or dense objects, of which a page holds fewer. That costs a cluster which sends too much
+                    # whatever is asked for little, too: it is found out by the third page, in twice the time of one.
                     limit, most = max(1, limit // 32), self.limits.page_bytes // 2
                     requested = request(token)
                     continue
                 one_by_one = resource.marked or len(body) > AT_ONCE_BYTES or may_be_unstorable(body)
-                await self._check_items(body, "items")
                 whole = None if one_by_one else _all_of(body, resource)
                 # One that cannot be read is no reason to see none.
                 listed: Any = whole or await _cut_apart(body)
@@ -221,8 +236,8 @@ class ClusterClient:
                     # Many at once would hold the loop.
                     items = [
                         each
-                        async for item in self._cut(items)
-                        if (each := self._read(item, resource, left_out)) is not None
+                        async for item in cooperatively(items)
+                        if (each := await self._read(item, resource, left_out)) is not None
                     ]
                 yield Page(tuple(items), listed.metadata.resource_version, token, tuple(left_out))
         finally:
@@ -263,9 +278,11 @@ class ClusterClient:
             resource_version = page.resource_version
         return Page(tuple(items), resource_version, left_out=tuple(left_out))
 
-    def _read(self, body: msgspec.Raw, resource: Resource[T], left_out: _Keys) -> T | None:
-        """Returns an object; None for one that cannot be read, which is noted."""
+    async def _read(self, body: msgspec.Raw, resource: Resource[T], left_out: _Keys) -> T | None:
+        """Returns an object; None for one that cannot be read, which is noted. Raises AnswerTooLarge."""
         try:
+            if len(body) > AT_ONCE_BYTES:
+                await self._transport.check_values(body, "an object of a list")
             return read(body, resource)
         except Unreadable:
             key = object_key(known(body))
@@ -277,7 +294,7 @@ class ClusterClient:
         """Returns the version that a list would be of now."""
         path, accept = resource.path(namespace), accepted(resource.metadata_only, listed=True)
         body = await self._listed(path, {"limit": "1"}, accept)
-        await self._check_items(body, "items")
+        await self._check_items(body, "items", of_one=True)
         return decode(body, _Of).metadata.resource_version
 
     async def watch(
@@ -320,9 +337,13 @@ class ClusterClient:
                 chunks = response.content.iter_any()
                 async for line in split_lines(chunks, self.limits.body_bytes, self._transport.pace()):
                     event = await _cut_line(line)
-                    if len(line) > AT_ONCE_BYTES:
-                        await self._transport.check_values(event.object, "an object of a watch")
-                    yield decode_event(event, resource, self._left_out.note)
+                    try:
+                        if len(line) > AT_ONCE_BYTES:
+                            await self._transport.check_values(event.object, "an object of a watch")
+                        found = decode_event(event, resource, self._left_out.note)
+                    except TooManyValues:
+                        found = without_object(event, resource, self._left_out.note)
+                    yield found
             except TooLong:
                 raise self._too_long("a line of a watch", self.limits.body_bytes) from None
 
@@ -460,12 +481,22 @@ class ClusterClient:
         except TooLong:
             raise self._too_long("an answer", most) from None
 
-    async def _check_items(self, body: bytes, name: str) -> None:
+    async def _check_items(self, body: bytes, name: str, *, of_one: bool = False) -> None:
         """Returns when it is the caller's turn to cut a list into its items. Raises AnswerTooLarge."""
         async with self._transport.checks(body):
             try:
-                await check_items(body, name)
+                await check_items(body, name, of_one=of_one)
             except TooMany as found:
+                raise self._transport.too_large(f"a list has {found.words}") from None
+
+    async def _check_page(self, body: bytes, limit: int) -> None:
+        """The same of a page of so many objects; raises TooLong where it is so dense that less is to be asked for."""
+        async with self._transport.checks(body):
+            try:
+                await check_items(body, "items", of_one=limit == 1)
+            except TooMany as found:
+                if isinstance(found, TooDense) and limit > 1:
+                    raise TooLong from None
                 raise self._transport.too_large(f"a list has {found.words}") from None
 
     async def _cut(self, items: Iterable[msgspec.Raw]) -> AsyncIterator[msgspec.Raw]:

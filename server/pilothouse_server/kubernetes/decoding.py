@@ -9,8 +9,10 @@ To cut a list reads it as well, though it makes nothing of it. What Kubernetes s
 most; a long list of more is given up before it is cut. So is an object, before it is read which of its fields count
 less.
 
-What a cluster's users may write into one object, a quarter of a megabyte of annotations, is within the bound: nobody
-makes a cluster count as one that sends too much, but the cluster itself.
+What a cluster's users may write into one object without much ado, a quarter of a megabyte of annotations, is within
+the bound. Where they write more, as half a million empty arguments, the object is not read, and others are: nobody
+makes a cluster count as one that sends too much, but the cluster itself. So a dense list is asked for again, of fewer
+objects, and one of a single object of a size that an API server takes is cut: that reads it in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pilothouse_server.kubernetes.errors import UNREADABLE, Unreadable
 # So much is decoded in one piece whatever it holds.
 AT_ONCE_BYTES: Final = 256 * 1024
 MOST_VALUES: Final = 300_000
+# An API server takes requests of 3 MiB, and adds who wrote what. What is larger, no user has made.
+MOST_OF_USERS_BYTES: Final = 4 * 1024 * 1024
 # A server that knows no pages sends all there is; of pods and Deployments fewer fit into a page.
 MOST_ITEMS: Final = 20_000
 # A list of more bytes may not have more values for each of them.
@@ -74,17 +78,17 @@ async def check_values(body: bytes | msgspec.Raw) -> None:
     await long_work()
 
 
-async def check_items(body: bytes, name: str) -> None:
+async def check_items(body: bytes, name: str, *, of_one: bool = False) -> None:
     """Returns when it is the caller's turn to cut a list into its items, where it is long. Raises TooManyItems or
     TooDense, and Unreadable where they are no objects.
 
-    `name`: of the answer's field that holds the list.
+    `name`: of the answer's field that holds the list. `of_one`: whether no more than one item was asked for.
     """
     if len(body) <= AT_ONCE_BYTES:
         return
     most = int(len(body) * _MOST_FOR_A_BYTE)
     if (
-        len(body) > _DENSE_BYTES
+        len(body) > (MOST_OF_USERS_BYTES if of_one else _DENSE_BYTES)
         and await _counted(body, most) > most
         and await _outside_texts(body, most) > most
     ):

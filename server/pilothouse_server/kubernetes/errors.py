@@ -5,6 +5,7 @@
     │   ├── StorageStalled the API server answers, its storage does not: nothing is written, and reads are old
     │   ├── Away           known not to answer: it was not asked
     │   ├── Unreadable     an answer, or an object of one, is not what an API server sends
+    │   │   └── TooManyValues  an object that users of the cluster may have made so: it alone is not read
     │   ├── AnswerTooLarge an answer, a line or a message is longer than it may be: nothing of it is used
     │   └── NotTrusted     the server's certificate is none that the credentials' authorities vouch for
     ├── InternalError      500 in the API server's own words: it answers, but what it asks in turn fails (a webhook)
@@ -106,6 +107,10 @@ class StorageStalled(Unreachable):
 
 class Unreadable(Unreachable):
     """What was sent is not what was asked for. Next move: find out what answers there."""
+
+
+class TooManyValues(Unreadable):
+    """An object holds more than is read of one. Next move: make it smaller; nothing is wrong with the cluster."""
 
 
 class AnswerTooLarge(Unreachable):

@@ -22,8 +22,14 @@ import msgspec
 from yarl import URL
 
 from pilothouse_server import outbound
-from pilothouse_server.event_loop import Share
-from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES, MOST_VALUES, TooMany, check_values
+from pilothouse_server.event_loop import Share, long_work
+from pilothouse_server.kubernetes.decoding import (
+    AT_ONCE_BYTES,
+    MOST_OF_USERS_BYTES,
+    MOST_VALUES,
+    TooMany,
+    check_values,
+)
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
     ClusterError,
@@ -32,6 +38,7 @@ from pilothouse_server.kubernetes.errors import (
     Refused,
     Status,
     Throttled,
+    TooManyValues,
     Unreachable,
     from_response,
     from_status,
@@ -237,12 +244,20 @@ class Transport:
         return found
 
     async def check_values(self, text: bytes | msgspec.Raw, what: str) -> None:
-        """Returns when it is the caller's turn to decode an object. Raises AnswerTooLarge."""
+        """Returns when it is the caller's turn to decode an object.
+
+        Raises TooManyValues, when it is the caller's turn to read its name, or AnswerTooLarge where no user of the
+        cluster can have made it.
+        """
         async with self.checks(text):
             try:
                 await check_values(text)
             except TooMany:
-                raise self.too_large(f"{what} holds more than {MOST_VALUES} values") from None
+                holds = f"{what} holds more than {MOST_VALUES} values"
+                if len(text) > MOST_OF_USERS_BYTES:
+                    raise self.too_large(holds) from None
+                await long_work()
+                raise TooManyValues(f"{holds} at cluster {self.name!r}, and is not read") from None
 
     @asynccontextmanager
     async def checks(self, text: bytes | msgspec.Raw) -> AsyncIterator[None]:

@@ -70,10 +70,17 @@ def decode_event(
     try:
         return WatchEvent(cast("EventType", event.type), read(event.object, resource))
     except Unreadable:
-        metadata = known(event.object).metadata
-        left_out(resource.kind, (metadata.namespace, metadata.name))
-        kind: EventType = "DELETED" if event.type == "DELETED" else "BOOKMARK"
-        return WatchEvent(kind, resource.type(metadata=metadata))
+        return without_object(event, resource, left_out)
+
+
+def without_object(
+    event: Line, resource: Resource[T], left_out: Callable[[str, tuple[str, str]], None]
+) -> WatchEvent[T]:
+    """Returns what is to be known of an event whose object is not read, which `left_out` is told of."""
+    metadata = known(event.object).metadata
+    left_out(resource.kind, (metadata.namespace, metadata.name))
+    kind: EventType = "DELETED" if event.type == "DELETED" else "BOOKMARK"
+    return WatchEvent(kind, resource.type(metadata=metadata))
 
 
 async def split_lines(

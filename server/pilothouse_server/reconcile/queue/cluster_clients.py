@@ -18,6 +18,7 @@ from pilothouse_server.kubernetes.errors import (
     ClusterError,
     CredentialsRefused,
     StorageStalled,
+    TooManyValues,
     Unauthorized,
     Unreachable,
 )
@@ -34,10 +35,10 @@ KNOWN_SECONDS = 15.0
 def is_out_of_reach(error: ClusterError) -> bool:
     """Returns whether a cluster is not reached from here, by this error, so that another server may reach it.
 
-    A storage that stalls does so for everybody, and answers are too large for everybody.
+    A storage that stalls does so for everybody, and answers and objects are too large for everybody.
     """
     refused = isinstance(error, Unauthorized | CredentialsRefused)
-    for_all = isinstance(error, StorageStalled | AnswerTooLarge)
+    for_all = isinstance(error, StorageStalled | AnswerTooLarge | TooManyValues)
     return refused or (isinstance(error, Unreachable) and not for_all)
 
 
