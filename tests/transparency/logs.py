@@ -97,9 +97,9 @@ async def exported_at_rest(application: Application, file: Path) -> None:
     head = messages.AUDIT_HEAD.to_proto(proofs.head_of(seal, state, application.sealer.identity))
     answers = [pb.ExportAuditLogResponse(head=head, chain_proof=b"".join(chain_proof))]
 
-    async def read(after: int, upto: int, most: int) -> Sequence[Any]:
+    async def read(after: int, upto: int, most: int) -> list[Any]:
         async with store.system_read() as transaction:
-            return (await repository.stored_records(transaction, after, upto))[:most]
+            return [*await repository.stored_records(transaction, after, upto)][:most]
 
     answers += [messages.exported(found) async for found in exporting.export(store, read, 0, seal.size)]
     answers.append(pb.ExportAuditLogResponse(done=True, sees_all=True))

@@ -1,4 +1,8 @@
-"""Records exported in the order of the log, each with what proves that it stands in one sealed head."""
+"""Records exported in the order of the log, each with what proves that it stands in one sealed head.
+
+Many may export at once, and readers may be slow. So each holds little: as much as goes into one answer is read, and
+values are made of a record's texts when it is put there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from pilothouse_server.audit import merkle, proofs
 from pilothouse_server.audit.merkle import Prover
-from pilothouse_server.event_loop import cooperatively
+from pilothouse_server.event_loop import Share
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.unit_of_work import Store
 
@@ -16,8 +22,11 @@ MOST_AT_ONCE = 512
 # Of the records; one may go beyond it.
 MOST_BYTES_AT_ONCE = 512 * 1024
 
+# What a record has as JSON, which may be read as text.
+_JSON = ("request_body", "request_headers", "response_body", "metadata")
+_decode = msgspec.json.Decoder().decode
 # (after, upto, most) → rows of the log that the caller may see, by the rights that it has now
-Read = Callable[[int, int, int], Awaitable[Sequence[Any]]]
+Read = Callable[[int, int, int], Awaitable[list[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +39,11 @@ class Exported:
     chain_hash: bytes | None
 
 
-async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterator[Sequence[Exported]]:
-    """Yields the records beyond a place, up to those of the tree of a size. Raises FailedPrecondition, Unavailable."""
+async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterator[list[Exported]]:
+    """Yields the records beyond a place, up to those of the tree of a size; whoever gets them may empty the list.
+
+    Raises FailedPrecondition, Unavailable.
+    """
     async with store.system_read() as transaction:
         state = await audit_tree.read(transaction)
     upto = state.chain_length + size - 1
@@ -42,16 +54,18 @@ async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterat
         indexes = [row.sequence - state.chain_length for row in rows if row.sequence > state.chain_length]
         prover = await _prover(store, state, indexes, size)
         found: list[Exported] = []
-        size_bytes = 0
-        async for row in cooperatively(rows):
-            found.append(_exported(row, state.chain_length, prover))
+        size_bytes, share = 0, Share()
+        after = rows[-1].sequence
+        rows.reverse()
+        while rows:
+            await share.used()
+            found.append(_exported(rows.pop(), state.chain_length, prover))
             size_bytes += len(found[-1].record)
             if size_bytes >= MOST_BYTES_AT_ONCE:
                 yield found
                 found, size_bytes = [], 0
         if found:
             yield found
-        after = rows[-1].sequence
 
 
 async def _prover(store: Store, state: audit_tree.TreeState, indexes: Sequence[int], size: int) -> Prover:
@@ -64,7 +78,9 @@ async def _prover(store: Store, state: audit_tree.TreeState, indexes: Sequence[i
 
 
 def _exported(row: Any, chain_length: int, prover: Prover) -> Exported:
-    record = audit_chain.canonical_stored(audit_chain.stored_row(row))
+    fields = audit_chain.stored_row(row)
+    fields |= {name: _decode(fields[name]) for name in _JSON if isinstance(fields[name], str)}
+    record = audit_chain.canonical_stored(fields)
     if row.sequence <= chain_length:
         return Exported(row.sequence, record, b"", bytes(row.chain_hash))
     return Exported(row.sequence, record, prover.proof(row.sequence - chain_length), None)

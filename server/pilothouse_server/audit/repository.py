@@ -5,7 +5,8 @@ records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from sqlalchemy import BigInteger, Select, Text, false, func, or_, select, text
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
+from pilothouse_server.event_loop import Share
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
     NextPage,
@@ -104,15 +106,17 @@ class Sight:
 
 # Bodies and headers are the most of a record, and are shown as text: values are made of them one record at a time.
 _TEXTS = ("request_body", "request_headers", "response_body")
+# Of a record that is exported nothing is read but the text that is hashed.
+_EXPORTED_TEXTS = (*_TEXTS, "metadata")
 
 
 def _operations() -> Select[Any]:
     return select(OPERATION_LOGS, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
 
 
-def _shown_operations() -> Select[Any]:
+def _shown_operations(texts: Collection[str] = _TEXTS) -> Select[Any]:
     """The same, with texts for what `Operation` has as text."""
-    columns = (column.cast(Text).label(column.name) if column.name in _TEXTS else column for column in _LOG)
+    columns = (column.cast(Text).label(column.name) if column.name in texts else column for column in _LOG)
     return select(*columns, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
 
 
@@ -171,16 +175,35 @@ async def operations_between(
 
 
 async def exported_records(
-    transaction: ReadTransaction, after: int, upto: int, sight: Sight, filter_text: str, *, most: int
-) -> Sequence[Any]:
-    """Rows of a stretch of the log that the caller may see and that a filter finds, in order, at most `most`."""
+    transaction: ReadTransaction,
+    after: int,
+    upto: int,
+    sight: Sight,
+    filter_text: str,
+    *,
+    most: int,
+    most_bytes: int,
+) -> list[Any]:
+    """Rows of a stretch of the log that the caller may see and that a filter finds, in order, at most `most`, and no
+    more once they have `most_bytes`; their bodies, headers and metadata as texts.
+    """
     query = (
-        sight.narrow(_operations())
+        sight.narrow(_shown_operations(_EXPORTED_TEXTS))
         .where(_LOG.sequence > after, _LOG.sequence <= upto, compile_filter(filter_text, _FILTERS))
         .order_by(_LOG.sequence)
         .limit(most)
     )
-    return (await transaction.connection.execute_in_slices(query)).all()
+    rows: list[Any] = []
+    size, share = 0, Share()
+    async with aclosing(transaction.connection.slices(query)) as slices:
+        async for found in slices:
+            for row in found:
+                rows.append(row)
+                size += sum(len(row[name] or "") for name in _EXPORTED_TEXTS)
+                if size >= most_bytes:
+                    return rows
+            await share.used()
+    return rows
 
 
 async def stored_records(transaction: ReadTransaction, after: int, upto: int) -> Sequence[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -256,7 +256,7 @@ class AuditService(AuditSinkCalls):
 
     async def ExportAuditLog(
         self, request: pb.ExportAuditLogRequest, call: Call
-    ) -> AsyncIterator[pb.ExportAuditLogResponse]:
+    ) -> AsyncIterator[pb.ExportAuditLogResponse | bytes]:
         """Exports records with their proofs."""
         await self._watches.feed.settled()
         head = await self._head(call, request.tree_size) if request.tree_size else await self._newest(call)
@@ -267,15 +267,25 @@ class AuditService(AuditSinkCalls):
             head=messages.AUDIT_HEAD.to_proto(head), chain_proof=b"".join(chain_proof)
         )
 
-        async def read(after: int, upto: int, most: int) -> Sequence[Any]:
+        async def read(after: int, upto: int, most: int) -> list[Any]:
             async with reading_a_stretch(), call.read() as transaction:
                 sight = await _sight(call, transaction, request.namespace)
                 return await operations.exported_records(
-                    transaction, after, upto, sight, request.filter, most=most
+                    transaction,
+                    after,
+                    upto,
+                    sight,
+                    request.filter,
+                    most=most,
+                    most_bytes=exporting.MOST_BYTES_AT_ONCE,
                 )
 
         async for found in exporting.export(call.store, read, request.after_sequence, head.size):
-            yield messages.exported(found)
+            answer = messages.exported(found).SerializeToString()
+            # While a slow reader takes it, nothing else is held.
+            found.clear()
+            yield answer
+            del answer
         call.complete = True
         yield pb.ExportAuditLogResponse(done=True, sees_all=call.visible_namespaces() is None)
 
