@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse_server.errors import InvalidArgument
-from pilothouse_server.metrics.operations import steps_of
+from pilothouse_server.metrics.operations import rows_of_work, steps_of
+from pilothouse_server.rpc.admission.seats import is_wide
 
+DAY = 86400
 NOW = datetime(2025, 6, 1, 12, 34, 56, 789, tzinfo=UTC)
 times = st.datetimes(timezones=st.just(UTC))
 lengths = st.integers(1, 366 * 86400)
@@ -82,3 +84,31 @@ def test_what_cannot_be_meant_is_refused_by_its_field(
 def test_eleven_thousand_steps_are_not_too_many() -> None:
     end = datetime(2025, 6, 1, tzinfo=UTC)
     assert steps_of(NOW, end - timedelta(seconds=11_000), end, timedelta(seconds=1)).count == 11_000
+
+
+@pytest.mark.parametrize(
+    ("range_seconds", "step", "containers", "wide"),
+    [
+        # A container by itself: an hour, and a month by the hour.
+        (None, 0, 1, False),
+        (3600, 60, 1, False),
+        (30 * DAY, 3600, 1, False),
+        # From samples of many hours.
+        (14 * DAY, 1800, 1, True),
+        (14 * DAY, 14 * DAY - 1, 1, True),
+        # A page of those that there are.
+        (None, 0, 50, True),
+        (30 * DAY, 3600, 50, True),
+        (30 * DAY, DAY, 10, False),
+        (366 * DAY, DAY, 50, True),
+        (DAY, DAY, 50, False),
+        (DAY, DAY, 101, True),
+        # What no request may ask for is refused later.
+        (10**18, 1, 10**9, True),
+        (-5, -7, -3, False),
+    ],
+)
+def test_a_page_of_many_points_or_samples_is_wide(
+    range_seconds: int | None, step: int, containers: int, wide: bool
+) -> None:
+    assert is_wide(rows_of_work(range_seconds, step, containers)) is wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,15 +15,24 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import PilothouseError
 from pilothouse_server.metrics.operations import roll_up
+from pilothouse_server.rpc.admission.seats import Admission
 from tests.conftest import connection
+from tests.harness import Server
 from tests.metrics.served import Served, names
 from tests.metrics.world import midnight
+from tests.waiting import poll_until
 
 
 def moment(value: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(value)
     return message
+
+
+def admission_of(server: Server) -> Admission:
+    found = server.application._server
+    assert found is not None
+    return found._admission
 
 
 async def queried(client: AsyncClient, **fields: Any) -> list[pb.UsageSeries]:
@@ -309,3 +319,30 @@ async def test_the_top_are_those_that_use_most_now(served: Served) -> None:
     assert [item.container for item in by_memory] == ["top-a"]
     of_all = await served.admin.metrics.list_top_containers(page_size=1)
     assert [(item.namespace, item.container) for item in of_all] == [("bank", "top-d")]
+
+
+async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(served: Served) -> None:
+    """Forty of one user at once would have all of the database, and of the event loop."""
+    admission = admission_of(served.server)
+    await served.box("wide")
+    now = datetime.now(UTC)
+    month = {
+        "namespace": "shop",
+        "start_time": moment(now - timedelta(days=30)),
+        "end_time": moment(now),
+        "step": Duration(seconds=3600),
+    }
+
+    async def worked_on() -> tuple[int, int, int]:
+        return admission.wide_pages.in_use, admission.wide_pages.waiting, admission.calls.in_use
+
+    async with connection(served.server.database.admin_dsn) as sql:
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE containers IN ACCESS EXCLUSIVE MODE")
+            asked = [asyncio.create_task(queried(served.anna, **month)) for _ in range(3)]
+            others = asyncio.create_task(queried(served.olga, **month))
+            asked.append(asyncio.create_task(queried(served.anna, **month, container="wide")))
+            # Of each user one, and beside those of anna what is little; who waits has no seat.
+            await poll_until(worked_on, lambda found: found == (2, 2, 2 * 10 + 1), what="what is worked on")
+        await asyncio.gather(*asked, others)
+    await poll_until(worked_on, lambda found: found == (0, 0, 0), what="the return of all seats")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.errors import not_found
-from pilothouse_server.event_loop import Share, cooperatively
+from pilothouse_server.event_loop import Share
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
 from pilothouse_server.metrics.operations import Recorder, Recording, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.admission.seats import is_wide
+from pilothouse_server.rpc.call import Call, counts_as
 from pilothouse_server.rpc.encoding import ListAnswer
-from pilothouse_server.store.paging import LARGEST_PAGE_BYTES
+from pilothouse_server.store.paging import DEFAULT_PAGE_SIZE, LARGEST_PAGE_BYTES
 from pilothouse_server.tasks import cancel_and_wait
 
 # So long samples of a slow sender wait for others to share their batch.
@@ -31,6 +33,16 @@ _DEFAULT_QUERIES = 20
 T = TypeVar("T")
 
 _SUMMARIES = ListAnswer(pb.GetNamespaceSummaryResponse, "namespace_summaries")
+
+
+def _rows_of(request: pb.QueryUsageRequest) -> int:
+    """As how many rows a page of QueryUsage counts, whose request is not checked yet."""
+    range_ = None
+    if request.HasField("start_time"):
+        end = request.end_time.seconds if request.HasField("end_time") else int(time.time())
+        range_ = end - request.start_time.seconds
+    size = 1 if request.container else request.page_size or DEFAULT_PAGE_SIZE
+    return operations.rows_of_work(range_, request.step.seconds, size)
 
 
 class MetricsService:
@@ -61,6 +73,7 @@ class MetricsService:
             call.describe(accepted=recorder.report.accepted, rejected=recorder.report.rejected)
         return messages.report(recorder.report)
 
+    @counts_as(_rows_of)
     async def QueryUsage(self, request: pb.QueryUsageRequest, call: Call) -> bytes:
         """Returns usage over time, serialised: days that are over are put into the answer as they are stored."""
         page = wire.page_request(
@@ -88,7 +101,7 @@ class MetricsService:
                 visible=call.visible_namespaces(),
                 form=messages.POINTS.form,
             )
-        series, shown = await _fitting(found, steps)
+        series, shown = await _fitting(found, steps, Share(last=is_wide(_rows_of(request))))
         response = pb.QueryUsageResponse(next_page_token=next_page.after(shown))
         response.step.FromTimedelta(timedelta(seconds=steps.step))
         return b"".join((*series, response.SerializeToString()))
@@ -170,7 +183,7 @@ class MetricsService:
 
 
 async def _fitting(
-    found: Sequence[tuple[Subject, Sequence[PackedDay | Point]]], steps: Steps
+    found: Sequence[tuple[Subject, Sequence[PackedDay | Point]]], steps: Steps, share: Share
 ) -> tuple[list[bytes], int]:
     """The series of the first containers, as many as fit into a page, but for those without points; and how many
     containers these are, at least one with points.
@@ -180,8 +193,11 @@ async def _fitting(
     for number, (subject, parts) in enumerate(found):
         if not parts:
             continue
-        pieces = messages.pieces_of_series(subject, parts, steps)
-        one = messages.series([piece async for piece in cooperatively(pieces)])
+        pieces: list[bytes] = []
+        for piece in messages.pieces_of_series(subject, parts, steps):
+            pieces.append(piece)
+            await share.used()
+        one = messages.series(pieces)
         size += len(one)
         if series and size > LARGEST_PAGE_BYTES:
             return series, number

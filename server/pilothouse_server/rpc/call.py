@@ -380,6 +380,18 @@ def drafts(handler: Handler) -> Handler:
     return handler
 
 
+def counts_as(rows: Callable[[Any], int]) -> Callable[[Handler], Handler]:
+    """Marks a list whose page is more work than its size says: `rows` returns for a request, which is not checked yet,
+    as how many rows it counts where seats are given (`rpc.admission`).
+    """
+
+    def marked(handler: Handler) -> Handler:
+        handler.rows_of = rows  # type: ignore[attr-defined]
+        return handler
+
+    return marked
+
+
 def too_slow(token: str) -> ResourceExhausted:
     """The error for a reader of a stream that does not keep up; `token` is where to resume, ''
     where nothing can be.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -20,6 +20,7 @@ from pilothouse_server.denials import Reach
 
 # Resource types of methods that name a namespace and touch nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")
+_page_size: Callable[[Any], int] = attrgetter("page_size")
 # What is recorded before the answer leaves, and still only read.
 _READING = ("logs", "export")
 Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
@@ -57,6 +58,8 @@ class Rule:
     waits_outside: bool = False
     # Whether its handler looks for a replay itself, with what else decides: see `rpc.call.drafts`.
     drafts: bool = False
+    # As how many rows a page of a list counts: see `rpc.call.counts_as`.
+    rows_of: Callable[[Any], int] = _page_size
     # What one of its messages may have.
     most_bytes: int = 4 * 1024 * 1024
     # What each call asks follows from the others, and is computed once.

@@ -239,7 +239,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 # It may ask for the widest page.
                 rows = LARGEST_PAGE_SIZE
             elif call.request is not None:
-                rows = call.request.page_size
+                rows = rule.rows_of(call.request)
         limiter = admission.strangers if rule.public else admission.calls
         turns = admission.large_requests if is_large(size) else None
         return limiter, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns

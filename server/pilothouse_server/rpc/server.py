@@ -147,6 +147,7 @@ def rules_and_handlers(
                     rule,
                     waits_outside=getattr(handler, "waits_outside", False),
                     drafts=getattr(handler, "drafts", False),
+                    rows_of=getattr(handler, "rows_of", rule.rows_of),
                     most_bytes=min(
                         most_message_bytes,
                         receiving.MOST_OF_STRANGERS_BYTES

@@ -34,6 +34,10 @@ TOP_AGE: Final = timedelta(minutes=5)
 NEWEST_AGE: Final = timedelta(days=14)
 _LONGEST_STEP = 366 * series.DAY
 _DEFAULT_RANGE = 3600
+# So many points, and samples that they are made of, are as much work as a row of a list, about.
+_POINTS_A_ROW, _SAMPLES_A_ROW = 10, 20
+# Where samples are not told from roll-ups: how often a container has one, by default.
+_SECONDS_A_SAMPLE = 10
 # What a step is rounded up to where none is asked for: from an hour on, ones that roll-ups answer.
 _NATURAL_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
 
@@ -85,6 +89,20 @@ def _seconds(moment: datetime, *, up: bool = False) -> int:
     since = moment - datetime.fromtimestamp(0, tz=moment.tzinfo)
     whole = since.days * series.DAY + since.seconds
     return whole + 1 if up and since.microseconds else whole
+
+
+def rows_of_work(range_seconds: int | None, step_seconds: int, containers: int) -> int:
+    """Returns as how many rows of a list a page of usage counts; a range of None and a step of 0 are not given.
+
+    It is asked before the request is checked, and has no errors. Whole hours are read from roll-ups, all else from
+    samples.
+    """
+    range_ = _DEFAULT_RANGE if range_seconds is None else max(0, range_seconds)
+    step = step_seconds if step_seconds > 0 else _default_step(range_)
+    steps = min(range_ // step + 1, MOST_STEPS)
+    found = min(max(1, containers), max(1, MOST_POINTS // steps))
+    samples = 0 if step % series.HOUR == 0 else range_ // _SECONDS_A_SAMPLE
+    return max(containers, found * steps // _POINTS_A_ROW + found * samples // _SAMPLES_A_ROW)
 
 
 async def usage(
