@@ -74,8 +74,7 @@ def opened(note: str, key: str) -> list[str]:
     of_log = sha256(name.encode() + b"\n" + typed)[:4].hex() == identifier and typed[0] == 1
     check(of_log, f"{key} is no Ed25519 key of a log")
     text, _, signatures = (note.replace("\n\n", "\n\0", 1)).partition("\0")
-    for line in signatures.splitlines():
-        dash, signer, signature = line.split(" ")
+    for dash, signer, signature in (line.split(" ") for line in signatures.splitlines()):
         signed = base64.b64decode(signature)
         if dash == "\u2014" and signer == name and signed[:4].hex() == identifier:
             check(ed25519(typed[1:], signed[4:], text.encode()), "its signature is not of this head")
@@ -120,23 +119,23 @@ class Export:
         self._prove(sha256(b"\x00" + self.chain_end), 0, first["chain_proof"], "the end of the hash chain")
 
     def record(self, sequence: int, text: str, entry: dict[str, Any]) -> None:
-        digest, follows = sha256(text.encode()), sequence == self.place + 1
+        digest, joins = sha256(text.encode()), sequence == self.place + 1
         check(sequence > self.place, f"record {sequence} stands behind record {self.place}")
-        self.missing += [] if follows else [(self.place + 1, sequence - 1)]
-        self.place, self.count = sequence, self.count + 1
+        self.missing += [] if joins else [(self.place + 1, sequence - 1)]
+        self.place, self.count, what = sequence, self.count + 1, f"record {sequence}, shown as {text[:200]},"
         if sequence <= self.base:
-            link, before = sequence.to_bytes(8, "big") + digest, self.chain
+            link, before, self.links = sequence.to_bytes(8, "big") + digest, self.chain, self.count
             self.chain = bytes.fromhex(entry["chain_hash"])
-            leads = not follows or sha256(before + link) == self.chain
+            leads = not joins or sha256(before + link) == self.chain
             leads = leads and (sequence < self.base or self.chain == self.chain_end)
             check(leads, f"the hash chain is broken at record {sequence}: {text[:200]}")
-            self.links, self.run = self.count, self.run + 1 if follows else 1
-            self.begun = self.begun if follows else (sequence, link, self.chain)
+            self.run, self.begun = (self.run + 1, self.begun) if joins else (1, (sequence, link, self.chain))
             return
-        what = f"record {sequence}, which is shown as {text[:200]},"
         self._prove(sha256(b"\x00" + digest), sequence - self.base, entry["proof"], what)
+        self.believe(json.loads(text)["metadata"] if '"dropped":' in text else {})
+
+    def believe(self, told: dict[str, Any]) -> None:
         with contextlib.suppress(*WRONG):  # what nobody with the key has signed was not dropped
-            told = json.loads(text)["metadata"] if '"dropped":' in text else {}
             said = "".join(f"{low} {high} {chain}\n" for low, high, chain in told["dropped"])
             opened(f"{self.key.split('+')[0]}\ndropped\n{said}\n{told['signatures']}", self.key)
             self.drops = told["dropped"]
@@ -160,6 +159,7 @@ class Export:
 
     def end(self, entry: dict[str, Any]) -> dict[str, Any]:
         check(entry["records"] == self.count, f"there are {self.count} records, not {entry['records']}")
+        self.believe(entry)
         last, dropped = self.base + self.size - 1, 0
         self.missing += [(self.place + 1, last)] if self.place < last else []
         for low, high in self.missing if entry["complete"] else []:

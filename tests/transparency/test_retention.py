@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -12,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
+from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.verification import Fault
 from pilothouse_server.audit.walking import walk
@@ -103,6 +107,46 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
         )
         told_of = [MessageToDict(operation.metadata) async for operation in operations]
         assert [each["findings"][0]["fault"] for each in told_of] == ["missing"]
+
+
+async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
+    database: Database, tmp_path: Path
+) -> None:
+    """What tells of the drop stands beyond the head that the export has."""
+    async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
+        await fill(server, 30, age=last_month())
+        await fill(server, 5)
+        await server.application.sealer.seal()
+        file = tmp_path / "export.jsonl"
+        await exported(server.admin, file)
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:21]))
+        (dropped,) = await retention(server).drop_older(this_month())
+        begun = _Export.read(file, "", "")
+        rest = server.admin.audit.export_audit_log(after_sequence=begun.place, tree_size=begun.tree_size)
+        async with rest as stream:
+            answers = [answer async for answer in stream]
+        with file.open("a") as written:
+            begun.write(iter(answers), written)
+    lines = lines_of(file)
+    assert not any(dropped in line.get("record", "") for line in lines)
+    places = [line["sequence"] for line in lines[1:-1]]
+    gone = sum(later - each - 1 for each, later in pairwise(places))
+    assert gone > 0
+
+    def verify(end: dict[str, Any]) -> dict[str, Any]:
+        shown = [*lines[:-1], end]
+        return audit_verifier.verify(iter(map(json.dumps, shown)), lines[0]["keys"][0])
+
+    found = verify(lines[-1])
+    assert (found["complete"], found["dropped"]) == (True, gone)
+    # Nobody else says so.
+    (first, last, chain), *others = lines[-1]["dropped"]
+    for end in (
+        {name: lines[-1][name] for name in ("end", "records", "complete")},
+        lines[-1] | {"dropped": [[first, last + 1, chain], *others]},
+    ):
+        with pytest.raises(audit_verifier.WrongError, match="are missing"):
+            verify(end)
 
 
 async def test_what_cannot_all_be_told_is_kept(

@@ -299,9 +299,8 @@ class _Export:
             written.flush()
             if answer.done:
                 # After a cut the server was asked for the rest alone.
-                _write_line(
-                    written, {"end": True, "records": self.count, "complete": whole and answer.sees_all}
-                )
+                end = {"end": True, "records": self.count, "complete": whole and answer.sees_all}
+                _write_line(written, end | (json.loads(answer.dropped) if answer.dropped else {}))
                 written.flush()
                 self.done = True
 

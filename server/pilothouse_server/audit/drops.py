@@ -20,6 +20,7 @@ from typing import Any
 
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import NoteError, Verifier
+from pilothouse_server.store import audit_chain
 from pilothouse_server.store.retention import Stretch
 
 
@@ -46,13 +47,24 @@ def signed_by(metadata: Mapping[str, Any], verifiers: Iterable[Verifier]) -> lis
         return []
 
 
+def newest(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]) -> Mapping[str, Any] | None:
+    """The newest of these metadata, which are newest first, that a key has signed."""
+    return next((each for each in records if signed_by(each, verifiers)), None)
+
+
+def exported(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]) -> str:
+    """The same as JSON, without what does not belong to it; '' where there is none."""
+    told = newest(records, verifiers)
+    if told is None:
+        return ""
+    return audit_chain.canonical_json({name: told[name] for name in ("dropped", "signatures")}).decode()
+
+
 class Dropped:
     """What retention has dropped, as the newest record says that the log has signed; `records` has the newest first."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = (), verifiers: Sequence[Verifier] = ()) -> None:
-        believed: Mapping[str, Any] = next(
-            (each for each in records if signed_by(each, verifiers)), {"dropped": []}
-        )
+        believed = newest(records, verifiers) or {"dropped": []}
         self._ranges = [(int(first), int(last)) for first, last, _ in believed["dropped"]]
         self._chain = {int(last): bytes.fromhex(chain) for _, last, chain in believed["dropped"]}
 

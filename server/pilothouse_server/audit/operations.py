@@ -13,6 +13,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 __all__ = [
     "Sight",
+    "drop_records",
     "exported_records",
     "list_operations",
     "list_stats",
@@ -22,6 +23,7 @@ __all__ = [
     "operations_between",
 ]
 
+drop_records = repository.drop_records
 exported_records = repository.exported_records
 list_operations = repository.list_operations
 list_stats = repository.list_stats

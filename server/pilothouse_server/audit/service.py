@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.audit import exporting, messages, notes, operations, proofs, tiles
+from pilothouse_server.audit import drops, exporting, messages, notes, operations, proofs, tiles
 from pilothouse_server.audit.operations import Sight
 from pilothouse_server.audit.proofs import Head
 from pilothouse_server.audit.sealing import Sealer
@@ -286,8 +286,13 @@ class AuditService(AuditSinkCalls):
             found.clear()
             yield answer
             del answer
+        dropped = ""
+        if sees_all := call.visible_namespaces() is None:
+            async with call.store.system_read() as transaction:
+                told = await operations.drop_records(transaction)
+            dropped = drops.exported(told, self._sealer.identity.verifiers(state))
         call.complete = True
-        yield pb.ExportAuditLogResponse(done=True, sees_all=call.visible_namespaces() is None)
+        yield pb.ExportAuditLogResponse(done=True, sees_all=sees_all, dropped=dropped)
 
     async def _head(self, call: Call, size: int) -> Head:
         """The head of a size, or the newest one."""

@@ -33,17 +33,23 @@ type line struct {
 	End         bool    `json:"end"`
 	Records     int64   `json:"records"`
 	Complete    bool    `json:"complete"`
+	// Of the end: what retention has dropped.
+	Dropped    [][]any `json:"dropped"`
+	Signatures string  `json:"signatures"`
 }
 
 // dropRecord is the record by which retention tells what it has dropped.
 type dropRecord struct {
-	Action       string `json:"action"`
-	ResourceType string `json:"resource_type"`
-	UserID       *int64 `json:"user_id"`
-	Metadata     struct {
-		Dropped    [][]any `json:"dropped"`
-		Signatures string  `json:"signatures"`
-	} `json:"metadata"`
+	Action       string      `json:"action"`
+	ResourceType string      `json:"resource_type"`
+	UserID       *int64      `json:"user_id"`
+	Metadata     signedDrops `json:"metadata"`
+}
+
+// signedDrops is what it tells.
+type signedDrops struct {
+	Dropped    [][]any `json:"dropped"`
+	Signatures string  `json:"signatures"`
 }
 
 // stretch are records, from the first to the last.
@@ -175,6 +181,7 @@ func (e *export) end(entry line) {
 	if entry.Records != e.records {
 		must(fmt.Errorf("there are %d records, and the end says %d", e.records, entry.Records))
 	}
+	e.drops(dropRecord{Metadata: signedDrops{entry.Dropped, entry.Signatures}})
 	if last := e.base + int64(e.head.Size) - 1; e.place < last {
 		e.missing = append(e.missing, stretch{e.place + 1, last})
 	}

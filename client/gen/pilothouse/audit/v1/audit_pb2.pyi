@@ -1199,6 +1199,7 @@ class ExportAuditLogResponse(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     SEES_ALL_FIELD_NUMBER: _builtins.int
     CHAIN_PROOF_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     done: _builtins.bool
     """Set in the last answer: the export is whole."""
     sees_all: _builtins.bool
@@ -1207,6 +1208,11 @@ class ExportAuditLogResponse(_message.Message):
     """
     chain_proof: _builtins.bytes
     """In the first answer: the hashes that lead from the first leaf, whose data is `chain_hash` of the head, to the root."""
+    dropped: _builtins.str
+    """In the last answer, where `sees_all`: what retention has dropped until then, as JSON with `dropped` and `signatures`, which
+    docs/audit-format.md describes. What it dropped while the export was under way is told by a record beyond `head`. Empty where it has
+    dropped nothing.
+    """
     @_builtins.property
     def head(self) -> Global___AuditHead:
         """In the first answer: the head that the proofs lead to. Records after it are not exported."""
@@ -1223,10 +1229,11 @@ class ExportAuditLogResponse(_message.Message):
         done: _builtins.bool = ...,
         sees_all: _builtins.bool = ...,
         chain_proof: _builtins.bytes = ...,
+        dropped: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_proof", b"chain_proof", "done", b"done", "head", b"head", "records", b"records", "sees_all", b"sees_all"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_proof", b"chain_proof", "done", b"done", "dropped", b"dropped", "head", b"head", "records", b"records", "sees_all", b"sees_all"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
