@@ -5,8 +5,10 @@ But for callers who do not reach the namespace: they see their own records, whic
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from tests.promises.calling import Caller
-from tests.promises.requests import OWN, request_for
+from tests.promises.requests import OWN, request_for, workload
 from tests.promises.world import FOREIGN, World
 from tests.waiting import poll_until
 
@@ -50,6 +52,21 @@ async def test_denials_stand_in_the_namespace_that_is_named(world: World) -> Non
         return {method for method, names in found.items() if names == {OWN}} >= denied
 
     await poll_until(all_placed)
+
+
+async def test_replays_stand_in_it_too(world: World) -> None:
+    container = {"namespace": OWN, "requestId": str(uuid4()), "container": workload("again")}
+    stop = {"namespace": OWN, "requestId": str(uuid4()), "name": "again"}
+    somebody = await world.make_user("somebody", {OWN: "developer"})
+    for method, request in (("CreateContainer", container), ("StopContainer", stop)):
+        for _ in range(2):
+            await world.must(method, request, somebody)
+    async with world.sql() as sql:
+        places = await sql.fetch(
+            "SELECT n.name FROM operation_logs AS o LEFT JOIN namespaces AS n ON n.id = o.namespace_id "
+            "WHERE o.username = 'somebody' AND o.metadata ? 'replayed'"
+        )
+    assert [place["name"] for place in places] == [OWN, OWN]
 
 
 async def test_what_is_not_reached_is_not_told_by_ones_own_records(world: World) -> None:

@@ -166,6 +166,11 @@ class AuditLayer:
         if call.validate_only:
             call.trailing_metadata[DRY_RUN_KEY] = "true"
             await call.leave_transaction()
+        replayed = bool(call.facts.metadata.get("replayed"))
+        if replayed:
+            # No handler has looked the namespace up; who looks now holds no connection meanwhile.
+            await call.leave_transaction()
+            await self._locate(call)
         await call.transaction_if_none()
         assert call.unit is not None
         if len(answer) > _LONG_BYTES and isinstance(call.unit, Draft):
@@ -174,7 +179,7 @@ class AuditLayer:
         await call.unit.commit(
             audit=[self._record(call, None, response=redaction.body(call.answer_message(answer)))],
             # The operation that a replay repeats has its row.
-            operation=None if call.validate_only or call.facts.metadata.get("replayed") else _operation(call),
+            operation=None if call.validate_only or replayed else _operation(call),
             idempotency=self._idempotency.row(call, answer),
         )
 
