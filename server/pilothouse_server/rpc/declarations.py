@@ -8,6 +8,7 @@ those that `rpc.watch` writes by hand: clients would read one field as another.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -52,6 +53,13 @@ def check_declared(services: Iterable[ServiceDescriptor]) -> None:
     Raises:
         DeclarationError: with all faults.
     """
+    if faults := _faults(tuple(services)):
+        raise DeclarationError(faults)
+
+
+@functools.cache
+def _faults(services: tuple[ServiceDescriptor, ...]) -> tuple[str, ...]:
+    """All that is left open. Descriptors do not change, so they are gone through once."""
     faults: list[str] = []
     seen: set[str] = set()
     for service in services:
@@ -64,8 +72,7 @@ def check_declared(services: Iterable[ServiceDescriptor]) -> None:
                 compile_rules(method.input_type)
             except RuleError as error:
                 faults.append(str(error))
-    if faults:
-        raise DeclarationError(faults)
+    return tuple(faults)
 
 
 def could_hold_credential(field: FieldDescriptor) -> bool:

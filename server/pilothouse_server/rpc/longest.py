@@ -10,6 +10,7 @@ for much, and a request that may hold messages of it has no bound of its own.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -36,6 +37,7 @@ _WELL_KNOWN: Final = {
 }
 
 
+@functools.cache
 def most_bytes_of(descriptor: Descriptor) -> int:
     """Returns the bound of a request's bytes; a number beyond all messages where it has none."""
     return max(LEAST_BYTES, _of_message(descriptor, frozenset()))

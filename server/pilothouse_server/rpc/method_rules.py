@@ -6,6 +6,7 @@ incomplete rule, and a field that could hold a credential and does not say so, b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -142,6 +143,8 @@ def permissions(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
     return frozenset(permission for permission in declared if permission)
 
 
+# A start asks twice.
+@functools.cache
 def _rule(service: ServiceDescriptor, method: MethodDescriptor) -> Rule:
     declared = _declared(method)
     request_class = _message_class(method.input_type)
