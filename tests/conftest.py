@@ -21,6 +21,8 @@ import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
@@ -200,6 +202,23 @@ def _hashes_cost_little() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "MEMORY_KIBIBYTES", 8)
         patch.setattr(passwords, "PASSES", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_loaded_once() -> Iterator[None]:
+    """Alembic executes the files of all migrations for each move; the tests move some hundred times, by the same."""
+    load = ScriptDirectory.from_config
+    loaded: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in loaded:
+            loaded[place] = load(config)
+        return loaded[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
         yield
 
 
