@@ -120,6 +120,18 @@ async def test_a_change_that_was_perhaps_done_is_said_to_be_so(fake: FakeServer,
     assert unsent.err.endswith(f"error: no server answers at {fake.address} [UNAVAILABLE]\n")
 
 
+async def test_what_a_cluster_was_to_be_asked_before_is_not_said_to_be_perhaps_done(
+    fake: FakeServer, logged_in: Command
+) -> None:
+    words = "cluster 'far' at h:443 cannot be reached: its name is not known"
+    fake.fail("RegisterCluster", grpc.StatusCode.UNAVAILABLE, reason="CLUSTER_UNREACHABLE", message=words)
+    ended = await logged_in(
+        "clusters", "register", "far", "--api-server", "https://h", "--token-stdin", stdin="t"
+    )
+    assert ended.err == f"error: {words} [CLUSTER_UNREACHABLE]\n"
+    assert ended.code == 9
+
+
 async def test_usage_is_waited_for_until_what_has_just_begun_to_run_is_measured(
     fake: FakeServer, logged_in: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

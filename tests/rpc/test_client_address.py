@@ -47,6 +47,9 @@ async def _recorded(server: Server, forwarded_for: str | None) -> str:
         (_TRUSTED, None, _OURS),
         (_TRUSTED, "203.0.113.7", "203.0.113.7"),
         (_TRUSTED, "2001:db8::7", "2001:db8::7"),
+        # Some proxies name the port, too.
+        (_TRUSTED, "203.0.113.7:4711, 10.0.0.1:80", "203.0.113.7"),
+        (_TRUSTED, "[2001:db8::7]:4711", "2001:db8::7"),
         # Through two proxies, and with a beginning that the caller made up.
         (_TRUSTED, "198.51.100.1, 203.0.113.7, 10.0.0.1", "203.0.113.7"),
         # A proxy that is trusted says nothing that is an address.
@@ -73,6 +76,13 @@ def test_a_peer_is_read_in_each_of_its_forms(peer: str, address: str) -> None:
     assert client_address(peer, "203.0.113.7", ()) == address
     trusted = trusted_peers(address)
     assert client_address(peer, "203.0.113.7", trusted) == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    "hop", ["[2001:db8::7", "203.0.113.7:80:90", "::ffff:203.0.113.7:80", ":80", "[]", "[]:80"]
+)
+def test_what_only_looks_like_an_address_with_a_port_is_none(hop: str) -> None:
+    assert client_address("ipv4:10.0.0.1:1", hop, trusted_peers("10.0.0.1")) == "10.0.0.1"
 
 
 def test_networks_are_trusted_and_what_is_none_is_refused() -> None:

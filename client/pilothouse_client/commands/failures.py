@@ -24,7 +24,7 @@ _EXIT_CODE_OF = {
 # With these a mutation may have been done although its answer did not come.
 _OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 # Clusters are asked before anything is written.
-_DONE_NOTHING = ("CLUSTER_UNAVAILABLE",)
+_DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 AWAY = 9
 WAIT_FAILED = 10
 # What keeps client and server from speaking → what helps.

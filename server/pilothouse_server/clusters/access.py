@@ -70,7 +70,7 @@ class ClusterAccess:
         self._context = context
         self._seconds = seconds
         self._limits = limits
-        self._reach = reach
+        self.reach = reach
         # Who connects for a call asks first; the composition root says whom.
         self.known_away: KnownAway = _unknown
 
@@ -161,7 +161,7 @@ class ClusterAccess:
         if credentials.in_cluster:
             return await ClusterClient.in_cluster(name=name, limits=self._limits)
         return await ClusterClient.from_kubeconfig(
-            credentials.kubeconfig(), name=name, limits=self._limits, reach=self._reach
+            credentials.kubeconfig(), name=name, limits=self._limits, reach=self.reach
         )
 
 

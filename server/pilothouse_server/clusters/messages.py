@@ -13,10 +13,12 @@ from pilothouse_server.clusters.model import Cluster
 from pilothouse_server.clusters.operations.deregistration import Objects
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes import credentials
+from pilothouse_server.kubernetes.connection import check_reach
 from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.kubernetes.rights import Right
+from pilothouse_server.outbound import Reach
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
 
 OBJECTS_OF: dict[int, Objects] = {
@@ -62,31 +64,37 @@ class _Reader:
 _READER = _Reader()
 
 
-async def read_credentials(message: pb.ClusterCredentials) -> Credentials:
-    """Returns the credentials of a request, checked as far as that goes without the cluster.
+async def read_credentials(message: pb.ClusterCredentials, reach: Reach) -> Credentials:
+    """Returns the credentials of a request, checked as far as that goes without the cluster. `reach`: which addresses
+    are connected to.
 
     Raises:
         InvalidArgument: none is given, or they cannot be used.
     """
     source = message.WhichOneof("source")
+    if source == "in_cluster":
+        return credentials.IN_CLUSTER
+    if source is None:
+        raise invalid("credentials", "must hold a kubeconfig, an address or in_cluster", reason="REQUIRED")
     try:
-        if source == "kubeconfig":
-            given = message.kubeconfig
-            return await _READER.read(given.text, given.context)
-        if source == "address":
-            address = message.address
-            return credentials.from_address(
-                address.api_server,
-                address.token,
-                authority=address.certificate_authority,
-                proxy_url=address.proxy_url,
-            )
+        read = await _read(message)
+        check_reach(read.cluster, reach)
     except CredentialsRefused as error:
         part = "kubeconfig" if source == "kubeconfig" else error.field or "address"
         raise refusal(error, f"credentials.{part}") from None
-    if source == "in_cluster":
-        return credentials.IN_CLUSTER
-    raise invalid("credentials", "must hold a kubeconfig, an address or in_cluster", reason="REQUIRED")
+    return read
+
+
+async def _read(message: pb.ClusterCredentials) -> Credentials:
+    if message.HasField("kubeconfig"):
+        return await _READER.read(message.kubeconfig.text, message.kubeconfig.context)
+    address = message.address
+    return credentials.from_address(
+        address.api_server,
+        address.token,
+        authority=address.certificate_authority,
+        proxy_url=address.proxy_url,
+    )
 
 
 def right(value: Right, *, denied: bool = False) -> pb.ClusterRight:

@@ -39,7 +39,7 @@ class ClusterCalls:
         wanted = messages.CLUSTER.from_proto(request.cluster)
         if not wanted.name:
             raise missing("cluster.name")
-        credentials = await messages.read_credentials(request.credentials)
+        credentials = await messages.read_credentials(request.credentials, self._access.reach)
         async with call.read() as transaction:
             await registration.refuse_taken(transaction, wanted.name)
         await before_cluster(_UNREGISTERED)
@@ -79,7 +79,7 @@ class ClusterCalls:
         check = call.noting(wire.etag_check(request.etag or request.cluster.etag), messages.CLUSTER.to_proto)
         tried_out = None
         if renewed:
-            credentials = await messages.read_credentials(request.credentials)
+            credentials = await messages.read_credentials(request.credentials, self._access.reach)
             async with call.read() as transaction:
                 check(await registration.locate(transaction, request.name))
             self._access.refuse_configured(request.name)

@@ -417,10 +417,18 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[TrustedPeer]
         if not _is_trusted(address, trusted):
             break
         try:
-            address = str(ipaddress.ip_address(hop))
+            address = str(ipaddress.ip_address(_without_port(hop)))
         except ValueError:
             break
     return address
+
+
+def _without_port(hop: str) -> str:
+    """The address that a proxy names, some of them with a port (`192.0.2.1:5000`, `[2001:db8::1]:5000`)."""
+    if hop.startswith("["):
+        host, closed, _ = hop[1:].partition("]")
+        return host if closed else hop
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 def _is_trusted(address: str, trusted: Sequence[TrustedPeer]) -> bool:
