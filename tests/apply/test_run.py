@@ -108,7 +108,10 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
         - {name: PASSWORD_FILE, value: /run/secrets/db}
         - name: API_TOKEN
           valueFrom: {secretKeyRef: {name: db, key: token}}
-        args: [serve, --api-key=abc, --token, xyz, --secret, --verbose]
+        args: [serve, --api-key=abc, --token, xyz, --secret, --verbose, PGPASSWORD=def, KEY=, "Mode: a"]
+        command: [curl, -H, "Authorization: Bearer abc", "https://h/?a=b"]
+        livenessProbe:
+          httpGet: {path: /, port: 80, httpHeaders: [{name: X-Token, value: abc}, {name: Accept, value: a}]}
 """
     text = WEB.rstrip() + "\n" + container
     assert await run(text) is Result.DONE
@@ -117,6 +120,9 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
         "variable DB_PASSWORD",
         "argument --api-key",
         "argument --token",
+        "argument PGPASSWORD",
+        "argument Authorization",
+        "header X-Token of the liveness probe",
     ]
     assert "hunter2" not in " ".join(run.complained)
     # What stays as it is, is not warned of again; another image changes nothing of it.

@@ -20,6 +20,9 @@ _ANYWHERE = re.compile(
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 _ARGUMENT = re.compile(r"(--?[A-Za-z][\w.\-]*)(=?)(.*)", re.DOTALL)
+# A variable or a header that an argument begins with: `DB_PASSWORD=…`, `Authorization: …`.
+_SET = re.compile(r"([A-Za-z_][\w.\-]*)(?:=|:\s)\s*(.*)", re.DOTALL)
+_PROBES = ("liveness", "readiness", "startup")
 # Files and switches, not values.
 _NO_VALUE = re.compile(r"/.*|true|false|\$\(.*\)|", re.IGNORECASE)
 
@@ -50,6 +53,10 @@ def _literals(container: pb.Container) -> Iterator[tuple[str, str]]:
     for init in container.init_containers:
         for _, name in _of_program(init.env, init.args, init.command, f" of init container {init.name}"):
             yield "init_containers", name
+    for probe in _PROBES:
+        for header in getattr(container.probes, probe).http_get.http_headers:
+            if _is_value(header.value) and reads_like_a_credential(header.name):
+                yield "probes", f"header {header.name} of the {probe} probe"
 
 
 def _of_program(
@@ -65,12 +72,18 @@ def _of_program(
 
 
 def _named(arguments: Iterable[str]) -> Iterator[str]:
-    """Options that read like a credential's and have a value, behind `=` or as the next argument."""
+    """What reads like a credential's and has a value: an option, behind `=` or as the next argument; a variable or a
+    header.
+    """
     before = ""
     for argument in arguments:
         if before and not argument.startswith("-") and _is_value(argument):
             yield before
         before = ""
+        if (found := _SET.fullmatch(argument)) is not None:
+            if reads_like_a_credential(found[1]) and _is_value(found[2]):
+                yield found[1]
+            continue
         found = _ARGUMENT.fullmatch(argument)
         if found is None or not reads_like_a_credential(found[1]):
             continue
