@@ -25,6 +25,9 @@ ValueFrom = Literal["literal", "config_map", "secret", "field_ref"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
 
 
+_MANY_VARIABLES = 200
+
+
 class Value(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False):
     """Base of every part of a container: immutable, and small as JSON because defaults are left out."""
 
@@ -296,6 +299,11 @@ class Container(Namespaced, Value, frozen=True):
     def all_mounts(self) -> tuple[VolumeMount, ...]:
         """The mounts of the container and of its init containers."""
         return (*self.volume_mounts, *(m for init in self.spec.init_containers for m in init.volume_mounts))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has so many variables that each step of what is made of it takes a millisecond or more."""
+        return len(self.env) + sum(len(init.env) for init in self.spec.init_containers) > _MANY_VARIABLES
 
     @property
     def wanted_replicas(self) -> int:

@@ -26,7 +26,7 @@ from pilothouse_server.containers.model import Container, DesiredState, Image, P
 from pilothouse_server.containers.observation import until_all_ready
 from pilothouse_server.containers.surroundings import Admission, Needs
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
-from pilothouse_server.event_loop import Share
+from pilothouse_server.event_loop import Share, others_first
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
@@ -216,9 +216,14 @@ async def change(
     stored = await locate(transaction, namespace_name, name, lock=True)
     check(stored)
     refuse_deleting(stored)
-    wanted = rules.checked(merge(stored))
+    wanted = merge(stored)
+    if wanted.is_long:
+        await others_first()
+    wanted = rules.checked(wanted)
     if wanted == stored:
         return stored
+    if wanted.is_long:
+        await others_first()
     wanted = await admission.check_references(transaction, wanted, stored, may)
     if wanted == stored:
         return stored

@@ -20,7 +20,7 @@ from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import invalid, not_found
-from pilothouse_server.event_loop import Share
+from pilothouse_server.event_loop import Share, others_first
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
@@ -316,6 +316,8 @@ class ContainerService:
 
     async def _answer(self, call: Call, container: Container) -> pb.Container:
         """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        if container.is_long:
+            await others_first()
         shown = _described(call, container)
         if call.validate_only:
             await call.leave_transaction()

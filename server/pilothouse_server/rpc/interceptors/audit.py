@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
-from pilothouse_server.event_loop import long_work
+from pilothouse_server.event_loop import long_work, others_first
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
@@ -173,15 +173,30 @@ class AuditLayer:
             await self._locate(call)
         await call.transaction_if_none()
         assert call.unit is not None
-        if len(answer) > _LONG_BYTES and isinstance(call.unit, Draft):
-            # Others hold a connection, and locks.
-            await long_work(last=True)
+        response = await self._response(call, answer)
         await call.unit.commit(
-            audit=[self._record(call, None, response=redaction.body(call.answer_message(answer)))],
+            audit=[self._record(call, None, response=response)],
             # The operation that a replay repeats has its row.
             operation=None if call.validate_only or replayed else _operation(call),
             idempotency=self._idempotency.row(call, answer),
         )
+
+    async def _response(self, call: Call, answer: bytes) -> dict[str, Any]:
+        """The answer as its record has it; of a long one others go on between this and what else is rendered."""
+        if len(answer) <= _LONG_BYTES:
+            return redaction.body(call.answer_message(answer))
+        if isinstance(call.unit, Draft):
+            await long_work(last=True)
+            return redaction.body(call.answer_message(answer))
+        # A connection is held, and locks.
+        await others_first()
+        response = redaction.body(call.answer_message(answer))
+        await others_first()
+        if call.facts.before is not None:
+            before = call.facts.before()
+            call.facts.before = lambda: before
+            await others_first()
+        return response
 
     async def _unary(self, inner: Runner, call: Call) -> bytes:
         try:
