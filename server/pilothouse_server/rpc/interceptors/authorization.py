@@ -2,16 +2,20 @@
 
 A method with a namespace asks for its permission there: a caller who does not reach the namespace gets
 NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
-PERMISSION_DENIED. While streams are open their tokens and grants are looked at again every two seconds, once for
-all streams of a token, and a stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in
-knows already what is there; with NOT_FOUND where the namespace itself is gone, and the grants with it, which a watch
-tells by itself after what went before. It also ends when the server drains: at once where its client can resume it
-elsewhere, and near the end of the grace where it runs both ways, which nobody can resume.
+PERMISSION_DENIED. A call that has taken long, because its body came late or it waited for a cluster, a hash or a row,
+is asked the same again before anything of it counts.
+
+While streams are open their tokens and grants are looked at again every two seconds, once for all streams of a token,
+and a stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in knows already what is
+there; with NOT_FOUND where the namespace itself is gone, and the grants with it, which a watch tells by itself after
+what went before. It also ends when the server drains: at once where its client can resume it elsewhere, and near the
+end of the grace where it runs both ways, which nobody can resume.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +27,7 @@ from pilothouse_server import denials
 from pilothouse_server.access import Credential, Grant, Principal
 from pilothouse_server.denials import Beyond, Denial, Question
 from pilothouse_server.errors import (
+    Aborted,
     FailedPrecondition,
     NotFound,
     PermissionDenied,
@@ -40,6 +45,8 @@ from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
 RECHECK_SECONDS = 2.0
+# What takes longer is asked about again at its end. Most calls are done long before; principals are kept for longer.
+LATE_SECONDS = 0.25
 # Tokens that are looked at together: each may take a connection.
 _AT_ONCE = 4
 _DENIED = "PERMISSION_DENIED"
@@ -111,10 +118,8 @@ class AuthorizationLayer:
         return partial(self._authorized, partial(self._guarded, inner) if rule.streams else inner)
 
     async def _authorized(self, inner: Runner, call: Call) -> bytes:
-        if call.refusal is not None:
-            raise call.refusal
-        if call.parse_error is not None:
-            raise call.parse_error
+        if (wrong := call.refusal or call.parse_error) is not None:
+            raise wrong
         if call.principal is not None:
             try:
                 call.facts.grant = authorize(call.rule, call.principal, call.namespace)
@@ -123,10 +128,44 @@ class AuthorizationLayer:
             if call.principal.foreign_namespaces:
                 await self._refuse_foreign(call, call.principal)
         try:
-            return await inner(call)
+            answer = await inner(call)
         except PermissionDenied as denied:
             # Its transaction may be open still: nothing is looked up beside it.
             raise explained(denied, call.principal) from None
+        except PilothouseError:
+            raise
+        except Exception:
+            # A row that was just there and is not seen any more looks like a fault of ours.
+            await self._check_still(call)
+            raise
+        if time.perf_counter() - call.started >= LATE_SECONDS:
+            await self._check_still(call)
+        return answer
+
+    async def _check_still(self, call: Call) -> None:
+        """Raises where the caller of a unary call lost meanwhile what it began with: nothing of it is kept or told.
+
+        Raises:
+            Unauthenticated: what the caller has shown has ended.
+            PermissionDenied: PERMISSION_REVOKED.
+            Aborted: another grant was taken back, which may have let a part of it be done.
+        """
+        before = call.principal
+        if before is None or call.rule.streams:
+            return
+        principal = await self._authenticator.authenticate(call.shown, call.client_ip)
+        if principal is before:
+            return
+        try:
+            authorize(call.rule, principal, call.namespace)
+        except (NotFound, PermissionDenied):
+            raise revoked(call.rule.permission, call.namespace) from None
+        if not set(before.grants).issubset(principal.grants):
+            raise Aborted(
+                "your grants have changed while the call went on, try again",
+                reason="CONCURRENT_CHANGE",
+                retry_after_seconds=0.1,
+            )
 
     async def _explained(
         self, call: Call, principal: Principal, denied: PermissionDenied
@@ -220,7 +259,10 @@ class AuthorizationLayer:
                     changed = before != principal
                 if changed:
                     await self._renew(stream, principal)
-                    stream.call.on_renewed()
+                    try:
+                        stream.call.on_renewed()
+                    except PermissionDenied as lost:
+                        stream.end(lost)
 
     async def _renew(self, stream: _OpenStream, principal: Principal) -> None:
         """Lets the stream go on as what its caller is now, or ends it."""
