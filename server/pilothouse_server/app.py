@@ -425,7 +425,7 @@ class Application:
         in_namespaces = [
             containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys),
             storage_noun(watches, page_key, connect, Mounter(keys)),
-            config_noun(watches, page_key, connect, self.envelopes, ConfigReaders()),
+            config_noun(watches, page_key, connect, self.envelopes, ConfigReaders(keys.guarded)),
         ]
         contents = Contents(
             nouns=[noun.in_namespaces for noun in in_namespaces if noun.in_namespaces is not None],

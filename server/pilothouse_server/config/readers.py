@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId
@@ -35,6 +36,14 @@ class Readers(Protocol):
         keys: Collection[str],
     ) -> Sequence[str]:
         """Returns the names of the containers whose environment cannot do without one of its `keys`."""
+
+    async def refuse_power(
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str, may: May
+    ) -> None:
+        """Raises PermissionDenied where one of the containers has power that the caller may not give one.
+
+        Who writes what it reads, a script or the arguments of a program, decides what it runs.
+        """
 
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str

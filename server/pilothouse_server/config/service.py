@@ -98,7 +98,7 @@ class ConfigService:
             call.noting(
                 wire.etag_check(request.etag or request.config_map.etag), messages.CONFIG_MAP.to_proto
             ),
-            effect=configs.Effect(self._readers, request.restart_containers),
+            effect=configs.Effect(self._readers, call.may(request.namespace), request.restart_containers),
         )
         return pb.UpdateConfigMapResponse(
             config_map=await self._config_map_answer(call, changed.config),
@@ -152,7 +152,7 @@ class ConfigService:
             messages.asked_change(request, paths),
             self._envelopes,
             call.noting(wire.etag_check(request.etag or request.secret.etag), messages.SECRET.to_proto),
-            effect=configs.Effect(self._readers, request.restart_containers),
+            effect=configs.Effect(self._readers, call.may(request.namespace), request.restart_containers),
         )
         call.facts.secrets = {f"data.{key}": there for key, there in changed.secret_keys.items()}
         return pb.UpdateSecretResponse(

@@ -14,13 +14,18 @@ from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
 from pilothouse_server.containers.model import Container, MountedVolume
-from pilothouse_server.containers.privileges import refuse_privileges, runs_other_things
+from pilothouse_server.containers.privileges import (
+    refuse_guarded_keys,
+    refuse_privileges,
+    runs_other_things,
+)
 from pilothouse_server.containers.surroundings import Needs, Surroundings
 from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -151,6 +156,17 @@ def _check_permissions(wanted: Container, stored: Container | None, may: May) ->
     refuse_privileges(wanted, stored, may)
     if runs_new:
         refuse_use(wanted, may)
+
+
+def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
+    """Raises PermissionDenied where a container has what the caller may not give it: power over the node, or what
+    `guarded` keys give pods. Who decides what runs in it has that power.
+    """
+    if not may(HOST_PATH_PERMISSION):
+        for volume in container.volumes:
+            refuse_host_path(container.namespace, volume.name, volume.type)
+    refuse_privileges(container, None, may)
+    refuse_guarded_keys(container.namespace, container, None, guarded, may)
 
 
 def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
-from pilothouse_server.containers import operations, repository, rules
+from pilothouse_server.containers import admission, operations, repository, rules
+from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
+from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.storage.operations import showing as volumes_showing
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import NamespaceId
 
 
 class ConfigReaders:
-    """See the protocol for what each method returns."""
+    """See the protocol for what each method returns. `guarded`: keys by which pods get power (`admission`)."""
+
+    def __init__(self, guarded: KeyPatterns) -> None:
+        self._guarded = guarded
 
     async def containers(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str
@@ -37,6 +45,22 @@ class ConfigReaders:
         readers = await repository.users_of_source(transaction, namespace_id, kind, name)
         found = await repository.get_many(transaction, list(readers))
         return [each.name for each in found if rules.reads_keys(each, kind, name, keys)]
+
+    async def refuse_power(
+        self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str, may: May
+    ) -> None:
+        if may(PRIVILEGED_PERMISSION) and may(HOST_PATH_PERMISSION):
+            return
+        readers = await repository.users_of_source(transaction, namespace_id, kind, name)
+        for each in await repository.get_many(transaction, list(readers)):
+            try:
+                admission.refuse_power(each, self._guarded, may)
+            except PermissionDenied as denied:
+                raise PermissionDenied(
+                    f'{denied.message}; container "{each.name}" reads what would be changed',
+                    reason=denied.reason,
+                    metadata={**denied.metadata, "container": each.name},
+                ) from None
 
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str

@@ -9,7 +9,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
-from pilothouse_server.containers import messages, operations
+from pilothouse_server.containers import admission, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.expected import Expectations
@@ -289,6 +289,13 @@ class ContainerService:
             pods = await operations.list_pods(transaction, found.id)
         _describe(call, found)
         call.describe(command=redaction.arguments(start.command))
+
+        def check_power() -> None:
+            """A program has the rights of what it runs in."""
+            admission.refuse_power(found, self._keys.guarded, call.may(start.namespace))
+
+        check_power()
+        call.on_renewed = check_power
         pod = operations.ready_pod(pods, start.pod, start.name)
         call.describe(pod=pod.name)
         try:

@@ -124,7 +124,7 @@ class Call:
         self.opened = False
         # Set by a stream that has an end once its last answer is sent: a client that goes away then missed nothing.
         self.complete = False
-        # Called when the caller of a stream, looked up again, turns out to hold other grants.
+        # Called when the caller of a stream, looked up again, turns out to hold other grants; PermissionDenied ends it.
         self.on_renewed: Callable[[], None] = _nothing
         self.trailing_metadata: dict[str, str] = {}
         # What the handler has returned, where it was a message.

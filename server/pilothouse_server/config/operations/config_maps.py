@@ -76,7 +76,7 @@ async def change(
     read it and run are restarted if `effect` says so and the data changed.
 
     Errors as `create`; Aborted from `check` if the etag is not the current one; FailedPrecondition if it is
-    immutable or being deleted.
+    immutable or being deleted; PermissionDenied as `configs.changed_data`.
     """
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from pilothouse_server.access import May
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import rules
@@ -27,9 +28,10 @@ Check = Callable[[Config], None]
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """On whom a change of data has an effect: `restart` restarts the `readers` that run."""
+    """On whom a change of data has an effect: `restart` restarts the `readers` that run. `may`: what the caller may."""
 
     readers: Readers
+    may: May
     restart: bool = False
 
 
@@ -131,8 +133,12 @@ async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mappi
 async def changed_data(
     transaction: Transaction, kind: Kind, config: C, effect: Effect, *, removed: Collection[str]
 ) -> Changed[C]:
-    """What a change of its data means for the containers that read it."""
+    """What a change of its data means for the containers that read it.
+
+    Raises PermissionDenied where one of these has rights over the node, or others, that the caller may not give it.
+    """
     home, readers = config.namespace_id, effect.readers
+    await readers.refuse_power(transaction, home, kind, config.name, effect.may)
     restarted = await readers.restart(transaction, home, kind, config.name) if effect.restart else []
     missing = await readers.needing(transaction, home, kind, config.name, removed)
     return Changed(config, tuple(restarted), tuple(missing))

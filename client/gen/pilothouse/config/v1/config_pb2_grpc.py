@@ -134,7 +134,8 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConfigMap(self, request, context):
-        """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable. With `restart_containers` every running
+        """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
+        that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
         container that uses it is restarted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -44,7 +44,8 @@ class ConfigServiceStub:
     ListConfigMaps: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigMapsRequest, _config_pb2.ListConfigMapsResponse]
     """Lists config maps. Filter: `name`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigMapRequest, _config_pb2.UpdateConfigMapResponse]
-    """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable. With `restart_containers` every running
+    """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
+    that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
     container that uses it is restarted.
     """
     DeleteConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigMapRequest, _config_pb2.DeleteConfigMapResponse]
@@ -87,7 +88,8 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     ListConfigMaps: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigMapsRequest, _config_pb2.ListConfigMapsResponse]  # type: ignore[assignment]
     """Lists config maps. Filter: `name`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigMapRequest, _config_pb2.UpdateConfigMapResponse]  # type: ignore[assignment]
-    """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable. With `restart_containers` every running
+    """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
+    that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
     container that uses it is restarted.
     """
     DeleteConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigMapRequest, _config_pb2.DeleteConfigMapResponse]  # type: ignore[assignment]
@@ -151,7 +153,8 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.UpdateConfigMapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.UpdateConfigMapResponse, _abc.Awaitable[_config_pb2.UpdateConfigMapResponse]]:
-        """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable. With `restart_containers` every running
+        """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
+        that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
         container that uses it is restarted.
         """
 

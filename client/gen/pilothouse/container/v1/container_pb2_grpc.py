@@ -270,7 +270,8 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Exec(self, request_iterator, context):
-        """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
+        """Runs a program in a container. PERMISSION_DENIED where the container has rights over the node, or others, that the caller may
+        not give one (as CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
         UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
         does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
         with the exit code; the content only if asked.

@@ -107,7 +107,8 @@ class ContainerServiceStub:
     goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
     """
     Exec: _grpc.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]
-    """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
+    """Runs a program in a container. PERMISSION_DENIED where the container has rights over the node, or others, that the caller may
+    not give one (as CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
     UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
     does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
     with the exit code; the content only if asked.
@@ -198,7 +199,8 @@ class ContainerServiceAsyncStub(ContainerServiceStub):
     goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
     """
     Exec: _aio.StreamStreamMultiCallable[_container_pb2.ExecRequest, _container_pb2.ExecResponse]  # type: ignore[assignment]
-    """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
+    """Runs a program in a container. PERMISSION_DENIED where the container has rights over the node, or others, that the caller may
+    not give one (as CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
     UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
     does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
     with the exit code; the content only if asked.
@@ -376,7 +378,8 @@ class ContainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_container_pb2.ExecRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_container_pb2.ExecResponse], _abc.AsyncIterator[_container_pb2.ExecResponse]]:
-        """Runs a program in a container. FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
+        """Runs a program in a container. PERMISSION_DENIED where the container has rights over the node, or others, that the caller may
+        not give one (as CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
         UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
         does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
         with the exit code; the content only if asked.

@@ -1,0 +1,184 @@
+"""A container that an administrator gave power over the node gives it to nobody who may do something in its namespace.
+
+Who runs a program in it, or writes what it reads, decides what runs with that power.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from pilothouse.config.v1 import config_pb2
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.identity.v1 import identity_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client import AsyncClient, PilothouseError
+from pilothouse_server.containers import admission
+from pilothouse_simulator.admission.pod_security import ENFORCE
+from tests.harness import Server
+from tests.main_job.executing import make_web, run
+from tests.waiting import poll_until, within
+
+FROM_MAP = pb.EnvVar(
+    name="ARGS", value_from=pb.ENV_VALUE_FROM_CONFIG_MAP, source_name="settings", source_key="args"
+)
+FROM_SECRET = pb.EnvVar(
+    name="MORE", value_from=pb.ENV_VALUE_FROM_SECRET, source_name="settings", source_key="args", optional=True
+)
+SHELL = ["sleep", "3600"]
+# What each is made with, and the permission that it needs.
+POWERS: dict[str, tuple[dict[str, Any], str]] = {
+    "privileged": ({"security_context": pb.SecurityContext(privileged=True)}, "container.privileged"),
+    "annotated": ({"annotations": {"k8s.v1.cni.cncf.io/networks": "storage"}}, "container.privileged"),
+    "mounting": ({"volume_mounts": [pb.VolumeMount(volume="node", mount_path="/node")]}, "storage.host_path"),
+}
+
+
+@pytest_asyncio.fixture
+async def operator(server: Server) -> AsyncClient:
+    """Who operates the one namespace, in which containers of an administrator run and read what stands there."""
+    await make_web(server)
+    await server.admin.namespaces.update(
+        name="demo",
+        namespace=namespace_pb2.Namespace(labels={ENFORCE: "privileged"}),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    config = server.admin.config
+    await config.create_config_map(
+        namespace="demo", config_map=config_pb2.ConfigMap(name="settings", data={"args": "fine"})
+    )
+    await config.create_secret(
+        namespace="demo", secret=config_pb2.Secret(name="settings", data={"args": b"fine"})
+    )
+    await server.admin.storage.create_volume(
+        namespace="demo",
+        volume=storage_pb2.Volume(name="node", type=storage_pb2.VOLUME_TYPE_HOST_PATH, host_path="/srv"),
+    )
+    return await server.user("olga", {"demo": "operator"})
+
+
+async def powerful(server: Server, **fields: Any) -> None:
+    made = pb.Container(
+        name="agent", image="busybox:1.37", command=SHELL, env=[FROM_MAP, FROM_SECRET], **fields
+    )
+    await server.admin.containers.create(namespace="demo", container=made)
+
+    async def runs() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="agent")
+        return found.status == pb.CONTAINER_STATUS_RUNNING
+
+    await poll_until(runs)
+
+
+def program(name: str) -> list[pb.ExecRequest]:
+    return [pb.ExecRequest(start=pb.ExecStart(namespace="demo", name=name, command=["echo", "here"]))]
+
+
+def writes(client: Any, config_map: str = "settings") -> dict[str, Any]:
+    """Every way to change what is read, each as what makes the call."""
+    mask = FieldMask(paths=["data"])
+    config = client.config
+    return {
+        "config map": lambda: config.update_config_map(
+            namespace="demo",
+            name=config_map,
+            config_map=config_pb2.ConfigMap(data={"args": "evil"}),
+            update_mask=mask,
+        ),
+        "key of it": lambda: config.update_config_map(
+            namespace="demo", name=config_map, set_data={"args": "evil"}
+        ),
+        "key taken away": lambda: config.update_config_map(
+            namespace="demo", name=config_map, remove_keys=["args"], validate_only=True
+        ),
+        "secret": lambda: config.update_secret(
+            namespace="demo",
+            name="settings",
+            secret=config_pb2.Secret(data={"args": b"evil"}),
+            update_mask=mask,
+        ),
+        "key of that": lambda: config.update_secret(
+            namespace="demo", name="settings", set_data={"args": b"evil"}
+        ),
+    }
+
+
+async def refused(made: Any, permission: str, what: str) -> PilothouseError:
+    with pytest.raises(PilothouseError) as told:
+        await made
+    assert told.value.code.name == "PERMISSION_DENIED", what
+    assert told.value.metadata["permission"] == permission, what
+    assert "from a grant over all namespaces" in told.value.message, what
+    return told.value
+
+
+@pytest.mark.parametrize("power", POWERS)
+async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncClient, power: str) -> None:
+    fields, permission = POWERS[power]
+    await powerful(server, **fields)
+    await refused(run(operator, program("agent")), permission, "exec")
+    for what, write in writes(operator).items():
+        told = await refused(write(), permission, what)
+        assert told.metadata["container"] == "agent", what
+    # What nothing with power reads or runs in is theirs, and so are the labels of what is read.
+    assert (await run(operator, program("web")))[0] == b"here\n"
+    await operator.config.create_config_map(
+        namespace="demo", config_map=config_pb2.ConfigMap(name="own", data={"args": "fine"})
+    )
+    for what in ("config map", "key of it"):
+        await writes(operator, "own")[what]()
+    await operator.config.update_config_map(
+        namespace="demo",
+        name="settings",
+        config_map=config_pb2.ConfigMap(labels={"team": "a"}),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    # Who may give the power may use it.
+    assert (await run(server.admin, program("agent")))[0] == b"here\n"
+    await writes(server.admin)["config map"]()
+    await server.admin.identity.create_role(role=identity_pb2.Role(name="root", permissions=[permission]))
+    await server.admin.identity.grant_role(username="olga", role="root")
+
+    async def may() -> bool:
+        return await operator.identity.check_permission(permission=permission, namespace="demo")
+
+    await poll_until(may)
+    assert (await run(operator, program("agent")))[0] == b"here\n"
+    await writes(operator)["secret"]()
+
+
+async def test_a_program_ends_with_the_right_to_its_power(server: Server, operator: AsyncClient) -> None:
+    await powerful(server, **POWERS["privileged"][0])
+    await server.admin.identity.create_role(
+        role=identity_pb2.Role(name="root", permissions=["container.privileged"])
+    )
+    await server.admin.identity.grant_role(username="olga", role="root")
+
+    async def may() -> bool:
+        return await operator.identity.check_permission(permission="container.privileged", namespace="demo")
+
+    await poll_until(may)
+    start = pb.ExecStart(namespace="demo", name="agent", command=["sleep", "3600"])
+    async with operator.containers.exec([pb.ExecRequest(start=start)]) as answers:
+        assert (await anext(aiter(answers))).HasField("started")
+        await server.admin.identity.revoke_role(username="olga", role="root")
+        async with within(20.0):
+            with pytest.raises(PilothouseError) as ended:
+                await anext(aiter(answers))
+    assert ended.value.code.name == "PERMISSION_DENIED"
+    assert ended.value.metadata["permission"] == "container.privileged"
+
+
+async def test_without_the_rule_it_is_theirs(
+    server: Server, operator: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control."""
+    monkeypatch.setattr(admission, "refuse_power", lambda _container, _guarded, _may: None)
+    await powerful(server, **POWERS["privileged"][0])
+    assert (await run(operator, program("agent")))[0] == b"here\n"
+    for write in writes(operator).values():
+        await write()
