@@ -35,6 +35,16 @@ PASSWORD = "a-password-in-an-address"
         (f"https://host:{PASSWORD}", "a port from 1 to 65535"),
         ("https://[::1", "must have a host"),
         ("https://-host", "must have a host"),
+        ("https://127.0.0.1%25x", "must have a host"),
+        # The metadata service and this machine, as `inet_aton` reads them.
+        ("https://2852039166", "four numbers from 0 to 255"),
+        ("https://0xa9fea9fe", "four numbers from 0 to 255"),
+        ("https://0177.0.0.1", "four numbers from 0 to 255"),
+        ("https://127.1", "four numbers from 0 to 255"),
+        ("https://127.0.0.1.", "four numbers from 0 to 255"),
+        ("https://host.0x7f", "four numbers from 0 to 255"),
+        ("https://0x", "four numbers from 0 to 255"),
+        ("https://256.0.0.1", "four numbers from 0 to 255"),
         ("https://host name", "neither spaces"),
         ("https://host\n.example", "neither spaces"),
         ("https://hößt", "outside ASCII"),
@@ -55,6 +65,8 @@ def test_an_address_is_refused_by_its_rule_and_not_repeated(text: str, rule: str
         ("HTTPS://Host.Example:6443/", "https://host.example:6443"),
         ("http://10.0.0.5:8080", "http://10.0.0.5:8080"),
         ("https://[2001:db8::1]:6443", "https://[2001:db8::1]:6443"),
+        ("https://1host.7up.example.", "https://1host.7up.example."),
+        ("https://0xhost", "https://0xhost"),
     ],
 )
 def test_an_address_is_read_in_one_way(text: str, read: str) -> None:
@@ -93,12 +105,20 @@ def test_what_stands_before_a_host_becomes_a_header() -> None:
         "fe80::1",
         "fe80::1%eth0",
         "fd00:ec2::254",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fd00:a9fe:a9fe::1",
+        "fd00:100::100:200",
         "ff02::1",
         # One of these in disguise.
         "::ffff:127.0.0.1",
         "::127.0.0.1",
         "64:ff9b::a9fe:a9fe",
         "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:7f00:0:100::",
+        "64:ff9b:1:7f:0:1::",
+        "64:ff9b:1:5:7f:0:100:0",
         "::ffff:0:169.254.169.254",
         "2001:db8::5efe:169.254.169.254",
         "2001:db8::200:5efe:127.0.0.1",
@@ -113,7 +133,17 @@ def test_addresses_of_a_machine_or_its_cloud_are_denied(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.5", "192.168.1.1", "172.16.0.1", "8.8.8.8", "fd12::1", "2600::1", "64:ff9b::808:808"]
+    "address",
+    [
+        "10.0.0.5",
+        "192.168.1.1",
+        "172.16.0.1",
+        "8.8.8.8",
+        "fd12::1",
+        "2600::1",
+        "64:ff9b::808:808",
+        "64:ff9b:1:5::808:808",
+    ],
 )
 def test_other_addresses_are_not(address: str) -> None:
     assert not Reach().denies(address)

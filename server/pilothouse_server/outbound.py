@@ -10,6 +10,7 @@ one must not learn of this machine or its network by it, nor read what only this
     (`Reach.connector`). Other private networks are not denied: clusters stand in them.
   * Redirects are not followed (`refuse_redirects`).
   * An answer is read up to a bound, which holds after decompression (`read`).
+  * A private key that is shown to somebody touches no disk (`key_pair_file`).
   * Libraries' own words hold addresses, user info and what the other side sent, so none is passed on: a failure has a
     word of ours (`failure`).
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -41,6 +43,8 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?\Z"
 )
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*\Z")
+# What resolvers read as an IPv4 address, whole or in parts, in decimal, octal or hexadecimal; no name ends so.
+_ENDS_IN_NUMBER = re.compile(r"(?:\A|.*\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?\Z")
 
 # What a machine or its cloud serves to itself alone. Multicast, unspecified and reserved ones lead nowhere by right.
 DENIED: Final = tuple(
@@ -56,17 +60,22 @@ DENIED: Final = tuple(
         "fe80::/10",
         "fec0::/10",
         "ff00::/8",
-        # Metadata services that are not link-local: Alibaba, Oracle, Azure, AWS, Google.
+        # Metadata services that are not link-local: Alibaba, Oracle, Azure, AWS, Google, Scaleway, Akamai.
         "100.100.100.200/32",
+        "fd00:100::100:200/128",
         "192.0.0.192/32",
+        "fd00:c1::a9fe:a9fe/128",
         "168.63.129.16/32",
         "fd00:ec2::/32",
         "fd20:ce::254/128",
+        "fd00:42::42/128",
+        "fd00:a9fe:a9fe::1/128",
     )
 )
 LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 # Whose last 32 bits are an IPv4 address: NAT64 (RFC 6052; RFC 8215, whose networks are anybody's own), SIIT.
-_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_TRANSLATED = (*map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96")), _LOCAL_NAT64)
 _COMPATIBLE = ipaddress.ip_network("::/96")
 # ISATAP: what stands before the IPv4 address, of a local one and of a global one.
 _ISATAP = (0x00005EFE, 0x02005EFE)
@@ -136,6 +145,11 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
         raise AddressRefused(
             "holds a path that is not allowed" if path else "must hold no path behind the host"
         )
+    if _ENDS_IN_NUMBER.match(host) and _literal(host) is None:
+        # Each program reads these in its own way, and some as an address of this machine.
+        raise AddressRefused(
+            "must hold an IPv4 address as four numbers from 0 to 255, where it holds no name"
+        )
     if port == 0 or not is_host(host):
         raise AddressRefused("must have a host, and a port from 1 to 65535 if any")
     kept = parts.path if path and parts.path != "/" else ""
@@ -144,7 +158,8 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
 
 def is_host(text: str) -> bool:
     """Returns whether a text is a name of a host, or an IP address, as they can be connected to."""
-    return _HOST.match(text) is not None or _literal(text) is not None
+    is_name = _HOST.match(text) is not None and _ENDS_IN_NUMBER.match(text) is None
+    return is_name or _literal(text) is not None
 
 
 def place_of(url: str) -> str:
@@ -249,6 +264,26 @@ def cut(response: aiohttp.ClientResponse) -> None:
     """Ends an answer with its connection."""
     with cutting(response):
         response.close()
+
+
+@contextmanager
+def key_pair_file(certificate: bytes, key: bytes) -> Iterator[str]:
+    """The path of a file that holds a client's certificate and its key (PEM) until the end of the block.
+
+    The TLS library reads files only; this one is in memory, and only this process has it. A key that needs a password
+    is refused: else the library asks for it at the server's terminal, and waits.
+
+    Raises OSError or ValueError: they cannot be read, or do not belong together.
+    """
+    descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(certificate + b"\n" + key + b"\n")
+        path = f"/proc/self/fd/{descriptor}"
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password=lambda: "")
+        yield path
+    finally:
+        os.close(descriptor)
 
 
 async def refuse_redirects(
@@ -376,9 +411,11 @@ def _certificate_fault(error: BaseException) -> str:
 
 def _literal(host: str) -> Address | None:
     try:
-        return ipaddress.ip_address(host.partition("%")[0])
+        found = ipaddress.ip_address(host)
     except ValueError:
         return None
+    # Without the interface that is named behind it.
+    return ipaddress.IPv6Address(int(found)) if isinstance(found, ipaddress.IPv6Address) else found
 
 
 def _meant_by(address: Address) -> list[Address]:
@@ -392,4 +429,7 @@ def _meant_by(address: Address) -> list[Address]:
         or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
     ):
         carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    if address in _LOCAL_NAT64 and not int(address) & 0xFFFFFF:
+        # Behind a prefix of 64 bits it stands before the last 24; behind shorter ones the last 32 are 0, and denied.
+        carried.append(ipaddress.IPv4Address((int(address) >> 24) & 0xFFFFFFFF))
     return [address, *(each for each in carried if each is not None)]

@@ -406,6 +406,8 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "another scheme": ("HTTP", "tcp://siem.example.com:514", {}, "INVALID_ARGUMENT"),
     "a metadata service": ("HTTP", "http://169.254.169.254/", {}, "INVALID_ARGUMENT"),
     "the same for syslog": ("SYSLOG", "tcp://169.254.169.254:514", {}, "INVALID_ARGUMENT"),
+    "the same as one number": ("HTTP", "http://2852039166/", {}, "INVALID_ARGUMENT"),
+    "the same in octal, for syslog": ("SYSLOG", "tcp://0251.0376.0251.0376:514", {}, "INVALID_ARGUMENT"),
     "no port": ("SYSLOG", "tls://siem.example.com", {}, "INVALID_ARGUMENT"),
     "no TLS": ("SYSLOG", "tcp://siem.example.com:514", {"certificate_authority": "x"}, "INVALID_ARGUMENT"),
     "no authority": ("HTTP", "https://siem.example.com", {"certificate_authority": "x"}, "INVALID_ARGUMENT"),

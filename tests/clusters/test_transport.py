@@ -17,6 +17,7 @@ from aiohttp import web
 from pilothouse_server.kubernetes import connection, credentials, environment
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized
+from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_server.outbound import ANYWHERE, Reach
 from pilothouse_simulator import SimulatedCluster
@@ -71,6 +72,19 @@ async def test_a_server_that_nobody_vouches_for_gets_no_token(
             await client.version()
     assert "is not trusted" in refused.value.message
     assert cluster.token not in refused.value.message
+
+
+async def test_a_name_that_the_server_must_prove_counts_for_programs_too(cluster: SimulatedCluster) -> None:
+    document = kubeconfig(cluster)
+    document["clusters"][0]["cluster"]["tls-server-name"] = "another.example"
+    async with connected(document) as client:
+        with pytest.raises(NotTrusted):
+            await client.list(NAMESPACES)
+        with pytest.raises(NotTrusted):
+            async with program(
+                client, "default", "pod", container="main", command=["true"], stdin=False, tty=False
+            ):
+                pass
 
 
 async def test_a_client_certificate_is_let_in(cluster: SimulatedCluster) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import copy
+import json
+import os
+import pty
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.connection import unprotected
 from pilothouse_server.kubernetes.errors import CredentialsRefused
+from pilothouse_simulator.api.server_certificate import Authority
+from tests.waiting import within
 
 KUBECONFIG: dict[str, Any] = {
     "current-context": "here",
@@ -112,6 +122,93 @@ async def test_files_are_read_for_the_operators_own_kubeconfig(tmp_path: Path) -
     client = await ClusterClient.from_kubeconfig(config, name="x", allow_files=True)
     assert client.server == "https://cluster.example:6443"
     await client.close()
+
+
+def with_certificate(password: bytes = b"") -> dict[str, Any]:
+    """A kubeconfig with a client's certificate, its key, encrypted if there is a password, and an authority."""
+    authority = Authority("127.0.0.1")
+    certificate, key = authority.client_certificate("someone")
+    if password:
+        key = serialization.load_pem_private_key(key, None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password),
+        )
+    config = copy.deepcopy(KUBECONFIG)
+    told = b"# H\xc3\xb6he\n" + authority.certificate
+    cluster(config)["certificate-authority-data"] = base64.b64encode(told).decode()
+    config["users"][0]["user"] = {
+        "client-certificate-data": base64.b64encode(certificate).decode(),
+        "client-key-data": base64.b64encode(key).decode(),
+    }
+    return config
+
+
+async def test_a_key_touches_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    client = await ClusterClient.from_kubeconfig(with_certificate(), name="x")
+    try:
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        await client.close()
+
+
+async def test_the_operators_own_may_be_files(tmp_path: Path) -> None:
+    config = with_certificate()
+    for entry, names in (
+        (cluster(config), ["certificate-authority"]),
+        (user(config), ["client-certificate", "client-key"]),
+    ):
+        for name in names:
+            (tmp_path / name).write_bytes(base64.b64decode(entry.pop(f"{name}-data")))
+            entry[name] = str(tmp_path / name)
+    client = await ClusterClient.from_kubeconfig(config, name="x", allow_files=True)
+    await client.close()
+    (tmp_path / "client-key").unlink()
+    with pytest.raises(CredentialsRefused, match="a file that it names cannot be read"):
+        await ClusterClient.from_kubeconfig(config, name="x", allow_files=True)
+
+
+AT_A_TERMINAL = """
+import asyncio, json, os, sys
+os.open(sys.argv[1], os.O_RDWR)
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import CredentialsRefused
+try:
+    asyncio.run(ClusterClient.from_kubeconfig(json.loads(sys.stdin.read()), name="x"))
+except CredentialsRefused as refused:
+    print(refused.message)
+"""
+
+
+async def test_nobody_is_asked_for_the_password_of_a_key() -> None:
+    """A server that was started at a terminal would wait there, in a thread, for what nobody types."""
+    terminal, other_end = pty.openpty()
+    try:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            AT_A_TERMINAL,
+            os.ttyname(other_end),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            async with within(30.0):
+                out, err = await program.communicate(json.dumps(with_certificate(b"a password")).encode())
+        finally:
+            if program.returncode is None:
+                program.kill()
+                await program.wait()
+        assert b"needs a password" in out, err
+        os.set_blocking(terminal, False)
+        with pytest.raises(BlockingIOError):
+            os.read(terminal, 100)
+    finally:
+        os.close(terminal)
+        os.close(other_end)
 
 
 async def test_outside_a_pod_there_is_no_service_account(monkeypatch: pytest.MonkeyPatch) -> None:

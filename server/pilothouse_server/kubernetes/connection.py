@@ -1,6 +1,6 @@
 """How a cluster is reached: a kubeconfig or the pod's own service account, turned into a configured HTTP client.
 
-The Kubernetes client library is used for exactly this: reading kubeconfigs, TLS, proxies and authentication headers.
+The Kubernetes client library is used for exactly this: TLS, proxies and authentication headers.
 It is imported on first use and in a thread, because the import costs the better part of a second, which would count
 against the server's start and hold the event loop.
 
@@ -16,7 +16,7 @@ import base64
 import binascii
 import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -57,7 +57,7 @@ async def from_kubeconfig(
     check(cluster, user, allow_files=allow_files)
     check_reach(cluster, reach)
     expiry.check(cluster, user, datetime.now(UTC))
-    return await asyncio.to_thread(_kubeconfig_client, dict(kubeconfig), context, user, pool_size, reach)
+    return await asyncio.to_thread(_kubeconfig_client, cluster, user, pool_size, reach)
 
 
 async def in_cluster(*, pool_size: int) -> Any:
@@ -216,44 +216,75 @@ def _entry(
 
 
 def _kubeconfig_client(
-    kubeconfig: dict[str, Any], context: str | None, user: Mapping[str, Any], pool_size: int, reach: Reach
+    cluster: Mapping[str, Any], user: Mapping[str, Any], pool_size: int, reach: Reach
 ) -> Any:
+    """The client of one cluster and one user. The library's own loader would write certificates and keys to files in
+    the temporary folder, which stay until the server ends, and after a kill for good.
+    """
     from kubernetes.aio.client import ApiClient, Configuration
-    from kubernetes.aio.config import ConfigException
-    from kubernetes.aio.config.kube_config import KubeConfigLoader
 
     configuration = Configuration()
     configuration.connection_pool_maxsize = pool_size
-    # The library looks up certificates in the user even where there is none.
-    if not user:
-        kubeconfig = {**kubeconfig, "users": [], "contexts": _with_user(kubeconfig["contexts"], "anonymous")}
-        kubeconfig["users"] = [{"name": "anonymous", "user": {"impersonate": ""}}]
+    configuration.host = str(cluster["server"]).rstrip("/")
+    configuration.verify_ssl = not cluster.get("insecure-skip-tls-verify")
+    for key, name in (("tls-server-name", "tls_server_name"), ("proxy-url", "proxy")):
+        if cluster.get(key):
+            setattr(configuration, name, cluster[key])
     try:
-        loader: Any = KubeConfigLoader(  # type: ignore[no-untyped-call]
-            config_dict=kubeconfig, active_context=context, config_base_path=""
-        )
-        # Without exec and auth-provider, which are refused, the coroutine never waits for anything.
-        asyncio.run(loader.load_and_set(configuration))
-        if token_file := user.get("tokenFile"):
-            _renew_from(configuration, Path(token_file))
-        return _client(ApiClient, configuration, reach)
+        _authenticate(configuration, user)
+        if not configuration.host.lower().startswith("https"):
+            return _client(ApiClient, configuration, reach)
+        _trust(configuration, cluster)
+        with _shown(user) as configuration.cert_file:
+            made = _client(ApiClient, configuration, reach)
+        configuration.cert_file = None
+        return made
     except ssl.SSLError:
         raise CredentialsRefused(
-            "the kubeconfig cannot be used: a certificate or key in it cannot be read, or they do not belong together"
+            "the kubeconfig cannot be used: a certificate or key in it cannot be read or needs a password, or they do "
+            "not belong together"
         ) from None
     except OSError:
         raise CredentialsRefused(
             "the kubeconfig cannot be used: a file that it names cannot be read"
         ) from None
-    except (ConfigException, ValueError):
+    except ValueError:
         raise CredentialsRefused("the kubeconfig cannot be used: an entry of it is malformed") from None
 
 
-def _with_user(contexts: list[dict[str, Any]], user: str) -> list[dict[str, Any]]:
-    return [
-        {**entry, "context": {**entry["context"], "user": entry["context"].get("user") or user}}
-        for entry in contexts
-    ]
+def _authenticate(configuration: Any, user: Mapping[str, Any]) -> None:
+    if user.get("token"):
+        configuration.api_key["BearerToken"] = f"Bearer {user['token']}"
+    elif user.get("username") and user.get("password"):
+        pair = f"{user['username']}:{user['password']}"
+        configuration.api_key["BearerToken"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    if token_file := user.get("tokenFile"):
+        _renew_from(configuration, Path(token_file))
+
+
+def _trust(configuration: Any, cluster: Mapping[str, Any]) -> None:
+    if authority := cluster.get("certificate-authority-data"):
+        # Beside certificates there may be words, in whatever characters.
+        configuration.ca_cert_data = base64.b64decode(str(authority)).decode("ascii", "ignore")
+    elif file := cluster.get("certificate-authority"):
+        configuration.ssl_ca_cert = str(file)
+
+
+@contextlib.contextmanager
+def _shown(user: Mapping[str, Any]) -> Iterator[str | None]:
+    """The file of the certificate and key that the cluster is shown, if there are any."""
+    certificate, key = (_content(user, name) for name in ("client-certificate", "client-key"))
+    if not certificate:
+        yield None
+        return
+    with outbound.key_pair_file(certificate, key) as path:
+        yield path
+
+
+def _content(user: Mapping[str, Any], name: str) -> bytes:
+    if data := user.get(f"{name}-data"):
+        return base64.b64decode(str(data))
+    return Path(user[name]).read_bytes() if user.get(name) else b""
 
 
 def _in_cluster_client(pool_size: int) -> Any:

@@ -444,6 +444,7 @@ class Transport:
                 f"{self.server}{path}?{urlencode(query)}",
                 headers=headers,
                 protocols=protocols,
+                server_hostname=rest.configuration.tls_server_name,
                 proxy=rest.proxy,
                 proxy_headers=rest.proxy_headers,
                 max_msg_size=self._limits.message_bytes,

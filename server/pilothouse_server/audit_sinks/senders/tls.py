@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 
 from pilothouse_server.errors import invalid
+from pilothouse_server.outbound import key_pair_file
 
 
 def context(authority: str, certificate: str, key: str) -> ssl.SSLContext | None:
@@ -28,19 +28,14 @@ def context(authority: str, certificate: str, key: str) -> ssl.SSLContext | None
 
 
 def _load(made: ssl.SSLContext, certificate: str, key: str) -> None:
-    """The library reads files only; this one is in memory, and only this process has it."""
-    descriptor = os.memfd_create("client", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, f"{certificate}\n{key}\n".encode())
-        # A password is never asked for at a terminal.
-        made.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: "")
-    except (ssl.SSLError, OSError, ValueError):
+        with key_pair_file(certificate.encode(), key.encode()) as path:
+            made.load_cert_chain(path)
+    except (OSError, ValueError):
         raise invalid(
             "audit_sink.client_certificate",
             "must be a certificate in PEM form that credentials.client_key belongs to",
         ) from None
-    finally:
-        os.close(descriptor)
 
 
 def system_context() -> ssl.SSLContext:
