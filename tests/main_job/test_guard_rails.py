@@ -84,7 +84,14 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
         for wrong in labels:
             told = await refused(update(holder, "labels", labels=wrong), "namespace.security")
             assert told.metadata["field"] == "namespace.labels"
-        for key in ("openshift.io/sa.scc.uid-range", "iam.amazonaws.com/permitted", "linkerd.io/inject"):
+        for key in (
+            "openshift.io/sa.scc.uid-range",
+            "iam.amazonaws.com/permitted",
+            "linkerd.io/inject",
+            "control-plane",
+            "openpolicyagent.org/webhook",
+            "cert-manager.io/disable-validation",
+        ):
             told = await refused(update(holder, annotations={key: "any"}), "namespace.security")
             assert told.metadata["key"] == key
         for field, kept_keys in (("labels", {ENFORCE: "restricted"}), ("annotations", {})):

@@ -20,6 +20,8 @@ GUARDED_POD_KEYS = (
     "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.cri-o.io,*.cri-o.io/*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
     ",org.systemd.property.*,*.nri.io/*,*.noderesource.dev/*",
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
+    # Networks of OpenShift, and programs that others put beside: of a mesh, of Jaeger, of Datadog.
+    "*.network.openshift.io/*,networkservicemesh.io/*,*.jaegertracing.io/*,admission.datadoghq.com/*",
 )
 # Keys of labels and annotations of Kubernetes namespaces that clusters and what is installed on them obey.
 GUARDED_NAMESPACE_KEYS = (
@@ -31,4 +33,6 @@ GUARDED_NAMESPACE_KEYS = (
     _NETWORKS_AND_IDENTITIES,
     # What exempts from policies or gives a namespace to somebody else.
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*,*.cattle.io/*,*.clastix.io/*,argocd.argoproj.io/*",
+    # On AKS no admission webhook, whosever it is, sees what is in a namespace with the first of these.
+    "control-plane,openpolicyagent.org/*,cert-manager.io/*",
 )
