@@ -99,6 +99,17 @@ async def test_a_field_error_of_a_command_is_one_line(fake: FakeServer, logged_i
     assert (await logged_in("containers", "get", "web")).err == f"error: {summary} [REQUIRED]\n"
 
 
+async def test_the_words_of_a_cluster_do_not_steer_the_terminal(fake: FakeServer, logged_in: Command) -> None:
+    fake.fail(
+        "GetContainer",
+        grpc.StatusCode.FAILED_PRECONDITION,
+        reason="CLUSTER_REFUSED",
+        message="probe failed:\n\x1b]0;title\x07 \x9b2J \u202e.\tend",
+    )
+    ended = await logged_in("containers", "get", "web")
+    assert ended.err == "error: probe failed:\n ]0;title   2J  .\tend [CLUSTER_REFUSED]\n"
+
+
 @pytest.mark.full
 async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Command) -> None:
     await fake.stop()

@@ -10,6 +10,7 @@ from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, Options, Result
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, WaitSeconds, namespace_or_default
+from pilothouse_client.commands.values import plain
 
 _EXIT_CODE_OF = {Result.DONE: 0, Result.FAILED: 1, Result.REFUSED: 3, Result.NOT_RUNNING: WAIT_FAILED}
 
@@ -55,6 +56,11 @@ def command(
         timeout_seconds=wait_timeout,
     )
     with connect() as client:
-        result = apply(client, options, say=typer.echo, complain=lambda line: typer.echo(line, err=True))
+        result = apply(
+            client,
+            options,
+            say=lambda line: typer.echo(plain(line)),
+            complain=lambda line: typer.echo(plain(line), err=True),
+        )
     if result is not Result.DONE:
         raise typer.Exit(_EXIT_CODE_OF[result])

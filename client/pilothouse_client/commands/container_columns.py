@@ -9,7 +9,7 @@ import typer
 
 from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import Column, show
-from pilothouse_client.commands.values import enum_label, moment, optional, span
+from pilothouse_client.commands.values import enum_label, moment, optional, plain, span
 
 if TYPE_CHECKING:
     from pilothouse.container.v1.container_pb2 import Container
@@ -75,7 +75,9 @@ def wait_until(client: Client, container: Container, goal: Goal, timeout: float)
     from pilothouse_client.waiting import wait_for
 
     def words(seen: Container) -> str:
-        return f"{seen.name}: {enum_label(seen, 'status').lower()} {_replicas(seen)} {_why(seen)}".rstrip()
+        return plain(
+            f"{seen.name}: {enum_label(seen, 'status').lower()} {_replicas(seen)} {_why(seen)}".rstrip()
+        )
 
     if not sys.stderr.isatty():
         said = ""

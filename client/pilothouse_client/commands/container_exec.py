@@ -24,6 +24,7 @@ from pilothouse_client.commands.container_columns import ContainerName
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, namespace_or_default
+from pilothouse_client.commands.values import plain
 
 _CHUNK_BYTES = 16 * 1024
 _GREATEST_SIDE = 10_000
@@ -65,7 +66,7 @@ def execute(
     if result is None:
         raise CommandError("the server ended the program's output without its result")
     if result.message:
-        typer.echo(f"error: {result.message}", err=True)
+        typer.echo(plain(f"error: {result.message}"), err=True)
     raise typer.Exit(result.exit_code if 0 <= result.exit_code <= 255 else 1)
 
 

@@ -12,6 +12,7 @@ from pilothouse_client.commands.failures import exit_code_of
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
 from pilothouse_client.commands.times import parse_time, to_timestamp
+from pilothouse_client.commands.values import plain
 
 _CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILABLE": "UNAVAILABLE"}
 
@@ -69,7 +70,8 @@ def logs(
             sys.stdout.buffer.flush()
             for problem in answer.problems:
                 does = "waiting for" if follow else "error:"
-                typer.echo(f"{does} {problem.container}/{problem.pod}: {problem.message}", err=True)
+                words = f"{does} {problem.container}/{problem.pod}: {problem.message}"
+                typer.echo(plain(words), err=True)
                 exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
     raise typer.Exit(0 if follow else exit_code)
 

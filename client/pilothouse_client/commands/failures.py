@@ -7,6 +7,8 @@ import sys
 
 import typer
 
+from pilothouse_client.commands.values import plain
+
 # gRPC code -> exit code; whatever is missing is a fault: 1. A wrong command line is 2, as everywhere.
 _EXIT_CODE_OF = {
     "INVALID_ARGUMENT": 3,
@@ -84,7 +86,7 @@ def _report_call(error: Exception) -> int:
     for violation in violations:
         # The rule comes in words; its name, where there is one, is for searching.
         rule = f" ({violation.reason})" if violation.reason else ""
-        typer.echo(f"  {violation.field}: {violation.description}{rule}", err=True)
+        typer.echo(plain(f"  {violation.field}: {violation.description}{rule}"), err=True)
     if code == "UNAUTHENTICATED":
         typer.echo("  log in with: pilothouse login", err=True)
     if error.connection_problem in _REMEDIES:
@@ -111,4 +113,4 @@ def exit_code_of(code: str) -> int:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(plain(f"error: {message}"), err=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.values import plain
 from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def report_retry(error: PilothouseError, failures: int) -> None:
 
 
 def _words(error: PilothouseError) -> str:
-    return error.message or error.code.name.lower().replace("_", " ")
+    return plain(error.message or error.code.name.lower().replace("_", " "))
 
 
 def tls_of(ca_file: str) -> Tls | None:

@@ -8,7 +8,7 @@ import typer
 
 from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Column, Columns, as_data, show, show_all
-from pilothouse_client.commands.values import moment
+from pilothouse_client.commands.values import moment, plain
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -41,11 +41,11 @@ def show_with_events(resource: Message, answer: Any, columns: Columns, form: For
         typer.echo()
         show_all(answer.events, EVENT_COLUMNS, form, _MOST)
     if answer.events_unavailable:
-        typer.echo(f"no events: {answer.events_unavailable}", err=True)
+        typer.echo(plain(f"no events: {answer.events_unavailable}"), err=True)
 
 
 def note_volumes(container: Container) -> None:
     """Writes, for people, where a container's pods cannot all have its volumes, or may not."""
     for condition in container.conditions:
         if condition.type == "VolumesAttachable":
-            typer.echo(f"{container.name}: {condition.reason}: {condition.message}", err=True)
+            typer.echo(plain(f"{container.name}: {condition.reason}: {condition.message}"), err=True)
