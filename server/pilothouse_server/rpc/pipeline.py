@@ -144,8 +144,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         refused: Hashable = None
         try:
             try:
-                if call.refusal is None:
-                    await self._let_in(call, ticket, requests, context)
+                await self._let_in(call, ticket, requests, context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
                 refused = _who(call)
@@ -194,17 +193,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
         rule, admission = call.rule, self.admission
         admission.refuse_if_draining()
         flow: Hashable
-        if rule.public:
+        if rule.public or call.refusal is not None:
             flow = address_group(call.client_ip)
+            if not admission.arrivals.passes(flow):
+                await ticket.arrive(flow)
         else:
-            if (clients := self._clients) is not None and (clients.revokes or not call.token):
-                call.shown = clients.shown(call.token, context.auth_context)
-            principal = self._authenticator.known(call.shown)
-            call.principal = principal or await self._authenticated(call)
-            # Of each call: who is known by a token may call from elsewhere.
-            if not call.principal.credential.admits(call.client_ip):
-                raise _from_elsewhere(call.principal.credential)
-            flow = call.principal.user_id
+            flow = await self._caller(call, ticket, context)
+        if call.refusal is not None:
+            raise call.refusal
         # The one message there is, or the first of a stream.
         raw = await admission.requests.arrives(context.read(), flow)
         if rule.takes_stream:
@@ -224,6 +220,22 @@ class Pipeline(grpc.aio.ServerInterceptor):
             admission.unsent.check(flow)
         if not is_short:
             await _parse(call, raw)
+
+    async def _caller(self, call: Call, ticket: Ticket, context: Context) -> Hashable:
+        """Finds out who calls once it is the call's turn; returns the user's id. Raises why the call is refused."""
+        if (clients := self._clients) is not None and (clients.revokes or not call.token):
+            call.shown = clients.shown(call.token, context.auth_context)
+        principal = self._authenticator.known(call.shown)
+        caller = address_group(call.client_ip) if principal is None else principal.user_id
+        if not self.admission.arrivals.passes(caller):
+            await ticket.arrive(caller)
+            # Its session may have ended meanwhile.
+            principal = self._authenticator.known(call.shown)
+        call.principal = principal or await self._authenticated(call)
+        # Of each call: who is known by a token may call from elsewhere.
+        if not call.principal.credential.admits(call.client_ip):
+            raise _from_elsewhere(call.principal.credential)
+        return call.principal.user_id
 
     def _seats(self, call: Call, size: int) -> tuple[Limiter, int, Limiter | None]:
         """Which, and how many, are for a call with a request of so many bytes, which is read if it is short.

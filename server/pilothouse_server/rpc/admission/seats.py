@@ -46,6 +46,7 @@ from weakref import ref
 from prometheus_client import Counter, Gauge
 
 from pilothouse_server.errors import PilothouseError, ResourceExhausted, Unavailable
+from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
 from pilothouse_server.rpc.admission.refusing import Refusing
@@ -125,6 +126,8 @@ class Admission:
         self._trickles: dict[Hashable, Spread] = {}
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
+        self.arrivals = Arrivals(settings.admission_wait_seconds, _refusals("arrivals"))
+        _show(WAITING, "arrivals", self.arrivals, _waiting)
         self.refusing = Refusing()
         self.unsent = Unsent(_refusals("unsent answers"))
         self.draining = False
@@ -155,6 +158,7 @@ class Admission:
         What has reached gRPC and not yet Python is cancelled when gRPC's server is stopped. So it is answered first.
         """
         self.draining = True
+        self.arrivals.end()
         self.refusing.end()
         loop = asyncio.get_running_loop()
         end, came, since = loop.time() + seconds, self._came, loop.time()
@@ -225,7 +229,17 @@ class Admission:
 class Ticket:
     """The seats that one call holds. `close` gives them back, and is to be called however the call ends."""
 
-    __slots__ = ("_admission", "_at_clusters", "_closed", "_held", "_streams", "_trial", "_tries", "_user")
+    __slots__ = (
+        "_admission",
+        "_arrived",
+        "_at_clusters",
+        "_closed",
+        "_held",
+        "_streams",
+        "_trial",
+        "_tries",
+        "_user",
+    )
 
     def __init__(self, admission: Admission, *, streams: bool) -> None:
         self._admission = admission
@@ -234,11 +248,23 @@ class Ticket:
         # The first is of calls or of streams, those after it of clusters.
         self._held: list[tuple[Limiter, Hashable, int]] = []
         self._at_clusters: set[str] = set()
+        # Whether it stood among those that arrived together, and may have a place of them.
+        self._arrived = False
         # What it tries out.
         self._trial: Hashable = None
         # Whether it is its user's trial that the database is asked for.
         self._tries = False
         self._closed = False
+
+    async def arrive(self, caller: Hashable) -> None:
+        """Returns when a call that may not pass at once may go on: see `Arrivals`.
+
+        Raises:
+            ResourceExhausted: too many have come. Unavailable: this server is shutting down.
+        """
+        self._arrived = True
+        await self._admission.arrivals.turn(caller, self)
+        self._admission.refuse_if_draining()
 
     def sits(self, limiter: Limiter, user: Hashable, width: int = 1) -> bool:
         """Takes the first seats if they are free; returns whether they were."""
@@ -292,6 +318,7 @@ class Ticket:
             return
         if self._trial is not None:
             self._admission.note_trial(self._trial, cluster)
+        self._leave_place()
         limiter = self._admission.of_cluster(CLUSTER_STREAMS if self._streams else CLUSTER_CALLS, cluster)
         if limiter.holds(self._user):
             # Those after the first come one by one. Each keeps its first seat until then: no more come than have one.
@@ -348,8 +375,13 @@ class Ticket:
     def close(self) -> None:
         """Gives all back."""
         self._closed = True
+        self._leave_place()
         self._has_tried()
         self._give_back()
+
+    def _leave_place(self) -> None:
+        if self._arrived:
+            self._admission.arrivals.leave(self)
 
     def _has_tried(self) -> None:
         if self._tries:
@@ -428,7 +460,7 @@ def _in_use(limiter: Limiter) -> int:
     return limiter.in_use
 
 
-def _waiting(queue: Limiter | Bodies) -> int:
+def _waiting(queue: Limiter | Bodies | Arrivals) -> int:
     return queue.waiting
 
 

@@ -1,0 +1,217 @@
+"""Calls that arrive together: taken in first, then worked on a few at a time.
+
+gRPC hands calls over one by one, those of all callers in the order of their coming. Where each is worked on as it is
+taken in, a call that comes behind two thousand others waits until all those are done: seconds, whoever sent them. To
+take a call in and do nothing costs a tenth of a millisecond. So who sends many is let through so far, and then *held*:
+his calls stand here until gRPC has no more to hand over. Then they go on, a few at a time, callers in turn, while the
+calls of all others pass.
+
+Nobody is told how many calls gRPC has. They are taken for over when the event loop had time and no more were held.
+To look costs a millisecond of waiting, so it is done once for so many calls of a caller, the seldomer the longer it
+finds nothing; a caller with a few calls at once stays as fast as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS
+
+# So many of a caller pass before it is looked whether more are behind them; where nothing was found, more and more.
+_FEW, _MANY = 16, 64
+# Who makes fewer calls than `_FEW` in so long is never held.
+_FORGOTTEN_SECONDS = 0.25
+# After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for a
+# processor. Where the event loop was not punctual it was busy, and may not have come to take one in: so many looks are
+# enough then, and so long is.
+_CALM_SECONDS, _CALM_AFTER_MANY_SECONDS, _PUNCTUAL_SECONDS = 0.001, 0.004, 0.0005
+_LOOKS = 3
+_MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
+# So few are no burst. They all go on in the next turns of the loop, so many in each.
+_NO_BURST, _A_TURN = 32, 4
+# Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
+_AT_WORK, _AT_WORK_SECONDS = 4, 0.02
+# After so many it is looked again whether more have come meanwhile.
+_BETWEEN_LOOKS = 16
+_MOST, _MOST_OF_ONE = 10_000, 2_500
+
+
+class _Held:
+    """A call that is held since a time, for whom; `goes_on` tells whether it may, or has waited for too long."""
+
+    __slots__ = ("goes_on", "since", "who")
+
+    def __init__(self, who: object) -> None:
+        loop = asyncio.get_running_loop()
+        self.who = who
+        self.since = loop.time()
+        self.goes_on: asyncio.Future[bool] = loop.create_future()
+
+
+class _Caller:
+    """Calls of one caller: how many passed since it was looked, how many may, and those that are held."""
+
+    __slots__ = ("held", "may", "most_held", "passed")
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.may = _FEW
+        self.most_held = 0
+        self.held: deque[_Held] = deque()
+
+
+class Arrivals:
+    """The calls that have arrived and are held; each for about `wait_seconds` at most. `on_refused` is called with each
+    refusal.
+    """
+
+    def __init__(self, wait_seconds: float, on_refused: Callable[[], None] = lambda: None) -> None:
+        self.waiting = 0
+        # How many were ever held.
+        self._came = 0
+        self._wait_seconds = wait_seconds
+        self._on_refused = on_refused
+        self._callers: dict[Hashable, _Caller] = {}
+        self._forget_at = 0.0
+        # Of whom calls are held, in the order of their turns.
+        self._turns: deque[_Caller] = deque()
+        # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
+        self._places: dict[object, float] = {}
+        self._until_look = 0
+        # One thing is to come at a time: a look, or that some go on.
+        self._next: asyncio.Handle | None = None
+        self._looking = False
+        self._patience_seconds = _MOST_LOOKS_SECONDS
+        self._over = False
+
+    def passes(self, caller: Hashable) -> bool:
+        """Returns whether a call of this caller may go on at once; where not, `turn` is to be awaited."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGOTTEN_SECONDS
+            self._callers = {key: each for key, each in self._callers.items() if each.held}
+        found = self._callers.get(caller)
+        if found is None:
+            found = self._callers[caller] = _Caller()
+        if found.held or found.passed >= found.may:
+            return self._over
+        found.passed += 1
+        return True
+
+    async def turn(self, caller: Hashable, who: object) -> None:
+        """Returns when it is the turn of a call that does not pass. However this ends, `leave` is to be called with the
+        same `who`, or it counts as one that waits.
+
+        Raises:
+            ResourceExhausted: too many are held, or it was held for too long.
+        """
+        found = self._callers[caller]
+        if len(found.held) >= _MOST_OF_ONE or self.waiting >= _MOST:
+            raise self._refused()
+        call = _Held(who)
+        if not found.held:
+            self._turns.append(found)
+        found.held.append(call)
+        found.most_held = max(found.most_held, len(found.held))
+        self.waiting += 1
+        self._came += 1
+        if self._next is None:
+            self._look_for_more()
+        try:
+            if not await call.goes_on:
+                raise self._refused()
+        finally:
+            self.waiting -= 1
+
+    def leave(self, who: object) -> None:
+        """Gives the place back of a call that has ended, or waits for somebody else than this process."""
+        if self._places.pop(who, None) is not None and not self._looking:
+            self._soon()
+
+    def end(self) -> None:
+        """Lets all go on: this server is shutting down."""
+        self._over = True
+        self._soon()
+
+    def _look_for_more(self) -> None:
+        self._look_later(self._came, 0, asyncio.get_running_loop().time())
+
+    def _look_later(self, came: int, looks: int, since: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + (_CALM_SECONDS if self.waiting <= _NO_BURST else _CALM_AFTER_MANY_SECONDS)
+        self._looking = True
+        self._next = loop.call_at(due, self._look, came, looks, since, due)
+
+    def _look(self, came: int, looks: int, since: float, due: float) -> None:
+        """Lets some go on if gRPC has no more calls to hand over."""
+        now, newest = asyncio.get_running_loop().time(), self._came
+        looks = looks + 1 if newest == came else 0
+        calm = looks >= _LOOKS or (looks and now - due < _PUNCTUAL_SECONDS)
+        if not calm and now - since < self._patience_seconds and not self._over:
+            self._look_later(newest, looks, since)
+            return
+        # Where they never end, some go on all the same, and then more and more.
+        self._patience_seconds = (
+            _MOST_LOOKS_SECONDS if calm else max(self._patience_seconds / 4, _LEAST_LOOKS_SECONDS)
+        )
+        self._looking, self._until_look = False, _BETWEEN_LOOKS
+        self._go_on()
+
+    def _soon(self, seconds: float = 0.0) -> None:
+        """Has `_go_on` called: in the next turn of the loop, or later where it waits for a place."""
+        if self._next is not None:
+            self._next.cancel()
+        self._looking = False
+        loop = asyncio.get_running_loop()
+        self._next = loop.call_later(seconds, self._go_on) if seconds else loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Lets those go on who may now, callers in turn."""
+        self._next = None
+        now = asyncio.get_running_loop().time()
+        for who in [each for each, until in self._places.items() if until <= now]:
+            del self._places[who]
+        no_burst = self._over or self.waiting <= _NO_BURST
+        for _ in range(_A_TURN):
+            if not self._turns:
+                return
+            if not no_burst:
+                if len(self._places) >= _AT_WORK:
+                    self._soon(_AT_WORK_SECONDS)
+                    return
+                if not self._until_look:
+                    self._look_for_more()
+                    return
+            call = self._first()
+            if call.goes_on.done():
+                # Nobody waits for it any more.
+                continue
+            call.goes_on.set_result(self._over or now - call.since < self._wait_seconds)
+            if not no_burst:
+                self._until_look -= 1
+                self._places[call.who] = now + _AT_WORK_SECONDS
+        self._soon()
+
+    def _first(self) -> _Held:
+        """The call whose turn it is."""
+        caller = self._turns.popleft()
+        call = caller.held.popleft()
+        if caller.held:
+            self._turns.append(caller)
+        else:
+            caller.passed = 0
+            caller.may = min(2 * caller.may, _MANY) if caller.most_held <= _NO_BURST else _FEW
+            caller.most_held = 0
+        return call
+
+    def _refused(self) -> ResourceExhausted:
+        self._on_refused()
+        return ResourceExhausted(
+            "too many calls of yours have come at once: send fewer at a time",
+            reason="TOO_MANY_CALLS",
+            metadata={"class": "arrivals", "limit_of": "caller"},
+            retry_after_seconds=RETRY_SECONDS,
+        )

@@ -1,0 +1,81 @@
+"""Promise 13: who sends hundreds of calls in one moment does not stand before everybody else."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pilothouse_server.rpc.admission import arrivals
+from pilothouse_server.rpc.admission.arrivals import Arrivals
+from tests.conftest import Database
+from tests.promises.hostile import wire
+from tests.promises.hostile.wire import Connection, frame, header_block
+from tests.promises.requests import OWN, request_for
+from tests.promises.test_admission import admission_of
+from tests.promises.world import World, quiet_world
+from tests.waiting import patient, poll_until, within
+
+_CONNECTIONS, _CALLS_OF_EACH = 5, 100
+_CALLS = _CONNECTIONS * _CALLS_OF_EACH
+# The first of a caller pass, and once more the first of an address, as which one with a new token is known at first.
+_PASS = 2 * 16
+
+
+async def _held_behind_others(world: World) -> int:
+    """How many calls of a burst, all of them taken in, are held while another's call is answered."""
+    eve = await world.make_user("eve", {OWN: "viewer"})
+    bob = await world.make_user("bob", {OWN: "viewer"})
+    rule = world.rule("GetNamespace")
+    head = header_block(rule.method, dict(eve.metadata)["authorization"].removeprefix("Bearer "))
+    body = wire.message(request_for(rule, {"name": OWN}).SerializeToString())
+    held = admission_of(world).arrivals
+    with ExitStack() as stack:
+        streams: list[tuple[Connection, int]] = []
+        for _ in range(_CONNECTIONS):
+            connection = Connection(world.server.address)
+            stack.callback(connection.close)
+            await connection.open()
+            streams += [(connection, connection.stream()) for _ in range(_CALLS_OF_EACH)]
+        for connection, number in streams:
+            connection.write(
+                frame(wire.HEADERS, wire.END_HEADERS, number, head)
+                + frame(wire.DATA, wire.END_STREAM, number, body)
+            )
+
+        async def taken_in() -> int:
+            return held.waiting + sum(each.ended(number).is_set() for each, number in streams)
+
+        await poll_until(taken_in, lambda count: count == _CALLS, what="the burst is taken in")
+        answer = await world.call("GetNamespace", {"name": OWN}, bob)
+        assert answer.code == "OK", answer
+        waiting = held.waiting
+        held.end()
+        async with within(patient(30)):
+            for connection, number in streams:
+                await connection.all_ended([number])
+    assert held.waiting == 0
+    return waiting
+
+
+@pytest.fixture(autouse=True)
+def never_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if gRPC always had another one: how long it takes to hand them over decides nothing."""
+    for name in ("_CALM_SECONDS", "_CALM_AFTER_MANY_SECONDS"):
+        monkeypatch.setattr(arrivals, name, 3600.0)
+
+
+async def test_a_call_passes_a_burst_that_came_before(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        assert await _held_behind_others(world) in range(_CALLS - _PASS, _CALLS)
+
+
+async def test_a_burst_that_is_served_as_it_comes_is_found(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Arrivals, "passes", lambda *_: True)
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        assert await _held_behind_others(world) == 0

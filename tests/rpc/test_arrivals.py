@@ -1,0 +1,237 @@
+"""Promise 13: calls that arrive together are taken in first, then worked on a few at a time; others' pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import asynccontextmanager
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.rpc.admission.arrivals import Arrivals
+from pilothouse_server.tasks import cancel_and_wait
+from tests.virtual_time import pass_time, virtual_time
+from tests.waiting import within
+
+_WAIT_SECONDS = 5.0
+
+
+class _Server:
+    """Takes calls in, and works on each for some seconds."""
+
+    def __init__(self, work_seconds: float = 0.0) -> None:
+        self.arrivals = Arrivals(_WAIT_SECONDS, self._count)
+        self.work_seconds = work_seconds
+        self.at_work = self.most_at_work = self.refused = 0
+        self.done: Counter[Hashable] = Counter()
+        self.order: list[Hashable] = []
+
+    def _count(self) -> None:
+        self.refused += 1
+
+    async def call(self, caller: Hashable) -> None:
+        """A call from when gRPC hands it over."""
+        who = object()
+        try:
+            if not self.arrivals.passes(caller):
+                await self.arrivals.turn(caller, who)
+            self.at_work += 1
+            self.most_at_work = max(self.most_at_work, self.at_work)
+            try:
+                await asyncio.sleep(self.work_seconds)
+            finally:
+                self.at_work -= 1
+            self.done[caller] += 1
+            self.order.append(caller)
+        finally:
+            self.arrivals.leave(who)
+
+    @asynccontextmanager
+    async def burst(
+        self, callers: Sequence[Hashable], apart_seconds: float = 0.0
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        """Has gRPC hand over a call of each, one after the other; the task ends when all have ended."""
+
+        async def hand_over() -> None:
+            calls = []
+            for caller in callers:
+                calls.append(asyncio.create_task(self.call(caller)))
+                await asyncio.sleep(apart_seconds)
+            await asyncio.gather(*calls, return_exceptions=True)
+
+        task = asyncio.create_task(hand_over())
+        try:
+            yield task
+        finally:
+            await cancel_and_wait(task)
+
+
+@virtual_time
+async def test_a_few_calls_at_once_wait_for_nothing() -> None:
+    server = _Server()
+    async with within(0.0001):
+        await asyncio.gather(*(server.call("ann") for _ in range(16)))
+    assert server.done["ann"] == 16
+
+
+@virtual_time
+async def test_calls_of_a_burst_are_held_until_all_are_taken_in() -> None:
+    server = _Server(work_seconds=0.001)
+    async with server.burst(["eve"] * 500, apart_seconds=0.0002) as burst:
+        await pass_time(0.09)
+        # What passed before is done; the others are all there, and none is worked on.
+        assert (server.done["eve"], server.at_work) == (16, 0)
+        assert server.arrivals.waiting > 400
+        await burst
+    assert server.done["eve"] == 500
+    assert server.arrivals.waiting == 0
+
+
+@virtual_time
+async def test_a_few_of_a_burst_are_worked_on_at_a_time() -> None:
+    server = _Server(work_seconds=0.001)
+    async with server.burst(["eve"] * 500) as burst:
+        await pass_time(0.02)
+        server.most_at_work = 0
+        while server.arrivals.waiting > 32:
+            await pass_time(0.001)
+            assert server.most_at_work <= 4
+        await burst
+    assert server.done["eve"] == 500
+
+
+@virtual_time
+async def test_others_pass_a_burst() -> None:
+    server = _Server()
+    async with server.burst(["eve"] * 2_000) as burst:
+        await pass_time(0.01)
+        assert not burst.done()
+        async with within(0.0001):
+            await asyncio.gather(*(server.call("bob") for _ in range(10)))
+        assert not burst.done()
+        await burst
+
+
+@virtual_time
+async def test_bursts_take_turns() -> None:
+    server = _Server(work_seconds=0.001)
+    async with server.burst(["eve"] * 400 + ["mal"] * 100) as burst:
+        await burst
+    # Once the second one's were there, one of each goes on in turn.
+    last_of_mal = len(server.order) - 1 - server.order[::-1].index("mal")
+    of_eve = server.order[:last_of_mal].count("eve")
+    assert 80 <= of_eve <= 150, of_eve
+
+
+@virtual_time
+async def test_what_waits_for_something_else_makes_room() -> None:
+    server = _Server(work_seconds=3600.0)
+    async with server.burst(["eve"] * 200):
+        await pass_time(2.0)
+        assert server.at_work == 200
+    assert server.done["eve"] == 0
+
+
+@virtual_time
+async def test_who_goes_on_and_on_is_held_no_longer_than_a_call_may_wait() -> None:
+    """gRPC has more and more to hand over: some go on nevertheless."""
+    server = _Server()
+    async with server.burst(["eve"] * 8_000, apart_seconds=0.0005):
+        await pass_time(1.0)
+        assert server.done["eve"] == 16
+        await pass_time(2.0)
+        before = server.done["eve"]
+        await pass_time(0.5)
+        assert server.done["eve"] > before + 100
+
+
+@virtual_time
+async def test_too_many_of_one_caller_are_refused() -> None:
+    server = _Server(work_seconds=0.001)
+    outcomes = await asyncio.gather(*(server.call("eve") for _ in range(3_000)), return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, ResourceExhausted)]
+    assert len(refused) == server.refused >= 3_000 - 2_500 - 16
+    assert {each.metadata["class"] for each in refused} == {"arrivals"}
+    assert all(each.retry_after_seconds for each in refused)
+    assert server.done["eve"] + len(refused) == 3_000
+
+
+@virtual_time
+async def test_calls_that_are_taken_back_leave_nothing() -> None:
+    server = _Server()
+    calls = [asyncio.create_task(server.call("eve")) for _ in range(1_000)]
+    await pass_time(0)
+    await cancel_and_wait(*calls)
+    assert server.arrivals.waiting == 0
+    await pass_time(1.0)
+    async with within(0.0001):
+        await server.call("eve")
+    assert not server.arrivals._turns
+    assert not server.arrivals._places
+
+
+@virtual_time
+async def test_at_the_end_all_go_on() -> None:
+    server = _Server()
+    async with server.burst(["eve"] * 2_000) as burst:
+        await pass_time(0.001)
+        server.arrivals.end()
+        async with within(0.001):
+            await burst
+    assert server.done["eve"] == 2_000
+
+
+@virtual_time
+async def test_callers_are_forgotten() -> None:
+    server = _Server()
+    for number in range(300):
+        await server.call(number)
+        await pass_time(0.01)
+    assert len(server.arrivals._callers) <= 30
+
+
+@virtual_time
+async def test_who_makes_one_call_after_another_is_hardly_held_up() -> None:
+    """One call in sixty-four waits for a millisecond."""
+    server = _Server(work_seconds=0.001)
+    async with within(0.001 * 640 * 1.05):
+        for _ in range(640):
+            await server.call("ann")
+
+
+@settings(max_examples=30)
+@given(
+    bursts=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 100)), min_size=1, max_size=4),
+    apart=st.sampled_from([0.0, 0.0003, 0.002]),
+    work=st.sampled_from([0.0, 0.0005, 0.05]),
+    taken_back=st.sets(st.integers(0, 300), max_size=40),
+)
+def test_every_call_goes_on_or_is_taken_back(
+    bursts: list[tuple[str, int]], apart: float, work: float, taken_back: set[int]
+) -> None:
+    """However they come, none is forgotten, and nothing is left."""
+
+    @virtual_time
+    async def run() -> None:
+        server = _Server(work_seconds=work)
+        calls: list[asyncio.Task[None]] = []
+        for caller, count in bursts:
+            for _ in range(count):
+                calls.append(asyncio.create_task(server.call(caller)))
+                await asyncio.sleep(apart)
+                if len(calls) in taken_back:
+                    calls[-1].cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        failed = [each for each in outcomes if isinstance(each, BaseException)]
+        assert all(isinstance(each, asyncio.CancelledError) for each in failed)
+        assert server.done.total() == len(calls) - len(failed)
+        assert len(failed) <= len(taken_back)
+        assert server.arrivals.waiting == 0
+        await pass_time(1.0)
+        assert not server.arrivals._turns
+        assert not server.arrivals._places
+
+    run()
