@@ -10,6 +10,7 @@ from typing import TypeVar
 import grpc.aio
 
 from pilothouse_server.rpc import pipeline
+from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.store.paging import PageRequest
@@ -26,6 +27,11 @@ def one_number_for_all() -> None:
     Limiter.give_back = lambda *_: None  # type: ignore[method-assign]
     Bodies.arrives = _whenever  # type: ignore[method-assign, assignment]
     grpc.aio.server = partial(grpc.aio.server, maximum_concurrent_rpcs=_MOST_CALLS)
+
+
+def calls_served_as_they_come() -> None:
+    """Each call is worked on as soon as gRPC hands it over."""
+    Arrivals.passes = lambda *_: True  # type: ignore[method-assign]
 
 
 def wide_pages_side_by_side() -> None:
@@ -49,7 +55,13 @@ async def _whenever(_bodies: Bodies, body: Awaitable[T], _key: object) -> T:
 
 
 SABOTAGES = {
-    made.__name__: made for made in (one_number_for_all, wide_pages_side_by_side, large_requests_side_by_side)
+    made.__name__: made
+    for made in (
+        one_number_for_all,
+        calls_served_as_they_come,
+        wide_pages_side_by_side,
+        large_requests_side_by_side,
+    )
 }
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pilothouse.container.v1 import container_pb2
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame
-from tests.waiting import runs_out
+from tests.waiting import Stopwatch, runs_out
 
 WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
@@ -73,7 +73,10 @@ async def resets(order: Order) -> Report:
 
 
 async def calls(order: Order) -> Report:
-    """The honest twin of resets: as many calls, as many at once, each of which waits for its answer."""
+    """The honest twin of resets: as many calls, as many at once, each of which waits for its answer; `seconds` until
+    all have one.
+    """
+    watch = Stopwatch()
     block = wire.header_block(order.options.get("method", WHO_AM_I), order.token)
     done: Counter[str] = Counter()
 
@@ -92,8 +95,9 @@ async def calls(order: Order) -> Report:
         order.stands()
         share = order.count // _CONNECTIONS
         await asyncio.gather(*(make(each, share) for each in connections), return_exceptions=True)
+        seconds = watch.passed()
         await order.over.wait()
-    return dict(done)
+    return {**done, "seconds": seconds}
 
 
 async def silent(order: Order) -> Report:

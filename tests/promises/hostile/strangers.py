@@ -1,12 +1,11 @@
 """Attacks by strangers: log-ins that are invented, and calls without a token whose headers are as large as they may be.
 
-Each makes `total` calls, or goes on until it is over, and reports how many. Run by `attacker.attacking`.
+Each goes on until it is over, and reports how many calls it made. Run by `attacker.attacking`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -56,12 +55,11 @@ async def _over_and_over(
     order: Order, act: Callable[[Connection], Awaitable[None]], connections: int, at_once: int
 ) -> Report:
     done: Counter[str] = Counter()
-    total = order.options.get("total", sys.maxsize)
     made = [Connection(order.address, order.source) for _ in range(connections)]
 
     async def one(connection: Connection) -> None:
         with suppress(OSError):
-            while not order.over.is_set() and not connection.closed.is_set() and done["begun"] < total:
+            while not order.over.is_set() and not connection.closed.is_set():
                 done["begun"] += 1
                 await act(connection)
                 done["calls"] += 1

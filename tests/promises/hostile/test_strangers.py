@@ -15,7 +15,6 @@ from tests.promises.hostile.ground import BYSTANDERS, CALLS, MOST_LOG_BYTES_A_MI
 from tests.promises.hostile.ground import ground as made_ground
 from tests.waiting import Stopwatch, patient
 
-ATTACKS = "tests.promises.hostile.attacks"
 STRANGERS = "tests.promises.hostile.strangers"
 _SABOTAGE = "tests.promises.hostile.sabotage_of_strangers"
 _HONEST = 30
@@ -23,14 +22,10 @@ _RECORDS_A_MINUTE = 100
 pytestmark = pytest.mark.soak(part="hostile")
 
 
-async def beside(ground: Ground, name: str, count: int, total: int) -> Verdict:
-    """What bystanders meet beside an attack, compared with as many calls that somebody may make."""
-    token = await ground.user("somebody", "viewer", "own-1")
-    order = {"address": ground.address, "count": count, "options": {"total": total}}
+async def beside(ground: Ground, name: str, count: int) -> Verdict:
+    """What bystanders meet beside an attack that goes on and on."""
     return await ground.attacked(
-        lambda: attacking(STRANGERS, name, **order),
-        honest=lambda: attacking(ATTACKS, "calls", address=ground.address, count=total, token=token),
-        pairs=3,
+        lambda: attacking(STRANGERS, name, address=ground.address, count=count), standing=True
     )
 
 
@@ -55,7 +50,7 @@ async def failed_log_ins(ground: Ground) -> list[str]:
 
 async def test_invented_log_ins_keep_nobody_out(ground: Ground) -> None:
     assert await failed_log_ins(ground) == []
-    assert (await beside(ground, "logins", 360, 1_080)).faults() == []
+    assert (await beside(ground, "logins", 360)).faults() == []
 
 
 async def test_log_ins_that_stand_in_one_line_are_found(database: Database, tmp_path: Path) -> None:
@@ -90,7 +85,7 @@ async def overfull_log(ground: Ground) -> list[str]:
 
 async def test_calls_without_a_token_do_not_fill_the_log(ground: Ground) -> None:
     assert await overfull_log(ground) == []
-    assert (await beside(ground, "refused", 60, 3_000)).faults() == []
+    assert (await beside(ground, "refused", 60)).faults() == []
 
 
 async def test_a_log_that_is_filled_is_found(database: Database, tmp_path: Path) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from statistics import median
 
 import pytest
 
+from tests.conftest import Database
 from tests.promises.hostile.attacker import Attack, attacking
 from tests.promises.hostile.ground import Ground
+from tests.promises.hostile.ground import ground as made_ground
 
 ATTACKS = "tests.promises.hostile.attacks"
+_SABOTAGE = "tests.promises.hostile.admission_sabotage"
+# Where each is served as it comes they wait for nearly all of it.
+_MOST_OF_A_BURST = 0.5
 pytestmark = pytest.mark.soak(part="hostile")
 
 
@@ -27,6 +34,33 @@ async def test_rapid_resets(ground: Ground, count: int) -> None:
     )
     assert verdict.faults() == []
     assert all(report["resets"] == count for report in verdict.reports), verdict.reports
+
+
+async def held_up_by_a_burst(ground: Ground) -> list[str]:
+    """What bystanders meet while a user makes 2,000 calls in one moment. To take in what comes before a call of theirs
+    takes its time, once; what must not be is that they wait until it is all done.
+    """
+    token = await ground.user("somebody", "viewer", "own-1")
+    verdict = await ground.attacked(
+        lambda: attacking(ATTACKS, "calls", address=ground.address, count=2_000, token=token)
+    )
+    assert all(report["calls"] == 2_000 for report in verdict.reports), verdict.reports
+    found = [fault for fault in verdict.faults(strangers=False) if not fault.startswith("the p99")]
+    shares = [
+        window.p99 / report["seconds"] for window, report in zip(verdict.loud, verdict.reports, strict=True)
+    ]
+    if median(shares) > _MOST_OF_A_BURST:
+        found.append(f"of the time of a burst they waited for {shares}")
+    return found
+
+
+async def test_a_burst_of_calls(ground: Ground) -> None:
+    assert await held_up_by_a_burst(ground) == []
+
+
+async def test_calls_that_are_served_as_they_come_are_found(database: Database, tmp_path: Path) -> None:
+    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} calls_served_as_they_come") as made:
+        assert await held_up_by_a_burst(made)
 
 
 async def test_silent_connections(ground: Ground) -> None:
