@@ -263,6 +263,26 @@ async def test_the_command_says_what_is_wrong_and_what_helps(
     assert not FOREIGN.search(ended.err.replace("SHA256", "")), ended.err
 
 
+@pytest.mark.parametrize(
+    ("served", "words"),
+    [
+        (made("127.0.0.1", days=(-2, -1)), "has expired"),
+        (made("127.0.0.1", days=(1, 2)), "is not valid yet: is the clock of this machine right?"),
+    ],
+    ids=["expired", "too early"],
+)
+async def test_an_own_certificate_that_cannot_be_trusted_is_told(
+    pilothouse: Command, served: Made, words: str
+) -> None:
+    async with serving(served) as fake:
+        ended = await log_in(pilothouse, fake, "--secure")
+    assert (ended.code, fake.calls) == (9, [])
+    assert ended.err == (
+        f"error: the certificate of {fake.address} {words}\n"
+        "  have the server's certificate renewed, or set the clock of this machine if it is wrong\n"
+    )
+
+
 async def test_the_command_says_that_another_program_answers(pilothouse: Command) -> None:
     async with answering(HTTP1) as address:
         arguments = ("login", "--server", address, "--user", "admin", "--password-stdin")

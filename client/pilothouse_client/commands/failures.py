@@ -30,7 +30,7 @@ _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 AWAY = 9
 WAIT_FAILED = 10
 # What keeps client and server from speaking → what helps.
-_REMEDIES = {
+REMEDIES = {
     "TLS_REQUIRED": "call it by TLS, with --secure",
     "TLS_NOT_SPOKEN": "if you trust the network between, call it in plain text, with --insecure",
     "SELF_SIGNED": "trust it, if the server printed the same: pilothouse login --secure",
@@ -89,8 +89,8 @@ def _report_call(error: Exception) -> int:
         typer.echo(plain(f"  {violation.field}: {violation.description}{rule}"), err=True)
     if code == "UNAUTHENTICATED":
         typer.echo("  log in with: pilothouse login", err=True)
-    if error.connection_problem in _REMEDIES:
-        typer.echo(f"  {_REMEDIES[error.connection_problem]}", err=True)
+    if error.connection_problem in REMEDIES:
+        typer.echo(f"  {REMEDIES[error.connection_problem]}", err=True)
     if error.retry_delay:
         typer.echo(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
     if (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pilothouse_client.commands.failures import AWAY, CommandError
+from pilothouse_client.commands.failures import AWAY, REMEDIES, CommandError
 
 if TYPE_CHECKING:
     from pilothouse_client.config_file import Context
@@ -101,7 +101,7 @@ def _pinned(target: Target, shown: Shown) -> Trust:
 
     name = name_in(shown.pem, target.address)
     if not name:
-        raise CommandError(f"the certificate of {target.address} has no name, so it cannot be trusted", AWAY)
+        raise CommandError(_unusable(target, shown), AWAY)
     typer.echo(
         f"nobody but {target.address} itself vouches for its certificate; it is trusted from now on\n"
         f"  fingerprint  {shown.fingerprint}\n"
@@ -109,3 +109,15 @@ def _pinned(target: Target, shown: Shown) -> Trust:
         err=True,
     )
     return Trust(shown.pem, name)
+
+
+def _unusable(target: Target, shown: Shown) -> str:
+    """Why a server's own certificate cannot be trusted, and what helps."""
+    from pilothouse_client.handshake import NAME_MISMATCH, find_problem
+    from pilothouse_client.target import Target, Tls
+
+    found = find_problem(Target(target.address, Tls(shown.pem.encode("ascii"))))
+    if found is None or found.problem == NAME_MISMATCH:
+        return f"the certificate of {target.address} has no name, so it cannot be trusted"
+    remedy = REMEDIES.get(found.problem)
+    return f"{found.message}\n  {remedy}" if remedy else found.message
