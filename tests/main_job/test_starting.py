@@ -37,15 +37,23 @@ async def test_a_taken_address_is_told_before_anything_is_made(tmp_path: Path, n
     assert not (tmp_path / "data").exists()
 
 
-async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", ["a file", "a server"])
+async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(
+    tmp_path: Path, there: str
+) -> None:
     place = tmp_path / "a.sock"
-    place.write_text("what somebody keeps")
     data = {"PILOTHOUSE_LISTEN": f"unix:{place}", "PILOTHOUSE_DATA_DIR": str(tmp_path / "data")}
-    said = await Shell("", tmp_path, data).run("pilothouse serve --dev", succeeds=False)
-    assert said == (
-        f"pilothouse: PILOTHOUSE_LISTEN: unix:{place} cannot be listened on: what has that name is no socket\n"
-    )
-    assert place.read_text() == "what somebody keeps"
+    with socket.socket(socket.AF_UNIX) as serves:
+        if there == "a file":
+            place.write_text("what somebody keeps")
+        else:
+            serves.bind(str(place))
+            serves.listen()
+        why = "what has that name is no socket" if there == "a file" else "something else listens there"
+        said = await Shell("", tmp_path, data).run("pilothouse serve --dev", succeeds=False)
+        assert said == f"pilothouse: PILOTHOUSE_LISTEN: unix:{place} cannot be listened on: {why}\n"
+        assert place.is_socket() == (there == "a server")
+    assert there == "a server" or place.read_text() == "what somebody keeps"
     assert not (tmp_path / "data").exists()
 
 

@@ -33,6 +33,8 @@ class Script:
         self.limits = Limits()
         # What a list would be of, beside what is scripted; in order, then as far as the last one was.
         self.newest: list[str] = []
+        # What the second and later lists leave out.
+        self.left_out: tuple[tuple[str, str], ...] = ()
 
     async def newest_version(self, *_: Any) -> str:
         return self.newest.pop(0) if self.newest else "1000"
@@ -42,7 +44,8 @@ class Script:
         self.listed += 1
         middle = len(items) // 2
         yield Page(tuple(items[:middle]), "", "more")
-        yield Page(tuple(items[middle:]), str(100 * self.listed))
+        left_out = self.left_out if self.listed > 1 else ()
+        yield Page(tuple(items[middle:]), str(100 * self.listed), left_out=left_out)
 
     async def watch(
         self, resource: Any, _: str | None, *, resource_version: str, **__: Any
@@ -127,6 +130,14 @@ async def test_an_expired_version_is_listed_anew_and_what_vanished_is_told() -> 
     assert script.watched_from == ["100", "200"]
     assert set(told.changes[4:]) == {("c@3", "c@150"), ("a@1", None), ("d@101", None)}
     assert told.failures == []
+
+
+async def test_what_cannot_be_read_any_more_stays_as_it_was_last() -> None:
+    script = Script([[pod("a", 1), pod("b", 2), pod("c", 3)], [pod("c", 3)]], [[Expired("too old")]])
+    script.left_out = (("n", "b"), ("n", "never seen"))
+    told = await follow(script, 2)
+    assert {name for _, name in told.informer.objects} == {"b", "c"}
+    assert told.changes[3:] == [("a@1", None)]
 
 
 async def test_a_cluster_that_went_back_is_listed_anew() -> None:

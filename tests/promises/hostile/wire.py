@@ -120,6 +120,8 @@ class Connection:
         host, _, port = self.address.rpartition(":")
         opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         opened.setblocking(False)
+        # asyncio sets it only where the socket names its protocol; without it an answer waits for the other end's ACK.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self.reads:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         try:
