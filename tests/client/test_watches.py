@@ -64,10 +64,10 @@ async def test_a_cut_is_not_noticed(fake: FakeServer, client: AsyncClient) -> No
 
 async def test_bookmarks_carry_a_token(fake: FakeServer, client: AsyncClient) -> None:
     async with client.containers.watch() as watch, within(10):
-        async for change in watch:
-            if change.kind is ChangeKind.BOOKMARK:
-                assert change.resume_token == watch.resume_token == "0"
-                break
+        change = await anext(watch)
+        while change.kind is not ChangeKind.BOOKMARK:
+            change = await anext(watch)
+        assert change.resume_token == watch.resume_token == "0"
 
 
 async def test_a_token_that_is_too_old_begins_anew_and_says_so(fake: FakeServer, client: AsyncClient) -> None:

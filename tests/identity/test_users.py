@@ -210,7 +210,10 @@ async def test_a_log_in_during_a_reset_leaves_no_session(shared: IdentityServer,
         *(shared.stranger.Login(login) for _ in range(3)),
         return_exceptions=True,
     )
+    assert outcomes[3] == pb.ResetPasswordResponse()
     begun = [each for each in outcomes if isinstance(each, pb.LoginResponse)]
+    assert len(begun) + sum(isinstance(each, Refused) for each in outcomes) == 6
+    assert (await refused(shared.stranger, "Login", login)).code == "UNAUTHENTICATED"
     for answer in begun:
         caller = Caller(shared.stub, answer.access_token)
         assert await poll_until(lambda caller=caller: ended(caller))  # type: ignore[misc]

@@ -57,6 +57,7 @@ async def _belonging(database: Database) -> dict[str, str]:
                 f"{table}: whose is a row? say it in a column, or test it"
             )
             found[table] = "namespace_id" if "namespace_id" in columns else "user_id"
+    assert len(found) > 20
     return found
 
 

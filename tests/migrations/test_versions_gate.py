@@ -37,7 +37,9 @@ def test_other_servers_are_refused_with_the_reason(number: int, found: str, reas
 
 async def test_the_server_in_use_is_accepted(database: Database) -> None:
     async with connection(database.system_dsn) as opened:
+        # It raises where the server is refused.
         await check_server_version(opened.fetch)
+        assert refusal(int(await opened.fetchval("SHOW server_version_num"))) is None
 
 
 async def test_a_database_in_another_encoding_is_refused(postgres: EmbeddedPostgres) -> None:
