@@ -26,6 +26,7 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
         key = (await before.admin.audit.get_audit_head()).verifier_keys[0]
     logs = {ORIGIN: key}
     async with witness("one.example/w", logs) as one, witness("two.example/w", logs) as two:
+        two.in_parts = True
         third = Verifier("away.example/w", bytes(range(32)), witness=True)
         async with running_server(
             database,

@@ -5,6 +5,7 @@ It is quick, can be told what it has signed before, and says what it refused. On
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
@@ -44,7 +45,10 @@ def proven(first: int, first_root: bytes, size: int, root: bytes, proof: list[by
 
 @dataclass
 class Witness:
-    """It knows logs by origin and key; of each the head that it has signed last."""
+    """It knows logs by origin and key; of each the head that it has signed last.
+
+    `in_parts`: its answers come by the byte.
+    """
 
     name: str
     logs: dict[str, str]
@@ -52,6 +56,7 @@ class Witness:
     refused: list[int] = field(default_factory=list)
     _secret: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     address: str = ""
+    in_parts: bool = False
 
     @property
     def key(self) -> str:
@@ -63,12 +68,19 @@ class Witness:
         public = b"\x04" + self._secret.public_key().public_bytes_raw()
         return sha256(self.name.encode() + b"\n" + public).digest()[:4]
 
-    async def add_checkpoint(self, request: web.Request) -> web.Response:
+    async def add_checkpoint(self, request: web.Request) -> web.StreamResponse:
         """`POST /add-checkpoint`."""
         answer = self._answer((await request.read()).decode())
         if answer.status != 200:
             self.refused.append(answer.status)
-        return answer
+        if not self.in_parts:
+            return answer
+        parts = web.StreamResponse(status=answer.status)
+        await parts.prepare(request)
+        for byte in (answer.text or "").encode():
+            await parts.write(bytes((byte,)))
+            await asyncio.sleep(0)
+        return parts
 
     def _answer(self, body: str) -> web.Response:
         lines, _, note = body.partition("\n\n")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import Counter, Gauge
 
+from pilothouse_server import outbound
 from pilothouse_server.audit import notes, proofs
 from pilothouse_server.audit.notes import NoteError, Verifier
 from pilothouse_server.audit.policy import MOST_WITNESSES, Policy, Witness
@@ -123,7 +124,7 @@ class Witnessing:
             if status == _CONFLICT and answer.strip().isdecimal() and int(answer) <= seal.size:
                 self._sizes[name] = int(answer)
                 status, answer = await self._post(session, witness, seal, int(answer))
-        except (ClientError, TimeoutError, ValueError) as error:
+        except (ClientError, TimeoutError, ValueError, outbound.TooLong) as error:
             FAILURES.labels(name).inc()
             log.warning("a witness of the audit log is away", witness=name, error=type(error).__name__)
             return ""
@@ -147,7 +148,7 @@ class Witnessing:
         async with session.post(
             f"{witness.url}/add-checkpoint", data=body.encode(), allow_redirects=False
         ) as answer:
-            content = await answer.content.read(_MOST_ANSWER_BYTES)
+            content = await outbound.read(answer, _MOST_ANSWER_BYTES)
             return answer.status, content.decode("utf-8", "replace")
 
 
