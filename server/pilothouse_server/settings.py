@@ -489,9 +489,10 @@ def _wrong_addresses(settings: Settings) -> list[str]:
     problems = []
     for name in ("listen", "metrics_listen", "tls_client_listen", "audit_tiles_listen"):
         address = getattr(settings, name)
+        by_grpc = name in ("listen", "tls_client_listen")
         try:
             if address or name == "listen":
-                listening.split(address)
+                listening.check(address, may_be_unix=by_grpc, shared=settings.processes > 1)
         except InvalidValueError as error:
             problems.append(f"{PREFIX}{name.upper()}: {error}")
     return problems

@@ -98,6 +98,23 @@ def test_a_name_is_what_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
         check_transport(Settings(listen="here:1"))
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        ("METRICS_LISTEN", {}, "is not HOST:PORT"),
+        ("AUDIT_TILES_LISTEN", {}, "is not HOST:PORT"),
+        ("LISTEN", {"PILOTHOUSE_PROCESSES": "2"}, "cannot be shared by processes"),
+        ("TLS_CLIENT_LISTEN", {"PILOTHOUSE_PROCESSES": "2"}, "cannot be shared by processes"),
+    ],
+)
+def test_what_is_not_served_on_a_unix_socket_is_told(name: str, more: dict[str, str], words: str) -> None:
+    """Before anything is made for it."""
+    address = "unix:/run/a.sock"
+    with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}: {address} {words}"):
+        load({f"PILOTHOUSE_{name}": address, **more})
+    assert load({"PILOTHOUSE_LISTEN": address}).listen == address
+
+
 def _cannot_be_had(folder: Path) -> dict[str, str]:
     (folder / "file").write_text("kept")
     (folder / "leads").symlink_to(folder / "file")

@@ -105,6 +105,17 @@ def split(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def check(address: str, *, may_be_unix: bool, shared: bool) -> None:
+    """Raises InvalidValueError where it is no address, or a Unix socket where none is served on or several would be."""
+    split(address)
+    if not is_unix(address):
+        return
+    if not may_be_unix:
+        raise InvalidValueError(f"{address} is not HOST:PORT, on which alone this is served")
+    if shared:
+        raise InvalidValueError(f"{address} cannot be shared by processes: a Unix socket has one listener")
+
+
 def _is_ipv4(host: str) -> bool:
     try:
         ipaddress.IPv4Address(host)
