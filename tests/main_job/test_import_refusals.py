@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import Transport
 from tests.config.canaries import found_in
 from tests.harness import PASSWORD, Server
-from tests.main_job.legacy import DEPLOYMENTS, deployment, legacy
+from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, service
 from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, furnished, settled, shop, source
 
 
@@ -166,13 +166,15 @@ async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
     assert good.container.name == "good"
 
 
-async def _tampered(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], None]) -> None:
-    """Has what the cluster says of a Deployment changed on its way, in lists and when it is read."""
+def _tampered(
+    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], None], kind: str = "deployments"
+) -> None:
+    """Has what the cluster says of an object changed on its way, in lists and when it is read."""
     request = Transport.request
 
     async def requested(self: Transport, method: str, path: str, *arguments: Any, **named: Any) -> bytes:
         body = await request(self, method, path, *arguments, **named)
-        if method != "GET" or "/deployments" not in path:
+        if method != "GET" or f"/{kind}" not in path:
             return body
         found = json.loads(body)
         for each in found.get("items") or (found,):
@@ -203,6 +205,30 @@ def _variable(live: Any) -> None:
     live["spec"]["template"]["spec"]["containers"][0]["env"][0]["name"] = "x" * 300
 
 
+def _note(live: Any) -> None:
+    live["metadata"]["annotations"] = {"note": "a\0b"}
+
+
+def _half(live: Any) -> None:
+    live["metadata"]["annotations"] = {"note": "half \ud800"}
+
+
+def _spec(live: Any) -> None:
+    live["spec"] = 5
+
+
+def _selector(live: Any) -> None:
+    live["spec"]["selector"] = ["app"]
+
+
+def _ports(live: Any) -> None:
+    live["spec"]["ports"] = [{"port": "web"}]
+
+
+def _nameless(live: Any) -> None:
+    live["metadata"] = None
+
+
 def _grace(live: Any) -> None:
     live["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 2**64
 
@@ -211,49 +237,93 @@ def _label(live: Any) -> None:
     live["metadata"]["labels"]["a\0b"] = "c"
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (_uid, "metadata.uid: holds NUL"),
-        (_replicas, "spec.replicas: holds a number beyond 64 bits"),
-        (_many, "spec.replicas: more than 2147483647"),
-        (_argument, "the cluster describes it in a way that cannot be read"),
-        (_variable, "longer, than can be kept"),
-        (_grace, "spec.template.spec.terminationGracePeriodSeconds: holds a number beyond 64 bits"),
-        (_label, "metadata.labels: the name of a field holds NUL"),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else None,
-)
+def _status(live: Any) -> None:
+    live["status"]["readyReplicas"] = 2**70
+
+
+def _probe(live: Any) -> None:
+    live["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["periodSeconds"] = 2**40
+
+
+_UNFIT: dict[Callable[[Any], None], str] = {
+    _uid: "metadata.uid: holds NUL",
+    _replicas: "spec.replicas: holds a number beyond 64 bits",
+    _many: "spec.replicas: more than 2147483647",
+    _argument: "the cluster describes it in a way that cannot be read",
+    _variable: "longer, than can be kept",
+    _grace: "spec.template.spec.terminationGracePeriodSeconds: holds a number beyond 64 bits",
+    _label: "metadata.labels: the name of a field holds NUL",
+    _status: "the cluster describes it in a way that cannot be read",
+    _probe: "a number of it is greater than it may be here",
+}
+
+
 async def test_what_no_row_can_hold_is_told_by_its_place_and_others_are_taken_over(
-    server: Server, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None], words: str
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubectl = await legacy(server)
-    for name in ("odd", "good"):
+    words = {f"odd{change.__name__.replace('_', '-')}": told for change, told in _UNFIT.items()}
+    for name in (*words, "good"):
         await kubectl.ask("POST", DEPLOYMENTS, deployment(name))
-    await _tampered(monkeypatch, "odd", change)
-    by_name = await server.admin.containers.import_(namespace="legacy", names=["odd"])
-    all_of_them = await server.admin.containers.import_(namespace="legacy")
-    for answer in (by_name, all_of_them):
-        (problems,) = (list(each.problems) for each in answer.results if each.deployment == "odd")
-        assert len(problems) == 1
-        assert words in problems[0]
-    taken = [each.container.name for each in all_of_them.results if each.deployment == "good"]
+    for name, change in zip(words, _UNFIT, strict=True):
+        _tampered(monkeypatch, name, change)
+    taken: list[str] = []
+    for names in ([*words], []):
+        answer = await server.admin.containers.import_(namespace="legacy", names=names)
+        told = {each.deployment: [*each.problems] for each in answer.results if each.problems}
+        assert told.keys() == words.keys()
+        for name, problems in told.items():
+            assert len(problems) == 1, name
+            assert words[name] in problems[0]
+        taken += [each.container.name for each in answer.results if each.HasField("container")]
     assert taken == ["good"]
 
 
-@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
-async def test_what_it_reads_is_told_likewise(
-    server: Server, monkeypatch: pytest.MonkeyPatch, kind: str
+async def test_a_service_that_is_none_hides_no_deployment(
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubectl = await legacy(server)
-    await kubectl.ask(
-        "POST", f"{CORE}/{kind.lower()}s", {"metadata": {"name": "odd"}, "data": {"key": "YQ=="}}
-    )
-    live = deployment("reads")
-    key = "configMapKeyRef" if kind == "ConfigMap" else "secretKeyRef"
-    variable = {"name": "A", "valueFrom": {key: {"name": "odd", "key": "key"}}}
-    live["spec"]["template"]["spec"]["containers"][0]["env"] = [variable]
-    await kubectl.ask("POST", DEPLOYMENTS, live)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("good"))
+    odd = {
+        "half": _half,
+        "nameless": _nameless,
+        "note": _note,
+        "ports": _ports,
+        "selects": _selector,
+        "spec": _spec,
+    }
+    for name in (*odd, "good"):
+        await kubectl.ask("POST", SERVICES, service(name, selector={"app": "good"}))
+    for name, change in odd.items():
+        _tampered(monkeypatch, name, change, f"services/{name}")
+    (result,) = (await server.admin.containers.import_(namespace="legacy")).results
+    assert [*result.problems] == []
+    assert [port.service_name for port in result.container.ports if port.service_name] == ["good"]
+    assert [*result.notes] == [
+        "Service note: metadata.annotations.note: holds NUL, a character that no text here may hold",
+        "Service ports: it holds what cannot be represented",
+    ]
+
+
+async def test_what_it_reads_is_told_likewise(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = await legacy(server)
+    reads: dict[str, dict[str, Any]] = {
+        "ConfigMap": {"configMapKeyRef": {"name": "odd", "key": "key"}},
+        "Secret": {"secretKeyRef": {"name": "odd", "key": "key"}},
+        "PersistentVolumeClaim": {"claimName": "odd"},
+    }
+    for kind, reference in reads.items():
+        made = claim("odd") if kind == "PersistentVolumeClaim" else source(kind, "odd", data={"key": "YQ=="})
+        await kubectl.ask("POST", f"{CORE}/{kind.lower()}s", made)
+        live = deployment(f"reads-{kind.lower()}")
+        spec = live["spec"]["template"]["spec"]
+        (main,) = spec["containers"]
+        if kind == "PersistentVolumeClaim":
+            spec["volumes"] = [{"name": "data", "persistentVolumeClaim": reference}]
+            main["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+        else:
+            main["env"] = [{"name": "A", "valueFrom": reference}]
+        await kubectl.ask("POST", DEPLOYMENTS, live)
     read = ClusterClient.read
 
     async def odd(self: ClusterClient, resource: Any, namespace: str | None, name: str) -> Any:
@@ -263,8 +333,10 @@ async def test_what_it_reads_is_told_likewise(
         return found
 
     monkeypatch.setattr(ClusterClient, "read", odd)
-    answer = await server.admin.containers.import_(namespace="legacy", names=["reads"])
-    (result,) = answer.results
-    assert list(result.problems) == [
-        f"{kind} odd: metadata.annotations.note: holds NUL, a character that no text here may hold"
-    ]
+    answer = await server.admin.containers.import_(namespace="legacy")
+    assert {result.deployment: [*result.problems] for result in answer.results} == {
+        f"reads-{kind.lower()}": [
+            f"{kind} odd: metadata.annotations.note: holds NUL, a character that no text here may hold"
+        ]
+        for kind in reads
+    }

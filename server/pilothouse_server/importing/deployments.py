@@ -19,6 +19,7 @@ from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, Obj
 from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
+from pilothouse_server.importing import unfit
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, DOMAIN
@@ -231,7 +232,7 @@ def _services(
         except _LeftAloneError as why:
             left_alone.append(f"Service {service['metadata']['name']}: {why}")
             continue
-        except ValueError:
+        except (AttributeError, LookupError, TypeError, ValueError):
             left_alone.append(f"Service {service['metadata']['name']}: it holds what cannot be represented")
             continue
         found.append(read)
@@ -241,6 +242,8 @@ def _services(
 
 def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverService, list[Port]]:
     """Read a Service. Raises _LeftAloneError, which says why."""
+    if told := unfit.problems(service):
+        raise _LeftAloneError(told[0])
     metadata, spec = service["metadata"], service["spec"]
     if (metadata.get("labels") or {}).get(CONTAINER_UID):
         raise _LeftAloneError("it belongs to a container already")

@@ -38,10 +38,16 @@ from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies, unfit
 from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing
-from pilothouse_server.importing.deployments import Converted, convert, with_volume_names, without_services
+from pilothouse_server.importing.deployments import (
+    Converted,
+    convert,
+    selects,
+    with_volume_names,
+    without_services,
+)
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ClusterError, Refused, Unreadable
+from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused, Unreadable
 from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
@@ -201,11 +207,7 @@ async def _discover(
     odd = [name for _, name in listed.left_out if name]
     nobodys = [name for name, item in there.items() if not item.metadata.label(CONTAINER_UID)]
     wanted = list(names) or [*nobodys, *odd]
-    services = await client.list(SERVICES, where) if wanted else None
-    whole = [
-        await client.read(SERVICES, where, service.metadata.name)
-        for service in (services.items if services else ())
-    ]
+    services = await _services(client, where) if wanted else []
     found = []
     for name in dict.fromkeys(wanted):
         if name not in there and name not in odd:
@@ -213,7 +215,7 @@ async def _discover(
             continue
         try:
             candidate = await _candidate(
-                client, namespace, name, whole, _shared(whole, there.values()), theirs
+                client, namespace, name, services, _shared(services, there.values()), theirs
             )
         except _SHAPELESS as error:
             log.warning(
@@ -223,6 +225,25 @@ async def _discover(
         # What is odd of it may be what is not taken over, as its status; it could not be observed.
         found.append(refused(candidate, _UNREADABLE) if name in odd and not candidate.problems else candidate)
     return found
+
+
+async def _services(client: ClusterClient, where: str) -> list[Manifest]:
+    """Returns the Services of a Kubernetes namespace, whole. One that is none stands in front of nobody's pods."""
+    services = []
+    for listed in (await client.list(SERVICES, where)).items:
+        name = listed.metadata.name
+        try:
+            service = await client.read(SERVICES, where, name)
+            is_one = service["metadata"]["name"] == name and not selects(service, {})
+        except NotFound:
+            # It went meanwhile.
+            continue
+        except _SHAPELESS as error:
+            log.warning("a Service cannot be read", cluster=client.name, error=type(error).__name__)
+            continue
+        if is_one:
+            services.append(service)
+    return services
 
 
 def _shared(services: Sequence[Manifest], deployments: Collection[Deployment]) -> dict[str, str]:
