@@ -23,6 +23,7 @@ from tests.reconcile.world import World
 from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
+_ONE, _ANOTHER = (f"sha256:{digit * 64}" for digit in "ab")
 
 
 async def images(here: World) -> dict[str, dict[str, Any]]:
@@ -100,15 +101,15 @@ def _pod(template_image: str, status: ContainerStatus, *, deleting: bool = False
 
 def test_only_pods_of_the_wanted_image_count() -> None:
     subject = model(image="nginx:1.28")
-    digest = "docker.io/library/nginx@sha256:aa"
+    digest = f"docker.io/library/nginx@{_ONE}"
     running = ContainerStatus(name="main", image="docker.io/library/nginx:1.28", image_id=digest)
     waiting = ContainerStatus(name="main", state=ContainerState(waiting=Waiting("ImagePullBackOff")))
-    loaded = ContainerStatus(name="main", image="nginx:1.28", image_id="sha256:bb")
-    seen = RunningImage("nginx:1.28", "sha256:aa", "docker.io/library/nginx:1.28", "node-1")
+    loaded = ContainerStatus(name="main", image="nginx:1.28", image_id=_ANOTHER)
+    seen = RunningImage("nginx:1.28", _ONE, "docker.io/library/nginx:1.28", "node-1")
     assert running_image(subject, [_pod("nginx:1.27", running)]) is None
     assert running_image(subject, [_pod("nginx:1.28", running, deleting=True)]) is None
     assert running_image(subject, [_pod("nginx:1.28", loaded)]) == RunningImage(
-        "nginx:1.28", "sha256:bb", "nginx:1.28", "node-1"
+        "nginx:1.28", _ANOTHER, "nginx:1.28", "node-1"
     )
     assert running_image(subject, [_pod("nginx:1.28", running)]) == seen
     assert running_image(subject, [_pod("nginx:1.28", waiting)]) == RunningImage("nginx:1.28", failed=True)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -19,20 +20,35 @@ from pilothouse_server.containers.messages import CONTAINER
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.observation import observe
 from pilothouse_server.kubernetes import events
+from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.left_out import LEFT_OUT
 from pilothouse_server.kubernetes.marks import read
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
+from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENTS,
+    EVENTS,
+    PODS,
+    REPLICA_SETS,
+    Deployment,
+    ObjectMeta,
+    Resource,
+)
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.transport import Transport
 from pilothouse_server.kubernetes.watch_stream import split_lines
+from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.observe.images import running_image
+from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
+from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import container_status
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.storage import claims
 from pilothouse_server.storage.model import CLAIM, Volume
+from tests.harness import NOWHERE
 from tests.kubernetes.containers import SHOP
 from tests.kubernetes.containers import container as smallest
 from tests.reconcile.world import World
+from tests.waiting import poll_until
 
 Json = dict[str, Any]
 Path = tuple[str | int, ...]
@@ -310,22 +326,27 @@ def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes])
     monkeypatch.setattr("pilothouse_server.kubernetes.client.split_lines", split)
 
 
-@pytest.mark.parametrize("odd", ["2^70", "text", "half a character"])
-async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
-    here: World, monkeypatch: pytest.MonkeyPatch, odd: str
-) -> None:
+def of_odd_pods(monkeypatch: pytest.MonkeyPatch, field: str, odd: bytes) -> None:
+    """Has a field in the status of the pods of the container `odd` be something else."""
+
     def changed(body: bytes) -> bytes:
-        """Pods of the container `odd` have restarted so often."""
         try:
             found = json.loads(body)
         except ValueError:
             return body
         for each in (*(found.get("items") or ()), found, found.get("object") or {}):
             if "containerStatuses" in each.get("status", {}) and each["metadata"]["name"].startswith("odd-"):
-                each["status"]["containerStatuses"][0]["restartCount"] = "@odd@"
-        return json.dumps(found).encode().replace(b'"@odd@"', ODD[odd])
+                each["status"]["containerStatuses"][0][field] = "@odd@"
+        return json.dumps(found).encode().replace(b'"@odd@"', odd)
 
     tampering(monkeypatch, changed)
+
+
+@pytest.mark.parametrize("odd", ["2^70", "text", "half a character"])
+async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
+    here: World, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    of_odd_pods(monkeypatch, "restartCount", ODD[odd])
     before = LEFT_OUT.labels("Pod")._value.get()
     await here.namespace()
     async with here.reconciling():
@@ -407,3 +428,68 @@ async def test_what_cannot_be_written_holds_up_no_other(here: World, monkeypatch
     row = await here.seen("odd")
     assert row is not None
     assert row.observed.pod_ip == ""
+
+
+async def test_an_image_without_a_digest_that_is_one_hides_no_other(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_odd_pods(monkeypatch, "imageID", b'"docker.io/library/nginx@sha256:' + b"a" * 1000 + b'"')
+    await here.namespace()
+
+    async def digests() -> dict[str, str | None]:
+        found = await here.rows(
+            "SELECT c.name, i.digest FROM containers AS c JOIN container_images AS i ON i.id = c.image_id"
+        )
+        return {row["name"]: row["digest"] for row in found}
+
+    async with here.reconciling():
+        await here.create("odd")
+        await here.create("web")
+        await here.running("odd")
+        found = await poll_until(digests, lambda found: found["web"])
+    assert found["odd"] is None
+
+
+@pytest.mark.parametrize("odd", [b"1" + b"0" * 400, b'"much"', rb'"\ud800"'])
+async def test_what_a_pod_is_said_to_use_hides_no_other(
+    here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes
+) -> None:
+    def changed(body: bytes) -> bytes:
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return body
+        for each in found.get("pods") or ():
+            if each["podRef"]["name"].startswith("odd-"):
+                each["containers"][0]["cpu"]["usageNanoCores"] = "@odd@"
+        return json.dumps(found).encode().replace(b'"@odd@"', odd)
+
+    tampering(monkeypatch, changed)
+    await here.namespace()
+    async with here.reconciling():
+        await here.create("odd")
+        # It has a pod on every node: of one that says nothing, no container would be measured.
+        made = await here.create("web", replicas=6)
+        await here.running("odd")
+        await here.running("web")
+
+        async def measured() -> set[int]:
+            return {sample.container_id for batch in here.samples.batches for sample in batch}
+
+        await poll_until(measured, lambda found: int(made.id) in found)
+
+
+async def test_two_deployments_of_one_uid_end_no_observation() -> None:
+    view = ClusterView(AppliedGenerations(), lambda: None)
+    client = await ClusterClient.from_kubeconfig(NOWHERE, name="nowhere")
+    imported = ImportedPods(client, view, lambda _error: None)
+    owned, theirs = (
+        Deployment(metadata=ObjectMeta(name="web", namespace=namespace, uid="u", labels=labels))
+        for namespace, labels in (("shop", {CONTAINER_UID: str(uuid4())}), ("other", None))
+    )
+    for each in (owned, theirs, owned):
+        imported.deployment_changed(None, each)
+    imported.deployment_changed(theirs, None)
+    imported.deployment_changed(owned, None)
+    assert imported._containers == {}
+    await client.close()

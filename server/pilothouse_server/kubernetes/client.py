@@ -18,9 +18,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
@@ -106,6 +106,9 @@ class _RawItems(msgspec.Struct):
 
 class _RawStats(msgspec.Struct):
     pods: list[msgspec.Raw] | None = None
+
+
+_Raw = TypeVar("_Raw", _RawItems, _RawStats)
 
 
 class _Of(msgspec.Struct):
@@ -223,7 +226,7 @@ class ClusterClient:
                 one_by_one = resource.marked or len(body) > AT_ONCE_BYTES or may_be_unstorable(body)
                 whole = None if one_by_one else _all_of(body, resource)
                 # One that cannot be read is no reason to see none.
-                listed: Any = whole or await _cut_apart(body)
+                listed: Any = whole or await _cut_apart(body, _RawItems)
                 token = listed.metadata.continue_
                 # The cluster works at the next page while this one is taken in.
                 requested = request(token) if token else None
@@ -437,16 +440,27 @@ class ClusterClient:
         return decode(answer, AccessReview).status.allowed
 
     async def node_stats(self, node: str) -> StatsSummary:
-        """Returns the kubelet's summary of a node's pods, through the API server.
+        """Returns the kubelet's summary of a node's pods, through the API server, without those that cannot be read.
 
         Raises Unreachable for a lost node.
         """
         body = await self._listed(f"/api/v1/nodes/{node}/proxy/stats/summary")
         if len(body) <= AT_ONCE_BYTES:
-            return decode(body, StatsSummary)
+            with suppress(Unreadable):
+                return decode(body, StatsSummary)
         await self._check_items(body, "pods")
-        pods = decode(body, _RawStats).pods or ()
-        return StatsSummary(tuple([decode(pod, PodStats) async for pod in self._cut(pods)]))
+        pods = (await _cut_apart(body, _RawStats)).pods or ()
+        return StatsSummary(
+            tuple([each async for pod in self._cut(pods) if (each := self._pod_stats(pod)) is not None])
+        )
+
+    def _pod_stats(self, body: msgspec.Raw) -> PodStats | None:
+        """Returns what a pod uses; None where it cannot be read, which is noted."""
+        try:
+            return decode(body, PodStats)
+        except Unreadable:
+            self._left_out.note("PodStats", ("", ""))
+            return None
 
     @asynccontextmanager
     async def streaming(
@@ -527,14 +541,14 @@ def _all_of(body: bytes, resource: Resource[T]) -> _Items[T] | None:
         return None
 
 
-async def _cut_apart(body: bytes) -> _RawItems:
+async def _cut_apart(body: bytes, form: type[_Raw]) -> _Raw:
     """Returns the items of a list as they are. Half a character in one keeps them from being told apart."""
     try:
-        return decode(body, _RawItems)
+        return decode(body, form)
     except Unreadable:
         if not may_be_unstorable(body):
             raise
-    return decode(await mended(body), _RawItems)
+    return decode(await mended(body), form)
 
 
 async def _cut_line(line: bytes) -> Line:

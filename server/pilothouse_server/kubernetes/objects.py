@@ -21,6 +21,7 @@ from msgspec import Meta
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[datetime, Meta(tz=True)]
 Name = Annotated[str, Meta(max_length=253)]
 # Words of the API itself, as `Running`.
@@ -301,7 +302,7 @@ class Event(KubernetesObject, frozen=True, rename="camel"):
 
 class NodeImage(Partial, frozen=True, rename="camel"):
     names: tuple[str, ...] | None = None
-    size_bytes: Int64 = 0
+    size_bytes: Size = 0
 
 
 class NodeInfo(Partial, frozen=True, rename="camel"):

@@ -17,6 +17,8 @@ import msgspec
 from pilothouse_server.event_loop import cooperatively
 
 NANO = 1_000_000_000
+# More than whoever stores it takes. A cluster may send a number of thousands of digits, of which no share can be told.
+_MOST_NANO_CORES = 10**18
 Key = TypeVar("Key")
 
 
@@ -133,7 +135,7 @@ async def usage_by_container(
             key=key,
             time=time,
             pods=total.pods,
-            cpu_cores=total.nano_cores / NANO,
+            cpu_cores=max(-1, min(total.nano_cores, _MOST_NANO_CORES)) / NANO,
             memory_bytes=total.memory,
             network_bytes_rx=total.received,
             network_bytes_tx=total.sent,

@@ -6,6 +6,7 @@ to be written, and seldom: the list of their images is long, and it is behind th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
@@ -23,6 +24,7 @@ from pilothouse_server.values.image_reference import ImageReference
 PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # A node lists only its largest images: a size that does not come is given up.
 TRIES = 10
 
@@ -119,7 +121,7 @@ def digest_of(image_id: str) -> str:
     That of the repository, or where the image never came from one (it was loaded by hand) that of its configuration.
     """
     digest = image_id.rpartition("@")[2].rpartition("//")[2]
-    return digest if digest.startswith("sha256:") else ""
+    return digest if _DIGEST.fullmatch(digest) else ""
 
 
 def _same(one: RunningImage, other: RunningImage) -> bool:

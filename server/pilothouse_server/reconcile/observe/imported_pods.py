@@ -62,7 +62,8 @@ class ImportedPods:
             return
         if container is None:
             del self._containers[uid]
-            self._namespaces[namespace].discard(uid)
+            # Two may have one uid where a cluster is tampered with.
+            self._namespaces.get(namespace, set()).discard(uid)
             self._changed.set()
             return
         self._containers[uid] = container
