@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilothouse_server import event_loop
 from pilothouse_server.errors import InvalidArgument
-from pilothouse_server.metrics.operations import rows_of_work, steps_of
+from pilothouse_server.metrics.model import Point, Subject
+from pilothouse_server.metrics.operations import queries, rows_of_work, steps_of
+from pilothouse_server.metrics.repository import series
 from pilothouse_server.rpc.admission.seats import is_wide
+from pilothouse_server.store.paging import PageRequest
+from pilothouse_server.tasks import cancel_and_wait
 
 DAY = 86400
 NOW = datetime(2025, 6, 1, 12, 34, 56, 789, tzinfo=UTC)
@@ -112,3 +119,40 @@ def test_a_page_of_many_points_or_samples_is_wide(
     range_seconds: int | None, step: int, containers: int, wide: bool
 ) -> None:
     assert is_wide(rows_of_work(range_seconds, step, containers)) is wide
+
+
+async def test_tens_of_thousands_of_points_are_put_in_order_beside_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each share is used up at once.
+    monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
+    count, turns = 40_000, 0
+    points = [Point(1 + at % 2, count - at, 1, 0.0, 0.0, 0, 0, 0, 0, 0) for at in range(count)]
+
+    async def subjects(*_arguments: Any, **_named: Any) -> Any:
+        return [Subject(number, "", "", "") for number in (1, 2)], None
+
+    async def parts(*_arguments: Any) -> Any:
+        return points
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(series, "subjects", subjects)
+    monkeypatch.setattr(queries, "_parts", parts)
+    other = asyncio.create_task(others())
+    page, steps = PageRequest(key=b""), steps_of(NOW, None, None, None)
+    nothing: Any = None
+    found, _ = await queries.usage(
+        nothing, page, steps, namespace_id=None, container="", visible=None, form=1
+    )
+    await cancel_and_wait(other)
+    assert turns >= 10
+    assert [[point.at for point in shown] == sorted(point.at for point in shown) for _, shown in found] == [
+        True,
+        True,
+    ]
+    assert sum(len(shown) for _, shown in found) == count

@@ -183,10 +183,10 @@ class MetricsService:
 
 
 async def _fitting(
-    found: Sequence[tuple[Subject, Sequence[PackedDay | Point]]], steps: Steps, share: Share
+    found: Sequence[tuple[Subject, list[PackedDay | Point]]], steps: Steps, share: Share
 ) -> tuple[list[bytes], int]:
     """The series of the first containers, as many as fit into a page, but for those without points; and how many
-    containers these are, at least one with points.
+    containers these are, at least one with points. The points are forgotten.
     """
     series: list[bytes] = []
     size = 0
@@ -197,6 +197,8 @@ async def _fitting(
         for piece in messages.pieces_of_series(subject, parts, steps):
             pieces.append(piece)
             await share.used()
+        # To free them all at the end takes milliseconds.
+        parts.clear()
         one = messages.series(pieces)
         size += len(one)
         if series and size > LARGEST_PAGE_BYTES:
