@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import TooManyValues
 from pilothouse_server.kubernetes.transport import Transport
 from tests.config.canaries import found_in
 from tests.harness import PASSWORD, Server
@@ -302,6 +304,41 @@ async def test_a_service_that_is_none_hides_no_deployment(
     assert [*result.notes] == [
         "Service note: metadata.annotations.note: holds NUL, a character that no text here may hold",
         "Service ports: it holds what cannot be represented",
+        *(
+            f"Service {name}: it cannot be read, and may stand in front of its pods"
+            for name in ("half", "nameless", "selects", "spec")
+        ),
+    ]
+
+
+async def test_services_that_the_list_leaves_out_are_told_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubectl = await legacy(server)
+    await kubectl.ask("POST", DEPLOYMENTS, deployment("good"))
+    list_ = ClusterClient.list
+
+    async def without_names(self: ClusterClient, resource: Any, *arguments: Any, **named: Any) -> Any:
+        page = await list_(self, resource, *arguments, **named)
+        odd = tuple(("legacy", f"odd-{number}" if number else "") for number in range(12))
+        return msgspec.structs.replace(page, left_out=odd) if resource.kind == "Service" else page
+
+    read = ClusterClient.read
+
+    async def odd(self: ClusterClient, resource: Any, namespace: str | None, name: str) -> Any:
+        if name.startswith("odd-"):
+            raise TooManyValues("it holds too much")
+        return await read(self, resource, namespace, name)
+
+    monkeypatch.setattr(ClusterClient, "list", without_names)
+    monkeypatch.setattr(ClusterClient, "read", odd)
+    (result,) = (await server.admin.containers.import_(namespace="legacy", validate_only=True)).results
+    assert [*result.notes] == [
+        *(
+            f"Service {name}: it cannot be read, and may stand in front of its pods"
+            for name in ("without a name", *(f"odd-{number}" for number in range(1, 10)))
+        ),
+        "2 more Services cannot be read",
     ]
 
 

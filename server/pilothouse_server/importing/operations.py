@@ -61,6 +61,8 @@ log = structlog.get_logger(__name__)
 # What a description brings about that is none, as no API server lets one be: a number where a list belongs.
 _SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
 _UNREADABLE = ("the cluster describes it in a way that cannot be read",)
+# So many Services that cannot be read are named.
+_MOST_UNREAD = 10
 # Each Deployment takes a few calls of the cluster.
 SECONDS = 60.0
 # An import right after the adoption was asked for finds the namespace on its way to be ours.
@@ -207,7 +209,7 @@ async def _discover(
     odd = [name for _, name in listed.left_out if name]
     nobodys = [name for name, item in there.items() if not item.metadata.label(CONTAINER_UID)]
     wanted = list(names) or [*nobodys, *odd]
-    services = await _services(client, where) if wanted else []
+    services, unread = await _services(client, where) if wanted else ([], ())
     found = []
     for name in dict.fromkeys(wanted):
         if name not in there and name not in odd:
@@ -223,27 +225,39 @@ async def _discover(
             )
             candidate = Candidate(name, problems=_UNREADABLE)
         # What is odd of it may be what is not taken over, as its status; it could not be observed.
-        found.append(refused(candidate, _UNREADABLE) if name in odd and not candidate.problems else candidate)
+        if name in odd and not candidate.problems:
+            candidate = refused(candidate, _UNREADABLE)
+        if candidate.container is not None:
+            candidate = msgspec.structs.replace(candidate, notes=(*candidate.notes, *unread))
+        found.append(candidate)
     return found
 
 
-async def _services(client: ClusterClient, where: str) -> list[Manifest]:
-    """Returns the Services of a Kubernetes namespace, whole. One that is none stands in front of nobody's pods."""
-    services = []
-    for listed in (await client.list(SERVICES, where)).items:
-        name = listed.metadata.name
+async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], tuple[str, ...]]:
+    """Returns the Services of a Kubernetes namespace, whole; and what is to be told of those that cannot be read, which
+    are left alone, whosever pods they stand in front of.
+    """
+    services: list[Manifest] = []
+    unread: list[str] = []
+    page = await client.list(SERVICES, where)
+    for name in [*(listed.metadata.name for listed in page.items), *(name for _, name in page.left_out)]:
         try:
+            if not name:
+                raise Unreadable("it has no name")
             service = await client.read(SERVICES, where, name)
-            is_one = service["metadata"]["name"] == name and not selects(service, {})
+            if service["metadata"]["name"] != name or selects(service, {}):
+                raise Unreadable("it is none")
         except NotFound:
             # It went meanwhile.
             continue
         except _SHAPELESS as error:
             log.warning("a Service cannot be read", cluster=client.name, error=type(error).__name__)
+            unread.append(name or "without a name")
             continue
-        if is_one:
-            services.append(service)
-    return services
+        services.append(service)
+    told = [f"Service {name}: it cannot be read, and may stand in front of its pods" for name in unread]
+    rest = len(told) - _MOST_UNREAD
+    return services, (*told[:_MOST_UNREAD], *((f"{rest} more Services cannot be read",) if rest > 0 else ()))
 
 
 def _shared(services: Sequence[Manifest], deployments: Collection[Deployment]) -> dict[str, str]:

@@ -2143,7 +2143,9 @@ class ImportedContainer(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is worth knowing of one that was: Services that were left alone, and why its drift policy is REPORT."""
+        """What is worth knowing of one that was: Services that were left alone, those that cannot be read, and why its drift policy is
+        REPORT.
+        """
 
     @_builtins.property
     def volumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
