@@ -334,8 +334,11 @@ async def _read(response: aiohttp.ClientResponse, most: int, more: Callable[[int
     return bytes(body)
 
 
-def failure(error: BaseException) -> str:
-    """Returns why nothing usable came of a connection, in words of ours: `the connection is refused`."""
+def failure(error: BaseException, url: str = "") -> str:
+    """Returns why nothing usable came of a connection, in words of ours: `the connection is refused`.
+
+    `url` is what was asked for: a connection to another host is one to the proxy before it.
+    """
     import aiohttp
 
     if isinstance(error, TooLong):
@@ -347,12 +350,21 @@ def failure(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {_certificate_fault(error.certificate_error)}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        behind = "the proxy before it: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        by_proxy = isinstance(error, aiohttp.ClientProxyConnectionError) or not _leads_to(url, error.host)
+        behind = "the proxy before it: " if by_proxy else ""
         return behind + _connecting(error, error.os_error)
     for kinds, words in _failures(aiohttp):
         if isinstance(error, kinds):
             return words
     return _connecting(error, error) if isinstance(error, OSError) else f"it failed ({type(error).__name__})"
+
+
+def _leads_to(url: str, host: str) -> bool:
+    asked = urlsplit(url).hostname
+    if asked is None or asked == host:
+        return True
+    address = _literal(host)
+    return address is not None and address == _literal(asked)
 
 
 def _failures(http: Any) -> tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...]:

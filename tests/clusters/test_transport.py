@@ -14,9 +14,10 @@ import pytest_asyncio
 import yaml
 from aiohttp import web
 
+from pilothouse_server import outbound
 from pilothouse_server.kubernetes import connection, credentials, environment
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized
+from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized, Unreachable
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.objects import NAMESPACES
 from pilothouse_server.outbound import ANYWHERE, Reach
@@ -105,6 +106,32 @@ async def test_a_proxy_is_gone_through(cluster: SimulatedCluster) -> None:
         async with connected(document) as client:
             assert (await client.list(NAMESPACES)).items
     assert asked == [f"CONNECT {cluster.url.removeprefix('https://')}"]
+
+
+@pytest.mark.parametrize(
+    ("server", "proxy_url", "why"),
+    [
+        (
+            "https://cluster.invalid",
+            "http://proxy.invalid:3128",
+            "the proxy before it: its name is not known",
+        ),
+        ("https://cluster.invalid", "http://127.0.0.1:1", "the proxy before it: the connection is refused"),
+        ("https://cluster.invalid", "", "its name is not known"),
+        ("https://127.0.0.1:1", "", "the connection is refused"),
+    ],
+)
+async def test_a_proxy_that_is_not_reached_is_named_as_one(
+    cluster: SimulatedCluster, bare_environment: pytest.MonkeyPatch, server: str, proxy_url: str, why: str
+) -> None:
+    document = kubeconfig(cluster)
+    document["clusters"][0]["cluster"] |= {"server": server, "proxy-url": proxy_url}
+    async with connected(document) as client:
+        with pytest.raises(Unreachable) as unreachable:
+            await client.list(NAMESPACES)
+    assert unreachable.value.message.endswith(f"cannot be reached: {why}")
+    # However its address is written.
+    assert outbound._leads_to("https://[0:0::1]:1", "::1")
 
 
 @pytest.fixture

@@ -389,7 +389,7 @@ class Transport:
         """The error for what the library raised, none of whose words are passed on: they may hold credentials."""
         if isinstance(error, TimeoutError):
             return Unreachable(f"cluster {self.name!r} did not answer in time")
-        why = outbound.failure(error)
+        why = outbound.failure(error, self.server)
         kind = NotTrusted if isinstance(error, aiohttp.ClientConnectorCertificateError) else Unreachable
         return kind(f"cluster {self.name!r} at {self.place} cannot be reached: {why}")
 
