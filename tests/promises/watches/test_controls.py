@@ -41,6 +41,6 @@ def _tier(sabotage: str) -> pytest.MarkDecorator:
 
 @pytest.mark.parametrize("sabotage", [pytest.param(each, marks=_tier(each)) for each in SABOTAGES])
 async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
-    size = Size(mutations=_LONGER.get(sabotage, 250), faults=0, watchers=4, sabotage=sabotage)
+    size = Size(mutations=_LONGER.get(sabotage, 120), faults=0, watchers=4, sabotage=sabotage)
     found = violations(await campaign(database, tmp_path, size))
     assert FOUND_BY[sabotage] in found, found
