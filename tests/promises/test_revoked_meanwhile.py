@@ -105,6 +105,8 @@ async def test_no_right_that_was_taken_back_is_used(shop: tuple[Server, AsyncCli
     await regrant(server, dora, "operator", "shop", "namespace.update")
     await _what_was_only_added_is_in_nobodys_way(server, dora)
     await _a_session_that_has_ended(server, dora)
+    # What was changed by right is all that was.
+    assert await described(server) == ("mine", 99)
 
 
 async def _the_right_to_the_call(server: Server, dora: AsyncClient) -> None:
@@ -159,7 +161,6 @@ async def _a_session_that_has_ended(server: Server, dora: AsyncClient) -> None:
     with pytest.raises(PilothouseError) as refused:
         await call
     assert refused.value.code.name == "UNAUTHENTICATED"
-    assert await described(server) == ("mine", 99)
 
 
 async def _a_body_that_comes_after_the_right_is_gone(server: Server, dora: AsyncClient) -> None:
