@@ -297,13 +297,13 @@ async def test_one_long_answer_is_checked_at_a_time(monkeypatch: pytest.MonkeyPa
     checked = at_once = most = 0
     check = decoding.check_items
 
-    async def noting(body: bytes, name: str) -> None:
+    async def noting(body: bytes, name: str, *, of_one: bool = False) -> None:
         nonlocal checked, at_once, most
         checked, at_once = checked + 1, at_once + 1
         most = max(most, at_once)
         # All of them are there before the first is found too large.
         await poll_until(all_wait)
-        await check(body, name)
+        await check(body, name, of_one=of_one)
         at_once -= 1
 
     waiting = 0
