@@ -420,7 +420,8 @@ class Application:
         """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
         connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
         keys = Keys(
-            KeyPatterns(self.settings.service_annotations), KeyPatterns(self.settings.guarded_pod_keys)
+            KeyPatterns(self.settings.service_annotations),
+            KeyPatterns(self.settings.guarded_pod_keys, guarding=True),
         )
         in_namespaces = [
             containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys),
@@ -448,7 +449,9 @@ class Application:
     def _guarded(self) -> Guarded:
         """What of a namespace is not for those who hold it."""
         settings = self.settings
-        return Guarded(KeyPatterns(settings.guarded_namespace_keys), settings.namespace_pod_security)
+        return Guarded(
+            KeyPatterns(settings.guarded_namespace_keys, guarding=True), settings.namespace_pod_security
+        )
 
     def _backups(self) -> list[Periodic]:
         """The backups that are made on schedule, if any are."""

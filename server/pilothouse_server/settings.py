@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from pilothouse_server.values import InvalidValueError, database_address, listening
+from pilothouse_server.values import InvalidValueError, database_address, key_patterns, listening
 from pilothouse_server.values.client_variables import CLIENT_VARIABLES
 from pilothouse_server.values.guarded_keys import GUARDED_NAMESPACE_KEYS, GUARDED_POD_KEYS
 
@@ -24,7 +23,10 @@ PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
 # What the protos say of passwords, and what a setting may ask for at most.
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
-_HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
+_KEY_LISTS = ("guarded_namespace_keys", "guarded_pod_keys", "service_annotations")
+_KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
+_NETWORK = "neither an address nor a network such as 10.0.0.0/8"
+T = TypeVar("T")
 DATABASES = (
     "database_url",
     "system_database_url",
@@ -387,37 +389,32 @@ TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
 
 def trusted_peers(text: str) -> tuple[TrustedPeer, ...]:
     """The peers that `trusted_proxies` names. Raises SettingsError."""
-    found: list[TrustedPeer] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            found.append("unix" if part == "unix" else ipaddress.ip_network(part))
-        except ValueError:
-            raise _no_network("TRUSTED_PROXIES", part) from None
-    return tuple(found)
+    return _listed(
+        text, "TRUSTED_PROXIES", _NETWORK, lambda one: "unix" if one == "unix" else ipaddress.ip_network(one)
+    )
 
 
 def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     """The networks that `outbound_networks` names. Raises SettingsError."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        try:
-            found.append(ipaddress.ip_network(part))
-        except ValueError:
-            raise _no_network("OUTBOUND_NETWORKS", part) from None
-    return tuple(found)
-
-
-def _no_network(name: str, part: str) -> SettingsError:
-    return SettingsError(f"{PREFIX}{name}: {part!r} is neither an address nor a network such as 10.0.0.0/8")
+    return _listed(text, "OUTBOUND_NETWORKS", _NETWORK, ipaddress.ip_network)
 
 
 def header_names(text: str) -> tuple[str, ...]:
     """The names and prefixes of headers that `audit_headers` lists, in lower case. Raises SettingsError."""
-    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for name in names:
-        if not _HEADER.fullmatch(name):
-            raise SettingsError(f"{PREFIX}AUDIT_HEADERS: {name!r} is no name of a header, nor PREFIX*")
-    return names
+    return _listed(
+        text.lower(), "AUDIT_HEADERS", "no name of a header, nor PREFIX*", key_patterns.checked_header
+    )
+
+
+def _listed(text: str, name: str, fault: str, read: Callable[[str], T]) -> tuple[T, ...]:
+    """What `read` makes of each part; one that it refuses by ValueError is `fault`. Raises SettingsError."""
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            found.append(read(part))
+        except ValueError:
+            raise SettingsError(f"{PREFIX}{name}: {part!r} is {fault}") from None
+    return tuple(found)
 
 
 def _kind(default: object) -> str:
@@ -511,6 +508,8 @@ def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
     outbound_networks(settings.outbound_networks)
     header_names(settings.audit_headers)
+    for name in _KEY_LISTS:
+        _listed(getattr(settings, name), name.upper(), _KEY, key_patterns.checked)
     problems = _wrong_addresses(settings)
     problems += [
         f"{PREFIX}{name.upper()} must be greater than 0"

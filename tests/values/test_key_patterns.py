@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from pilothouse_server.settings import Settings, SettingsError, load
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 
@@ -24,3 +27,27 @@ def test_patterns(text: str, inside: str, outside: str) -> None:
     patterns = KeyPatterns(text)
     assert [key for key in inside.split(" ") if key and key not in patterns] == []
     assert [key for key in outside.split(" ") if key in patterns] == []
+
+
+def test_a_domain_is_guarded_with_all_of_its_keys() -> None:
+    guarded = KeyPatterns(
+        "pod-security.kubernetes.io, *.istio.io, team, !pod-security.kubernetes.io/audit", guarding=True
+    )
+    inside = "pod-security.kubernetes.io/enforce a.istio.io/b team team/x pod-security.kubernetes.io"
+    assert [key for key in inside.split() if key not in guarded] == []
+    outside = "pod-security.kubernetes.io/audit istio.io/b teams a.pod-security.kubernetes.io/enforce"
+    assert [key for key in outside.split() if key in guarded] == []
+    # What is allowed is allowed by its whole name.
+    assert "pod-security.kubernetes.io/enforce" not in KeyPatterns("pod-security.kubernetes.io")
+
+
+@pytest.mark.parametrize("name", ["GUARDED_NAMESPACE_KEYS", "GUARDED_POD_KEYS", "SERVICE_ANNOTATIONS"])
+@pytest.mark.parametrize("wrong", ["!", "!!a", "a b", "a/b/c", "a;b", "/a", "ü", "a=b"])
+def test_what_is_no_key_is_refused_at_start(name: str, wrong: str) -> None:
+    with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}: '{re.escape(wrong)}' is no key"):
+        load({f"PILOTHOUSE_{name}": f"a.b/c, {wrong}"})
+
+
+def test_what_is_set_by_default_and_nothing_are_keys() -> None:
+    assert load({}).guarded_pod_keys == Settings().guarded_pod_keys
+    assert load({"PILOTHOUSE_GUARDED_POD_KEYS": ""}).guarded_pod_keys == ""

@@ -1,23 +1,44 @@
-"""Keys of labels and annotations as a setting names them."""
+"""Keys of labels and annotations, and names of headers, as a setting names them."""
 
 from __future__ import annotations
 
 import re
 
+_HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
+_PATTERN = re.compile(r"!?[A-Za-z0-9._*-]+(?:/[A-Za-z0-9._*-]*)?")
+
 
 class KeyPatterns:
     """A set of keys: patterns separated by commas, in which `*` stands for any text, also for none.
 
-    A pattern that begins with `!` takes out again what the others name, wherever it stands.
+    A pattern that begins with `!` takes out again what the others name, wherever it stands. `guarding`: what is in the
+    set is forbidden, so that the name of a domain stands for the keys below it, too.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, guarding: bool = False) -> None:
         words = [word for word in (word.strip() for word in text.split(",")) if word]
-        self._in = _compiled([word for word in words if not word.startswith("!")])
+        inside = [word for word in words if not word.startswith("!")]
+        if guarding:
+            inside += [f"{word}/*" for word in inside if "/" not in word]
+        self._in = _compiled(inside)
         self._out = _compiled([word[1:] for word in words if word.startswith("!")])
 
     def __contains__(self, key: str) -> bool:
         return self._in.fullmatch(key) is not None and self._out.fullmatch(key) is None
+
+
+def checked(pattern: str) -> str:
+    """Returns a pattern. Raises ValueError: no key is like it."""
+    if not _PATTERN.fullmatch(pattern):
+        raise ValueError(pattern)
+    return pattern
+
+
+def checked_header(pattern: str) -> str:
+    """Returns a name in lower case, or what some begin with, before `*`. Raises ValueError: no header is called so."""
+    if not _HEADER.fullmatch(pattern):
+        raise ValueError(pattern)
+    return pattern
 
 
 def _compiled(patterns: list[str]) -> re.Pattern[str]:
