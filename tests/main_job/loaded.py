@@ -1,9 +1,12 @@
 """The `pilothouse` command forked from a process that has loaded it: a process of its own each, without the imports.
 
-`run` is the side of the tests. The other side is this module as a program. It loads the command, and forks a process
-for each message, which takes over the words, the environment, the folder and the standard streams that came with it,
-and is the command from there on. Of the command only `--version` has run before. Loading it anew takes three times as
-long as what most tests have it do.
+`run` and `start` are the side of the tests. The other side is this module as a program. It loads the command, and forks
+a process for each message, which takes over the words, the environment, the folder and the standard streams that came
+with it, and is the command from there on. Of the command only `--version` has run before. Loading it anew takes three
+times as long as what most tests have it do.
+
+Servers are forked from a process that has loaded the server, too, which takes a second of a core. Nothing of it ran,
+no thread was started, and gRPC is not begun. What tests of the start itself need is started as its users start it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import gc
 import importlib
 import json
 import os
+import random
+import runpy
 import selectors
 import signal
 import socket
@@ -31,11 +36,11 @@ _MOST_BYTES = 1 << 20
 class LoadedCommand:
     """The process that has loaded the command, until `end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_server: bool = False) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(theirs.fileno()), *(["server"] if with_server else [])],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -74,23 +79,64 @@ class LoadedCommand:
             # Nobody has the other ends any more.
             await asyncio.gather(giving, *outputs, return_exceptions=True)
 
+    async def start(
+        self, words: Sequence[str], environment: Mapping[str, str], module: str = ""
+    ) -> StartedCommand:
+        """Starts a command, or a module in its place, whose output and errors are one stream; it has no input."""
+        asked = {"words": [*words], "environment": {**environment}, "folder": str(ROOT), "module": module}
+        stdin = os.open(os.devnull, os.O_RDONLY)
+        (output, stdout), (told, telling) = os.pipe(), os.pipe()
+        try:
+            socket.send_fds(self._socket, [json.dumps(asked).encode()], [stdin, stdout, stdout, telling])
+        finally:
+            for descriptor in (stdin, stdout, telling):
+                os.close(descriptor)
+        # Each is closed with its end, which is read.
+        printed, _ = await _opened(output)
+        ending, _ = await _opened(told)
+        return StartedCommand(int(await ending.readline()), printed, ending)
+
     def end(self) -> None:
         """Lets the process end, and waits for it."""
         self._socket.close()
         self._process.wait()
 
 
+class StartedCommand:
+    """A command that runs: of asyncio's subprocesses what tests of servers use. Its output is to be read to the end."""
+
+    def __init__(self, process_id: int, stdout: asyncio.StreamReader, ending: asyncio.StreamReader) -> None:
+        self.pid = process_id
+        self.stdout = stdout
+        self._code = asyncio.create_task(ending.readline(), name=f"end of process {process_id}")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Raises ProcessLookupError where it has ended."""
+        if self._code.done():
+            raise ProcessLookupError
+        os.kill(self.pid, number)
+
+    async def wait(self) -> int:
+        """Its exit code, or minus the number of the signal that killed it, once it has ended."""
+        return int(await asyncio.shield(self._code))
+
+
 @contextlib.asynccontextmanager
 async def _stream(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
     """What can be read from a pipe."""
-    stream = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
-    )
+    stream, transport = await _opened(descriptor)
     try:
         yield stream
     finally:
         transport.close()
+
+
+async def _opened(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    return stream, transport
 
 
 def _give(descriptor: int, given: bytes) -> None:
@@ -105,6 +151,7 @@ async def _read(descriptor: int) -> bytes:
 
 
 _loaded: list[LoadedCommand] = []
+_loaded_servers: list[LoadedCommand] = []
 
 
 async def run(
@@ -116,13 +163,21 @@ async def run(
     return await _loaded[0].run(words, environment, given)
 
 
+async def start(words: Sequence[str], environment: Mapping[str, str], module: str = "") -> StartedCommand:
+    """Starts a command that serves, or a module that does; the process that has loaded it is started with the first."""
+    if not _loaded_servers:
+        _loaded_servers.append(LoadedCommand(with_server=True))
+    return await _loaded_servers[0].start(words, environment, module)
+
+
 def end() -> None:
-    """Ends that process, where there is one."""
-    while _loaded:
-        _loaded.pop().end()
+    """Ends those processes, where there are any."""
+    for each in (_loaded, _loaded_servers):
+        while each:
+            each.pop().end()
 
 
-def _load() -> Callable[[], None]:
+def _load(*, with_server: bool) -> Callable[[], None]:
     """Imports all of the command, also what its parsing loads at its first use; returns its entry point."""
     # As the entry point does before it loads the library.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -132,11 +187,16 @@ def _load() -> Callable[[], None]:
         importlib.import_module(f"pilothouse_client.commands.{place.partition(':')[0]}")
     with contextlib.suppress(SystemExit):
         cli.app(["--version"])
+    if with_server:
+        importlib.import_module("pilothouse_server.app")
+        importlib.import_module("pilothouse_server.cli")
     return cli.main
 
 
-def _serve(asking: socket.socket) -> bool:
-    """Forks a process for each message, and tells how it ended; True in such a process, False at the end."""
+def _serve(asking: socket.socket) -> str | None:
+    """Forks a process for each message, and tells how it ended. Returns in such a process the module that it is, ''
+    where it is the command; None at the end.
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(asking, selectors.EVENT_READ)
         while True:
@@ -147,11 +207,10 @@ def _serve(asking: socket.socket) -> bool:
                     continue
                 message, descriptors, _, _ = socket.recv_fds(asking, _MOST_BYTES, 4)
                 if not message:
-                    return False
+                    return None
                 process_id = os.fork()
                 if not process_id:
-                    _become(json.loads(message), descriptors)
-                    return True
+                    return _become(json.loads(message), descriptors)
                 *streams, telling = descriptors
                 for descriptor in streams:
                     os.close(descriptor)
@@ -169,8 +228,8 @@ def _tell(ended: int, process_id: int, telling: int) -> None:
         os.close(descriptor)
 
 
-def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Takes over what a command is started with."""
+def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> str:
+    """Takes over what a command is started with; the module that it is, if any."""
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     for descriptor in descriptors:
@@ -179,16 +238,21 @@ def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
     sys.argv = ["pilothouse", *asked["words"]]
+    # Otherwise all that are forked choose alike.
+    random.seed()
+    return str(asked.get("module", ""))
 
 
 def _main() -> None:
-    main = _load()
+    main = _load(with_server="server" in sys.argv[2:])
     gc.collect()
     # What is shared with the forked processes is not written to by looks for garbage.
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asking:
-        is_command = _serve(asking)
-    if is_command:
+        module = _serve(asking)
+    if module:
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+    elif module is not None:
         sys.exit(main())
 
 

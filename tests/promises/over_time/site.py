@@ -1,7 +1,7 @@
 """Where the campaign of promise 15 takes place: servers, their PostgreSQL and their cluster, each of which can go back.
 
 PostgreSQL has one address, whoever serves it (see `tests.store.going_back`); the cluster keeps its state in a file and
-its port. The servers are processes of their own, as they are shipped.
+its port. The servers are processes of their own, with what is shipped.
 """
 
 from __future__ import annotations
@@ -242,7 +242,8 @@ async def site(folder: Path, sabotage: str = "") -> AsyncIterator[Site]:
                 "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
             }
             front = await stack.enter_async_context(proxy())
-            server = ServerProcess(front, variables, folder / f"server-{number}.log", sabotage)
+            log = folder / f"server-{number}.log"
+            server = ServerProcess(front, variables, log, sabotage, forked=True)
             await server.start()
             stack.push_async_callback(server.kill)
             made.servers.append(server)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pilothouse_server.keys import KeyRing
 from tests.conftest import Database
 from tests.harness import PASSWORD
+from tests.main_job import loaded
 from tests.promises.watches.proxy import Proxy, proxy
 from tests.readme.served import BIN, ROOT, environment
 from tests.waiting import within
@@ -25,18 +26,22 @@ RING_EVENTS, LAG_EVENTS = 64, 150
 class ServerProcess:
     """`pilothouse serve`; with `sabotage` one in which that function broke something before.
 
-    The function is one of `sabotage.py`, or of the module that is named before it: "package.module name".
+    The function is one of `sabotage.py`, or of the module that is named before it: "package.module name". A `forked`
+    one has its modules from a process that loaded them.
     """
 
-    def __init__(self, front: Proxy, variables: Mapping[str, str], output: Path, sabotage: str) -> None:
+    def __init__(
+        self, front: Proxy, variables: Mapping[str, str], output: Path, sabotage: str, *, forked: bool = False
+    ) -> None:
         self.front = front
         self.starts = 0
         self._variables = variables
         self._output = output
         module, _, name = sabotage.rpartition(" ")
-        broken = (sys.executable, "-m", module or "tests.promises.watches.sabotage", name)
-        self._command = broken if sabotage else (str(BIN / "pilothouse"),)
-        self._process: asyncio.subprocess.Process | None = None
+        self._module = (module or "tests.promises.watches.sabotage") if sabotage else ""
+        self._words = (*([name] if sabotage else []), "serve")
+        self._forked = forked
+        self._process: asyncio.subprocess.Process | loaded.StartedCommand | None = None
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -47,14 +52,20 @@ class ServerProcess:
 
     async def start(self, **variables: str) -> None:
         """Returns when it listens; the proxy leads there from then on. `variables` are of this start alone."""
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            "serve",
-            cwd=ROOT,
-            env={**self._variables, **variables},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        environment = {**self._variables, **variables}
+        # A library that is put before others has to be there from the beginning.
+        if self._forked and "LD_PRELOAD" not in environment:
+            self._process = await loaded.start(self._words, environment, self._module)
+        else:
+            program = (sys.executable, "-m", self._module) if self._module else (str(BIN / "pilothouse"),)
+            self._process = await asyncio.create_subprocess_exec(
+                *program,
+                *self._words,
+                cwd=ROOT,
+                env=environment,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
         self.starts += 1
         stdout = self._process.stdout
         assert stdout is not None
@@ -133,7 +144,8 @@ async def servers(
                 "PILOTHOUSE_WATCH_MAX_LAG_EVENTS": str(LAG_EVENTS),
             }
             front = await stack.enter_async_context(proxy())
-            server = ServerProcess(front, variables, directory / f"server-{number}.log", sabotage)
+            log = directory / f"server-{number}.log"
+            server = ServerProcess(front, variables, log, sabotage, forked=True)
             await server.start()
             stack.push_async_callback(server.kill)
             made.append(server)
