@@ -1,12 +1,9 @@
-"""`pilothouse serve` in a process of its own, which a test can kill."""
+"""`pilothouse serve` in a process of its own, which a test can kill; it has its modules from one that loaded them."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,21 +11,21 @@ from pathlib import Path
 from pilothouse_client import AsyncClient
 from tests.conftest import Database
 from tests.harness import NOWHERE, PASSWORD
-from tests.processes import started
+from tests.main_job import loaded
+from tests.main_job.loaded import StartedCommand
 from tests.waiting import within
 
 
 class ServerProgram:
     """One that serves, and an administrator who is logged in."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+    def __init__(self, process: StartedCommand, address: str) -> None:
         self._process = process
         self.client = AsyncClient(address, username="admin", password=PASSWORD)
 
     async def kill(self) -> None:
         """Ends it as by a power cut."""
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
+        await self._process.kill()
 
 
 def variables(database: Database, folder: Path, more: Mapping[str, str]) -> dict[str, str]:
@@ -51,16 +48,17 @@ def variables(database: Database, folder: Path, more: Mapping[str, str]) -> dict
 @asynccontextmanager
 async def program(environment: Mapping[str, str]) -> AsyncIterator[ServerProgram]:
     """A server until the end of the block, where it is killed if it runs still."""
-    words = (sys.executable, "-m", "pilothouse_client", "serve")
     log = Path(environment["PILOTHOUSE_KUBECONFIG"]).with_name("server.log")
     with log.open("ab") as errors:
-        async with started(*words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=errors) as process:
-            assert process.stdout is not None
-            async with within(60):
-                line = (await process.stdout.readline()).decode()
-            assert "serves gRPC on" in line, log.read_text()[-2000:]
-            serving = ServerProgram(process, line.split()[-1])
-            try:
-                yield serving
-            finally:
-                await serving.client.close()
+        process = await loaded.start(["serve"], environment, errors=errors.fileno())
+    try:
+        async with within(60):
+            line = (await process.stdout.readline()).decode()
+        assert "serves gRPC on" in line, log.read_text()[-2000:]
+        serving = ServerProgram(process, line.split()[-1])
+        try:
+            yield serving
+        finally:
+            await serving.client.close()
+    finally:
+        await process.kill()

@@ -80,14 +80,18 @@ class LoadedCommand:
             await asyncio.gather(giving, *outputs, return_exceptions=True)
 
     async def start(
-        self, words: Sequence[str], environment: Mapping[str, str], module: str = ""
+        self, words: Sequence[str], environment: Mapping[str, str], module: str, errors: int | None
     ) -> StartedCommand:
-        """Starts a command, or a module in its place, whose output and errors are one stream; it has no input."""
+        """Starts a command, or a module in its place. It has no input; its errors go to a descriptor, or with its
+        output.
+        """
         asked = {"words": [*words], "environment": {**environment}, "folder": str(ROOT), "module": module}
         stdin = os.open(os.devnull, os.O_RDONLY)
         (output, stdout), (told, telling) = os.pipe(), os.pipe()
         try:
-            socket.send_fds(self._socket, [json.dumps(asked).encode()], [stdin, stdout, stdout, telling])
+            socket.send_fds(
+                self._socket, [json.dumps(asked).encode()], [stdin, stdout, errors or stdout, telling]
+            )
         finally:
             for descriptor in (stdin, stdout, telling):
                 os.close(descriptor)
@@ -115,6 +119,12 @@ class StartedCommand:
         if self._code.done():
             raise ProcessLookupError
         os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """Ends it as by a power cut, if it runs, and waits for that; what it printed is dropped."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send_signal(signal.SIGKILL)
+        await asyncio.gather(self.wait(), self.stdout.read())
 
     async def wait(self) -> int:
         """Its exit code, or minus the number of the signal that killed it, once it has ended."""
@@ -163,11 +173,16 @@ async def run(
     return await _loaded[0].run(words, environment, given)
 
 
-async def start(words: Sequence[str], environment: Mapping[str, str], module: str = "") -> StartedCommand:
-    """Starts a command that serves, or a module that does; the process that has loaded it is started with the first."""
+async def start(
+    words: Sequence[str], environment: Mapping[str, str], module: str = "", errors: int | None = None
+) -> StartedCommand:
+    """Starts a command that serves, or a module that does; the process that has loaded it is started with the first.
+
+    What it says of errors goes to the descriptor, where there is one, else with its output.
+    """
     if not _loaded_servers:
         _loaded_servers.append(LoadedCommand(with_server=True))
-    return await _loaded_servers[0].start(words, environment, module)
+    return await _loaded_servers[0].start(words, environment, module, errors)
 
 
 def end() -> None:

@@ -26,7 +26,8 @@ from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES
 from tests.conftest import Database
 from tests.harness import PASSWORD
-from tests.readme.served import BIN, environment
+from tests.main_job import loaded
+from tests.readme.served import environment
 from tests.waiting import poll_until, within
 
 CONTAINERS = 6
@@ -40,10 +41,8 @@ AS_ASKED_FOR: Names = {"Deployment": _WEB, "Service": _WEB, "ConfigMap": {"setti
 @asynccontextmanager
 async def killed_at_the_end(variables: dict[str, str]) -> AsyncIterator[AsyncClient]:
     """A server of its own process, which ends as by a power cut."""
-    process = await asyncio.create_subprocess_exec(
-        str(BIN / "pilothouse"), "serve", env=variables, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
+    with Path(variables["PILOTHOUSE_KUBECONFIG"]).with_name("server.log").open("ab") as errors:
+        process = await loaded.start(["serve"], variables, errors=errors.fileno())
     try:
         async with within(60):
             said = (await process.stdout.readline()).decode()
@@ -54,9 +53,7 @@ async def killed_at_the_end(variables: dict[str, str]) -> AsyncIterator[AsyncCli
         finally:
             await client.close()
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await process.kill()
 
 
 async def ask_for_much(client: AsyncClient, space: str) -> None:
