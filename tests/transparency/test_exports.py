@@ -1,7 +1,8 @@
-"""An export holds little, however large its records are and however many are exported."""
+"""Who reads much of the log holds little of it, however large its records are and however many read."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import msgspec
 import pytest
 
 from pilothouse_client import audit_verifier
-from pilothouse_server.audit import exporting, operations
+from pilothouse_server.audit import exporting, operations, service
+from pilothouse_server.audit.verification import Verification
 from tests.conftest import Database
 from tests.harness import running_server
 from tests.transparency.logs import a_record, exported, fill, lines_of
@@ -44,3 +46,66 @@ async def test_no_more_is_read_at_once_than_an_answer_holds(
     found = audit_verifier.verify(iter((tmp_path / "export").read_text().splitlines()), lines[0]["keys"][0])
     assert found["complete"]
     assert found["records"] == len(lines) - 2 >= 120
+
+
+async def test_a_watch_that_is_behind_reads_no_more_at_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = operations.operations_between
+    stretches: list[int] = []
+
+    async def noting(*arguments: Any, **named: Any) -> Any:
+        answer = await read(*arguments, **named)
+        found, _ = answer
+        stretches.append(sum(len(each.request_body_text or "") for each in found))
+        return answer
+
+    monkeypatch.setattr(operations, "operations_between", noting)
+    async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
+        async with server.admin.audit.watch_operations() as begun:
+            token = (await anext(aiter(begun))).resume_token
+        body = {"text": "x" * _BODY_BYTES}
+        for number in range(100):
+            record = msgspec.structs.replace(a_record(number), request_body=body)
+            await server.application.audit_writer.write(record)
+        await server.application.feed.settled()
+        numbers: list[int] = []
+        async with server.admin.audit.watch_operations(resume_token=token) as answers:
+            async for answer in answers:
+                if answer.resource.resource_name.startswith("container-"):
+                    numbers.append(int(answer.resource.resource_name.removeprefix("container-")))
+                if len(numbers) == 100:
+                    break
+    assert numbers == list(range(100))
+    assert sum(stretches) > 2 * service._STRETCH_BYTES
+    assert max(stretches) < service._STRETCH_BYTES + 2 * _BODY_BYTES
+
+
+async def test_of_a_users_verifications_one_stretch_is_in_memory(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, records = Verification._rows, Verification._records
+    at_once = most = verified = 0
+
+    async def reading(self: Verification, after: int, upto: int) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        return await rows(self, after, upto)
+
+    async def verifying(self: Verification, *arguments: Any) -> None:
+        nonlocal at_once, verified
+        await records(self, *arguments)
+        at_once, verified = at_once - 1, verified + 1
+
+    monkeypatch.setattr(Verification, "_rows", reading)
+    monkeypatch.setattr(Verification, "_records", verifying)
+    async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
+        await fill(server, 20)
+
+        async def verify() -> bool:
+            async with server.admin.audit.verify_audit_log() as answers:
+                return [answer.intact async for answer in answers][-1]
+
+        assert await asyncio.gather(*(verify() for _ in range(5))) == [True] * 5
+    assert (verified >= 5, most) == (True, 1)

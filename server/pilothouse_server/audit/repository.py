@@ -106,6 +106,7 @@ class Sight:
 
 # Bodies and headers are the most of a record, and are shown as text: values are made of them one record at a time.
 _TEXTS = ("request_body", "request_headers", "response_body")
+_FEW = 64
 # Of a record that is exported nothing is read but the text that is hashed.
 _EXPORTED_TEXTS = (*_TEXTS, "metadata")
 
@@ -162,16 +163,24 @@ async def _find(
 
 
 async def operations_between(
-    transaction: ReadTransaction, after: int, upto: int, sight: Sight, *, most: int
-) -> Sequence[Operation]:
-    """Records of a stretch of the chain that the caller may see, in order, at most `most`."""
+    transaction: ReadTransaction, after: int, upto: int, sight: Sight, *, most: int, most_bytes: int
+) -> tuple[list[Operation], bool]:
+    """Records of a stretch of the chain that the caller may see, in order, at most `most`, and no more once they have
+    `most_bytes`; and whether there may be more.
+    """
     query = (
         sight.narrow(_shown_operations())
         .where(_LOG.sequence > after, _LOG.sequence <= upto)
         .order_by(_LOG.sequence)
         .limit(most)
     )
-    return [_operation(row) for row in (await transaction.connection.execute(query)).all()]
+    if upto - after <= _FEW:
+        # Most watches are told of a record at a time, for which a cursor would be three statements.
+        few = (await transaction.connection.execute(query)).all()
+        count = _fitting(few, most_bytes, _TEXTS)[0]
+        return [_operation(row) for row in few[:count]], count < len(few)
+    rows, cut = await _within(transaction, query, most_bytes, _TEXTS)
+    return [_operation(row) for row in rows], cut or len(rows) == most
 
 
 async def exported_records(
@@ -193,17 +202,35 @@ async def exported_records(
         .order_by(_LOG.sequence)
         .limit(most)
     )
+    rows, _ = await _within(transaction, query, most_bytes, _EXPORTED_TEXTS)
+    return rows
+
+
+async def _within(
+    transaction: ReadTransaction, query: Select[Any], most_bytes: int, texts: Collection[str]
+) -> tuple[list[Any], bool]:
+    """The rows of a query until their texts have so many bytes, and whether that has cut it."""
     rows: list[Any] = []
-    size, share = 0, Share()
+    left, share = most_bytes, Share()
     async with aclosing(transaction.connection.slices(query)) as slices:
         async for found in slices:
-            for row in found:
-                rows.append(row)
-                size += sum(len(row[name] or "") for name in _EXPORTED_TEXTS)
-                if size >= most_bytes:
-                    return rows
+            count, size = _fitting(found, left, texts)
+            rows += found[:count]
+            left -= size
+            if left <= 0:
+                return rows, True
             await share.used()
-    return rows
+    return rows, False
+
+
+def _fitting(rows: Sequence[Any], most_bytes: int, texts: Collection[str]) -> tuple[int, int]:
+    """How many of the rows there are until their texts have so many bytes, and how many they have."""
+    size = 0
+    for count, row in enumerate(rows, start=1):
+        size += sum(len(row[name] or "") for name in texts)
+        if size >= most_bytes:
+            return count, size
+    return len(rows), size
 
 
 async def stored_records(transaction: ReadTransaction, after: int, upto: int) -> Sequence[Any]:

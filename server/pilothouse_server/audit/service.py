@@ -31,7 +31,8 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position
 
-_STRETCH = 500
+# What a watch that is behind reads at once: hundreds of them may be, and their readers slow.
+_STRETCH, _STRETCH_BYTES = 500, 256 * 1024
 # Seconds between two answers that say how far a verification is.
 _PROGRESS_SECONDS = 0.5
 
@@ -142,10 +143,10 @@ class AuditService(AuditSinkCalls):
                     request.action,
                     request.resource_type,
                 )
-                found = await operations.operations_between(
-                    transaction, position, newest, sight, most=_STRETCH
+                found, cut = await operations.operations_between(
+                    transaction, position, newest, sight, most=_STRETCH, most_bytes=_STRETCH_BYTES
                 )
-                position = found[-1].sequence if len(found) == _STRETCH else newest
+                position = found[-1].sequence if cut else newest
                 mark = await record_mark(transaction, position) or resume_token.NO_MARK
             for item in found:
                 call.resume_token = tokens.token(Position(item.sequence, item.chain_hash[:8]))

@@ -20,6 +20,7 @@ from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
 from pilothouse_server.audit.sealing import Identity
 from pilothouse_server.event_loop import Share
+from pilothouse_server.rpc.admission.seats import reading_a_stretch
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store
@@ -155,7 +156,7 @@ class Verification:
                     data = await self._leaf_data(transaction, indexes.start, indexes.stop)
             self._link = None
             expected = {base + index: each for index, each in zip(indexes, data, strict=True)}
-            await self._records(low - 1, high, expected, await self._rows(low - 1, high))
+            await self._verify(low - 1, high, expected)
 
     async def _read_dropped(self) -> None:
         async with self._store.system_read() as transaction:
@@ -169,7 +170,7 @@ class Verification:
         end = self._state.chain_length
         for after in range(0, end, _TILES * merkle.WIDTH):
             upto = min(end, after + _TILES * merkle.WIDTH)
-            await self._records(after, upto, {}, await self._rows(after, upto))
+            await self._verify(after, upto, {})
         if end and self._link not in (None, self._state.chain_hash):
             self.report.add(
                 Finding(Fault.CHAIN, 1, end, "the hash chain does not end in the first leaf of the tree")
@@ -186,9 +187,7 @@ class Verification:
             await self._heads(transaction, data)
         low, high = max(first, 1), upto - 1
         expected = {base + index: data[index - first] for index in range(low, upto) if data[index - first]}
-        await self._records(
-            base + low - 1, base + high, expected, await self._rows(base + low - 1, base + high)
-        )
+        await self._verify(base + low - 1, base + high, expected)
 
     async def _leaf_data(self, transaction: Any, first: int, upto: int) -> list[bytes]:
         wanted = {(0, position) for position in range(first // merkle.WIDTH, -(-upto // merkle.WIDTH))}
@@ -306,6 +305,11 @@ class Verification:
         base = self._state.chain_length
         self.report.add(Finding(Fault.TREE, base + max(low, 1), base + max(high - 1, 1), words))
 
+    async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:
+        """Reads the records of a stretch and verifies them: of what a user has verified one at a time is in memory."""
+        async with reading_a_stretch():
+            await self._records(after, upto, expected, await self._rows(after, upto))
+
     async def _rows(self, after: int, upto: int) -> Sequence[Any]:
         async with self._store.system_read() as transaction:
             return await repository.stored_records(transaction, after, upto)
@@ -348,7 +352,7 @@ class Verification:
         after = self._state.chain_length + max(self._state.size - 1, 0)
         for first in range(after, self._state.newest, _TILES * merkle.WIDTH):
             upto = min(self._state.newest, first + _TILES * merkle.WIDTH)
-            await self._records(first, upto, {}, await self._rows(first, upto))
+            await self._verify(first, upto, {})
         async with self._store.system_read() as transaction:
             for sequence in await repository.sequences_outside(transaction):
                 self.report.of_record(Fault.INSERTED, sequence)
