@@ -29,6 +29,10 @@ FROM_MAP = pb.EnvVar(
 FROM_SECRET = pb.EnvVar(
     name="MORE", value_from=pb.ENV_VALUE_FROM_SECRET, source_name="settings", source_key="args", optional=True
 )
+LATER = [
+    pb.EnvVar(name=f"LATER_{kind}", value_from=kind, source_name="later", source_key="args", optional=True)
+    for kind in (pb.ENV_VALUE_FROM_CONFIG_MAP, pb.ENV_VALUE_FROM_SECRET)
+]
 SHELL = ["sleep", "3600"]
 # What each is made with, and the permission that it needs.
 POWERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -63,7 +67,7 @@ async def operator(server: Server) -> AsyncClient:
 
 async def powerful(server: Server, **fields: Any) -> None:
     made = pb.Container(
-        name="agent", image="busybox:1.37", command=SHELL, env=[FROM_MAP, FROM_SECRET], **fields
+        name="agent", image="busybox:1.37", command=SHELL, env=[FROM_MAP, FROM_SECRET, *LATER], **fields
     )
     await server.admin.containers.create(namespace="demo", container=made)
 
@@ -83,6 +87,12 @@ def writes(client: Any, config_map: str = "settings") -> dict[str, Any]:
     mask = FieldMask(paths=["data"])
     config = client.config
     return {
+        "config map that is done without": lambda: config.create_config_map(
+            namespace="demo", config_map=config_pb2.ConfigMap(name="later", data={"args": "evil"})
+        ),
+        "secret that is done without": lambda: config.create_secret(
+            namespace="demo", secret=config_pb2.Secret(name="later", data={"args": b"evil"})
+        ),
         "config map": lambda: config.update_config_map(
             namespace="demo",
             name=config_map,
@@ -116,7 +126,14 @@ async def refused(made: Any, permission: str, what: str) -> PilothouseError:
     return told.value
 
 
-@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize(
+    "power",
+    [
+        "privileged",
+        pytest.param("annotated", marks=pytest.mark.full),
+        pytest.param("mounting", marks=pytest.mark.full),
+    ],
+)
 async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncClient, power: str) -> None:
     fields, permission = POWERS[power]
     await powerful(server, **fields)
@@ -151,6 +168,7 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
     await writes(operator)["secret"]()
 
 
+@pytest.mark.full
 async def test_a_program_ends_with_the_right_to_its_power(server: Server, operator: AsyncClient) -> None:
     await powerful(server, **POWERS["privileged"][0])
     await server.admin.identity.create_role(

@@ -62,7 +62,10 @@ class ConfigService:
         """Creates a config map."""
         _require_name("config_map", request.config_map.name)
         created = await config_maps.create(
-            await call.transaction(), request.namespace, messages.CONFIG_MAP.from_proto(request.config_map)
+            await call.transaction(),
+            request.namespace,
+            messages.CONFIG_MAP.from_proto(request.config_map),
+            configs.Effect(self._readers, call.may(request.namespace)),
         )
         return pb.CreateConfigMapResponse(config_map=await self._config_map_answer(call, created))
 
@@ -123,6 +126,7 @@ class ConfigService:
             request.namespace,
             messages.asked_secret(request.secret),
             self._envelopes,
+            configs.Effect(self._readers, call.may(request.namespace)),
         )
         return pb.CreateSecretResponse(secret=await self._secret_answer(call, created))
 

@@ -24,7 +24,9 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     return cast("ConfigMap", await configs.locate(transaction, "config_map", namespace, name, lock=lock))
 
 
-async def create(transaction: Transaction, namespace_name: str, wanted: ConfigMap) -> ConfigMap:
+async def create(
+    transaction: Transaction, namespace_name: str, wanted: ConfigMap, effect: configs.Effect
+) -> ConfigMap:
     """Makes a config map.
 
     Raises:
@@ -32,6 +34,7 @@ async def create(transaction: Transaction, namespace_name: str, wanted: ConfigMa
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
+        PermissionDenied: a container with rights that the caller may not give one does without it so far.
     """
     rules.check_config_map(wanted)
     namespace = await locate_namespace(transaction, namespace_name, "share")
@@ -41,6 +44,7 @@ async def create(transaction: Transaction, namespace_name: str, wanted: ConfigMa
         being_deleted = taken.deletion_requested_at is not None
         raise already_exists("config map", wanted.name, being_deleted=being_deleted)
     created = await repository.insert_config_map(transaction, configs.placed(wanted, namespace))
+    await configs.refuse_power(transaction, "config_map", created, effect)
     await configs.changed(transaction, "config_map", created, "added")
     return cast("ConfigMap", created)
 

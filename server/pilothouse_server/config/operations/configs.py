@@ -138,10 +138,15 @@ async def changed_data(
     Raises PermissionDenied where one of these has rights over the node, or others, that the caller may not give it.
     """
     home, readers = config.namespace_id, effect.readers
-    await readers.refuse_power(transaction, home, kind, config.name, effect.may)
+    await refuse_power(transaction, kind, config, effect)
     restarted = await readers.restart(transaction, home, kind, config.name) if effect.restart else []
     missing = await readers.needing(transaction, home, kind, config.name, removed)
     return Changed(config, tuple(restarted), tuple(missing))
+
+
+async def refuse_power(transaction: ReadTransaction, kind: Kind, config: Config, effect: Effect) -> None:
+    """Raises PermissionDenied where a container that reads it has rights that the caller may not give one."""
+    await effect.readers.refuse_power(transaction, config.namespace_id, kind, config.name, effect.may)
 
 
 def refuse_deleting(kind: Kind, config: Config) -> None:

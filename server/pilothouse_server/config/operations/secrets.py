@@ -51,7 +51,9 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     return cast("Secret", await configs.locate(transaction, "secret", namespace, name, lock=lock))
 
 
-async def create(transaction: Transaction, namespace_name: str, asked: Asked, envelopes: Envelopes) -> Secret:
+async def create(
+    transaction: Transaction, namespace_name: str, asked: Asked, envelopes: Envelopes, effect: configs.Effect
+) -> Secret:
     """Makes a secret.
 
     Raises:
@@ -59,6 +61,7 @@ async def create(transaction: Transaction, namespace_name: str, asked: Asked, en
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
+        PermissionDenied: as `config_maps.create`.
         Unavailable: the active key is held by no key provider of this server.
     """
     values = rules.merged(asked.data, asked.string_data)
@@ -76,6 +79,7 @@ async def create(transaction: Transaction, namespace_name: str, asked: Asked, en
     wanted = configs.placed(wanted, namespace)
     sealed = await _seal(transaction, wanted, values, envelopes)
     created = await repository.insert_secret(transaction, wanted, sealed)
+    await configs.refuse_power(transaction, "secret", created, effect)
     await configs.changed(transaction, "secret", created, "added")
     return cast("Secret", created)
 
