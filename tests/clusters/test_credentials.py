@@ -52,6 +52,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "unknown context": (lambda c: c.update({"current-context": "there"}), "no context named 'there'"),
     "context of another type": (lambda c: c.update({"current-context": ["here"]}), "not text"),
     "token of another type": (lambda c: user(c).update(token={"a": SECRET}), "'token' that is a mapping"),
+    "token that YAML reads as true": (lambda c: user(c).update(token=True), "'token' that is a truth value"),
     "token with a line break": (lambda c: user(c).update(token=SECRET + "\n"), "line break"),
     "strange proxy": (lambda c: cluster(c).update({"proxy-url": "file:///etc"}), "'proxy-url'"),
     "name of no host": (lambda c: cluster(c).update({"tls-server-name": SECRET * 10}), "'tls-server-name'"),

@@ -99,7 +99,7 @@ def from_kubeconfig(text: str, context: str = "") -> Credentials:
     return _checked(
         Credentials(
             {key: _scalar("cluster", key, cluster[key]) for key in _CLUSTER_KEYS if key in cluster},
-            {key: str(_scalar("user", key, user[key])) for key in _USER_KEYS if user.get(key)},
+            {key: _text("user", key, user[key]) for key in _USER_KEYS if user.get(key)},
         )
     )
 
@@ -181,6 +181,15 @@ def _checked(credentials: Credentials) -> Credentials:
         )
     expiry.check(credentials.cluster, credentials.user, datetime.now(UTC))
     return credentials
+
+
+def _text(section: str, key: str, value: object) -> str:
+    if isinstance(value, bool):
+        # YAML reads `yes` and `on` so; what was meant is not known any more.
+        raise CredentialsRefused(
+            f"the kubeconfig's {section} holds a {key!r} that is a truth value, not text: put it in quotes"
+        )
+    return str(_scalar(section, key, value))
 
 
 def _scalar(section: str, key: str, value: object) -> str | bool:
