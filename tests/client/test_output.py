@@ -15,7 +15,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse_client.commands import top
 from pilothouse_client.commands.options import Format
-from pilothouse_client.commands.output import Column, Columns, show_changes
+from pilothouse_client.commands.output import Column, Columns, show, show_all, show_changes
 from pilothouse_client.errors import FieldViolation, error_of
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_server.setting_list import described
@@ -108,6 +108,21 @@ async def test_the_words_of_a_cluster_do_not_steer_the_terminal(fake: FakeServer
     )
     ended = await logged_in("containers", "get", "web")
     assert ended.err == "error: probe failed:\n ]0;title   2J  .\tend [CLUSTER_REFUSED]\n"
+
+
+def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "probe failed: \x1b[2J \x9b2J \u202e \x7f für"
+    for one in (True, False):
+        container = container_pb2.Container(name="web", message=words)
+        if one:
+            show(container, (), Format.JSON)
+        else:
+            show_all([container], (), Format.JSON)
+        written = capsys.readouterr().out
+        assert all(character.isprintable() or character == "\n" for character in written)
+        assert "für" in written
+        found = json.loads(written)
+        assert (found if one else found[0])["message"] == words
 
 
 @pytest.mark.full

@@ -8,6 +8,7 @@ watch) is written as one JSON object a line, or one YAML document each.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 # What marks that nothing was changed.
 DRY_RUN = "(dry run)"
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _STYLES = {
     "RUNNING": "green",
     "ACTIVE": "green",
@@ -105,6 +107,14 @@ def show(
         _write_data(_marked_data(message, data_of) | dict(beside or {}), form)
 
 
+def _json(data: Any, indent: int | None = None) -> str:
+    """JSON whose characters are written as they are, but for those that a terminal obeys: what it escapes anyway, and
+    the control characters beyond ASCII.
+    """
+    text = json.dumps(data, ensure_ascii=False, indent=indent)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _marked_data(message: Message, data_of: DataOf) -> dict[str, Any]:
     data: dict[str, Any] = data_of(message)
     return data | {"dry_run": True} if dry_run.get() else data
@@ -136,9 +146,7 @@ def show_all(
     else:
         separator = "["
         for row in chosen:
-            typer.echo(
-                f"{separator}\n  " + json.dumps(_marked_data(row, data_of), ensure_ascii=False), nl=False
-            )
+            typer.echo(f"{separator}\n  " + _json(_marked_data(row, data_of)), nl=False)
             separator = ","
         typer.echo("[]" if separator == "[" else "\n]")
 
@@ -277,7 +285,7 @@ def rich_table(
 
 def _write_data(data: Any, form: Format, *, one_of_many: bool = False) -> None:
     if form is Format.JSON:
-        typer.echo(json.dumps(data, ensure_ascii=False, indent=None if one_of_many else 2))
+        typer.echo(_json(data, indent=None if one_of_many else 2))
         return
     import yaml
 
