@@ -399,6 +399,9 @@ async def test_objects_that_users_made_too_dense_hide_no_other(
         await here.running("web")
         for name in ("odd-1", "odd-2"):
             await here.until(lambda row: "TooManyValues" in _reasons(row), name)
+        # It can be got rid of.
+        await here.delete("odd-1")
+        await poll_until(lambda: here.seen("odd-1"), lambda row: row is None)
     assert LEFT_OUT.labels("Deployment")._value.get() > before
     # Listed anew, too.
     async with here.reconciling():

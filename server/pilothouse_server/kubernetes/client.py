@@ -170,7 +170,10 @@ class ClusterClient:
 
     async def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
         """Reads one object. Raises NotFound."""
-        return read(await self._transport.request("GET", resource.path(namespace, name)), resource)
+        accept = accepted(resource.metadata_only)
+        return read(
+            await self._transport.request("GET", resource.path(namespace, name), accept=accept), resource
+        )
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
         """Reads one object, or None where there is none."""

@@ -343,7 +343,7 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
     kind: str
     type: type[T]
     namespaced: bool = True
-    # Lists and watches ask for the metadata alone: what an object holds does not even travel.
+    # The metadata alone are asked for: what an object holds does not even travel.
     metadata_only: bool = False
     # Whether its objects carry a mark, and of what; see `marks`.
     marked: Literal["", "content", "version"] = ""
@@ -374,6 +374,9 @@ SERVICES = Resource("/api/v1", "services", "Service", Service, marked="content")
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)
 SECRETS = Resource("/api/v1", "secrets", "Secret", KubernetesObject)
+DEPLOYMENT_METADATA = Resource(
+    "/apis/apps/v1", "deployments", "Deployment", KubernetesObject, metadata_only=True
+)
 CONFIG_MAP_METADATA = Resource(
     "/api/v1", "configmaps", "ConfigMap", KubernetesObject, metadata_only=True, marked="version"
 )

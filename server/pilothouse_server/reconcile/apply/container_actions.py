@@ -27,8 +27,9 @@ from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, TooManyValues
 from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENT_METADATA,
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -205,7 +206,7 @@ async def delete(
             services[name] = found
     for name, service in services.items():
         await client.delete(SERVICES, home, name, uid=service.metadata.uid)
-    deployment = await client.find(DEPLOYMENTS, namespace, container.kubernetes_name)
+    deployment = await _deployment_to_delete(client, container)
     if deployment is not None and manifests.is_ours(container, deployment):
         if deployment.metadata.deletion_timestamp is None:
             await client.delete(DEPLOYMENTS, home, container.kubernetes_name, uid=deployment.metadata.uid)
@@ -213,6 +214,21 @@ async def delete(
     if not keep_service_account and container.spec.service_account:
         await _delete_service_account(client, container)
     return ContainerProgress(gone=True)
+
+
+async def _deployment_to_delete(client: LeasedClient, container: Container) -> Deployment | None:
+    """Returns the Deployment of the container's name; of one that holds more than is read, and has our label, the
+    metadata.
+    """
+    where = container.kubernetes_namespace, container.kubernetes_name
+    try:
+        return await client.find(DEPLOYMENTS, *where)
+    except TooManyValues:
+        found = await client.find(DEPLOYMENT_METADATA, *where)
+        if found is not None and found.metadata.label(CONTAINER_UID) != container.uid:
+            # Whose it is cannot be told.
+            raise
+        return None if found is None else Deployment(metadata=found.metadata)
 
 
 async def _apply_service_account(client: LeasedClient, container: Container) -> dict[str, str]:
