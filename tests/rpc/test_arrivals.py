@@ -195,7 +195,7 @@ async def test_callers_are_forgotten() -> None:
 
 @virtual_time
 async def test_who_makes_one_call_after_another_is_hardly_held_up() -> None:
-    """One call in sixty-four waits for a millisecond."""
+    """One call in sixty-four waits for two milliseconds."""
     server = _Server(work_seconds=0.001)
     async with within(0.001 * 640 * 1.05):
         for _ in range(640):

@@ -7,7 +7,7 @@ his calls stand here until gRPC has no more to hand over. Then they go on, a few
 calls of all others pass.
 
 Nobody is told how many calls gRPC has. They are taken for over when the event loop had time and no more were held.
-To look costs a millisecond of waiting, so it is done once for so many calls of a caller, the seldomer the longer it
+To look costs two milliseconds of waiting, so it is done once for so many calls of a caller, the seldomer the longer it
 finds nothing; a caller with a few calls at once stays as fast as before.
 """
 
@@ -27,7 +27,7 @@ _FORGOTTEN_SECONDS = 0.25
 # After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for a
 # processor. Where the event loop was not punctual it was busy, and may not have come to take one in: so many looks are
 # enough then, and so long is.
-_CALM_SECONDS, _CALM_AFTER_MANY_SECONDS, _PUNCTUAL_SECONDS = 0.001, 0.004, 0.0005
+_CALM_SECONDS, _CALM_AFTER_MANY_SECONDS, _PUNCTUAL_SECONDS = 0.002, 0.004, 0.0005
 _LOOKS = 3
 _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 # So few are no burst. They all go on in the next turns of the loop, so many in each.
