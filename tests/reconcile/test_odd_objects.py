@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -20,7 +21,7 @@ from pilothouse_server.containers.messages import CONTAINER
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.observation import observe
 from pilothouse_server.kubernetes import events
-from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.client import ClusterClient, object_key
 from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.left_out import LEFT_OUT
 from pilothouse_server.kubernetes.marks import read
@@ -35,7 +36,7 @@ from pilothouse_server.kubernetes.objects import (
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.transport import Transport
-from pilothouse_server.kubernetes.watch_stream import split_lines
+from pilothouse_server.kubernetes.watch_stream import cut_line, decode_event, split_lines
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.observe.images import running_image
 from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
@@ -44,6 +45,8 @@ from pilothouse_server.reconcile.repository import container_status
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.storage import claims
 from pilothouse_server.storage.model import CLAIM, Volume
+from tests.clusters import hostile
+from tests.clusters.hostile import hostile_server
 from tests.harness import NOWHERE
 from tests.kubernetes.containers import SHOP
 from tests.kubernetes.containers import container as smallest
@@ -431,6 +434,44 @@ async def test_what_cannot_be_written_holds_up_no_other(here: World, monkeypatch
     row = await here.seen("odd")
     assert row is not None
     assert row.observed.pod_ip == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "becomes"), [("ADDED", "BOOKMARK"), ("MODIFIED", "BOOKMARK"), ("DELETED", "DELETED")]
+)
+def test_of_what_cannot_be_read_a_watch_tells_no_more_than_that_it_goes(kind: str, becomes: str) -> None:
+    told: list[tuple[str, tuple[str, str]]] = []
+    metadata = {"name": "odd", "namespace": "shop", "resourceVersion": "9"}
+    line = cut_line(json.dumps({"type": kind, "object": {"metadata": metadata, "status": 5}}).encode())
+    event = decode_event(line, PODS, lambda resource, key: told.append((resource, key)))
+    assert (event.type, object_key(event.object), event.resource_version) == (becomes, ("shop", "odd"), "9")
+    assert told == [("Pod", ("shop", "odd"))]
+
+
+async def test_half_a_character_in_a_line_of_a_watch_is_replaced() -> None:
+    line = rb'{"type": "MODIFIED", "object": {"metadata": {"name": "web", "labels": {"a": "\ud800"}}}}'
+    async with hostile_server(hostile.saying(line + b"\n")) as server:
+        client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="odd")
+        try:
+            async with aclosing(client.watch(PODS, resource_version="1")) as events:
+                event = await anext(events)
+        finally:
+            await client.close()
+    assert event.object.metadata.labels == {"a": "\ufffd"}
+
+
+async def test_two_pods_of_one_uid_are_written_as_one(here: World) -> None:
+    await here.namespace()
+    container = await here.create()
+    found = shown_beside("", b"")
+    pod = found["pod"]
+    twin = msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, name="twin"))
+    seen = observe(container, found["deployment"], [], [pod, twin], [], now=NOW)
+    assert len(seen.pods) == 2
+    async with here.store.system_write("test") as transaction:
+        change = Change(container, seen.observed, 0, observed_replicas=1, pods=seen.pods)
+        await container_status.write(transaction, [change], "kubernetes")
+    assert len(await here.rows("SELECT pod_name FROM container_pods")) == 1
 
 
 async def test_an_image_without_a_digest_that_is_one_hides_no_other(
