@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -453,13 +453,16 @@ class ClusterClient:
                 return decode(body, StatsSummary)
         await self._check_items(body, "pods")
         pods = (await _cut_apart(body, _RawStats)).pods or ()
-        return StatsSummary(
-            tuple([each async for pod in self._cut(pods) if (each := self._pod_stats(pod)) is not None])
-        )
+        found = [
+            each async for pod in cooperatively(pods) if (each := await self._pod_stats(pod)) is not None
+        ]
+        return StatsSummary(tuple(found))
 
-    def _pod_stats(self, body: msgspec.Raw) -> PodStats | None:
-        """Returns what a pod uses; None where it cannot be read, which is noted."""
+    async def _pod_stats(self, body: msgspec.Raw) -> PodStats | None:
+        """Returns what a pod uses; None where it cannot be read, which is noted. Raises AnswerTooLarge."""
         try:
+            if len(body) > AT_ONCE_BYTES:
+                await self._transport.check_values(body, "an object of a list")
             return decode(body, PodStats)
         except Unreadable:
             self._left_out.note("PodStats", ("", ""))
@@ -515,13 +518,6 @@ class ClusterClient:
                 if isinstance(found, TooDense) and limit > 1:
                     raise TooLong from None
                 raise self._transport.too_large(f"a list has {found.words}") from None
-
-    async def _cut(self, items: Iterable[msgspec.Raw]) -> AsyncIterator[msgspec.Raw]:
-        """Yields the items of a list, each when it is the caller's turn to decode it. Raises AnswerTooLarge."""
-        async for item in cooperatively(items):
-            if len(item) > AT_ONCE_BYTES:
-                await self._transport.check_values(item, "an object of a list")
-            yield item
 
     def _too_long(self, what: str, most: int) -> AnswerTooLarge:
         return self._transport.too_large(f"{what} has more than {most} bytes")
