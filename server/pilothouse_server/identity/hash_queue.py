@@ -4,7 +4,8 @@ Who waits is served in turn by *who* it is, an address or an account, not by whe
 waits behind its own. Those who are known (a device or an address that logged in before) and strangers have every other
 place each, while both wait, and strangers never have the last one: what they make the server hash takes one processor
 less than there are places. The queue is bounded for each and in all. Where all of it is full and somebody comes who
-waits less often than another, the newest of that other is refused instead.
+waits less often than another, the newest of that other is refused instead; so is a stranger's where somebody comes who
+is known, while those have less than half of it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class HashQueue:
             self._leave(line)
 
     async def _wait(self, line: _Line, who: str) -> None:
-        self._make_room(len(line.get(who, ())))
+        self._make_room(line, len(line.get(who, ())))
         waiting: _Waiting = asyncio.get_running_loop().create_future()
         line.setdefault(who, deque()).append(waiting)
         self._waiting += 1
@@ -66,16 +67,19 @@ class HashQueue:
                 self._remove(line, who, waiting)
             raise
 
-    def _make_room(self, own: int) -> None:
+    def _make_room(self, newcomers: _Line, own: int) -> None:
         if own >= self._longest_of_one:
             raise _busy()
         if self._waiting < self._longest:
             return
+        # From however many addresses strangers come, they leave half of the queue to those who are known.
+        displaces = newcomers is self._known and 2 * sum(map(len, self._known.values())) < self._longest
+        lines = (self._strangers,) if displaces else (self._strangers, self._known)
+        # Of several who have as many, the one whose turn is last.
         line, who = max(
-            ((line, who) for line in (self._strangers, self._known) for who in line),
-            key=lambda each: len(each[0][each[1]]),
+            ((line, who) for line in lines for who in reversed(line)), key=lambda each: len(each[0][each[1]])
         )
-        if len(line[who]) <= own + 1:
+        if not displaces and len(line[who]) <= own + 1:
             raise _busy()
         newest = line[who][-1]
         self._remove(line, who, newest)
