@@ -73,8 +73,10 @@ class HashQueue:
         if self._waiting < self._longest:
             return
         # From however many addresses strangers come, they leave half of the queue to those who are known.
-        displaces = newcomers is self._known and 2 * sum(map(len, self._known.values())) < self._longest
-        lines = (self._strangers,) if displaces else (self._strangers, self._known)
+        known = 2 * sum(map(len, self._known.values()))
+        displaces = newcomers is self._known and known < self._longest
+        among_strangers = displaces or (newcomers is self._strangers and known <= self._longest)
+        lines = (self._strangers,) if among_strangers else (self._strangers, self._known)
         # Of several who have as many, the one whose turn is last.
         line, who = max(
             ((line, who) for line in lines for who in reversed(line)), key=lambda each: len(each[0][each[1]])
