@@ -37,7 +37,7 @@ _INPUT = "prepared_cluster"
 Prepare = Callable[[EmbeddedPostgres], Awaitable[object]]
 
 
-def _memory() -> Path | None:
+def memory() -> Path | None:
     """Where files are kept in memory; None where there is no such place."""
     place = Path("/dev/shm")
     return place if os.access(place, os.W_OK) else None
@@ -75,10 +75,10 @@ def _modules(config: pytest.Config) -> list[str]:
 @pytest.fixture(scope="session")
 def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the server keeps its files: in memory where there is a place for it, where a clone is ten times as fast."""
-    if (memory := _memory()) is None:
+    if (place := memory()) is None:
         yield tmp_path_factory.mktemp("postgres")
         return
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=memory, ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True) as directory:
         yield Path(directory)
 
 
@@ -93,7 +93,7 @@ def pytest_configure_node(node: Any) -> None:
     """Names the folder of the copy to a process that is about to run tests for this one."""
     stash = node.config.stash
     if _FOLDER not in stash:
-        stash[_FOLDER] = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_memory()))
+        stash[_FOLDER] = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory()))
     node.workerinput[_INPUT] = str(stash[_FOLDER])
 
 
