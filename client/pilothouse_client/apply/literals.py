@@ -41,9 +41,11 @@ def warnings(steps: Iterable[Step]) -> Iterator[str]:
             continue
         for field, name in _literals(step.wanted.container):
             if changed is None or field in changed:
+                # What a probe sends cannot come from a Secret.
+                advice = "" if field == "probes" else ": a Secret would keep it"
                 yield (
                     f"warning: {step.wanted.place}: {step.subject}: {name} is given in the clear and is shown to all "
-                    "who may see the container: a Secret would keep it"
+                    f"who may see the container{advice}"
                 )
 
 
