@@ -5,7 +5,7 @@
     strangers        a unary call of a method that needs no log-in              address
     calls            any other unary call                                       user
     wide pages       a unary call with a wide page, beside its seats; an        user
-                     export of records while it reads some
+                     export or a verification of the log while it reads some
     large requests   a unary call with a request of more than 64 KiB, beside    user
                      its seats
     streams          a stream, for as long as it is open                        user (address without a log-in)
