@@ -314,6 +314,28 @@ def test_the_objects_as_they_are_show_something() -> None:
     assert seen.pods[0].started_at is not None
 
 
+def test_counts_are_added_up_as_far_as_they_can_be_kept() -> None:
+    most = 2**31 - 1
+    pods = []
+    for name in ("one", "two"):
+        value = json.loads(json.dumps(POD))
+        value["metadata"] |= {"name": name, "uid": name}
+        for each in value["status"]["containerStatuses"]:
+            each["restartCount"] = most
+        pods.append(read(json.dumps(value).encode(), PODS))
+    seen = observe(smallest(), None, [], pods, [], now=NOW)
+    assert (seen.observed.restart_count, [pod.restart_count for pod in seen.pods]) == (most, [most, most])
+
+
+def test_of_conditions_without_end_some_are_kept_and_cut() -> None:
+    value = json.loads(json.dumps(DEPLOYMENT))
+    value["status"]["conditions"] = [condition(f"{number}-" + "x" * 1000, "True") for number in range(4000)]
+    seen = observe(smallest(), read(json.dumps(value).encode(), DEPLOYMENTS), [], [], [], now=NOW)
+    kept = [each.type for each in seen.observed.conditions if each.type.endswith("x")]
+    assert 10 < len(kept) < 30
+    assert max(map(len, kept)) == 100
+
+
 def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
     """Has the cluster's lists and lines changed on their way."""
     request = Transport.request
