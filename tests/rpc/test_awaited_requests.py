@@ -67,6 +67,25 @@ async def test_who_has_most_loses_the_oldest() -> None:
 
 
 @virtual_time
+async def test_strangers_from_everywhere_keep_no_users_request_out() -> None:
+    bodies = Bodies(6, 60.0)
+    strangers = [asyncio.create_task(bodies.arrives(_never(), f"192.0.2.{number}")) for number in range(6)]
+    await pass_time(0.001)
+    # Three of a user at once, each of which needs a moment: all of them come, and others' after them.
+    for user in (7, 8):
+        assert await asyncio.gather(*(bodies.arrives(_soon(), user) for _ in range(3))) == [b"body"] * 3
+    slow = asyncio.create_task(bodies.arrives(_never(), 7))
+    other = asyncio.create_task(bodies.arrives(_never(), 7))
+    more = [asyncio.create_task(bodies.arrives(_never(), f"198.51.100.{number}")) for number in range(9)]
+    await pass_time(0.001)
+    assert not slow.done()
+    assert not other.done()
+    assert bodies.waiting == 6
+    await cancel_and_wait(slow, other, *strangers, *more)
+    assert bodies.waiting == 0
+
+
+@virtual_time
 async def test_many_that_came_together_end_a_few_at_a_time() -> None:
     bodies = Bodies(500, 5.0)
     tasks = [asyncio.create_task(bodies.arrives(_never(), number % 7)) for number in range(200)]

@@ -95,7 +95,11 @@ class Bodies:
             del self._of[wait.key]
 
     def _push_out(self) -> None:
-        most = max(self._of, key=self._of.__getitem__)
+        # Strangers can have as many addresses as there are places: while theirs are more than half, one of those goes,
+        # and no user's.
+        strangers = [key for key in self._of if isinstance(key, str)]
+        theirs = sum(self._of[key] for key in strangers)
+        most = max(strangers if 2 * theirs > self._most else self._of, key=self._of.__getitem__)
         oldest = next(wait for wait in self._waiting if wait.key == most)
         oldest.made_room = True
         self._exit(oldest)
