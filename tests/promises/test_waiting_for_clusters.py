@@ -20,7 +20,7 @@ from tests.conftest import Database
 from tests.harness import PASSWORD, running_server
 from tests.promises.requests import OWN, Fields
 from tests.promises.world import World, furnished, quiet_world
-from tests.waiting import poll_until, within
+from tests.waiting import patient, poll_until, within
 
 OPEN_TRANSACTIONS = """
 SELECT count(*) FROM pg_stat_activity
@@ -84,11 +84,12 @@ async def _is_free(sql: asyncpg.Connection, what: str) -> None:
     async def transactions() -> int:
         return int(await sql.fetchval(OPEN_TRANSACTIONS))
 
-    # What the server does by itself is over in a moment.
+    # What the server does by itself, or undoes of the call before, is over in a moment; what a call waits with is not.
     await poll_until(transactions, lambda count: count == 0, seconds=3.0, what=f"no transaction of {what}")
-    async with sql.transaction():
-        for table in ("clusters", "namespaces", "containers", "volumes", "config_maps", "secrets"):
-            await sql.execute(f"SELECT FROM {table} FOR UPDATE NOWAIT")
+    for table in ("clusters", "namespaces", "containers", "volumes", "config_maps", "secrets"):
+        async with sql.transaction():
+            await sql.execute(f"SET LOCAL lock_timeout = '{patient(3.0):g}s'")
+            await sql.execute(f"SELECT FROM {table} FOR UPDATE")
 
 
 @pytest.mark.full
