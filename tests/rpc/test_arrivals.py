@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.rpc.admission import arrivals
 from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
@@ -157,6 +159,21 @@ async def test_too_many_of_one_caller_are_refused() -> None:
     assert {each.metadata["class"] for each in refused} == {"arrivals"}
     assert all(each.retry_after_seconds for each in refused)
     assert server.done["eve"] + len(refused) == 3_000
+
+
+@virtual_time
+async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, most in (("_MOST", 200), ("_MOST_OF_STRANGERS", 100), ("_MOST_OF_ONE", 90)):
+        monkeypatch.setattr(arrivals, name, most)
+    server = _Server()
+    addresses = [f"192.0.2.{number}" for number in range(20) for _ in range(40)]
+    async with server.burst(addresses) as burst:
+        await pass_time(0.001)
+        assert not burst.done()
+        async with server.burst([7] * 100) as of_a_user:
+            await of_a_user
+    assert server.done[7] == 100
+    assert server.refused > 0
 
 
 @virtual_time

@@ -36,7 +36,8 @@ _NO_BURST, _A_TURN = 32, 4
 _AT_WORK, _AT_WORK_SECONDS = 4, 0.02
 # After so many it is looked again whether more have come meanwhile.
 _BETWEEN_LOOKS = 16
-_MOST, _MOST_OF_ONE = 10_000, 2_500
+# A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all.
+_MOST, _MOST_OF_STRANGERS, _MOST_OF_ONE = 5_000, 2_500, 2_500
 
 
 class _Held:
@@ -88,7 +89,9 @@ class Arrivals:
         self._over = False
 
     def passes(self, caller: Hashable) -> bool:
-        """Returns whether a call of this caller may go on at once; where not, `turn` is to be awaited."""
+        """Returns whether a call of this caller, a user's id or a stranger's address, may go on at once. Where it may
+        not, `turn` is to be awaited.
+        """
         now = asyncio.get_running_loop().time()
         if now >= self._forget_at:
             self._forget_at = now + _FORGOTTEN_SECONDS
@@ -109,7 +112,8 @@ class Arrivals:
             ResourceExhausted: too many are held, or it was held for too long.
         """
         found = self._callers[caller]
-        if len(found.held) >= _MOST_OF_ONE or self.waiting >= _MOST:
+        most = _MOST_OF_STRANGERS if isinstance(caller, str) else _MOST
+        if len(found.held) >= _MOST_OF_ONE or self.waiting >= most:
             raise self._refused()
         call = _Held(who)
         if not found.held:
