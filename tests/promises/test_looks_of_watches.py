@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from pilothouse_server.rpc.first_state import Readers
-from tests.conftest import Database, connection
+from tests.conftest import Database, connection, number_changes
 from tests.promises.holding import connections, held, holding
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_admission import admission_of
@@ -23,18 +23,31 @@ _WAITING = (
     "WHERE datname = current_database() AND usename LIKE '%app' AND wait_event_type = 'Lock'"
 )
 
+_LOG_INS = "SELECT count(*) FROM operation_logs WHERE username = 'eve' AND request_path LIKE '%/Login'"
+
 
 async def _beside_watches(world: World, fewest: int) -> tuple[int, str]:
     """How many connections one user's watches of records take together, and what another user's call meets."""
     eve = await world.make_user("eve", {OWN: "operator"})
     watch = world.rule("WatchOperations")
     hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
-    async with _locking(world) as sql, connections(world.server.address, 1) as channels:
+    # Within a transaction the sessions are seen that were there at its first look: who looks has another connection.
+    async with (
+        _locking(world) as sql,
+        connection(world.server.database.admin_dsn) as looking,
+        connections(world.server.address, 1) as channels,
+    ):
+        # What comes to the log later cannot be numbered, and who reads the log waits for that first.
+        async def is_recorded() -> int:
+            await number_changes(looking)
+            return int(await looking.fetchval(_LOG_INS))
+
+        await poll_until(is_recorded, what="the record of her log-in")
         await sql.execute("LOCK TABLE operation_logs IN ACCESS EXCLUSIVE MODE")
         async with holding(channels, [hold], _WATCHES):
 
             async def waiting() -> int:
-                return int(await sql.fetchval(_WAITING))
+                return int(await looking.fetchval(_WAITING))
 
             async def seated() -> int:
                 return admission_of(world).streams.in_use
