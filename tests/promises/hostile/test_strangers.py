@@ -44,7 +44,7 @@ async def failed_log_ins(ground: Ground) -> list[str]:
     async with attacking(STRANGERS, "logins", address=ground.address, count=360) as attack:
         await ground.window(CALLS // 5)
         outcomes = await asyncio.gather(*map(log_in, range(_HONEST)))
-    assert attack.report["calls"] >= 360
+    assert attack.report["begun"] >= 360
     return [outcome for outcome in outcomes if outcome]
 
 
@@ -66,7 +66,8 @@ async def overfull_log(ground: Ground) -> list[str]:
             await ground.window(CALLS)
         seconds = watch.passed()
     report = attack.report
-    assert report["calls"] >= 2_000, report
+    # Each connection has its next one refused in its turn, a hundred a second of all.
+    assert report["calls"] >= 1_500, report
     async with connection(ground.database.admin_dsn) as sql:
         await number_changes(sql)
         records, size = await sql.fetchrow(
