@@ -118,8 +118,9 @@ class AuthorizationLayer:
         return partial(self._authorized, partial(self._guarded, inner) if rule.streams else inner)
 
     async def _authorized(self, inner: Runner, call: Call) -> bytes:
-        if (wrong := call.refusal or call.parse_error) is not None:
-            raise wrong
+        if call.refusal or call.parse_error:
+            # No name of this frame is given to it: the error will know the frame, and would keep the call.
+            raise call.refusal or call.parse_error  # type: ignore[misc]
         if call.principal is not None:
             try:
                 call.facts.grant = authorize(call.rule, call.principal, call.namespace)
