@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import psutil
@@ -132,8 +131,5 @@ def test_what_a_test_leaves_running_is_named_and_killed(tmp_path: Path, options:
 def test_programs_that_tests_start_do_not_inherit_ignored_signals(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    def in_the_background() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    code, printed = pytest_run(tmp_path, BEGINNING + STARTS, *options, before=in_the_background)
+    code, printed = pytest_run(tmp_path, BEGINNING + STARTS, *options, in_the_background=True)
     assert code == 0, printed
