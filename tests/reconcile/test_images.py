@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+
+from sqlalchemy import text
 
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
@@ -20,9 +23,17 @@ from pilothouse_server.reconcile.observe.images import RunningImage, running_ima
 from pilothouse_server.reconcile.repository.images import ImageSeen, write_failed, write_seen
 from tests.kubernetes.containers import container as model
 from tests.reconcile.world import World
-from tests.waiting import poll_until
+from tests.waiting import poll_until, within
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
+_WANT = text("""
+UPDATE containers SET spec = jsonb_set(spec, '{image}', '"nginx:1.28"'),
+    image_id = (SELECT id FROM container_images WHERE name = 'nginx' AND tag = '1.28') WHERE id = :id
+""")
+_WAITS = (
+    "SELECT count(*) AS waiting FROM pg_stat_activity "
+    "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
 _ONE, _ANOTHER = (f"sha256:{digit * 64}" for digit in "ab")
 
 
@@ -88,6 +99,26 @@ async def test_what_was_seen_of_an_image_that_is_not_wanted_any_more_is_left(her
 
     assert await write("nginx:1.27", "sha256:aa") == {"tag": "1.28", "digest": None, "failed": False}
     assert await write("nginx:1.28", "sha256:bb") == {"tag": "1.28", "digest": "sha256:bb", "failed": True}
+
+
+async def test_what_was_seen_before_another_image_is_wanted_waits_for_that_and_is_left(here: World) -> None:
+    """It is written while the change that wants another one is being made: who comes second waits."""
+    await here.namespace()
+    made = await here.create(image="nginx:1.28")
+    await here.update(image="nginx:1.27")
+    seen = ImageSeen(int(made.id), "nginx:1.27", "sha256:aa")
+    async with here.store.system_write("test") as transaction:
+        await transaction.connection.execute(_WANT, {"id": int(made.id)})
+        waiting = asyncio.create_task(here.change(partial(write_seen, seen=[seen])))
+
+        async def waits() -> bool:
+            return bool((await here.rows(_WAITS))[0]["waiting"])
+
+        await poll_until(waits, what="the one that waits for the change")
+    async with within(10.0):
+        await waiting
+    row = (await images(here))["web"]
+    assert (row["tag"], row["digest"]) == ("1.28", None)
 
 
 def _pod(template_image: str, status: ContainerStatus, *, deleting: bool = False) -> Pod:

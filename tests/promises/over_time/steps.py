@@ -222,6 +222,7 @@ async def _fail_over(site: Site, choice: random.Random, *, loses: bool) -> None:
 
 async def wrong_clock(site: Site, choice: random.Random) -> None:
     """The database's clock is two years ahead for a while; the servers are killed before it is right again."""
+    site.clock_was_wrong = True
     await site.restart_postgres(days_ahead=730)
     soon = datetime.now(UTC) + timedelta(days=30)
 
@@ -238,6 +239,7 @@ async def wrong_clock(site: Site, choice: random.Random) -> None:
 
 async def wrong_clock_of_a_server(site: Site, choice: random.Random) -> None:
     """A server's clock is two years ahead, or behind, for a while, in which it is asked for things like any other."""
+    site.clock_was_wrong = True
     server = choice.choice(site.servers)
     await server.stop()
     await server.start(**clock(choice.choice((730, -730))))

@@ -49,6 +49,8 @@ UPDATE containers AS c SET image_id = known.id
 FROM seen JOIN known ON known.repository IS NOT DISTINCT FROM seen.repository AND known.name = seen.name
     AND known.tag IS NOT DISTINCT FROM seen.tag AND known.digest = seen.digest
 WHERE c.id = seen.container_id AND c.image_id <> known.id
+    -- Asked of the row as it is now, once whoever changed it meanwhile has committed.
+    AND c.spec ->> 'image' = seen.image
 """)
 
 _FAILED = text("""
