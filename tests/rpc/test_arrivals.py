@@ -30,6 +30,8 @@ class _Server:
         self.at_work = self.most_at_work = self.refused = 0
         self.done: Counter[Hashable] = Counter()
         self.order: list[Hashable] = []
+        # Whose bounds have refused some.
+        self.limits: set[str] = set()
 
     def _count(self) -> None:
         self.refused += 1
@@ -48,6 +50,9 @@ class _Server:
                 self.at_work -= 1
             self.done[caller] += 1
             self.order.append(caller)
+        except ResourceExhausted as error:
+            self.limits.add(error.metadata["limit_of"])
+            raise
         finally:
             self.arrivals.leave(who)
 
@@ -156,7 +161,9 @@ async def test_too_many_of_one_caller_are_refused() -> None:
     outcomes = await asyncio.gather(*(server.call("eve") for _ in range(3_000)), return_exceptions=True)
     refused = [each for each in outcomes if isinstance(each, ResourceExhausted)]
     assert len(refused) == server.refused >= 3_000 - 2_500 - 16
-    assert {each.metadata["class"] for each in refused} == {"arrivals"}
+    assert {(each.metadata["class"], each.metadata["limit_of"]) for each in refused} == {
+        ("arrivals", "caller")
+    }
     assert all(each.retry_after_seconds for each in refused)
     assert server.done["eve"] + len(refused) == 3_000
 
@@ -172,6 +179,7 @@ async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.Mo
         assert not burst.done()
         async with server.burst([7] * 100) as of_a_user:
             await of_a_user
+    assert server.limits == {"server"}
     assert server.done[7] == 100
     assert server.refused > 0
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS
+from pilothouse_server.rpc.admission.limiter import too_many_calls
 
 # So many of a caller pass before it is looked whether more are behind them; where nothing was found, more and more.
 _FEW, _MANY = 16, 64
@@ -112,9 +112,10 @@ class Arrivals:
             ResourceExhausted: too many are held, or it was held for too long.
         """
         found = self._callers[caller]
-        most = _MOST_OF_STRANGERS if isinstance(caller, str) else _MOST
-        if len(found.held) >= _MOST_OF_ONE or self.waiting >= most:
+        if len(found.held) >= _MOST_OF_ONE:
             raise self._refused()
+        if self.waiting >= (_MOST_OF_STRANGERS if isinstance(caller, str) else _MOST):
+            raise self._refused(of_caller=False)
         call = _Held(who)
         if not found.held:
             self._turns.append(found)
@@ -211,11 +212,8 @@ class Arrivals:
             caller.most_held = 0
         return call
 
-    def _refused(self) -> ResourceExhausted:
+    def _refused(self, *, of_caller: bool = True) -> ResourceExhausted:
         self._on_refused()
-        return ResourceExhausted(
-            "too many calls of yours have come at once: send fewer at a time",
-            reason="TOO_MANY_CALLS",
-            metadata={"class": "arrivals", "limit_of": "caller"},
-            retry_after_seconds=RETRY_SECONDS,
-        )
+        whose = "of yours " if of_caller else ""
+        message = f"too many calls {whose}have come at once: come back later, with fewer at a time"
+        return too_many_calls(message, "arrivals", of_caller=of_caller)

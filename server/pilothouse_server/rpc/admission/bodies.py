@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
-from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS
+from pilothouse_server.rpc.admission.limiter import too_many_calls
 from pilothouse_server.tasks import Cut
 
 T = TypeVar("T")
@@ -128,9 +128,4 @@ class Bodies:
                 f"the request did not arrive within {self._seconds:g} s: send it with the call",
                 reason="REQUEST_TIMEOUT",
             )
-        return ResourceExhausted(
-            "too many calls wait for their requests: send each with its call",
-            reason="TOO_MANY_CALLS",
-            metadata={"class": "requests", "limit_of": "caller"},
-            retry_after_seconds=RETRY_SECONDS,
-        )
+        return too_many_calls("too many calls wait for their requests: send each with its call", "requests")

@@ -25,6 +25,16 @@ from pilothouse_server.errors import ResourceExhausted
 RETRY_SECONDS = 1.0
 
 
+def too_many_calls(message: str, of_class: str, *, of_caller: bool = True) -> ResourceExhausted:
+    """Returns the error for a call that is refused by the bound of a class: of its caller, or of all together."""
+    return ResourceExhausted(
+        message,
+        reason="TOO_MANY_CALLS",
+        metadata={"class": of_class, "limit_of": "caller" if of_caller else "server"},
+        retry_after_seconds=RETRY_SECONDS,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How many seats a class has, and how many of them a flow may hold; how many calls may wait, of all and of a flow,
@@ -241,9 +251,5 @@ class Limiter:
         bounds = self.bounds
         own = flow.in_use + width > bounds.seats_per_flow or len(flow.waiting) >= bounds.waiting_per_flow
         who = "you have" if own else "this server has"
-        return ResourceExhausted(
-            f"{who} too many {self.name} at once: come back later, with fewer at a time",
-            reason="TOO_MANY_CALLS",
-            metadata={"class": self.name.replace(" ", "_"), "limit_of": "caller" if own else "server"},
-            retry_after_seconds=RETRY_SECONDS,
-        )
+        message = f"{who} too many {self.name} at once: come back later, with fewer at a time"
+        return too_many_calls(message, self.name.replace(" ", "_"), of_caller=own)

@@ -12,8 +12,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS
+from pilothouse_server.rpc.admission.limiter import too_many_calls
 
 LARGE_BYTES: Final = 32 * 1024
 _MEBIBYTE = 1024 * 1024
@@ -37,11 +36,8 @@ class Unsent:
         if self.of.get(user, 0) < (_MOST_OF_ONE if self.bytes < _MOST else _FEW):
             return
         self._on_refused()
-        raise ResourceExhausted(
-            "too much of your answers is not taken yet: read those that are there",
-            reason="TOO_MANY_CALLS",
-            metadata={"class": "unsent_answers", "limit_of": "caller"},
-            retry_after_seconds=RETRY_SECONDS,
+        raise too_many_calls(
+            "too much of your answers is not taken yet: read those that are there", "unsent_answers"
         )
 
     def hold(self, user: Hashable, size: int, call: asyncio.Task[object]) -> None:
