@@ -359,6 +359,29 @@ def failure(error: BaseException, url: str = "") -> str:
     return _connecting(error, error) if isinstance(error, OSError) else f"it failed ({type(error).__name__})"
 
 
+def is_reached(error: BaseException) -> bool:
+    """Returns whether somebody is there, by what failed: then it is what answers that is wrong."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return False
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return isinstance(error, aiohttp.ClientConnectorCertificateError) or isinstance(
+            error.os_error, ssl.SSLError
+        )
+    return isinstance(
+        error,
+        TooLong
+        | Redirected
+        | aiohttp.ClientPayloadError
+        | aiohttp.ServerDisconnectedError
+        | aiohttp.ClientResponseError
+        | aiohttp.TooManyRedirects
+        | asyncio.IncompleteReadError
+        | ssl.SSLError,
+    )
+
+
 def _leads_to(url: str, host: str) -> bool:
     asked = urlsplit(url).hostname
     if asked is None or asked == host:

@@ -221,14 +221,14 @@ async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path
     answer = await get(server)
     assert answer.container.name == "web"
     assert not answer.events
-    assert 'cluster "local" does not answer' in answer.events_unavailable
+    assert 'cluster "local" is not available' in answer.events_unavailable
     outcome = await shell.run("containers", "get", "web", *WHERE)
     assert outcome.code == 0
     assert outcome.output.splitlines()[1].startswith("shop")
-    assert 'no events: cluster "local" does not answer' in outcome.errors
+    assert 'no events: cluster "local" is not available' in outcome.errors
     data = await shell.read("volumes", "get", "files", *WHERE)
     assert data["events"] == []
-    assert "does not answer" in data["events_unavailable"]
+    assert "is not available" in data["events_unavailable"]
 
 
 async def test_a_claim_tells_too_and_several_replicas_of_it_are_told(server: Server, tmp_path: Path) -> None:

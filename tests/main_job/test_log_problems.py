@@ -114,14 +114,14 @@ async def test_a_cluster_that_is_away(demo: Server, tmp_path: Path) -> None:
     assert refused.value.reason == "CLUSTER_UNAVAILABLE"
     shown = await shell.run("--timeout", "4", *LOGS, "web")
     assert shown.code == 9
-    assert 'error: cluster "local" does not answer' in shown.errors
+    assert 'error: cluster "local" is not available' in shown.errors
     process = await shell.start(*LOGS, "web", "--follow")
     assert process.stdout is not None
     assert process.stderr is not None
     try:
         line = await asyncio.wait_for(process.stderr.readline(), patient(60))
         assert b"waiting for web/web-" in line
-        assert b'cluster "local" does not answer' in line
+        assert b'cluster "local" is not available' in line
         demo.cluster.faults.clear()
         assert await asyncio.wait_for(process.stdout.readline(), patient(60)) == b"this is web\n"
     finally:

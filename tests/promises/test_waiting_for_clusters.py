@@ -151,7 +151,7 @@ async def test_a_cluster_that_is_known_to_be_away_is_not_waited_for(
         server.cluster.faults.on_request = lambda _method, path: asked.append(path)
         error = await refused()
         assert (error.reason, error.metadata["cluster"]) == ("CLUSTER_UNAVAILABLE", "local")
-        assert 'cluster "local" does not answer' in error.message
+        assert 'cluster "local" is not available' in error.message
         assert retried == []
         assert not any("/deployments/" in path for path in asked)
         server.cluster.faults.latency_seconds = 0.0

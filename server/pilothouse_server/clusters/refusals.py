@@ -98,7 +98,7 @@ async def tried(
 
 
 def refusal(error: ClusterError, cluster: str) -> PilothouseError:
-    """The error for the caller: the cluster's own words, with the fields that it names.
+    """The error for the caller: what is true of the cluster, and its own words, with the fields that it names.
 
     InvalidArgument where it finds an object wrong; FailedPrecondition where a quota, a policy, a right or a name that
     is taken stands in the way, or the credentials are not accepted; Unavailable where it does not answer, or something
@@ -114,25 +114,29 @@ def refusal(error: ClusterError, cluster: str) -> PilothouseError:
         metadata["fields"] = ",".join(violation.field for violation in violations)
     kind = InvalidArgument if isinstance(error, Invalid) else FailedPrecondition
     return kind(
-        f'cluster "{cluster}" refuses: {error.message}',
+        words(error, cluster),
         reason="CLUSTER_REFUSED",
         metadata=metadata,
         violations=violations,
     )
 
 
+def words(error: ClusterError, cluster: str) -> str:
+    """What is said of the cluster by this error: `cluster "far" is not available: ...`."""
+    return f'cluster "{cluster}" {error.does}: {error.message}'
+
+
 def unavailability(error: ClusterError, cluster: str) -> Unavailable | None:
-    """The error for a cluster that does not answer, or fails; None where it answers.
+    """The error for a cluster that does not answer as it should, or fails; None where it answers.
 
     The metadata say `away` where it was not asked, because it is known not to answer: nothing is gained by an attempt
     that follows at once.
     """
     if not isinstance(error, Unreachable | Throttled | InternalError):
         return None
-    does = "fails" if isinstance(error, InternalError) else "does not answer"
     known = isinstance(error, Away)
     return Unavailable(
-        f'cluster "{cluster}" {does}: {error.message}',
+        words(error, cluster),
         reason="CLUSTER_UNAVAILABLE",
         metadata={"cluster": cluster, **({"away": "true"} if known else {})},
         retry_after_seconds=AWAY_SECONDS if known else getattr(error, "retry_after_seconds", 1.0),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
 
-from pilothouse_server.clusters.refusals import Connect, unavailability
+from pilothouse_server.clusters.refusals import Connect, unavailability, words
 from pilothouse_server.containers.log_positions import LogPosition
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
@@ -221,9 +221,9 @@ def _seconds_ago(moment: datetime) -> int:
 
 
 def caller_error(error: ClusterError, cluster: str) -> PilothouseError:
-    """Returns what a caller hears of a cluster's failure: UNAVAILABLE where it does not answer, else its own words."""
+    """Returns what a caller hears of a cluster's failure: UNAVAILABLE where it is not available, else its own words."""
     return unavailability(error, cluster) or FailedPrecondition(
-        f'cluster "{cluster}" refuses: {error.message}',
+        words(error, cluster),
         reason="CLUSTER_REFUSED",
         metadata={"cluster": cluster},
     )

@@ -77,11 +77,13 @@ class ClusterError(Exception):
 
     `message` holds the cluster's own words where there are any, else ours, and never those of a library; safe to show
     to who may use the cluster. `answered`: the HTTP status with which the cluster's own words came; 0: they are ours.
-    `retryable`: the same call may succeed later without anybody changing it.
+    `retryable`: the same call may succeed later without anybody changing it. `does`: what is true of the cluster, said
+    between its name and `message`.
     """
 
     retryable = True
     answered = 0
+    does = "refuses"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -95,6 +97,9 @@ class ClusterError(Exception):
 
 class Unreachable(ClusterError):
     """No usable answer. Whether a write took place is unknown: repeat it."""
+
+    # Not that it does not answer: it may, in a way that is of no use.
+    does = "is not available"
 
 
 class NotTrusted(Unreachable):
@@ -112,6 +117,8 @@ class Unreadable(Unreachable):
 class TooManyValues(Unreadable):
     """An object holds more than is read of one. Next move: make it smaller; nothing is wrong with the cluster."""
 
+    does = "sends what is not read"
+
 
 class AnswerTooLarge(Unreachable):
     """The server sends more than an answer may be. Next move: find out what answers there."""
@@ -127,9 +134,13 @@ class InternalError(ClusterError):
     Not Unreachable: what is known of the cluster stays fresh, and other calls are answered.
     """
 
+    does = "fails"
+
 
 class Throttled(ClusterError):
     """Asked too often. Next move: wait `retry_after_seconds`."""
+
+    does = "is asked too often"
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
@@ -147,6 +158,7 @@ class CredentialsRefused(ClusterError):
     """
 
     retryable = False
+    does = "cannot be asked"
 
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(message)
@@ -220,6 +232,9 @@ class Conflict(Refused):
     ) -> None:
         super().__init__(message, code=code, status_reason=status_reason, causes=causes)
         self.fields = fields
+        if status_reason == NAME_TAKEN:
+            # We leave alone what is there; the cluster said nothing.
+            self.does = "cannot be used here"
 
     @property
     def already_exists(self) -> bool:

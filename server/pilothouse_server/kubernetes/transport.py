@@ -392,7 +392,8 @@ class Transport:
             return Unreachable(f"cluster {self.name!r} did not answer in time")
         why = outbound.failure(error, self.server)
         kind = NotTrusted if isinstance(error, aiohttp.ClientConnectorCertificateError) else Unreachable
-        return kind(f"cluster {self.name!r} at {self.place} cannot be reached: {why}")
+        what = "cannot be used" if outbound.is_reached(error) else "cannot be reached"
+        return kind(f"cluster {self.name!r} at {self.place} {what}: {why}")
 
     def _session(self, rest: Any) -> aiohttp.ClientSession:
         """The session of a pool of connections, made when it is first needed."""

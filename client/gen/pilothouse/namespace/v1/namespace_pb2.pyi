@@ -59,7 +59,7 @@ class _ClusterStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cluster
     CLUSTER_STATUS_HEALTHY: _ClusterStatus.ValueType  # 2
     """Answers."""
     CLUSTER_STATUS_UNREACHABLE: _ClusterStatus.ValueType  # 3
-    """Does not answer; what it holds is stale."""
+    """Not available: it does not answer, or with what is of no use; what it holds is stale."""
     CLUSTER_STATUS_UNAUTHORIZED: _ClusterStatus.ValueType  # 4
     """Refuses our credentials."""
     CLUSTER_STATUS_DEREGISTERING: _ClusterStatus.ValueType  # 5
@@ -75,7 +75,7 @@ CLUSTER_STATUS_PENDING: ClusterStatus.ValueType  # 1
 CLUSTER_STATUS_HEALTHY: ClusterStatus.ValueType  # 2
 """Answers."""
 CLUSTER_STATUS_UNREACHABLE: ClusterStatus.ValueType  # 3
-"""Does not answer; what it holds is stale."""
+"""Not available: it does not answer, or with what is of no use; what it holds is stale."""
 CLUSTER_STATUS_UNAUTHORIZED: ClusterStatus.ValueType  # 4
 """Refuses our credentials."""
 CLUSTER_STATUS_DEREGISTERING: ClusterStatus.ValueType  # 5

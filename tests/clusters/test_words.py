@@ -1,0 +1,152 @@
+"""What is said of a cluster is true of it: the words before the colon, and those after, do not contradict each other.
+
+Each failure is a real one, of a server on this machine that answers so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pilothouse_server.clusters.refusals import refusal
+from pilothouse_server.containers.pod_log_reader import caller_error
+from pilothouse_server.errors import FailedPrecondition, Unavailable
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import (
+    Away,
+    ClusterError,
+    CredentialsRefused,
+    TooManyValues,
+)
+from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.values.resources import NamespaceRef
+from pilothouse_simulator.api.server_certificate import Authority
+from tests.clusters import hostile
+from tests.clusters.given import another_cluster, encoded, kubeconfig
+from tests.clusters.hostile import Answer, hostile_server
+
+PLACE = "127.0.0.1:PORT"
+NOT_AVAILABLE = f"cluster \"far\" is not available: cluster 'far' at {PLACE} "
+FAILS = b'{"kind": "Status", "status": "Failure", "message": "a webhook failed", "code": 500}'
+BUSY = b'{"kind": "Status", "status": "Failure", "message": "too many requests", "code": 429}'
+NO_RIGHT = b'{"kind": "Status", "status": "Failure", "message": "Unauthorized", "code": 401}'
+
+SAID: dict[str, tuple[Answer, str]] = {
+    "too much": (
+        hostile.exploding(hostile.bomb(10)),
+        NOT_AVAILABLE + "sends too much: an answer has more than 8388608 bytes",
+    ),
+    "redirected": (
+        hostile.leading_to("http://127.0.0.1:1/elsewhere"),
+        NOT_AVAILABLE + "cannot be used: its answer leads elsewhere, which is not followed",
+    ),
+    "no HTTP": (
+        hostile.rubbish,
+        NOT_AVAILABLE + "cannot be used: what answers there is no HTTP, or too much of it",
+    ),
+    "no JSON": (
+        hostile.saying(b"<html>"),
+        'cluster "far" is not available: the cluster\'s answer cannot be read: it is not what was asked for',
+    ),
+    "cut off": (
+        hostile.cut_off,
+        NOT_AVAILABLE + "cannot be used: its answer broke off, or cannot be decompressed",
+    ),
+    "a gateway's": (
+        hostile.saying(b"<html>", 503),
+        'cluster "far" is not available: <html>',
+    ),
+    "fails": (hostile.saying(FAILS, 500), 'cluster "far" fails: a webhook failed'),
+    "busy": (hostile.saying(BUSY, 429), 'cluster "far" is asked too often: too many requests'),
+    "refuses": (hostile.saying(NO_RIGHT, 401), 'cluster "far" refuses: Unauthorized'),
+    "silent": (hostile.silent, "cluster \"far\" is not available: cluster 'far' did not answer in time"),
+}
+
+
+@asynccontextmanager
+async def _client(document: dict[str, object]) -> AsyncIterator[ClusterClient]:
+    client = await ClusterClient.from_kubeconfig(document, name="far", limits=Limits(request_seconds=1.0))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _said(document: dict[str, object], place: str) -> str:
+    async with _client(document) as client:
+        with pytest.raises(ClusterError) as failed:
+            await client.version()
+    said = refusal(failed.value, "far").message
+    assert caller_error(failed.value, "far").message == said
+    return said.replace(place, PLACE)
+
+
+@pytest.mark.parametrize("what", SAID)
+async def test_what_is_said_of_an_answer_is_true(what: str) -> None:
+    answer, words = SAID[what]
+    async with hostile_server(answer) as server:
+        assert await _said(server.kubeconfig(), server.url.removeprefix("http://")) == words
+
+
+async def test_who_is_not_there_is_not_reached() -> None:
+    async with hostile_server(hostile.silent) as server:
+        document, place = server.kubeconfig(), server.url.removeprefix("http://")
+    assert await _said(document, place) == NOT_AVAILABLE + "cannot be reached: the connection is refused"
+
+
+async def test_who_cannot_be_trusted_is_there() -> None:
+    async with another_cluster(tls=True) as cluster:
+        place = cluster.url.removeprefix("https://")
+        document = kubeconfig(cluster)
+        entry = document["clusters"][0]["cluster"]
+        named = entry | {"tls-server-name": "another.example"}
+        stranger = entry | {"certificate-authority-data": encoded(Authority("127.0.0.1").certificate)}
+        said = []
+        for given in (named, stranger):
+            document["clusters"][0]["cluster"] = given
+            said.append(await _said(document, place))
+    beginning = NOT_AVAILABLE + "cannot be used: its certificate is not trusted: "
+    assert said[0] == beginning + "it is for another name"
+    assert said[1].startswith(beginning)
+
+
+async def test_who_speaks_no_tls_is_there() -> None:
+    async def plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with hostile_server(hostile.silent) as server:
+        document = server.kubeconfig()
+    talker = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with talker:
+        place = f"127.0.0.1:{talker.sockets[0].getsockname()[1]}"
+        document["clusters"][0]["cluster"]["server"] = f"https://{place}"
+        assert await _said(document, place) == NOT_AVAILABLE + "cannot be used: TLS cannot be agreed on"
+
+
+def test_one_that_was_not_asked_did_not_refuse() -> None:
+    error = refusal(CredentialsRefused("the token expired"), "far")
+    assert isinstance(error, FailedPrecondition)
+    assert error.message == 'cluster "far" cannot be asked: the token expired'
+    away = refusal(Away("the cluster answered 503"), "far")
+    assert isinstance(away, Unavailable)
+    assert away.message == 'cluster "far" is not available: the cluster answered 503'
+
+
+def test_an_object_that_is_not_read_is_not_the_clusters_end() -> None:
+    error = refusal(TooManyValues("an answer holds more than 9 values"), "far")
+    assert error.message == 'cluster "far" sends what is not read: an answer holds more than 9 values'
+
+
+async def test_a_namespace_of_somebody_is_left_alone_by_us() -> None:
+    async with another_cluster() as cluster, _client(kubeconfig(cluster)) as client:
+        home = NamespaceRef(name="kube-system", uid="u", cluster_name="far", kubernetes_name="kube-system")
+        with pytest.raises(ClusterError) as failed:
+            await refuse_foreign(client, home)
+    said = refusal(failed.value, "far").message
+    assert said.startswith('cluster "far" cannot be used here: the Kubernetes namespace kube-system exists')
