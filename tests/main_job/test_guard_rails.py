@@ -148,6 +148,41 @@ async def test_who_makes_a_namespace_gives_it_a_quota_or_a_level_only_with_the_p
         assert dict(made.labels) == {"team": "a"}
 
 
+async def test_a_level_is_shown_before_the_cluster_has_it(database: Database, tmp_path: Path) -> None:
+    """Nobody reconciles here: what is shown is what the namespace will be given."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        namespaces = server.admin.namespaces
+        await shop(server)
+        made = {"open": {ENFORCE: "privileged"}, "theirs": {}, "odd": {ENFORCE: "x" * 63}}
+        answers = [
+            await namespaces.create(namespace=pb.Namespace(name=name, labels=labels), adopt=name == "theirs")
+            for name, labels in made.items()
+        ]
+        # One that is taken over keeps what it has, and that was not seen yet.
+        assert [answer.pod_security_level for answer in answers] == ["privileged", "", "x" * 20]
+        shell = await logged_in(server, tmp_path)
+        table = await shell.succeed("namespaces", "create", "new")
+        heads, line = table.splitlines()
+        place = heads.index("POD SECURITY")
+        assert line[place:].split()[0] == "baseline"
+        changed = await update(server.admin, labels={ENFORCE: "restricted"})
+        assert (changed.reconciling, changed.pod_security_level) == (True, "restricted")
+        changed = await update(server.admin, labels={})
+        assert changed.pod_security_level == "baseline"
+        taken = await namespaces.update(
+            name="shop", namespace=pb.Namespace(), update_mask=FieldMask(paths=["display_name"]), adopt=True
+        )
+        assert taken.pod_security_level == ""
+
+
+async def test_a_level_that_was_seen_is_shown_until_another_is(server: Server) -> None:
+    await shop(server)
+    await shows_level(server, "baseline")
+    changed = await update(server.admin, labels={ENFORCE: "restricted"})
+    assert (changed.reconciling, changed.pod_security_level) == (True, "baseline")
+    await shows_level(server, "restricted")
+
+
 async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
     server: Server, tmp_path: Path
 ) -> None:

@@ -17,8 +17,14 @@ from pilothouse_server.namespaces.model import Namespace
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 
 
+def asked_level(value: Namespace) -> str:
+    """The Pod Security level that its Kubernetes namespace is given: the caller's goes before; '' for none."""
+    return value.labels.get(POD_SECURITY, value.default_pod_security)
+
+
 def namespace_manifest(value: Namespace) -> Manifest:
-    """The Kubernetes namespace of a namespace, with the caller's labels and ours; the caller's level goes before."""
+    """The Kubernetes namespace of a namespace, with the caller's labels and ours."""
+    level = asked_level(value)
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -26,8 +32,8 @@ def namespace_manifest(value: Namespace) -> Manifest:
             {
                 "name": value.kubernetes_name,
                 "labels": {
-                    **({POD_SECURITY: value.default_pod_security} if value.default_pod_security else {}),
                     **value.labels,
+                    **({POD_SECURITY: level} if level else {}),
                     MANAGED_BY: MANAGER,
                     NAMESPACE: label_value(value.name),
                     NAMESPACE_UID: value.uid,

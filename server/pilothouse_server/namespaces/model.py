@@ -28,7 +28,7 @@ class Namespace(msgspec.Struct, frozen=True):
     """A namespace as stored.
 
     `default_pod_security`: the level that its Kubernetes namespace is given where `labels` name none, '' for none.
-    `pod_security_level`: the level that stands there, as last seen.
+    `pod_security_level`: the level that stands there, as last seen; that which it will be given until it was applied.
     """
 
     id: NamespaceId

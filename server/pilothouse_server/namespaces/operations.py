@@ -30,12 +30,15 @@ from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN
 from pilothouse_server.namespaces import repository
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import Guarded, refuse_guarded
+from pilothouse_server.namespaces.manifests import asked_level
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.quantity import normalise
 
 DEFAULT_CLUSTER = "local"
 RESERVED_DOMAIN = "pilothouse.dev"
+# A label that names no level may be longer than what is shown of it.
+LONGEST_LEVEL = 20
 
 
 async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock = "") -> Namespace:
@@ -95,6 +98,7 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
     if taken is not None:
         being_deleted = taken.deletion_requested_at is not None
         raise already_exists("namespace", wanted.name, being_deleted=being_deleted)
+    level = "" if adopt else caller.guarded.level
     created = await repository.insert_namespace(
         transaction,
         {
@@ -109,7 +113,8 @@ async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, ca
             "annotations": wanted.annotations,
             "legal_hold": wanted.legal_hold,
             "adopted": adopt,
-            "default_pod_security": "" if adopt else caller.guarded.level,
+            "default_pod_security": level,
+            "pod_security_level": _shown_level(wanted, default_pod_security=level),
         },
     )
     await _changed(transaction, created, "added")
@@ -152,6 +157,9 @@ async def change(
     followed = bool(values.keys() & {"labels", "annotations", "adopted"})
     if followed:
         values["generation"] = stored.generation + 1
+        if not stored.observed_generation:
+            asked = {name: values[name] for name in ("labels", "default_pod_security") if name in values}
+            values["pod_security_level"] = _shown_level(stored, **asked)
     changed = await repository.update_namespace(transaction, stored, values)
     await _changed(transaction, changed, "modified", stored, enqueue=followed)
     return changed
@@ -336,6 +344,11 @@ def _changed_values(stored: Namespace, wanted: Namespace, paths: Sequence[str]) 
         elif getattr(wanted, path) != getattr(stored, path):
             values[path] = getattr(wanted, path)
     return values
+
+
+def _shown_level(namespace: Namespace, **asked: Any) -> str:
+    """The level of a namespace that was not applied yet, so that nobody has to wait for its cluster to know it."""
+    return asked_level(msgspec.structs.replace(namespace, **asked))[:LONGEST_LEVEL]
 
 
 def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespace:

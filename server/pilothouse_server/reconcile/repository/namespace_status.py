@@ -84,7 +84,7 @@ async def write(transaction: Transaction, namespace: Namespace, written: Namespa
         written,
         phase=written.phase[:20],
         reason=written.reason[:100],
-        pod_security_level=written.pod_security_level[:20],
+        pod_security_level=written.pod_security_level[: operations.LONGEST_LEVEL],
     )
     if written == namespace:
         return

@@ -239,8 +239,9 @@ class Namespace(_message.Message):
     """Whether the cluster has yet to follow."""
     pod_security_level: _builtins.str
     """The level of the Pod Security Standards that its Kubernetes namespace enforces, as last seen: `privileged`, `baseline` or `restricted`.
-    Empty: it names none, so that the cluster's own default counts, or it is not there yet. A new namespace whose labels name none gets that
-    of the setting NAMESPACE_POD_SECURITY, by default `baseline`; one that is taken over keeps what it has.
+    Before it is there (`reconciling`): the level that it will be given. Empty: it names none, so that the cluster's own default counts, or
+    it is taken over and was not seen yet. A new namespace whose labels name none gets that of the setting NAMESPACE_POD_SECURITY, by default
+    `baseline`; one that is taken over keeps what it has.
     """
     legal_hold: _builtins.bool
     """Whether retention keeps the records of the audit log that are of this namespace, and what is stored with them. Set and lifted by who
