@@ -203,7 +203,7 @@ def _free_addresses(settings: Settings) -> contextlib.ExitStack:
                 raise address_refused(address, name.upper())
             if not address or listening.is_unix(address) or not listening.split(address)[1]:
                 continue
-            from pilothouse_server.processes.port import reserve
+            from pilothouse_server.rpc.port import reserve
 
             held.callback(reserve(address, name.upper()).close)
         return held.pop_all()

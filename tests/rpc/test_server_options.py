@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import grpc
@@ -24,8 +25,9 @@ def test_every_option_is_known() -> None:
 
 
 def test_several_processes_share_a_port_and_connections_move_on() -> None:
-    one = dict(options(Settings(max_connection_age_seconds=3600)))
-    assert (one["grpc.so_reuseport"], one["grpc.max_connection_age_ms"]) == (0, 3_600_000)
+    for address, shared in (("127.0.0.1:0", int(sys.platform == "linux")), ("unix:/run/a.sock", 0)):
+        one = dict(options(Settings(listen=address, max_connection_age_seconds=3600)))
+        assert (one["grpc.so_reuseport"], one["grpc.max_connection_age_ms"]) == (shared, 3_600_000)
     for age in (3600, 100):
         several = dict(options(Settings(processes=2, max_connection_age_seconds=age)))
         assert several["grpc.so_reuseport"] == 1

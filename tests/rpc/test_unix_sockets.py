@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pilothouse_server.rpc.health import SERVING, Health
+from pilothouse_server.rpc.lines import Lines
 from pilothouse_server.rpc.server import GrpcServer
 from pilothouse_server.settings import Settings, SettingsError
 from tests.waiting import patient
@@ -26,7 +27,7 @@ def _made(address: str) -> tuple[GrpcServer, grpc.aio.Server]:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     # It takes an address, and none of its calls is admitted.
     nobody: Any = None
-    return GrpcServer(server, health, (), Settings(listen=address), nobody), server
+    return GrpcServer(Lines([server]), health, (), Settings(listen=address), nobody), server
 
 
 @asynccontextmanager

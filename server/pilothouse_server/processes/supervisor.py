@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from pilothouse_server.processes.child import ServerProcess, ServerProcessError
 from pilothouse_server.processes.metrics import MetricsServer, Totals, figures_of_this_process
-from pilothouse_server.processes.port import ReservedPort, reserve
+from pilothouse_server.rpc.port import ReservedPort, reserve
 from pilothouse_server.settings import Settings
 from pilothouse_server.supervision import Supervisor
 

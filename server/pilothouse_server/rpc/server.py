@@ -3,9 +3,9 @@
 Options follow what hurts a `grpc.aio` server: streams a connection are bounded (2,000 rapid resets hurt
 bystanders where they are not), messages and metadata are bounded, connections end that do not finish their handshake or
 have no call, silent ones are asked whether they live, old ones are asked to reconnect, and a port is never shared by
-accident (a second server would bind it silently). Where several processes share it on purpose, their supervisor holds
-it for them alone (`processes.port`); the kernel then gives each of them connections, not calls, so clients are asked
-more often to connect anew.
+accident (a second server would bind it silently): those who share it on purpose have it held for them alone
+(`rpc.port`). They are the servers of one process, each with a line of calls of its own (`rpc.lines`), or several
+processes. The kernel gives each of these connections, not calls, so clients are asked more often to connect anew.
 
 How many calls are served at once is not left to gRPC, whose one number counts before any handler, health included: see
 `rpc.admission`.
@@ -28,6 +28,7 @@ from pilothouse_server.rpc import headers, longest, method_rules, receiving
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
+from pilothouse_server.rpc.lines import Lines, lines_of
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.tls.serving import Serving
@@ -52,7 +53,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        server: grpc.aio.Server,
+        lines: Lines,
         health: Health,
         services: Iterable[str],
         settings: Settings,
@@ -61,7 +62,7 @@ class GrpcServer:
     ) -> None:
         self.tls = tls
         self.asking_port: int | None = None
-        self._server = server
+        self._lines = lines
         self._admission = admission
         self._health = health
         self._services = ("", *services)
@@ -84,16 +85,21 @@ class GrpcServer:
     def _take(self, address: str, name: str, *, asking: bool) -> int:
         if unix_problem(address):
             raise address_refused(address, name)
+        tls = self.tls
+
+        def add(server: grpc.aio.Server, address: str) -> int:
+            if tls is None:
+                return int(server.add_insecure_port(address))
+            return int(server.add_secure_port(address, tls.credentials(asking=asking)))
+
         try:
-            if self.tls is None:
-                return int(self._server.add_insecure_port(address))
-            return int(self._server.add_secure_port(address, self.tls.credentials(asking=asking)))
+            return self._lines.bind(address, name, add)
         except RuntimeError:
             raise address_refused(address, name) from None
 
     async def start(self) -> None:
         """Listens."""
-        await self._server.start()
+        await self._lines.start()
 
     async def serving(self, healthy: bool) -> None:
         """Says by the health service whether calls are welcome, overall and for each service."""
@@ -111,7 +117,7 @@ class GrpcServer:
         end = loop.time() + grace_seconds
         await self._health.drain()
         await self._admission.drain(min(_REFUSING_SECONDS, grace_seconds / 2))
-        await self._server.stop(max(0.0, end - loop.time()))
+        await self._lines.stop(max(0.0, end - loop.time()))
 
 
 def rules_and_handlers(
@@ -167,7 +173,7 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     calls_seconds = age if settings.processes == 1 else min(age, _SPREAD_SECONDS)
     streams_seconds = age - calls_seconds + 60
     return (
-        ("grpc.so_reuseport", int(settings.processes > 1)),
+        ("grpc.so_reuseport", int(settings.processes > 1 or lines_of(settings) > 1)),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", settings.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
         ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
@@ -176,7 +182,7 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         # Also for the first frame of a connection without TLS; two minutes by default.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(settings.max_connection_idle_seconds * 1000)),
-        # Calls that wait to be taken, which are taken one by one, calls of all callers together. Beyond a thousand the
+        # Calls that wait to be taken, which are taken one by one, those of a line (`rpc.lines`). Beyond a thousand the
         # library drops any of them at random (the caller reads CANCELLED), whoever sent the others, and those that were
         # reset while they waited count. What one caller may have is bounded elsewhere.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
@@ -205,18 +211,20 @@ def build(
         SettingsError: what it is to serve by is not safe, or the files for TLS cannot be used.
     """
     check_transport(settings)
-    server = grpc.aio.server(
-        interceptors=(pipeline,),
-        options=options(settings),
-    )
     names = sorted(descriptor.full_name for descriptor in services)
-    for name in names:
-        server.add_generic_rpc_handlers((_placeholder(name, rules),))
+    handlers = tuple(_placeholder(name, rules) for name in names)
     health = Health()
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if settings.reflection:
-        reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    return GrpcServer(server, health, names, settings, pipeline.admission, tls)
+
+    def made() -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=(pipeline,), options=options(settings))
+        server.add_generic_rpc_handlers(handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        if settings.reflection:
+            reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+        return server
+
+    lines = Lines([made() for _ in range(lines_of(settings))])
+    return GrpcServer(lines, health, names, settings, pipeline.admission, tls)
 
 
 def _placeholder(service: str, rules: Mapping[str, Rule]) -> grpc.GenericRpcHandler:

@@ -1,8 +1,9 @@
 """Calls that arrive together: taken in first, then worked on a few at a time.
 
-gRPC hands calls over one by one, those of all callers in the order of their coming. Where each is worked on as it is
-taken in, a call that comes behind two thousand others waits until all those are done: seconds, whoever sent them. To
-take a call in and do nothing costs a tenth of a millisecond. So who sends many is let through so far, and then *held*:
+gRPC hands calls over one by one, those of a line (`rpc.lines`) in the order of their coming. Where each is worked on as
+it is taken in, a call that comes behind two thousand others waits until all those are done, or, in another line, for
+one of them in each turn of its own: seconds, whoever sent them. To take a call in and do nothing costs a tenth of a
+millisecond. So who sends many is let through so far, and then *held*:
 his calls stand here until gRPC has no more to hand over. Then they go on, a few at a time, callers in turn, while the
 calls of all others pass.
 
@@ -31,9 +32,9 @@ _CALM_SECONDS, _CALM_AFTER_MANY_SECONDS, _PUNCTUAL_SECONDS = 0.002, 0.004, 0.000
 _LOOKS = 3
 _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 # So few are no burst. They all go on in the next turns of the loop, so many in each.
-_NO_BURST, _A_TURN = 32, 4
+_NO_BURST, _A_TURN = 32, 1
 # Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
-_AT_WORK, _AT_WORK_SECONDS = 4, 0.02
+_AT_WORK, _AT_WORK_SECONDS = 2, 0.02
 # After so many it is looked again whether more have come meanwhile.
 _BETWEEN_LOOKS = 16
 # A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all.

@@ -78,8 +78,9 @@ class Serving:
             log.info("the certificate was renewed", fingerprint=self._pair.value.fingerprint)
         others = self.clients is not None and self.clients.look()
         if renewed or others:
+            newest = self._configuration()
             for port in self._ports:
-                port.newest = self._configuration()
+                port.newest = newest
         self._expiry.look(self._pair.value)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:

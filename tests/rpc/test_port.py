@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilothouse_server.processes.port import reserve
+from pilothouse_server.rpc.port import reserve
 from pilothouse_server.settings import SettingsError
 from tests.waiting import patient
 

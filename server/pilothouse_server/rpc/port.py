@@ -1,9 +1,9 @@
-"""The address that all children listen on, held for them from before the first to after the last.
+"""An address that several listeners share, held for them from before the first to after the last.
 
-Every child binds it with SO_REUSEPORT, and the kernel gives each new connection to one of them. That option alone would
-let anybody of the same user join, a second Pilothouse above all. So the supervisor takes the address without it first,
-which fails where anybody listens there, and lets others in only then. Its sockets never listen: no connection reaches
-them, and while a child is away the others get all.
+Each binds it with SO_REUSEPORT, and the kernel gives each new connection to one of them: servers of one process
+(`rpc.lines`), or processes. That option alone would let anybody of the same user join, a second Pilothouse above all.
+So who holds the address takes it without that option first, which fails where anybody listens there, and lets others
+in only then. Its sockets never listen: no connection reaches them, and while a process is away the others get all.
 """
 
 from __future__ import annotations
@@ -95,6 +95,6 @@ def _take(each: socket.socket, family: socket.AddressFamily, address: str, port:
     # What is left of connections that have ended is no reason to refuse the address.
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     each.bind((address, port))
-    # From here on the children may bind it, too, and nobody else: not even who passes over ended connections.
+    # From here on the listeners may bind it, too, and nobody else: not even who passes over ended connections.
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

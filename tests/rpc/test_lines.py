@@ -1,0 +1,240 @@
+"""Calls of one address stand in a line of their own, whatever others have sent before them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
+
+from pilothouse_server.embedded.certificate import self_signed
+from pilothouse_server.rpc import lines
+from pilothouse_server.rpc.health import SERVING, Health
+from pilothouse_server.rpc.lines import LINES, Lines, lines_of
+from pilothouse_server.rpc.server import GrpcServer
+from pilothouse_server.rpc.tls.serving import Serving
+from pilothouse_server.settings import Settings, SettingsError
+from tests.promises.hostile import wire
+from tests.waiting import patient, poll_until
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="other kernels do not spread connections over those who share an address"
+)
+_CONNECTIONS, _CALLS_OF_EACH = 4, 100
+_CALLS = _CONNECTIONS * _CALLS_OF_EACH
+_SHARED: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 1),)
+
+
+class _Order(grpc.aio.ServerInterceptor):
+    """The methods that were called, in the order in which the calls were handed over."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        """Writes it down."""
+        self.methods.append(details.method)
+        return await continuation(details)
+
+
+@contextlib.contextmanager
+def _sending(port: int, source: str, method: str, calls: int) -> Iterator[socket.socket]:
+    """A connection from an address whose calls have reached gRPC, all of them: it has answered a ping after them.
+
+    It blocks the event loop, so none of them is taken in meanwhile.
+    """
+    block = wire.header_block(method)
+    with socket.create_connection(
+        ("127.0.0.1", port), timeout=patient(20.0), source_address=(source, 0)
+    ) as connection:
+        sent = bytearray(wire.PREFACE + wire.settings())
+        for number in range(calls):
+            stream = 2 * number + 1
+            sent += wire.frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+            sent += wire.frame(wire.DATA, wire.END_STREAM, stream, wire.message(b""))
+        ping = b"all came"
+        connection.sendall(bytes(sent) + wire.frame(wire.PING, 0, 0, ping))
+        came = b""
+        while wire.frame(wire.PING, wire.ACK, 0, ping) not in came:
+            received = connection.recv(65536)
+            assert received, "the server has closed the connection"
+            came += received
+        yield connection
+
+
+async def _place_behind_a_burst(count: int) -> int:
+    """How many calls are handed over before that of an address which called last; there are `count` servers."""
+    async with _serving(Settings(listen="127.0.0.1:0"), count) as (port, order):
+        with contextlib.ExitStack() as stack:
+            for _ in range(_CONNECTIONS):
+                stack.enter_context(_sending(port, "127.0.0.1", "/burst/Call", _CALLS_OF_EACH))
+            stack.enter_context(_sending(port, "127.0.0.2", "/other/Call", 1))
+            assert order.methods == []
+
+            async def handed_over() -> int:
+                return len(order.methods)
+
+            await poll_until(handed_over, lambda number: number == _CALLS + 1, what="all are handed over")
+    return order.methods.index("/other/Call")
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, count: int = LINES, tls: Serving | None = None
+) -> AsyncIterator[tuple[int, _Order]]:
+    """Such a server's port, and what it is called for. Health is what it knows; nothing else is admitted."""
+    order, health = _Order(), Health()
+    servers = [grpc.aio.server(interceptors=(order,), options=_SHARED) for _ in range(count)]
+    for server in servers:
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    nobody: Any = None
+    both = Lines(servers)
+    made = GrpcServer(both, health, (), settings, nobody, tls)
+    port = made.bind()
+    await made.start()
+    try:
+        await made.serving(True)
+        yield port, order
+    finally:
+        await both.stop(0.0)
+
+
+async def test_a_call_is_taken_in_before_a_burst_of_another_address() -> None:
+    # One of each of the others' lines, and what the event loop had begun.
+    assert await _place_behind_a_burst(LINES) < 8
+
+
+async def test_in_one_line_it_comes_last() -> None:
+    assert await _place_behind_a_burst(1) == _CALLS
+
+
+def _listener(family: socket.AddressFamily, host: str, port: int = 0) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family is socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    made.bind((host, port))
+    made.listen()
+    made.setblocking(False)
+    return made
+
+
+def _taken(listeners: Sequence[socket.socket]) -> list[int]:
+    """Which of them had connections to take, which are closed, one number for each."""
+    found = []
+    for number, each in enumerate(listeners):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                each.accept()[0].close()
+                found.append(number)
+    return found
+
+
+def _line_of(word: int) -> int:
+    """Which is that of an IPv4 address, or of both halves of an IPv6 network as one."""
+    return (word * 2_654_435_769 % 2**32) >> 27
+
+
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")],
+)
+def test_connections_of_an_address_are_of_one_line(family: socket.AddressFamily, host: str) -> None:
+    sources = [f"127.0.0.{number}" for number in range(1, 40)] + ["127.1.2.3", "127.255.255.254"]
+    expected = {each: _line_of(int(ipaddress.IPv4Address(each))) for each in sources}
+    if family is socket.AF_INET6:
+        expected["::1"] = 0
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(_listener(family, host))
+        port = first.getsockname()[1]
+        listeners = [first]
+        listeners += [stack.enter_context(_listener(family, host, port)) for _ in range(LINES - 1)]
+        lines.steer(port)
+        # Who joins on purpose gets none.
+        listeners.append(stack.enter_context(_listener(family, host, port)))
+        for source, line in expected.items():
+            for _ in range(3):
+                target = "::1" if source == "::1" else "127.0.0.1"
+                socket.create_connection((target, port), patient(10.0), (source, 0)).close()
+            assert _taken(listeners) == [line] * 3, source
+    # They are spread: neighbours, too.
+    assert len(set(expected.values())) > LINES / 2
+
+
+async def test_nobody_else_listens_there_by_accident() -> None:
+    async with _serving(Settings(listen="127.0.0.1:0")) as (port, _):
+        taken = Settings(listen=f"127.0.0.1:{port}")
+        with pytest.raises(SettingsError, match=f"PILOTHOUSE_LISTEN: 127.0.0.1:{port}"):
+            async with _serving(taken):
+                pass
+    # A server that has stopped leaves nothing behind.
+    async with _serving(taken):
+        pass
+
+
+async def test_where_the_kernel_takes_no_program_all_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No option of sockets has that number.
+    monkeypatch.setattr(lines, "_SO_ATTACH_REUSEPORT_CBPF", 4095)
+    with capture_logs() as logged:
+        async with (
+            _serving(Settings(listen="127.0.0.1:0")) as (port, _),
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=patient(10.0))
+            assert answer.status == SERVING
+    assert [each["event"] for each in logged if each["log_level"] == "warning"] == [lines.BY_CHANCE]
+
+
+async def test_each_line_has_the_renewed_certificate(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path, "localhost")
+    tls = Serving(certificate, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+
+    def shown(port: int, source: str) -> bytes | None:
+        with (
+            socket.create_connection(("127.0.0.1", port), patient(10.0), (source, 0)) as opened,
+            context.wrap_socket(opened) as secured,
+        ):
+            return secured.getpeercert(binary_form=True)
+
+    sources = [f"127.0.0.{number}" for number in range(1, 6)]
+    async with _serving(Settings(listen="127.0.0.1:0"), LINES, tls) as (port, _):
+        before = {await asyncio.to_thread(shown, port, each) for each in sources}
+        (tmp_path / "next").mkdir()
+        for old, new in zip((certificate, key), self_signed(tmp_path / "next", "localhost"), strict=True):
+            os.replace(new, old)
+        await asyncio.to_thread(tls.look)
+        after = {await asyncio.to_thread(shown, port, each) for each in sources}
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other kernels do not spread connections over those who share"
+)
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        (Settings(), LINES),
+        (Settings(listen="unix:/run/a.sock"), 1),
+        # The kernel could not tell the listeners of one process from those of another.
+        (Settings(processes=2), 1),
+    ],
+)
+def test_how_many_lines_there_are(settings: Settings, count: int) -> None:
+    assert lines_of(settings) == count
