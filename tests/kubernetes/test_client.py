@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -224,6 +225,21 @@ async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> 
     async with served(handler) as client:
         with pytest.raises(kind):
             await client.get(PODS, "n", "p")
+
+
+async def test_a_proxy_that_asks_for_credentials_is_told_with_the_cluster() -> None:
+    """By plain HTTP its answer comes in the place of the cluster's; what it says may be what it was given."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": "canary"}, status=407)
+
+    async with served(handler) as client:
+        with pytest.raises(Unreachable) as told:
+            await client.get(PODS, "n", "p")
+    assert re.fullmatch(
+        r"cluster 'far' at 127\.0\.0\.1:\d+ cannot be reached: the proxy before it answers 407",
+        told.value.message,
+    )
 
 
 async def test_another_kind_of_server_is_no_cluster() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pilothouse_server.containers.model import Port
 from pilothouse_server.containers.operations import pause as pause_container
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
-from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import change as change_namespace
 from pilothouse_server.reconcile.apply import namespace_reconciler
-from tests.reconcile.world import World
+from tests.reconcile.world import PLATFORM, World
 from tests.waiting import poll_until
 
 BEHAVIOR = "simulate.pilothouse.dev/behavior"
@@ -174,6 +176,64 @@ async def test_a_foreign_namespace_is_taken_over_only_when_asked(here: World) ->
         assert found.metadata.deletion_timestamp is None
         assert found.metadata.label("team") == "b"
         assert found.metadata.label(NAMESPACE_UID) == ""
+
+
+@pytest.mark.parametrize(
+    "anew",
+    [{MANAGED_BY: None, NAMESPACE: None, NAMESPACE_UID: None}, {NAMESPACE_UID: "of-another-installation"}],
+    ids=["made anew", "others'"],
+)
+async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
+    here: World, anew: dict[str, str | None]
+) -> None:
+    client = await here.connect("local")
+
+    async def until(reason: str) -> Namespace:
+        def applied(seen: Namespace | None) -> bool:
+            return seen is not None and [each.reason for each in seen.conditions] == [reason]
+
+        row = await poll_until(here.seen_namespace, applied)
+        assert row is not None
+        return row
+
+    await here.apply_as(
+        "team-b",
+        "/api/v1/namespaces/shop",
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+    )
+    async with here.reconciling():
+        made = await here.namespace(adopt=True)
+        await until("Applied")
+        # Where its uid alone is gone it is still the one that was taken over.
+        await here.relabel_namespace({NAMESPACE_UID: None})
+
+        async def labelled() -> bool:
+            return (await client.get(NAMESPACES, None, "shop")).metadata.label(NAMESPACE_UID) == made.uid
+
+        await poll_until(labelled)
+        await here.relabel_namespace(anew)
+        lost = await until("LabelLost")
+        assert "adoption" in lost.message
+        # Not by what its tenant changes of it either.
+        await here.change(
+            lambda tx: change_namespace(tx, "shop", _labelled(lost), ["labels"], _any, caller=PLATFORM)
+        )
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+        assert (await until("LabelLost")).labels == {"team": "b"}
+        assert not await labelled()
+        await here.change(
+            lambda tx: change_namespace(tx, "shop", lost, [], _any, adopt=True, caller=PLATFORM)
+        )
+        await until("Applied")
+        assert await labelled()
+
+
+def _any(_stored: Namespace) -> None:
+    pass
+
+
+def _labelled(namespace: Namespace) -> Namespace:
+    return msgspec.structs.replace(namespace, labels={"team": "b"})
 
 
 @pytest.mark.parametrize("also", [{}, {MANAGED_BY: None}], ids=["one", "all"])

@@ -300,9 +300,6 @@ def parse_status(body: bytes) -> Status:
 
 def from_response(code: int, headers: Mapping[str, str], body: bytes) -> ClusterError:
     """Returns the error for an answer with HTTP status `code` (400 or more)."""
-    if code == 407:
-        # It may well repeat the credentials that it was given.
-        return Unreachable("the proxy before the cluster answers 407")
     error = from_status(parse_status(body), code=code, retry_after=headers.get("Retry-After", ""))
     error.answered = code
     return error

@@ -377,6 +377,11 @@ class Transport:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ClusterError:
         """The error for an answer of 400 or more; what is too long to be words is left out."""
+        if response.status == 407:
+            # It may well repeat the credentials that it was given.
+            return Unreachable(
+                f"cluster {self.name!r} at {self.place} cannot be reached: the proxy before it answers 407"
+            )
         try:
             async with asyncio.timeout(self._limits.request_seconds):
                 body = await outbound.read(response, _ERROR_BYTES)

@@ -45,7 +45,7 @@ async def check_on_cluster(connect: Connect, namespace: Namespace) -> None:
 
 async def dry_run_namespace(client: ClusterClient, namespace: Namespace) -> Manifest:
     """Returns the Kubernetes namespace as it would be, whole."""
-    if not namespace.adopted:
+    if not namespace.adopted or namespace.observed_generation:
         await refuse_foreign(client, namespace.ref)
     return await client.dry_run(NAMESPACES, namespace_manifest(namespace), force=namespace.adopted)
 

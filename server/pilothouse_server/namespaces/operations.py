@@ -148,9 +148,9 @@ async def change(
     refuse_guarded(name, stored, _with(stored, wanted, paths), caller.guarded.keys, caller.may)
     if adopt:
         _check_adoption(may=caller.may_adopt)
-        if not stored.adopted and not is_applied(stored):
-            # It keeps the level that it has.
-            values |= {"adopted": True, "default_pod_security": ""}
+        if is_foreign(stored) or not (stored.adopted or is_applied(stored)):
+            # It keeps the level that it has, and what was applied before does not count.
+            values |= {"adopted": True, "default_pod_security": "", "observed_generation": 0}
     if not values:
         return stored
     _check_keys(wanted, values.keys() & {"labels", "annotations"})

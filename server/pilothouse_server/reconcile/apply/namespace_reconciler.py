@@ -2,7 +2,7 @@
 
 A Kubernetes namespace is ours when it carries the uid of our namespace. One that is there without it belongs to
 somebody: it is taken over only where that was asked for (`adopted`), and such a one is released at the end, not
-deleted, because it was there before us.
+deleted, because it was there before us. What was made anew under the name since is somebody's again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN, ClusterE
 from pilothouse_server.kubernetes.homes import taken_words
 from pilothouse_server.kubernetes.objects import NAMESPACES, KubernetesObject
 from pilothouse_server.kubernetes.objects import Namespace as KubernetesNamespace
-from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import NAMESPACE, NAMESPACE_UID, label_value
 from pilothouse_server.namespaces.manifests import (
     POD_SECURITY,
     namespace_manifest,
@@ -129,7 +129,7 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
         if found.metadata.deletion_timestamp is not None:
             # Deleted behind our back: it must end before it can be made anew.
             return _terminating(found)
-        if _has_lost_its_label(namespace, found):
+        if _has_lost_its_label(namespace, found) or _is_made_anew(namespace, found):
             raise Refused(_lost(namespace), code=409, status_reason=LABEL_LOST)
         if not _is_ours(namespace, found) and not namespace.adopted:
             raise Conflict(taken_words(namespace.kubernetes_name), status_reason=NAME_TAKEN)
@@ -187,8 +187,19 @@ def _is_ours(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
-    """Whether one that we made does not say so any more; one that was adopted gets its label with the next apply."""
+    """Whether one that we made does not say so any more."""
     return not namespace.adopted and namespace.observed_generation > 0 and not _is_ours(namespace, found)
+
+
+def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
+    """Whether one that was taken over is another by now, as far as labels tell: it has none of ours, or others' uid.
+
+    Where the uid alone is gone, it gets it with the next apply. A takeover that is asked for begins at generation 0.
+    """
+    if not namespace.adopted or namespace.observed_generation == 0 or _is_ours(namespace, found):
+        return False
+    labels = found.metadata.label
+    return bool(labels(NAMESPACE_UID)) or labels(NAMESPACE) != label_value(namespace.name)
 
 
 def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespaceProgress:
@@ -204,7 +215,8 @@ def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespacePro
 def _lost(namespace: Namespace) -> str:
     return (
         f"the Kubernetes namespace {namespace.kubernetes_name} has lost the label {NAMESPACE_UID}={namespace.uid} by "
-        "which it is ours, or was made anew by somebody else: set the label again, or delete it on the cluster"
+        "which it is ours, or was made anew by somebody else: set the label again, delete it on the cluster, or have "
+        "an administrator take it over by asking for its adoption"
     )
 
 
