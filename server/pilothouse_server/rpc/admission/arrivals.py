@@ -83,6 +83,7 @@ class Arrivals:
         # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
         self._places: dict[object, float] = {}
         self._until_look = 0
+        self._burst = False
         # One thing is to come at a time: a look, or that some go on.
         self._next: asyncio.Handle | None = None
         self._looking = False
@@ -180,11 +181,13 @@ class Arrivals:
         now = asyncio.get_running_loop().time()
         for who in [each for each, until in self._places.items() if until <= now]:
             del self._places[who]
-        no_burst = self._over or self.waiting <= _NO_BURST
+        # What is left of a burst is one to its end.
+        self._burst = bool(self._turns) and (self._burst or self.waiting > _NO_BURST)
+        paced = self._burst and not self._over
         for _ in range(_A_TURN):
             if not self._turns:
                 return
-            if not no_burst:
+            if paced:
                 if len(self._places) >= _AT_WORK:
                     self._soon(_AT_WORK_SECONDS)
                     return
@@ -196,7 +199,7 @@ class Arrivals:
                 # Nobody waits for it any more.
                 continue
             call.goes_on.set_result(self._over or now - call.since < self._wait_seconds)
-            if not no_burst:
+            if paced:
                 self._until_look -= 1
                 self._places[call.who] = now + _AT_WORK_SECONDS
         self._soon()
