@@ -6,11 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.apply.conftest import KEY
+from tests.apply.conftest import KEY, Settle
 from tests.apply.manifests import NAMESPACE, SERVICE, WEB, web
 from tests.client.fake_server import FakeServer
 from typer.testing import CliRunner, Result
 
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.cli import app
 
 
@@ -52,6 +54,21 @@ async def test_waiting_in_vain_has_an_exit_code_of_its_own(fake: FakeServer) -> 
     result = await pilothouse(fake, *arguments, standard_input=WEB)
     assert result.exit_code == 10
     assert result.stderr.splitlines()[0] == "not all containers were running after 0.3 seconds:"
+
+
+async def test_words_of_a_cluster_do_not_steer_the_terminal(fake: FakeServer, settle: Settle) -> None:
+    assert (await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input=WEB)).exit_code == 0
+    given_up = resource_pb2.Condition(
+        type="RolledOut", status=resource_pb2.CONDITION_STATUS_FALSE, reason="ProgressDeadlineExceeded"
+    )
+    await settle(
+        status=pb.CONTAINER_STATUS_FAILED, message="\x1b]0;title\x07 \x9b2J\n\u202eend", conditions=[given_up]
+    )
+    result = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, "--wait", standard_input=WEB)
+    assert result.exit_code == 10
+    for told in (result.stdout, result.stderr):
+        assert " ]0;title   2J\n end\n" in told
+        assert [each for each in told if not each.isprintable() and each != "\n"] == []
 
 
 async def test_errors_of_the_server_and_of_the_command_line(fake: FakeServer) -> None:

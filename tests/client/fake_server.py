@@ -239,12 +239,14 @@ class _Gate(grpc.aio.ServerInterceptor):
                 if failure is not None and not failure.after_answers:
                     await abort_with(context, failure)
                 sent = 0
-                async for answer in handler.unary_stream(request, context):
+                async for answer in (handler.stream_stream or handler.unary_stream)(request, context):
                     yield answer
                     sent += 1
                     if failure is not None and sent == failure.after_answers:
                         await abort_with(context, failure)
 
+            if handler.request_streaming:
+                return grpc.stream_stream_rpc_method_handler(stream, **shape)
             return grpc.unary_stream_rpc_method_handler(stream, **shape)
 
         if handler.request_streaming:

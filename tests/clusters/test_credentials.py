@@ -56,6 +56,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "token with a line break": (lambda c: user(c).update(token=SECRET + "\n"), "line break"),
     "strange proxy": (lambda c: cluster(c).update({"proxy-url": "file:///etc"}), "'proxy-url'"),
     "name of no host": (lambda c: cluster(c).update({"tls-server-name": SECRET * 10}), "'tls-server-name'"),
+    "name that is a number": (lambda c: cluster(c).update({"tls-server-name": "127.1"}), "'tls-server-name'"),
     "name of another type": (lambda c: cluster(c).update({"tls-server-name": True}), "'tls-server-name'"),
     "truth as text": (
         lambda c: cluster(c).update({"insecure-skip-tls-verify": "false"}),

@@ -75,6 +75,15 @@ async def test_a_server_that_nobody_vouches_for_gets_no_token(
     assert cluster.token not in refused.value.message
 
 
+async def test_a_server_that_need_not_be_vouched_for_is_asked(cluster: SimulatedCluster) -> None:
+    document = kubeconfig(cluster)
+    entry = document["clusters"][0]["cluster"]
+    del entry["certificate-authority-data"]
+    entry["insecure-skip-tls-verify"] = True
+    async with connected(document) as client:
+        assert (await client.list(NAMESPACES)).items
+
+
 async def test_a_name_that_the_server_must_prove_counts_for_programs_too(cluster: SimulatedCluster) -> None:
     document = kubeconfig(cluster)
     document["clusters"][0]["cluster"]["tls-server-name"] = "another.example"
@@ -97,6 +106,31 @@ async def test_a_client_certificate_is_let_in(cluster: SimulatedCluster) -> None
     cluster.users.add_certificate("pilothouse")
     async with connected(kubeconfig(cluster, **user)) as client:
         assert (await client.list(NAMESPACES)).items
+
+
+async def test_files_of_the_operators_own_are_shown_and_trusted(
+    cluster: SimulatedCluster, tmp_path: Path
+) -> None:
+    document = kubeconfig(cluster)
+    certificate, key = cluster.authority.client_certificate("pilothouse")
+    cluster.users.add_certificate("pilothouse")
+    told = {
+        "certificate-authority": cluster.authority.certificate,
+        "client-certificate": certificate,
+        "client-key": key,
+    }
+    files = {name: str(tmp_path / name) for name in told}
+    for name, content in told.items():
+        (tmp_path / name).write_bytes(content)
+    entry = document["clusters"][0]["cluster"]
+    del entry["certificate-authority-data"]
+    entry["certificate-authority"] = files.pop("certificate-authority")
+    document["users"][0]["user"] = files
+    client = await ClusterClient.from_kubeconfig(document, name="x", allow_files=True)
+    try:
+        assert (await client.list(NAMESPACES)).items
+    finally:
+        await client.close()
 
 
 async def test_a_proxy_is_gone_through(cluster: SimulatedCluster) -> None:
@@ -229,13 +263,9 @@ def test_a_client_without_a_token_takes_the_password_in_netrc(
     assert "headers" not in options("https://other.example:6443", netrc=True)
 
 
-@pytest.mark.parametrize(("reach", "shown"), [(ANYWHERE, True), (Reach([ip_network("127.0.0.0/8")]), False)])
-async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
-    bare_environment: pytest.MonkeyPatch, tmp_path: Path, reach: Reach, shown: bool
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("default login somebody password secret\n")
-    bare_environment.setenv("NETRC", str(netrc))
+@asynccontextmanager
+async def hearing() -> AsyncIterator[tuple[str, list[str | None]]]:
+    """A cluster that tells its version to everybody; yields its address, and what it was shown by each."""
     heard: list[str | None] = []
 
     async def hear(request: web.Request) -> web.Response:
@@ -249,15 +279,48 @@ async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        document = credentials.Credentials({"server": f"http://127.0.0.1:{runner.addresses[0][1]}"})
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", heard
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(("reach", "shown"), [(ANYWHERE, True), (Reach([ip_network("127.0.0.0/8")]), False)])
+async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
+    bare_environment: pytest.MonkeyPatch, tmp_path: Path, reach: Reach, shown: bool
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password secret\n")
+    bare_environment.setenv("NETRC", str(netrc))
+    async with hearing() as (address, heard):
+        document = credentials.Credentials({"server": address})
         client = await ClusterClient.from_kubeconfig(document.kubeconfig(), name="x", reach=reach)
         try:
             await client.version()
         finally:
             await client.close()
-    finally:
-        await runner.cleanup()
     assert heard == [aiohttp.encode_basic_auth("somebody", "secret") if shown else None]
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [
+        ({"username": "somebody", "password": "secret"}, aiohttp.encode_basic_auth("somebody", "secret")),
+        ({"username": "somebody", "password": "secret", "token": "a-token"}, "Bearer a-token"),
+        ({"username": "somebody"}, None),
+        ({}, None),
+    ],
+)
+async def test_what_the_operators_own_shows(
+    bare_environment: pytest.MonkeyPatch, user: dict[str, str], shown: str | None
+) -> None:
+    async with hearing() as (address, heard):
+        document = credentials.Credentials({"server": f"{address}/"}, user).kubeconfig()
+        client = await ClusterClient.from_kubeconfig(document, name="x", allow_files=True)
+        try:
+            await client.version()
+        finally:
+            await client.close()
+    assert heard == [shown]
 
 
 async def test_a_token_file_is_read_again_when_it_is_renewed(

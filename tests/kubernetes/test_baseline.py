@@ -256,6 +256,7 @@ def _refused_key(wanted: Container, stored: Container | None = None) -> bool:
         ("cloud.google.com/identity", True),
         ("linkerd.io/inject", True),
         ("pod.network.openshift.io/assign-macvlan", True),
+        ("networkservicemesh.io/inject", True),
         ("sidecar.jaegertracing.io/inject", True),
         ("admission.datadoghq.com/enabled", True),
         ("ad.datadoghq.com/web.logs", False),

@@ -115,6 +115,22 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
         assert (raised.resource_quota.containers, dict(raised.labels)) == (13, {ENFORCE: "baseline"})
 
 
+async def test_a_domain_that_is_set_is_guarded_with_its_keys(database: Database, tmp_path: Path) -> None:
+    guarded: dict[str, Any] = {"guarded_namespace_keys": "example.org", "guarded_pod_keys": "example.net"}
+    async with running_server(database, tmp_path, with_cluster=False, **guarded) as server:
+        await shop(server)
+        holder = await server.user("dora", {"shop": "operator"})
+        told = await refused(update(holder, labels={"example.org/level": "any"}), "namespace.security")
+        assert told.metadata["key"] == "example.org/level"
+        web = container_pb2.Container(name="web", image="nginx:1.27", annotations={"example.net/nets": "any"})
+        told = await refused(
+            holder.containers.create(namespace="shop", container=web), "container.privileged"
+        )
+        assert "example.net/nets" in told.message
+        # Each list is of one kind of object.
+        await update(holder, labels={"example.net/level": "any"})
+
+
 async def test_without_the_rule_a_grant_in_one_namespace_would_do(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

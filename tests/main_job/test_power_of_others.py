@@ -78,6 +78,19 @@ async def powerful(server: Server, **fields: Any) -> None:
     await poll_until(runs)
 
 
+async def give(server: Server, operator: AsyncClient, permission: str) -> str:
+    """Grants the operator a role with one permission over all namespaces; returns its name."""
+    role = permission.replace(".", "-").replace("_", "-")
+    await server.admin.identity.create_role(role=identity_pb2.Role(name=role, permissions=[permission]))
+    await server.admin.identity.grant_role(username="olga", role=role)
+
+    async def may() -> bool:
+        return await operator.identity.check_permission(permission=permission, namespace="demo")
+
+    await poll_until(may)
+    return role
+
+
 def program(name: str) -> list[pb.ExecRequest]:
     return [pb.ExecRequest(start=pb.ExecStart(namespace="demo", name=name, command=["echo", "here"]))]
 
@@ -137,6 +150,9 @@ async def refused(made: Any, permission: str, what: str) -> PilothouseError:
 async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncClient, power: str) -> None:
     fields, permission = POWERS[power]
     await powerful(server, **fields)
+    # Who may give another power may not use this one.
+    (another,) = {permission for _, permission in POWERS.values()} - {permission}
+    await give(server, operator, another)
     await refused(run(operator, program("agent")), permission, "exec")
     for what, write in writes(operator).items():
         told = await refused(write(), permission, what)
@@ -157,13 +173,7 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
     # Who may give the power may use it.
     assert (await run(server.admin, program("agent")))[0] == b"here\n"
     await writes(server.admin)["config map"]()
-    await server.admin.identity.create_role(role=identity_pb2.Role(name="root", permissions=[permission]))
-    await server.admin.identity.grant_role(username="olga", role="root")
-
-    async def may() -> bool:
-        return await operator.identity.check_permission(permission=permission, namespace="demo")
-
-    await poll_until(may)
+    await give(server, operator, permission)
     assert (await run(operator, program("agent")))[0] == b"here\n"
     await writes(operator)["secret"]()
 
@@ -171,19 +181,11 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
 @pytest.mark.full
 async def test_a_program_ends_with_the_right_to_its_power(server: Server, operator: AsyncClient) -> None:
     await powerful(server, **POWERS["privileged"][0])
-    await server.admin.identity.create_role(
-        role=identity_pb2.Role(name="root", permissions=["container.privileged"])
-    )
-    await server.admin.identity.grant_role(username="olga", role="root")
-
-    async def may() -> bool:
-        return await operator.identity.check_permission(permission="container.privileged", namespace="demo")
-
-    await poll_until(may)
+    role = await give(server, operator, "container.privileged")
     start = pb.ExecStart(namespace="demo", name="agent", command=["sleep", "3600"])
     async with operator.containers.exec([pb.ExecRequest(start=start)]) as answers:
         assert (await anext(aiter(answers))).HasField("started")
-        await server.admin.identity.revoke_role(username="olga", role="root")
+        await server.admin.identity.revoke_role(username="olga", role=role)
         async with within(20.0):
             with pytest.raises(PilothouseError) as ended:
                 await anext(aiter(answers))

@@ -516,6 +516,39 @@ async def test_an_image_without_a_digest_that_is_one_hides_no_other(
     assert found["odd"] is None
 
 
+@pytest.mark.parametrize("odd", [b"-5", b"9223372036854775808"])
+async def test_an_image_has_no_size_that_is_none(
+    here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes
+) -> None:
+    asked: list[str] = []
+
+    def changed(body: bytes) -> bytes:
+        try:
+            found = json.loads(body)
+        except ValueError:
+            return body
+        if found.get("kind") != "Node":
+            return body
+        asked.append(found["metadata"]["name"])
+        for image in found["status"]["images"]:
+            image["sizeBytes"] = "@odd@"
+        return json.dumps(found).encode().replace(b'"@odd@"', odd)
+
+    tampering(monkeypatch, changed)
+    await here.namespace()
+
+    async def digests() -> list[Any]:
+        rows = await here.rows("SELECT digest, size_bytes FROM container_images WHERE name = 'nginx'")
+        return [(row["digest"] is not None, row["size_bytes"]) for row in rows]
+
+    async with here.reconciling():
+        await here.create("web")
+        await here.running("web")
+        found = await poll_until(digests, lambda found: any(has for has, _ in found))
+    assert asked
+    assert [size for _, size in found if size is not None] == []
+
+
 @pytest.mark.parametrize("odd", [b"1" + b"0" * 400, b'"much"', rb'"\ud800"'])
 async def test_what_a_pod_is_said_to_use_hides_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch, odd: bytes

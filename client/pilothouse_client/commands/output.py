@@ -111,7 +111,26 @@ def _json(data: Any, indent: int | None = None) -> str:
     """JSON whose characters are written as they are, but for those that a terminal obeys: what it escapes anyway, and
     the control characters beyond ASCII.
     """
-    text = json.dumps(data, ensure_ascii=False, indent=indent)
+    return _escaped(json.dumps(data, ensure_ascii=False, indent=indent))
+
+
+def _yaml(data: Any) -> str:
+    """YAML of which the same is true."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        # Nothing is escaped but between these quotes.
+        style = '"' if _CONTROLS.search(text) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, written)
+    return _escaped(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+
+
+def _escaped(text: str) -> str:
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -287,7 +306,5 @@ def _write_data(data: Any, form: Format, *, one_of_many: bool = False) -> None:
     if form is Format.JSON:
         typer.echo(_json(data, indent=None if one_of_many else 2))
         return
-    import yaml
-
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text = _yaml(data)
     typer.echo(f"---\n{text}" if one_of_many else text, nl=False)
