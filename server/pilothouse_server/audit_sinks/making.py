@@ -8,7 +8,7 @@ from pilothouse_server.audit_sinks.formats import JSON_FORMATS, Encode, otlp_rec
 from pilothouse_server.audit_sinks.model import AuditSink, Secrets
 from pilothouse_server.audit_sinks.operations import address_of
 from pilothouse_server.audit_sinks.senders import Sender, tls
-from pilothouse_server.audit_sinks.senders.file import FileSender
+from pilothouse_server.audit_sinks.senders.file import FileSender, FileWrites
 from pilothouse_server.audit_sinks.senders.http import CLOUD_EVENTS, LINES, OTLP, HttpSender
 from pilothouse_server.audit_sinks.senders.syslog import SyslogSender
 from pilothouse_server.errors import FailedPrecondition
@@ -22,6 +22,7 @@ class SenderMaker:
 
     def __init__(self, folder: Path | None, reach: Reach) -> None:
         self._folder = folder
+        self._writes = FileWrites()
         self._reach = reach
 
     def __call__(self, sink: AuditSink, secrets: Secrets) -> tuple[Sender, Encode]:
@@ -35,7 +36,8 @@ class SenderMaker:
             if self._folder is None:
                 raise FailedPrecondition("this server writes no files", reason="NO_SINK_FOLDER")
             path = self._folder / sink.address
-            return FileSender(path, sink.rotate_bytes, sink.keep_files), JSON_FORMATS[sink.format]
+            file = FileSender(path, self._writes, sink.rotate_bytes, sink.keep_files)
+            return file, JSON_FORMATS[sink.format]
         address = address_of(sink, self._reach)
         context = tls.context(sink.certificate_authority, sink.client_certificate, secrets.client_key)
         if sink.kind == "syslog":
