@@ -23,6 +23,7 @@ from pilothouse_server.embedded.certificate import self_signed
 from pilothouse_server.rpc import lines
 from pilothouse_server.rpc.health import SERVING, Health
 from pilothouse_server.rpc.lines import LINES, Lines, lines_of
+from pilothouse_server.rpc.port import reserve
 from pilothouse_server.rpc.server import GrpcServer
 from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.settings import Settings, SettingsError
@@ -184,6 +185,27 @@ async def test_nobody_else_listens_there_by_accident() -> None:
         pass
 
 
+async def test_several_processes_share_what_is_held_for_them() -> None:
+    held = reserve("127.0.0.1:0")
+    try:
+        settings = Settings(listen=held.listen, processes=2)
+        async with _serving(settings) as (first, one), _serving(settings) as (second, other):
+            assert first == second == held.port
+            with contextlib.ExitStack() as stack:
+                # Neither is likely to be passed over 60 times.
+                for _ in range(60):
+                    stack.enter_context(_sending(first, "127.0.0.1", "/some/Call", 1))
+
+                async def each() -> tuple[int, int]:
+                    return len(one.methods), len(other.methods)
+
+                await poll_until(each, lambda numbers: sum(numbers) == 60, what="all are handed over")
+            assert one.methods
+            assert other.methods
+    finally:
+        held.close()
+
+
 async def test_where_the_kernel_takes_no_program_all_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     # No option of sockets has that number.
     monkeypatch.setattr(lines, "_SO_ATTACH_REUSEPORT_CBPF", 4095)
@@ -231,9 +253,8 @@ async def test_each_line_has_the_renewed_certificate(tmp_path: Path) -> None:
     ("settings", "count"),
     [
         (Settings(), LINES),
+        (Settings(processes=2), LINES),
         (Settings(listen="unix:/run/a.sock"), 1),
-        # The kernel could not tell the listeners of one process from those of another.
-        (Settings(processes=2), 1),
     ],
 )
 def test_how_many_lines_there_are(settings: Settings, count: int) -> None:

@@ -49,13 +49,10 @@ Adding = Callable[[grpc.aio.Server, str], int]
 
 
 def lines_of(settings: Settings) -> int:
-    """How many servers a process has.
-
-    One where the address cannot be shared (a Unix socket), where several processes share it already, whose listeners
-    the kernel could not tell apart, and where the kernel does not spread connections over those who share.
+    """How many servers a process has: one where the address cannot be shared (a Unix socket), and where the kernel does
+    not spread connections over those who share.
     """
-    shares = settings.processes == 1 and not listening.is_unix(settings.listen)
-    return LINES if shares and sys.platform == "linux" else 1
+    return 1 if listening.is_unix(settings.listen) or sys.platform != "linux" else LINES
 
 
 class Lines:
@@ -65,8 +62,11 @@ class Lines:
         self._servers = servers
         self._held: list[ReservedPort] = []
 
-    def bind(self, address: str, name: str, add: Adding) -> int:
+    def bind(self, address: str, name: str, add: Adding, *, is_held: bool = False) -> int:
         """Takes the address, which the setting `name` says, by each server, and returns its port; `add` adds it to one.
+
+        `is_held`: several processes share it, and somebody holds it for them. A program that chooses among listeners
+        cannot tell whose they are, so the kernel chooses then, by both ends of a connection.
 
         Raises:
             SettingsError: something else listens there, or it is no address of this machine.
@@ -75,12 +75,15 @@ class Lines:
         first, *others = self._servers
         if not others or listening.is_unix(address):
             return add(first, address)
-        held = reserve(address, name)
-        self._held.append(held)
-        for server in self._servers:
-            add(server, held.listen)
-        steer(held.port)
-        return held.port
+        if not is_held:
+            self._held.append(reserve(address, name))
+            address = self._held[-1].listen
+        port = add(first, address)
+        for server in others:
+            add(server, address)
+        if not is_held:
+            steer(port)
+        return port
 
     async def start(self) -> None:
         """Listens."""
@@ -107,7 +110,7 @@ def steer(port: int) -> None:
         for each in groups.values():
             each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, told)
     except OSError as error:
-        # It chooses by both ends of a connection then, port included.
+        # It chooses by both ends of a connection then.
         log.warning(BY_CHANCE, errno=error.errno)
     finally:
         for each in listeners:

@@ -4,7 +4,7 @@ Options follow what hurts a `grpc.aio` server: streams a connection are bounded 
 bystanders where they are not), messages and metadata are bounded, connections end that do not finish their handshake or
 have no call, silent ones are asked whether they live, old ones are asked to reconnect, and a port is never shared by
 accident (a second server would bind it silently): those who share it on purpose have it held for them alone
-(`rpc.port`). They are the servers of one process, each with a line of calls of its own (`rpc.lines`), or several
+(`rpc.port`). They are the servers of one process, each with a line of calls of its own (`rpc.lines`), or of several
 processes. The kernel gives each of these connections, not calls, so clients are asked more often to connect anew.
 
 How many calls are served at once is not left to gRPC, whose one number counts before any handler, health included: see
@@ -93,7 +93,7 @@ class GrpcServer:
             return int(server.add_secure_port(address, tls.credentials(asking=asking)))
 
         try:
-            return self._lines.bind(address, name, add)
+            return self._lines.bind(address, name, add, is_held=self._settings.processes > 1)
         except RuntimeError:
             raise address_refused(address, name) from None
 
