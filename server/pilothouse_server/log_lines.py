@@ -1,13 +1,16 @@
 """Log lines: one event and its facts each, as text for people or JSON for programs, on standard error.
 
 The libraries' own loggers go through the same renderer. What they say at DEBUG may hold parameters of
-statements, so those of the database and of HTTP stay at WARNING whatever our own level is.
+statements, so those of the database and of HTTP stay at WARNING whatever our own level is. What they warn of may be
+made by anybody who reaches the port: gRPC tells of each header that is no UTF-8, with what stands in it. So their lines
+of one kind have a bound, and bytes are not shown.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
@@ -27,6 +30,9 @@ SCOPE: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("SCOPE", 
 
 # Libraries whose own words stay at WARNING.
 QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic", "grpc", "asyncio")
+
+# So many lines of one kind, which is a place in the code, in so long.
+_MOST_OF_A_KIND, _WHILE_SECONDS = 10, 60.0
 
 
 def configure(level: str, log_format: str, *, process: int | None = None) -> None:
@@ -58,11 +64,46 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, renderer],
         )
     )
+    handler.addFilter(_Bounded())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Bounded(logging.Filter):
+    """Lets through what libraries warn of, so many lines of a kind in a while. The first of the next while tells how
+    many were left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of each kind when its while ends, and how many there were in it.
+        self._kinds: dict[tuple[str, str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind, now = (record.name, record.pathname, record.lineno), time.monotonic()
+        ends, so_far = self._kinds.get(kind, (0.0, 0))
+        left_out = 0
+        if now >= ends:
+            left_out, ends, so_far = max(0, so_far - _MOST_OF_A_KIND), now + _WHILE_SECONDS, 0
+        self._kinds[kind] = ends, so_far + 1
+        if so_far >= _MOST_OF_A_KIND:
+            return False
+        _without_bytes(record)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} ({left_out} more like it were left out)", ()
+        return True
+
+
+def _without_bytes(record: logging.LogRecord) -> None:
+    """Takes what somebody sent out of a library's line, and the traceback, which is then of no fault of ours."""
+    if isinstance(record.args, tuple) and any(isinstance(each, bytes) for each in record.args):
+        record.args = tuple("[not shown]" if isinstance(each, bytes) else each for each in record.args)
+        record.exc_info = None
 
 
 def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

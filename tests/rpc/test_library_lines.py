@@ -1,0 +1,78 @@
+"""What libraries log when strangers make them: bounded, and without what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+
+from pilothouse_server import log_lines
+from pilothouse_server.rpc.health import Health
+from tests.promises.hostile.wire import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    Connection,
+    frame,
+    header_block,
+    literal,
+    message,
+)
+from tests.server_logs import logging_as_served
+
+# More than are shown of a kind.
+_MANY = 25
+
+
+async def test_headers_that_are_no_text_neither_fill_the_log_nor_stand_in_it() -> None:
+    """gRPC logs each of them by itself, with its value, before any of our code."""
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    caller = Connection(f"127.0.0.1:{port}")
+    try:
+        with logging_as_served("INFO", "json") as written:
+            await caller.open()
+            streams = [caller.stream() for _ in range(_MANY)]
+            block = header_block("/grpc.health.v1.Health/Check") + literal(
+                (b"authorization", b"Bearer a-credential\xff")
+            )
+            for stream in streams:
+                caller.write(
+                    frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, message(b""))
+                )
+            await asyncio.wait_for(caller.all_ended(streams), 60)
+    finally:
+        caller.close()
+        await server.stop(0)
+    lines = written.getvalue().splitlines()
+    # It is told, so that somebody sees it.
+    assert 1 <= len(lines) <= 10
+    assert not [line for line in lines if "a-credential" in line or "Traceback" in line]
+
+
+def test_the_next_while_tells_how_many_were_left_out() -> None:
+    library = logging.getLogger("some.library")
+
+    def warn(count: int) -> None:
+        for number in range(count):
+            library.warning("odd thing %d of %s", number, b"a-credential")
+
+    with logging_as_served("INFO", "json") as written:
+        warn(_MANY)
+        library.warning("of another kind")
+        shown = written.getvalue().splitlines()
+        bounded = next(
+            each for each in logging.getLogger().handlers[0].filters if isinstance(each, log_lines._Bounded)
+        )
+        bounded._kinds = {kind: (0.0, so_far) for kind, (_ends, so_far) in bounded._kinds.items()}
+        warn(1)
+        later = written.getvalue().splitlines()[len(shown) :]
+    assert len(shown) == 11
+    assert "of another kind" in shown[-1]
+    assert "odd thing 0 of [not shown]" in shown[0]
+    assert ["(15 more like it were left out)" in line for line in later] == [True]
