@@ -101,7 +101,7 @@ async def _serving(
     for server in servers:
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
     nobody: Any = None
-    both = Lines(servers)
+    both = Lines(servers, settings.processes)
     made = GrpcServer(both, health, (), settings, nobody, tls)
     port = made.bind()
     await made.start()
@@ -152,24 +152,36 @@ def _line_of(word: int) -> int:
     ("family", "host"),
     [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")],
 )
-def test_connections_of_an_address_are_of_one_line(family: socket.AddressFamily, host: str) -> None:
+@pytest.mark.parametrize("processes", [1, 3])
+def test_connections_of_an_address_are_of_one_line(
+    family: socket.AddressFamily, host: str, processes: int
+) -> None:
     sources = [f"127.0.0.{number}" for number in range(1, 40)] + ["127.1.2.3", "127.255.255.254"]
     expected = {each: _line_of(int(ipaddress.IPv4Address(each))) for each in sources}
     if family is socket.AF_INET6:
         expected["::1"] = 0
+    used: set[int] = set()
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(_listener(family, host))
         port = first.getsockname()[1]
         listeners = [first]
-        listeners += [stack.enter_context(_listener(family, host, port)) for _ in range(LINES - 1)]
-        lines.steer(port)
+        listeners += [
+            stack.enter_context(_listener(family, host, port)) for _ in range(processes * LINES - 1)
+        ]
+        lines.steer(port, processes)
         # Who joins on purpose gets none.
         listeners.append(stack.enter_context(_listener(family, host, port)))
         for source, line in expected.items():
             for _ in range(3):
                 target = "::1" if source == "::1" else "127.0.0.1"
                 socket.create_connection((target, port), patient(10.0), (source, 0)).close()
-            assert _taken(listeners) == [line] * 3, source
+            taken = _taken(listeners)
+            assert len(taken) == 3
+            # Of each process one is that address's.
+            assert {each % LINES for each in taken} == {line}, source
+            assert max(taken) < processes * LINES
+            used.update(each // LINES for each in taken)
+    assert used == set(range(processes))
     # They are spread: neighbours, too.
     assert len(set(expected.values())) > LINES / 2
 

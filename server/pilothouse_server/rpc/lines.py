@@ -3,8 +3,9 @@
 gRPC keeps calls that nobody has taken yet in one line for each server, in the order of their coming, and `grpc.aio`
 takes one at a time. With one server, a call behind two thousand others waits until each of those was taken in: 0.15 to
 0.3 ms of this process for each, before anybody can say whose it is. So a process listens by `LINES` servers, which all
-do the same. Each has a call taken in its turn, and the kernel gives all connections of an address to the same one: a
-call waits for those of its own line, and for one of each other line.
+do the same. Each has a call taken in its turn, and the kernel gives all connections of an address to the same one, or
+to the same one of each process where several share the address: a call waits for those of its own line, and for one of
+each other line.
 
 Addresses that share a line are like callers behind one proxy: they wait for each other until their calls are taken in,
 and have a share of their own from there on (`rpc.admission`).
@@ -34,11 +35,11 @@ log = structlog.get_logger(__name__)
 LINES = 32
 # include/uapi/asm-generic/socket.h; `socket` does not name it.
 _SO_ATTACH_REUSEPORT_CBPF = 51
-# include/uapi/linux/filter.h: offsets from here are those of the network header.
-_NETWORK_HEADER = 0x1_0000_0000 - 0x10_0000
+# include/uapi/linux/filter.h: offsets from the first are those of the network header; the second is a random number.
+_NETWORK_HEADER, _RANDOM = 0x1_0000_0000 - 0x10_0000, 0x1_0000_0000 - 0x1000 + 56
 # include/uapi/linux/bpf_common.h: what the program uses of classic BPF.
-_LOAD_BYTE, _LOAD_WORD, _TO_X, _XOR_X = 0x30, 0x20, 0x07, 0xAC
-_MULTIPLY, _SHIFT_RIGHT, _JUMP, _JUMP_IF_EQUAL, _RETURN = 0x24, 0x74, 0x05, 0x15, 0x16
+_LOAD_BYTE, _LOAD_WORD, _KEEP, _KEPT, _TO_X, _XOR_X, _ADD_X = 0x30, 0x20, 0x02, 0x60, 0x07, 0xAC, 0x0C
+_MULTIPLY, _SHIFT_RIGHT, _MODULO, _JUMP, _JUMP_IF_EQUAL, _RETURN = 0x24, 0x74, 0x94, 0x05, 0x15, 0x16
 # Knuth, The Art of Computer Programming 6.4: neighbours among numbers are far apart in the upper bits of the product.
 _GOLDEN = 2_654_435_769
 _IPV4_SOURCE, _IPV6_SOURCE = 12, 8
@@ -56,17 +57,17 @@ def lines_of(settings: Settings) -> int:
 
 
 class Lines:
-    """Servers that serve the same, each with its line of calls."""
+    """Servers that serve the same, each with its line of calls. Of several `processes` that share an address each has
+    its own.
+    """
 
-    def __init__(self, servers: Sequence[grpc.aio.Server]) -> None:
+    def __init__(self, servers: Sequence[grpc.aio.Server], processes: int = 1) -> None:
         self._servers = servers
+        self._processes = processes
         self._held: list[ReservedPort] = []
 
-    def bind(self, address: str, name: str, add: Adding, *, is_held: bool = False) -> int:
+    def bind(self, address: str, name: str, add: Adding) -> int:
         """Takes the address, which the setting `name` says, by each server, and returns its port; `add` adds it to one.
-
-        `is_held`: several processes share it, and somebody holds it for them. A program that chooses among listeners
-        cannot tell whose they are, so the kernel chooses then, by both ends of a connection.
 
         Raises:
             SettingsError: something else listens there, or it is no address of this machine.
@@ -75,14 +76,13 @@ class Lines:
         first, *others = self._servers
         if not others or listening.is_unix(address):
             return add(first, address)
-        if not is_held:
+        if self._processes == 1:
             self._held.append(reserve(address, name))
             address = self._held[-1].listen
         port = add(first, address)
         for server in others:
             add(server, address)
-        if not is_held:
-            steer(port)
+        steer(port, self._processes)
         return port
 
     async def start(self) -> None:
@@ -97,14 +97,14 @@ class Lines:
             held.close()
 
 
-def steer(port: int) -> None:
-    """Lets the kernel choose by a connection's source address among this process's listeners on a port."""
+def steer(port: int, processes: int = 1) -> None:
+    """Lets the kernel choose by a connection's source address among the listeners on a port of so many processes."""
     groups: dict[object, socket.socket] = {}
     listeners = _listeners(port)
     try:
         for each in listeners:
             groups[each.getsockname()] = each
-        program = ctypes.create_string_buffer(_program())
+        program = ctypes.create_string_buffer(_program(processes))
         # struct sock_fprog: the number of instructions, and where they are.
         told = struct.pack("HP", len(program) // struct.calcsize("HBBI"), ctypes.addressof(program))
         for each in groups.values():
@@ -145,10 +145,12 @@ def _listens(each: socket.socket, port: int) -> bool:
     )
 
 
-def _program() -> bytes:
+def _program(processes: int) -> bytes:
     """A classic BPF program that returns the number of a listener for a packet's source.
 
-    That is its IPv4 address, or the /64 of its IPv6 address, as `rpc.addresses` groups them.
+    That is its IPv4 address, or the /64 of its IPv6 address, as `rpc.addresses` groups them. Of several processes one
+    is drawn by lot. Whose the listeners of a number are does not matter, as long as no other address has them. Where
+    one is missing, since its process is away, the kernel chooses by both ends of the connection.
     """
 
     def step(code: int, value: int = 0, then: int = 0, otherwise: int = 0) -> bytes:
@@ -167,6 +169,13 @@ def _program() -> bytes:
             step(_XOR_X),
             step(_MULTIPLY, _GOLDEN),
             step(_SHIFT_RIGHT, 32 - (LINES.bit_length() - 1)),
+            step(_KEEP),
+            step(_LOAD_WORD, _RANDOM),
+            step(_MODULO, processes),
+            step(_MULTIPLY, LINES),
+            step(_TO_X),
+            step(_KEPT),
+            step(_ADD_X),
             step(_RETURN),
         )
     )

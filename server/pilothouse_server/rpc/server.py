@@ -93,7 +93,7 @@ class GrpcServer:
             return int(server.add_secure_port(address, tls.credentials(asking=asking)))
 
         try:
-            return self._lines.bind(address, name, add, is_held=self._settings.processes > 1)
+            return self._lines.bind(address, name, add)
         except RuntimeError:
             raise address_refused(address, name) from None
 
@@ -223,7 +223,7 @@ def build(
             reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
         return server
 
-    lines = Lines([made() for _ in range(lines_of(settings))])
+    lines = Lines([made() for _ in range(lines_of(settings))], settings.processes)
     return GrpcServer(lines, health, names, settings, pipeline.admission, tls)
 
 
