@@ -218,9 +218,15 @@ async def test_several_processes_share_what_is_held_for_them() -> None:
         held.close()
 
 
-async def test_where_the_kernel_takes_no_program_all_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    # No option of sockets has that number.
-    monkeypatch.setattr(lines, "_SO_ATTACH_REUSEPORT_CBPF", 4095)
+@pytest.mark.parametrize("lacks", ["the option", "the folder"])
+async def test_where_the_kernel_takes_no_program_all_are_served(
+    lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacks == "the option":
+        # No option of sockets has that number.
+        monkeypatch.setattr(lines, "_SO_ATTACH_REUSEPORT_CBPF", 4095)
+    else:
+        monkeypatch.setattr(lines, "_OWN_FILES", "/proc/self/no-such")
     with capture_logs() as logged:
         async with (
             _serving(Settings(listen="127.0.0.1:0")) as (port, _),
@@ -271,3 +277,22 @@ async def test_each_line_has_the_renewed_certificate(tmp_path: Path) -> None:
 )
 def test_how_many_lines_there_are(settings: Settings, count: int) -> None:
     assert lines_of(settings) == count
+
+
+async def test_an_address_that_could_not_be_taken_whole_is_given_up() -> None:
+    free = reserve("127.0.0.1:0")
+    free.close()
+    taken = 0
+
+    def add(server: grpc.aio.Server, address: str) -> int:
+        nonlocal taken
+        taken += 1
+        if taken == 2:
+            raise RuntimeError("no more")
+        return int(server.add_insecure_port(address))
+
+    both = Lines([grpc.aio.server(options=_SHARED) for _ in range(2)])
+    with pytest.raises(RuntimeError):
+        both.bind(free.listen, "LISTEN", add)
+    await both.stop(0.0)
+    reserve(free.listen).close()

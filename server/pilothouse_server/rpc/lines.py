@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import socket
 import stat
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 
 import grpc.aio
 import structlog
 
-from pilothouse_server.rpc.port import ReservedPort, reserve
+from pilothouse_server.rpc.port import reserve
 from pilothouse_server.settings import Settings
 from pilothouse_server.values import listening
 
@@ -43,6 +45,7 @@ _MULTIPLY, _SHIFT_RIGHT, _MODULO, _JUMP, _JUMP_IF_EQUAL, _RETURN = 0x24, 0x74, 0
 # Knuth, The Art of Computer Programming 6.4: neighbours among numbers are far apart in the upper bits of the product.
 _GOLDEN = 2_654_435_769
 _IPV4_SOURCE, _IPV6_SOURCE = 12, 8
+_OWN_FILES = "/proc/self/fd"
 
 BY_CHANCE = "the kernel spreads connections by chance: calls of one address may stand in the lines of others"
 
@@ -64,7 +67,7 @@ class Lines:
     def __init__(self, servers: Sequence[grpc.aio.Server], processes: int = 1) -> None:
         self._servers = servers
         self._processes = processes
-        self._held: list[ReservedPort] = []
+        self._held = ExitStack()
 
     def bind(self, address: str, name: str, add: Adding) -> int:
         """Takes the address, which the setting `name` says, by each server, and returns its port; `add` adds it to one.
@@ -76,13 +79,16 @@ class Lines:
         first, *others = self._servers
         if not others or listening.is_unix(address):
             return add(first, address)
-        if self._processes == 1:
-            self._held.append(reserve(address, name))
-            address = self._held[-1].listen
-        port = add(first, address)
-        for server in others:
-            add(server, address)
-        steer(port, self._processes)
+        with ExitStack() as taken:
+            if self._processes == 1:
+                held = reserve(address, name)
+                taken.callback(held.close)
+                address = held.listen
+            port = add(first, address)
+            for server in others:
+                add(server, address)
+            steer(port, self._processes)
+            self._held.push(taken.pop_all())
         return port
 
     async def start(self) -> None:
@@ -93,46 +99,41 @@ class Lines:
     async def stop(self, grace_seconds: float) -> None:
         """Ends what listens, waits for calls at most so long, then ends them."""
         await asyncio.gather(*(server.stop(grace_seconds) for server in self._servers))
-        for held in self._held:
-            held.close()
+        self._held.close()
 
 
 def steer(port: int, processes: int = 1) -> None:
     """Lets the kernel choose by a connection's source address among the listeners on a port of so many processes."""
-    groups: dict[object, socket.socket] = {}
-    listeners = _listeners(port)
+    program = ctypes.create_string_buffer(_program(processes))
+    # struct sock_fprog: the number of instructions, and where they are.
+    told = struct.pack("HP", len(program) // struct.calcsize("HBBI"), ctypes.addressof(program))
     try:
-        for each in listeners:
-            groups[each.getsockname()] = each
-        program = ctypes.create_string_buffer(_program(processes))
-        # struct sock_fprog: the number of instructions, and where they are.
-        told = struct.pack("HP", len(program) // struct.calcsize("HBBI"), ctypes.addressof(program))
-        for each in groups.values():
-            each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, told)
+        with ExitStack() as opened:
+            # One of each address that the port is listened on at: the program is that of all who share it.
+            listeners = {each.getsockname(): each for each in _listeners(port, opened)}
+            for each in listeners.values():
+                each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, told)
+            if not listeners:
+                raise OSError(errno.ENOENT, "no listener is found")
     except OSError as error:
         # It chooses by both ends of a connection then.
         log.warning(BY_CHANCE, errno=error.errno)
-    finally:
-        for each in listeners:
-            each.close()
 
 
-def _listeners(port: int) -> list[socket.socket]:
-    """Copies of this process's sockets that listen on a port which is shared; gRPC does not say which they are."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
+def _listeners(port: int, opened: ExitStack) -> Iterator[socket.socket]:
+    """Yields copies of this process's sockets that listen on a port which is shared, open as long as `opened` is; gRPC
+    does not say which they are.
+    """
+    for number in os.listdir(_OWN_FILES):
         try:
             if not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
                 continue
-            each = socket.socket(fileno=os.dup(int(number)))
+            each = opened.enter_context(socket.socket(fileno=os.dup(int(number))))
         except OSError:
             # It was closed meanwhile, as the directory itself is.
             continue
         if _listens(each, port):
-            found.append(each)
-        else:
-            each.close()
-    return found
+            yield each
 
 
 def _listens(each: socket.socket, port: int) -> bool:
