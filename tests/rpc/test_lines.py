@@ -23,7 +23,7 @@ from pilothouse_server.embedded.certificate import self_signed
 from pilothouse_server.rpc import lines
 from pilothouse_server.rpc.health import SERVING, Health
 from pilothouse_server.rpc.lines import LINES, Lines, lines_of
-from pilothouse_server.rpc.port import reserve
+from pilothouse_server.rpc.port import ReservedPort, reserve
 from pilothouse_server.rpc.server import GrpcServer
 from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.settings import Settings, SettingsError
@@ -279,20 +279,19 @@ def test_how_many_lines_there_are(settings: Settings, count: int) -> None:
     assert lines_of(settings) == count
 
 
-async def test_an_address_that_could_not_be_taken_whole_is_given_up() -> None:
-    free = reserve("127.0.0.1:0")
-    free.close()
-    taken = 0
+async def test_an_address_that_could_not_be_taken_whole_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[socket.socket] = []
 
-    def add(server: grpc.aio.Server, address: str) -> int:
-        nonlocal taken
-        taken += 1
-        if taken == 2:
-            raise RuntimeError("no more")
-        return int(server.add_insecure_port(address))
+    def reserved(listen: str, name: str) -> ReservedPort:
+        held.append(socket.socket())
+        return ReservedPort("127.0.0.1", 1, held)
 
+    def add(_server: grpc.aio.Server, _address: str) -> int:
+        raise RuntimeError("it was taken meanwhile")
+
+    monkeypatch.setattr(lines, "reserve", reserved)
     both = Lines([grpc.aio.server(options=_SHARED) for _ in range(2)])
     with pytest.raises(RuntimeError):
-        both.bind(free.listen, "LISTEN", add)
-    await both.stop(0.0)
-    reserve(free.listen).close()
+        both.bind("127.0.0.1:1", "LISTEN", add)
+    # A socket that is closed has no number.
+    assert [each.fileno() for each in held] == [-1]
