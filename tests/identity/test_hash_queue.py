@@ -29,6 +29,10 @@ class Line:
             self.tasks.append(asyncio.create_task(self._one(each, known)))
             await asyncio.sleep(0)
 
+    def refused(self) -> list[int]:
+        """Which of them, by number, are refused so far."""
+        return [number for number, task in enumerate(self.tasks) if task.done() and task.exception()]
+
     async def all_served(self) -> list[str]:
         """The holder goes; the order of the others, those refused as an exception."""
         self._holds.set()
@@ -99,11 +103,12 @@ async def test_strangers_from_everywhere_leave_half_of_it_to_those_who_are_known
     await line.come("holder", "s1", "s2", "s3", "s4")
     await line.come("k1", "k1", known=True)
     await line.come("s5")
+    # Half of it is theirs, also of one who waits more often than each stranger.
+    assert line.refused() == [3, 4, 7]
     # What is beyond half is shared by who waits less often.
     await line.come("k2", known=True)
     assert await line.all_served() == ["k1", "s1", "k2", "s2"]
-    refused = [number for number, task in enumerate(line.tasks) if task.exception() is not None]
-    assert refused == [3, 4, 6, 7]
+    assert line.refused() == [3, 4, 6, 7]
 
 
 async def test_one_may_not_fill_it_alone() -> None:

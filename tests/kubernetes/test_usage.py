@@ -47,5 +47,15 @@ async def test_cores_are_nano_cores() -> None:
     assert usage.network_bytes_rx is None
 
 
+@pytest.mark.parametrize("nano_cores", [10**400, -(10**400)])
+async def test_cores_that_nothing_has_are_some_number(nano_cores: int) -> None:
+    """As a cluster may send any number of digits, of which no share can be told."""
+    body = {"pods": [{"podRef": {"uid": "u"}, "containers": [{"cpu": {"usageNanoCores": nano_cores}}]}]}
+    (usage,) = await usage_by_container(
+        [msgspec.json.decode(json.dumps(body), type=StatsSummary)], {"u": 1}, NOW
+    )
+    assert usage.cpu_cores == pytest.approx(1e9 if nano_cores > 0 else -1e-9)
+
+
 async def test_pods_of_nobody_are_left_out() -> None:
     assert await usage_by_container([summary()], {}, NOW) == []

@@ -227,6 +227,14 @@ def _ports(live: Any) -> None:
     live["spec"]["ports"] = [{"port": "web"}]
 
 
+def _numbers(live: Any) -> None:
+    live["spec"]["ports"] = [5]
+
+
+def _labelled(live: Any) -> None:
+    live["metadata"]["labels"] = "app"
+
+
 def _nameless(live: Any) -> None:
     live["metadata"] = None
 
@@ -288,8 +296,10 @@ async def test_a_service_that_is_none_hides_no_deployment(
     await kubectl.ask("POST", DEPLOYMENTS, deployment("good"))
     odd = {
         "half": _half,
+        "labelled": _labelled,
         "nameless": _nameless,
         "note": _note,
+        "numbers": _numbers,
         "ports": _ports,
         "selects": _selector,
         "spec": _spec,
@@ -302,7 +312,9 @@ async def test_a_service_that_is_none_hides_no_deployment(
     assert [*result.problems] == []
     assert [port.service_name for port in result.container.ports if port.service_name] == ["good"]
     assert [*result.notes] == [
+        "Service labelled: it holds what cannot be represented",
         "Service note: metadata.annotations.note: holds NUL, a character that no text here may hold",
+        "Service numbers: it holds what cannot be represented",
         "Service ports: it holds what cannot be represented",
         *(
             f"Service {name}: it cannot be read, and may stand in front of its pods"

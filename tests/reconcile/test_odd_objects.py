@@ -564,6 +564,7 @@ async def test_what_a_pod_is_said_to_use_hides_no_other(
         return json.dumps(found).encode().replace(b'"@odd@"', odd)
 
     tampering(monkeypatch, changed)
+    before = LEFT_OUT.labels("PodStats")._value.get()
     await here.namespace()
     async with here.reconciling():
         await here.create("odd")
@@ -576,6 +577,8 @@ async def test_what_a_pod_is_said_to_use_hides_no_other(
             return {sample.container_id for batch in here.samples.batches for sample in batch}
 
         await poll_until(measured, lambda found: int(made.id) in found)
+    # A number is one, however great.
+    assert (LEFT_OUT.labels("PodStats")._value.get() > before) is odd.startswith(b'"')
 
 
 async def test_two_deployments_of_one_uid_end_no_observation() -> None:

@@ -86,6 +86,16 @@ async def test_strangers_from_everywhere_keep_no_users_request_out() -> None:
 
 
 @virtual_time
+async def test_a_few_strangers_lose_none_to_a_user_with_most() -> None:
+    bodies = Bodies(6, 60.0)
+    of_a_user = [asyncio.create_task(bodies.arrives(_never(), 7)) for _ in range(4)]
+    strangers = [asyncio.create_task(bodies.arrives(_never(), f"192.0.2.{number}")) for number in range(3)]
+    await pass_time(0.001)
+    assert [task.done() for task in (*of_a_user, *strangers)] == [True, *[False] * 6]
+    await cancel_and_wait(*of_a_user, *strangers)
+
+
+@virtual_time
 async def test_many_that_came_together_end_a_few_at_a_time() -> None:
     bodies = Bodies(500, 5.0)
     tasks = [asyncio.create_task(bodies.arrives(_never(), number % 7)) for number in range(200)]
