@@ -423,10 +423,11 @@ class Application:
             KeyPatterns(self.settings.service_annotations),
             KeyPatterns(self.settings.guarded_pod_keys, guarding=True),
         )
+        objects = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
         in_namespaces = [
             containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys),
-            storage_noun(watches, page_key, connect, Mounter(keys)),
-            config_noun(watches, page_key, connect, self.envelopes, ConfigReaders(keys.guarded)),
+            storage_noun(watches, page_key, connect, Mounter(keys), objects),
+            config_noun(watches, page_key, connect, self.envelopes, ConfigReaders(keys.guarded), objects),
         ]
         contents = Contents(
             nouns=[noun.in_namespaces for noun in in_namespaces if noun.in_namespaces is not None],

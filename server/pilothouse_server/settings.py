@@ -1,8 +1,7 @@
 """Settings: every one is an environment variable `PILOTHOUSE_<NAME>`, read and checked once at start.
 
-A value that cannot be read is an error that names the variable, what it holds and what it may hold; an
-unknown `PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no
-start.
+A value that cannot be read is an error that names the variable, what it holds and what it may hold; an unknown
+`PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ import msgspec
 
 from pilothouse_server.values import InvalidValueError, database_address, key_patterns, listening
 from pilothouse_server.values.client_variables import CLIENT_VARIABLES
-from pilothouse_server.values.guarded_keys import GUARDED_NAMESPACE_KEYS, GUARDED_POD_KEYS
+from pilothouse_server.values.guarded_keys import NAMESPACE_KEYS, OBJECT_KEYS, POD_KEYS
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
 # What the protos say of passwords, and what a setting may ask for at most.
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
-_KEY_LISTS = ("guarded_namespace_keys", "guarded_pod_keys", "service_annotations")
+_KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
 _KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
 _NETWORK = "neither an address nor a network such as 10.0.0.0/8"
 T = TypeVar("T")
@@ -284,12 +283,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
         " * stands for any text, and ! before a pattern takes out what it names.",
-    ] = ",".join(GUARDED_NAMESPACE_KEYS)
+    ] = ",".join(NAMESPACE_KEYS)
+    guarded_object_keys: Annotated[
+        str, "Likewise, those of volumes, config maps and secrets; they need namespace.security."
+    ] = ",".join(OBJECT_KEYS)
     guarded_pod_keys: Annotated[
         str,
         "Keys of annotations and labels of containers' pods that need the permission container.privileged; written as"
         " GUARDED_NAMESPACE_KEYS.",
-    ] = ",".join(GUARDED_POD_KEYS)
+    ] = ",".join(POD_KEYS)
     service_annotations: Annotated[
         str,
         "Keys of annotations of Services that every caller may set, separated by commas; PREFIX/* stands for all of a"

@@ -25,7 +25,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.namespaces.contents import Contents
-from pilothouse_server.namespaces.guarded import Guarded
+from pilothouse_server.namespaces.guarded import Guarded, Labelling
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import Rights
 from pilothouse_server.namespaces.operations import create as create_namespace
@@ -92,6 +92,9 @@ class Samples:
 
 
 RECONCILERS: Reconcilers = {"container": ContainerReconciler(), "namespace": NamespaceReconciler()}
+
+# Of who labels as everybody may.
+LABELLING = Labelling(KeyPatterns(""), lambda _permission: False)
 
 
 class World:

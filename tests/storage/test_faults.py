@@ -30,7 +30,7 @@ from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database
 from tests.harness import QUICK, running_server
-from tests.reconcile.world import RECONCILERS, World, world
+from tests.reconcile.world import LABELLING, RECONCILERS, World, world
 from tests.storage.conftest import Place
 from tests.waiting import poll_until
 
@@ -100,14 +100,18 @@ async def settled(here: World) -> None:
 
 async def make(here: World) -> None:
     wanted = Volume(name="data", type="persistent_volume_claim", size="1Gi", storage_class="quick")
-    await here.change(lambda tx: operations.create(tx, "shop", wanted, may_use_host_paths=False))
+    await here.change(
+        lambda tx: operations.create(tx, "shop", wanted, labelling=LABELLING, may_use_host_paths=False)
+    )
 
 
 async def grow(here: World) -> None:
     def grown(stored: Volume) -> Volume:
         return msgspec.structs.replace(stored, size="2Gi")
 
-    await here.change(lambda tx: operations.change(tx, "shop", "data", grown, lambda _: None))
+    await here.change(
+        lambda tx: operations.change(tx, "shop", "data", grown, lambda _: None, labelling=LABELLING)
+    )
 
 
 async def delete(here: World) -> None:

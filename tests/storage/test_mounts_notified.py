@@ -13,7 +13,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ContainerId
 from pilothouse_server.values.volumes import VolumeMount
 from tests.conftest import Database
-from tests.reconcile.world import World, world
+from tests.reconcile.world import LABELLING, World, world
 
 MOUNT = VolumeMount("data", "/data")
 
@@ -36,7 +36,9 @@ async def prepared(here: World) -> None:
     here.store.renderers["volume"] = messages.READY.render
     await here.namespace()
     wanted = Volume(name="data", type="empty_dir")
-    await here.change(lambda tx: create_volume(tx, "shop", wanted, may_use_host_paths=False))
+    await here.change(
+        lambda tx: create_volume(tx, "shop", wanted, labelling=LABELLING, may_use_host_paths=False)
+    )
 
 
 @pytest.mark.parametrize("mounts", [(MOUNT,), ()])

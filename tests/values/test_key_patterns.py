@@ -41,7 +41,9 @@ def test_a_domain_is_guarded_with_all_of_its_keys() -> None:
     assert "pod-security.kubernetes.io/enforce" not in KeyPatterns("pod-security.kubernetes.io")
 
 
-@pytest.mark.parametrize("name", ["GUARDED_NAMESPACE_KEYS", "GUARDED_POD_KEYS", "SERVICE_ANNOTATIONS"])
+@pytest.mark.parametrize(
+    "name", ["GUARDED_NAMESPACE_KEYS", "GUARDED_OBJECT_KEYS", "GUARDED_POD_KEYS", "SERVICE_ANNOTATIONS"]
+)
 @pytest.mark.parametrize("wrong", ["!", "!!a", "a b", "a/b/c", "a;b", "/a", "ü", "a=b"])
 def test_what_is_no_key_is_refused_at_start(name: str, wrong: str) -> None:
     with pytest.raises(SettingsError, match=f"PILOTHOUSE_{name}: '{re.escape(wrong)}' is no key"):

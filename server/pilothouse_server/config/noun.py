@@ -13,14 +13,20 @@ from pilothouse_server.encryption import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.unready import Watched
+from pilothouse_server.values.key_patterns import KeyPatterns
 
 
 def config_noun(
-    watches: WatchServer, page_key: bytes, connect: Connect, envelopes: Envelopes, readers: Readers
+    watches: WatchServer,
+    page_key: bytes,
+    connect: Connect,
+    envelopes: Envelopes,
+    readers: Readers,
+    guarded: KeyPatterns,
 ) -> Noun:
-    """Returns the noun config; `readers` knows who reads config maps and secrets."""
+    """Returns the noun config; `readers` knows who reads config maps and secrets, `guarded` keys few may set."""
     return Noun(
-        service=ConfigService(watches, page_key, connect, envelopes, readers),
+        service=ConfigService(watches, page_key, connect, envelopes, readers, guarded),
         watched={
             "config_map": Watched(
                 partial(configs.get_many, kind="config_map"),

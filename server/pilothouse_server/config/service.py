@@ -14,6 +14,7 @@ from pilothouse_server.config.operations import config_maps, configs, rotation, 
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.encryption import Envelopes
 from pilothouse_server.errors import missing
+from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -22,6 +23,7 @@ from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.key_patterns import KeyPatterns
 
 RESTART = "container.restart"
 _KINDS: tuple[Kind, ...] = ("config_map", "secret")
@@ -49,12 +51,14 @@ class ConfigService:
         connect: Connect,
         envelopes: Envelopes,
         readers: Readers,
+        guarded: KeyPatterns,
     ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
         self._envelopes = envelopes
         self._readers = readers
+        self._guarded = guarded
 
     async def CreateConfigMap(
         self, request: pb.CreateConfigMapRequest, call: Call
@@ -65,7 +69,7 @@ class ConfigService:
             await call.transaction(),
             request.namespace,
             messages.CONFIG_MAP.from_proto(request.config_map),
-            configs.Effect(self._readers, call.may(request.namespace)),
+            self._effect(request.namespace, call),
         )
         return pb.CreateConfigMapResponse(config_map=await self._config_map_answer(call, created))
 
@@ -101,7 +105,7 @@ class ConfigService:
             call.noting(
                 wire.etag_check(request.etag or request.config_map.etag), messages.CONFIG_MAP.to_proto
             ),
-            effect=configs.Effect(self._readers, call.may(request.namespace), request.restart_containers),
+            effect=self._effect(request.namespace, call, restart=request.restart_containers),
         )
         return pb.UpdateConfigMapResponse(
             config_map=await self._config_map_answer(call, changed.config),
@@ -126,7 +130,7 @@ class ConfigService:
             request.namespace,
             messages.asked_secret(request.secret),
             self._envelopes,
-            configs.Effect(self._readers, call.may(request.namespace)),
+            self._effect(request.namespace, call),
         )
         return pb.CreateSecretResponse(secret=await self._secret_answer(call, created))
 
@@ -156,7 +160,7 @@ class ConfigService:
             messages.asked_change(request, paths),
             self._envelopes,
             call.noting(wire.etag_check(request.etag or request.secret.etag), messages.SECRET.to_proto),
-            effect=configs.Effect(self._readers, call.may(request.namespace), request.restart_containers),
+            effect=self._effect(request.namespace, call, restart=request.restart_containers),
         )
         call.facts.secrets = {f"data.{key}": there for key, there in changed.secret_keys.items()}
         return pb.UpdateSecretResponse(
@@ -212,6 +216,9 @@ class ConfigService:
         call.describe(resource_name=key_id, rotated=rotated, remaining=remaining, key_id=key_id)
         keys = messages.encryption_keys(used.uses, used.active, self._envelopes.key_ids)
         return pb.RotateKeysResponse(rotated=rotated, remaining=remaining, key_id=key_id, keys=keys)
+
+    def _effect(self, namespace: str, call: Call, *, restart: bool = False) -> configs.Effect:
+        return configs.Effect(self._readers, Labelling(self._guarded, call.may(namespace)), restart)
 
     async def _ready(
         self, kind: Kind, request: pb.GetConfigMapRequest | pb.GetSecretRequest, call: Call

@@ -1,15 +1,16 @@
 """What of a namespace is not for those who hold it: its quota, the labels and annotations that clusters obey, and that
-its records are held.
+its records are held. And of what lives in it, the labels and annotations by which others copy or fill it.
 
 A quota is a limit of the namespace's holders, and a Pod Security level keeps their containers off the nodes: who could
 lift either would have what all tenants share. Whose records are held for a court is not to lift that. So permissions of
-their own guard them, which work only from a grant
-over all namespaces (`access.OVER_ALL_NAMESPACES`). What is there may stay, whoever changes the rest.
+their own guard them, which work only from a grant over all namespaces (`access.OVER_ALL_NAMESPACES`). What is there may
+stay, whoever changes the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -29,6 +30,46 @@ class Guarded(msgspec.Struct, frozen=True):
 
     keys: KeyPatterns
     level: str
+
+
+class Labelled(Protocol):
+    """What lives in a namespace and has an object on the cluster, which gets these."""
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+    @property
+    def annotations(self) -> Mapping[str, str]: ...
+
+
+class Labelling(msgspec.Struct, frozen=True):
+    """Who labels what lives in a namespace: `guarded` keys need `namespace.security`, which `may` knows of."""
+
+    guarded: KeyPatterns
+    may: May
+
+    def check(self, noun: str, namespace: str, stored: Labelled | None, wanted: Labelled) -> None:
+        """Raises PermissionDenied for the first guarded key that would be set or changed; one may be taken away.
+
+        `noun`: what the request calls it, as `config_map`. `stored`: None for a new one.
+        """
+        for name in ("labels", "annotations"):
+            before: Mapping[str, str] = {} if stored is None else getattr(stored, name)
+            after: Mapping[str, str] = getattr(wanted, name)
+            for key in sorted(after):
+                if (
+                    before.get(key) != after[key]
+                    and key in self.guarded
+                    and not self.may(SECURITY_PERMISSION)
+                ):
+                    field = f"{noun}.{name}"
+                    raise over_all_namespaces_needed(
+                        SECURITY_PERMISSION,
+                        namespace,
+                        f'{field} would set "{key}", by which others on the cluster fill it, bind it or copy it',
+                        field=field,
+                        key=key,
+                    )
 
 
 def refuse_guarded(

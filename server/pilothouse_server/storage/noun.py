@@ -10,12 +10,15 @@ from pilothouse_server.storage.mounter import Mounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.storage.service import StorageService
 from pilothouse_server.store.unready import Watched
+from pilothouse_server.values.key_patterns import KeyPatterns
 
 
-def storage_noun(watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter) -> Noun:
-    """Returns the noun storage; `mounter` mounts volumes into containers."""
+def storage_noun(
+    watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter, guarded: KeyPatterns
+) -> Noun:
+    """Returns the noun storage; `mounter` mounts volumes into containers, `guarded` keys of claims few may set."""
     return Noun(
-        service=StorageService(watches, page_key, connect, mounter),
+        service=StorageService(watches, page_key, connect, mounter, guarded),
         watched={"volume": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
         permissions=frozenset({HOST_PATH_PERMISSION}),
         in_namespaces=InNamespaces(

@@ -25,6 +25,7 @@ from pilothouse_server.errors import (
     already_exists,
     not_found,
 )
+from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.storage import repository, rules
@@ -56,7 +57,12 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
 
 
 async def create(
-    transaction: Transaction, namespace_name: str, wanted: Volume, *, may_use_host_paths: bool
+    transaction: Transaction,
+    namespace_name: str,
+    wanted: Volume,
+    *,
+    labelling: Labelling,
+    may_use_host_paths: bool,
 ) -> Volume:
     """Makes a volume.
 
@@ -65,11 +71,12 @@ async def create(
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
-        PermissionDenied: a folder of the node, without `may_use_host_paths`.
+        PermissionDenied: a folder of the node, without `may_use_host_paths`; a label or annotation that is guarded.
     """
     wanted = rules.checked(wanted)
     if not may_use_host_paths:
         rules.refuse_host_path(namespace_name, wanted.name, wanted.type)
+    labelling.check("volume", namespace_name, None, wanted)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     taken = await repository.find(transaction, namespace_name, wanted.name)
@@ -96,6 +103,7 @@ async def change(
     merge: Callable[[Volume], Volume],
     check: Check,
     *,
+    labelling: Labelling,
     replace_lost_claim: bool = False,
 ) -> Volume:
     """Changes what is wanted: `merge` answers the stored volume with the caller's fields taken over.
@@ -107,6 +115,7 @@ async def change(
         NotFound: the namespace or the volume.
         FailedPrecondition: it is being deleted, a mounted emptyDir would get another limit, or no claim is lost.
         Aborted: from `check`, if the etag is not the current one.
+        PermissionDenied: a label or annotation that is guarded.
     """
     # Shared, so that nobody begins to mount an emptyDir whose limit is about to change.
     await locate_namespace(transaction, namespace, "share")
@@ -118,6 +127,7 @@ async def change(
     wanted = rules.checked(merge(stored))
     if wanted == stored and not replace_lost_claim:
         return stored
+    labelling.check("volume", namespace, stored, wanted)
     rules.check_growth(stored, wanted)
     if stored.type == "empty_dir" and wanted.size != stored.size and stored.mounted_by:
         raise _in_use(stored, "its limit is part of their pods; detach it before changing that")

@@ -10,6 +10,7 @@ from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
 from pilothouse_server.kubernetes.events import Subject
+from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
@@ -22,6 +23,7 @@ from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Mounter, Remounted
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.volumes import VolumeMount
 
 _VOLUME = AnswerField(pb.GetVolumeResponse, "volume")
@@ -33,21 +35,31 @@ class StorageService:
 
     DESCRIPTOR = pb.DESCRIPTOR.services_by_name["StorageService"]
 
-    def __init__(self, watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter) -> None:
+    def __init__(
+        self,
+        watches: WatchServer,
+        page_key: bytes,
+        connect: Connect,
+        mounter: Mounter,
+        guarded: KeyPatterns,
+    ) -> None:
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
         self._mounter = mounter
+        self._guarded = guarded
 
     async def CreateVolume(self, request: pb.CreateVolumeRequest, call: Call) -> pb.CreateVolumeResponse:
         """Creates a volume."""
         if not request.volume.type:
             raise missing("volume.type")
+        may = call.may(request.namespace)
         created = await operations.create(
             await call.transaction(),
             request.namespace,
             messages.VOLUME.from_proto(request.volume),
-            may_use_host_paths=call.may(request.namespace)(HOST_PATH_PERMISSION),
+            labelling=Labelling(self._guarded, may),
+            may_use_host_paths=may(HOST_PATH_PERMISSION),
         )
         return pb.CreateVolumeResponse(volume=await self._answer(call, created))
 
@@ -99,6 +111,7 @@ class StorageService:
             request.name,
             messages.VOLUME.merger(request.volume, paths),
             call.noting(wire.etag_check(request.etag or request.volume.etag), messages.VOLUME.to_proto),
+            labelling=Labelling(self._guarded, call.may(request.namespace)),
             replace_lost_claim=request.replace_lost_claim,
         )
         return pb.UpdateVolumeResponse(volume=await self._answer(call, changed))

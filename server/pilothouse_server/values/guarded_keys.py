@@ -11,7 +11,7 @@ _NETWORKS_AND_IDENTITIES = (
     ",spiffe.io/*,*.spiffe.io/*"
 )
 # Keys of annotations and labels of pods by which they get networks, identities, programs or devices of the node.
-GUARDED_POD_KEYS = (
+POD_KEYS = (
     _NETWORKS_AND_IDENTITIES,
     # It tells how probes are asked.
     "!sidecar.istio.io/rewriteAppHTTPProbers",
@@ -23,8 +23,19 @@ GUARDED_POD_KEYS = (
     # Networks of OpenShift, and programs that others put beside: of a mesh, of Jaeger, of Datadog.
     "*.network.openshift.io/*,networkservicemesh.io/*,*.jaegertracing.io/*,admission.datadoghq.com/*",
 )
+# Keys of labels and annotations of claims, config maps and secrets by which others fill them, or put them elsewhere.
+OBJECT_KEYS = (
+    # Claims: the data of another one or of an address (CDI, Trident, Stork), and folders of a share or a node by name.
+    "k8s.io/CloneRequest,k8s.io/CloneOf,cdi.kubevirt.io/*,trident.netapp.io/*,stork.libopenstorage.org/*"
+    ",nfs.io/*,openebs.io/*,*.openebs.io/*",
+    # By these Kubernetes itself binds claims and chooses who provides for them.
+    "pv.kubernetes.io/*,volume.kubernetes.io/*,volume.beta.kubernetes.io/*",
+    # Config maps and secrets: copies from and to other namespaces, and whose token a secret holds.
+    "replicator.v1.mittwald.de/*,reflector.v1.k8s.emberstack.com/*,kubed.appscode.com/*,synator/*,clustersecret.io/*"
+    ",kyverno.io/*,*.kyverno.io/*,kubernetes.io/service-account.*",
+)
 # Keys of labels and annotations of Kubernetes namespaces that clusters and what is installed on them obey.
-GUARDED_NAMESPACE_KEYS = (
+NAMESPACE_KEYS = (
     # Kubernetes: Pod Security, node selectors and tolerations, hierarchies; but for what names applications.
     "kubernetes.io/*,*.kubernetes.io/*,k8s.io/*,*.k8s.io/*,*.x-k8s.io/*,!app.kubernetes.io/*",
     # OpenShift: security context constraints, node selectors, ranges of user ids.

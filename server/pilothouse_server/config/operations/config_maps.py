@@ -34,9 +34,11 @@ async def create(
         NotFound: the namespace.
         AlreadyExists: the name.
         FailedPrecondition: the namespace is inactive or being deleted.
-        PermissionDenied: a container with rights that the caller may not give one does without it so far.
+        PermissionDenied: a container with rights that the caller may not give one does without it so far; a label or
+            annotation that is guarded.
     """
     rules.check_config_map(wanted)
+    effect.labelling.check("config_map", namespace_name, None, wanted)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     taken = await repository.find(transaction, "config_map", namespace_name, wanted.name)
@@ -80,7 +82,7 @@ async def change(
     read it and run are restarted if `effect` says so and the data changed.
 
     Errors as `create`; Aborted from `check` if the etag is not the current one; FailedPrecondition if it is
-    immutable or being deleted; PermissionDenied as `configs.changed_data`.
+    immutable or being deleted; PermissionDenied as `configs.changed_data`, and as `create` of labels.
     """
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
@@ -92,6 +94,7 @@ async def change(
     if stored.immutable and not (same_data and wanted.immutable):
         raise rules.refuse_immutable("config map", name)
     rules.check_config_map(wanted)
+    effect.labelling.check("config_map", namespace, stored, wanted)
     written = cast("ConfigMap", await repository.update_config_map(transaction, stored, wanted))
     await configs.changed(transaction, "config_map", written, "modified", stored)
     if same_data:

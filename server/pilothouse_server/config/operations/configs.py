@@ -11,12 +11,12 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pilothouse_server.access import May
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import rules
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.errors import FailedPrecondition, not_found
+from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.store.unit_of_work import Event, ReadTransaction, Transaction
@@ -28,10 +28,12 @@ Check = Callable[[Config], None]
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """On whom a change of data has an effect: `restart` restarts the `readers` that run. `may`: what the caller may."""
+    """On whom a change has an effect: `restart` restarts the `readers` of the data that run; `labelling` is by whom
+    others on the cluster are told what to do with it.
+    """
 
     readers: Readers
-    may: May
+    labelling: Labelling
     restart: bool = False
 
 
@@ -146,7 +148,9 @@ async def changed_data(
 
 async def refuse_power(transaction: ReadTransaction, kind: Kind, config: Config, effect: Effect) -> None:
     """Raises PermissionDenied where a container that reads it has rights that the caller may not give one."""
-    await effect.readers.refuse_power(transaction, config.namespace_id, kind, config.name, effect.may)
+    await effect.readers.refuse_power(
+        transaction, config.namespace_id, kind, config.name, effect.labelling.may
+    )
 
 
 def refuse_deleting(kind: Kind, config: Config) -> None:

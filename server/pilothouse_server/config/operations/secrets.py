@@ -70,6 +70,7 @@ async def create(
     )
     rules.check_secret(wanted.type, values)
     rules.check_labels("secret.labels", wanted.labels)
+    effect.labelling.check("secret", namespace_name, None, wanted)
     namespace = await locate_namespace(transaction, namespace_name, "share")
     refuse_inactive_namespace(namespace)
     taken = await repository.find(transaction, "secret", namespace_name, wanted.name)
@@ -136,6 +137,7 @@ async def change(
     if stored.immutable and not (same_values and wanted.immutable):
         raise rules.refuse_immutable("secret", name)
     rules.check_labels("secret.labels", wanted.labels)
+    effect.labelling.check("secret", namespace, stored, wanted)
     sealed = None
     if values is not None and not same_values:
         rules.check_secret(stored.type, values)

@@ -155,11 +155,11 @@ class ConfigMap(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster."""
+        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster."""
+        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
@@ -370,11 +370,11 @@ class Secret(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster."""
+        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster."""
+        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
 
     @_builtins.property
     def key_sizes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:

@@ -258,11 +258,11 @@ class Volume(_message.Message):
     """The PersistentVolume that the claim is bound to, or was when it was lost."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the claim."""
+        """Also set on the claim. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the claim."""
+        """Also set on the claim. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
