@@ -89,6 +89,51 @@ async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_
         await containers.create(namespace="tight", container=container("b", cpu="500m"))
 
 
+async def test_who_names_neither_request_nor_limit_asks_for_nothing(
+    database: Database, tmp_path: Path
+) -> None:
+    """It is made beside a quota that is used up, and counts as soon as it names one; the limit is as good."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await namespace(server, cpu="1", memory="1Gi", containers=3)
+        containers = server.admin.containers
+
+        async def used() -> tuple[int, str, str]:
+            found = (await server.admin.namespaces.get_quota_usage(name="tight")).used
+            return found.containers, found.cpu, found.memory
+
+        await containers.create(namespace="tight", container=container("full", cpu="1", memory="1Gi"))
+        await containers.create(namespace="tight", container=container("none", cpu="", memory="", replicas=9))
+        assert await used() == (2, "1", "1Gi")
+        named = {
+            "resources": container_pb2.Container(
+                replicas=9, resources=container_pb2.Resources(cpu_limit="1m")
+            ),
+            "init_containers": container_pb2.Container(
+                init_containers=[
+                    container_pb2.InitContainer(
+                        name="first",
+                        image="nginx:1.27",
+                        resources=container_pb2.Resources(memory_limit="1Mi"),
+                    )
+                ]
+            ),
+        }
+        for path, wanted in named.items():
+            with pytest.raises(PilothouseError) as refused:
+                await containers.update(
+                    namespace="tight",
+                    name="none",
+                    container=wanted,
+                    update_mask=field_mask_pb2.FieldMask(paths=[path]),
+                )
+            assert refused.value.reason == "QUOTA_EXCEEDED"
+        # How many there are is counted of all.
+        await containers.create(namespace="tight", container=container("more", cpu="", memory=""))
+        with pytest.raises(PilothouseError) as refused:
+            await containers.create(namespace="tight", container=container("too-many", cpu="", memory=""))
+        assert refused.value.metadata["resource"] == "containers"
+
+
 async def test_without_the_lock_two_updates_would_exceed_it(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,8 @@ def quota_share(container: Container) -> tuple[int, int]:
 
     The request, where none is given the limit (as Kubernetes takes it), times the replicas; stopped and
     paused containers count, so that they can start again. Init containers run before the main one, so the
-    greater counts.
+    greater counts. Who names neither counts as none: to ask for next to nothing would be as good, and what a
+    LimitRange of the cluster adds is not known here.
     """
     cpu = memory = 0
     for resources in (container.resources, *(item.resources for item in container.spec.init_containers)):

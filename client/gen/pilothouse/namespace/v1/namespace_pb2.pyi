@@ -118,7 +118,9 @@ class ResourceQuota(_message.Message):
     containers: _builtins.int
     """Most containers."""
     cpu: _builtins.str
-    """Most cpu that all containers may ask for: request × replicas, where no request is given the limit. A Kubernetes quantity."""
+    """Most cpu that all containers may ask for: request × replicas, where no request is given the limit. A container that names neither asks
+    for nothing and is not refused, unlike by a ResourceQuota of Kubernetes; `containers` bounds how many there are. A Kubernetes quantity.
+    """
     memory: _builtins.str
     """Most memory that all containers may ask for, counted alike. A Kubernetes quantity."""
     def __init__(
