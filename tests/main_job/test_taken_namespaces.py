@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
+from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values import resources
 from tests.harness import Server
 from tests.main_job.command import logged_in
@@ -79,3 +82,72 @@ async def test_it_is_told_and_taken_over_later(server: Server, tmp_path: Path) -
         await server.admin.namespaces.get(name="theirs")
     assert refused.value.code.name == "NOT_FOUND"
     assert server.cluster.store.get(resources.NAMESPACES, None, "theirs") is not None
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("adopt", [False, True], ids=["made by us", "taken over"])
+async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt: bool) -> None:
+    assert server.cluster is not None
+    store, admin, name = server.cluster.store, server.admin, f"anew-{adopt}".lower()
+    if adopt:
+        store.create(resources.NAMESPACES, {"metadata": {"name": name}})
+    home = await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name), adopt=adopt)
+    secret = config_pb2.Secret(name="key", string_data={"a": "1"})
+    await admin.config.create_secret(namespace=name, secret=secret)
+    config = config_pb2.ConfigMap(name="settings", data={"a": "1"})
+    await admin.config.create_config_map(namespace=name, config_map=config)
+    claim = storage_pb2.Volume(
+        name="data",
+        type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
+        size="1Gi",
+        storage_class="standard",
+    )
+    await admin.storage.create_volume(namespace=name, volume=claim)
+    port = container_pb2.Port(container_port=80)
+    await admin.containers.create(
+        namespace=name, container=container_pb2.Container(name="web", image="nginx:1.27", ports=[port])
+    )
+    wanted = {"Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"}
+
+    async def all_there() -> bool:
+        return _ours(store, name) == wanted
+
+    await poll_until(all_there)
+    for resource, each in list(store.objects()):
+        if each["metadata"].get("namespace") == name:
+            store.remove(resource, name, each["metadata"]["name"])
+    store.remove(resources.NAMESPACES, None, name)
+    store.create(resources.NAMESPACES, {"metadata": {"name": name, "labels": {"owner": "somebody"}}})
+
+    async def all_say_so() -> bool:
+        found = [
+            (await admin.config.get_secret(namespace=name, name="key")).conditions,
+            (await admin.config.get_config_map(namespace=name, name="settings")).conditions,
+            (await admin.storage.get_volume(namespace=name, name="data")).conditions,
+            (await admin.containers.get(namespace=name, name="web")).conditions,
+        ]
+        said = [each.reason for conditions in found for each in conditions if each.type == "Applied"]
+        return len(said) == len(found) and set(said) <= {"LabelLost", "NameTaken"}
+
+    await poll_until(all_say_so)
+    assert _ours(store, name) == set()
+    # Who has the right to has the label put back, or it is taken over anew: then all of it is there again.
+    if adopt:
+        await admin.namespaces.update(name=name, adopt=True)
+    else:
+        anew = store.get(resources.NAMESPACES, None, name)
+        assert anew is not None
+        labels = {**anew["metadata"]["labels"], "pilothouse.dev/namespace-uid": home.uid}
+        store.update(resources.NAMESPACES, {**anew, "metadata": {**anew["metadata"], "labels": labels}})
+    await poll_until(all_there, seconds=90)
+
+
+def _ours(store: Store, namespace: str) -> set[str]:
+    """The kinds of what the platform has put into a Kubernetes namespace, but for pods and what they bring along."""
+    return {
+        resource.kind
+        for resource, each in store.objects()
+        if each["metadata"].get("namespace") == namespace
+        and each["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "pilothouse"
+        and resource.kind not in ("Pod", "ReplicaSet", "EndpointSlice", "Endpoints")
+    }

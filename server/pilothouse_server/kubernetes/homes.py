@@ -1,6 +1,6 @@
 """Whether a Kubernetes namespace is that of ours by whose name it goes: it is, when it carries the uid of ours.
 
-Where it does not, it is somebody's, and all in it: nothing is tried out there, taken over or deleted.
+Where it does not, it is somebody's, and all in it: nothing is tried out there, put there, taken over or deleted.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.sql import visitors
 
 from pilothouse_server.store.results import Row
@@ -36,6 +36,7 @@ NAMESPACES = table(
     column("uid", UUID()),
     column("deleted_at", DateTime(timezone=True)),
     column("observed_generation", BigInteger()),
+    column("conditions", JSONB()),
     schema="public",
 )
 USERS = table("users", column("id", BigInteger()), column("username", String(50)), schema="public")

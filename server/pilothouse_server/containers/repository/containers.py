@@ -21,6 +21,8 @@ from pilothouse_server.containers.tables import (
     PORT_MAPPINGS,
 )
 from pilothouse_server.errors import already_exists
+from pilothouse_server.kubernetes.conditions import APPLIED
+from pilothouse_server.kubernetes.errors import LABEL_LOST
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
     FilterField,
@@ -46,10 +48,13 @@ from pilothouse_server.values.labels import LabelSelector
 
 
 class PlacedContainer(NamedTuple):
-    """A container, whether its namespace was applied to its cluster before, and when that was so by the database."""
+    """A container, whether its namespace was applied to its cluster before, and is not ours there any more as far as is
+    known, and when that was so by the database.
+    """
 
     container: Container
     namespace_applied: bool
+    namespace_lost: bool
     read_at: datetime
 
 
@@ -90,8 +95,10 @@ _GET = WHOLE.where(_IDENTIFIED)
 _GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))).order_by(
     CONTAINERS.c.id
 )
+_LOST = [{"type": APPLIED, "status": "False", "reason": LABEL_LOST}]
 _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
+    NAMESPACES.c.conditions.contains(_LOST).label("namespace_lost"),
     func.statement_timestamp().label("read_at"),
 )
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
@@ -164,7 +171,10 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Con
 async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> list[PlacedContainer]:
     """The same, each with what its cluster has of its namespace."""
     rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
-    return [PlacedContainer(container_of(row), row.namespace_applied, row.read_at) for row in rows]
+    return [
+        PlacedContainer(container_of(row), row.namespace_applied, row.namespace_lost, row.read_at)
+        for row in rows
+    ]
 
 
 async def list_ready(

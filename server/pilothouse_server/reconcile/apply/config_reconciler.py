@@ -75,7 +75,8 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         sealed = None
         if self._kind == "secret" and config.deletion_requested_at is None:
             sealed = await config_status.find_sealed(transaction, config.id)
-        homeless = await missing_home(transaction, int(config.namespace_id))
+        going = config.deletion_requested_at is not None
+        homeless = await missing_home(transaction, int(config.namespace_id), going=going)
         return LoadedConfig(config, homeless, sealed)
 
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
@@ -132,6 +133,9 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         config = loaded.config
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
         objects.check_ours(config, found)
+        if found is None:
+            # Whose a namespace is may have changed since anybody looked, and who has it reads what is put there.
+            await client.check_home(config.namespace_ref)
         if found is not None and found.metadata.deletion_timestamp is not None:
             return ConfigProgress(
                 condition=waiting("Deleting", f"the {self._resource.kind} is being deleted"),

@@ -113,6 +113,9 @@ async def apply(
                 conditions=(waiting("Deleting", "the Deployment is being deleted"),),
                 again_seconds=AGAIN_SECONDS,
             )
+    elif container.observed_generation > 0:
+        # It was there: what has gone with its namespace is not put into another one of that name.
+        await client.check_home(container.namespace_ref)
     drift = _drift(container, deployment, noted)
     went_back = deployment is not None and _went_back(container, deployment, drift)
     account = await _apply_service_account(client, container)

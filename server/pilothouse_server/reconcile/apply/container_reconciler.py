@@ -54,8 +54,8 @@ _CONFIGURATION_AGAIN_SECONDS = 0.1
 
 
 class LoadedContainer(msgspec.Struct, frozen=True):
-    """`namespace_ready`: the namespace was applied to the cluster before. `namespace_refusal`: why one never will be
-    as things are.
+    """`namespace_ready`: the namespace was applied to the cluster before; `namespace_lost`: and is not ours any more.
+    `namespace_refusal`: why one never will be as things are.
 
     `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
     that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
@@ -68,6 +68,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     read: tuple[datetime, float]
     configuration_ready: bool = True
     untouched: bool = False
+    namespace_lost: bool = False
     namespace_refusal: Condition | None = None
     noted: Mapping[str, str] = NOTHING
 
@@ -96,7 +97,9 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         )
         since = monotonic()
         not_ready = {
-            int(each.container.namespace_id) for each in found.values() if not each.namespace_applied
+            int(each.container.namespace_id)
+            for each in found.values()
+            if each.namespace_lost or not each.namespace_applied
         }
         refusals = await namespace_status.refusals(transaction, not_ready)
         before = [work.resource_id for work in works if work.lease_epoch > 1]
@@ -105,10 +108,11 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         for work in works:
             if work.resource_id not in found:
                 continue
-            container, namespace_ready, read_at = found[work.resource_id]
+            container, namespace_ready, namespace_lost, read_at = found[work.resource_id]
             loaded[work] = LoadedContainer(
                 container,
                 namespace_ready=namespace_ready,
+                namespace_lost=namespace_lost,
                 read=(read_at, since),
                 service_account_shared=container.deletion_requested_at is not None
                 and bool(container.spec.service_account)
@@ -133,7 +137,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             return await container_actions.delete(
                 client, container, keep_service_account=loaded.service_account_shared
             )
-        if not loaded.namespace_ready:
+        if loaded.namespace_lost or not loaded.namespace_ready:
             # Its own work makes it; the container follows as soon as it is there.
             homeless = loaded.namespace_refusal or WAITING_FOR_NAMESPACE
             return ContainerProgress(conditions=(homeless,), again_seconds=home_again_seconds(homeless))

@@ -167,12 +167,12 @@ def waiting(reason: str, message: str) -> Condition:
     return Condition(APPLIED, "Unknown", reason, message)
 
 
-async def missing_home(transaction: ReadTransaction, namespace_id: int) -> Condition | None:
+async def missing_home(transaction: ReadTransaction, namespace_id: int, *, going: bool) -> Condition | None:
     """Returns the condition of what waits for its namespace, in that one's own words where the cluster refuses it.
 
-    None where the namespace was applied to the cluster before.
+    None where the namespace was applied to the cluster before; of what is not `going`, where it is still ours.
     """
-    if await namespace_status.is_on_cluster(transaction, namespace_id):
+    if await namespace_status.is_on_cluster(transaction, namespace_id, and_ours=not going):
         return None
     refusals = await namespace_status.refusals(transaction, {namespace_id})
     return refusals.get(namespace_id, WAITING_FOR_NAMESPACE)

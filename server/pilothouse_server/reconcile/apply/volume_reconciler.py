@@ -75,7 +75,8 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         volume = await volume_status.find(transaction, work.resource_id)
         if volume is None:
             return None
-        homeless = await missing_home(transaction, int(volume.namespace_id))
+        going = volume.deletion_requested_at is not None
+        homeless = await missing_home(transaction, int(volume.namespace_id), going=going)
         return LoadedVolume(volume, homeless)
 
     async def act(self, client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
@@ -156,6 +157,8 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
         )
     if found is None and (loss := claims.lost(volume)) is not None:
         return VolumeProgress(condition=loss, objects={})
+    if found is None:
+        await client.check_home(volume.namespace_ref)
     loaded.found = found
     wanted = claims.claim(volume)
     settled = found is not None and volume.observed_generation >= volume.generation

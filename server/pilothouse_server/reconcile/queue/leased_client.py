@@ -65,7 +65,7 @@ class LeasedClient:
 
     async def merge_patch(self, resource: Resource[T], home: NamespaceRef, name: str, patch: Manifest) -> T:
         """Sends a JSON merge patch of an object that must exist, in a namespace of ours. Raises NotFound."""
-        await self._check_home(home)
+        await self.check_home(home)
         self.check()
         return await self._client.merge_patch(resource, home.kubernetes_name, name, patch)
 
@@ -84,7 +84,7 @@ class LeasedClient:
         propagation: Propagation = "Foreground",
     ) -> bool:
         """Deletes exactly this object, in a namespace of ours; Conflict `NameTaken` where that is somebody's."""
-        await self._check_home(home)
+        await self.check_home(home)
         self.check()
         return await self._client.delete(
             resource, home.kubernetes_name, name, uid=uid, propagation=propagation
@@ -95,8 +95,8 @@ class LeasedClient:
         self.check()
         return await self._client.delete(NAMESPACES, None, name, uid=uid, propagation="Background")
 
-    async def _check_home(self, home: NamespaceRef) -> None:
-        """Once for the work that this client is made for."""
+    async def check_home(self, home: NamespaceRef) -> None:
+        """Raises Conflict `NameTaken` where it is somebody's; asks once for the work that this client is made for."""
         if home not in self._homes:
             await refuse_foreign(self, home)
             self._homes.append(home)

@@ -52,10 +52,12 @@ async def find(transaction: ReadTransaction, namespace_id: int) -> Namespace | N
     return await repository.get(transaction, namespace_id)
 
 
-async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool:
-    """Returns whether the namespace was applied to its cluster before."""
+async def is_on_cluster(transaction: ReadTransaction, namespace_id: int, *, and_ours: bool) -> bool:
+    """Returns whether the namespace was applied to its cluster before, and is ours there as far as is known."""
     namespace = await repository.get(transaction, namespace_id)
-    return namespace is not None and namespace.observed_generation > 0
+    if namespace is None or namespace.observed_generation == 0:
+        return False
+    return not and_ours or not operations.is_foreign(namespace)
 
 
 async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int]) -> dict[int, Condition]:
