@@ -233,6 +233,8 @@ async def test_an_issuer_that_answers_wrongly_is_away(path: str) -> None:
                     await _takes(at, company)
             assert caught.value.reason == "ISSUER_UNAVAILABLE"
             assert "secret words" not in caught.value.message
+            # Not that it cannot be asked: it was, and has answered.
+            assert caught.value.message.startswith('the issuer "company" cannot be used: ')
             assert company.asked(TRAP) == 0
             # It is asked again after a pause, and not before.
             asked = len(company.seen)

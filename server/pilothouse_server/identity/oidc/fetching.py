@@ -150,9 +150,9 @@ def _finite(text: str) -> float:
 
 
 def issuer_away(name: str, why: str) -> Unavailable:
-    """The error for an issuer that cannot be asked."""
+    """The error for an issuer that cannot be asked, or whose answer is of no use."""
     return Unavailable(
-        f'the issuer "{name}" cannot be asked: {why}',
+        f'the issuer "{name}" cannot be used: {why}',
         reason="ISSUER_UNAVAILABLE",
         metadata={"issuer": name},
         retry_after_seconds=5.0,
