@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-from datetime import UTC, datetime, timedelta
-
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from pilothouse_client import AsyncClient, RetryPolicy, Tls, UnavailableError
+from tests.audit.receivers import self_signed
 from tests.client.conftest import PASSWORD
 from tests.client.fake_server import FakeServer
 
@@ -20,28 +14,8 @@ _ONCE = RetryPolicy(attempts=1)
 
 
 def _certificate(address: str) -> tuple[bytes, bytes]:
-    """A self-signed certificate for an address, and its key, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pilothouse test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), private
+    certificate, key = self_signed(address)
+    return certificate.encode(), key.encode()
 
 
 async def test_a_trusted_certificate_and_no_other() -> None:

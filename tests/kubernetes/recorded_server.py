@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from pilothouse_server.kubernetes.transport import Limits
 from tests.kubernetes import recorded
 
 JsonObject = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUICK = Limits(request_seconds=5, watch_idle_seconds=0.3)
 # What tells one question from another; the rest (field manager, time-outs, page sizes) is the client's affair.
@@ -134,9 +135,21 @@ def _telling(query: JsonObject) -> dict[str, list[str]]:
 @asynccontextmanager
 async def serving(server: RecordedServer, limits: Limits = QUICK) -> AsyncIterator[ClusterClient]:
     """A client of the server, on a free port."""
+    async with served(server.handle, limits, name="recorded", cancelled=True) as client:
+        yield client
+
+
+@asynccontextmanager
+async def served(
+    handler: Handler, limits: Limits, *, name: str = "far", cancelled: bool = False
+) -> AsyncIterator[ClusterClient]:
+    """A client of a server on a free port that answers everything with `handler`, with the token `t0ken`.
+
+    `cancelled`: the handler is, where the client goes away.
+    """
     application = web.Application(client_max_size=1 << 26)
-    application.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
+    application.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=cancelled)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
@@ -145,9 +158,9 @@ async def serving(server: RecordedServer, limits: Limits = QUICK) -> AsyncIterat
             "current-context": "x",
             "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
             "clusters": [{"name": "x", "cluster": {"server": f"http://{host}:{port}"}}],
-            "users": [{"name": "x", "user": {"token": "recorded"}}],
+            "users": [{"name": "x", "user": {"token": "t0ken"}}],
         },
-        name="recorded",
+        name=name,
         limits=limits,
     )
     try:

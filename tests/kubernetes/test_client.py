@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import pytest
@@ -25,36 +25,15 @@ from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
 from pilothouse_server.kubernetes.rate_limit import RateLimit
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.kubernetes.watch_stream import split_lines
+from tests.kubernetes import recorded_server
+from tests.kubernetes.recorded_server import Handler
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 QUICK = Limits(request_seconds=5, watch_idle_seconds=5, page_size=2)
 
 
-@asynccontextmanager
-async def served(handler: Handler, limits: Limits = QUICK) -> AsyncIterator[ClusterClient]:
-    """A client of a server on a free port that answers everything with `handler`."""
-    application = web.Application(client_max_size=1 << 26)
-    application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    client = await ClusterClient.from_kubeconfig(
-        {
-            "current-context": "x",
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-            "clusters": [{"name": "x", "cluster": {"server": f"http://{host}:{port}"}}],
-            "users": [{"name": "x", "user": {"token": "t0ken"}}],
-        },
-        name="far",
-        limits=limits,
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
-        await runner.cleanup()
+def served(handler: Handler, limits: Limits = QUICK) -> AbstractAsyncContextManager[ClusterClient]:
+    """A client of a server that answers everything with `handler`."""
+    return recorded_server.served(handler, limits)
 
 
 def stream(*chunks: bytes, cut: bool = False) -> Handler:
