@@ -9,7 +9,8 @@ one must not learn of this machine or its network by it, nor read what only this
     the socket that connects is the one that was checked, so that a name which changes its mind changes nothing
     (`Reach.connector`). Other private networks are not denied: clusters stand in them.
   * Redirects are not followed (`refuse_redirects`).
-  * An answer is read up to a bound, which holds after decompression (`read`).
+  * An answer is read up to a bound, which holds after decompression (`read`); what is sent around it has one, too
+    (`outbound_connections`).
   * A private key that is shown to somebody touches no disk (`key_pair_file`).
   * Libraries' own words hold addresses, user info and what the other side sent, so none is passed on: a failure has a
     word of ours (`failure`).
@@ -224,9 +225,9 @@ class Reach:
 
     def connector(self, **options: Any) -> aiohttp.TCPConnector:
         """A connector that connects to nothing that is denied; `options` are those of aiohttp's."""
-        import aiohttp
+        from pilothouse_server.outbound_connections import Connector
 
-        return aiohttp.TCPConnector(socket_factory=self.socket, **options)
+        return Connector(socket_factory=self.socket, **options)
 
 
 class Anywhere(Reach):
@@ -236,9 +237,9 @@ class Anywhere(Reach):
         return False
 
     def connector(self, **options: Any) -> aiohttp.TCPConnector:
-        import aiohttp
+        from pilothouse_server.outbound_connections import Connector
 
-        return aiohttp.TCPConnector(**options)
+        return Connector(**options)
 
 
 ANYWHERE: Final = Anywhere()
