@@ -22,6 +22,7 @@ from tests.promises.hostile.wire import (
     message,
 )
 from tests.server_logs import logging_as_served
+from tests.waiting import patient
 
 # More than are shown of a kind.
 _MANY = 25
@@ -45,7 +46,7 @@ async def test_headers_that_are_no_text_neither_fill_the_log_nor_stand_in_it() -
                 caller.write(
                     frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, message(b""))
                 )
-            await asyncio.wait_for(caller.all_ended(streams), 60)
+            await asyncio.wait_for(caller.all_ended(streams), patient(60))
     finally:
         caller.close()
         await server.stop(0)
