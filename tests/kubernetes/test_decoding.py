@@ -102,6 +102,20 @@ async def test_an_object_of_a_list_is_left_out(resource: Resource[Any]) -> None:
             await client.list(resource)
 
 
+async def test_a_pod_of_a_nodes_summary_is_left_out() -> None:
+    pods = [b'{"podRef": {"uid": "%s"}, "x": [%s]}' % (uid, more) for uid, more in ((b"a", b""), (b"b", b""))]
+    dense = b'{"podRef": {"uid": "dense"}, "x": [%s]}' % b",".join([b"{}"] * (MEGABYTE // 3))
+    async with _client(_listed(pods[0], dense, pods[1], field="pods")) as client:
+        found = await client.node_stats("n")
+        client.check_answers()
+    assert [pod.pod_ref.uid for pod in found.pods] == ["a", "b"]
+
+
+async def test_of_what_is_deleted_nothing_is_read() -> None:
+    async with _client(_object(b"{}", 3 * MEGABYTE)) as client:
+        await client.delete(PODS, "n", "p", uid="u")
+
+
 @pytest.mark.parametrize("kind", ["ADDED", "DELETED"])
 async def test_of_an_object_of_a_watch_nothing_is_read_but_its_name(kind: str) -> None:
     small, large = b'{"metadata": {"name": "q"}}', _object(b"{}", 5 * MEGABYTE)

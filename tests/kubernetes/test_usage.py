@@ -47,7 +47,7 @@ async def test_cores_are_nano_cores() -> None:
     assert usage.network_bytes_rx is None
 
 
-@pytest.mark.parametrize("nano_cores", [10**400, -(10**400)])
+@pytest.mark.parametrize("nano_cores", [10**400, -(10**400)], ids=["many", "below zero"])
 async def test_cores_that_nothing_has_are_some_number(nano_cores: int) -> None:
     """As a cluster may send any number of digits, of which no share can be told."""
     body = {"pods": [{"podRef": {"uid": "u"}, "containers": [{"cpu": {"usageNanoCores": nano_cores}}]}]}

@@ -13,7 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_server.containers import admission, messages, rules
+from pilothouse_server.containers import admission, messages, operations, rules
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.interceptors import audit
 from pilothouse_server.tasks import cancel_and_wait
@@ -47,8 +47,10 @@ async def test_others_have_a_turn_between_the_steps_of_a_long_update(
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="own"))
         await server.admin.containers.create(namespace="own", container=web)
+        noting(operations, "refuse_deleting")
         noting(rules, "checked")
         noting(admission, "check_references")
+        noting(messages.CONTAINER, "to_proto")
         noting(messages.READY, "rendered_message")
         noting(redaction, "body")
         noting(audit, "_record")
@@ -60,9 +62,33 @@ async def test_others_have_a_turn_between_the_steps_of_a_long_update(
         await server.admin.containers.restart(namespace="own", name="web")
         restarted = steps
         await cancel_and_wait(other)
-    # The last is the request, which belongs to the record.
-    names = ["checked", "check_references", "rendered_message", "body", "_record", "body"]
+    # To render the answer is one step with its message; the first of all is to read the request.
+    updated, restarted = (
+        [
+            step
+            for before, step in pairwise([("", 0), *found])
+            if step[0] != "to_proto" or before[0] not in ("", "rendered_message")
+        ]
+        for found in (updated, restarted)
+    )
+    # What it was before is `to_proto`; the last is the request, which belongs to the record.
+    names = [
+        "refuse_deleting",
+        "checked",
+        "check_references",
+        "rendered_message",
+        "body",
+        "to_proto",
+        "_record",
+        "body",
+    ]
     assert [name for name, _ in updated] == names
-    assert [name for name, _ in restarted] == names[2:]
+    assert [name for name, _ in restarted] == [
+        "refuse_deleting",
+        "rendered_message",
+        "body",
+        "_record",
+        "body",
+    ]
     for found in (updated, restarted):
         assert all(turn < next_turn for (_, turn), (_, next_turn) in pairwise(found[:-1])), found

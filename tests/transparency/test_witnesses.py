@@ -25,8 +25,12 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
     async with running_server(database, tmp_path, with_cluster=False, audit_origin=ORIGIN) as before:
         key = (await before.admin.audit.get_audit_head()).verifier_keys[0]
     logs = {ORIGIN: key}
-    async with witness("one.example/w", logs) as one, witness("two.example/w", logs) as two:
-        two.in_parts = True
+    async with (
+        witness("one.example/w", logs) as one,
+        witness("two.example/w", logs) as two,
+        witness("talks.example/w", logs) as talks,
+    ):
+        two.in_parts, talks.endless = True, True
         third = Verifier("away.example/w", bytes(range(32)), witness=True)
         async with running_server(
             database,
@@ -34,7 +38,8 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
             with_cluster=False,
             audit_origin=ORIGIN,
             audit_seal_seconds=0.2,
-            audit_witnesses=f"2 of {one.key}@{one.address}, {two.key}@{two.address}, {third}@http://127.0.0.1:1",
+            audit_witnesses=f"2 of {one.key}@{one.address}, {two.key}@{two.address}, {third}@http://127.0.0.1:1, "
+            f"{talks.key}@{talks.address}",
         ) as server:
             first = await poll_until(lambda: witnessed(server), what="two cosignatures")
             assert first is not None
@@ -51,6 +56,7 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
             assert audit_verifier.head(head.checkpoint, key)[0] == ORIGIN
             # Asked for sizes that it knew by itself, a witness refused nothing.
             assert set(one.refused) <= {409}
+            assert talks.cut_off > 0
             assert server.application.sealer.identity.policy.met_by(head.checkpoint)
     async with witness("one.example/w", logs) as other:
         # It has signed another tree of this log before.

@@ -47,7 +47,7 @@ def proven(first: int, first_root: bytes, size: int, root: bytes, proof: list[by
 class Witness:
     """It knows logs by origin and key; of each the head that it has signed last.
 
-    `in_parts`: its answers come by the byte.
+    `in_parts`: its answers come by the byte; `endless`: they have no end, `cut_off` of them were cut off so far.
     """
 
     name: str
@@ -57,6 +57,8 @@ class Witness:
     _secret: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     address: str = ""
     in_parts: bool = False
+    endless: bool = False
+    cut_off: int = 0
 
     @property
     def key(self) -> str:
@@ -73,10 +75,16 @@ class Witness:
         answer = self._answer((await request.read()).decode())
         if answer.status != 200:
             self.refused.append(answer.status)
-        if not self.in_parts:
+        if not self.in_parts and not self.endless:
             return answer
         parts = web.StreamResponse(status=answer.status)
         await parts.prepare(request)
+        while self.endless:
+            try:
+                await parts.write(b"x" * 4096)
+            except ConnectionError:
+                self.cut_off += 1
+                raise
         for byte in (answer.text or "").encode():
             await parts.write(bytes((byte,)))
             await asyncio.sleep(0)

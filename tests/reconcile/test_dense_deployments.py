@@ -1,0 +1,40 @@
+"""What a deletion knows of a Deployment that holds more than is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.errors import TooManyValues
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID
+from pilothouse_server.reconcile.apply import container_actions
+from tests.clusters.hostile import Asked, hostile_server
+from tests.kubernetes.containers import container as smallest
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_its_label_says_whose_it_is(ours: bool) -> None:
+    """Where somebody took it away, what it selects might say so, which is not read: it is not called gone."""
+    container = smallest()
+    labels = {CONTAINER_UID: container.uid} if ours else {}
+    metadata = json.dumps({"metadata": {"name": container.kubernetes_name, "uid": "u", "labels": labels}})
+    dense = b'{"metadata": {}, "x": [%s]}' % b",".join([b"{}"] * 500_000)
+
+    async def answer(asked: Asked) -> None:
+        await asked.whole(metadata.encode() if "PartialObjectMetadata" in asked.head else dense)
+
+    async with hostile_server(answer) as server:
+        client: Any = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="dense")
+        try:
+            if ours:
+                found = await container_actions._deployment_to_delete(client, container)
+                assert found is not None
+                assert found.metadata.uid == "u"
+            else:
+                with pytest.raises(TooManyValues):
+                    await container_actions._deployment_to_delete(client, container)
+        finally:
+            await client.close()
