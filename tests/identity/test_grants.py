@@ -200,9 +200,17 @@ async def test_a_grant_ends_by_itself_and_may_be_renewed(shared: IdentityServer,
     longer = (await root.GrantRole(_grant(username, "viewer"))).grant
     assert not longer.HasField("expire_time")
     assert await poll_until(may, seconds=1.0)
-    assert (await refused(root, "GrantRole", _grant(username, "viewer", expires=_in(-1)))).fields == [
-        "expire_time"
-    ]
+    # No database holds the last microsecond that a Timestamp has.
+    for never in (_in(-1), Timestamp(seconds=253_402_300_799, nanos=999_999_000)):
+        assert (await refused(root, "GrantRole", _grant(username, "viewer", expires=never))).fields == [
+            "expire_time"
+        ]
+    last = (
+        await root.GrantRole(
+            _grant(username, "viewer", expires=Timestamp(seconds=253_402_300_799, nanos=999_998_999))
+        )
+    ).grant
+    assert last.expire_time.nanos == 999_998_000
 
 
 async def test_what_does_not_exist_is_told_by_name(shared: IdentityServer, root: Caller) -> None:

@@ -203,7 +203,8 @@ def test_numbers_are_finite(everything: dict[str, type[Message]], ratio: float) 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "nanos"), [(253_402_300_800, 0), (-62_135_596_801, 0), (0, -1), (0, 10**9)]
+    ("seconds", "nanos"),
+    [(253_402_300_800, 0), (253_402_300_799, 999_999_000), (-62_135_596_801, 0), (0, -1), (0, 10**9)],
 )
 def test_times_can_be_written(everything: dict[str, type[Message]], seconds: int, nanos: int) -> None:
     make: Any = everything["Everything"]

@@ -33,6 +33,8 @@ LONGEST_KEY_SHOWN = 64
 # Seconds since 1970 of 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, and of 10,000 years.
 _TIMESTAMP_SECONDS = (-62_135_596_800, 253_402_300_799)
 _DURATION_SECONDS = 315_576_000_000
+# Of a second, in nanoseconds.
+_LAST_MICROSECOND = 999_999_000
 
 _INTEGER_TYPES = frozenset(
     {
@@ -254,9 +256,17 @@ def _number_check(rule: options.FieldRule, *, is_float: bool) -> Check | None:
 
 
 def timestamp_check(value: Any, path: str, violations: list[Violation]) -> None:
-    """A Timestamp that RFC 3339 can write: years 1 to 9999, nanoseconds below a second."""
-    if not (_TIMESTAMP_SECONDS[0] <= value.seconds <= _TIMESTAMP_SECONDS[1] and 0 <= value.nanos < 10**9):
+    """A Timestamp that RFC 3339 can write: years 1 to 9999, nanoseconds below a second.
+
+    Its last microsecond is left out: what sends it to the database writes infinity, which comes back as no time at all.
+    """
+    within = _TIMESTAMP_SECONDS[0] <= value.seconds <= _TIMESTAMP_SECONDS[1] and 0 <= value.nanos < 10**9
+    if not within:
         violations.append(Violation(path, "timestamp", "must be a time in the years 1 to 9999"))
+    elif value.seconds == _TIMESTAMP_SECONDS[1] and value.nanos >= _LAST_MICROSECOND:
+        violations.append(
+            Violation(path, "timestamp", "must be a time before the last microsecond of the year 9999")
+        )
 
 
 def duration_check(value: Any, path: str, violations: list[Violation]) -> None:
