@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.credentials import Credentials
-from pilothouse_server.kubernetes.exec import PROTOCOLS, Ended, program
+from pilothouse_server.kubernetes.exec import PROTOCOLS, Ended, Output, program
+
+Speak = Callable[[web.Request, web.WebSocketResponse], Awaitable[None]]
 
 
 @asynccontextmanager
 async def a_cluster_that_says(status: bytes) -> AsyncIterator[ClusterClient]:
     """A client of one that runs every program and says this of its end."""
 
-    async def run(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(protocols=PROTOCOLS)
-        await socket.prepare(request)
+    async def say(_request: web.Request, socket: web.WebSocketResponse) -> None:
         await socket.send_bytes(b"\x03" + status)
+
+    async with a_cluster_that_speaks(say) as client:
+        yield client
+
+
+@asynccontextmanager
+async def a_cluster_that_speaks(speak: Speak) -> AsyncIterator[ClusterClient]:
+    async def run(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=PROTOCOLS, autoping=False)
+        await socket.prepare(request)
+        await speak(request, socket)
         await socket.close()
         return socket
 
@@ -78,3 +90,65 @@ async def test_an_exit_code_is_one_that_can_be_told(said: str, code: int | None)
 @pytest.mark.parametrize("status", [b"", b"null", b"[" * 100_000, b'{"status": 5}', b"\xff"])
 async def test_an_end_that_cannot_be_read_is_one(status: bytes) -> None:
     assert await ended(status) == Ended(-1, "the cluster's answer cannot be read")
+
+
+# What says nothing of a program: of no channel, of one that there is not, a text, and what the protocol has of its own.
+IDLE = {
+    "empty": b"\x82\x00",
+    "no channel": b"\x82\x02\x09a",
+    "text": b"\x81\x01a",
+    "pong": b"\x8a\x00",
+    "ping": b"\x89\x00",
+}
+_MANY = 80
+
+
+@pytest.mark.parametrize("what", IDLE)
+async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
+    async def speak(request: web.Request, socket: web.WebSocketResponse) -> None:
+        assert request.transport is not None
+        end = b'\x03{"status": "Success"}'
+        # At once, so that all of it is there when the first of it is read.
+        request.transport.write(b"\x82\x02\x01a" + IDLE[what] * _MANY + bytes((0x82, len(end))) + end)
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with (
+        a_cluster_that_speaks(speak) as client,
+        program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
+    ):
+        output = running.output()
+        assert await anext(output) == Output("stdout", b"a")
+        beside = asyncio.create_task(others())
+        assert [each async for each in output] == [Ended(0)]
+        assert turns >= _MANY
+        beside.cancel()
+
+
+async def test_pings_are_answered_and_an_end_comes_behind_many_messages() -> None:
+    seen: list[bytes] = []
+
+    async def speak(request: web.Request, socket: web.WebSocketResponse) -> None:
+        await socket.ping(b"there?")
+        message = await socket.receive()
+        assert message.type is WSMsgType.PONG
+        seen.append(message.data)
+        await socket.send_bytes(b'\x03{"status": "Success"}')
+        assert request.transport is not None
+        with suppress(ConnectionError):
+            while not request.transport.is_closing():
+                request.transport.write(IDLE["pong"] * 1000)
+                await asyncio.sleep(0)
+
+    async with (
+        a_cluster_that_speaks(speak) as client,
+        program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
+    ):
+        assert [each async for each in running.output()] == [Ended(0)]
+    assert seen == [b"there?"]

@@ -7,9 +7,11 @@ second byte, which v4 cannot).
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 import msgspec
@@ -19,9 +21,12 @@ from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES
 from pilothouse_server.kubernetes.errors import UNREADABLE, ClusterError, Status, Unreachable, shown
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import PODS
+from pilothouse_server.kubernetes.rate_limit import RateLimit
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
+# Messages that say nothing of the program; a cluster sends some a minute, to see whether anybody is there.
+_IDLE_PER_SECOND, _IDLE_BURST = 100.0, 100
 _NUMBER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 
 
@@ -61,18 +66,26 @@ class Program:
 
     async def output(self) -> AsyncGenerator[Output | Ended, None]:
         """Yields what the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
+        idle = RateLimit(_IDLE_PER_SECOND, _IDLE_BURST)
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.ERROR and _is_too_long(message.data):
                 raise self._too_long()
-            if message.type != aiohttp.WSMsgType.BINARY or not message.data:
-                continue
-            channel, data = message.data[0], bytes(message.data[1:])
+            channel, data = _parts(message)
             if channel == _STATUS:
                 yield _ended(data)
                 return
             if channel in (_STDOUT, _STDERR) and data:
                 yield Output("stdout" if channel == _STDOUT else "stderr", data)
+                continue
+            if message.type is aiohttp.WSMsgType.PING:
+                await self._pong(message.data)
+            # What comes is there at once: without a pause it has the event loop for as long as more is sent.
+            await asyncio.sleep(idle.reserve(math.inf))
         raise Unreachable("the connection to the program broke")
+
+    async def _pong(self, data: bytes) -> None:
+        with suppress(ConnectionError, aiohttp.ClientError):
+            await self._socket.pong(data)
 
     async def _send(self, channel: int, data: bytes) -> None:
         try:
@@ -103,6 +116,13 @@ async def program(
     path = f"{PODS.path(namespace, pod)}/exec"
     async with client.websocket(path, query, PROTOCOLS) as socket:
         yield Program(socket, client.too_long_a_message)
+
+
+def _parts(message: aiohttp.WSMessage) -> tuple[int, bytes]:
+    """The number of the channel, and what was sent on it; -1 of a message that is on none."""
+    if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
+        return -1, b""
+    return message.data[0], bytes(message.data[1:])
 
 
 def _is_too_long(error: object) -> bool:

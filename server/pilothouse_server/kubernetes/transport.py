@@ -67,6 +67,8 @@ EXCESS_SECONDS = 60.0
 EXCESS_PAUSE_SECONDS, MOST_EXCESS_PAUSE_SECONDS = 4.0, 45.0
 # So much of what a watch is to wait is gathered.
 _LINES_SECONDS = 0.005
+# How many messages of a program are read after its end, before that of the connection.
+_MOST_LAST_MESSAGES = 64
 # So much of an answer is read whatever else is; the pieces of what is longer come with pauses between them, which are
 # several times as long as a piece takes.
 _LONG_BYTES, _LONG_PAUSE_SECONDS = 256 * 1024, 0.001
@@ -456,6 +458,8 @@ class Transport:
                 proxy_headers=rest.proxy_headers,
                 max_msg_size=self._limits.message_bytes,
                 heartbeat=20.0,
+                # Whoever reads answers pings: the library would read on without a pause for as long as they come.
+                autoping=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
             async with asyncio.timeout(self._limits.request_seconds):
@@ -476,7 +480,27 @@ class Transport:
         try:
             yield socket
         finally:
-            # The library waits as long for each message that is sent before the farewell.
-            with outbound.cutting(socket._response), suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await socket.close()
+            with outbound.cutting(socket._response):
+                await _farewell(socket)
+
+
+async def _farewell(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Tells the other side of the end, and waits a moment for its own, behind some messages that it sent before.
+
+    The library's own farewell reads all of these, without a pause, and waits as long for each.
+    """
+    kinds = aiohttp.WSMsgType
+    if not socket.closed:
+        with suppress(TimeoutError, ConnectionError, aiohttp.ClientError, RuntimeError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await socket._writer.close(aiohttp.WSCloseCode.OK, b"")
+                for _ in range(_MOST_LAST_MESSAGES):
+                    if (await socket.receive()).type in (
+                        kinds.CLOSE,
+                        kinds.CLOSING,
+                        kinds.CLOSED,
+                        kinds.ERROR,
+                    ):
+                        break
+    socket._set_closed()
+    socket._response.close()
