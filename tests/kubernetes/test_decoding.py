@@ -89,6 +89,9 @@ async def test_one_of_a_size_that_users_may_make_says_nothing_of_the_cluster(inn
         # It is asked on.
         with pytest.raises(TooManyValues):
             await client.get(PODS, "n", "p")
+    async with _client(_listed(_object(inner, 3 * MEGABYTE))) as client:
+        assert await client.newest_version(PODS) == "1"
+        client.check_answers()
 
 
 @pytest.mark.parametrize("resource", [PODS, SERVICES])

@@ -14,6 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import PilothouseError
+from pilothouse_server.event_loop import Share
+from pilothouse_server.metrics import service
 from pilothouse_server.metrics.operations import roll_up
 from pilothouse_server.rpc.admission.seats import Admission
 from tests.conftest import connection
@@ -321,8 +323,17 @@ async def test_the_top_are_those_that_use_most_now(served: Served) -> None:
     assert [(item.namespace, item.container) for item in of_all] == [("bank", "top-d")]
 
 
-async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(served: Served) -> None:
+async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forty of one user at once would have all of the database, and of the event loop."""
+    last: list[bool] = []
+
+    def share(**named: bool) -> Share:
+        last.append(named.get("last", False))
+        return Share(**named)
+
+    monkeypatch.setattr(service, "Share", share)
     admission = admission_of(served.server)
     await served.box("wide")
     now = datetime.now(UTC)
@@ -345,4 +356,6 @@ async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(served: 
             # Of each user one, and beside those of anna what is little; who waits has no seat.
             await poll_until(worked_on, lambda found: found == (2, 2, 2 * 10 + 1), what="what is worked on")
         await asyncio.gather(*asked, others)
+    # What is made of them goes after all else.
+    assert sorted(last) == [False, *[True] * 4]
     await poll_until(worked_on, lambda found: found == (0, 0, 0), what="the return of all seats")

@@ -8,9 +8,20 @@ from typing import Any, cast
 import pytest
 
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import Refused, Unreachable
+from pilothouse_server.kubernetes.errors import (
+    AnswerTooLarge,
+    ClusterError,
+    CredentialsRefused,
+    NotTrusted,
+    Refused,
+    StorageStalled,
+    TooManyValues,
+    Unauthorized,
+    Unreachable,
+    Unreadable,
+)
 from pilothouse_server.reconcile.queue import cluster_clients
-from pilothouse_server.reconcile.queue.cluster_clients import FAILURES, ClusterClients
+from pilothouse_server.reconcile.queue.cluster_clients import FAILURES, ClusterClients, is_out_of_reach
 from tests.waiting import poll_until
 
 
@@ -142,3 +153,23 @@ def test_what_was_found_out_long_ago_is_not_known(monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     clients.note("one", Refused("no", code=403))
     assert clients.away("one") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "out"),
+    [
+        (Unreachable("no"), True),
+        (Unreadable("no"), True),
+        (NotTrusted("no"), True),
+        (Unauthorized("no"), True),
+        (CredentialsRefused("no"), True),
+        # No other server would fare better.
+        (StorageStalled("no"), False),
+        (AnswerTooLarge("no"), False),
+        (TooManyValues("no"), False),
+        (Refused("no", code=422), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_another_server_is_asked_only_where_it_may_reach_more(error: ClusterError, out: bool) -> None:
+    assert is_out_of_reach(error) is out

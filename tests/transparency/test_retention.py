@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
 from pilothouse_client.commands.audit_log import _Export
+from pilothouse_server.audit import operations
 from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.verification import Fault
 from pilothouse_server.audit.walking import walk
@@ -110,9 +111,16 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
 
 
 async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tells of the drop stands beyond the head that the export has."""
+    told = operations.drop_records
+
+    async def told_by_nobody_too(transaction: Any) -> list[Any]:
+        nobodys = {"dropped": [[1, 2, "00" * 32]], "signatures": "\u2014 somebody AAAAAAAA\n"}
+        return [nobodys, *await told(transaction)]
+
+    monkeypatch.setattr(operations, "drop_records", told_by_nobody_too)
     async with running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server:
         await fill(server, 30, age=last_month())
         await fill(server, 5)
@@ -127,6 +135,12 @@ async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
             answers = [answer async for answer in stream]
         with file.open("a") as written:
             begun.write(iter(answers), written)
+        # Who does not see all records could not tell which of them are missing, and learns nothing of others'.
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="own"))
+        tenant = await server.user("tess", {"own": "admin"})
+        async with tenant.audit.export_audit_log(namespace="own") as stream:
+            (*_, last_told) = [answer async for answer in stream]
+        assert (last_told.done, last_told.sees_all, last_told.dropped) == (True, False, "")
     lines = lines_of(file)
     assert not any(dropped in line.get("record", "") for line in lines)
     places = [line["sequence"] for line in lines[1:-1]]
