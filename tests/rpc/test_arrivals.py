@@ -110,6 +110,26 @@ async def test_a_few_of_a_burst_are_worked_on_at_a_time() -> None:
 
 
 @virtual_time
+async def test_who_goes_on_with_a_few_after_a_burst_is_not_held_for_it() -> None:
+    server = _Server(work_seconds=0.005)
+
+    async def one_after_the_other() -> None:
+        while True:
+            await server.call("eve")
+
+    async with server.burst(["eve"] * 100) as burst, asyncio.TaskGroup() as group:
+        callers = [group.create_task(one_after_the_other()) for _ in range(16)]
+        await burst
+        await pass_time(1.0)
+        before = server.done["eve"]
+        await pass_time(1.0)
+        # Two at a time would be 400.
+        assert server.done["eve"] - before > 2_000
+        for each in callers:
+            each.cancel()
+
+
+@virtual_time
 async def test_others_pass_a_burst() -> None:
     server = _Server()
     async with server.burst(["eve"] * 2_000) as burst:

@@ -83,7 +83,8 @@ class Arrivals:
         # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
         self._places: dict[object, float] = {}
         self._until_look = 0
-        self._burst = False
+        # How many of those that are held are the rest of a burst.
+        self._of_burst = 0
         # One thing is to come at a time: a look, or that some go on.
         self._next: asyncio.Handle | None = None
         self._looking = False
@@ -181,11 +182,14 @@ class Arrivals:
         now = asyncio.get_running_loop().time()
         for who in [each for each, until in self._places.items() if until <= now]:
             del self._places[who]
-        # What is left of a burst is one to its end.
-        self._burst = bool(self._turns) and (self._burst or self.waiting > _NO_BURST)
-        paced = self._burst and not self._over
+        # What is left of a burst is one to its end. Calls that come meanwhile are none, if they are few: who goes on as
+        # before, after a burst, would be held for it for ever.
+        if self.waiting > _NO_BURST:
+            self._of_burst = self.waiting
+        paced = self._of_burst > 0 and not self._over
         for _ in range(_A_TURN):
             if not self._turns:
+                self._of_burst = 0
                 return
             if paced:
                 if len(self._places) >= _AT_WORK:
@@ -200,6 +204,7 @@ class Arrivals:
                 continue
             call.goes_on.set_result(self._over or now - call.since < self._wait_seconds)
             if paced:
+                self._of_burst -= 1
                 self._until_look -= 1
                 self._places[call.who] = now + _AT_WORK_SECONDS
         self._soon()
