@@ -180,6 +180,36 @@ async def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path, 
     assert path.read_bytes() == b"whole\nnext\n"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_put_away_while_its_lock_is_waited_for_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """Who had the lock may have rotated it: what is acknowledged is in the file of that name."""
+    path, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    path.write_bytes(b"first\n")
+    lock = file._lock
+
+    def lock_late(descriptor: int) -> None:
+        if not old.exists():
+            path.rename(old)
+            if replaced:
+                path.touch()
+        lock(descriptor)
+
+    monkeypatch.setattr(file, "_lock", lock_late)
+    await FileSender(path, FileWrites()).send([b"second"])
+    assert (old.read_bytes(), path.read_bytes()) == (b"first\n", b"second\n")
+
+
+async def test_a_file_that_is_put_away_again_and_again_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    monkeypatch.setattr(file, "_lock", lambda _descriptor: path.unlink())
+    with pytest.raises(SinkFailed, match="puts the file away"):
+        await FileSender(path, FileWrites()).send([b"x"])
+
+
 async def test_no_more_than_so_many_threads_wait_for_a_disk(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ DEFAULT_ROTATE_BYTES = 64 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
 # So many threads of a server wait for the disk; each has one batch in its hands.
 MOST_WRITES: Final = 64
+# So often a file is opened that is put away meanwhile.
+_MOST_OPENED: Final = 5
 # What a file system says that has no locks. Then the lease alone keeps others away.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -144,6 +146,14 @@ class FileSender:
 
     def _opened(self) -> int:
         """The file, which no other program writes until it is closed. Raises OSError, SinkFailed."""
+        for _ in range(_MOST_OPENED):
+            descriptor = self._locked()
+            if self._stands_there(descriptor):
+                return descriptor
+            os.close(descriptor)
+        raise SinkFailed("FILE", "another program puts the file away each time it is opened")
+
+    def _locked(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self._path, flags, 0o600)
         try:
@@ -155,6 +165,15 @@ class FileSender:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _stands_there(self, descriptor: int) -> bool:
+        """Whether its name is still that of the file: who had the lock before may have renamed it, or removed it, and
+        what is written to it then is lost.
+        """
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> None:
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
