@@ -143,6 +143,16 @@ def _taken(listeners: Sequence[socket.socket]) -> list[int]:
     return found
 
 
+def _has(host: str) -> bool:
+    """Whether it is an address of this machine: many containers have none of IPv6."""
+    with socket.socket(socket.AF_INET6) as made:
+        try:
+            made.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
 def _line_of(word: int) -> int:
     """Which is that of an IPv4 address, or of both halves of an IPv6 network as one."""
     return (word * 2_654_435_769 % 2**32) >> 27
@@ -158,7 +168,7 @@ def test_connections_of_an_address_are_of_one_line(
 ) -> None:
     sources = [f"127.0.0.{number}" for number in range(1, 40)] + ["127.1.2.3", "127.255.255.254"]
     expected = {each: _line_of(int(ipaddress.IPv4Address(each))) for each in sources}
-    if family is socket.AF_INET6:
+    if family is socket.AF_INET6 and _has("::1"):
         expected["::1"] = 0
     used: set[int] = set()
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,7 @@
 """Several server processes on one port: a supervisor, and the programs that it starts.
 
-    supervisor     holds the port, starts the children, starts again one that ends, drains all
+    supervisor     holds the port (`rpc.port`), starts the children, starts again one that ends, drains all
       child        one child as the supervisor sees it: its process, and the socket between the two
-      port         the address, reserved so that nobody else gets it and the children do
       metrics      the figures of all, served as those of one server
     program        what a child is: an Application, and the other end of the socket
     link           what the two say to each other
