@@ -85,3 +85,4 @@ async def test_short_lines_of_a_log_are_read_for_as_long_as_they_come() -> None:
         read = 0
         while read < 2 * _MIB:
             read += len(await response.content.readany())
+        assert not response.content.at_eof()
