@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import grpc.aio
 
-from pilothouse_server.rpc import pipeline
+from pilothouse_server.metrics import service
+from pilothouse_server.rpc import pipeline, server
 from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
@@ -21,8 +22,14 @@ T = TypeVar("T")
 _MOST_CALLS = 2000
 
 
+def one_line() -> None:
+    """The calls of all addresses stand in one line until they are taken in."""
+    server.lines_of = lambda _settings: 1  # type: ignore[assignment, attr-defined]
+
+
 def one_number_for_all() -> None:
-    """Everybody has every seat and all the time, up to the number that gRPC counts."""
+    """Everybody has every seat and all the time, up to the number that gRPC counts, in each of its servers."""
+    one_line()
     Limiter.take_now = lambda *_: True  # type: ignore[method-assign]
     Limiter.give_back = lambda *_: None  # type: ignore[method-assign]
     Bodies.arrives = _whenever  # type: ignore[method-assign, assignment]
@@ -36,6 +43,7 @@ def calls_served_as_they_come() -> None:
 
 def wide_pages_side_by_side() -> None:
     """Wide pages take no turns, no more seats than others, and their shares of the event loop when others do."""
+    service.is_wide = lambda _rows: False  # type: ignore[assignment, attr-defined]
     pipeline.is_wide = lambda _page_size: False  # type: ignore[assignment, attr-defined]
     PageRequest.is_wide = False  # type: ignore[assignment, method-assign]
     pipeline.seats_for = lambda _page_size, _request_bytes: 1  # type: ignore[assignment, attr-defined]
@@ -59,6 +67,7 @@ SABOTAGES = {
     for made in (
         one_number_for_all,
         calls_served_as_they_come,
+        one_line,
         wide_pages_side_by_side,
         large_requests_side_by_side,
     )

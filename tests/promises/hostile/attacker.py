@@ -3,10 +3,10 @@
 An attack is a coroutine in a module that ends with `run({"resets": resets})`. The campaign starts it by `attacking`:
 
     async with attacking("tests.promises.hostile.attacks", "resets", address=…, count=2000) as attack:
-        …                          # the attack stands, and goes on
+        …                          # the attack begins, and goes on
     assert attack.report["resets"] >= 2000
 
-It says `ready` once it stands, goes on until its standard input is closed, by whoever started it or by their end, and
+It says `ready` when it begins, goes on until its standard input is closed, by whoever started it or by their end, and
 prints what it did: an attack that did nothing has shown nothing.
 """
 
@@ -40,8 +40,8 @@ class Order:
     options: Mapping[str, Any] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def stands(self) -> None:
-        """Says that the attack stands from now on."""
+    def begins(self) -> None:
+        """Says that the attack begins now: whoever waits for it is to see its first moment."""
         print("ready", flush=True)
 
     def is_through(self) -> None:
@@ -78,7 +78,7 @@ async def attacking(module: str, name: str, **order: Any) -> AsyncIterator[Attac
         process.stdin.write(json.dumps(order).encode() + b"\n")
         async with within(60):
             line = await process.stdout.readline()
-        assert line == b"ready\n", f"{name} does not stand: {line.decode()}"
+        assert line == b"ready\n", f"{name} does not begin: {line.decode()}"
         attack = Attack(process.pid, process.stdout)
         yield attack
         process.stdin.close()

@@ -15,7 +15,7 @@ from pilothouse.container.v1 import container_pb2
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame
-from tests.waiting import Stopwatch, runs_out
+from tests.waiting import runs_out
 
 WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
@@ -61,7 +61,7 @@ async def resets(order: Order) -> Report:
             done["resets"] += burst.count(wire.CANCEL)
 
     async with _many(_CONNECTIONS, order) as connections:
-        order.stands()
+        order.begins()
         share = order.count // _CONNECTIONS
         outcomes = await asyncio.gather(
             *(attack(each, share) for each in connections), return_exceptions=True
@@ -73,10 +73,7 @@ async def resets(order: Order) -> Report:
 
 
 async def calls(order: Order) -> Report:
-    """The honest twin of resets: as many calls, as many at once, each of which waits for its answer; `seconds` until
-    all have one.
-    """
-    watch = Stopwatch()
+    """Makes `count` calls, as many at once as `resets`, and waits for their answers, then for the end."""
     block = wire.header_block(order.options.get("method", WHO_AM_I), order.token)
     done: Counter[str] = Counter()
 
@@ -92,12 +89,11 @@ async def calls(order: Order) -> Report:
             done["calls"] += len(streams)
 
     async with _many(_CONNECTIONS, order) as connections:
-        order.stands()
+        order.begins()
         share = order.count // _CONNECTIONS
         await asyncio.gather(*(make(each, share) for each in connections), return_exceptions=True)
-        seconds = watch.passed()
         await order.over.wait()
-    return {**done, "seconds": seconds}
+    return dict(done)
 
 
 async def silent(order: Order) -> Report:
@@ -109,28 +105,21 @@ async def silent(order: Order) -> Report:
         done["connections"] += 1
 
     async with _many(order.count, order) as connections:
+        order.begins()
         for some in range(0, order.count, _BURST):
             outcomes = await asyncio.gather(
                 *(hold(each) for each in connections[some : some + _BURST]), return_exceptions=True
             )
             done["refused"] += sum(isinstance(each, OSError) for each in outcomes)
-        order.stands()
         await order.over.wait()
     return dict(done)
 
 
 async def stalled(order: Order) -> Report:
-    """`count` watches of a namespace whose readers take nothing: neither a stream's window grows nor a socket's."""
-    return await _watches(order, reads=False, window=0)
+    """`count` watches of a namespace whose readers take nothing: neither a stream's window grows nor a socket's.
 
-
-async def watches(order: Order) -> Report:
-    """The honest twin: as many that read all that they are told."""
-    return await _watches(order)
-
-
-async def _watches(order: Order, **how: object) -> Report:
-    """`options["tokens"]` are of several users, each of whom has a connection of so many streams."""
+    `options["tokens"]` are of several users, each of whom has a connection of so many streams.
+    """
     done: Counter[str] = Counter()
     body = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()
     tokens = order.options["tokens"]
@@ -147,9 +136,9 @@ async def _watches(order: Order, **how: object) -> Report:
             done["watches"] += 1
         await connection.drain()
 
-    async with _many(len(tokens), order, **how) as connections:
+    async with _many(len(tokens), order, reads=False, window=0) as connections:
+        order.begins()
         await asyncio.gather(*(hold(*pair) for pair in zip(connections, tokens, strict=True)))
-        order.stands()
         await order.over.wait()
     return dict(done)
 
@@ -164,7 +153,7 @@ async def oversized(order: Order) -> Report:
             head = frame(wire.HEADERS, wire.END_HEADERS, 1, wire.header_block(method, token))
             body = wire.message(b"x" * 16_000, length=8 << 20)
             parts.append((f"body above the limit: {method}", head + frame(wire.DATA, 0, 1, body)))
-    order.stands()
+    order.begins()
     at_once = asyncio.Semaphore(_CONNECTIONS)
 
     async def send(name: str, data: bytes) -> None:
@@ -258,7 +247,6 @@ if __name__ == "__main__":
             "resets": resets,
             "silent": silent,
             "stalled": stalled,
-            "watches": watches,
             "oversized": oversized,
         }
     )

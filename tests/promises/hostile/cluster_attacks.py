@@ -40,7 +40,7 @@ async def _again_and_again(order: Order, at_once: int, call: Callable[[int], Awa
                         await order.over.wait()
 
     tasks = [asyncio.create_task(one(number)) for number in range(at_once)]
-    order.stands()
+    order.begins()
     await order.over.wait()
     await cancel_and_wait(*tasks)
     return {"at_once": at_once, "ended": dict(ended)}

@@ -3,9 +3,10 @@
     verdict = await ground.attacked(lambda: attacking(MODULE, "resets", address=ground.address, count=2000))
     assert verdict.faults() == []
 
-A machine that does other work is slower for everybody, attack or none. So windows without the attack, or with its
-honest twin (as many callers who do what is allowed), alternate with those of the attack, each is compared with the one
-before it, and the middle of these ratios counts. The memory is the most that the server had in any window.
+A machine that does other work is slower for everybody, attack or none. So windows without the attack alternate with
+those of the attack, each is compared with the one before it, and the middle of these ratios counts. An attack begins in
+its window: what its first moment does to others counts as well as what it does once it stands. The memory is the most
+that the server had in any window.
 """
 
 from __future__ import annotations
@@ -108,26 +109,21 @@ class Ground:
     output: Path
     bystanders: asyncio.subprocess.Process
 
-    async def attacked(
-        self, attack: Making, *, honest: Making = _nothing, pairs: int = 3, standing: bool = False
-    ) -> Verdict:
-        """Lets bystanders be without the attack and with it, in turn.
-
-        `standing`: how long calls take is measured once the attack stands; what fails while it begins counts, too.
-        """
+    async def attacked(self, attack: Making, *, without: Making = _nothing, pairs: int = 3) -> Verdict:
+        """Lets bystanders be without the attack and with it, in turn; `without` is what goes on then."""
         verdict = Verdict()
         # What the first calls of all need is no growth.
         await self.window(CALLS // 3)
         before = self.memory_bytes()
         for _ in range(pairs):
             logged = await self.log_bytes()
-            async with honest():
-                quiet = await self._measured(standing and honest is not _nothing)
+            async with without():
+                quiet = await self.window(CALLS)
             between = await self.log_bytes()
             self._forget_peak()
             async with attack() as going_on:
-                loud = await self._measured(standing)
-            # What bystanders, and the honest twin, leave there is theirs.
+                loud = await self.window(CALLS)
+            # What is left there without the attack is not the attack's.
             verdict.log_bytes += max(0, await self.log_bytes() - 2 * between + logged)
             verdict.memory_growth_bytes = max(verdict.memory_growth_bytes, self.peak_bytes() - before)
             verdict.add(quiet, loud)
@@ -136,17 +132,6 @@ class Ground:
             # What the attack left to be done is not the next window's.
             await self.window(CALLS // 5)
         return verdict
-
-    async def _measured(self, standing: bool) -> Window:
-        if not standing:
-            return await self.window(CALLS)
-        early = await self.window(CALLS // 3)
-        window = await self.window(CALLS)
-        return window._replace(
-            errors=early.errors + window.errors,
-            health_errors=early.health_errors + window.health_errors,
-            seconds=early.seconds + window.seconds,
-        )
 
     async def window(self, calls: int) -> Window:
         """So many calls of the bystanders, at their usual pace."""
@@ -197,10 +182,10 @@ class Ground:
         async with grpc.aio.insecure_channel(self.address) as channel:
             return sorted(await served(channel))
 
-    async def furnish(self, namespace: str) -> None:
-        """Makes a namespace with some running containers and a config map."""
+    async def furnish(self, namespace: str, containers: int = _CONTAINERS) -> None:
+        """Makes a namespace with so many containers."""
         await self.admin.namespaces.create(namespace=namespace_pb2.Namespace(name=namespace))
-        for number in range(_CONTAINERS):
+        for number in range(containers):
             await self.admin.containers.create(
                 namespace=namespace,
                 container=container_pb2.Container(name=f"web-{number}", image="nginx:1.27"),

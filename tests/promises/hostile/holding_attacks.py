@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
+from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
@@ -23,16 +24,28 @@ LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 GET = "/pilothouse.container.v1.ContainerService/GetContainer"
 CREATE = "/pilothouse.container.v1.ContainerService/CreateContainer"
 WATCH = "/pilothouse.container.v1.ContainerService/WatchContainers"
+QUERY_USAGE = "/pilothouse.metrics.v1.MetricsService/QueryUsage"
 LIST_OPERATIONS = "/pilothouse.audit.v1.AuditService/ListOperations"
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _CONNECTIONS = 20
+# Of each container whose usage is asked for, and so far apart.
+SAMPLES, SAMPLES_SECONDS = 800, 10
 # What was refused comes back, as a client of bad manners does: whatever it is told to wait.
 _PAUSE_SECONDS = 5.0
 
 
 # The headers of a call, and its request; None where that is never sent.
 _Call = tuple[bytes, bytes | None]
+
+
+def all_usage(namespace: str) -> metrics_pb2.QueryUsageRequest:
+    """Asks for a point of each container of a namespace for each sample that is there."""
+    request = metrics_pb2.QueryUsageRequest(namespace=namespace)
+    request.step.seconds = SAMPLES_SECONDS
+    request.end_time.GetCurrentTime()
+    request.start_time.seconds = request.end_time.seconds - SAMPLES * SAMPLES_SECONDS
+    return request
 
 
 def _calls(order: Order) -> Mapping[str, _Call]:
@@ -56,6 +69,10 @@ def _calls(order: Order) -> Mapping[str, _Call]:
         "calls without a request": (wire.header_block(GET, order.token), None),
         "watches": (wire.header_block(WATCH, order.token), watch),
         "wide pages": (wire.header_block(LIST_OPERATIONS, order.token), page),
+        "queries of usage": (
+            wire.header_block(QUERY_USAGE, order.token),
+            all_usage(order.namespace).SerializeToString(),
+        ),
         "large requests": (wire.header_block(CREATE, order.token), large.SerializeToString()),
         "dry runs": (wire.header_block(CREATE, order.token), tried.SerializeToString()),
     }
@@ -93,14 +110,13 @@ async def held(order: Order) -> Report:
             if await _is_over_before_it_comes_back(order):
                 return
 
-    for each in connections:
-        await each.open()
+    order.begins()
     try:
+        for each in connections:
+            await each.open()
         tasks = [
             asyncio.create_task(hold(connections[number % _CONNECTIONS])) for number in range(order.count)
         ]
-        await asyncio.sleep(0)
-        order.stands()
         await order.over.wait()
         await cancel_and_wait(*tasks)
     finally:

@@ -65,9 +65,9 @@ async def _over_and_over(
                 done["calls"] += 1
 
     try:
+        order.begins()
         await asyncio.gather(*(each.open() for each in made))
         work = [asyncio.create_task(one(each)) for each in made for _ in range(at_once)]
-        order.stands()
         await order.over.wait()
         await cancel_and_wait(*work)
     finally:

@@ -1,7 +1,6 @@
 """Promise 13: whoever holds, or asks for, as much as can be had takes nothing from the others.
 
-How long calls of others take is measured once the attack stands: 2,100 calls that begin in one moment take any server
-of grpc.aio 0.2 to 0.9 s, and none can put them off. That nobody fails counts from the first moment.
+What others meet counts from the moment in which thousands of calls begin.
 """
 
 from __future__ import annotations
@@ -11,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import Database, connection
 from tests.promises.hostile.attacker import attacking
 from tests.promises.hostile.ground import Ground
 from tests.promises.hostile.ground import ground as made_ground
+from tests.promises.hostile.holding_attacks import SAMPLES, SAMPLES_SECONDS, all_usage
 
 _ATTACKS = "tests.promises.hostile.holding_attacks"
 _SABOTAGE = "tests.promises.hostile.admission_sabotage"
-_HELD = 2_100
+_HELD, _QUERIES, _MEASURED = 2_100, 40, 50
 pytestmark = pytest.mark.soak(part="hostile")
 
 
@@ -29,7 +29,7 @@ def holding(made: Ground, kind: str, count: int, **order: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["watches of health", "reflections", "log-ins without a request"])
 async def test_strangers_hold_what_they_can(ground: Ground, kind: str) -> None:
-    verdict = await ground.attacked(lambda: holding(ground, kind, _HELD), pairs=3, standing=True)
+    verdict = await ground.attacked(lambda: holding(ground, kind, _HELD))
     assert verdict.faults() == []
     assert all(report["begun"] >= _HELD for report in verdict.reports), verdict.reports
 
@@ -42,23 +42,47 @@ async def test_a_user_holds_what_there_is(ground: Ground, kind: str, count: int)
     # Who may not create is refused before what is asked for is looked at.
     role = "developer" if kind == "large requests" else "viewer"
     token = await ground.user("attacker", role, "own-1")
-    verdict = await ground.attacked(
-        lambda: holding(ground, kind, count, token=token, namespace="own-1"),
-        pairs=3,
-        # Twenty calls begin at once without being felt.
-        standing=count == _HELD,
-    )
+    verdict = await ground.attacked(lambda: holding(ground, kind, count, token=token, namespace="own-1"))
     # Each call of a user has a record of its own, however many there are.
     assert [fault for fault in verdict.faults() if not fault.startswith("the log")] == []
     assert all(report["begun"] >= count for report in verdict.reports), verdict.reports
 
 
+async def beside_queries_of_usage(ground: Ground, *, pairs: int = 3) -> list[str]:
+    """What bystanders meet while a user asks forty times for 40,000 points each."""
+    await ground.furnish("measured", _MEASURED)
+    async with connection(ground.database.admin_dsn) as sql:
+        await sql.execute(
+            "INSERT INTO container_resource_usage"
+            " (container_id, namespace_id, timestamp, cpu_cores_used, memory_bytes_used)"
+            " SELECT containers.id, namespace_id, now() - make_interval(secs => number * $1::integer), 0.5, number"
+            " FROM containers JOIN namespaces ON namespaces.id = namespace_id, generate_series(1, $2) AS number"
+            " WHERE namespaces.name = 'measured'",
+            SAMPLES_SECONDS,
+            SAMPLES,
+        )
+        await sql.execute("ANALYZE container_resource_usage")
+    asked = {field.name: value for field, value in all_usage("measured").ListFields()}
+    points = [len(series.points) async for series in ground.admin.metrics.query_usage(**asked)]
+    # A sample is older than the first point by the time that this test took.
+    assert min(points) > SAMPLES - 60, points
+    assert len(points) == _MEASURED
+    token = await ground.user("attacker", "viewer", "measured")
+    verdict = await ground.attacked(
+        lambda: holding(ground, "queries of usage", _QUERIES, token=token, namespace="measured"), pairs=pairs
+    )
+    assert all(report["begun"] >= _QUERIES for report in verdict.reports), verdict.reports
+    return [fault for fault in verdict.faults() if not fault.startswith("the log")]
+
+
+async def test_a_user_asks_for_all_usage(ground: Ground) -> None:
+    assert await beside_queries_of_usage(ground) == []
+
+
 async def test_a_cluster_hangs(ground: Ground) -> None:
     token = await ground.user("attacker", "developer", "own-1")
     ground.cluster.faults.latency_seconds = 30.0
-    verdict = await ground.attacked(
-        lambda: holding(ground, "dry runs", 120, token=token, namespace="own-1"), pairs=3
-    )
+    verdict = await ground.attacked(lambda: holding(ground, "dry runs", 120, token=token, namespace="own-1"))
     ground.cluster.faults.clear()
     assert [fault for fault in verdict.faults() if not fault.startswith("the log")] == []
     assert all(report["begun"] >= 120 for report in verdict.reports), verdict.reports
@@ -78,6 +102,12 @@ async def test_wide_pages_side_by_side_are_found(database: Database, tmp_path: P
             lambda: holding(made, "wide pages", 20, token=token, namespace="own-1"), pairs=1
         )
     assert any(fault.startswith("the p99 rose") for fault in verdict.faults()), verdict.ratios
+
+
+async def test_queries_of_usage_side_by_side_are_found(database: Database, tmp_path: Path) -> None:
+    async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} wide_pages_side_by_side") as made:
+        faults = await beside_queries_of_usage(made, pairs=1)
+    assert any(fault.startswith("the p99 rose") for fault in faults), faults
 
 
 async def test_large_requests_side_by_side_are_found(database: Database, tmp_path: Path) -> None:

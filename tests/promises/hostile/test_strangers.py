@@ -23,10 +23,8 @@ pytestmark = pytest.mark.soak(part="hostile")
 
 
 async def beside(ground: Ground, name: str, count: int) -> Verdict:
-    """What bystanders meet beside an attack that goes on and on."""
-    return await ground.attacked(
-        lambda: attacking(STRANGERS, name, address=ground.address, count=count), standing=True
-    )
+    """What bystanders meet beside an attack from its first moment, while it goes on and on."""
+    return await ground.attacked(lambda: attacking(STRANGERS, name, address=ground.address, count=count))
 
 
 async def failed_log_ins(ground: Ground) -> list[str]:

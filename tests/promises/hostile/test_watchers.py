@@ -4,57 +4,83 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2
 from tests.promises.hostile.attacker import Attack, attacking
-from tests.promises.hostile.ground import Ground
+from tests.promises.hostile.ground import CALLS, Ground
+from tests.waiting import runs_out
 
-_USERS, _WATCHES, _CHANGES = 20, 500, 40
-# Of each change. If the server kept every answer for each of them, it would be 80 MB and what holds them.
-_BYTES = 4_000
+_USERS, _WATCHES = 20, 500
+# Of each change. If the server kept every answer for each of them, it would be 80 MB of forty, and what holds them.
+_BYTES, _LEAST_CHANGES, _PAUSE_SECONDS = 4_000, 40, 0.1
+
+
+async def _is_over_before_the_next(over: asyncio.Event) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(runs_out(_PAUSE_SECONDS)):
+            await over.wait()
+    return over.is_set()
 
 
 @asynccontextmanager
-async def _changes(ground: Ground) -> AsyncIterator[None]:
-    """Containers of the watched namespace change, the same number of times in each window."""
+async def changes(ground: Ground) -> AsyncIterator[list[int]]:
+    """Containers of the watched namespace change, one after the other, until the end of the block; their numbers."""
+    over = asyncio.Event()
+    made: list[int] = []
 
     async def change() -> None:
-        for number in range(_CHANGES):
+        for number in count():
             await ground.admin.containers.update(
                 namespace="watched",
                 name=f"web-{number % 5}",
                 container=container_pb2.Container(annotations={"note": f"{number} " + "x" * _BYTES}),
                 update_mask=FieldMask(paths=["annotations"]),
             )
+            made.append(number)
+            if await _is_over_before_the_next(over):
+                return
 
     changing = asyncio.create_task(change())
     try:
-        yield
+        yield made
     finally:
+        over.set()
         await changing
 
 
 @pytest.mark.soak(part="hostile")
 async def test_five_hundred_stalled_watchers(ground: Ground) -> None:
+    """What begins is the work of 500 watches, whoever reads them. How long others take counts once none is read."""
     await ground.furnish("watched")
     tokens = [await ground.user(f"watcher-{number}", "viewer", "watched") for number in range(_USERS)]
+    made: list[int] = []
 
     @asynccontextmanager
-    async def watched(name: str) -> AsyncIterator[Attack]:
+    async def stalled() -> AsyncIterator[Attack]:
         order = {"address": ground.address, "count": _WATCHES, "namespace": "watched"}
         async with (
-            attacking("tests.promises.hostile.attacks", name, **order, options={"tokens": tokens}) as attack,
-            _changes(ground),
+            attacking(
+                "tests.promises.hostile.attacks", "stalled", **order, options={"tokens": tokens}
+            ) as attack,
+            changes(ground) as numbers,
         ):
+            begun = await ground.window(CALLS // 3)
+            assert begun.errors == begun.health_errors == []
             yield attack
+        made.append(len(numbers))
 
-    verdict = await ground.attacked(
-        lambda: watched("stalled"), honest=lambda: watched("watches"), standing=True
-    )
+    @asynccontextmanager
+    async def only_changes() -> AsyncIterator[None]:
+        async with changes(ground):
+            yield
+
+    verdict = await ground.attacked(stalled, without=only_changes)
     # Watches have a record each when they begin and end: these are users, not strangers.
     assert verdict.faults(strangers=False) == []
     assert all(report["watches"] == _WATCHES for report in verdict.reports)
+    assert min(made) >= _LEAST_CHANGES, made
