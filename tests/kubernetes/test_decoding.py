@@ -116,7 +116,7 @@ async def test_a_pod_of_a_nodes_summary_is_left_out() -> None:
 
 async def test_of_what_is_deleted_nothing_is_read() -> None:
     async with _client(_object(b"{}", 3 * MEGABYTE)) as client:
-        await client.delete(PODS, "n", "p", uid="u")
+        assert await client.delete(PODS, "n", "p", uid="u")
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "DELETED"])
