@@ -276,7 +276,8 @@ def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
         # What is there stays, also under another number of pods, and is asked for where something else would run.
         assert not _refused_key(msgspec.structs.replace(wanted, replicas=7), wanted)
         assert _refused_key(msgspec.structs.replace(wanted, image="evil:1"), wanted) is guarded
-        assert not _refused_key(plain, wanted)
+        # Nor is it taken away.
+        assert _refused_key(plain, wanted) is guarded
     # Pods that were taken over have what they brought along, and nothing of what the Deployment is given.
     brought = _with_spec(taken_over=TakenOver("uid", pod_annotations={key: "any"}))
     assert _refused_key(brought) is guarded

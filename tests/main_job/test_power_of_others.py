@@ -5,6 +5,7 @@ Who runs a program in it, or writes what it reads, decides what runs with that p
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_server.containers import admission
 from pilothouse_simulator.admission.pod_security import ENFORCE
-from tests.harness import Server
+from tests.conftest import Database
+from tests.harness import Server, running_server
 from tests.main_job.executing import make_web, run
 from tests.waiting import poll_until, within
 
@@ -130,6 +132,16 @@ def writes(client: Any, config_map: str = "settings") -> dict[str, Any]:
     }
 
 
+def takes_away(client: Any, power: str) -> Any:
+    """Makes the call that leaves pods of before with the power, and the container without it."""
+    if power == "mounting":
+        return client.storage.detach_volume(namespace="demo", name="node", container="agent")
+    mask = "annotations" if power == "annotated" else "security_context"
+    return client.containers.update(
+        namespace="demo", name="agent", container=pb.Container(), update_mask=FieldMask(paths=[mask])
+    )
+
+
 async def refused(made: Any, permission: str, what: str) -> PilothouseError:
     with pytest.raises(PilothouseError) as told:
         await made
@@ -157,6 +169,9 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
     for what, write in writes(operator).items():
         told = await refused(write(), permission, what)
         assert told.metadata["container"] == "agent", what
+    # Nor do they take it away: its pods would have it for as long as they hold what takes their place.
+    await operator.containers.pause(namespace="demo", name="agent", mode=pb.PAUSE_MODE_HOLD_ROLLOUT)
+    await refused(takes_away(operator, power), permission, "take away")
     # What nothing with power reads or runs in is theirs, and so are the labels of what is read.
     assert (await run(operator, program("web")))[0] == b"here\n"
     await operator.config.create_config_map(
@@ -176,6 +191,26 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
     await give(server, operator, permission)
     assert (await run(operator, program("agent")))[0] == b"here\n"
     await writes(operator)["secret"]()
+
+
+async def test_what_is_being_deleted_has_it_still(database: Database, tmp_path: Path) -> None:
+    """Its pods have their time to end, in which they read on."""
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+        settings = config_pb2.ConfigMap(name="settings", data={"args": "fine"})
+        await server.admin.config.create_config_map(namespace="demo", config_map=settings)
+        agent = pb.Container(
+            name="agent",
+            image="busybox:1.37",
+            env=[FROM_MAP],
+            security_context=pb.SecurityContext(privileged=True),
+        )
+        await server.admin.containers.create(namespace="demo", container=agent)
+        operator = await server.user("olga", {"demo": "operator"})
+        await operator.containers.delete(namespace="demo", name="agent")
+        write = writes(operator)["key of it"]
+        told = await refused(write(), "container.privileged", "config map")
+        assert told.metadata["container"] == "agent"
 
 
 @pytest.mark.full

@@ -184,8 +184,11 @@ async def test_what_has_them_runs_on_but_runs_nothing_else(server: Server, devel
     assert "linkerd.io/inject" in told.message
     await server.admin.storage.attach_volume(**attach)  # type: ignore[arg-type]
     await developer.storage.detach_volume(**attach)  # type: ignore[arg-type]
-    # Rights may be taken away by anybody.
-    await update(developer, "web", "security_context")  # type: ignore[misc]
+    # Pods that have a right would keep it, while what takes their place is held, or fails.
+    told = await refused(update(developer, "web", "security_context"))
+    assert "which its pods keep for a while" in told.message
+    await refused(update(developer, "meshed", "annotations"))
+    await update(server.admin, "web", "security_context")  # type: ignore[misc]
     await update(developer, "web", "args", args=["fine"])  # type: ignore[misc]
 
     # A role of its own gives the right, but not in one namespace: the node is that of all.

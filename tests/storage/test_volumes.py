@@ -210,7 +210,18 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
         container=container_pb2.Container(replicas=2),
         update_mask=FieldMask(paths=["replicas"]),
     )
-    await developer.storage.detach_volume(namespace=place.name, name="logs", container="web")
+    # Nor take it away: the pods of before have it for as long as others do not take their place.
+    detach: dict[str, Any] = {"namespace": place.name, "name": "logs", "container": "web"}
+    with pytest.raises(PermissionDeniedError):
+        await developer.storage.detach_volume(**detach)
+    with pytest.raises(PermissionDeniedError):
+        await developer.containers.update(
+            namespace=place.name,
+            name="web",
+            container=container_pb2.Container(),
+            update_mask=FieldMask(paths=["volume_mounts"]),
+        )
+    await place.client.storage.detach_volume(**detach)
     await place.client.identity.create_role(
         role=identity_pb2.Role(name=f"mounter-{place.name}", permissions=["storage.host_path"])
     )

@@ -151,7 +151,8 @@ def _check_permissions(wanted: Container, stored: Container | None, may: May) ->
     """Raises PermissionDenied for power over the node, and for secrets, that are new; what runs already may go on."""
     runs_new = stored is None or runs_other_things(wanted, stored)
     if runs_new and not may(HOST_PATH_PERMISSION):
-        for volume in wanted.volumes:
+        # Also one that is taken away: see `privileges`.
+        for volume in (*wanted.volumes, *(stored.volumes if stored is not None else ())):
             refuse_host_path(wanted.namespace, volume.name, volume.type)
     refuse_privileges(wanted, stored, may)
     if runs_new:

@@ -51,7 +51,8 @@ class ConfigReaders:
     ) -> None:
         if may(PRIVILEGED_PERMISSION) and may(HOST_PATH_PERMISSION):
             return
-        readers = await repository.users_of_source(transaction, namespace_id, kind, name)
+        # The pods of one that is being deleted have their time to end.
+        readers = await repository.users_of_source(transaction, namespace_id, kind, name, deleting=True)
         for each in await repository.get_many(transaction, list(readers)):
             try:
                 admission.refuse_power(each, self._guarded, may)

@@ -19,6 +19,7 @@ from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Remounted
 from pilothouse_server.storage.operations import locate as locate_volume
 from pilothouse_server.storage.operations import refuse_deleting as refuse_deleting_volume
+from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
@@ -55,17 +56,26 @@ class Mounter:
         return await _remount(transaction, volume, container, merge, may)
 
     async def detach(
-        self, transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
+        self,
+        transaction: Transaction,
+        namespace: str,
+        name: str,
+        container: str,
+        mount_path: str,
+        *,
+        may: May,
     ) -> Remounted:
         volume = await locate_volume(transaction, namespace, name)
-        # Whoever may detach may do so whatever else is mounted: it takes power away.
-        return await _remount(
-            transaction,
-            volume,
-            container,
-            lambda stored: _without_mount(stored, name, canonical_mount_path(mount_path)),
-            lambda _permission: True,
-        )
+
+        def merge(stored: Container) -> Container:
+            changed = _without_mount(stored, name, canonical_mount_path(mount_path))
+            if not may(HOST_PATH_PERMISSION):
+                # Pods have it until others take their place, which may be held: see `privileges`.
+                refuse_host_path(namespace, volume.name, volume.type)
+            return changed
+
+        # Whoever may detach may do so whatever else is mounted: it sees less.
+        return await _remount(transaction, volume, container, merge, lambda _permission: True)
 
 
 async def _remount(

@@ -8,8 +8,8 @@ what it leaves open and reaches beyond the pod all the same (`BEYOND`). The plat
 controls have nothing to find, and the manifests' table (`pilothouse_manifests.table`) must not learn their fields
 without one. Folders of the node have a permission of their own, `storage.host_path` (see `admission`).
 
-What runs with them already stays: whoever lacks the permission may scale, stop and delete it, and take the rights away,
-but not change what it runs.
+What runs with them already stays: whoever lacks the permission may scale, stop and delete it, but neither change what
+it runs nor take the rights away (see `_refuse_loss`).
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 Find = Callable[[Container], Iterator[Finding]]
+# The same of several rules, each with a name.
+FindNamed = Callable[[Container], Iterator[tuple[str, Finding]]]
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -255,12 +257,14 @@ def findings(container: Container) -> Iterator[tuple[str, Finding]]:
 def refuse_privileges(wanted: Container, stored: Container | None, may: May) -> None:
     """Raises PermissionDenied for the first right that the caller may not give, with its field.
 
-    What runs already keeps its rights; where it would run something else it is asked for all of them again.
+    What runs already keeps its rights; where it would run something else it is asked for all of them again. Nor does
+    who may not give one take it away.
     """
     had = _had(stored, wanted, findings)
     for name, found in findings(wanted):
         if (name, found.what) not in had and not may(PRIVILEGED_PERMISSION):
             raise _refused(wanted.namespace, found)
+    _refuse_loss(wanted.namespace, wanted, stored, findings, may)
 
 
 def refuse_guarded_keys(
@@ -283,6 +287,7 @@ def refuse_guarded_keys(
     for field, found in obeyed(wanted):
         if (field, found.what) not in had and not may(PRIVILEGED_PERMISSION):
             raise _refused(namespace, found)
+    _refuse_loss(namespace, wanted, stored, obeyed, may)
 
 
 def runs_other_things(wanted: Container, stored: Container) -> bool:
@@ -296,9 +301,24 @@ def runs_other_things(wanted: Container, stored: Container) -> bool:
     )
 
 
-def _had(
-    stored: Container | None, wanted: Container, find: Callable[[Container], Iterator[tuple[str, Finding]]]
-) -> set[tuple[str, tuple[object, ...]]]:
+def _refuse_loss(
+    namespace: str, wanted: Container, stored: Container | None, find: FindNamed, may: May
+) -> None:
+    """Raises PermissionDenied where a right is taken away by who may not give it.
+
+    Pods keep it until others take their place, which may be held, or fail, for as long as that caller likes: meanwhile
+    a program that is run in them has it, and so has what they read.
+    """
+    if stored is None or may(PRIVILEGED_PERMISSION):
+        return
+    kept = {(name, found.what) for name, found in find(wanted)}
+    for name, found in find(stored):
+        if (name, found.what) not in kept:
+            words = f"{found.words}, which its pods keep for a while where it is taken away"
+            raise _refused(namespace, Finding(found.field, words, found.what))
+
+
+def _had(stored: Container | None, wanted: Container, find: FindNamed) -> set[tuple[str, tuple[object, ...]]]:
     """What a container has and keeps while it runs what it runs."""
     if stored is None or runs_other_things(wanted, stored):
         return set()

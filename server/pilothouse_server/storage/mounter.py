@@ -46,11 +46,19 @@ class Mounter(Protocol):
         """
 
     async def detach(
-        self, transaction: Transaction, namespace: str, name: str, container: str, mount_path: str
+        self,
+        transaction: Transaction,
+        namespace: str,
+        name: str,
+        container: str,
+        mount_path: str,
+        *,
+        may: May,
     ) -> Remounted:
         """Removes the mount of a volume at a path from a container and its init containers; without a path, all.
 
         Raises:
             NotFound: the namespace, the volume or the container.
+            PermissionDenied: it is a folder of the node, which pods keep for a while, and the caller may not mount one.
             FailedPrecondition: it is not mounted there, or the container is being deleted.
         """

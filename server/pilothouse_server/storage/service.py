@@ -144,6 +144,7 @@ class StorageService:
             request.name,
             request.container,
             request.mount_path,
+            may=call.may(request.namespace),
         )
         call.describe(container=request.container)
         shown = await self._remounted_answer(call, remounted)

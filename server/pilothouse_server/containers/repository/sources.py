@@ -35,7 +35,8 @@ _USES = """(
 
 _USERS = text(
     "SELECT c.id, c.name FROM containers AS c "  # noqa: S608 - our own constants
-    f"WHERE c.namespace_id = :namespace_id AND c.deletion_requested_at IS NULL AND {_USES} ORDER BY c.id"
+    "WHERE c.namespace_id = :namespace_id AND (c.deletion_requested_at IS NULL OR :deleting) "
+    f"AND {_USES} ORDER BY c.id"
 )
 
 
@@ -60,9 +61,9 @@ async def types_of_secrets(
 
 
 async def users_of_source(
-    transaction: ReadTransaction, namespace_id: int, kind: Kind, name: str
+    transaction: ReadTransaction, namespace_id: int, kind: Kind, name: str, *, deleting: bool = False
 ) -> dict[int, str]:
-    """The containers that read a config map or secret, less those being deleted: name by id."""
-    parameters = {"namespace_id": namespace_id, "kind": kind, "name": name}
+    """The containers that read a config map or secret, less those being deleted unless `deleting`: name by id."""
+    parameters = {"namespace_id": namespace_id, "kind": kind, "name": name, "deleting": deleting}
     rows = await transaction.connection.execute(_USERS, parameters)
     return {row.id: row.name for row in rows}
