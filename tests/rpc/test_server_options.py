@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from pilothouse_server.rpc.lines import LINES
 from pilothouse_server.rpc.server import options
 from pilothouse_server.settings import Settings
 
@@ -35,6 +36,14 @@ def test_several_processes_share_a_port_and_connections_move_on() -> None:
         # Streams may stay as long as with one.
         whole = several["grpc.max_connection_age_ms"] + several["grpc.max_connection_age_grace_ms"]
         assert whole == age * 1000 + 60_000
+
+
+def test_what_waits_in_all_lines_to_be_taken_has_a_bound() -> None:
+    """A stranger with an address for each line fills all; such a call takes 16 KB. 20,000 of one address are borne."""
+    given = dict(options(Settings()))
+    least, most = (f"grpc.server.max_pending_requests{end}" for end in ("", "_hard_limit"))
+    assert 20_000 < given[least] < given[most]
+    assert given[most] * LINES < 1_000_000
 
 
 def test_a_name_of_our_own_would_be_found() -> None:

@@ -40,7 +40,9 @@ from pilothouse_server.values.listening import unix_problem
 _SPREAD_SECONDS = 300
 # How long new calls are refused, at most, before a stop.
 _REFUSING_SECONDS = 1.0
-_MOST_PENDING = 50_000
+# Calls that wait to be taken, of a line: 16 KB each, whose request has come. An address fills one line, and who has
+# many addresses fills all: half a gigabyte each.
+_MOST_PENDING, _MOST_PENDING_EVER = 25_000, 30_000
 # Health, and reflection for `grpcurl` and `buf curl`.
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -186,7 +188,7 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         # library drops any of them at random (the caller reads CANCELLED), whoever sent the others, and those that were
         # reset while they waited count. What one caller may have is bounded elsewhere.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING_EVER),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
