@@ -33,11 +33,12 @@ _USES = """(
     OR EXISTS (SELECT FROM container_volumes AS m JOIN volumes AS v ON v.id = m.volume_id
                WHERE m.container_id = c.id AND v.type = :kind AND v.source_name = :name))"""
 
-_USERS = text(
+_READERS = (
     "SELECT c.id, c.name FROM containers AS c "  # noqa: S608 - our own constants
-    "WHERE c.namespace_id = :namespace_id AND (c.deletion_requested_at IS NULL OR :deleting) "
-    f"AND {_USES} ORDER BY c.id"
+    f"WHERE c.namespace_id = :namespace_id AND {_USES}"
 )
+_USERS = text(f"{_READERS} AND c.deletion_requested_at IS NULL ORDER BY c.id")
+_USERS_OR_DELETING = text(f"{_READERS} ORDER BY c.id")
 
 
 async def config_maps_there(
@@ -64,6 +65,6 @@ async def users_of_source(
     transaction: ReadTransaction, namespace_id: int, kind: Kind, name: str, *, deleting: bool = False
 ) -> dict[int, str]:
     """The containers that read a config map or secret, less those being deleted unless `deleting`: name by id."""
-    parameters = {"namespace_id": namespace_id, "kind": kind, "name": name, "deleting": deleting}
-    rows = await transaction.connection.execute(_USERS, parameters)
+    parameters = {"namespace_id": namespace_id, "kind": kind, "name": name}
+    rows = await transaction.connection.execute(_USERS_OR_DELETING if deleting else _USERS, parameters)
     return {row.id: row.name for row in rows}
