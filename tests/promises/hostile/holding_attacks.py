@@ -51,9 +51,6 @@ def all_usage(namespace: str) -> metrics_pb2.QueryUsageRequest:
 def _calls(order: Order) -> Mapping[str, _Call]:
     watch = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()
     page = audit_pb2.ListOperationsRequest(page_size=1000).SerializeToString()
-    tried = container_pb2.CreateContainerRequest(namespace=order.namespace, validate_only=True)
-    tried.container.name = "tried"
-    tried.container.image = "nginx:1.27"
     # As many parts as a container may have, one user's own: it is there already, and refused when all of it was read.
     large = container_pb2.CreateContainerRequest(namespace=order.namespace)
     large.container.name = "web-0"
@@ -74,7 +71,6 @@ def _calls(order: Order) -> Mapping[str, _Call]:
             all_usage(order.namespace).SerializeToString(),
         ),
         "large requests": (wire.header_block(CREATE, order.token), large.SerializeToString()),
-        "dry runs": (wire.header_block(CREATE, order.token), tried.SerializeToString()),
     }
 
 

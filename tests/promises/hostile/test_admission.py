@@ -79,15 +79,6 @@ async def test_a_user_asks_for_all_usage(ground: Ground) -> None:
     assert await beside_queries_of_usage(ground) == []
 
 
-async def test_a_cluster_hangs(ground: Ground) -> None:
-    token = await ground.user("attacker", "developer", "own-1")
-    ground.cluster.faults.latency_seconds = 30.0
-    verdict = await ground.attacked(lambda: holding(ground, "dry runs", 120, token=token, namespace="own-1"))
-    ground.cluster.faults.clear()
-    assert [fault for fault in verdict.faults() if not fault.startswith("the log")] == []
-    assert all(report["begun"] >= 120 for report in verdict.reports), verdict.reports
-
-
 async def test_one_number_for_all_calls_is_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} one_number_for_all") as made:
         verdict = await made.attacked(lambda: holding(made, "watches of health", _HELD), pairs=1)
