@@ -95,7 +95,8 @@ class _Bounded(logging.Filter):
             return False
         _without_bytes(record)
         if left_out:
-            record.msg, record.args = f"{record.getMessage()} ({left_out} more like it were left out)", ()
+            # Its arguments are not put in here: where they do not fit, the library is not to hear of it.
+            record.msg = f"{record.msg} ({left_out} more like it were left out)"
         return True
 
 

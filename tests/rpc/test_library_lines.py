@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import grpc.aio
+import pytest
 from grpc_health.v1 import health_pb2_grpc
 
 from pilothouse_server import log_lines
@@ -56,6 +57,13 @@ async def test_headers_that_are_no_text_neither_fill_the_log_nor_stand_in_it() -
     assert not [line for line in lines if "a-credential" in line or "Traceback" in line]
 
 
+def _next_while() -> None:
+    bounded = next(
+        each for each in logging.getLogger().handlers[0].filters if isinstance(each, log_lines._Bounded)
+    )
+    bounded._kinds = {kind: (0.0, so_far) for kind, (_ends, so_far) in bounded._kinds.items()}
+
+
 def test_the_next_while_tells_how_many_were_left_out() -> None:
     library = logging.getLogger("some.library")
 
@@ -67,13 +75,24 @@ def test_the_next_while_tells_how_many_were_left_out() -> None:
         warn(_MANY)
         library.warning("of another kind")
         shown = written.getvalue().splitlines()
-        bounded = next(
-            each for each in logging.getLogger().handlers[0].filters if isinstance(each, log_lines._Bounded)
-        )
-        bounded._kinds = {kind: (0.0, so_far) for kind, (_ends, so_far) in bounded._kinds.items()}
+        _next_while()
         warn(1)
         later = written.getvalue().splitlines()[len(shown) :]
     assert len(shown) == 11
     assert "of another kind" in shown[-1]
     assert "odd thing 0 of [not shown]" in shown[0]
     assert ["(15 more like it were left out)" in line for line in later] == [True]
+
+
+def test_a_line_whose_arguments_do_not_fit_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = logging.getLogger("some.library")
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    def warn(count: int) -> None:
+        for _ in range(count):
+            library.warning("odd thing %d", "of no number")
+
+    with logging_as_served("INFO", "json"):
+        warn(_MANY)
+        _next_while()
+        warn(1)
