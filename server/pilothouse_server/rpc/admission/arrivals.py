@@ -34,7 +34,7 @@ _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 # So few are no burst. They all go on in the next turns of the loop, so many in each.
 _NO_BURST, _A_TURN = 32, 1
 # Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
-_AT_WORK, _AT_WORK_SECONDS = 2, 0.02
+_AT_WORK, _AT_WORK_SECONDS = 2, 0.01
 # After so many it is looked again whether more have come meanwhile.
 _BETWEEN_LOOKS = 16
 # A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all.
