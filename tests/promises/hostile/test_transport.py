@@ -17,10 +17,13 @@ _SABOTAGE = "tests.promises.hostile.admission_sabotage"
 pytestmark = pytest.mark.soak(part="hostile")
 
 
-@pytest.mark.parametrize("count", [2_000, 20_000])
-async def test_rapid_resets(ground: Ground, count: int) -> None:
-    verdict = await ground.attacked(lambda: attacking(ATTACKS, "resets", address=ground.address, count=count))
-    assert verdict.faults() == []
+@pytest.mark.parametrize(("count", "strangers"), [(2_000, False), (20_000, False), (20_000, True)])
+async def test_rapid_resets(ground: Ground, count: int, strangers: bool) -> None:
+    token = "" if strangers else await ground.user("somebody", "viewer", "own-1")
+    verdict = await ground.attacked(
+        lambda: attacking(ATTACKS, "resets", address=ground.address, count=count, token=token)
+    )
+    assert verdict.faults(strangers=strangers) == []
     assert all(report["resets"] == count for report in verdict.reports), verdict.reports
 
 
