@@ -19,6 +19,8 @@ from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import within
 
 _WAIT_SECONDS = 5.0
+# Texts are addresses, of strangers.
+_USER = 7
 
 
 class _Server:
@@ -115,16 +117,16 @@ async def test_who_goes_on_with_a_few_after_a_burst_is_not_held_for_it() -> None
 
     async def one_after_the_other() -> None:
         while True:
-            await server.call("eve")
+            await server.call(_USER)
 
-    async with server.burst(["eve"] * 100) as burst, asyncio.TaskGroup() as group:
+    async with server.burst([_USER] * 100) as burst, asyncio.TaskGroup() as group:
         callers = [group.create_task(one_after_the_other()) for _ in range(16)]
         await burst
         await pass_time(1.0)
-        before = server.done["eve"]
+        before = server.done[_USER]
         await pass_time(1.0)
         # Two at a time would be 400.
-        assert server.done["eve"] - before > 2_000
+        assert server.done[_USER] - before > 2_000
         for each in callers:
             each.cancel()
 
@@ -139,6 +141,24 @@ async def test_others_pass_a_burst() -> None:
             await asyncio.gather(*(server.call("bob") for _ in range(10)))
         assert not burst.done()
         await burst
+
+
+@virtual_time
+async def test_of_strangers_at_many_addresses_few_pass() -> None:
+    async def passed(callers: Sequence[Hashable]) -> int:
+        server = _Server(work_seconds=0.01)
+        async with server.burst(callers) as burst:
+            await pass_time(0.001)
+            at_work = server.at_work
+            assert at_work + server.arrivals.waiting == len(callers)
+            await burst
+        assert server.done.total() == len(callers)
+        return at_work
+
+    addresses = [f"192.0.2.{number}" for number in range(50) for _ in range(10)]
+    assert await passed(addresses) == 64
+    # Users are known, and each has a share.
+    assert await passed([number for number in range(50) for _ in range(10)]) == 500
 
 
 @virtual_time
@@ -244,8 +264,8 @@ async def test_who_makes_one_call_after_another_is_hardly_held_up() -> None:
     server = _Server(work_seconds=0.001)
     async with within(0.001 * 640 * 1.05):
         for _ in range(640):
-            await server.call("ann")
-    assert server.done["ann"] == 640
+            await server.call(_USER)
+    assert server.done[_USER] == 640
 
 
 @settings(max_examples=30)

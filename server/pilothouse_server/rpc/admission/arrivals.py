@@ -23,6 +23,8 @@ from pilothouse_server.rpc.admission.limiter import too_many_calls
 
 # So many of a caller pass before it is looked whether more are behind them; where nothing was found, more and more.
 _FEW, _MANY = 16, 64
+# So many of all strangers together pass in `_FORGOTTEN_SECONDS`: who has many addresses has few calls of each.
+_STRANGERS = 64
 # Who makes fewer calls than `_FEW` in so long is never held.
 _FORGOTTEN_SECONDS = 0.25
 # After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for a
@@ -78,6 +80,8 @@ class Arrivals:
         self._on_refused = on_refused
         self._callers: dict[Hashable, _Caller] = {}
         self._forget_at = 0.0
+        # How many of strangers have passed since it was forgotten who passed.
+        self._strangers = 0
         # Of whom calls are held, in the order of their turns.
         self._turns: deque[_Caller] = deque()
         # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
@@ -98,12 +102,17 @@ class Arrivals:
         now = asyncio.get_running_loop().time()
         if now >= self._forget_at:
             self._forget_at = now + _FORGOTTEN_SECONDS
+            self._strangers = 0
             self._callers = {key: each for key, each in self._callers.items() if each.held}
         found = self._callers.get(caller)
         if found is None:
             found = self._callers[caller] = _Caller()
         if found.held or found.passed >= found.may:
             return self._over
+        if isinstance(caller, str):
+            if self._strangers >= _STRANGERS:
+                return self._over
+            self._strangers += 1
         found.passed += 1
         return True
 
