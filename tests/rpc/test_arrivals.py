@@ -132,6 +132,25 @@ async def test_who_goes_on_with_a_few_after_a_burst_is_not_held_for_it() -> None
 
 
 @virtual_time
+async def test_who_always_has_some_dozens_under_way_is_not_stopped_to_look_for_more() -> None:
+    server = _Server(work_seconds=0.001)
+
+    async def one_after_the_other() -> None:
+        while True:
+            await server.call(_USER)
+
+    async with asyncio.TaskGroup() as group:
+        callers = [group.create_task(one_after_the_other()) for _ in range(100)]
+        await pass_time(1.0)
+        before = server.done[_USER]
+        await pass_time(1.0)
+        # Two at a time are 2,000; with a look after each sixteen it was 1,330.
+        assert server.done[_USER] - before > 1_800
+        for each in callers:
+            each.cancel()
+
+
+@virtual_time
 async def test_others_pass_a_burst() -> None:
     server = _Server()
     async with server.burst(["eve"] * 2_000) as burst:

@@ -37,8 +37,9 @@ _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 _NO_BURST, _A_TURN = 32, 1
 # Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
 _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
-# After so many it is looked again whether more have come meanwhile.
-_BETWEEN_LOOKS = 16
+# After so many it is looked again whether more have come meanwhile; not with so few that are held, for they are what
+# somebody always has under way, and each look leaves the process idle.
+_BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
 # A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all.
 _MOST, _MOST_OF_STRANGERS, _MOST_OF_ONE = 5_000, 2_500, 2_500
 
@@ -204,7 +205,7 @@ class Arrivals:
                 if len(self._places) >= _AT_WORK:
                     self._soon(_AT_WORK_SECONDS)
                     return
-                if not self._until_look:
+                if self._until_look <= 0 and self.waiting > _LOOKED_FOR:
                     self._look_for_more()
                     return
             call = self._first()
