@@ -109,9 +109,18 @@ class Ground:
     output: Path
     bystanders: asyncio.subprocess.Process
 
-    async def attacked(self, attack: Making, *, without: Making = _nothing, pairs: int = 3) -> Verdict:
-        """Lets bystanders be without the attack and with it, in turn; `without` is what goes on then."""
+    async def attacked(
+        self, attack: Making, *, without: Making = _nothing, pairs: int = 3, warm: bool = False
+    ) -> Verdict:
+        """Lets bystanders be without the attack and with it, in turn; `without` is what goes on then.
+
+        `warm`: there was one before that is not measured. The first of a server's life opens its connections to
+        PostgreSQL, each of which plans all anew, and others wait for that as well.
+        """
         verdict = Verdict()
+        if warm:
+            async with attack():
+                await self.window(CALLS // 3)
         # What the first calls of all need is no growth.
         await self.window(CALLS // 3)
         before = self.memory_bytes()

@@ -14,6 +14,8 @@ from tests.promises.hostile.ground import ground as made_ground
 
 ATTACKS = "tests.promises.hostile.attacks"
 _SABOTAGE = "tests.promises.hostile.admission_sabotage"
+# Pairs of windows, of what is over after a moment: each has only a few calls in it.
+_OF_A_MOMENT = 5
 pytestmark = pytest.mark.soak(part="hostile")
 
 
@@ -21,17 +23,21 @@ pytestmark = pytest.mark.soak(part="hostile")
 async def test_rapid_resets(ground: Ground, count: int, strangers: bool) -> None:
     token = "" if strangers else await ground.user("somebody", "viewer", "own-1")
     verdict = await ground.attacked(
-        lambda: attacking(ATTACKS, "resets", address=ground.address, count=count, token=token)
+        lambda: attacking(ATTACKS, "resets", address=ground.address, count=count, token=token),
+        pairs=_OF_A_MOMENT,
+        warm=True,
     )
     assert verdict.faults(strangers=strangers) == []
     assert all(report["resets"] == count for report in verdict.reports), verdict.reports
 
 
-async def beside_a_burst(ground: Ground, *, pairs: int = 3) -> list[str]:
+async def beside_a_burst(ground: Ground, *, pairs: int = _OF_A_MOMENT) -> list[str]:
     """What bystanders meet while a user makes 2,000 calls in one moment."""
     token = await ground.user("somebody", "viewer", "own-1")
     verdict = await ground.attacked(
-        lambda: attacking(ATTACKS, "calls", address=ground.address, count=2_000, token=token), pairs=pairs
+        lambda: attacking(ATTACKS, "calls", address=ground.address, count=2_000, token=token),
+        pairs=pairs,
+        warm=True,
     )
     assert all(report["calls"] == 2_000 for report in verdict.reports), verdict.reports
     return verdict.faults(strangers=False)
