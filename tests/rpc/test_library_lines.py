@@ -92,7 +92,9 @@ def test_a_line_whose_arguments_do_not_fit_raises_nothing(monkeypatch: pytest.Mo
         for _ in range(count):
             library.warning("odd thing %d", "of no number")
 
-    with logging_as_served("INFO", "json"):
+    with logging_as_served("INFO", "json") as written:
         warn(_MANY)
         _next_while()
         warn(1)
+        library.warning("what fits")
+    assert "what fits" in written.getvalue()
