@@ -9,7 +9,7 @@ import pytest
 
 from pilothouse_server.containers.model import Port
 from pilothouse_server.containers.operations import pause as pause_container
-from pilothouse_server.kubernetes.errors import NotFound, Unreachable
+from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.model import Namespace
@@ -226,42 +226,6 @@ async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
         )
         await until("Applied")
         assert await labelled()
-
-
-async def test_what_is_deleted_before_a_takeover_has_come_about_is_not_forgotten(
-    here: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = await here.connect("local")
-
-    async def away(*_: Any) -> None:
-        raise Unreachable("nobody answers")
-
-    def is_lost(seen: Namespace | None) -> bool:
-        return seen is not None and [each.reason for each in seen.conditions] == ["LabelLost"]
-
-    async with here.reconciling():
-        await here.namespace()
-        await here.create()
-        await here.running()
-        await here.relabel_namespace({NAMESPACE_UID: None})
-        lost = await poll_until(here.seen_namespace, is_lost)
-        assert lost is not None
-        with monkeypatch.context() as patch:
-            patch.setattr(namespace_reconciler, "_apply", away)
-            await here.change(
-                lambda tx: change_namespace(tx, "shop", lost, [], _any, adopt=True, caller=PLATFORM)
-            )
-            await here.delete()
-
-            async def waits_or_is_gone() -> bool:
-                row = await here.seen()
-                return row is None or any(each.reason == "NameTaken" for each in row.observed.conditions)
-
-            await poll_until(waits_or_is_gone)
-            assert await here.seen() is not None
-            assert (await client.list(DEPLOYMENTS, "shop")).items != ()
-        await poll_until(here.seen, lambda seen: seen is None)
-        assert (await client.list(DEPLOYMENTS, "shop")).items == ()
 
 
 def _any(_stored: Namespace) -> None:

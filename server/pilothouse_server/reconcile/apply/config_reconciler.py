@@ -82,7 +82,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
     async def act(self, client: LeasedClient, loaded: LoadedConfig) -> ConfigProgress:
         """Applies the config to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         if loaded.config.deletion_requested_at is not None:
-            if loaded.homeless is not None and not loaded.config.observed_generation:
+            if loaded.homeless is not None:
                 # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
                 return ConfigProgress(gone=True)
             return await self._delete(client, loaded.config)

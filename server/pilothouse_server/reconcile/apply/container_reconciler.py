@@ -131,9 +131,8 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         """Applies the container to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         container = loaded.container
         if container.deletion_requested_at is not None:
-            if not loaded.namespace_ready and not container.observed_generation:
-                # Nothing of it was ever made there: what has its names is somebody's. (A takeover begins anew, and what
-                # was made before it is still there.)
+            if not loaded.namespace_ready:
+                # Nothing of it was ever made there: what has its names is somebody's.
                 return ContainerProgress(gone=True)
             return await container_actions.delete(
                 client, container, keep_service_account=loaded.service_account_shared

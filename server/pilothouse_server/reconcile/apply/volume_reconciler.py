@@ -83,7 +83,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         """Applies the claim to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         volume = loaded.volume
         if volume.deletion_requested_at is not None:
-            if loaded.homeless is not None and not volume.observed_generation:
+            if loaded.homeless is not None:
                 # Nothing of it was ever made there, nor taken over: what has its name is somebody's.
                 return VolumeProgress(gone=True)
             return await _delete(client, volume)
