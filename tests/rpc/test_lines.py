@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import os
 import socket
@@ -305,3 +306,14 @@ async def test_an_address_that_could_not_be_taken_whole_is_given_up(monkeypatch:
         both.bind("127.0.0.1:1", "LISTEN", add)
     # A socket that is closed has no number.
     assert [each.fileno() for each in held] == [-1]
+
+
+async def test_an_address_is_given_up_with_a_server_that_never_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [socket.socket()]
+    monkeypatch.setattr(lines, "reserve", lambda *_: ReservedPort("127.0.0.1", 1, held))
+    both = Lines([grpc.aio.server(options=_SHARED) for _ in range(2)])
+    both.bind("127.0.0.1:1", "LISTEN", lambda *_: 1)
+    assert held[0].fileno() >= 0
+    del both
+    gc.collect()
+    assert held[0].fileno() == -1

@@ -21,6 +21,7 @@ import socket
 import stat
 import struct
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
@@ -68,6 +69,8 @@ class Lines:
         self._servers = servers
         self._processes = processes
         self._held = ExitStack()
+        # A server that never began is stopped by nobody.
+        weakref.finalize(self, self._held.close)
 
     def bind(self, address: str, name: str, add: Adding) -> int:
         """Takes the address, which the setting `name` says, by each server, and returns its port; `add` adds it to one.
