@@ -490,17 +490,20 @@ async def _farewell(socket: aiohttp.ClientWebSocketResponse) -> None:
     The library's own farewell reads all of these, without a pause, and waits as long for each.
     """
     kinds = aiohttp.WSMsgType
-    if not socket.closed:
-        with suppress(TimeoutError, ConnectionError, aiohttp.ClientError, RuntimeError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await socket._writer.close(aiohttp.WSCloseCode.OK, b"")
-                for _ in range(_MOST_LAST_MESSAGES):
-                    if (await socket.receive()).type in (
-                        kinds.CLOSE,
-                        kinds.CLOSING,
-                        kinds.CLOSED,
-                        kinds.ERROR,
-                    ):
-                        break
-    socket._set_closed()
-    socket._response.close()
+    try:
+        if not socket.closed:
+            with suppress(TimeoutError, ConnectionError, aiohttp.ClientError, RuntimeError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await socket._writer.close(aiohttp.WSCloseCode.OK, b"")
+                    for _ in range(_MOST_LAST_MESSAGES):
+                        if (await socket.receive()).type in (
+                            kinds.CLOSE,
+                            kinds.CLOSING,
+                            kinds.CLOSED,
+                            kinds.ERROR,
+                        ):
+                            break
+    finally:
+        # Also where it is cancelled.
+        socket._set_closed()
+        socket._response.close()
