@@ -2,7 +2,8 @@
 
 Where no connection can be made, gRPC says so by a text that changes with its releases, and that is about its own inner
 life. So the client looks for itself, once, by the standard library's `ssl`: whether anybody listens, whether TLS or
-plain text is spoken there, and what is wrong with the certificate. Only what is certain is told. No credential is sent.
+plain text is spoken there, and what is wrong with the certificate. Only what is certain is told. No token is sent, and
+the client's own certificate is shown only to a server whose certificate is good and which asks for one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
+
+import grpc
 
 from pilothouse_client.target import Target, Tls, is_loopback, split
 
@@ -110,7 +114,7 @@ def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:
 def find_problem(target: Target, seconds: float = SECONDS) -> Finding | None:
     """Why no connection is made to the servers of a target; None where that is not certain, as where nobody listens.
 
-    `seconds` bound each of at most three connections to each server.
+    `seconds` bound each of at most four connections to each server.
     """
     if _by_proxy(target):
         return None
@@ -153,6 +157,8 @@ def _of_one(address: str, tls: Tls | None, seconds: float) -> Finding | None:
                 CLIENT_CERTIFICATE_NEEDED,
                 f"{address} takes only who shows a certificate (--client-cert and --client-key)",
             )
+        if not _refuses_own(address, tls, seconds) or _refusal(address, tls, seconds) != _ASKED:
+            return None
         return Finding(
             CLIENT_CERTIFICATE_REFUSED,
             f"{address} takes only who shows a certificate, and does not take yours: is it of an authority that it"
@@ -230,6 +236,29 @@ def _is_asked(made: ssl.SSLSocket) -> bool:
         return error.reason == _REQUIRED
     except OSError:
         return False
+
+
+def _refuses_own(address: str, tls: Tls, seconds: float) -> bool:
+    """Whether a server that asks for a certificate ends a connection that shows the client's own.
+
+    gRPC is asked, as the standard library reads keys from files only. It gives the attempt longer than is waited here:
+    a failure is the server's doing, and nothing is said of one that takes its time.
+    """
+    seen: SimpleQueue[bool] = SimpleQueue()
+
+    def look(state: grpc.ChannelConnectivity) -> None:
+        if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
+            seen.put(state is grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+
+    patient = ("grpc.min_reconnect_backoff_ms", int(2_000 * seconds))
+    with grpc.secure_channel(
+        address, tls.credentials(), [*Target(address, tls).options(), patient]
+    ) as channel:
+        channel.subscribe(look, try_to_connect=True)
+        try:
+            return seen.get(timeout=seconds)
+        except Empty:
+            return False
 
 
 def _names(address: str, roots: str | None, seconds: float) -> Sequence[str]:

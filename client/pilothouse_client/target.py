@@ -66,7 +66,9 @@ class Target:
             "grpc.keepalive_time_ms": 30_000,
             "grpc.keepalive_timeout_ms": 10_000,
             "grpc.initial_reconnect_backoff_ms": 100,
-            "grpc.min_reconnect_backoff_ms": 100,
+            # What one attempt may take, three times there and back by TLS; gRPC's connection-backoff.md calls it
+            # MIN_CONNECT_TIMEOUT.
+            "grpc.min_reconnect_backoff_ms": 2_000,
             "grpc.max_reconnect_backoff_ms": 1_000,
             # Each client has its own connection: closing one must not depend on another that happens to share
             # it.

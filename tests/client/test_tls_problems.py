@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_client import AsyncClient, Client, RetryPolicy, Tls, UnavailableError
+from pilothouse_client import AsyncClient, Client, RetryPolicy, Tls, UnauthenticatedError, UnavailableError
 from pilothouse_client.handshake import fingerprint_of, same_fingerprint
 from tests.client.certificates import Made, made
 from tests.client.command import Command, Ended
 from tests.client.conftest import PASSWORD
 from tests.client.fake_server import FakeServer
+from tests.promises.watches.proxy import proxy
 from tests.waiting import within
 
 AUTHORITY = made("authority", authority=True)
@@ -94,6 +95,17 @@ async def test_each_has_its_words(served: Made | None, tls: Tls | None, problem:
         assert fake.calls == []
     # A certificate does not get better by being looked at again.
     assert attempts == []
+
+
+async def test_a_server_far_away_is_reached_at_the_first_attempt() -> None:
+    """A connection by TLS goes there and back three times; around the world that takes a second."""
+    async with serving(OF_AUTHORITY) as fake, proxy(delay_seconds=0.15) as far:
+        far.target = int(fake.address.rpartition(":")[2])
+        once = RetryPolicy(attempts=1)
+        async with AsyncClient(far.address, token="key", tls=BY_AUTHORITY, retry=once) as client:
+            # It is the server who says so.
+            with pytest.raises(UnauthenticatedError):
+                await client.identity.who_am_i()
 
 
 async def test_nobody_there_is_no_problem_of_tls() -> None:

@@ -21,6 +21,8 @@ from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy, Tls, UnavailableError
+from pilothouse_client.handshake import find_problem
+from pilothouse_client.target import Target
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import Unauthenticated
 from tests.client.certificates import made, revoked_list
@@ -152,6 +154,13 @@ async def test_each_refusal_has_its_reason(here: Ground) -> None:
         with pytest.raises(UnavailableError) as error:
             await who(nobody)
         assert error.value.connection_problem == "CLIENT_CERTIFICATE_NEEDED"
+
+
+async def test_a_connection_that_failed_for_a_moment_is_not_told_as_refused(here: Ground) -> None:
+    """The client looks after the failure, when the server may well take what it is shown."""
+    for own, problem in ((here.signed(CI), None), (made(CI), "CLIENT_CERTIFICATE_REFUSED")):
+        found = await asyncio.to_thread(find_problem, Target(here.address, here.tls(own)))
+        assert (found.problem if found else None) == problem
 
 
 async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
