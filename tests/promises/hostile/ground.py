@@ -4,9 +4,10 @@
     assert verdict.faults() == []
 
 A machine that does other work is slower for everybody, attack or none. So windows without the attack alternate with
-those of the attack, each is compared with the one before it, and the middle of these ratios counts. An attack begins in
-its window: what its first moment does to others counts as well as what it does once it stands. The memory is the most
-that the server had in any window.
+those of the attack, each is compared with the one before it, and the middle of these ratios counts. Where it is near
+what is promised, on whichever side, more pairs are taken: of few windows it may be chance. An attack begins in its
+window: what its first moment does to others counts as well as what it does once it stands. The memory is the most that
+the server had in any window.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ BYSTANDERS = 3
 MOST_RATIO, MOST_MEMORY_BYTES, MOST_LOG_BYTES_A_MINUTE = 2.0, 100 << 20, 1 << 20
 # Of one window. The 99th of a hundred is then not the slowest call of all.
 CALLS = 300
+# A middle ratio out of these bounds is plain; within them it is looked for in so many pairs.
+_UNSURE, _MOST_PAIRS = (1.5, 3.0), 7
 _CONTAINERS = 5
 _KIBIBYTE = 1024
 
@@ -77,6 +80,12 @@ class Verdict:
         self.quiet.append(quiet)
         self.loud.append(loud)
         self.ratios.append(loud.p99 / quiet.p99)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the middle of the ratios is far from what is promised, below or above."""
+        lowest, highest = _UNSURE
+        return not lowest < median(self.ratios) < highest
 
     def faults(self, *, strangers: bool = True) -> list[str]:
         """What is not as it is promised; the log is bounded where the callers are strangers, or say nothing."""
@@ -114,6 +123,8 @@ class Ground:
     ) -> Verdict:
         """Lets bystanders be without the attack and with it, in turn; `without` is what goes on then.
 
+        So many `pairs` are taken, and where one would not do, up to seven until the ratio is plain.
+
         `warm`: there was one before that is not measured. The first of a server's life opens its connections to
         PostgreSQL, each of which plans all anew, and others wait for that as well.
         """
@@ -124,7 +135,8 @@ class Ground:
         # What the first calls of all need is no growth.
         await self.window(CALLS // 3)
         before = self.memory_bytes()
-        for _ in range(pairs):
+        most = _MOST_PAIRS if pairs > 1 else 1
+        while len(verdict.ratios) < pairs or not (verdict.is_plain or len(verdict.ratios) >= most):
             logged = await self.log_bytes()
             async with without():
                 quiet = await self.window(CALLS)
