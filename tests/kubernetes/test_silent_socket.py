@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from pilothouse_server.kubernetes import transport
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.exec import PROTOCOLS, program
+from pilothouse_server.tasks import cancel_and_wait
 from tests.waiting import runs_out, within
 
 
@@ -70,3 +72,28 @@ async def test_a_program_is_broken_off_within_a_moment(monkeypatch: pytest.Monke
         monkeypatch.setattr(transport, "_MOST_LAST_MESSAGES", 1_000_000)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(broken_off(client), runs_out(1.5))
+
+
+async def test_a_farewell_that_is_broken_off_itself_closes_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was left to the garbage collector, with a warning in whatever ran then."""
+    saying = asyncio.Event()
+    sockets: list[aiohttp.ClientWebSocketResponse] = []
+    farewell = transport._farewell
+
+    async def seen(socket: aiohttp.ClientWebSocketResponse) -> None:
+        sockets.append(socket)
+        saying.set()
+        await farewell(socket)
+
+    monkeypatch.setattr(transport, "_farewell", seen)
+    monkeypatch.setattr(transport, "_CLOSE_SECONDS", 600.0)
+    async with unfriendly_cluster(talks=False) as client:
+        running = asyncio.create_task(broken_off(client))
+        async with within(10.0):
+            await saying.wait()
+            await cancel_and_wait(running)
+        (socket,) = sockets
+        assert socket.closed
+        assert socket._response.connection is None
