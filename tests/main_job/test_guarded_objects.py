@@ -109,15 +109,21 @@ async def test_the_keys_are_those_of_the_setting(database: Database, tmp_path: P
 
 
 def test_what_is_guarded_and_what_everybody_sets() -> None:
-    guarded = KeyPatterns(Settings().guarded_object_keys, guarding=True)
+    patterns = Settings().guarded_object_keys.split(",")
     inside = (
         "k8s.io/CloneRequest k8s.io/CloneOf cdi.kubevirt.io/storage.clone.token trident.netapp.io/importOriginalName"
-        " stork.libopenstorage.org/snapshot-source-namespace cas.openebs.io/config"
+        " stork.libopenstorage.org/snapshot-source-namespace nfs.io/storage-path openebs.io/cas-type"
+        " cas.openebs.io/config"
         " pv.kubernetes.io/bind-completed volume.beta.kubernetes.io/storage-class volume.kubernetes.io/selected-node"
         " replicator.v1.mittwald.de/replicate-from reflector.v1.k8s.emberstack.com/reflects kubed.appscode.com/sync"
+        " synator/sync clustersecret.io/created-by kyverno.io/kyverno generate.kyverno.io/clone-source"
         " kubernetes.io/service-account.name kubernetes.io/service-account.uid"
     )
+    guarded = KeyPatterns(",".join(patterns), guarding=True)
     assert [key for key in inside.split() if key not in guarded] == []
+    for pattern in patterns:
+        others = KeyPatterns(",".join(each for each in patterns if each != pattern), guarding=True)
+        assert [key for key in inside.split() if key not in others], f"no key is guarded by {pattern} alone"
     outside = (
         "app.kubernetes.io/name helm.sh/chart meta.helm.sh/release-name kubernetes.io/description"
         " kubectl.kubernetes.io/last-applied-configuration reloader.stakater.com/match"
