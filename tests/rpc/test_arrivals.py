@@ -151,6 +151,29 @@ async def test_who_always_has_some_dozens_under_way_is_not_stopped_to_look_for_m
 
 
 @virtual_time
+async def test_a_burst_beside_such_callers_is_taken_in_first() -> None:
+    server = _Server(work_seconds=0.001)
+
+    async def one_after_the_other() -> None:
+        while True:
+            await server.call(_USER)
+
+    async with asyncio.TaskGroup() as group:
+        callers = [group.create_task(one_after_the_other()) for _ in range(100)]
+        await pass_time(1.0)
+        async with server.burst(["eve"] * 500, apart_seconds=0.0002) as burst:
+            await pass_time(0.02)
+            before = server.done.total()
+            await pass_time(0.07)
+            # Two at a time would be 140.
+            assert server.done.total() == before
+            await burst
+        for each in callers:
+            each.cancel()
+    assert server.done["eve"] == 500
+
+
+@virtual_time
 async def test_others_pass_a_burst() -> None:
     server = _Server()
     async with server.burst(["eve"] * 2_000) as burst:
