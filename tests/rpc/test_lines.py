@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from pilothouse_server.embedded.certificate import self_signed
-from pilothouse_server.rpc import lines
+from pilothouse_server.rpc import lines, server
 from pilothouse_server.rpc.health import SERVING, Health
 from pilothouse_server.rpc.lines import LINES, Lines, lines_of
 from pilothouse_server.rpc.port import ReservedPort, reserve
@@ -37,6 +37,8 @@ pytestmark = pytest.mark.skipif(
 _CONNECTIONS, _CALLS_OF_EACH = 4, 100
 _CALLS = _CONNECTIONS * _CALLS_OF_EACH
 _SHARED: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 1),)
+# Of themselves servers of gRPC begin to drop what waits at 1,000 calls, and drop all beyond 3,000.
+_MANY_CONNECTIONS = 15
 
 
 class _Order(grpc.aio.ServerInterceptor):
@@ -52,8 +54,11 @@ class _Order(grpc.aio.ServerInterceptor):
 
 
 @contextlib.contextmanager
-def _sending(port: int, source: str, method: str, calls: int) -> Iterator[socket.socket]:
-    """A connection from an address whose calls have reached gRPC, all of them: it has answered a ping after them.
+def _sending(
+    port: int, source: str, method: str, calls: int, *, taken_back: bool = False
+) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection from an address whose calls have reached gRPC, all of them: it has answered a ping after them. And
+    what has come by it until then. `taken_back`: each was reset as it was begun.
 
     It blocks the event loop, so none of them is taken in meanwhile.
     """
@@ -65,7 +70,10 @@ def _sending(port: int, source: str, method: str, calls: int) -> Iterator[socket
         for number in range(calls):
             stream = 2 * number + 1
             sent += wire.frame(wire.HEADERS, wire.END_HEADERS, stream, block)
-            sent += wire.frame(wire.DATA, wire.END_STREAM, stream, wire.message(b""))
+            if taken_back:
+                sent += wire.frame(wire.RST_STREAM, 0, stream, wire.CANCEL)
+            else:
+                sent += wire.frame(wire.DATA, wire.END_STREAM, stream, wire.message(b""))
         ping = b"all came"
         connection.sendall(bytes(sent) + wire.frame(wire.PING, 0, 0, ping))
         came = b""
@@ -73,7 +81,37 @@ def _sending(port: int, source: str, method: str, calls: int) -> Iterator[socket
             received = connection.recv(65536)
             assert received, "the server has closed the connection"
             came += received
-        yield connection
+        yield connection, came
+
+
+def _read_until_ended(connection: socket.socket, came: bytes, calls: int) -> None:
+    """Reads on until the server has ended so many calls of a connection."""
+    ended: set[int] = set()
+    while True:
+        while len(came) >= 9 and len(came) >= (whole := 9 + int.from_bytes(came[:3])):
+            kind, flags, stream = came[3], came[4], int.from_bytes(came[5:9])
+            came = came[whole:]
+            if kind == wire.RST_STREAM or (kind == wire.HEADERS and flags & wire.END_STREAM):
+                ended.add(stream)
+        if len(ended) == calls:
+            return
+        received = connection.recv(65536)
+        assert received, "the server has closed the connection"
+        came += received
+
+
+async def _dropped(options: Sequence[tuple[str, int]]) -> int:
+    """How many of 1,500 calls that wait in one line of a server with such options are ended, and never handed over."""
+    async with _serving(Settings(listen="127.0.0.1:0"), 1, options=options) as (port, order):
+        with contextlib.ExitStack() as stack:
+            sent = [
+                stack.enter_context(_sending(port, "127.0.0.1", "/burst/Call", _CALLS_OF_EACH))
+                for _ in range(_MANY_CONNECTIONS)
+            ]
+            assert order.methods == []
+            for connection, came in sent:
+                await asyncio.to_thread(_read_until_ended, connection, came, _CALLS_OF_EACH)
+        return _MANY_CONNECTIONS * _CALLS_OF_EACH - len(order.methods)
 
 
 async def _place_behind_a_burst(count: int) -> int:
@@ -94,13 +132,16 @@ async def _place_behind_a_burst(count: int) -> int:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, count: int = LINES, tls: Serving | None = None
+    settings: Settings,
+    count: int = LINES,
+    tls: Serving | None = None,
+    options: Sequence[tuple[str, int]] = _SHARED,
 ) -> AsyncIterator[tuple[int, _Order]]:
     """Such a server's port, and what it is called for. Health is what it knows; nothing else is admitted."""
     order, health = _Order(), Health()
-    servers = [grpc.aio.server(interceptors=(order,), options=_SHARED) for _ in range(count)]
-    for server in servers:
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    servers = [grpc.aio.server(interceptors=(order,), options=options) for _ in range(count)]
+    for each in servers:
+        health_pb2_grpc.add_HealthServicer_to_server(health, each)
     nobody: Any = None
     both = Lines(servers, settings.processes)
     made = GrpcServer(both, health, (), settings, nobody, tls)
@@ -120,6 +161,31 @@ async def test_a_call_is_taken_in_before_a_burst_of_another_address() -> None:
 
 async def test_in_one_line_it_comes_last() -> None:
     assert await _place_behind_a_burst(1) == _CALLS
+
+
+async def test_calls_that_wait_are_not_dropped() -> None:
+    assert await _dropped(server.options(Settings())) == 0
+
+
+async def test_by_the_library_s_own_numbers_some_are() -> None:
+    assert await _dropped(_SHARED) > 0
+
+
+@pytest.mark.parametrize(("at_once", "handed_over"), [(100, 100), (1_000, 300)])
+async def test_what_is_taken_back_counts_as_long_as_it_waits(at_once: int, handed_over: int) -> None:
+    """Or a connection could have any number of calls wait: each takes 16 KB."""
+    settings = Settings(listen="127.0.0.1:0", max_concurrent_streams=at_once)
+    async with _serving(settings, 1, options=server.options(settings)) as (port, order):
+        with (
+            _sending(port, "127.0.0.1", "/burst/Call", 300, taken_back=True),
+            _sending(port, "127.0.0.2", "/last/Call", 1),
+        ):
+
+            async def last_came() -> bool:
+                return "/last/Call" in order.methods
+
+            await poll_until(last_came, what="the last one is handed over")
+        assert order.methods.count("/burst/Call") == handed_over
 
 
 def _listener(family: socket.AddressFamily, host: str, port: int = 0) -> socket.socket:

@@ -40,8 +40,8 @@ from pilothouse_server.values.listening import unix_problem
 _SPREAD_SECONDS = 300
 # How long new calls are refused, at most, before a stop.
 _REFUSING_SECONDS = 1.0
-# Calls that wait to be taken, of a line: 16 KB each, whose request has come. An address fills one line, and who has
-# many addresses fills all: half a gigabyte each.
+# Calls that wait to be taken, of a line: 16 KB each, and 60 with what has come of a large request. An address fills one
+# line, and who has many addresses fills all: half a gigabyte each, or near two.
 _MOST_PENDING, _MOST_PENDING_EVER = 25_000, 30_000
 # Health, and reflection for `grpcurl` and `buf curl`.
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
