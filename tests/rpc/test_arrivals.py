@@ -261,9 +261,41 @@ async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.Mo
         assert not burst.done()
         async with server.burst([7] * 100) as of_a_user:
             await of_a_user
-    assert server.limits == {"server"}
+    # Of who had most, and of who came when all had as many.
+    assert server.limits == {"caller", "server"}
     assert server.done[7] == 100
     assert server.refused > 0
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    ("many", "few"),
+    [
+        # An honest caller whose token has to be looked up is a stranger, too.
+        ([f"192.0.2.{number}" for number in range(10)], "198.51.100.1"),
+        ([*range(10, 20)], _USER),
+        # Users have most of what all have, and strangers less than their half.
+        ([*range(10, 20)], "198.51.100.1"),
+    ],
+    ids=["strangers", "users", "users and a stranger"],
+)
+async def test_who_has_few_takes_the_places_of_who_has_most(
+    monkeypatch: pytest.MonkeyPatch, many: list[Hashable], few: Hashable
+) -> None:
+    for name, most in (("_MOST", 200), ("_MOST_OF_STRANGERS", 100), ("_FEW", 0)):
+        monkeypatch.setattr(arrivals, name, most)
+    server = _Server(work_seconds=0.001)
+    async with server.burst([caller for caller in many for _ in range(50)]) as burst:
+        await pass_time(0.001)
+        assert server.arrivals.waiting >= 100
+        async with server.burst([few] * 8) as others:
+            await others
+        assert server.done[few] == 8
+        await burst
+    assert server.refused == len(many) * 50 - sum(server.done[each] for each in many)
+    # Nobody has lost more than others: they had as many.
+    assert max(server.done[each] for each in many) - min(server.done[each] for each in many) <= 16
+    assert server.arrivals.waiting == 0
 
 
 @virtual_time

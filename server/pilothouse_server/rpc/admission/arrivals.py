@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.rpc.admission.limiter import too_many_calls
@@ -40,7 +40,8 @@ _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
 # After so many it is looked again whether more have come meanwhile; not with so few that are held, for they are what
 # somebody always has under way, and each look leaves the process idle.
 _BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
-# A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all.
+# A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all. Where as many
+# are held, who has most of them loses the newest to who has fewer.
 _MOST, _MOST_OF_STRANGERS, _MOST_OF_ONE = 5_000, 2_500, 2_500
 
 
@@ -59,9 +60,10 @@ class _Held:
 class _Caller:
     """Calls of one caller: how many passed since it was looked, how many may, and those that are held."""
 
-    __slots__ = ("held", "may", "most_held", "passed")
+    __slots__ = ("held", "is_stranger", "may", "most_held", "passed")
 
-    def __init__(self) -> None:
+    def __init__(self, is_stranger: bool) -> None:
+        self.is_stranger = is_stranger
         self.passed = 0
         self.may = _FEW
         self.most_held = 0
@@ -75,6 +77,7 @@ class Arrivals:
 
     def __init__(self, wait_seconds: float, on_refused: Callable[[], None] = lambda: None) -> None:
         self.waiting = 0
+        self._strangers_waiting = 0
         # How many were ever held.
         self._came = 0
         self._wait_seconds = wait_seconds
@@ -107,10 +110,10 @@ class Arrivals:
             self._callers = {key: each for key, each in self._callers.items() if each.held}
         found = self._callers.get(caller)
         if found is None:
-            found = self._callers[caller] = _Caller()
+            found = self._callers[caller] = _Caller(isinstance(caller, str))
         if found.held or found.passed >= found.may:
             return self._over
-        if isinstance(caller, str):
+        if found.is_stranger:
             if self._strangers >= _STRANGERS:
                 return self._over
             self._strangers += 1
@@ -127,14 +130,17 @@ class Arrivals:
         found = self._callers[caller]
         if len(found.held) >= _MOST_OF_ONE:
             raise self._refused()
-        if self.waiting >= (_MOST_OF_STRANGERS if isinstance(caller, str) else _MOST):
-            raise self._refused(of_caller=False)
+        if found.is_stranger and self._strangers_waiting >= _MOST_OF_STRANGERS:
+            self._make_room(found, [each for each in self._turns if each.is_stranger])
+        elif self.waiting >= _MOST:
+            self._make_room(found, self._turns)
         call = _Held(who)
         if not found.held:
             self._turns.append(found)
         found.held.append(call)
         found.most_held = max(found.most_held, len(found.held))
         self.waiting += 1
+        self._strangers_waiting += found.is_stranger
         self._came += 1
         if self._next is None:
             self._look_for_more()
@@ -143,6 +149,16 @@ class Arrivals:
                 raise self._refused()
         finally:
             self.waiting -= 1
+            self._strangers_waiting -= found.is_stranger
+
+    def _make_room(self, newcomer: _Caller, among: Collection[_Caller]) -> None:
+        """Refuses the newest call of who has most of them. Raises ResourceExhausted where that is the newcomer."""
+        most = max(among, key=lambda each: len(each.held))
+        if len(most.held) <= len(newcomer.held) + 1:
+            raise self._refused(of_caller=False)
+        newest = most.held.pop()
+        if not newest.goes_on.done():
+            newest.goes_on.set_result(False)
 
     def leave(self, who: object) -> None:
         """Gives the place back of a call that has ended, or waits for somebody else than this process."""
