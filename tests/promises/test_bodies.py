@@ -182,6 +182,7 @@ async def test_a_packed_request_is_measured_as_it_is_unpacked(
         assert (await caller.invoke(get, request_for(get, {"name": "viewer"}))).code == "OK"
         outcome = await caller.invoke(get, too_long(MOST + 1))
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
-        # One that becomes a thousand times as long is not unpacked any further than gRPC's own limit.
+        # One that becomes longer than gRPC's own limit is unpacked no further, and refused by our words.
         outcome = await caller.invoke(get, too_long(receiving.TRANSPORT_MARGIN_BYTES + 2 * MOST))
-        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "")
+        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
+        assert f"has {MOST + 1} bytes" in outcome.message

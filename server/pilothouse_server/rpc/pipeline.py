@@ -32,7 +32,7 @@ from google.protobuf.message import Message
 
 from pilothouse_server.access import Credential, Principal
 from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError, Unauthenticated
-from pilothouse_server.rpc import headers, receiving
+from pilothouse_server.rpc import headers, packing, receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_large, is_wide, seats_for
@@ -211,9 +211,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
             return
         if raw is grpc.aio.EOF:
             raise no_request()
+        raw = packing.unpacked_if_short(raw)
         is_short = _parse_short(call, raw)
-        # To read a long one takes a while: it has its seats before.
-        limiter, width, turns = self._seats(call, len(raw))
+        # To read a long one takes a while: it has its seats before. One that is packed may be as long as it may be.
+        size = max(len(raw), rule.most_bytes) if packing.is_packed(raw) else len(raw)
+        limiter, width, turns = self._seats(call, size)
         if turns is not None or not ticket.sits(limiter, flow, width):
             await ticket.sit(limiter, flow, width, turns=turns)
         if flow in admission.unsent.of:
@@ -431,7 +433,7 @@ class _Writing:
 
 def _parse_short(call: Call, raw: bytes) -> bool:
     """Parses a body that is too short to have many parts; returns whether it is."""
-    if len(raw) > SHORT_BYTES:
+    if len(raw) > SHORT_BYTES or packing.is_packed(raw):
         return False
     try:
         call.request = receiving.parsed(call.rule, raw)

@@ -1,8 +1,9 @@
 """What of a request's bytes is taken: not more than the method may have, of not too many parts, and a message of its
 type.
 
-gRPC has a limit of its own, and unpacks no more of what is packed. A call that it refuses ends without words of ours.
-So its limit lies somewhat above (`TRANSPORT_MARGIN_BYTES`): what is a little too long is refused here.
+gRPC has a limit of its own. A call that it refuses ends without words of ours. So its limit lies somewhat above
+(`TRANSPORT_MARGIN_BYTES`): what is a little too long is refused here. What is packed is unpacked here, too
+(`rpc.packing`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted, invalid
+from pilothouse_server.rpc import packing
 from pilothouse_server.rpc.field_checks import DEFAULT_CHARACTERS, descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
@@ -27,6 +29,7 @@ async def received(rule: Rule, raw: bytes) -> Message:
     Raises:
         ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE, TOO_MANY_PARTS, INVALID_FIELD.
     """
+    raw = await packing.unpacked(raw, rule.most_bytes)
     if len(raw) <= rule.most_bytes:
         try:
             if await too_many_parts(raw, descriptor_of(rule.request_class)):

@@ -178,6 +178,8 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("grpc.so_reuseport", int(settings.processes > 1 or lines_of(settings) > 1)),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.max_receive_message_length", settings.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
+        # It would unpack a request on the event loop, however long that becomes (`rpc.packing`).
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
         ("grpc.max_metadata_size", headers.SOFT_BYTES),
         ("grpc.absolute_max_metadata_size", headers.MOST_BYTES),
