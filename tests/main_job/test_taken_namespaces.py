@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,13 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
+from pilothouse_server.kubernetes.errors import Unreachable
+from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
+from pilothouse_server.reconcile.apply import namespace_reconciler
+from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator.store.store import Store
 from pilothouse_simulator.values import resources
+from tests.conftest import connection
 from tests.harness import Server
 from tests.main_job.command import logged_in
 from tests.waiting import poll_until
@@ -92,27 +99,7 @@ async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt:
     if adopt:
         store.create(resources.NAMESPACES, {"metadata": {"name": name}})
     home = await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name), adopt=adopt)
-    secret = config_pb2.Secret(name="key", string_data={"a": "1"})
-    await admin.config.create_secret(namespace=name, secret=secret)
-    config = config_pb2.ConfigMap(name="settings", data={"a": "1"})
-    await admin.config.create_config_map(namespace=name, config_map=config)
-    claim = storage_pb2.Volume(
-        name="data",
-        type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
-        size="1Gi",
-        storage_class="standard",
-    )
-    await admin.storage.create_volume(namespace=name, volume=claim)
-    port = container_pb2.Port(container_port=80)
-    await admin.containers.create(
-        namespace=name, container=container_pb2.Container(name="web", image="nginx:1.27", ports=[port])
-    )
-    wanted = {"Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"}
-
-    async def all_there() -> bool:
-        return _ours(store, name) == wanted
-
-    await poll_until(all_there)
+    all_there = await furnished(server, name)
     for resource, each in list(store.objects()):
         if each["metadata"].get("namespace") == name:
             store.remove(resource, name, each["metadata"]["name"])
@@ -135,11 +122,113 @@ async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt:
     if adopt:
         await admin.namespaces.update(name=name, adopt=True)
     else:
-        anew = store.get(resources.NAMESPACES, None, name)
-        assert anew is not None
-        labels = {**anew["metadata"]["labels"], "pilothouse.dev/namespace-uid": home.uid}
-        store.update(resources.NAMESPACES, {**anew, "metadata": {**anew["metadata"], "labels": labels}})
+        label_again(store, name, home.uid)
     await poll_until(all_there, seconds=90)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("whole", [False, True], ids=["alone", "with the namespace"])
+async def test_what_is_deleted_before_a_takeover_goes_on_the_cluster(
+    server: Server, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    # Before it is known that the namespace is lost.
+    monkeypatch.setattr(Rule, "acts_in_namespace", False)
+    assert server.cluster is not None
+    store, admin, name = server.cluster.store, server.admin, f"lost-{whole}".lower()
+    await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=name))
+    await furnished(server, name)
+    label_again(store, name, None)
+
+    async def lost() -> bool:
+        return [each.reason for each in (await admin.namespaces.get(name=name)).conditions] == ["LabelLost"]
+
+    await poll_until(lost)
+    # Never made there: nothing is waited for.
+    secret = config_pb2.Secret(name="theirs", string_data={"a": "1"})
+    store.create(resources.SECRETS, {"metadata": {"name": "theirs", "namespace": name}})
+    await admin.config.create_secret(namespace=name, secret=secret)
+    deletions = (
+        admin.config.delete_secret(namespace=name, name="key"),
+        admin.config.delete_secret(namespace=name, name="theirs"),
+        admin.config.delete_config_map(namespace=name, name="settings"),
+        admin.storage.delete_volume(namespace=name, name="data"),
+        admin.containers.delete(namespace=name, name="web"),
+    )
+    for deletion in deletions:
+        await deletion
+
+    async def away(*_: Any) -> None:
+        raise Unreachable("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(namespace_reconciler, "_apply", away)
+        await admin.namespaces.update(name=name, adopt=True)
+        before = await attempts(server)
+
+        async def tried() -> bool:
+            now = await attempts(server)
+            return all(key not in now or now[key] > seen for key, seen in before.items())
+
+        await poll_until(tried, seconds=90)
+        if whole:
+            await admin.namespaces.delete(name=name, cascade=True)
+
+    async def gone() -> bool:
+        if whole:
+            return name not in [each.name async for each in admin.namespaces.list()]
+        return await attempts(server) == {}
+
+    await poll_until(gone, seconds=90)
+    assert _ours(store, name) == set()
+    assert store.get(resources.SECRETS, name, "theirs") is not None
+    assert store.get(resources.NAMESPACES, None, name) is not None
+
+
+async def attempts(server: Server) -> dict[tuple[str, int], int]:
+    """How often everything in a namespace was worked at, of what is there; the one that is used by this test alone."""
+    async with connection(server.database.admin_dsn) as sql:
+        rows = await sql.fetch(
+            "SELECT resource_type, resource_id, lease_epoch FROM reconcile_work WHERE resource_type <> 'namespace'"
+        )
+    return {(row["resource_type"], row["resource_id"]): row["lease_epoch"] for row in rows}
+
+
+def label_again(store: Store, name: str, uid: str | None) -> None:
+    """Somebody else puts our label on a Kubernetes namespace, or takes it away."""
+    found = store.get(resources.NAMESPACES, None, name)
+    assert found is not None
+    labels = {key: value for key, value in found["metadata"]["labels"].items() if key != NAMESPACE_UID}
+    if uid is not None:
+        labels[NAMESPACE_UID] = uid
+    store.update(resources.NAMESPACES, {**found, "metadata": {**found["metadata"], "labels": labels}})
+
+
+async def furnished(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
+    """Has one of each in a namespace; returns whether all of it is on its cluster, as it is once this returns."""
+    assert server.cluster is not None
+    store, admin = server.cluster.store, server.admin
+    secret = config_pb2.Secret(name="key", string_data={"a": "1"})
+    await admin.config.create_secret(namespace=name, secret=secret)
+    config = config_pb2.ConfigMap(name="settings", data={"a": "1"})
+    await admin.config.create_config_map(namespace=name, config_map=config)
+    claim = storage_pb2.Volume(
+        name="data",
+        type=storage_pb2.VOLUME_TYPE_PERSISTENT_VOLUME_CLAIM,
+        size="1Gi",
+        storage_class="standard",
+    )
+    await admin.storage.create_volume(namespace=name, volume=claim)
+    port = container_pb2.Port(container_port=80)
+    await admin.containers.create(
+        namespace=name, container=container_pb2.Container(name="web", image="nginx:1.27", ports=[port])
+    )
+    wanted = {"Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"}
+
+    async def all_there() -> bool:
+        return _ours(store, name) == wanted
+
+    await poll_until(all_there)
+    return all_there
 
 
 def _ours(store: Store, namespace: str) -> set[str]:

@@ -97,6 +97,31 @@ async def die_at(here: World, step: int) -> bool:
     return dying.died
 
 
+async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable[bool]]) -> bool:
+    """Let one server work at all that is due, and due again, until it is killed at that write; False where all was
+    over before.
+    """
+    dying = DyingClient(await here.connect("local"), step)
+
+    async def connect(_: str) -> Any:
+        return dying
+
+    worker = Worker(here.store, ClusterClients(connect), AppliedGenerations(), SHORT, reconcilers=RECONCILERS)
+
+    async def worked() -> bool:
+        for work in await leased(here):
+            try:
+                await worker.reconcile([work])
+            except BaseExceptionGroup as failed:
+                if failed.subgroup(Killed) is None:
+                    raise
+                return True
+        return await is_over()
+
+    await poll_until(worked)
+    return dying.died
+
+
 async def on_cluster(client: ClusterClient) -> dict[str, Any]:
     """What counts on the cluster, without what the cluster chooses itself."""
     result: dict[str, Any] = {}

@@ -9,12 +9,13 @@ import pytest
 
 from pilothouse_server.containers.model import Port
 from pilothouse_server.containers.operations import pause as pause_container
-from pilothouse_server.kubernetes.errors import NotFound
+from pilothouse_server.kubernetes.errors import NotFound, Unreachable
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import change as change_namespace
 from pilothouse_server.reconcile.apply import namespace_reconciler
+from tests.reconcile.test_kills import die_on_the_way
 from tests.reconcile.world import PLATFORM, World
 from tests.waiting import poll_until
 
@@ -226,6 +227,132 @@ async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
         )
         await until("Applied")
         assert await labelled()
+
+
+async def test_what_is_deleted_before_a_takeover_has_come_about_is_not_forgotten(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await here.connect("local")
+
+    async def away(*_: Any) -> None:
+        raise Unreachable("nobody answers")
+
+    async with here.reconciling():
+        await here.namespace()
+        await here.create()
+        await here.running()
+        await here.relabel_namespace({NAMESPACE_UID: None})
+        lost = await poll_until(here.seen_namespace, _is_lost)
+        assert lost is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(namespace_reconciler, "_apply", away)
+            await here.change(
+                lambda tx: change_namespace(tx, "shop", lost, [], _any, adopt=True, caller=PLATFORM)
+            )
+            await here.delete()
+
+            async def waits_or_is_gone() -> bool:
+                row = await here.seen()
+                return row is None or any(each.reason == "NameTaken" for each in row.observed.conditions)
+
+            await poll_until(waits_or_is_gone)
+            assert await here.seen() is not None
+            assert (await client.list(DEPLOYMENTS, "shop")).items != ()
+        await poll_until(here.seen, lambda seen: seen is None)
+        assert (await client.list(DEPLOYMENTS, "shop")).items == ()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [None, *(pytest.param(step, marks=pytest.mark.full) for step in range(4))],
+    ids=["", "killed as it is ours", "its Service goes", "its Deployment goes", "it is given back"],
+)
+async def test_a_namespace_deleted_before_its_takeover_has_come_about_takes_what_is_ours_along(
+    here: World, step: int | None
+) -> None:
+    """Ours goes, what is theirs stays, and the Kubernetes namespace is given back."""
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.namespace()
+        await here.create(ports=(Port(container_port=80, service_name="web", service_port=80),))
+        await here.create("taken")
+        await here.running()
+        await here.running("taken")
+        await here.relabel_namespace({NAMESPACE_UID: None})
+        lost = await poll_until(here.seen_namespace, _is_lost)
+        assert lost is not None
+    # One of them is somebody's by now.
+    there = await client.get(DEPLOYMENTS, "shop", "taken")
+    await client.delete(DEPLOYMENTS, "shop", "taken", uid=there.metadata.uid, propagation="Background")
+    await here.apply_as("team-b", "/apis/apps/v1/namespaces/shop/deployments/taken", _deployment("taken"))
+    await here.change(lambda tx: change_namespace(tx, "shop", lost, [], _any, adopt=True, caller=PLATFORM))
+    await here.delete_namespace()
+
+    async def is_over() -> bool:
+        return await here.seen_namespace() is None
+
+    if step is not None:
+        assert await die_on_the_way(here, step, is_over)
+    async with here.reconciling():
+        await poll_until(here.seen_namespace, lambda seen: seen is None)
+    assert [each.metadata.name for each in (await client.list(DEPLOYMENTS, "shop")).items] == ["taken"]
+    assert (await client.list(SERVICES, "shop")).items == ()
+    found = await client.get(NAMESPACES, None, "shop")
+    assert found.metadata.deletion_timestamp is None
+    assert (found.metadata.label(NAMESPACE_UID), found.metadata.label(NAMESPACE)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [({NAMESPACE_UID: None}, False), ({MANAGED_BY: None, NAMESPACE: None, NAMESPACE_UID: None}, True)],
+    ids=["its uid alone", "made anew"],
+)
+async def test_one_that_was_taken_over_and_lost_its_label_is_deleted_or_says_why_not(
+    here: World, gone: dict[str, str | None], told: bool
+) -> None:
+    client = await here.connect("local")
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"team": "b"}},
+    }
+    await here.apply_as("team-b", "/api/v1/namespaces/shop", manifest)
+    async with here.reconciling():
+        made = await here.namespace(adopt=True)
+        await here.create()
+        await here.running()
+    await here.relabel_namespace(gone)
+    await here.delete_namespace()
+    async with here.reconciling():
+        if told:
+            row = await poll_until(
+                here.seen_namespace, lambda seen: seen is not None and seen.reason == "LabelLost"
+            )
+            assert row is not None
+            assert (await client.list(DEPLOYMENTS, "shop")).items != ()
+            await here.relabel_namespace({NAMESPACE_UID: made.uid})
+        await poll_until(here.seen_namespace, lambda seen: seen is None)
+    assert (await client.list(DEPLOYMENTS, "shop")).items == ()
+    found = await client.get(NAMESPACES, None, "shop")
+    assert (found.metadata.label("team"), found.metadata.label(MANAGED_BY)) == ("b", "")
+
+
+def _is_lost(seen: Namespace | None) -> bool:
+    return seen is not None and [each.reason for each in seen.conditions] == ["LabelLost"]
+
+
+def _deployment(name: str) -> dict[str, Any]:
+    labels = {"app": name}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "main", "image": "theirs:1"}]},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template},
+    }
 
 
 def _any(_stored: Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     DateTime,
     FromClause,
@@ -36,6 +37,7 @@ NAMESPACES = table(
     column("uid", UUID()),
     column("deleted_at", DateTime(timezone=True)),
     column("observed_generation", BigInteger()),
+    column("adopted", Boolean()),
     column("conditions", JSONB()),
     schema="public",
 )

@@ -48,13 +48,14 @@ from pilothouse_server.values.labels import LabelSelector
 
 
 class PlacedContainer(NamedTuple):
-    """A container, whether its namespace was applied to its cluster before, and is not ours there any more as far as is
-    known, and when that was so by the database.
+    """A container, whether its namespace was applied to its cluster before, is not ours there any more as far as is
+    known, or is to be taken over there first, and when that was so by the database.
     """
 
     container: Container
     namespace_applied: bool
     namespace_lost: bool
+    namespace_adopting: bool
     read_at: datetime
 
 
@@ -99,6 +100,7 @@ _LOST = [{"type": APPLIED, "status": "False", "reason": LABEL_LOST}]
 _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
     NAMESPACES.c.conditions.contains(_LOST).label("namespace_lost"),
+    and_(NAMESPACES.c.adopted, NAMESPACES.c.observed_generation == 0).label("namespace_adopting"),
     func.statement_timestamp().label("read_at"),
 )
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
@@ -172,7 +174,9 @@ async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> l
     """The same, each with what its cluster has of its namespace."""
     rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
     return [
-        PlacedContainer(container_of(row), row.namespace_applied, row.namespace_lost, row.read_at)
+        PlacedContainer(
+            container_of(row), row.namespace_applied, row.namespace_lost, row.namespace_adopting, row.read_at
+        )
         for row in rows
     ]
 

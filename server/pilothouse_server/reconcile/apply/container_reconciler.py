@@ -55,7 +55,8 @@ _CONFIGURATION_AGAIN_SECONDS = 0.1
 
 class LoadedContainer(msgspec.Struct, frozen=True):
     """`namespace_ready`: the namespace was applied to the cluster before; `namespace_lost`: and is not ours any more.
-    `namespace_refusal`: why one never will be as things are.
+    `namespace_adopting`: it is to be taken over, and may have been ours and lost before. `namespace_refusal`: why one
+    never will be as things are.
 
     `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
     that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
@@ -69,6 +70,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     configuration_ready: bool = True
     untouched: bool = False
     namespace_lost: bool = False
+    namespace_adopting: bool = False
     namespace_refusal: Condition | None = None
     noted: Mapping[str, str] = NOTHING
 
@@ -108,12 +110,14 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         for work in works:
             if work.resource_id not in found:
                 continue
-            container, namespace_ready, namespace_lost, read_at = found[work.resource_id]
+            placed = found[work.resource_id]
+            container = placed.container
             loaded[work] = LoadedContainer(
                 container,
-                namespace_ready=namespace_ready,
-                namespace_lost=namespace_lost,
-                read=(read_at, since),
+                namespace_ready=placed.namespace_applied,
+                namespace_lost=placed.namespace_lost,
+                namespace_adopting=placed.namespace_adopting,
+                read=(placed.read_at, since),
                 service_account_shared=container.deletion_requested_at is not None
                 and bool(container.spec.service_account)
                 and await container_status.service_account_used_by_others(transaction, container),
@@ -131,7 +135,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         """Applies the container to the cluster or deletes it there. Raises ClusterError, LeaseLost."""
         container = loaded.container
         if container.deletion_requested_at is not None:
-            if not loaded.namespace_ready:
+            if not loaded.namespace_ready and not loaded.namespace_adopting:
                 # Nothing of it was ever made there: what has its names is somebody's.
                 return ContainerProgress(gone=True)
             return await container_actions.delete(

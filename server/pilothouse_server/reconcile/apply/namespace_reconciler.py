@@ -19,6 +19,7 @@ from pilothouse_server.kubernetes.ownership import NAMESPACE, NAMESPACE_UID, lab
 from pilothouse_server.namespaces.manifests import (
     POD_SECURITY,
     namespace_manifest,
+    reclaimed_namespace_manifest,
     released_namespace_manifest,
 )
 from pilothouse_server.namespaces.model import Namespace
@@ -50,12 +51,16 @@ class LoadedNamespace(msgspec.Struct, frozen=True):
 
 
 class NamespaceProgress(Progress, frozen=True):
-    """`phase` as the cluster reports it, with why it is so; `level` of Pod Security, None where nobody looked."""
+    """`phase` as the cluster reports it, with why it is so; `level` of Pod Security, None where nobody looked.
+
+    `taken_over`: it is ours now, though more is to be done.
+    """
 
     phase: str = ""
     reason: str = ""
     message: str = ""
     level: str | None = None
+    taken_over: bool = False
 
 
 class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress]):
@@ -75,12 +80,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
             return await _apply(client, namespace)
         if not loaded.is_empty:
             # They go first, each with its own events; then there is nothing left that the deletion could take along.
-            found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
-            if found is not None and _has_lost_its_label(namespace, found):
-                return _told_lost(namespace, found)
-            return NamespaceProgress(
-                phase=namespace.phase, reason="DeletingContainers", again_seconds=AGAIN_SECONDS / 2
-            )
+            return await _wait_until_empty(client, namespace)
         return await _delete(client, namespace)
 
     async def lock_one(self, transaction: Transaction, resource_id: int) -> Namespace | None:
@@ -116,7 +116,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
     ) -> Result:
         """Writes what the cluster shows of the namespace."""
         applied, generation = None, row.observed_generation
-        if progress.again_seconds is None:
+        if progress.again_seconds is None or (progress.taken_over and not generation):
             applied = Condition(APPLIED, "True", "Applied")
             generation = dealt_with(row, loaded.namespace.generation)
         await _write(transaction, row, progress, applied, generation)
@@ -143,6 +143,22 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
     objects = marks.noted((NAMESPACES, applied))
     level = applied.metadata.label(POD_SECURITY) or ""
     return NamespaceProgress(phase=applied.status.phase or "Active", objects=objects, level=level)
+
+
+async def _wait_until_empty(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
+    found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
+    waiting = NamespaceProgress(
+        phase=namespace.phase, reason="DeletingContainers", again_seconds=AGAIN_SECONDS / 2
+    )
+    if found is not None and (_has_lost_its_label(namespace, found) or _is_made_anew(namespace, found)):
+        return _told_lost(namespace, found)
+    if found is None or found.metadata.deletion_timestamp is not None or not namespace.adopted:
+        return waiting
+    if not _is_ours(namespace, found):
+        # It was to be taken over, and may have been ours before: what we made there goes only where it is ours.
+        wanted = reclaimed_namespace_manifest(namespace, found.metadata.uid)
+        await client.apply(NAMESPACES, wanted, force=True)
+    return msgspec.structs.replace(waiting, taken_over=True)
 
 
 async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
@@ -208,7 +224,8 @@ def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespacePro
         phase=found.status.phase or "Active",
         reason=LABEL_LOST,
         message=_lost(namespace),
-        again_seconds=LABEL_SECONDS,
+        # Of one that was taken over nothing waits for the label but what we made there, which may go any moment.
+        again_seconds=AGAIN_SECONDS if namespace.adopted else LABEL_SECONDS,
     )
 
 

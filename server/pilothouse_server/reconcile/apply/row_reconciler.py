@@ -170,9 +170,11 @@ def waiting(reason: str, message: str) -> Condition:
 async def missing_home(transaction: ReadTransaction, namespace_id: int, *, going: bool) -> Condition | None:
     """Returns the condition of what waits for its namespace, in that one's own words where the cluster refuses it.
 
-    None where the namespace was applied to the cluster before; of what is not `going`, where it is still ours.
+    None where the namespace was applied to the cluster before, and is still ours. Of what is `going`: where something
+    of it may be there.
     """
-    if await namespace_status.is_on_cluster(transaction, namespace_id, and_ours=not going):
+    look = namespace_status.may_hold_ours if going else namespace_status.is_on_cluster
+    if await look(transaction, namespace_id):
         return None
     refusals = await namespace_status.refusals(transaction, {namespace_id})
     return refusals.get(namespace_id, WAITING_FOR_NAMESPACE)

@@ -52,12 +52,21 @@ async def find(transaction: ReadTransaction, namespace_id: int) -> Namespace | N
     return await repository.get(transaction, namespace_id)
 
 
-async def is_on_cluster(transaction: ReadTransaction, namespace_id: int, *, and_ours: bool) -> bool:
+async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool:
     """Returns whether the namespace was applied to its cluster before, and is ours there as far as is known."""
     namespace = await repository.get(transaction, namespace_id)
-    if namespace is None or namespace.observed_generation == 0:
-        return False
-    return not and_ours or not operations.is_foreign(namespace)
+    return (
+        namespace is not None and namespace.observed_generation > 0 and not operations.is_foreign(namespace)
+    )
+
+
+async def may_hold_ours(transaction: ReadTransaction, namespace_id: int) -> bool:
+    """Returns whether anything of ours may be in the Kubernetes namespace: it was applied before, now or once.
+
+    One that is to be taken over may have been ours and lost, and its generations begin anew.
+    """
+    namespace = await repository.get(transaction, namespace_id)
+    return namespace is not None and (namespace.observed_generation > 0 or namespace.adopted)
 
 
 async def refusals(transaction: ReadTransaction, namespace_ids: Collection[int]) -> dict[int, Condition]:
