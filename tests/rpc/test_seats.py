@@ -10,6 +10,7 @@ import pytest
 
 from pilothouse_server.errors import ResourceExhausted, Unavailable
 from pilothouse_server.rpc.admission.seats import (
+    REFUSING_SECONDS,
     TICKET,
     Admission,
     Ticket,
@@ -293,3 +294,18 @@ async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> N
     third.close()
     first.close()
     assert admission.trials.in_use == admission.trials.flows == 0
+
+
+@virtual_time
+async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
+    """In its moment gRPC cancels what it has and nobody has taken."""
+    admission = few()
+    # It stays: the drain takes all its time.
+    admission.came()
+    draining = asyncio.create_task(admission.drain(REFUSING_SECONDS))
+    await pass_time(0.01)
+    with pytest.raises(Unavailable) as refused:
+        admission.refuse_if_draining()
+    watch = Stopwatch()
+    await draining
+    assert (refused.value.retry_after_seconds or 0.0) > watch.passed() + 0.5

@@ -25,7 +25,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pilothouse_server.rpc import headers, longest, method_rules, receiving
-from pilothouse_server.rpc.admission.seats import Admission
+from pilothouse_server.rpc.admission.seats import REFUSING_SECONDS, Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.lines import Lines, lines_of
@@ -38,8 +38,6 @@ from pilothouse_server.values.listening import unix_problem
 
 # For how long a connection has new calls of one process, where there are several.
 _SPREAD_SECONDS = 300
-# How long new calls are refused, at most, before a stop.
-_REFUSING_SECONDS = 1.0
 # Calls that wait to be taken, of a line: 16 KB each, and 60 with what has come of a large request. An address fills one
 # line, and who has many addresses fills all: half a gigabyte each, or near two.
 _MOST_PENDING, _MOST_PENDING_EVER = 25_000, 30_000
@@ -118,7 +116,7 @@ class GrpcServer:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_seconds
         await self._health.drain()
-        await self._admission.drain(min(_REFUSING_SECONDS, grace_seconds / 2))
+        await self._admission.drain(min(REFUSING_SECONDS, grace_seconds / 2))
         await self._lines.stop(max(0.0, end - loop.time()))
 
 

@@ -48,7 +48,7 @@ from prometheus_client import Counter, Gauge
 from pilothouse_server.errors import PilothouseError, ResourceExhausted, Unavailable
 from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.rpc.admission.bodies import Bodies
-from pilothouse_server.rpc.admission.limiter import RETRY_SECONDS, Bounds, Limiter
+from pilothouse_server.rpc.admission.limiter import Bounds, Limiter
 from pilothouse_server.rpc.admission.refusing import Refusing
 from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.rpc.admission.unsent import Unsent
@@ -74,8 +74,9 @@ _MOST_CLUSTERS = 1000
 _MOST_TRICKLES = 1000
 # Of what was tried where.
 _MOST_TRIALS = 10_000
-# A draining server goes on when no call has come for so long.
-_QUIET_SECONDS = 0.1
+# A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
+# is asked to come back later than that: one that comes in the moment of the stop is cancelled, which no client repeats.
+REFUSING_SECONDS, _QUIET_SECONDS, _ELSEWHERE_SECONDS = 1.0, 0.1, 2.0
 _LOOK_SECONDS = 0.02
 
 CLUSTER_CALLS = "cluster calls"
@@ -149,7 +150,7 @@ class Admission:
             raise Unavailable(
                 "this server is shutting down, go on with another one",
                 reason="SHUTTING_DOWN",
-                retry_after_seconds=RETRY_SECONDS,
+                retry_after_seconds=_ELSEWHERE_SECONDS,
             )
 
     async def drain(self, seconds: float) -> None:
