@@ -5,7 +5,6 @@ Who runs a program in it, or writes what it reads, decides what runs with that p
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +19,7 @@ from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_server.containers import admission
 from pilothouse_simulator.admission.pod_security import ENFORCE
-from tests.conftest import Database
-from tests.harness import Server, running_server
+from tests.harness import Server
 from tests.main_job.executing import make_web, run
 from tests.waiting import poll_until, within
 
@@ -193,24 +191,54 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
     await writes(operator)["secret"]()
 
 
-async def test_what_is_being_deleted_has_it_still(database: Database, tmp_path: Path) -> None:
+def shown(name: str) -> storage_pb2.Volume:
+    """A volume that shows the config map of its name."""
+    return storage_pb2.Volume(name=name, type=storage_pb2.VOLUME_TYPE_CONFIG_MAP, source_name=name)
+
+
+async def test_what_is_being_deleted_has_it_still(server: Server, operator: AsyncClient) -> None:
     """Its pods have their time to end, in which they read on."""
-    async with running_server(database, tmp_path, with_cluster=False) as server:
-        await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
-        settings = config_pb2.ConfigMap(name="settings", data={"args": "fine"})
-        await server.admin.config.create_config_map(namespace="demo", config_map=settings)
-        agent = pb.Container(
-            name="agent",
-            image="busybox:1.37",
-            env=[FROM_MAP],
-            security_context=pb.SecurityContext(privileged=True),
-        )
-        await server.admin.containers.create(namespace="demo", container=agent)
-        operator = await server.user("olga", {"demo": "operator"})
-        await operator.containers.delete(namespace="demo", name="agent")
-        write = writes(operator)["key of it"]
-        told = await refused(write(), "container.privileged", "config map")
-        assert told.metadata["container"] == "agent"
+    await operator.storage.create_volume(namespace="demo", volume=shown("settings"))
+    privileged = pb.SecurityContext(privileged=True)
+    await powerful(server, security_context=privileged)
+    mounting = pb.Container(
+        name="mounting",
+        image="busybox:1.37",
+        security_context=privileged,
+        volume_mounts=[pb.VolumeMount(volume="settings", mount_path="/settings")],
+    )
+    await server.admin.containers.create(namespace="demo", container=mounting)
+    assert server.cluster is not None
+    # What is there stays for now.
+    await server.cluster.stop()
+    await operator.containers.delete(namespace="demo", name="mounting")
+    # Without what shows it, it would not count as a reader.
+    gone = operator.storage.delete_volume(namespace="demo", name="settings")
+    told = await refused(gone, "container.privileged", "volume")
+    assert told.metadata["container"] == "mounting"
+    await server.admin.storage.delete_volume(namespace="demo", name="settings")
+    await operator.containers.delete(namespace="demo", name="agent")
+    write = writes(operator)["key of it"]
+    told = await refused(write(), "container.privileged", "config map")
+    assert told.metadata["container"] == "agent"
+
+
+async def test_pods_would_read_on_what_is_detached(server: Server, operator: AsyncClient) -> None:
+    """Nobody counts as a reader then, so whoever may write it would."""
+    await operator.storage.create_volume(namespace="demo", volume=shown("settings"))
+    mounts = [pb.VolumeMount(volume="settings", mount_path="/settings")]
+    await powerful(server, security_context=pb.SecurityContext(privileged=True), volume_mounts=mounts)
+    await operator.containers.pause(namespace="demo", name="agent", mode=pb.PAUSE_MODE_HOLD_ROLLOUT)
+    detached = operator.storage.detach_volume(namespace="demo", name="settings", container="agent")
+    told = await refused(detached, "container.privileged", "detach")
+    assert told.metadata["container"] == "agent"
+    # Of others it is theirs, and of this one an administrator's.
+    await operator.storage.attach_volume(
+        namespace="demo", name="settings", container="web", mount_path="/settings"
+    )
+    await operator.storage.detach_volume(namespace="demo", name="settings", container="web")
+    await server.admin.storage.detach_volume(namespace="demo", name="settings", container="agent")
+    await operator.storage.delete_volume(namespace="demo", name="settings")
 
 
 @pytest.mark.full

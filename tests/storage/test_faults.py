@@ -115,7 +115,10 @@ async def grow(here: World) -> None:
 
 
 async def delete(here: World) -> None:
-    await here.change(lambda tx: operations.delete(tx, "shop", "data", lambda _: None))
+    async def nothing(_volume: object) -> None:
+        """Refuses none."""
+
+    await here.change(lambda tx: operations.delete(tx, "shop", "data", lambda _: None, nothing))
 
 
 async def die(here: World) -> None:

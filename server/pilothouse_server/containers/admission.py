@@ -20,7 +20,7 @@ from pilothouse_server.containers.privileges import (
     runs_other_things,
 )
 from pilothouse_server.containers.surroundings import Needs, Surroundings
-from pilothouse_server.errors import AlreadyExists, ResourceExhausted, already_exists
+from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted, already_exists
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
@@ -168,6 +168,18 @@ def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
             refuse_host_path(container.namespace, volume.name, volume.type)
     refuse_privileges(container, None, may)
     refuse_guarded_keys(container.namespace, container, None, guarded, may)
+
+
+def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May, reads: str) -> None:
+    """The same of one that reads what the caller decides, as `reads` says it."""
+    try:
+        refuse_power(container, guarded, may)
+    except PermissionDenied as denied:
+        raise PermissionDenied(
+            f'{denied.message}; container "{container.name}" reads {reads}',
+            reason=denied.reason,
+            metadata={**denied.metadata, "container": container.name},
+        ) from None
 
 
 def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:

@@ -8,7 +8,6 @@ from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import admission, operations, repository, rules
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
-from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.storage.operations import showing as volumes_showing
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -54,14 +53,7 @@ class ConfigReaders:
         # The pods of one that is being deleted have their time to end.
         readers = await repository.users_of_source(transaction, namespace_id, kind, name, deleting=True)
         for each in await repository.get_many(transaction, list(readers)):
-            try:
-                admission.refuse_power(each, self._guarded, may)
-            except PermissionDenied as denied:
-                raise PermissionDenied(
-                    f'{denied.message}; container "{each.name}" reads what would be changed',
-                    reason=denied.reason,
-                    metadata={**denied.metadata, "container": each.name},
-                ) from None
+            admission.refuse_power_by_reading(each, self._guarded, may, "what would be changed")
 
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import msgspec
 
 from pilothouse_server.access import May
-from pilothouse_server.containers import operations
+from pilothouse_server.containers import operations, repository
+from pilothouse_server.containers.admission import refuse_power_by_reading
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.service_annotations import Keys, refuse_keys
@@ -72,10 +73,29 @@ class Mounter:
             if not may(HOST_PATH_PERMISSION):
                 # Pods have it until others take their place, which may be held: see `privileges`.
                 refuse_host_path(namespace, volume.name, volume.type)
+            self._refuse_loss(stored, volume, may)
             return changed
 
         # Whoever may detach may do so whatever else is mounted: it sees less.
         return await _remount(transaction, volume, container, merge, lambda _permission: True)
+
+    async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
+        if volume.type != "config_map" and volume.type != "secret":
+            return
+        readers = await repository.users_of_source(
+            transaction, volume.namespace_id, volume.type, volume.source_name, deleting=True
+        )
+        for each in await repository.get_many(transaction, list(readers)):
+            if any(mount.volume == volume.name for mount in each.all_mounts):
+                self._refuse_loss(each, volume, may)
+
+    def _refuse_loss(self, container: Container, volume: Volume, may: May) -> None:
+        """Raises PermissionDenied where pods with power go on reading a config map or secret that would not count as
+        read any more: who writes it decides what they do.
+        """
+        if volume.source_name:
+            reads = f'volume "{volume.name}" until its pods are gone'
+            refuse_power_by_reading(container, self._keys.guarded, may, reads)
 
 
 async def _remount(

@@ -59,6 +59,12 @@ class Mounter(Protocol):
 
         Raises:
             NotFound: the namespace, the volume or the container.
-            PermissionDenied: it is a folder of the node, which pods keep for a while, and the caller may not mount one.
+            PermissionDenied: it is a folder of the node, which pods keep for a while, and the caller may not mount one;
+                or as `refuse_deletion`.
             FailedPrecondition: it is not mounted there, or the container is being deleted.
+        """
+
+    async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
+        """Raises PermissionDenied where it shows a config map or secret to a container with rights over the node, or
+        others, that is being deleted, and the caller may not give one such.
         """

@@ -12,7 +12,7 @@ to mount a volume, decides between the two. Mounting and unmounting change the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
 
@@ -137,7 +137,13 @@ async def change(
     return written
 
 
-async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Volume:
+async def delete(
+    transaction: Transaction,
+    namespace: str,
+    name: str,
+    check: Check,
+    refuse: Callable[[Volume], Awaitable[None]],
+) -> Volume:
     """Deletes a volume; a claim is marked for it, and one that is marked already is answered as it is.
 
     The claim on the cluster goes, and its data with it, unless it was taken over: such a one is given back.
@@ -145,12 +151,14 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
     Raises:
         NotFound: the namespace or the volume.
         FailedPrecondition: containers mount it; the metadata names them.
+        PermissionDenied: from `refuse`, if pods go on reading what it shows with rights that the caller may not give.
     """
     await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
     if stored.mounted_by:
         raise _in_use(stored, "detach it first")
+    await refuse(stored)
     return await _delete(transaction, stored)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_server.clusters import events
@@ -118,8 +119,13 @@ class StorageService:
 
     async def DeleteVolume(self, request: pb.DeleteVolumeRequest, call: Call) -> pb.DeleteVolumeResponse:
         """Deletes a volume."""
+        transaction = await call.transaction()
         gone = await operations.delete(
-            await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
+            transaction,
+            request.namespace,
+            request.name,
+            wire.etag_check(request.etag),
+            partial(self._mounter.refuse_deletion, transaction, may=call.may(request.namespace)),
         )
         return pb.DeleteVolumeResponse(volume=await self._answer(call, gone))
 

@@ -144,7 +144,8 @@ class StorageServiceServicer:
 
     def DetachVolume(self, request, context):
         """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
-        (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`.
+        (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`,
+        and for what shows a config map or secret to a container with rights over the node, without `container.privileged`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

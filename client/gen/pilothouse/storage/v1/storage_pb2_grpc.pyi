@@ -69,7 +69,8 @@ class StorageServiceStub:
     """
     DetachVolume: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DetachVolumeRequest, _storage_pb2.DetachVolumeResponse]
     """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
-    (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`.
+    (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`,
+    and for what shows a config map or secret to a container with rights over the node, without `container.privileged`.
     """
     WatchVolumes: _grpc.UnaryStreamMultiCallable[_storage_pb2.WatchVolumesRequest, _storage_pb2.WatchVolumesResponse]
     """Watches volumes. The contract is that of ContainerService.WatchContainers."""
@@ -115,7 +116,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """
     DetachVolume: _aio.UnaryUnaryMultiCallable[_storage_pb2.DetachVolumeRequest, _storage_pb2.DetachVolumeResponse]  # type: ignore[assignment]
     """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
-    (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`.
+    (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`,
+    and for what shows a config map or secret to a container with rights over the node, without `container.privileged`.
     """
     WatchVolumes: _aio.UnaryStreamMultiCallable[_storage_pb2.WatchVolumesRequest, _storage_pb2.WatchVolumesResponse]  # type: ignore[assignment]
     """Watches volumes. The contract is that of ContainerService.WatchContainers."""
@@ -200,7 +202,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.DetachVolumeResponse, _abc.Awaitable[_storage_pb2.DetachVolumeResponse]]:
         """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
-        (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`.
+        (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`,
+        and for what shows a config map or secret to a container with rights over the node, without `container.privileged`.
         """
 
     @_abc_1.abstractmethod
