@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import random
 import zlib
@@ -17,6 +16,8 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
+from pilothouse_server.event_loop import Share
+from pilothouse_server.rpc import packing
 from pilothouse_server.rpc.packing import is_packed, unpacked, unpacked_if_short
 from pilothouse_server.rpc.parts import SHORT_BYTES
 
@@ -48,15 +49,20 @@ async def test_what_is_longer_is_unpacked_as_far_as_it_may_be_long(pack: _Packer
 
 
 @_every_packer
-async def test_others_have_their_turn_meanwhile(pack: _Packer) -> None:
-    work = asyncio.create_task(unpacked(pack(b"x" * (64 * _MEBIBYTE)), 64 * _MEBIBYTE))
-    turns = 0
-    while not work.done():
-        turns += 1
-        await asyncio.sleep(0)
-    # A step takes a fraction of what is given away for.
-    assert turns > 10
-    assert len(await work) == 64 * _MEBIBYTE
+async def test_it_is_unpacked_in_steps_between_which_others_have_their_turn(
+    pack: _Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    class Counting(Share):
+        async def used(self) -> None:
+            nonlocal steps
+            steps += 1
+            await super().used()
+
+    monkeypatch.setattr(packing, "Share", Counting)
+    assert await unpacked(pack(b"x" * 4 * _MEBIBYTE), 4 * _MEBIBYTE) == b"x" * 4 * _MEBIBYTE
+    assert steps >= 4 * _MEBIBYTE // SHORT_BYTES
 
 
 @_every_packer
