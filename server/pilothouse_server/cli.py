@@ -19,6 +19,7 @@ import typer
 from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
+from pilothouse_server.open_files import allow_many_open_files
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.rpc.transport import check_transport
 from pilothouse_server.setting_list import described
@@ -122,6 +123,7 @@ def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
         _fail(str(error), _USAGE)
     log_lines.configure(settings.log_level, settings.log_format)
     give_back_large_buffers()
+    allow_many_open_files()
     if not dev and not settings.database_url:
         _fail(f"{PREFIX}DATABASE_URL must be set (or try it with --dev)", _USAGE)
     # The supervisor of several processes has little to do.
