@@ -62,6 +62,7 @@ async def test_a_process_may_have_as_many_as_it_is_let(most: int) -> None:
     assert await _may_have("not told") == _FEW
 
 
+@pytest.mark.full
 async def test_each_process_that_serves_has_them(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
