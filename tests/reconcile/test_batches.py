@@ -368,6 +368,7 @@ async def test_a_new_container_costs_no_needless_requests(
     here: World, fields: dict[str, Any], requests: list[str]
 ) -> None:
     await applied_namespace(here)
+    await here.watched()
     asked: list[str] = []
     here.cluster.faults.on_request = lambda method, path: asked.append(
         f"{method} {path.partition('/namespaces/shop/')[2].partition('?')[0]}"

@@ -38,6 +38,7 @@ NAMESPACES = table(
     column("deleted_at", DateTime(timezone=True)),
     column("observed_generation", BigInteger()),
     column("adopted", Boolean()),
+    column("phase", String(20)),
     column("conditions", JSONB()),
     schema="public",
 )

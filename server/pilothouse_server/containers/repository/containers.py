@@ -6,7 +6,27 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ARRAY, BigInteger, Select, and_, any_, bindparam, delete, func, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Integer,
+    Select,
+    String,
+    and_,
+    any_,
+    bindparam,
+    column,
+    delete,
+    exists,
+    func,
+    not_,
+    or_,
+    select,
+    table,
+    text,
+    update,
+)
 
 from pilothouse_server.containers.model import Container, Pod, ReadyContainer
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
@@ -50,12 +70,15 @@ from pilothouse_server.values.labels import LabelSelector
 class PlacedContainer(NamedTuple):
     """A container, whether its namespace was applied to its cluster before, is not ours there any more as far as is
     known, or is to be taken over there first, and when that was so by the database.
+
+    `namespace_doubted`, of one that was not applied yet: whose the namespace is may have changed, and nobody knows yet.
     """
 
     container: Container
     namespace_applied: bool
     namespace_lost: bool
     namespace_adopting: bool
+    namespace_doubted: bool
     read_at: datetime
 
 
@@ -97,11 +120,43 @@ _GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(Big
     CONTAINERS.c.id
 )
 _LOST = [{"type": APPLIED, "status": "False", "reason": LABEL_LOST}]
+_WORK = table(
+    "reconcile_work",
+    column("resource_type", String(20)),
+    column("resource_id", BigInteger()),
+    column("attempts", Integer()),
+    column("due_at", DateTime(timezone=True)),
+    column("leased_until", DateTime(timezone=True)),
+    schema="public",
+)
+_LEASES = table(
+    "leases",
+    column("name", String(100)),
+    column("owner", String(100)),
+    column("expires_at", DateTime(timezone=True)),
+    schema="public",
+)
+_NOW = func.statement_timestamp()
+# Whose a Kubernetes namespace is is known while somebody watches its cluster and nothing of it is left to be looked at.
+_NAMESPACE_IS_LOOKED_AT = exists().where(
+    _WORK.c.resource_type == "namespace",
+    _WORK.c.resource_id == NAMESPACES.c.id,
+    or_(_WORK.c.attempts > 0, _WORK.c.due_at <= _NOW, _WORK.c.leased_until > _NOW),
+)
+_CLUSTER_IS_WATCHED = exists().where(
+    _LEASES.c.name == func.concat("observe/", NAMESPACES.c.cluster_name),
+    _LEASES.c.owner.is_not(None),
+    _LEASES.c.expires_at > _NOW,
+)
 _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
     NAMESPACES.c.conditions.contains(_LOST).label("namespace_lost"),
     and_(NAMESPACES.c.adopted, NAMESPACES.c.observed_generation == 0).label("namespace_adopting"),
-    func.statement_timestamp().label("read_at"),
+    and_(
+        CONTAINERS.c.observed_generation == 0,
+        or_(NAMESPACES.c.phase == "Terminating", _NAMESPACE_IS_LOOKED_AT, not_(_CLUSTER_IS_WATCHED)),
+    ).label("namespace_doubted"),
+    _NOW.label("read_at"),
 )
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
 # that was before the wait, or misses the row altogether.
@@ -175,7 +230,12 @@ async def get_many_placed(transaction: ReadTransaction, ids: Sequence[int]) -> l
     rows = (await transaction.connection.execute(_GET_MANY_PLACED, {"ids": list(ids)})).all()
     return [
         PlacedContainer(
-            container_of(row), row.namespace_applied, row.namespace_lost, row.namespace_adopting, row.read_at
+            container_of(row),
+            row.namespace_applied,
+            row.namespace_lost,
+            row.namespace_adopting,
+            bool(row.namespace_doubted),
+            row.read_at,
         )
         for row in rows
     ]

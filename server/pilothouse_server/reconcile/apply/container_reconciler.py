@@ -55,8 +55,9 @@ _CONFIGURATION_AGAIN_SECONDS = 0.1
 
 class LoadedContainer(msgspec.Struct, frozen=True):
     """`namespace_ready`: the namespace was applied to the cluster before; `namespace_lost`: and is not ours any more.
-    `namespace_adopting`: it is to be taken over, and may have been ours and lost before. `namespace_refusal`: why one
-    never will be as things are.
+    `namespace_adopting`: it is to be taken over, and may have been ours and lost before. `namespace_doubted`: it may be
+    somebody's by now, and nothing of the container was put there yet. `namespace_refusal`: why one never will be as
+    things are.
 
     `configuration_ready`: so were the config maps and secrets that it reads. `untouched`: nobody ever acted on it, so
     that nothing of it can be on the cluster; see `container_actions.make`. `read`: when it was, by the clock of the
@@ -71,6 +72,7 @@ class LoadedContainer(msgspec.Struct, frozen=True):
     untouched: bool = False
     namespace_lost: bool = False
     namespace_adopting: bool = False
+    namespace_doubted: bool = False
     namespace_refusal: Condition | None = None
     noted: Mapping[str, str] = NOTHING
 
@@ -117,6 +119,9 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 namespace_ready=placed.namespace_applied,
                 namespace_lost=placed.namespace_lost,
                 namespace_adopting=placed.namespace_adopting,
+                # What failed may have waited for long, and so may have who watches the cluster.
+                namespace_doubted=placed.namespace_doubted
+                or (work.attempts > 0 and container.observed_generation == 0),
                 read=(placed.read_at, since),
                 service_account_shared=container.deletion_requested_at is not None
                 and bool(container.spec.service_account)
@@ -151,6 +156,9 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 conditions=(waiting("WaitingForConfiguration", "what it reads is not on the cluster yet"),),
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,
             )
+        if loaded.namespace_doubted:
+            # Only then: of most new containers it is known, and each costs as few requests as can be.
+            await client.check_home(container.namespace_ref)
         made = await container_actions.make(client, container) if loaded.untouched else None
         return made or await container_actions.apply(client, container, loaded.noted)
 

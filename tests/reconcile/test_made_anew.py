@@ -1,0 +1,117 @@
+"""A new container is not put into a Kubernetes namespace that was made anew by somebody else, while few know."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
+from pilothouse_server.reconcile.apply import namespace_reconciler
+from pilothouse_server.reconcile.repository import container_status
+from tests.reconcile.test_kills import next_server
+from tests.reconcile.world import World
+from tests.waiting import poll_until
+
+ANEW = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+
+
+async def made_anew(here: World, client: ClusterClient) -> None:
+    """Somebody deletes the Kubernetes namespace and makes one of that name."""
+    there = await client.get(NAMESPACES, None, "shop")
+    await client.delete(NAMESPACES, None, "shop", uid=there.metadata.uid)
+    await poll_until(lambda: client.find(NAMESPACES, None, "shop"), lambda found: found is None)
+    await here.apply_as("team-b", "/api/v1/namespaces/shop", ANEW)
+
+
+async def settled(here: World) -> None:
+    await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
+
+
+async def is_refused(here: World, client: ClusterClient) -> bool:
+    """Whether the container says that its namespace is somebody's, and nothing was put there."""
+
+    def told(row: Container) -> bool:
+        return any(each.reason in ("NameTaken", "LabelLost") for each in row.observed.conditions)
+
+    row = await here.until(lambda row: told(row) or bool(row.observed_generation))
+    return told(row) and (await client.list(DEPLOYMENTS, "shop")).items == ()
+
+
+async def test_while_nobody_watches_the_cluster(here: World) -> None:
+    client = await here.connect("local")
+    await here.namespace()
+    async with next_server(here, client):
+        await settled(here)
+    await made_anew(here, client)
+    await here.create()
+    async with next_server(here, client):
+        assert await is_refused(here, client)
+
+
+async def test_while_the_namespace_is_looked_at(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await here.connect("local")
+    looked = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        looked.set()
+        await asyncio.Event().wait()
+
+    async with here.reconciling():
+        await here.namespace()
+        await settled(here)
+        monkeypatch.setattr(namespace_reconciler, "_apply", hang)
+        await made_anew(here, client)
+        await looked.wait()
+        await here.create()
+        assert await is_refused(here, client)
+
+
+async def test_after_a_failure(here: World) -> None:
+    """It may have waited for long, and who watches the cluster may not have seen it for as long."""
+    client = await here.connect("local")
+    await here.namespace()
+    async with next_server(here, client):
+        await settled(here)
+    await here.watched()
+    await here.create()
+    await here.rows("UPDATE reconcile_work SET attempts = 1 WHERE resource_type = 'container'")
+    await made_anew(here, client)
+    async with next_server(here, client):
+        assert await is_refused(here, client)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE leases SET owner = NULL WHERE name = 'observe/local'",
+        "UPDATE leases SET expires_at = now() - interval '1 second' WHERE name = 'observe/local'",
+        "UPDATE namespaces SET phase = 'Terminating'",
+        "UPDATE reconcile_work SET due_at = now() WHERE resource_type = 'namespace'",
+        "UPDATE reconcile_work SET attempts = 1 WHERE resource_type = 'namespace'",
+        "UPDATE reconcile_work SET lease_owner = 'x', leased_until = now() + interval '1 minute' "
+        "WHERE resource_type = 'namespace'",
+    ],
+    ids=["given up", "run out", "ends", "due", "failed", "in hand"],
+)
+async def test_whose_it_is_may_have_changed(here: World, change: str) -> None:
+    await here.namespace()
+    async with next_server(here, await here.connect("local")):
+        await settled(here)
+    await here.watched()
+    made = await here.create()
+
+    async def is_doubted() -> bool:
+        async with here.store.system_look() as transaction:
+            found = await container_status.find_placed(transaction, [int(made.id)])
+        return found[int(made.id)].namespace_doubted
+
+    assert not await is_doubted()
+    await here.rows(change)
+    assert await is_doubted()
+    # What was put there before is looked for in any case.
+    await here.rows("UPDATE containers SET observed_generation = 1")
+    assert not await is_doubted()
