@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse_server.containers.model import Port
+from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.containers.operations import pause as pause_container
 from pilothouse_server.kubernetes.errors import NotFound, Unreachable
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICES
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import change as change_namespace
@@ -120,6 +120,27 @@ async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here
 
         await poll_until(pods, lambda ready: ready == 1)
         assert (await here.running()).observed.ready_replicas == 1
+
+
+@pytest.mark.parametrize("whose", ["ours", "others"])
+async def test_a_service_account_goes_with_its_container_where_it_is_ours(here: World, whose: str) -> None:
+    client = await here.connect("local")
+    async with here.reconciling():
+        uid = (await here.namespace()).uid
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and seen.phase == "Active")
+        labels = {MANAGED_BY: "pilothouse", NAMESPACE_UID: uid if whose == "ours" else "theirs"}
+        account = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "web", "labels": labels},
+        }
+        await here.apply_as("another", "/api/v1/namespaces/shop/serviceaccounts/web", account)
+        await here.create(spec=ContainerSpec(service_account="web"))
+        await here.running()
+        await here.delete()
+        await poll_until(here.seen, lambda seen: seen is None)
+    there = await client.find(SERVICE_ACCOUNTS, "shop", "web")
+    assert (there is None) == (whose == "ours")
 
 
 @pytest.mark.parametrize(("policy", "image"), [("repair", "nginx:1.27"), ("report", "nginx:evil")])

@@ -38,7 +38,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
     Service,
 )
-from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
 from pilothouse_server.reconcile.apply import agreement, replicas
 from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
@@ -251,7 +251,10 @@ async def _apply_service_account(client: LeasedClient, container: Container) -> 
 async def _delete_service_account(client: LeasedClient, container: Container) -> None:
     name = container.spec.service_account
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
-    if found is not None and found.metadata.label(MANAGED_BY) == MANAGER:
+    if found is None or found.metadata.label(MANAGED_BY) != MANAGER:
+        return
+    # Another installation's, or what a namespace of ours had here before, looks the same but for the uid.
+    if found.metadata.label(NAMESPACE_UID) == container.namespace_uid:
         await client.delete(SERVICE_ACCOUNTS, container.namespace_ref, name, uid=found.metadata.uid)
 
 
