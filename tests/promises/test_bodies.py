@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pilothouse_server.rpc import receiving
 from pilothouse_server.rpc.call import Call
@@ -186,3 +190,46 @@ async def test_a_packed_request_is_measured_as_it_is_unpacked(
         outcome = await caller.invoke(get, too_long(receiving.TRANSPORT_MARGIN_BYTES + 2 * MOST))
         assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
         assert f"has {MOST + 1} bytes" in outcome.message
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_services_that_are_not_ours_read_packed_requests(
+    tight: World, compression: grpc.Compression
+) -> None:
+    async with grpc.aio.insecure_channel(tight.server.address, compression=compression) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(service="x" * 2_000))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="x" * 2_000))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        watch.cancel()
+        # It is typed as of channels that block.
+        plain: Any = channel
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(plain)
+        stream = reflection.ServerReflectionInfo()
+        for _ in range(2):
+            await stream.write(reflection_pb2.ServerReflectionRequest(list_services="x" * 2_000))
+            assert (await stream.read()).list_services_response.service
+        await stream.done_writing()
+
+
+@pytest.mark.parametrize(
+    "torn", [b"\xff" * 9, gzip.compress(b"\x0a" + b"\xff" * 200_000)], ids=["torn", "packed"]
+)
+async def test_what_such_services_cannot_read_is_refused_in_our_words(tight: World, torn: bytes) -> None:
+    good = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    async with grpc.aio.insecure_channel(tight.server.address) as channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        converse: Any = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )
+
+        async def all_of(*requests: bytes) -> int:
+            return len([answer async for answer in converse(iter(requests))])
+
+        for call in (check(torn), all_of(torn), all_of(good, torn)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == "the request is no message of its type"

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from pilothouse_server.errors import InvalidArgument, PilothouseError
-from pilothouse_server.rpc import headers
+from pilothouse_server.rpc import headers, packing
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import Admission
@@ -33,8 +34,9 @@ SILENT_SECONDS = 30.0
 def bounded(inner: Handler, admission: Admission, address_of: AddressOf) -> Handler:
     """Returns the handler of a method that is not ours, within the bounds of such."""
     outsider = _Outsider(inner, admission, address_of)
+    assert inner.request_deserializer is not None
     how = {
-        "request_deserializer": inner.request_deserializer,
+        "request_deserializer": partial(_read, inner.request_deserializer),
         "response_serializer": inner.response_serializer,
     }
     if inner.request_streaming:
@@ -121,7 +123,7 @@ class _Outsider:
         request = await self.admission.health_requests.arrives(context.read(), flow)
         if request is grpc.aio.EOF:
             raise no_request()
-        return request
+        return _good(request)
 
 
 def no_request() -> InvalidArgument:
@@ -138,4 +140,23 @@ async def _until_silent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[A
                 request = await anext(iterator)
         except (StopAsyncIteration, TimeoutError):
             return
-        yield request
+        yield _good(request)
+
+
+# What cannot be read is handed on as this: an error within gRPC would end the call in its own words.
+_MALFORMED: Final = object()
+
+
+def _read(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
+    """The message that bytes are, packed or not. None of these methods has a long one."""
+    try:
+        return deserialize(packing.unpacked_if_short(raw))
+    except DecodeError:
+        return _MALFORMED
+
+
+def _good(request: Any) -> Any:
+    """The message. Raises InvalidArgument where it could not be read."""
+    if request is _MALFORMED:
+        raise InvalidArgument("the request is no message of its type", reason="MALFORMED_MESSAGE")
+    return request
