@@ -1,4 +1,7 @@
-"""What the other side sends around its answer has a bound; that of aiohttp itself has none, which is the control."""
+"""What the other side sends around its answer has a bound, and what is made of small pieces is read with pauses.
+
+aiohttp itself has neither, which is the control.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ AROUND = {
     "100": b"HTTP/1.1 100 Continue\r\n\r\n" * 1000 + _ANSWER,
     "103": b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 1000 + _ANSWER,
     "an extension": _CHUNKED + b"1;" + b"a" * 2 * _MIB + b"\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
-    "small chunks": _CHUNKED + b"1\r\n \r\n" * 600_000 + b"2\r\n{}\r\n0\r\n\r\n",
+    "small chunks": _CHUNKED + b"1;%b\r\n \r\n" % (b"a" * 64) * 20_000 + b"2\r\n{}\r\n0\r\n\r\n",
 }
 USUAL = {
     "a few": b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3 + _ANSWER,
@@ -30,14 +33,16 @@ USUAL = {
 
 
 @asynccontextmanager
-async def answering(sent: bytes) -> AsyncIterator[str]:
-    """A server that answers every request with these bytes."""
+async def answering(sent: bytes, *, ends: bool = False) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes; `ends`: and closes the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 writer.write(sent)
                 await writer.drain()
+                if ends:
+                    break
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -86,3 +91,60 @@ async def test_short_lines_of_a_log_are_read_for_as_long_as_they_come() -> None:
         while read < 2 * _MIB:
             read += len(await response.content.readany())
         assert not response.content.at_eof()
+
+
+_LINES = 40_000
+# Each has so many lines, in some reads of a socket; and what it says.
+SMALL = {
+    "chunks of two bytes": (_CHUNKED + b"2\r\nab\r\n" * (_LINES // 2) + b"0\r\n\r\n", b"ab" * (_LINES // 2)),
+    "lines of two bytes": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (3 * _LINES) + b"ab\n" * _LINES,
+        b"ab\n" * _LINES,
+    ),
+    "lines until the end": (b"HTTP/1.1 200 OK\r\n\r\n" + b"ab\n" * _LINES, b"ab\n" * _LINES),
+}
+
+
+async def _read_slowly(connector: aiohttp.TCPConnector, url: str, pause: int) -> tuple[bytes, int]:
+    """The body, by a reader that pauses for so many turns of the loop, and how many others had until its end."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as response:
+        beside = asyncio.create_task(others())
+        parts = []
+        async for part in response.content.iter_any():
+            parts.append(part)
+            for _ in range(pause):
+                await asyncio.sleep(0)
+        beside.cancel()
+    return b"".join(parts), turns
+
+
+@pytest.mark.parametrize("what", SMALL)
+async def test_small_pieces_leave_turns_to_others(what: str) -> None:
+    sent, said = SMALL[what]
+    # One connection alone, which the server closes behind the answer where that has no other end.
+    async with answering(sent, ends=what == "lines until the end") as url:
+        for pause in (0, 50):
+            read, turns = await _read_slowly(ANYWHERE.connector(), url, pause)
+            assert read == said
+            assert turns >= _LINES / 512
+        read, _ = await _read_slowly(aiohttp.TCPConnector(), url, 0)
+        assert read == said
+
+
+async def test_small_pieces_behind_an_answer_are_none_of_the_next() -> None:
+    """The connection is used no more, though the answer itself has ended."""
+    async with (
+        answering(_ANSWER + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 10_000) as url,
+        aiohttp.ClientSession(connector=ANYWHERE.connector()) as session,
+    ):
+        for _ in range(3):
+            async with session.get(url) as response:
+                assert await response.read() == b"{}"

@@ -10,8 +10,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import uvloop
 
 from pilothouse_server.embedded.certificate import self_signed
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.exec import PROTOCOLS, program
+from pilothouse_server.kubernetes.errors import AnswerTooLarge
+from pilothouse_server.kubernetes.exec import PROTOCOLS, Program, program
+from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
 from pilothouse_server.outbound import ANYWHERE, TooLong, cut, read
 from pilothouse_server.settings import EVENT_LOOPS
 from tests.waiting import patient
@@ -130,7 +132,8 @@ def _answered(end: End) -> Ask:
     return ask
 
 
-async def _program(endless: Endless) -> bool:
+@asynccontextmanager
+async def _run(endless: Endless, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Program]:
     authority = base64.b64encode(endless.authority.read_bytes()).decode()
     cluster = {"server": endless.url, "certificate-authority-data": authority}
     kubeconfig = {
@@ -138,18 +141,30 @@ async def _program(endless: Endless) -> bool:
         "contexts": [{"name": "endless", "context": {"cluster": "endless"}}],
         "current-context": "endless",
     }
-    client = await ClusterClient.from_kubeconfig(kubeconfig, name="endless")
+    client = await ClusterClient.from_kubeconfig(kubeconfig, name="endless", limits=limits)
     try:
         async with program(
             client, "demo", "web-0", container="main", command=["yes"], stdin=False, tty=False
-        ):
-            pass
-        return await endless.ended()
+        ) as running:
+            yield running
     finally:
         await client.close()
 
 
-@pytest.mark.parametrize("ask", [_answered(_too_long), _answered(_cut), _program])
+async def _program(endless: Endless) -> bool:
+    async with _run(endless):
+        pass
+    return await endless.ended()
+
+
+async def _program_too_long(endless: Endless) -> bool:
+    async with _run(endless, Limits(message_bytes=1000)) as running:
+        with pytest.raises(AnswerTooLarge):
+            await anext(running.output())
+    return await endless.ended()
+
+
+@pytest.mark.parametrize("ask", [_answered(_too_long), _answered(_cut), _program, _program_too_long])
 @pytest.mark.parametrize("loop", EVENT_LOOPS)
 def test_what_is_not_read_is_not_sent(tmp_path: Path, loop: str, ask: Ask) -> None:
     assert _is_ended(tmp_path, loop, ask)

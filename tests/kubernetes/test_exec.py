@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.errors import AnswerTooLarge
 from pilothouse_server.kubernetes.exec import PROTOCOLS, Ended, Output, program
 
 Speak = Callable[[web.Request, web.WebSocketResponse], Awaitable[None]]
@@ -129,6 +131,94 @@ async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
         assert [each async for each in output] == [Ended(0)]
         assert turns >= _MANY
         beside.cancel()
+
+
+def frame(first: int, data: bytes = b"") -> bytes:
+    """A frame of a websocket, as a server sends it; `first` says whether it ends a message, and of which kind it is."""
+    size = len(data)
+    if size < 126:
+        length = bytes((size,))
+    else:
+        length = b"\x7e" + size.to_bytes(2, "big") if size < 65536 else b"\x7f" + size.to_bytes(8, "big")
+    return bytes((first,)) + length + data
+
+
+BEGINNING, GOING_ON, ENDING, WHOLE, PING = 0x02, 0x00, 0x80, 0x82, 0x89
+_END = frame(WHOLE, b'\x03{"status": "Success"}')
+# More of them than are gone through at a time, in fewer bytes than one read of a socket has.
+_PARTS = 4000
+
+
+@pytest.mark.parametrize("part", [b"", b"a"], ids=["empty", "of a byte"])
+async def test_parts_of_a_message_leave_turns_to_others(part: bytes) -> None:
+    async def speak(request: web.Request, _socket: web.WebSocketResponse) -> None:
+        assert request.transport is not None
+        parts = frame(BEGINNING, b"\x01") + frame(GOING_ON, part) * _PARTS + frame(ENDING, b"z")
+        request.transport.write(frame(WHOLE, b"\x01a") + parts + _END)
+
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with (
+        a_cluster_that_speaks(speak) as client,
+        program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
+    ):
+        output = running.output()
+        assert await anext(output) == Output("stdout", b"a")
+        beside = asyncio.create_task(others())
+        assert [each async for each in output] == [Output("stdout", part * _PARTS + b"z"), Ended(0)]
+        # Few at a time: without a pause there were some turns, for all of them.
+        assert turns >= _PARTS / 40
+        beside.cancel()
+
+
+@pytest.mark.parametrize("part", [b"", b"a"], ids=["empty", "of a byte"])
+async def test_a_message_of_too_many_parts_is_too_long(part: bytes) -> None:
+    async def speak(request: web.Request, _socket: web.WebSocketResponse) -> None:
+        assert request.transport is not None
+        request.transport.write(frame(BEGINNING, b"\x01") + frame(GOING_ON, part) * 100_000)
+
+    async with (
+        a_cluster_that_speaks(speak) as client,
+        program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
+    ):
+        with pytest.raises(AnswerTooLarge):
+            await anext(running.output())
+
+
+async def test_messages_in_parts_of_any_size_come_whole() -> None:
+    """However they are cut on the way, and with pings between their parts."""
+    sizes = [0, 1, 124, 125, 126, 127, 1000, 65535, 65536, 70_000]
+    said = [bytes((number % 251,)) * size for number, size in enumerate(sizes * 40)]
+    sent = frame(BEGINNING, b"\x01")
+    for number, data in enumerate(said):
+        sent += frame(GOING_ON, data) + (frame(PING, b"there?") if number % 50 == 0 else b"")
+        if number % 20 == 19:
+            sent += frame(ENDING) + frame(BEGINNING, b"\x01")
+    sent += frame(ENDING, b"z") + _END
+    cuts, step = [0], 1
+    while cuts[-1] < len(sent):
+        cuts.append(cuts[-1] + step)
+        step = step % 200_000 * 3 + 1
+
+    async def speak(request: web.Request, _socket: web.WebSocketResponse) -> None:
+        assert request.transport is not None
+        for at, end in pairwise(cuts):
+            request.transport.write(sent[at:end])
+            await asyncio.sleep(0)
+
+    async with (
+        a_cluster_that_speaks(speak) as client,
+        program(client, "shop", "web", container="c", command=["x"], stdin=False, tty=False) as running,
+    ):
+        *output, end = [each async for each in running.output()]
+    assert end == Ended(0)
+    assert b"".join(each.data for each in output if isinstance(each, Output)) == b"".join(said) + b"z"
 
 
 async def test_pings_are_answered_and_an_end_comes_behind_many_messages() -> None:

@@ -477,10 +477,11 @@ class Transport:
             ) from error
         except (aiohttp.ClientError, OSError, Redirected) as error:
             raise self._unreachable(error) from error
-        try:
-            yield socket
-        finally:
-            with outbound.cutting(socket._response):
+        # From the beginning: the library lets go of the connection where it ends a websocket itself.
+        with outbound.cutting(socket._response):
+            try:
+                yield socket
+            finally:
                 await _farewell(socket)
 
 
