@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -22,7 +25,9 @@ from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.longest import LEAST_BYTES
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database
-from tests.promises.calling import OPERATION_KEY, Caller
+from tests.promises.calling import OPERATION_KEY, Caller, token_of
+from tests.promises.hostile import wire
+from tests.promises.hostile.wire import frame
 from tests.promises.requests import request_for
 from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
@@ -156,23 +161,89 @@ async def test_a_name_as_long_as_a_request_is_refused_before_it_is_read_again(wo
         assert record["request_body"] is None
 
 
-async def test_a_body_that_grpc_refuses_or_that_never_comes_is_recorded(tight: World) -> None:
-    for name in ("GetContainer", "CreateContainer", "WatchContainers"):
-        rule = tight.rule(name)
-        outcome = await tight.admin.invoke(rule, too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1))
-        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", ""), name
+async def the_record_of(world: World, rule: Rule) -> asyncpg.Record:
+    """The record of the one call of a method, once there is one of its end."""
 
-        async def recorded(method: str = rule.method) -> bool:
-            async with tight.sql() as sql:
-                return bool(
-                    await sql.fetchval(
-                        "SELECT count(*) FROM operation_logs WHERE request_path = $1 AND username = 'admin' "
-                        "AND error_code IS NOT NULL AND completed_at IS NOT NULL",
-                        method,
-                    )
+    async def records() -> list[asyncpg.Record]:
+        async with world.sql() as sql:
+            return list(
+                await sql.fetch(
+                    "SELECT * FROM operation_logs WHERE request_path = $1 AND completed_at IS NOT NULL",
+                    rule.method,
                 )
+            )
 
-        await poll_until(recorded)
+    (record,) = await poll_until(records)
+    return record
+
+
+async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(tight: World) -> None:
+    """A call of each kind: of a user and a stranger, with one request or many, and with one answer or many."""
+    body = too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1)
+    for name in (
+        "GetContainer",
+        "CreateContainer",
+        "WatchContainers",
+        "Exec",
+        "RecordUsage",
+        "RefreshSession",
+    ):
+        rule = tight.rule(name)
+        outcome = await tight.admin.invoke(rule, body)
+        assert (outcome.code, outcome.reason) == ("RESOURCE_EXHAUSTED", ""), name
+        record = await the_record_of(tight, rule)
+        assert (record["error_code"], record["status_code"]) == ("RESOURCE_EXHAUSTED", 429), name
+        assert record["username"] == (None if rule.public else "admin")
+
+
+async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World) -> None:
+    """It is not taken for the end of what the client sends."""
+    rule = tight.rule("RecordUsage")
+
+    call = getattr(tight.admin.channel, rule.shape)(rule.method)(metadata=tight.admin.metadata)
+    await call.write(rule.request_class().SerializeToString())
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await call.write(too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1))
+    assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await the_record_of(tight, rule))["error_code"] == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(wire.DATA, 0, 1, wire.message(b"x", length=100)), "DEADLINE_EXCEEDED"),
+        (
+            frame(wire.DATA, 0, 1, wire.message(b"x", length=100))
+            + frame(wire.RST_STREAM, 0, 1, wire.CANCEL),
+            "CANCELLED",
+        ),
+        (frame(wire.DATA, wire.END_STREAM, 1), "INVALID_ARGUMENT"),
+        (frame(wire.DATA, wire.END_STREAM, 1, wire.message(b"x", length=100)), "INVALID_ARGUMENT"),
+    ],
+    ids=["late", "cancelled", "none", "torn"],
+)
+async def test_a_request_that_does_not_come_whole_is_recorded_by_how_its_call_ends(
+    tight: World, sent: bytes, code: str
+) -> None:
+    rule = tight.rule("GetContainer")
+    connection = wire.Connection(tight.server.address)
+    await connection.open()
+    try:
+        assert connection.stream() == 1
+        wait = [("grpc-timeout", "300m")] if code == "DEADLINE_EXCEEDED" else []
+        block = wire.header_block(rule.method, token_of(tight.admin), wait)
+        connection.write(frame(wire.HEADERS, wire.END_HEADERS, 1, block))
+
+        async def begun() -> bool:
+            return tight.server.application.authenticator.known(token_of(tight.admin)) is not None
+
+        await poll_until(begun)
+        connection.write(sent)
+        record = await the_record_of(tight, rule)
+    finally:
+        connection.close()
+    assert record["error_code"] == code
+    assert record["username"] == "admin"
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])

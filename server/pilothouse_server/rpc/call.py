@@ -80,6 +80,7 @@ class Call:
         "parse_error",
         "principal",
         "refusal",
+        "refused_by_grpc",
         "request",
         "requests",
         "resume_token",
@@ -112,6 +113,8 @@ class Call:
         # Why it was refused before the layers: no valid token, no request in time, no seat.
         self.refusal: BaseException | None = None
         self.parse_error: PilothouseError | None = None
+        # Whether gRPC itself has refused a request, which ends the call by its words.
+        self.refused_by_grpc = False
         self.request: Any = None
         self.requests: AsyncIterator[Message] | None = None
         self.send: Send | None = None
@@ -331,13 +334,15 @@ class Call:
 
     @property
     def code_if_cut(self) -> str:
-        """How a call that the transport has cut off ended: OK, DEADLINE_EXCEEDED or CANCELLED.
+        """How a call that the transport has cut off ended: OK, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or CANCELLED.
 
         The client's clock ends a call as the server's does, and its word may be here first. What is left of the time
         reaches the server rounded up, the longer the more: within that, the end of a call is the end of its time.
         """
         if self.complete:
             return "OK"
+        if self.refused_by_grpc:
+            return "RESOURCE_EXHAUSTED"
         remaining = self.time_remaining()
         if remaining is None or self.deadline is None:
             return "CANCELLED"

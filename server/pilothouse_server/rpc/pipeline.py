@@ -39,10 +39,11 @@ from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_
 from pilothouse_server.rpc.admission.unsent import LARGE_BYTES
 from pilothouse_server.rpc.call import Call, client_address, too_slow
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.outsiders import bounded, no_request, too_large
+from pilothouse_server.rpc.outsiders import bounded, too_large
 from pilothouse_server.rpc.parts import SHORT_BYTES
 from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.rpc.way_back import WayBack
+from pilothouse_server.rpc.way_in import WayIn
 from pilothouse_server.settings import TrustedPeer
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from pilothouse_server.store.unit_of_work import Store
@@ -129,7 +130,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _address(self, read: headers.Headers, context: Context) -> str:
         return client_address(context.peer(), read.texts.get("x-forwarded-for", ""), self._trusted_proxies)
 
-    async def _serve(self, call: Call, requests: AsyncIterator[bytes], context: Context) -> bytes | None:
+    async def _serve(self, call: Call, _requests: object, context: Context) -> bytes | None:
         call.client_ip = self._address(call.headers, context)
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
@@ -144,7 +145,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         refused: Hashable = None
         try:
             try:
-                await self._let_in(call, ticket, requests, context)
+                await self._let_in(call, ticket, WayIn(call, context), context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
                 refused = _who(call)
@@ -168,7 +169,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             code, message, trailing = failure
             back = back or WayBack(context)
             # See `fail`: the error that it ends with knows this frame.
-            del context, requests
+            del context
             if refused is not None:
                 await self.admission.refusing.turn(refused)
             await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
@@ -183,9 +184,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         assert task is not None
         self.admission.unsent.hold(_who(call), len(answer), task)
 
-    async def _let_in(
-        self, call: Call, ticket: Ticket, requests: AsyncIterator[bytes], context: Context
-    ) -> None:
+    async def _let_in(self, call: Call, ticket: Ticket, way_in: WayIn, context: Context) -> None:
         """Finds out who calls, reads the request, or the first of a stream, and takes the call's seats.
 
         Raises why the call is refused.
@@ -202,15 +201,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if call.refusal is not None:
             raise call.refusal
         # The one message there is, or the first of a stream.
-        raw = await admission.requests.arrives(context.read(), flow)
+        raw = await admission.requests.arrives(way_in.read(), flow)
         if rule.takes_stream:
             await ticket.sit(admission.streams, flow)
-            call.requests = _parsed(call, raw, requests)
+            call.requests = _parsed(call, raw, way_in.rest())
             if rule.in_one_namespace:
                 await _look_at_first(call)
             return
         if raw is grpc.aio.EOF:
-            raise no_request()
+            await way_in.end_without_request()
         raw = packing.unpacked_if_short(raw)
         is_short = _parse_short(call, raw)
         # To read a long one takes a while: it has its seats before. One that is packed may be as long as it may be.

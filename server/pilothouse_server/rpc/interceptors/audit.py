@@ -405,6 +405,7 @@ def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[
 _CUT = {
     "OK": "",
     "CANCELLED": "the client went away",
+    "RESOURCE_EXHAUSTED": "a request is longer than any may be: gRPC itself refuses it",
     "DEADLINE_EXCEEDED": "the time given to the call is over",
 }
 

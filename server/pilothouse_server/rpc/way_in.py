@@ -1,0 +1,107 @@
+"""What comes in from the client of one call: its requests.
+
+To gRPC's reader the end of what a client sends, a call that is over, and a request that gRPC itself refuses are all the
+same: no more messages. But the first is the client's word, which is acted upon, and the others are not: gRPC answers
+them itself, and cancels the call a moment later. The record of the call is to tell the code that its caller gets. So
+what gRPC refuses is noted here, by what its reader awaits: that fails then, which the reader keeps to itself. (It fails
+in no other case.) Whether a call is over that has no request shows where something is sent back to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.rpc.outsiders import no_request
+
+if TYPE_CHECKING:
+    from pilothouse_server.rpc.call import Call
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+T = TypeVar("T")
+
+
+class WayIn:
+    """The way in of one call."""
+
+    __slots__ = ("_call", "_context")
+
+    def __init__(self, call: Call, context: Context) -> None:
+        self._call = call
+        self._context = context
+
+    async def read(self) -> Any:
+        """The next request's bytes; EOF where the client sends no more.
+
+        Raises ResourceExhausted, MESSAGE_TOO_LARGE: gRPC refuses it, and so the call.
+        """
+        reading = _Reading(self._context.read())
+        try:
+            message = await reading
+        finally:
+            # Also where the call is cancelled in the same turn.
+            if reading.failed:
+                self._call.refused_by_grpc = True
+        if reading.failed:
+            raise _refused()
+        return message
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """The requests of a stream behind the first. Raises as `read`."""
+        while (message := await self.read()) is not grpc.aio.EOF:
+            yield message
+
+    async def end_without_request(self) -> NoReturn:
+        """Raises InvalidArgument for a call that has no request, and CancelledError where it is over."""
+        try:
+            await self._context.send_initial_metadata(())
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
+        raise no_request()
+
+
+def _refused() -> ResourceExhausted:
+    return ResourceExhausted(
+        "the request is longer than any may be: gRPC itself refuses it", reason="MESSAGE_TOO_LARGE"
+    )
+
+
+class _Reading:
+    """Awaits what a coroutine of gRPC's returns; `failed` says whether something that it waited for did."""
+
+    __slots__ = ("_work", "failed")
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self.failed = False
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        steps = self._work.__await__()
+        step: Callable[[], Any] = partial(next, steps)
+        try:
+            while True:
+                awaited = step()
+                try:
+                    yield awaited
+                except grpc.aio.InternalError as error:
+                    step = partial(steps.throw, error)
+                else:
+                    step = partial(next, steps)
+                finally:
+                    self.failed = self.failed or _has_failed(awaited)
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+
+
+def _has_failed(awaited: object) -> bool:
+    if not isinstance(awaited, asyncio.Future) or not awaited.done() or awaited.cancelled():
+        return False
+    return awaited.exception() is not None
