@@ -9,6 +9,8 @@ import re
 import shutil
 import signal
 import sys
+import threading
+import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -20,6 +22,7 @@ from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.open_files import allow_many_open_files
+from pilothouse_server.processes import CLOSING_SECONDS
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.rpc.transport import check_transport
 from pilothouse_server.setting_list import described
@@ -184,12 +187,29 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 typer.echo(f"Clients with certificates call {host}:{server.asking_port}")
             await stopping.wait()
             typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
+            # The supervisor of several sees to their ends itself, and what `--dev` brings is to be ended in order.
+            if settings.processes == 1 and not dev:
+                _end_at_last(settings.grace_seconds + CLOSING_SECONDS)
         finally:
             await server.stop()
     finally:
         addresses.close()
         if surroundings is not None:
             await surroundings.stop()
+
+
+def _end_at_last(seconds: float) -> None:
+    """Has the process end after so many seconds, if it has not ended by itself.
+
+    A thread that waits for a disk which hangs can be ended by nobody, and a process ends after its threads only.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        typer.echo("pilothouse: it has not ended within the grace, and is ended: does a disk hang?", err=True)
+        os._exit(_FAULT)
+
+    threading.Thread(target=end, name="end at last", daemon=True).start()
 
 
 def _free_addresses(settings: Settings) -> contextlib.ExitStack:

@@ -10,12 +10,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from pilothouse_server.backup import manifests, programs, repository
+from pilothouse_server.backup.disk import Disk
 from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.backup.manifests import Backup, File, HashingWriter, Manifest
 from pilothouse_server.backup.programs import Programs, Run
@@ -48,6 +49,7 @@ class Plan:
     seconds: float = DEFAULT_SECONDS
     free: Callable[[Path], int] = free_bytes
     programs_in: Sequence[Path] | None = None
+    disk: Disk = field(default_factory=Disk)
 
 
 async def make(plan: Plan, moment: datetime | None = None) -> Backup:
@@ -55,29 +57,36 @@ async def make(plan: Plan, moment: datetime | None = None) -> Backup:
 
     Raises:
         FailedPrecondition: the message says what forbids it: no space, no key, no program that is new enough, another
-            backup under way, a program that failed, no end within the time.
+            backup under way, a program that failed, a disk that hangs, no end within the time.
         Unavailable: the database does not answer.
     """
-    keys = None if plan.key_file is None else BackupKeys.load(plan.key_file)
+    try:
+        async with asyncio.timeout(plan.seconds):
+            return await _make(plan, (moment or datetime.now(UTC)).replace(microsecond=0))
+    except TimeoutError:
+        raise refused(f"the backup did not end within {plan.seconds:.0f} s", "TOO_SLOW") from None
+
+
+async def _make(plan: Plan, moment: datetime) -> Backup:
+    disk = plan.disk
+    keys = None if plan.key_file is None else await disk.answer(BackupKeys.load, plan.key_file)
     if keys is None and plan.master_key_file is not None:
         raise refused(
             "the master keys are backed up encrypted only: name a key file of the backup", "KEYS_IN_THE_CLEAR"
         )
-    _make_folder(plan.folder)
-    moment = (moment or datetime.now(UTC)).replace(microsecond=0)
-    name = manifests.name_at(moment, plan.folder)
+    await disk.answer(_make_folder, plan.folder)
+    name = await disk.answer(manifests.name_at, moment, plan.folder)
     begun = manifests.unfinished(plan.folder, name)
     try:
-        begun.mkdir(mode=0o700)
-        async with asyncio.timeout(plan.seconds):
-            written = await _write(plan, keys, begun, moment)
-        await asyncio.to_thread(_keep, begun, plan.folder / name)
+        await disk.answer(begun.mkdir, 0o700)
+        written = await _write(plan, keys, begun, moment)
+        await disk.run(_keep, begun, plan.folder / name)
     except TimeoutError:
-        raise refused(f"the backup did not end within {plan.seconds:.0f} s", "TOO_SLOW") from None
+        raise
     except OSError as error:
         raise unreadable(plan.folder, error) from None
     finally:
-        shutil.rmtree(begun, ignore_errors=True)
+        await disk.clear(lambda: shutil.rmtree(begun, ignore_errors=True))
     return Backup(plan.folder / name, written)
 
 
@@ -85,19 +94,15 @@ async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datet
     async with AsyncExitStack() as stack:
         facts = await stack.enter_async_context(repository.snapshot(plan.dsn))
         found = await programs.find(facts.server_version_number, plan.programs_in, database=plan.dsn)
-        _check_space(plan, facts)
+        await plan.disk.answer(_check_space, plan, facts)
         run = await stack.enter_async_context(_pg_dump(found, plan.dsn, facts))
-        files = dict([await _keep_output(run, begun, keys)])
+        files = dict([await _keep_output(run, begun, keys, plan.disk)])
         await run.ended()
     if keys is not None and plan.master_key_file is not None:
         name = manifests.MASTER_KEYS
-        data = await asyncio.to_thread(_bytes_of, plan.master_key_file)
-        with (begun / (name + manifests.SEALED)).open("xb") as file:
-            target = HashingWriter(file)
-            sealer = Sealer(keys, name, target)
-            sealer.write(data)
-            sealer.finish()
-        files[name + manifests.SEALED] = target.summed()
+        files[name + manifests.SEALED] = await plan.disk.run(
+            _seal, plan.master_key_file, begun / (name + manifests.SEALED), name, keys
+        )
     made = Manifest(
         format=manifests.FORMAT,
         created_at=moment,
@@ -113,7 +118,7 @@ async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datet
         encrypted_under=keys.newest_id if keys is not None else "",
         files=files,
     )
-    manifests.write(begun, made)
+    await plan.disk.answer(manifests.write, begun, made)
     return made
 
 
@@ -132,19 +137,34 @@ def _pg_dump(found: Programs, dsn: str, facts: Facts) -> AbstractAsyncContextMan
     return programs.running(found, "pg_dump", words, database=dsn, writes=True)
 
 
-async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None) -> tuple[str, File]:
+async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None, disk: Disk) -> tuple[str, File]:
     """Writes what a program prints into a file, encrypted where there is a key; returns the file's name and sums."""
     name = manifests.DUMP if keys is None else manifests.DUMP + manifests.SEALED
     assert run.process.stdout is not None
-    with (begun / name).open("xb") as file:
+    file = await disk.run(lambda: (begun / name).open("xb"))
+    try:
         target = HashingWriter(file)
         sealer = None if keys is None else Sealer(keys, manifests.DUMP, target)
         into: Writer = target if sealer is None else sealer
         while block := await run.process.stdout.read(_BLOCK):
-            await asyncio.to_thread(into.write, block)
+            await disk.run(into.write, block)
         if sealer is not None:
-            sealer.finish()
+            await disk.run(sealer.finish)
+        await disk.run(file.flush)
+    finally:
+        await disk.clear(file.close)
     return name, target.summed()
+
+
+def _seal(source: Path, path: Path, name: str, keys: BackupKeys) -> File:
+    """Writes a file anew, encrypted; returns its sums."""
+    data = _bytes_of(source)
+    with path.open("xb") as file:
+        target = HashingWriter(file)
+        sealer = Sealer(keys, name, target)
+        sealer.write(data)
+        sealer.finish()
+    return target.summed()
 
 
 def _check_space(plan: Plan, facts: Facts) -> None:

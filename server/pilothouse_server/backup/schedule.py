@@ -11,7 +11,6 @@ removed. One of a time that is yet to come, by a clock that was wrong, keeps no 
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,8 +48,8 @@ class Schedule:
 
 async def back_up_if_due(schedule: Schedule) -> Backup | None:
     """Makes a backup where one is due, and removes those that are too old. Raises as `making.make`."""
-    now = schedule.now()
-    newest = await asyncio.to_thread(_newest, schedule.plan.folder, now)
+    now, disk = schedule.now(), schedule.plan.disk
+    newest = await disk.answer(_newest, schedule.plan.folder, now)
     if newest is not None:
         NEWEST.set(newest.manifest.created_at.timestamp())
         if newest.manifest.created_at > now - schedule.period:
@@ -58,7 +57,7 @@ async def back_up_if_due(schedule: Schedule) -> Backup | None:
     made = await making.make(schedule.plan, now)
     NEWEST.set(made.manifest.created_at.timestamp())
     log.info("a backup was made", path=str(made.path), bytes=made.bytes)
-    for path in await asyncio.to_thread(_remove_old, schedule, now):
+    for path in await disk.run(_remove_old, schedule, now):
         log.info("an old backup was removed", path=str(path))
     return made
 

@@ -10,3 +10,8 @@
 A child is a fresh process, never a fork: gRPC's threads and locks do not survive one. Each is a server of its own, as a
 replica is, and the leases in the database share the work. The supervisor loads neither gRPC nor the nouns.
 """
+
+from typing import Final
+
+# After the grace of calls: a server closes its connections, and writes what it has to record.
+CLOSING_SECONDS: Final = 10.0

@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from pilothouse_server.processes import CLOSING_SECONDS
 from pilothouse_server.processes.child import ServerProcess, ServerProcessError
 from pilothouse_server.processes.metrics import MetricsServer, Totals, figures_of_this_process
 from pilothouse_server.rpc.port import ReservedPort, reserve
@@ -28,8 +29,6 @@ from pilothouse_server.supervision import Supervisor
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
 # Whoever lived longer than this begins with the first pause again.
 GOOD_SECONDS = 60.0
-# After the grace of calls: a server closes its connections, and writes what it has to record.
-CLOSING_SECONDS = 10.0
 # How the supervisor is called among the processes, whose names are numbers from 1.
 _SUPERVISOR = "supervisor"
 

@@ -1,0 +1,97 @@
+"""What a backup does on its disk: step by step, by threads of its own.
+
+A disk may hang, as one of the network does whose server is gone, and a thread that waits for it can be ended by nobody.
+So no step runs on the event loop, nor by the threads that asyncio has for everything: a process ends only after those.
+Who waits for a step may give it up at any time. The next begins when it has ended, so that what is removed is written
+no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from pilothouse_server.backup.failures import refused
+
+T = TypeVar("T")
+
+# So many steps wait for one that hangs; no more are begun.
+_MOST_WAITING: Final = 4
+# How long a step may take that reads or makes little.
+_ANSWER_SECONDS: Final = 60.0
+# How long somebody who fails waits until what was written is removed.
+_CLEARING_SECONDS: Final = 2.0
+
+
+class Disk:
+    """The steps of one folder, one at a time."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._steps = 0
+
+    async def run(self, step: Callable[..., T], *given: Any) -> T:
+        """Returns what the step returns. One that is given up before it begins is left out.
+
+        Raises:
+            FailedPrecondition: so many steps wait already for one that hangs. Whatever the step raises.
+        """
+        if self._steps >= _MOST_WAITING:
+            raise refused(
+                "the disk of the backups hangs: what was begun before has not ended yet", "DISK_HANGS"
+            )
+        given_up = threading.Event()
+        try:
+            return await self._begun(lambda: step(*given), given_up.is_set)
+        finally:
+            given_up.set()
+
+    async def answer(self, step: Callable[..., T], *given: Any) -> T:
+        """The same of a step that takes next to no time. Raises FailedPrecondition where it takes a minute."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await self.run(step, *given)
+        except TimeoutError:
+            raise refused(
+                f"the disk of the backups hangs: it does not answer within {_ANSWER_SECONDS:.0f} s",
+                "DISK_HANGS",
+            ) from None
+
+    async def clear(self, step: Callable[[], object]) -> None:
+        """Has a step done after those before it, and waits a moment for it. What it raises counts for nothing."""
+        await asyncio.wait([self._begun(step, lambda: False)], timeout=_CLEARING_SECONDS)
+
+    def _begun(self, step: Callable[[], T], given_up: Callable[[], bool]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(outcome: list[T], failure: Exception | None) -> None:
+            self._steps -= 1
+            if done.done():
+                return
+            if failure is not None:
+                done.set_exception(failure)
+                # Nobody may wait for it any more.
+                done.exception()
+            elif outcome:
+                done.set_result(outcome[0])
+
+        def run() -> None:
+            outcome: list[T] = []
+            failure: Exception | None = None
+            with self._one_at_a_time:
+                try:
+                    if not given_up():
+                        outcome.append(step())
+                except Exception as error:  # noqa: BLE001 - handed to who waits
+                    failure = error
+            # The loop may have ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, outcome, failure)
+
+        threading.Thread(target=run, name="backup", daemon=True).start()
+        self._steps += 1
+        return done
