@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server.rpc.admission import refusing
-from pilothouse_server.rpc.admission.refusing import Refusing
+from pilothouse_server.rpc.admission import seats
+from pilothouse_server.rpc.admission.paces import Paces
 from tests.conftest import Database
 from tests.promises.calling import Outcome
 from tests.promises.holding import Hold, connections, health_watch, held, holding, is_healthy
@@ -23,11 +23,11 @@ _CALLS = 12
 _NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "admission_wait_seconds": 0.5}
 
 
-class _Counted(Refusing):
+class _Counted(Paces):
     """Counts those who are refused."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(*seats.REFUSALS)
         self.refused = 0
 
     async def turn(self, flow: Hashable) -> None:
@@ -77,11 +77,45 @@ async def _told_of_each_kind(world: World) -> dict[str, int]:
 async def test_refusals_are_told_one_after_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusing, "_FIRST", 3)
-    monkeypatch.setattr(refusing, "_PER_SECOND", 0.001)
-    monkeypatch.setattr(refusing, "_MOST_SECONDS", 1e9)
+    monkeypatch.setattr(seats, "REFUSALS", (0.001, 3, 1e9))
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         assert await _told_of_each_kind(world) == {"no token": 4, "health": 4, "streams": 4}
+
+
+async def test_streams_of_a_user_begin_one_after_the_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        quiet_world(database, tmp_path, monkeypatch, max_streams_per_user=_CALLS) as world,
+        connections(world.server.address, 1) as (channel,),
+    ):
+        admission = admission_of(world)
+        admission.openings = Paces(0.001, 3, 1e9)
+        eve = await world.make_user("eve", {OWN: "viewer"})
+        watch = world.rule("WatchContainers")
+        hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
+        calls = [hold(channel) for _ in range(_CALLS)]
+        first = [asyncio.create_task(call.read()) for call in calls]
+
+        async def begun() -> int:
+            return sum(task.done() for task in first)
+
+        async def came() -> int:
+            return admission.streams.in_use
+
+        await poll_until(came, _CALLS.__eq__, what="the streams")
+        await poll_until(begun, (4).__eq__, what="the first streams")
+        # Others' begin meanwhile, and calls of the same user are served.
+        other = await world.make_user("ann", {OWN: "viewer"})
+        async with other.watching(watch, request_for(watch, {"namespace": OWN})) as answers:
+            await anext(answers)
+        assert (await world.call("GetNamespace", {"name": OWN}, caller=eve)).code == "OK"
+        assert await begun() == 4
+        # All do when the server shuts down, which tells them so.
+        admission.openings.end()
+        await poll_until(begun, _CALLS.__eq__, what="all streams")
+        for call in calls:
+            call.cancel()
 
 
 async def test_refusals_that_are_told_at_once_are_found(
@@ -92,6 +126,6 @@ async def test_refusals_that_are_told_at_once_are_found(
     async def at_once(*_arguments: object) -> None:
         return
 
-    monkeypatch.setattr(Refusing, "turn", at_once)
+    monkeypatch.setattr(Paces, "turn", at_once)
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         assert min((await _told_of_each_kind(world)).values()) > 4

@@ -146,6 +146,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         try:
             try:
                 await self._let_in(call, ticket, WayIn(call, context), context)
+                await ticket.begin()
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
                 refused = _who(call)

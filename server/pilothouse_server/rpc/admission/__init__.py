@@ -4,7 +4,7 @@
                KEP-1040; with an exact queue for each who waits, as those are bounded, where it shuffles them into few)
     arrivals   calls that come together: taken in first, then worked on a few at a time
     bodies     requests whose body has not arrived: they hold no seat, and end soon
-    refusing   refusals, answered one after the other for each who is refused
+    paces      refusals, and openings of streams: so many a second for each who asks
     spread     what many would do in the same moment, one after the other
     unsent     answers that their readers have not taken yet
     seats      the classes of a server, and the seats of one call

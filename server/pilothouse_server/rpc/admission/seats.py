@@ -49,7 +49,7 @@ from pilothouse_server.errors import PilothouseError, ResourceExhausted, Unavail
 from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Bounds, Limiter
-from pilothouse_server.rpc.admission.refusing import Refusing
+from pilothouse_server.rpc.admission.paces import Paces
 from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.rpc.admission.unsent import Unsent
 from pilothouse_server.settings import Settings
@@ -72,6 +72,8 @@ _STRETCH_WAIT_SECONDS = 30.0
 _MOST_CLUSTERS = 1000
 # Users whose turns are remembered although none waits.
 _MOST_TRICKLES = 1000
+# Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin.
+REFUSALS, OPENINGS = (100.0, 20, 15.0), (40.0, 64, 15.0)
 # Of what was tried where.
 _MOST_TRIALS = 10_000
 # A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
@@ -129,7 +131,10 @@ class Admission:
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.arrivals = Arrivals(settings.admission_wait_seconds, _refusals("arrivals"))
         _show(WAITING, "arrivals", self.arrivals, _waiting)
-        self.refusing = Refusing()
+        self.refusing = Paces(*REFUSALS)
+        # Who may have many open may open them faster: all within five seconds.
+        per_second, first, most_seconds = OPENINGS
+        self.openings = Paces(max(per_second, settings.max_streams_per_user / 5), first, most_seconds)
         self.unsent = Unsent(_refusals("unsent answers"))
         self.draining = False
         self._in_flight = 0
@@ -161,6 +166,7 @@ class Admission:
         self.draining = True
         self.arrivals.end()
         self.refusing.end()
+        self.openings.end()
         loop = asyncio.get_running_loop()
         end, came, since = loop.time() + seconds, self._came, loop.time()
         while (now := loop.time()) < end:
@@ -297,6 +303,11 @@ class Ticket:
             self._give_back()
             raise
         self._hold(limiter, width)
+
+    async def begin(self) -> None:
+        """Returns when a call that has its seats may begin; of a user's streams so many do in a second."""
+        if self._streams:
+            await self._admission.openings.turn(self._user)
 
     @asynccontextmanager
     async def reads_a_stretch(self) -> AsyncIterator[None]:

@@ -1,17 +1,18 @@
-"""Who is refused by the thousand is told so one after the other, and others are not."""
+"""Who is refused by the thousand, or opens streams by the hundred, has his turns one after the other; others not."""
 
 from __future__ import annotations
 
 import asyncio
 
-from pilothouse_server.rpc.admission.refusing import Refusing
+from pilothouse_server.rpc.admission.paces import Paces
+from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 
 _HELD = 2_000
 
 
-async def _all_at_once(refusing: Refusing, count: int, told: list[float]) -> None:
+async def _all_at_once(refusing: Paces, count: int, told: list[float]) -> None:
     watch = Stopwatch()
 
     async def refused() -> None:
@@ -24,7 +25,7 @@ async def _all_at_once(refusing: Refusing, count: int, told: list[float]) -> Non
 @virtual_time
 async def test_the_first_are_told_at_once_and_others_in_turn() -> None:
     told: list[float] = []
-    await _all_at_once(Refusing(), 1_000, told)
+    await _all_at_once(Paces(*REFUSALS), 1_000, told)
     assert sum(after < 0.001 for after in told) == 21
     # A hundred a second after those.
     assert 9.0 < told[-1] < 10.0
@@ -32,7 +33,7 @@ async def test_the_first_are_told_at_once_and_others_in_turn() -> None:
 
 @virtual_time
 async def test_nobody_waits_for_the_refusals_of_another() -> None:
-    refusing = Refusing()
+    refusing = Paces(*REFUSALS)
     flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
     await pass_time(0.001)
     async with within(0.001):
@@ -44,14 +45,22 @@ async def test_nobody_waits_for_the_refusals_of_another() -> None:
 @virtual_time
 async def test_so_many_wait_and_the_others_are_told_at_once() -> None:
     told: list[float] = []
-    await _all_at_once(Refusing(), 5_000, told)
+    await _all_at_once(Paces(*REFUSALS), 5_000, told)
     assert told[-1] <= 15.0
     assert sum(after < 0.001 for after in told) > 1_900
 
 
 @virtual_time
+async def test_streams_begin_as_fast_as_others_can_bear() -> None:
+    opened: list[float] = []
+    await _all_at_once(Paces(*OPENINGS), 200, opened)
+    assert sum(after < 0.001 for after in opened) == 65
+    assert 3.0 < opened[-1] < 4.0
+
+
+@virtual_time
 async def test_at_the_end_all_are_told() -> None:
-    refusing = Refusing()
+    refusing = Paces(*REFUSALS)
     flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
     await pass_time(0.001)
     assert not flood.done()
@@ -62,7 +71,7 @@ async def test_at_the_end_all_are_told() -> None:
 
 @virtual_time
 async def test_those_who_are_not_seen_again_are_forgotten() -> None:
-    refusing = Refusing()
+    refusing = Paces(*REFUSALS)
     for number in range(5_000):
         await refusing.turn(number)
         await pass_time(0.01)

@@ -1,0 +1,54 @@
+"""What a caller may have so many of in a second: the first ones at once, the others one after the other.
+
+Refusals: a call that is refused before anything is done costs its caller nothing and the server half a millisecond: its
+error, its record or count, its answer. Who holds thousands of calls and begins a new one for each that ends would have
+them refused as fast as the server can, and everybody else would stand in line with them.
+
+Openings of streams: each has its request checked, its first state read and sent, and two records, which takes ten
+milliseconds. Who opens and leaves a hundred watches a second would have the event loop for himself.
+
+What waits for a refusal holds no seat, only its stream, of which a connection has few; what waits to be opened holds
+the seat of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from contextlib import suppress
+
+# Users and addresses that are remembered although none of theirs waits.
+_MOST_FLOWS = 1000
+
+
+class Paces:
+    """Turns of each user, or address where nobody has logged in: `first` at once, and `per_second` after those. Nobody
+    waits for longer than `most_seconds`: beyond it, it is their turn at once.
+    """
+
+    def __init__(self, per_second: float, first: int, most_seconds: float) -> None:
+        self._per_second = per_second
+        self._first = first
+        self._most_seconds = most_seconds
+        # The loop's time at which the next one of each would have its turn, were there no first ones.
+        self._next: dict[Hashable, float] = {}
+        self._over = asyncio.Event()
+
+    async def turn(self, flow: Hashable) -> None:
+        """Returns when it is the turn of a call of this user or address; at once after `end`."""
+        now = asyncio.get_running_loop().time()
+        if flow not in self._next and len(self._next) >= _MOST_FLOWS:
+            self._next = {key: then for key, then in self._next.items() if then > now}
+        then = max(self._next.get(flow, now), now)
+        wait = then - now - self._first / self._per_second
+        if wait >= self._most_seconds:
+            return
+        self._next[flow] = then + 1 / self._per_second
+        if wait > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._over.wait()
+
+    def end(self) -> None:
+        """Lets all go on: this server is shutting down."""
+        self._over.set()
