@@ -177,6 +177,9 @@ async def test_a_browser_that_brings_nothing(
     browser(lambda url: None)
     missing = await pilothouse(*login)
     assert (missing.code, "no browser came back in time" in missing.err) == (4, True)
+    assert missing.err.endswith(
+        f": pilothouse login --server {world.server.address} --device --issuer company\n"
+    )
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         in_use = await pilothouse(*login, "--callback-port", port)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shlex
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +186,99 @@ async def log_in(pilothouse: Command, fake: FakeServer, *more: str) -> Ended:
         return await pilothouse(*words, stdin=PASSWORD + "\n")
 
 
+def hinted(ended: Ended) -> list[str]:
+    """The words of the one command that is printed as a hint."""
+    commands = re.findall(r"(?<=[:;] )pilothouse .*", ended.err)
+    assert len(commands) == 1, ended.err
+    words = shlex.split(commands[0])
+    assert words[0] == "pilothouse"
+    return words[1:]
+
+
+async def typed(pilothouse: Command, ended: Ended) -> Ended:
+    """Types what is printed as it stands, and then what it asks for: the user's name where it is not known."""
+    words = hinted(ended)
+    # A password is read from a terminal, which there is none of here.
+    login = words.index("login") + 1
+    words[login:login] = ["--password-stdin"]
+    if "--user" not in words:
+        words[login:login] = ["--user", "admin"]
+    async with within(20):
+        return await pilothouse(*words, stdin=PASSWORD + "\n")
+
+
+def remembered(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())["contexts"]
+    return found
+
+
+async def test_a_hint_names_the_server_that_was_called(
+    pilothouse: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(OWN) as fake:
+        away = ("--server", fake.address, "--secure")
+        ended = await pilothouse(*away, "whoami")
+        assert hinted(ended) == ["login", *away]
+        with_token = await pilothouse(*away, "--token", "x", "whoami")
+        assert hinted(with_token) == ["login", *away]
+        assert "trust it" in with_token.err
+        workload = await pilothouse(*away, "token", "exchange", stdin="a.b.c")
+        assert hinted(workload) == ["login", *away]
+        assert (await typed(pilothouse, with_token)).code == 0
+        monkeypatch.setenv("PILOTHOUSE_TOKEN", "wrong")
+        refused = await pilothouse("whoami")
+        assert refused.code == 4
+        assert "give another token, or none and log in with: pilothouse login --server" in refused.err
+        monkeypatch.delenv("PILOTHOUSE_TOKEN")
+        assert (await typed(pilothouse, refused)).code == 0
+        assert (await pilothouse("whoami")).code == 0
+
+
+async def test_a_hint_leads_to_the_context_that_was_used(pilothouse: Command, tmp_path: Path) -> None:
+    async with serving(OWN) as fake, serving(None) as other:
+        assert (await log_in(pilothouse, fake, "--secure", "--name", "its own")).code == 0
+        assert (await log_in(pilothouse, other, "--name", "other")).code == 0
+        address = fake.address
+    async with serving(OTHER, address) as fake:
+        ended = await pilothouse("--context", "its own", "whoami")
+        assert hinted(ended)[:3] == ["--context", "its own", "login"]
+        ended = await pilothouse("--server", address, "whoami")
+        assert hinted(ended)[:3] == ["--context", "its own", "login"]
+        assert (await typed(pilothouse, ended)).code == 0
+        assert (await pilothouse("--context", "its own", "whoami")).code == 0
+        assert sorted(remembered(tmp_path)) == ["its own", "other"]
+
+
+async def test_another_way_is_hinted_at_with_the_server(pilothouse: Command) -> None:
+    async with serving(OWN) as fake:
+        ended = await log_in(pilothouse, fake, "--insecure")
+        assert hinted(ended) == ["login", "--server", fake.address, "--secure", "--user", "admin"]
+        assert (await typed(pilothouse, ended)).code == 0
+    async with serving(None, fake.address) as fake:
+        ended = await log_in(pilothouse, fake)
+        assert "--insecure" in hinted(ended)
+        assert (await typed(pilothouse, ended)).code == 0
+        # Of another verb these are options before it.
+        ended = await pilothouse("--secure", "whoami")
+        assert "with --insecure before the verb" in ended.err
+        # Before `login`, too, they go before what is remembered.
+        ended = await pilothouse("--secure", "login", "--user", "admin", "--password-stdin", stdin=PASSWORD)
+        assert "was called by TLS" in ended.err
+
+
+async def test_what_a_log_in_does_not_trust_is_no_hint(pilothouse: Command, tmp_path: Path) -> None:
+    (tmp_path / "roots.pem").write_bytes(AUTHORITY.pem)
+    async with serving(OWN) as fake:
+        of_file = ("--server", fake.address, "--ca-file", str(tmp_path / "roots.pem"), "--token", "x")
+        ended = await pilothouse(*of_file, "whoami")
+        assert "nobody but itself vouches for" in ended.err
+        assert ended.err.endswith("  name a file of authorities with --ca-file\n"), ended.err
+        # Of several, none can be called by TLS together with the others.
+        ended = await pilothouse("--server", f"{fake.address},{fake.address}", "--token", "x", "whoami")
+        assert "speaks TLS" in ended.err
+        assert ended.err.endswith("  call one of them alone by TLS, with --secure\n"), ended.err
+
+
 async def test_a_certificate_is_trusted_on_first_use_and_no_other_after_it(pilothouse: Command) -> None:
     async with serving(OWN) as fake:
         ended = await log_in(pilothouse, fake, "--secure")
@@ -197,9 +293,9 @@ async def test_a_certificate_is_trusted_on_first_use_and_no_other_after_it(pilot
         for ended in (await pilothouse("whoami"), await log_in(pilothouse, fake)):
             assert ended.code == 9
             assert "shows another certificate than" in ended.err
-            assert "pilothouse login --trust-new-certificate" in ended.err
+            assert hinted(ended)[-1] == "--trust-new-certificate"
         assert fake.calls == []
-        assert (await log_in(pilothouse, fake, "--trust-new-certificate")).code == 0
+        assert (await typed(pilothouse, ended)).code == 0
         # What the server is trusted by is the same in all contexts; its sessions are gone.
         ended = await pilothouse("--context", "another", "whoami")
         assert (ended.code, "the session has ended" in ended.err) == (4, True)

@@ -86,7 +86,7 @@ async def test_a_certificate_is_all_that_the_command_needs(
         (tmp_path / "token").write_text("none")
         ended = await pilothouse("token", "exchange", "--subject-token-file", str(tmp_path / "token"))
         assert ended.code != 0
-        assert "certificate" not in ended.err, ended.err
+        assert "[ISSUER_TOKEN_REFUSED]" in ended.err, ended.err
         # A log-in by way of the address that asks goes with the certificate, and says who calls from then on.
         ended = await pilothouse("login", "--user", "admin", "--password-stdin", stdin=f"{PASSWORD}\n")
         assert ended.code == 0, ended.err

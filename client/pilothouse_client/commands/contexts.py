@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
     certificate_files,
@@ -92,6 +93,7 @@ def add(
         raise CommandError(f"there is a context {name!r} already", 2)
     # A former context of the server has nothing to do with who calls now.
     own = client_certificate(invocation, None)
+    hints.called.set(hints.Called(invocation.server, ca_file=invocation.ca_file))
     try:
         client = Client(
             invocation.server,

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from pilothouse_client.commands import hints
 from pilothouse_client.commands.values import plain
 
 # gRPC code -> exit code; whatever is missing is a fault: 1. A wrong command line is 2, as everywhere.
@@ -29,16 +30,6 @@ _OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 AWAY = 9
 WAIT_FAILED = 10
-# What keeps client and server from speaking → what helps.
-REMEDIES = {
-    "TLS_REQUIRED": "call it by TLS, with --secure",
-    "TLS_NOT_SPOKEN": "if you trust the network between, call it in plain text, with --insecure",
-    "SELF_SIGNED": "trust it, if the server printed the same: pilothouse login --secure",
-    "AUTHORITY_UNKNOWN": "name a file of authorities with --ca-file",
-    "CERTIFICATE_CHANGED": "if you know that it was replaced: pilothouse login --trust-new-certificate",
-    "NAME_MISMATCH": "call the server by a name that its certificate is for",
-    "NOT_VALID_NOW": "have the server's certificate renewed, or set the clock of this machine if it is wrong",
-}
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not allowed, 6 not found, "
     "7 conflict with what is there, 8 quota or rate, 9 server away, 10 waiting failed, 130 interrupted."
@@ -88,9 +79,9 @@ def _report_call(error: Exception) -> int:
         rule = f" ({violation.reason})" if violation.reason else ""
         typer.echo(plain(f"  {violation.field}: {violation.description}{rule}"), err=True)
     if code == "UNAUTHENTICATED":
-        typer.echo("  log in with: pilothouse login", err=True)
-    if error.connection_problem in REMEDIES:
-        typer.echo(f"  {REMEDIES[error.connection_problem]}", err=True)
+        typer.echo(plain(f"  {hints.logging_in()}"), err=True)
+    if remedy := hints.remedy_of(error.connection_problem):
+        typer.echo(plain(f"  {remedy}"), err=True)
     if error.retry_delay:
         typer.echo(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
     if (

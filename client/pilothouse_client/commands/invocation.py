@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.values import plain
 from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
@@ -84,23 +85,22 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
 
     invocation = current.get()
     file = config_file()
-    name, context = selected(file.read(), invocation)
+    configuration = file.read()
+    name, context = selected(configuration, invocation)
     server = invocation.server or (context.server if context else "")
     if not server:
         raise CommandError(
             "no server is known; log in with: pilothouse login --server HOST:PORT --user NAME", _NOT_LOGGED_IN
         )
-    own = client_certificate(invocation, context)
-    if not invocation.token and own is None and (context is None or not context.tokens):
-        how = {None: "", True: " --insecure", False: " --secure"}[invocation.insecure]
-        raise CommandError(
-            f"not logged in to {server}; use: pilothouse login --server {server}{how} --user NAME",
-            _NOT_LOGGED_IN,
-        )
     insecure = (
         invocation.insecure if invocation.insecure is not None else (context.insecure if context else None)
     )
     ca_file = invocation.ca_file or (context.ca_file if context else "")
+    in_words = hints.context_in_words(configuration, name, context, server)
+    hints.called.set(hints.Called(server, insecure, ca_file, in_words, bool(invocation.token)))
+    own = client_certificate(invocation, context)
+    if not invocation.token and own is None and (context is None or not context.tokens):
+        raise CommandError(f"not logged in to {server}; use: {hints.log_in()}", _NOT_LOGGED_IN)
     try:
         client = Client(
             server,

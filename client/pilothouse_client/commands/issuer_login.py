@@ -15,7 +15,7 @@ import time
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
+from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Way:
     opens: bool = True
     port: int = 0
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As the command line says it."""
+        how = "--device" if self.device else "--browser"
+        return (how, "--issuer", self.issuer) if self.issuer else (how,)
+
 
 def refuse_both(*, user: bool, browser: bool, device: bool) -> None:
     """Refuses options of which one would count for nothing. Raises CommandError."""
@@ -87,7 +94,7 @@ def _by_browser(client: Client, way: Way) -> Any:
         begun = client.identity.begin_oidc_login(issuer=way.issuer, redirect_uri=listener.redirect_uri)
         listener.expect(begun.state)
         _send_browser(begun.authorization_url, opens=way.opens)
-        answer = listener.wait(WAIT_SECONDS)
+        answer = listener.wait(WAIT_SECONDS, way)
     if "error" in answer:
         words = f"{_plain(answer['error'])} {_plain(answer.get('error_description', ''))}"
         raise CommandError(f"the issuer did not log you in: {words.strip()}", NOT_LOGGED_IN)
@@ -125,7 +132,7 @@ class _Listener:
         """Takes only an answer of this log-in."""
         self._server.state = state
 
-    def wait(self, seconds: float) -> Mapping[str, str]:
+    def wait(self, seconds: float, way: Way) -> Mapping[str, str]:
         """Returns what the browser came back with; CommandError where none does in time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -134,8 +141,10 @@ class _Listener:
                 return self._server.answers.get(timeout=min(left, 1.0))
             except queue.Empty:
                 continue
+        by_device = hints.log_in(way=replace(way, device=True).words)
         raise CommandError(
-            "no browser came back in time; where there is none: pilothouse login --device", NOT_LOGGED_IN
+            f"no browser came back in time; where there is none: {by_device}",
+            NOT_LOGGED_IN,
         )
 
 

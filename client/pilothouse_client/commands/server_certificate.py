@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pilothouse_client.commands.failures import AWAY, REMEDIES, CommandError
+from pilothouse_client.commands import hints
+from pilothouse_client.commands.failures import AWAY, CommandError
 
 if TYPE_CHECKING:
     from pilothouse_client.config_file import Context
@@ -91,7 +92,7 @@ def _changed(target: Target, how: str) -> CommandError:
     return CommandError(
         f"{target.address} shows another certificate than before: {how}\n"
         "the server was set up anew, or somebody is in between; no password was sent\n"
-        "if you know that it was replaced: pilothouse login --trust-new-certificate",
+        f"{hints.trust_new()}",
         AWAY,
     )
 
@@ -119,5 +120,5 @@ def _unusable(target: Target, shown: Shown) -> str:
     found = find_problem(Target(target.address, Tls(shown.pem.encode("ascii"))))
     if found is None or found.problem == NAME_MISMATCH:
         return f"the certificate of {target.address} has no name, so it cannot be trusted"
-    remedy = REMEDIES.get(found.problem)
+    remedy = hints.remedy_of(found.problem)
     return f"{found.message}\n  {remedy}" if remedy else found.message

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pilothouse_client.commands import grants
+from pilothouse_client.commands import grants, hints
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
     certificate_files,
@@ -113,17 +113,20 @@ def login(
     invocation = current.get()
     file = config_file()
     configuration = file.read()
-    _, former = selected(configuration, invocation)
+    context_in_use, former = selected(configuration, invocation)
     address = server or invocation.server or (former.server if former else "")
     if not address:
         raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
     same = former if former is not None and former.server == address else None
+    # What stands on the command line goes before what is remembered, on whichever side of the verb.
+    insecure, ca_file = invocation.insecure if insecure is None else insecure, ca_file or invocation.ca_file
+    told = (*(("--user", user) if user and not way else ()), *(way.words if way else ()))
     if former is not None and same is not None:
         insecure = former.insecure if insecure is None else insecure
         ca_file, namespace = ca_file or former.ca_file, namespace or former.namespace
         user = user or former.username
-    insecure = invocation.insecure if insecure is None else insecure
-    ca_file = ca_file or invocation.ca_file
+    in_words = hints.context_in_words(configuration, context_in_use, former, address)
+    hints.called.set(hints.Called(address, insecure, ca_file, in_words, login=told))
     username = "" if way else user or str(typer.prompt("User name", err=True))
     # Before anybody types a password, the certificate is looked at.
     known = configuration.known_of(address, former)

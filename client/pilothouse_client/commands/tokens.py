@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import (
     certificate_files,
@@ -96,6 +97,7 @@ def _stranger(tokens: MemoryTokenStore) -> Iterator[tuple[Client, Context]]:
     insecure = context.insecure if invocation.insecure is None else invocation.insecure
     context = replace(context, insecure=insecure, ca_file=invocation.ca_file or context.ca_file)
     context = context.showing(certificate_files(invocation, context))
+    hints.called.set(hints.Called(server, insecure, context.ca_file))
     try:
         client = Client(
             server,

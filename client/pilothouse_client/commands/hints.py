@@ -1,0 +1,99 @@
+"""What helps against what went wrong: commands that do it, for the server that was called, as they stand."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pilothouse_client.config_file import Configuration, Context
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The server that this invocation calls, and how. `context` is that in use where it is not the current one;
+    `login` are the words by which `pilothouse login` was told who logs in and how, None of other verbs.
+    """
+
+    server: str
+    insecure: bool | None = None
+    ca_file: str = ""
+    context: str = ""
+    token: bool = False
+    login: tuple[str, ...] | None = None
+
+
+called: ContextVar[Called | None] = ContextVar("called", default=None)
+
+
+def context_in_words(configuration: Configuration, name: str, context: Context | None, server: str) -> str:
+    """Returns what --context needs to say, so that a log-in meets the same context; empty where nothing."""
+    same = context is not None and context.server == server
+    return name if same and name != configuration.current else ""
+
+
+def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None = None) -> str:
+    """Returns the command that logs in to the server that was called, with `more` options; `insecure` is for where
+    another way than before helps, `way` in place of how it was told before.
+    """
+    # Only where something went wrong.
+    import shlex
+
+    call = called.get()
+    if call is None:
+        return "pilothouse login --server HOST:PORT"
+    insecure = call.insecure if insecure is None else insecure
+    words = ["pilothouse", *(["--context", call.context] if call.context else ())]
+    words += ["login", "--server", call.server]
+    words += {None: (), True: ("--insecure",), False: ("--secure",)}[insecure]
+    # In plain text nobody shows a certificate.
+    words += ["--ca-file", call.ca_file] if call.ca_file and not insecure else ()
+    return shlex.join([*words, *(call.login or () if way is None else way), *more])
+
+
+def logging_in() -> str:
+    """Returns what helps who is not known to the server."""
+    call = called.get()
+    if call is not None and call.token:
+        return f"give another token, or none and log in with: {log_in()}"
+    return f"log in with: {log_in()}"
+
+
+def remedy_of(problem: str) -> str:
+    """Returns what helps against what keeps client and server from speaking; empty where nothing is known to."""
+    call = called.get() or Called("")
+    if problem == "SELF_SIGNED" and call.ca_file:
+        # Where authorities are named, nobody is trusted on first use.
+        problem = "AUTHORITY_UNKNOWN"
+    if problem == "TLS_REQUIRED" and "," in call.server:
+        return "call one of them alone by TLS, with --secure"
+    if problem == "TLS_REQUIRED":
+        return f"call it by TLS, with --secure{_once_more(insecure=False)}"
+    if problem == "TLS_NOT_SPOKEN":
+        words = "if you trust the network between, call it in plain text, with --insecure"
+        return f"{words}{_once_more(insecure=True)}"
+    if problem == "SELF_SIGNED":
+        return f"trust it, if the server printed the same: {log_in(insecure=False)}"
+    if problem == "CERTIFICATE_CHANGED":
+        return trust_new()
+    return _OTHER_REMEDIES.get(problem, "")
+
+
+def trust_new() -> str:
+    """Returns what helps where a certificate was replaced."""
+    return f"if you know that it was replaced: {log_in('--trust-new-certificate', insecure=False)}"
+
+
+def _once_more(*, insecure: bool) -> str:
+    call = called.get()
+    if call is None or call.login is None:
+        return " before the verb"
+    return f": {log_in(insecure=insecure)}"
+
+
+_OTHER_REMEDIES = {
+    "AUTHORITY_UNKNOWN": "name a file of authorities with --ca-file",
+    "NAME_MISMATCH": "call the server by a name that its certificate is for",
+    "NOT_VALID_NOW": "have the server's certificate renewed, or set the clock of this machine if it is wrong",
+}
