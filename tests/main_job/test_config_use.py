@@ -148,6 +148,31 @@ async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: Async
         assert await client.identity.check_permission(permission="config.use", namespace="demo") is may
 
 
+async def test_nothing_is_told_of_a_secret_before_the_permission_is_asked(
+    server: Server, runner: AsyncClient
+) -> None:
+    """Neither of which type it is, nor whether there is one."""
+    given: list[tuple[str, dict[str, Any]]] = [
+        ("container.image_pull_secrets[0]", {"image_pull_secrets": [name]}) for name in ("db", "none")
+    ]
+    for kind in (pb.ENV_VALUE_FROM_SECRET, pb.ENV_VALUE_FROM_CONFIG_MAP):
+        missing = pb.EnvVar(name="A", value_from=kind, source_name="none", source_key="a")
+        given.append(("container.env[0].source_name", {"env": [missing]}))
+    await runner.containers.create(namespace="demo", container=web("plain"))
+    for field, fields in given:
+        await refused(runner.containers.create(namespace="demo", container=web(**fields)), field)
+        change = runner.containers.update(
+            namespace="demo",
+            name="plain",
+            container=pb.Container(**fields),
+            update_mask=FieldMask(paths=[*fields]),
+        )
+        await refused(change, field)
+    # The control: who may use them is told.
+    with pytest.raises(PilothouseError, match="is of type Opaque"):
+        await server.admin.containers.create(namespace="demo", container=web(image_pull_secrets=["db"]))
+
+
 async def test_what_reads_like_a_credential_is_masked_in_records_and_nowhere_else(server: Server) -> None:
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     wanted = web(

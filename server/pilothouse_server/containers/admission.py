@@ -91,13 +91,17 @@ def settled(wanted: Container, stored: Container | None, surroundings: Surroundi
             reason="SERVICE_ALREADY_EXISTS",
             metadata={"service": service, "container": owner},
         )
+    wanted = _with_volumes(wanted, surroundings.volumes)
+    runs_new = stored is None or runs_other_things(wanted, stored)
+    if runs_new:
+        # Before anything is told of config maps and secrets: whether they are there, and of which type.
+        refuse_use(wanted, may)
     found = rules.Findings()
     _check_sources(wanted, stored, surroundings, found)
     _check_pull_secrets(wanted, stored, surroundings.secrets, found)
     _check_mounts(wanted, surroundings.volumes, found)
     found.raise_if_any()
-    wanted = _with_volumes(wanted, surroundings.volumes)
-    _check_permissions(wanted, stored, may)
+    _check_power(wanted, stored, may, runs_new=runs_new)
     return wanted
 
 
@@ -147,16 +151,13 @@ def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found
             )
 
 
-def _check_permissions(wanted: Container, stored: Container | None, may: May) -> None:
-    """Raises PermissionDenied for power over the node, and for secrets, that are new; what runs already may go on."""
-    runs_new = stored is None or runs_other_things(wanted, stored)
+def _check_power(wanted: Container, stored: Container | None, may: May, *, runs_new: bool) -> None:
+    """Raises PermissionDenied for power over the node that is new; what runs already may go on."""
     if runs_new and not may(HOST_PATH_PERMISSION):
         # Also one that is taken away: see `privileges`.
         for volume in (*wanted.volumes, *(stored.volumes if stored is not None else ())):
             refuse_host_path(wanted.namespace, volume.name, volume.type)
     refuse_privileges(wanted, stored, may)
-    if runs_new:
-        refuse_use(wanted, may)
 
 
 def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
