@@ -90,6 +90,7 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
             "linkerd.io/inject",
             "control-plane",
             "openpolicyagent.org/webhook",
+            "kubesphere.io/workspace",
             "cert-manager.io/disable-validation",
         ):
             told = await refused(update(holder, annotations={key: "any"}), "namespace.security")

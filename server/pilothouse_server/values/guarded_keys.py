@@ -22,6 +22,8 @@ POD_KEYS = (
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
     # Networks of OpenShift, and programs that others put beside: of a mesh, of Jaeger, of Datadog.
     "*.network.openshift.io/*,networkservicemesh.io/*,*.jaegertracing.io/*,admission.datadoghq.com/*",
+    # Programs put beside by others again, with folders of buckets in clouds; and limits of processes, set by a runtime.
+    "gke-gcsfuse/*,telegraf.influxdata.com/*,injector.tumblr.com/*,ulimits.nri.containerd.io/*",
 )
 # Keys of labels and annotations of claims, config maps and secrets by which others fill them, or put them elsewhere.
 OBJECT_KEYS = (
@@ -46,4 +48,6 @@ NAMESPACE_KEYS = (
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*,*.cattle.io/*,*.clastix.io/*,argocd.argoproj.io/*",
     # On AKS no admission webhook, whosever it is, sees what is in a namespace with the first of these.
     "control-plane,openpolicyagent.org/*,cert-manager.io/*",
+    # KubeSphere: whose workspace a namespace belongs to, and so who may do what in it.
+    "kubesphere.io/*",
 )
