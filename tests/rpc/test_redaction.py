@@ -252,6 +252,8 @@ def test_what_is_no_header_is_refused_at_start(wrong: str) -> None:
         ("aws.secret.access.key", True), ("SSH_PRIVATE_KEY", True), ("Authorization", True), ("SENTRY_DSN", True),
         ("MONKEY", False), ("KEYBOARD", False), ("PASSENGERS", False), ("MODE", False), ("PATH", False), ("", False),
         ("COMPASS", False), ("PINS_OF_MAP", False), ("POSTGRES_HOST_AUTH_METHOD", False), ("REDIS_AUTH", True),
+        ("CONNECTION_STRING", True), ("ConnectionStrings__Main", True), ("DSN", True), ("PASSWORD_SALT", True),
+        ("SALT", True), ("SALT_MASTER_HOST", False), ("CONNECTIONS", False),
     ],
 )  # fmt: skip
 def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
@@ -283,11 +285,42 @@ def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
         ([f"curl --oauth2-token bearer {CANARY} h"], ["curl --oauth2-token [redacted] h"]),
         ([f"--passphrase=of several {CANARY}"], ["--passphrase=[redacted]"]),
         (["--port=80", "--name", "web"], ["--port=80", "--name", "web"]),
+        ([f"postgres://u:{CANARY}@db/x?a=b"], ["postgres://u:[redacted]@db/x?a=b"]),
+        (
+            [f"psql 'redis://:{CANARY}@h:1/0' http://h:1/@a"],
+            ["psql 'redis://:[redacted]@h:1/0' http://h:1/@a"],
+        ),
+        (["amqp://u:$(PW)@h", "ssh://git@h:22/a"], ["amqp://u:$(PW)@h", "ssh://git@h:22/a"]),
+        (["curl", "-u", f"a:{CANARY} b", "h:80"], ["curl", "-u", "a:[redacted]", "h:80"]),
+        ([f"--user=a:{CANARY} b"], ["--user=a:[redacted]"]),
+        ([f"curl -s -u 'a:{CANARY}' h && x"], ["curl -s -u 'a:[redacted]' h && x"]),
+        (["-u", "https://h/a", "--user", "web"], ["-u", "https://h/a", "--user", "web"]),
     ],
 )
 def test_arguments_are_shown_without_credentials(arguments: list[str], shown: list[str]) -> None:
     assert redaction.body(containers.Container(command=arguments)) == {"command": shown}
     assert redaction.body(containers.Container(args=arguments)) == {"args": shown}
+
+
+def test_a_password_in_a_url_is_masked_under_whatever_name() -> None:
+    url = "postgres://shop:{}@db:5432/shop?sslmode=require"
+    variable = containers.EnvVar(name="DATABASE_URL", value=url.format(CANARY))
+    assert redaction.body(variable)["value"] == url.format("[redacted]")
+    # Also where so much is recorded that texts are cut, in the middle of it.
+    long = containers.Container(
+        env=[containers.EnvVar(name=f"URL_{n}", value=url.format(CANARY * 900)) for n in range(200)],
+        args=[url.format(CANARY * 900)] * 40,
+    )
+    assert CANARY[:4] not in json.dumps(redaction.body(long))
+    # `apply` warns of it.
+    named = {
+        "DATABASE_URL": url.format(CANARY),
+        "REFERRED": url.format("$(PW)"),
+        "PLAIN": "https://db:5432/a@b",
+    }
+    env = [containers.EnvVar(name=name, value=value) for name, value in named.items()]
+    found = [name for _, name in literals._literals(containers.Container(env=env))]
+    assert found == ["variable DATABASE_URL"]
 
 
 def test_variables_and_headers_are_masked_by_their_names() -> None:

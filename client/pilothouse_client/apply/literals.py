@@ -13,12 +13,15 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.plan import Step
 
 _ALONE = re.compile(
-    r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin)s?$)"
+    r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin|salt)s?$)"
 )
 _ANYWHERE = re.compile(
     r"passw(?:or)?d|passphrase|passcode|secret|token|credential|api_?key|access_?key|private_?key"
+    r"|connection_?str(?:ing)?"
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
+# In the user information of a URL; a variable that is referred to is none.
+_URL_PASSWORD = re.compile(r"""://[^\s/?#:@"']*:(?!\$\([\w.\-]+\)@)[^\s/?#"']+@""")
 _ARGUMENT = re.compile(r"(--?[A-Za-z][\w.\-]*)(=?)(.*)", re.DOTALL)
 # A variable or a header that an argument begins with: `DB_PASSWORD=…`, `Authorization: …`.
 _SET = re.compile(r"([A-Za-z_][\w.\-]*)(?:=|:\s)\s*(.*)", re.DOTALL)
@@ -66,7 +69,9 @@ def _of_program(
 ) -> Iterator[tuple[str, str]]:
     for variable in env:
         literal = variable.value_from in (pb.ENV_VALUE_FROM_UNSPECIFIED, pb.ENV_VALUE_FROM_LITERAL)
-        if literal and _is_value(variable.value) and reads_like_a_credential(variable.name):
+        if not literal or not _is_value(variable.value):
+            continue
+        if reads_like_a_credential(variable.name) or _URL_PASSWORD.search(variable.value):
             yield "env", f"variable {variable.name}{whose}"
     for field, arguments in (("args", args), ("command", command)):
         for name in _named(arguments):

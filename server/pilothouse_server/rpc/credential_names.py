@@ -15,10 +15,11 @@ REDACTED: Final = "[redacted]"
 
 # In the lower case, parts joined by "_": words that mean it only by themselves, and those that do in any word.
 _ALONE = re.compile(
-    r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin)s?$)"
+    r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin|salt)s?$)"
 )
 _ANYWHERE = re.compile(
     r"passw(?:or)?d|passphrase|passcode|secret|token|credential|api_?key|access_?key|private_?key"
+    r"|connection_?str(?:ing)?"
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 # What names a value in any text, from the beginning of a word: a header that holds several words; NAME=, "NAME": and
@@ -35,6 +36,14 @@ _VALUE = re.compile(
 # That of a header goes to the end of the line, or of what is quoted.
 _HEADER_VALUE = {quote: re.compile(rf"[^\n{quote}]+") for quote in ('"', "'", "")}
 _WHOLE = re.compile(r".+", re.DOTALL)
+# The password in the user information of a URL, whatever holds it; a variable that is referred to is none.
+_URL_PASSWORD = re.compile(r"""(://[^\s/?#:@"']*:)(?!\$\([\w.\-]+\)@)[^\s/?#"']+@""")
+# `-u NAME:PASSWORD`, as a text or as two arguments, as curl and others take it; it goes as far as the value does.
+_USER_OPTION = re.compile(r"--?(?:u|U|user|proxy-user)")
+_USER_PASSWORD = re.compile(
+    r"""((?<![\w.\-])--?(?:u|U|user|proxy-user)(?:=|\s{1,8})["']?[^\s:"'=]{0,256}:)(?!//)[^\s"']+"""
+)
+_USER_ALONE = re.compile(r"((?:--(?:user|proxy-user)=)?[^\s:]{0,256}:)(?!//).+", re.DOTALL)
 _BARE_OPTION = re.compile(r"--?[A-Za-z][\w.\-]*")
 
 
@@ -45,8 +54,18 @@ def reads_like_a_credential(name: str) -> bool:
     return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
 
 
+def without_url_passwords(text: str) -> str:
+    """Returns a text without the passwords in the URLs that it holds."""
+    return _URL_PASSWORD.sub(rf"\1{REDACTED}@", text) if "://" in text else text
+
+
 def masked_argument(text: str, before: str = "") -> str:
     """Returns an argument without the values of credentials in it; `before` is the argument that stands before it."""
+    text = without_url_passwords(text)
+    if _USER_OPTION.fullmatch(before) or text.startswith(("--user=", "--proxy-user=")):
+        text = _USER_ALONE.sub(rf"\1{REDACTED}", text, count=1) if _USER_ALONE.match(text) else text
+    elif "-u" in text or "-U" in text or "-user" in text:
+        text = _USER_PASSWORD.sub(rf"\1{REDACTED}", text)
     if (
         before
         and not text.startswith("-")

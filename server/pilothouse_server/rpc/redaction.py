@@ -29,7 +29,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from pilothouse_server.rpc.credential_names import REDACTED, masked_argument, reads_like_a_credential
+from pilothouse_server.rpc.credential_names import (
+    REDACTED,
+    masked_argument,
+    reads_like_a_credential,
+    without_url_passwords,
+)
 from pilothouse_server.rpc.declarations import CREDENTIAL_WORD
 from pilothouse_server.rpc.field_checks import (
     descriptor_of,
@@ -255,8 +260,8 @@ def _field_renderer(field: FieldDescriptor) -> _Render:
         return lambda _value, _longest_text, _most_items: REDACTED
     if is_map(field):
         return _map_renderer(_value_renderer(map_fields(field)[1]))
-    if field.is_repeated and is_secret_by_name(field):
-        return _render_arguments
+    if is_secret_by_name(field):
+        return _render_arguments if field.is_repeated else _render_named
     render = _value_renderer(field)
     return _list_renderer(render) if field.is_repeated else render
 
@@ -288,12 +293,17 @@ def _list_renderer(render: _Render) -> _Render:
 
 def _render_arguments(values: Any, longest_text: int, most_items: int) -> list[str]:
     shown = [
-        masked_argument(_text(value, longest_text), before)
+        # Of a URL that is cut, nobody could tell the password.
+        masked_argument(_text(without_url_passwords(value), longest_text), before)
         for before, value in zip(("", *values), values[:most_items], strict=False)
     ]
     if len(values) > most_items:
         shown.append(f"[truncated, {len(values) - most_items} more items]")
     return shown
+
+
+def _render_named(value: str, longest_text: int, _most_items: int) -> str:
+    return _text(without_url_passwords(value), longest_text)
 
 
 def _map_renderer(render: _Render) -> _Render:
