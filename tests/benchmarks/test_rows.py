@@ -18,12 +18,13 @@ BENCH = "make bench"
 _NOT_HERE = ("etcd is not installed", "no such option")
 
 
+@pytest.mark.timeout(1800)
 async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
     page = tmp_path / "table.md"
     code, output, errors = await finished(
         # In memory nothing is flushed, which takes a third of the time, for figures that mean nothing here.
         *(*BENCH.split(), f"ARGS=--smoke --markdown {page} --directory {memory() or tmp_path}"),
-        seconds=150.0,
+        seconds=400.0,
         cwd=ROOT,
         env=environment(tmp_path),
     )

@@ -54,6 +54,7 @@ _QUERIES = (
     """
     SELECT format('right on column %s.%s for %s: %s', c.relname, a.attname, x.grantee::regrole, x.privilege_type)
     FROM pg_attribute a JOIN relation c ON c.oid = a.attrelid CROSS JOIN aclexplode(a.attacl) x
+    WHERE NOT a.attisdropped
     """,
     """
     SELECT format('right on function %s for %s', p.oid::regprocedure, x.grantee::regrole)

@@ -89,7 +89,7 @@ async def test_the_store_works_on_the_postgresql_of_debian(tmp_path: Path) -> No
         *(f"--basetemp={tmp_path / 'of-the-tests'}", *_SUITES),
         cwd=ROOT,
         env=environment,
-        seconds=300.0,
+        seconds=400.0,
     )
     assert code == 0, (output + errors).decode()[-8000:]
     assert started.read_text(), "the tests ran on another PostgreSQL"

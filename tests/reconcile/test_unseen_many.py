@@ -42,6 +42,6 @@ async def test_fifty_of_a_thousand(database: Database, tmp_path: Path) -> None:
         with written(cluster) as writes:
             async with running_server(database, tmp_path, cluster=cluster) as server:
                 assert len(await differences(server)) >= CHANGED
-                await agreeing(server)
+                await agreeing(server, seconds=120.0)
         names = {each.rpartition("/")[2].partition("?")[0] for each in writes if "/deployments/" in each}
         assert names <= touched
