@@ -130,7 +130,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _address(self, read: headers.Headers, context: Context) -> str:
         return client_address(context.peer(), read.texts.get("x-forwarded-for", ""), self._trusted_proxies)
 
-    async def _serve(self, call: Call, _requests: object, context: Context) -> bytes | None:
+    async def _serve(self, call: Call, requests: object, context: Context) -> bytes | None:
         call.client_ip = self._address(call.headers, context)
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
@@ -170,7 +170,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             code, message, trailing = failure
             back = back or WayBack(context)
             # See `fail`: the error that it ends with knows this frame.
-            del context
+            del context, requests
             if refused is not None:
                 await self.admission.refusing.turn(refused)
             await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
