@@ -299,6 +299,27 @@ async def test_who_has_few_takes_the_places_of_who_has_most(
 
 
 @virtual_time
+async def test_calls_that_are_taken_back_make_room_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes while all places are taken takes that of a call that waits, not of one that has gone."""
+    for name, most in (("_MOST_OF_STRANGERS", 100), ("_MOST_OF_ONE", 1_000), ("_FEW", 0)):
+        monkeypatch.setattr(arrivals, name, most)
+    server = _Server(work_seconds=0.001)
+    async with server.burst(["192.0.2.1"] * 90) as taken_back:
+        await pass_time(0.0001)
+    assert taken_back.done()
+    async with (
+        server.burst([f"198.51.100.{number}" for number in range(20) for _ in range(5)]) as held,
+        server.burst([f"203.0.113.{number}" for number in range(20) for _ in range(3)]) as newer,
+    ):
+        await pass_time(0.0005)
+        assert server.arrivals.waiting <= 100
+        await held
+        await newer
+    assert server.arrivals.waiting == 0
+    assert server.refused > 0
+
+
+@virtual_time
 async def test_calls_that_are_taken_back_leave_nothing() -> None:
     server = _Server()
     calls = [asyncio.create_task(server.call("eve")) for _ in range(1_000)]

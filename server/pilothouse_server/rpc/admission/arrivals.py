@@ -60,14 +60,16 @@ class _Held:
 class _Caller:
     """Calls of one caller: how many passed since it was looked, how many may, and those that are held."""
 
-    __slots__ = ("held", "is_stranger", "may", "most_held", "passed")
+    __slots__ = ("has_turn", "held", "is_stranger", "may", "most_held", "passed")
 
     def __init__(self, is_stranger: bool) -> None:
         self.is_stranger = is_stranger
         self.passed = 0
         self.may = _FEW
         self.most_held = 0
+        # Also those that nobody waits for any more, until they are come upon.
         self.held: deque[_Held] = deque()
+        self.has_turn = False
 
 
 class Arrivals:
@@ -135,7 +137,8 @@ class Arrivals:
         elif self.waiting >= _MOST:
             self._make_room(found, self._turns)
         call = _Held(who)
-        if not found.held:
+        if not found.has_turn:
+            found.has_turn = True
             self._turns.append(found)
         found.held.append(call)
         found.most_held = max(found.most_held, len(found.held))
@@ -153,12 +156,16 @@ class Arrivals:
 
     def _make_room(self, newcomer: _Caller, among: Collection[_Caller]) -> None:
         """Refuses the newest call of who has most of them. Raises ResourceExhausted where that is the newcomer."""
-        most = max(among, key=lambda each: len(each.held))
-        if len(most.held) <= len(newcomer.held) + 1:
-            raise self._refused(of_caller=False)
-        newest = most.held.pop()
-        if not newest.goes_on.done():
-            newest.goes_on.set_result(False)
+        while True:
+            most = max(among, key=lambda each: len(each.held), default=newcomer)
+            # One that was taken back has given its place up already.
+            while most.held and most.held[-1].goes_on.done():
+                most.held.pop()
+            if len(most.held) > len(newcomer.held) + 1:
+                most.held.pop().goes_on.set_result(False)
+                return
+            if all(len(each.held) <= len(newcomer.held) + 1 for each in among):
+                raise self._refused(of_caller=False)
 
     def leave(self, who: object) -> None:
         """Gives the place back of a call that has ended, or waits for somebody else than this process."""
@@ -225,7 +232,7 @@ class Arrivals:
                     self._look_for_more()
                     return
             call = self._first()
-            if call.goes_on.done():
+            if call is None or call.goes_on.done():
                 # Nobody waits for it any more.
                 continue
             call.goes_on.set_result(self._over or now - call.since < self._wait_seconds)
@@ -235,13 +242,14 @@ class Arrivals:
                 self._places[call.who] = now + _AT_WORK_SECONDS
         self._soon()
 
-    def _first(self) -> _Held:
-        """The call whose turn it is."""
+    def _first(self) -> _Held | None:
+        """The call whose turn it is; None where its caller has none left."""
         caller = self._turns.popleft()
-        call = caller.held.popleft()
+        call = caller.held.popleft() if caller.held else None
         if caller.held:
             self._turns.append(caller)
         else:
+            caller.has_turn = False
             caller.passed = 0
             caller.may = min(2 * caller.may, _MANY) if caller.most_held <= _NO_BURST else _FEW
             caller.most_held = 0
