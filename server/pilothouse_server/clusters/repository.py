@@ -25,6 +25,7 @@ from pilothouse_server.store.paging import (
     paginate,
     parse_order_by,
 )
+from pilothouse_server.store.reconciled import OBSERVE
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -77,8 +78,8 @@ _DEREGISTERED = text(
 
 # The name of the server stands before the slash (see `reconcile.reconciler`).
 _LEADERS = text(
-    "SELECT substr(name, 9) AS cluster, split_part(owner, '/', 1) AS server FROM leases "
-    "WHERE name LIKE 'observe/%' AND owner IS NOT NULL AND expires_at > clock_timestamp()"
+    "SELECT name, split_part(owner, '/', 1) AS server FROM leases "
+    "WHERE starts_with(name, CAST(:observe AS text)) AND owner IS NOT NULL AND expires_at > clock_timestamp()"
 )
 
 
@@ -166,7 +167,8 @@ async def end(transaction: Transaction, cluster: Cluster) -> None:
 
 async def leaders(transaction: ReadTransaction) -> dict[str, str]:
     """The servers that watch clusters, by the clusters' names. For the system role."""
-    return {row.cluster: row.server for row in await transaction.connection.execute(_LEADERS)}
+    found = await transaction.connection.execute(_LEADERS, {"observe": OBSERVE})
+    return {row.name.removeprefix(OBSERVE): row.server for row in found}
 
 
 async def deregistered(transaction: ReadTransaction) -> list[str]:

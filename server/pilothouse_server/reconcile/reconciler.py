@@ -48,6 +48,7 @@ from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import cluster_status
 from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.store.reconciled import OBSERVE
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 from pilothouse_server.tasks import cancel_and_wait
 
@@ -146,7 +147,7 @@ class Reconciler:
         settings = self._settings
         await lead(
             self._store,
-            f"observe/{name}",
+            OBSERVE + name,
             self._owner,
             lambda lease: self._care_for(name, lease),
             seconds=settings.lease_seconds,

@@ -9,21 +9,15 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    DateTime,
-    Integer,
     Select,
-    String,
     and_,
     any_,
     bindparam,
-    column,
     delete,
-    exists,
     func,
     not_,
     or_,
     select,
-    table,
     text,
     update,
 )
@@ -60,6 +54,7 @@ from pilothouse_server.store.paging import (
     read_in_pages,
     read_page,
 )
+from pilothouse_server.store.reconciled import CLUSTER_IS_WATCHED, NAMESPACE_IS_LOOKED_AT
 from pilothouse_server.store.references import NAMESPACES, USERS, is_about, keys_of, reconciling
 from pilothouse_server.store.rendered import with_unready
 from pilothouse_server.store.results import Row
@@ -120,43 +115,16 @@ _GET_MANY = WHOLE.where(CONTAINERS.c.id == any_(bindparam("ids", type_=ARRAY(Big
     CONTAINERS.c.id
 )
 _LOST = [{"type": APPLIED, "status": "False", "reason": LABEL_LOST}]
-_WORK = table(
-    "reconcile_work",
-    column("resource_type", String(20)),
-    column("resource_id", BigInteger()),
-    column("attempts", Integer()),
-    column("due_at", DateTime(timezone=True)),
-    column("leased_until", DateTime(timezone=True)),
-    schema="public",
-)
-_LEASES = table(
-    "leases",
-    column("name", String(100)),
-    column("owner", String(100)),
-    column("expires_at", DateTime(timezone=True)),
-    schema="public",
-)
-_NOW = func.statement_timestamp()
 # Whose a Kubernetes namespace is is known while somebody watches its cluster and nothing of it is left to be looked at.
-_NAMESPACE_IS_LOOKED_AT = exists().where(
-    _WORK.c.resource_type == "namespace",
-    _WORK.c.resource_id == NAMESPACES.c.id,
-    or_(_WORK.c.attempts > 0, _WORK.c.due_at <= _NOW, _WORK.c.leased_until > _NOW),
-)
-_CLUSTER_IS_WATCHED = exists().where(
-    _LEASES.c.name == func.concat("observe/", NAMESPACES.c.cluster_name),
-    _LEASES.c.owner.is_not(None),
-    _LEASES.c.expires_at > _NOW,
-)
 _GET_MANY_PLACED = _GET_MANY.add_columns(
     and_(NAMESPACES.c.deleted_at.is_(None), NAMESPACES.c.observed_generation > 0).label("namespace_applied"),
     NAMESPACES.c.conditions.contains(_LOST).label("namespace_lost"),
     and_(NAMESPACES.c.adopted, NAMESPACES.c.observed_generation == 0).label("namespace_adopting"),
     and_(
         CONTAINERS.c.observed_generation == 0,
-        or_(NAMESPACES.c.phase == "Terminating", _NAMESPACE_IS_LOOKED_AT, not_(_CLUSTER_IS_WATCHED)),
+        or_(NAMESPACES.c.phase == "Terminating", NAMESPACE_IS_LOOKED_AT, not_(CLUSTER_IS_WATCHED)),
     ).label("namespace_doubted"),
-    _NOW.label("read_at"),
+    func.statement_timestamp().label("read_at"),
 )
 # A row is locked before it is read with its parts: a statement that waits for a row then sees what else it reads as
 # that was before the wait, or misses the row altogether.

@@ -1,0 +1,45 @@
+"""What the reconciler keeps beside the nouns, as their statements look at it: its queue, and who watches which cluster.
+
+`reconcile/` alone writes these tables. The conditions are about the row of `NAMESPACES` that a statement joins.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, DateTime, Integer, String, column, exists, func, or_, table
+
+from pilothouse_server.store.references import NAMESPACES
+
+# What the lease of who watches a cluster is called, before the cluster's name.
+OBSERVE: Final = "observe/"
+
+_WORK = table(
+    "reconcile_work",
+    column("resource_type", String(20)),
+    column("resource_id", BigInteger()),
+    column("attempts", Integer()),
+    column("due_at", DateTime(timezone=True)),
+    column("leased_until", DateTime(timezone=True)),
+    schema="public",
+)
+_LEASES = table(
+    "leases",
+    column("name", String(100)),
+    column("owner", String(100)),
+    column("expires_at", DateTime(timezone=True)),
+    schema="public",
+)
+_NOW = func.statement_timestamp()
+# The namespace is due to be looked at on its cluster, is being looked at, or could not be.
+NAMESPACE_IS_LOOKED_AT = exists().where(
+    _WORK.c.resource_type == "namespace",
+    _WORK.c.resource_id == NAMESPACES.c.id,
+    or_(_WORK.c.attempts > 0, _WORK.c.due_at <= _NOW, _WORK.c.leased_until > _NOW),
+)
+# Some server watches the namespace's cluster.
+CLUSTER_IS_WATCHED = exists().where(
+    _LEASES.c.name == func.concat(OBSERVE, NAMESPACES.c.cluster_name),
+    _LEASES.c.owner.is_not(None),
+    _LEASES.c.expires_at > _NOW,
+)
