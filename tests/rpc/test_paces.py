@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pilothouse_server.rpc.admission.paces import Paces
-from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS
+from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 
@@ -56,6 +56,17 @@ async def test_streams_begin_as_fast_as_others_can_bear() -> None:
     await _all_at_once(Paces(*OPENINGS), 200, opened)
     assert sum(after < 0.001 for after in opened) == 65
     assert 3.0 < opened[-1] < 4.0
+
+
+@virtual_time
+async def test_calls_to_a_cluster_part_and_wait_for_a_second_at_most() -> None:
+    gone: list[float] = []
+    await _all_at_once(Paces(*TRICKLES), 100, gone)
+    assert sum(after < 0.001 for after in gone) == 1
+    assert 0.3 < gone[-1] < 0.5
+    gone.clear()
+    await _all_at_once(Paces(*TRICKLES), 1_000, gone)
+    assert max(gone) <= 1.0
 
 
 @virtual_time

@@ -4,8 +4,7 @@
                KEP-1040; with an exact queue for each who waits, as those are bounded, where it shuffles them into few)
     arrivals   calls that come together: taken in first, then worked on a few at a time
     bodies     requests whose body has not arrived: they hold no seat, and end soon
-    paces      refusals, and openings of streams: so many a second for each who asks
-    spread     what many would do in the same moment, one after the other
+    paces      refusals, streams that begin, calls to a cluster: so many a second for each who asks
     unsent     answers that their readers have not taken yet
     seats      the classes of a server, and the seats of one call
 

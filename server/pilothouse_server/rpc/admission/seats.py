@@ -50,7 +50,6 @@ from pilothouse_server.rpc.admission.arrivals import Arrivals
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Bounds, Limiter
 from pilothouse_server.rpc.admission.paces import Paces
-from pilothouse_server.rpc.admission.spread import Spread
 from pilothouse_server.rpc.admission.unsent import Unsent
 from pilothouse_server.settings import Settings
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE, WIDE_PAGE_SIZE
@@ -70,10 +69,9 @@ _BYTES_PER_SEAT = 64 * 1024
 _STRETCH_WAIT_SECONDS = 30.0
 # Clusters that are remembered although nobody waits for them.
 _MOST_CLUSTERS = 1000
-# Users whose turns are remembered although none waits.
-_MOST_TRICKLES = 1000
-# Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin.
-REFUSALS, OPENINGS = (100.0, 20, 15.0), (40.0, 64, 15.0)
+# Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin, of
+# calls that go to a cluster or are refused there.
+REFUSALS, OPENINGS, TRICKLES = (100.0, 20, 15.0), (40.0, 64, 15.0), (250.0, 0, 1.0)
 # Of what was tried where.
 _MOST_TRIALS = 10_000
 # A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
@@ -126,7 +124,7 @@ class Admission:
         # The cluster at which something was tried out last, by method and namespace.
         self._tried_at: dict[Hashable, str] = {}
         # Of each user: of its calls that go to a cluster while others of it are there, and of those that are refused.
-        self._trickles: dict[Hashable, Spread] = {}
+        self._trickles = Paces(*TRICKLES)
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
         self.arrivals = Arrivals(settings.admission_wait_seconds, _refusals("arrivals"))
@@ -167,6 +165,7 @@ class Admission:
         self.arrivals.end()
         self.refusing.end()
         self.openings.end()
+        self._trickles.end()
         loop = asyncio.get_running_loop()
         end, came, since = loop.time() + seconds, self._came, loop.time()
         while (now := loop.time()) < end:
@@ -192,12 +191,7 @@ class Admission:
 
     async def trickle(self, user: Hashable) -> None:
         """Returns when it is the turn of a user's call; how many others wait for theirs is nothing to it."""
-        found = self._trickles.get(user)
-        if found is None:
-            if len(self._trickles) >= _MOST_TRICKLES:
-                self._trickles = {key: each for key, each in self._trickles.items() if not each.is_idle}
-            found = self._trickles[user] = Spread()
-        await found.turn()
+        await self._trickles.turn(user)
 
     def note_trial(self, what: Hashable, cluster: str) -> None:
         """Learns at which cluster that is tried out."""
