@@ -11,7 +11,7 @@ import pytest
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.rpc import watch
-from pilothouse_server.store.feed import pending_event_ids
+from pilothouse_server.store.feed import StreamHead, stream_begins
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.conftest import connection
 from tests.promises.requests import OWN, request_for
@@ -102,10 +102,11 @@ async def test_a_watch_that_does_not_pass_over_it_tells_it_twice(
 ) -> None:
     """Control of the test above."""
 
-    async def none(_transaction: ReadTransaction) -> tuple[int, ...]:
-        return ()
+    async def none(transaction: ReadTransaction) -> tuple[StreamHead, tuple[int, ...]]:
+        head, _ = await stream_begins(transaction)
+        return head, ()
 
-    monkeypatch.setattr(watch, "pending_event_ids", none)
+    monkeypatch.setattr(watch, "stream_begins", none)
     assert (await told_while_held(world)).count(("ADDED", "web")) == 2
 
 
@@ -126,12 +127,12 @@ async def test_a_first_state_over_too_much_has_it_numbered_first(
     monkeypatch.setattr(watch, "MOST_PENDING_IDS", 0)
     begun = asyncio.Event()
 
-    async def noticed(transaction: ReadTransaction) -> tuple[int, ...]:
-        found = await pending_event_ids(transaction)
+    async def noticed(transaction: ReadTransaction) -> tuple[StreamHead, tuple[int, ...]]:
+        found = await stream_begins(transaction)
         begun.set()
         return found
 
-    monkeypatch.setattr(watch, "pending_event_ids", noticed)
+    monkeypatch.setattr(watch, "stream_begins", noticed)
     async with within(20):
         with numbering_held(world):
             await create(world, "web")

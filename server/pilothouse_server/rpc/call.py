@@ -259,10 +259,10 @@ class Call:
             await unit.rollback()
 
     def read(
-        self, *, snapshot: bool = False, replica: bool = False
+        self, *, snapshot: bool = False, replica: bool = False, timed: bool = True
     ) -> AbstractAsyncContextManager[ReadTransaction]:
-        """A read under the caller's row-level security."""
-        return self.store.read(self.user_id, snapshot=snapshot, replica=replica)
+        """A read under the caller's row-level security; see `Store.read`."""
+        return self.store.read(self.user_id, snapshot=snapshot, replica=replica, timed=timed)
 
     def visible_namespaces(self) -> frozenset[int] | None:
         """Ids of the namespaces in which the caller holds the method's permission; None means every one.

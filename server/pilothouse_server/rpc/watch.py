@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 
 from google.protobuf.message import Message
 
@@ -45,8 +45,7 @@ from pilothouse_server.store.feed import (
     FeedEvent,
     StreamHead,
     event_mark,
-    pending_event_ids,
-    stream_head,
+    stream_begins,
 )
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.labels import LabelSelector
@@ -132,7 +131,8 @@ class Watched:
     statuses: Mapping[int, str] = field(default_factory=dict)
 
 
-_Begun = tuple[StreamHead, TokenIssuer, Position]
+# Where a watch begins, and what it is about.
+_Begun = tuple[StreamHead, TokenIssuer, Position, WatchFilter]
 
 
 async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncIterator[bytes]:
@@ -142,17 +142,17 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     where the noun has them.
     """
     request = call.request
-    async with server.looks.turn(call.user_id):
-        wanted = await _filter(server, call, watched)
+    wanted = _filter(call, watched)
     visible = call.visible_namespaces()
     # Who waits for changes looks at once at what the caller may see then.
     call.on_renewed = server.hub.wake
+    # Who resumes reads no state.
+    readers = server.looks if request.resume_token else server.readers
 
     async def read(current: ReadAhead[_Begun]) -> _Begun:
         while True:
-            # Who resumes reads no state.
-            turn = nullcontext() if request.resume_token else server.readers.turn(call.user_id)
-            async with turn, call.read(snapshot=True) as transaction:
+            reading = call.read(snapshot=True, timed=False)
+            async with readers.turn(call.user_id), reading as transaction:
                 begun = await _begin(server, call, watched, wanted, transaction, current)
             if begun is not None:
                 return begun
@@ -161,7 +161,7 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     async with ReadAhead(server.limits.first_state, read) as first_state:
         async for answer in first_state.answers():
             yield answer
-        head, tokens, position = first_state.result
+        head, tokens, position, wanted = first_state.result
     # A watch lasts: it keeps nothing of its beginning.
     del first_state
     call.resume_token = tokens.token(position)
@@ -186,17 +186,13 @@ async def _begin(
 
     None where too much is committed and not yet numbered: the caller has it numbered, and begins again.
     """
-    head = await stream_head(transaction)
-    if not await _is_there(server, call, wanted, transaction):
-        if call.request.resume_token:
-            raise resume_token.changed(head.oldest_revision)
-        raise not_found("namespace", call.namespace)
+    head, pending = await stream_begins(transaction)
+    wanted = await _in_namespace(server, call, wanted, transaction, head)
     tokens = _issuer(server, call, wanted, head.history, _sight_text(wanted, call.visible_namespaces()))
     if call.request.resume_token:
         position = tokens.read(call.request.resume_token, oldest_revision=head.oldest_revision)
         await _check_position(transaction, position, head)
-        return head, tokens, position
-    pending = await pending_event_ids(transaction)
+        return head, tokens, position, wanted
     position = Position(head.revision, head.mark, pending)
     if len(pending) > MOST_PENDING_IDS or not tokens.fits(position):
         return None
@@ -204,7 +200,7 @@ async def _begin(
     async for entity in watched.resources(transaction, wanted, call):
         await current.put(_added(entity if isinstance(entity, bytes) else entity.SerializeToString()))
         await share.used()
-    return head, tokens, position
+    return head, tokens, position, wanted
 
 
 async def _check_position(transaction: ReadTransaction, position: Position, head: StreamHead) -> None:
@@ -220,14 +216,11 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
         raise resume_token.changed(oldest)
 
 
-async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFilter:
-    """What the request asks for.
-
-    Raises NotFound for a namespace that is not there; OutOfRange where a token says that there was one.
-    """
+def _filter(call: Call, watched: Watched) -> WatchFilter:
+    """What the request asks for; the namespace that it names is not looked up yet."""
     request = call.request
     fields = request.DESCRIPTOR.fields_by_name
-    namespace_id, status = None, ""
+    status = ""
     bound: list[str] = [request.name, request.label_selector]
     if "status" in fields:
         status = watched.statuses[request.status] if request.status else ""
@@ -235,39 +228,39 @@ async def _filter(server: WatchServer, call: Call, watched: Watched) -> WatchFil
     if "namespace" in fields:
         bound.append(request.namespace)
     text = "\x00".join(bound)
-    if "namespace" in fields:
-        try:
-            async with call.read() as transaction:
-                namespace_id = await server.namespace_id(call, transaction, request.namespace)
-        except NotFound:
-            if request.resume_token:
-                oldest = await server.feed.horizon()
-                # Any token of this watch is of a history that is over for it; others are refused as ever.
-                gone = WatchFilter(watched.resource_type, text=text)
-                _issuer(server, call, gone, "", "").read(request.resume_token, oldest_revision=oldest)
-            raise
     return WatchFilter(
         watched.resource_type,
-        namespace_id=namespace_id,
         name=request.name,
         selector=wire.label_selector(request.label_selector),
         status=status,
         text=text,
-        # They named the namespace by its id, and first.
-        old_text=text if namespace_id is None else "\x00".join((str(namespace_id), *bound[:-1])),
+        old_text=text,
     )
 
 
-async def _is_there(
-    server: WatchServer, call: Call, wanted: WatchFilter, transaction: ReadTransaction
-) -> bool:
-    """Whether the watch's namespace is there at the moment at which it begins: its end would not be told any more."""
-    if wanted.namespace_id is None:
-        return True
+async def _in_namespace(
+    server: WatchServer, call: Call, wanted: WatchFilter, transaction: ReadTransaction, head: StreamHead
+) -> WatchFilter:
+    """The same with the id of its namespace, as it is at the moment at which the watch begins.
+
+    Raises NotFound for a namespace that is not there; OutOfRange where a token says that there was one.
+    """
+    request = call.request
+    if "namespace" not in request.DESCRIPTOR.fields_by_name:
+        return wanted
     try:
-        return await server.namespace_id(call, transaction, call.namespace) == wanted.namespace_id
+        namespace_id = await server.namespace_id(call, transaction, request.namespace)
     except NotFound:
-        return False
+        if request.resume_token:
+            # Any token of this watch is of a history that is over for it; others are refused as ever.
+            gone = _issuer(server, call, wanted, "", "")
+            gone.read(request.resume_token, oldest_revision=head.oldest_revision)
+        raise
+    if namespace_id is None:
+        return wanted
+    # Tokens of the releases before named the namespace by its id, and first.
+    others, _, _ = wanted.text.rpartition("\x00")
+    return replace(wanted, namespace_id=namespace_id, old_text=f"{namespace_id}\x00{others}")
 
 
 def _issuer(server: WatchServer, call: Call, wanted: WatchFilter, history: str, sight: str) -> TokenIssuer:

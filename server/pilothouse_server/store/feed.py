@@ -50,9 +50,13 @@ _DUE_SECONDS = 1.0
 _PAGE = 1000
 _LISTENER_CHECK_SECONDS = 5.0
 
-_HEAD = text(
-    "SELECT revision, oldest_revision, history_id::text AS history, audit_sequence, event_mark AS mark, "
-    "record_mark(audit_sequence) AS record_mark FROM stream_head WHERE id = 1"
+_HEAD_COLUMNS = (
+    "revision, oldest_revision, history_id::text AS history, audit_sequence, event_mark AS mark, "
+    "record_mark(audit_sequence) AS record_mark"
+)
+_HEAD = text(f"SELECT {_HEAD_COLUMNS} FROM stream_head WHERE id = 1")  # noqa: S608 - columns of ours
+_BEGINS = text(
+    f"SELECT {_HEAD_COLUMNS}, pending_event_ids(:most) AS pending FROM stream_head WHERE id = 1"  # noqa: S608
 )
 _COLUMNS = (
     "revision, resource_type, namespace_id, resource_name, kind, message, labels, status, labels_before, "
@@ -76,7 +80,6 @@ _LOOK = text(
     "AND (w.leased_until IS NULL OR w.leased_until <= statement_timestamp()) ORDER BY w.due_at LIMIT 1) AS one) AS due "
     "FROM stream_head AS h WHERE id = 1"
 )
-_PENDING = text("SELECT pending_event_ids(:most)")
 _OLDEST_SECONDS = text(
     "SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::double precision "
     "FROM pending_changes WHERE id > (SELECT pending_floor FROM stream_head WHERE id = 1)"
@@ -409,24 +412,16 @@ class Feed:
 
 async def stream_head(transaction: ReadTransaction) -> StreamHead:
     """The head as this transaction sees it."""
-    row = (await transaction.connection.execute(_HEAD)).one()
-    return StreamHead(
-        row.revision,
-        row.oldest_revision,
-        row.history,
-        row.audit_sequence,
-        bytes(row.mark),
-        bytes(row.record_mark or _NO_MARK),
-    )
+    return _head((await transaction.connection.execute(_HEAD)).one())
 
 
-async def pending_event_ids(transaction: ReadTransaction) -> tuple[int, ...]:
-    """Ids of the changes whose effects this snapshot sees and whose events come later, ascending.
+async def stream_begins(transaction: ReadTransaction) -> tuple[StreamHead, tuple[int, ...]]:
+    """The same, and the ids of the changes whose effects this snapshot sees and whose events come later, ascending.
 
-    `MOST_PENDING_IDS` and one more at most.
+    Of these `MOST_PENDING_IDS` and one more at most.
     """
-    found = await transaction.connection.execute(_PENDING, {"most": MOST_PENDING_IDS + 1})
-    return tuple(found.scalar_one())
+    row = (await transaction.connection.execute(_BEGINS, {"most": MOST_PENDING_IDS + 1})).one()
+    return _head(row), tuple(row.pending)
 
 
 async def event_mark(transaction: ReadTransaction, revision: int) -> bytes | None:
@@ -450,3 +445,14 @@ async def _page(connection: Connection, after: int, upto: int, page: int) -> lis
 
 def _event(row: Any) -> FeedEvent:
     return FeedEvent(*row[:12])
+
+
+def _head(row: Any) -> StreamHead:
+    return StreamHead(
+        row.revision,
+        row.oldest_revision,
+        row.history,
+        row.audit_sequence,
+        bytes(row.mark),
+        bytes(row.record_mark or _NO_MARK),
+    )

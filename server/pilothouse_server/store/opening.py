@@ -44,13 +44,13 @@ async def began(connection: Connection) -> datetime:
 
 @asynccontextmanager
 async def reading(
-    pool: Pool, user_id: int | None, *, snapshot: bool
-) -> AsyncIterator[tuple[Connection, datetime]]:
-    """A transaction that only reads, and when it began; `snapshot` sees one moment throughout."""
+    pool: Pool, user_id: int | None, *, snapshot: bool, timed: bool = True
+) -> AsyncIterator[tuple[Connection, datetime | None]]:
+    """A transaction that only reads, and if it is `timed` when it began; `snapshot` sees one moment throughout."""
     async with Connected(pool) as connection:
         statements = _SNAPSHOT if snapshot else _READ
         await connection.command(_opened(statements, user_id))
-        yield connection, await began(connection)
+        yield connection, await began(connection) if timed else None
 
 
 class Connected:

@@ -334,15 +334,15 @@ class Store:
 
     @asynccontextmanager
     async def read(
-        self, user_id: int, *, snapshot: bool = False, replica: bool = False
+        self, user_id: int, *, snapshot: bool = False, replica: bool = False, timed: bool = True
     ) -> AsyncIterator[ReadTransaction]:
         """A read as the app role, under the user's row-level security.
 
-        `snapshot` sees one moment throughout, and knows what time it is there.
+        `snapshot` sees one moment throughout, and knows what time it is there unless it is not `timed`.
         """
         pool = (self.database.replica or self.database.app) if replica else self.database.app
         if snapshot:
-            async with opening.reading(pool, user_id, snapshot=True) as (connection, began):
+            async with opening.reading(pool, user_id, snapshot=True, timed=timed) as (connection, began):
                 yield ReadTransaction(connection, began)
         else:
             async with opening.Looking(pool, user_id) as connection:
