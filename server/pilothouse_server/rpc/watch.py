@@ -310,7 +310,9 @@ class _Changes:
         last_sent = loop.time()
         while True:
             due = tick_before(last_sent + period_seconds)
-            behind = await self._server.hub.beyond(self._revision, max(0.0, due - loop.time()))
+            behind = await self._server.hub.beyond(
+                self._revision, max(0.0, due - loop.time()), self._wanted.namespace_id
+            )
             if self._server.hub.history != self._head.history:
                 raise resume_token.changed(await self._server.feed.horizon())
             self._sight()

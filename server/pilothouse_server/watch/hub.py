@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from pilothouse_server.store.feed import FeedEvent
 
+# A watcher of a namespace in which nothing happens looks after so many events of others: it stays in the ring.
+_MOST_BEHIND = 64
+
 
 class Watermark:
-    """A number that only grows, and those who wait for it to pass theirs."""
+    """A number that only grows, and those who wait for it to pass theirs, each for something that it is about."""
 
     def __init__(self) -> None:
         self.newest = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        # By what they wait for; None for whatever there is.
+        self._waiting: dict[Hashable, set[asyncio.Future[None]]] = {}
 
     def advance(self, newest: int) -> None:
         """Raises the number and wakes who waits."""
@@ -28,27 +32,46 @@ class Watermark:
             self.newest = newest
             self.wake()
 
+    def advance_for(self, newest: int, about: Iterable[Hashable]) -> None:
+        """The same, and wakes only who waits for one of these, or for whatever there is."""
+        if newest > self.newest:
+            self.newest = newest
+            for each in {None, *about}:
+                _wake(self._waiting.pop(each, ()))
+
     def wake(self) -> None:
         """Lets everybody who waits look again."""
-        waiting, self._waiting = self._waiting, set()
-        for each in waiting:
-            _look_again(each)
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            _wake(each)
 
-    async def beyond(self, position: int, timeout_seconds: float) -> bool:
-        """Waits until the number has passed `position`; False when the time has passed without."""
+    async def beyond(self, position: int, timeout_seconds: float, about: Hashable = None) -> bool:
+        """Waits until the number has passed `position`; False when the time has passed without.
+
+        Who waits `about` something may be told late of what is about something else, and at the end of the time at
+        the latest.
+        """
         if self.newest > position:
             return True
         # One for each who waits: one for all is searched for each of them as they leave.
         loop = asyncio.get_running_loop()
         waiting = loop.create_future()
-        self._waiting.add(waiting)
+        self._waiting.setdefault(about, set()).add(waiting)
         timer = loop.call_later(timeout_seconds, _look_again, waiting)
         try:
             await waiting
         finally:
             timer.cancel()
-            self._waiting.discard(waiting)
+            if (others := self._waiting.get(about)) is not None:
+                others.discard(waiting)
+                if not others:
+                    del self._waiting[about]
         return self.newest > position
+
+
+def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
+    for each in waiting:
+        _look_again(each)
 
 
 def _look_again(waiting: asyncio.Future[None]) -> None:
@@ -67,6 +90,9 @@ class Hub:
         self._ring: deque[FeedEvent] = deque(maxlen=capacity)
         self._events = Watermark()
         self._history = ""
+        self._all_woken_at = 0
+        # Nobody falls out of the ring meanwhile.
+        self._most_behind = min(_MOST_BEHIND, capacity // 2)
         self.records = Watermark()
 
     @property
@@ -83,6 +109,7 @@ class Hub:
         """Starts (again) at a revision: what lies before must be read from the database."""
         self._ring.clear()
         self._history = history
+        self._all_woken_at = revision
         self._events.newest, self.records.newest = revision, sequence
         self._events.wake()
         self.records.wake()
@@ -92,12 +119,20 @@ class Hub:
         self._events.wake()
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
-        """Adds events that follow on what was published, up to `newest`."""
+        """Adds events that follow on what was published, up to `newest`.
+
+        Who watches one namespace is woken by events of that, and else now and then: hundreds of watches that look at
+        each event of everybody cost more than the events.
+        """
         if events and self._ring and events[0].revision != self._ring[-1].revision + 1:
             # What lies between is gone: a watcher in the ring must not step over it unawares.
             self._ring.clear()
         self._ring.extend(events)
-        self._events.advance(newest)
+        if newest - self._all_woken_at >= self._most_behind or not events:
+            self._all_woken_at = newest
+            self._events.advance(newest)
+        else:
+            self._events.advance_for(newest, {event.namespace_id for event in events})
 
     def audited(self, sequence: int) -> None:
         """Notes that the audit log holds records up to `sequence`."""
@@ -125,6 +160,9 @@ class Hub:
             found = [event for event in self._ring if event.revision > revision]
         return found if len(found) == newest - revision else None
 
-    async def beyond(self, revision: int, timeout_seconds: float) -> bool:
-        """Waits until something after `revision` was published; False when the time has passed without."""
-        return await self._events.beyond(revision, timeout_seconds)
+    async def beyond(self, revision: int, timeout_seconds: float, namespace_id: int | None = None) -> bool:
+        """Waits until something after `revision` was published; False when the time has passed without.
+
+        What is not of the namespace, where one is given, may be told late: at the end of the time at the latest.
+        """
+        return await self._events.beyond(revision, timeout_seconds, namespace_id)
