@@ -15,6 +15,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository import containers
 from pilothouse_server.rpc import watch
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead
+from pilothouse_server.store import in_namespaces
 from pilothouse_server.store.paging import read_in_pages
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from tests.promises.calling import Caller, Outcome, failed, token_of
@@ -66,7 +67,7 @@ class Held:
                 self.reached.set()
                 await self.goes_on.wait()
 
-        monkeypatch.setattr(containers, "read_in_pages", pages)
+        monkeypatch.setattr(in_namespaces, "read_in_pages", pages)
 
 
 def stream_of(world: World, caller: Caller | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -58,6 +59,7 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(NAMESPACES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(NAMESPACES.c.name), "create_time": OrderField(NAMESPACES.c.created_at)}
+_LIVING = select().select_from(NAMESPACES).where(NAMESPACES.c.deleted_at.is_(None))
 _BY_NAME = OrderSpec((OrderColumn("name", NAMESPACES.c.name),))
 # The row stays, because log records refer to it.
 _END = (
@@ -95,6 +97,7 @@ _CALL = text(
 )
 
 
+@lru_cache(maxsize=8)
 def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of living namespaces without rendering them; the database function is this select, of a name."""
     return (
@@ -211,15 +214,17 @@ async def stream_namespaces(
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
-    keys = select().select_from(NAMESPACES).where(NAMESPACES.c.deleted_at.is_(None))
+    keys = _LIVING
     if name:
         keys = keys.where(NAMESPACES.c.name == name)
     if status:
         keys = keys.where(NAMESPACES.c.status == status)
     if selector is not None:
         keys = keys.where(label_selector_condition(NAMESPACES.c.labels, selector))
-    whole = ready(message_format)
-    async for rows in read_in_pages(transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME):
+    whole, kept = ready(message_format), keys is _LIVING
+    async for rows in read_in_pages(
+        transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME, kept=kept
+    ):
         for each in await _ready(transaction, rows):
             yield each
 

@@ -6,6 +6,7 @@ A volume comes with the names of the containers that mount it, read in the same 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -36,7 +37,7 @@ from pilothouse_server.store.filtering import (
     compile_filter,
     filter_fields,
 )
-from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
+from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
 from pilothouse_server.store.paging import (
     NextPage,
     OrderField,
@@ -44,7 +45,6 @@ from pilothouse_server.store.paging import (
     finish_page,
     paginate_rows,
     parse_order_by,
-    read_in_pages,
 )
 from pilothouse_server.store.references import (
     IN_NAMESPACE,
@@ -88,7 +88,6 @@ _FILTERS = {
     "reconciling": FilterField(reconciling(VOLUMES), FilterKind.BOOLEAN),
 }
 _ORDERS = {"name": OrderField(VOLUMES.c.name), "create_time": OrderField(VOLUMES.c.created_at)}
-_BY_NAMESPACE = by_namespace(VOLUMES)
 
 
 def _mounted_by() -> ScalarSelect[Any]:
@@ -135,6 +134,7 @@ _CALL = text(
 )
 
 
+@lru_cache(maxsize=8)
 def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of volumes without rendering them; the database function is this select, of a name."""
     return select(
@@ -238,8 +238,8 @@ async def stream_volumes(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Volume]:
     """Every volume that matches, by namespace and name."""
-    keys = matching(VOLUMES, namespace_id, selector, visible, name=name, status=status)
-    async for rows in read_in_pages(transaction.connection, _WHOLE, keys, VOLUMES.c.id, _BY_NAMESPACE):
+    wanted = Matching(namespace_id, selector, visible, name, status)
+    async for rows in read_matching(transaction.connection, _WHOLE, VOLUMES, wanted):
         for row in rows:
             yield _volume(row)
 
@@ -255,9 +255,8 @@ async def stream_ready(
     message_format: int,
 ) -> AsyncIterator[ReadyVolume | Volume]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    keys = matching(VOLUMES, namespace_id, selector, visible, name=name, status=status)
-    whole = ready(message_format)
-    async for rows in read_in_pages(transaction.connection, whole, keys, VOLUMES.c.id, _BY_NAMESPACE):
+    whole, wanted = ready(message_format), Matching(namespace_id, selector, visible, name, status)
+    async for rows in read_matching(transaction.connection, whole, VOLUMES, wanted):
         for each in await _ready(transaction, rows):
             yield each
 

@@ -1,23 +1,28 @@
 """The rows of one table that live in namespaces, as lists and watches ask for them: those of one namespace, or of all
 that the caller sees, by label, name and status.
 
-The selects have no columns: `keys` of `paging.paginate_rows` and `paging.read_in_pages`.
+The selects have no columns, as `keys` of `paging.paginate_rows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import Select, Table, bindparam, select
 
+from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.filtering import label_selector_condition
-from pilothouse_server.store.paging import OrderColumn, OrderSpec
+from pilothouse_server.store.paging import OrderColumn, OrderSpec, read_in_pages
+from pilothouse_server.store.results import Row
 from pilothouse_server.values.labels import LabelSelector
 
 
-def by_namespace(table: Table) -> OrderSpec:
-    """Returns the order of a first state: by namespace and name, which an index has."""
+@cache
+def _by_namespace(table: Table) -> OrderSpec:
+    # An index has it.
     return OrderSpec((OrderColumn("namespace", table.c.namespace_id), OrderColumn("name", table.c.name)))
 
 
@@ -38,19 +43,63 @@ def narrowed(
     return keys
 
 
-def matching(
-    table: Table,
-    namespace_id: int | None,
-    selector: LabelSelector | None,
-    visible: Collection[int] | None,
-    *,
-    name: str = "",
-    status: str = "",
-) -> Select[Any]:
-    """Returns the select of all that a watch begins with; an empty word matches everything."""
-    keys = narrowed(select().select_from(table), table, namespace_id, selector, visible)
-    if name:
-        keys = keys.where(table.c.name == name)
-    if status:
-        keys = keys.where(table.c.status == status)
+_IN_NAMESPACE, _IN_THOSE, _NAME, _STATUS = "in_namespace", "in_those", "of_name", "of_status"
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What a watch begins with: in one namespace, or else in those that are `visible` (None: in all of them). An empty
+    word matches everything.
+    """
+
+    namespace_id: int | None
+    selector: LabelSelector | None
+    visible: Collection[int] | None
+    name: str = ""
+    status: str = ""
+
+
+def read_matching(
+    connection: Connection, whole: Select[Any], table: Table, wanted: Matching, *, most_rows: int = 250
+) -> AsyncIterator[Sequence[Row]]:
+    """Yields all rows that match, by namespace and name, in pages (see `paging.read_in_pages`).
+
+    `whole` is a constant. What differs from call to call are values: to put a select together costs more than to send
+    it.
+    """
+    parameters: dict[str, Any] = {}
+    if wanted.namespace_id is not None:
+        parameters[_IN_NAMESPACE] = wanted.namespace_id
+    elif wanted.visible is not None:
+        parameters[_IN_THOSE] = list(wanted.visible)
+    if wanted.name:
+        parameters[_NAME] = wanted.name
+    if wanted.status:
+        parameters[_STATUS] = wanted.status
+    keys = _selected(table, frozenset(parameters))
+    if wanted.selector is not None:
+        keys = keys.where(label_selector_condition(table.c.labels, wanted.selector))
+    return read_in_pages(
+        connection,
+        whole,
+        keys,
+        table.c.id,
+        _by_namespace(table),
+        parameters=parameters,
+        kept=wanted.selector is None,
+        most_rows=most_rows,
+    )
+
+
+@lru_cache(maxsize=64)
+def _selected(table: Table, conditions: frozenset[str]) -> Select[Any]:
+    keys = select().select_from(table)
+    if _IN_NAMESPACE in conditions:
+        keys = keys.where(table.c.namespace_id == bindparam(_IN_NAMESPACE))
+    if _IN_THOSE in conditions:
+        keys = keys.where(table.c.namespace_id.in_(bindparam(_IN_THOSE, expanding=True)))
+    if _NAME in conditions:
+        keys = keys.where(table.c.name == bindparam(_NAME))
+    if _STATUS in conditions:
+        keys = keys.where(table.c.status == bindparam(_STATUS))
     return keys

@@ -35,6 +35,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
@@ -57,6 +58,7 @@ MOST_ORDER_COLUMNS: Final = 5
 _VERSION: Final = b"1"
 _TAG_BYTES: Final = 16
 _KEY_LABEL: Final = "page_key_"
+_NO_PARAMETERS: Final[Mapping[str, Any]] = {}
 
 _SelectType = TypeVar("_SelectType", bound=Select[Any])
 
@@ -192,23 +194,39 @@ async def read_in_pages(
     unique: ColumnElement[Any],
     order: OrderSpec,
     *,
+    parameters: Mapping[str, Any] = _NO_PARAMETERS,
+    kept: bool = False,
     most_rows: int = 250,
 ) -> AsyncIterator[Sequence[Row]]:
     """Yield every row, in pages of at most `most_rows`, the first of them small; see `paginate_rows`.
 
+    `parameters` are the values of `keys` where that has places for them. `kept`: it, `whole` and `order` are the same
+    objects for all calls, so the statement of the first page is put together once.
+
     Between two pages nothing is open but the connection's transaction. It decides whether all are of one moment.
     """
-    size, after = min(50, most_rows), None
+    size = min(50, most_rows)
+    query = (_kept_page_of if kept else _page_of)(whole, keys, unique, order, size)
     while True:
-        paged = keys if after is None else keys.where(_after(order, after))
-        query = _whole_rows(whole, _ordered(paged, order).limit(size), unique, order)
-        rows = (await connection.execute(query)).all()
+        rows = (await connection.execute(query, parameters)).all()
         if rows:
             yield rows
         if len(rows) < size:
             return
         last = rows[-1]
-        size, after = most_rows, [last[f"{_KEY_LABEL}{index}"] for index in range(len(order.columns))]
+        after = _after(order, [last[f"{_KEY_LABEL}{index}"] for index in range(len(order.columns))])
+        size = most_rows
+        query = _page_of(whole, keys.where(after), unique, order, size)
+
+
+def _page_of(
+    whole: Select[Any], keys: Select[Any], unique: ColumnElement[Any], order: OrderSpec, size: int
+) -> Select[Any]:
+    return _whole_rows(whole, _ordered(keys, order).limit(size), unique, order)
+
+
+# To put one together takes longer than PostgreSQL needs for it, and hundreds of watches begin at once.
+_kept_page_of = lru_cache(maxsize=256)(_page_of)
 
 
 def _whole_rows(

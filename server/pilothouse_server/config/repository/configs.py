@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, Table, TextClause, delete, func, select, text, update
+from sqlalchemy import Select, TextClause, delete, func, select, text, update
 
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.repository.rows import TABLES, ready, selected, value, whole
@@ -16,14 +16,13 @@ from pilothouse_server.store.filtering import (
     compile_filter,
     filter_fields,
 )
-from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
+from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
 from pilothouse_server.store.paging import (
     NextPage,
     OrderField,
     PageRequest,
     paginate_rows,
     parse_order_by,
-    read_in_pages,
     read_page,
 )
 from pilothouse_server.store.references import NAMESPACES, USERS, keys_of, reconciling
@@ -150,8 +149,9 @@ async def stream(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Config]:
     """Every one that matches, by namespace and name."""
-    keys = matching(TABLES[kind], namespace_id, selector, visible, name=name)
-    async for rows in _in_pages(transaction, selected(kind), keys, TABLES[kind]):
+    async for rows in _matching(
+        transaction, kind, selected(kind), Matching(namespace_id, selector, visible, name)
+    ):
         for row in rows:
             yield value(kind, row)
 
@@ -167,18 +167,17 @@ async def stream_ready(
     message_format: int,
 ) -> AsyncIterator[Ready | Config]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    keys = matching(TABLES[kind], namespace_id, selector, visible, name=name)
     whole = ready(kind, message_format)
-    async for rows in _in_pages(transaction, whole, keys, TABLES[kind]):
+    async for rows in _matching(transaction, kind, whole, Matching(namespace_id, selector, visible, name)):
         for each in await _ready(transaction, rows, kind):
             yield each
 
 
-def _in_pages(
-    transaction: ReadTransaction, whole: Select[Any], keys: Select[Any], table: Table
-) -> AsyncIterator[Sequence[Any]]:
+def _matching(
+    transaction: ReadTransaction, kind: Kind, whole: Select[Any], wanted: Matching
+) -> AsyncIterator[Sequence[Row]]:
     # One may hold a mebibyte.
-    return read_in_pages(transaction.connection, whole, keys, table.c.id, by_namespace(table), most_rows=25)
+    return read_matching(transaction.connection, whole, TABLES[kind], wanted, most_rows=25)
 
 
 async def count(transaction: ReadTransaction, kind: Kind, namespace_id: int) -> int:

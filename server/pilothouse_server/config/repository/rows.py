@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ TABLES: dict[Kind, Table] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
 _LEFT_OUT = {"ciphertext", "data_key"}
 
 
+@cache
 def selected(kind: Kind) -> Select[Any]:
     """Every column of a kind that may be shown, with the names of its namespace and maker."""
     table = TABLES[kind]
@@ -36,6 +38,7 @@ def selected(kind: Kind) -> Select[Any]:
     )
 
 
+@lru_cache(maxsize=16)
 def ready(kind: Kind, message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of a kind without rendering it; the database functions are this select, of a name."""
     table = TABLES[kind]

@@ -44,14 +44,13 @@ from pilothouse_server.store.filtering import (
     compile_filter,
     filter_fields,
 )
-from pilothouse_server.store.in_namespaces import by_namespace, matching, narrowed
+from pilothouse_server.store.in_namespaces import Matching, narrowed, read_matching
 from pilothouse_server.store.paging import (
     NextPage,
     OrderField,
     PageRequest,
     paginate_rows,
     parse_order_by,
-    read_in_pages,
     read_page,
 )
 from pilothouse_server.store.reconciled import CLUSTER_IS_WATCHED, NAMESPACE_IS_LOOKED_AT
@@ -157,7 +156,6 @@ _ORDERS = {
     "create_time": OrderField(CONTAINERS.c.created_at),
     "status": OrderField(CONTAINERS.c.status),
 }
-_BY_NAMESPACE = by_namespace(CONTAINERS)
 
 
 async def find(
@@ -262,8 +260,8 @@ async def stream_containers(
     visible: Collection[int] | None = None,
 ) -> AsyncIterator[Container]:
     """Every container that matches, by namespace and name."""
-    keys = matching(CONTAINERS, namespace_id, selector, visible, name=name, status=status)
-    async for rows in read_in_pages(transaction.connection, WHOLE, keys, CONTAINERS.c.id, _BY_NAMESPACE):
+    wanted = Matching(namespace_id, selector, visible, name, status)
+    async for rows in read_matching(transaction.connection, WHOLE, CONTAINERS, wanted):
         for row in rows:
             yield container_of(row)
 
@@ -279,9 +277,8 @@ async def stream_ready(
     message_format: int,
 ) -> AsyncIterator[ReadyContainer | Container]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    keys = matching(CONTAINERS, namespace_id, selector, visible, name=name, status=status)
-    whole = ready(message_format)
-    async for rows in read_in_pages(transaction.connection, whole, keys, CONTAINERS.c.id, _BY_NAMESPACE):
+    whole, wanted = ready(message_format), Matching(namespace_id, selector, visible, name, status)
+    async for rows in read_matching(transaction.connection, whole, CONTAINERS, wanted):
         for each in await _ready(transaction, rows):
             yield each
 

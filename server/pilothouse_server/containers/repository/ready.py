@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, select, text
@@ -18,6 +19,7 @@ _CALL = text(
 )
 
 
+@lru_cache(maxsize=8)
 def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of containers without rendering them; the database function is this select, of a name."""
     return select(

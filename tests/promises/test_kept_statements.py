@@ -1,0 +1,50 @@
+"""Watches begin by the hundred: what each asks the database is put together once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pilothouse_server.store import paging
+from tests.promises.requests import OWN, request_for
+from tests.promises.world import World
+from tests.waiting import within
+
+_WATCHES = [
+    ("WatchContainers", {"namespace": OWN}),
+    ("WatchContainers", {"namespace": OWN, "name": "web", "status": "CONTAINER_STATUS_RUNNING"}),
+    ("WatchContainers", {}),
+    ("WatchVolumes", {"namespace": OWN}),
+    ("WatchConfigs", {"namespace": OWN}),
+    ("WatchNamespaces", {}),
+]
+
+
+async def _begins(world: World, method: str, fields: dict[str, Any]) -> None:
+    rule = world.rule(method)
+    async with within(20), world.admin.watching(rule, request_for(rule, fields)) as answers:
+        async for answer in answers:
+            if answer.resume_token:
+                return
+    raise AssertionError("it ended before it was synced")
+
+
+@pytest.mark.parametrize(("method", "fields"), _WATCHES)
+async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str, fields: dict[str, Any]
+) -> None:
+    await _begins(world, method, fields)
+    made: list[object] = []
+    whole_rows = paging._whole_rows
+
+    def noted(*arguments: Any) -> Any:
+        made.append(arguments)
+        return whole_rows(*arguments)
+
+    monkeypatch.setattr(paging, "_whole_rows", noted)
+    await _begins(world, method, fields)
+    assert made == []
+    # The control: the text of one with a selector depends on it.
+    await _begins(world, method, {**fields, "labelSelector": "app=web"})
+    assert made
