@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse_server.errors import PilothouseError
 from pilothouse_server.rpc.admission import seats
 from pilothouse_server.rpc.admission.paces import Paces
+from pilothouse_server.rpc.interceptors import errors
+from pilothouse_server.rpc.pipeline import CallFailed
 from tests.conftest import Database
 from tests.promises.calling import Outcome
 from tests.promises.holding import Hold, connections, health_watch, held, holding, is_healthy
@@ -21,6 +24,9 @@ from tests.waiting import patient, poll_until
 _CALLS = 12
 # One call, or stream, of each has a seat.
 _NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "admission_wait_seconds": 0.5}
+
+
+_refused = errors.told
 
 
 class _Counted(Paces):
@@ -80,6 +86,71 @@ async def test_refusals_are_told_one_after_the_other(
     monkeypatch.setattr(seats, "REFUSALS", (0.001, 3, 1e9))
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         assert await _told_of_each_kind(world) == {"no token": 4, "health": 4, "streams": 4}
+
+
+async def test_a_refusal_costs_nothing_before_its_turn(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its details and its record are made then; until then it is not in flight, so a drain does not wait for it."""
+    rendered: list[PilothouseError] = []
+
+    def counting(error: PilothouseError) -> CallFailed:
+        rendered.append(error)
+        return _refused(error)
+
+    monkeypatch.setattr(errors, "told", counting)
+    monkeypatch.setattr(seats, "REFUSALS", (0.001, 3, 1e9))
+    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
+        eve = await world.make_user("eve", {OWN: "viewer"})
+        watch = world.rule("WatchContainers")
+        hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
+        admission = admission_of(world)
+        counted = admission.refusing = _Counted()
+        async with (
+            connections(world.server.address, 1) as channels,
+            holding(channels, [hold], _CALLS),
+        ):
+
+            async def count() -> int:
+                return counted.refused
+
+            await poll_until(count, (_CALLS - 1).__eq__, what="the refusals")
+            assert len(rendered) == 4
+            # The one that has the seat.
+            assert admission.in_flight == 1
+            counted.end()
+
+            async def all_told() -> int:
+                return len(rendered)
+
+            await poll_until(all_told, (_CALLS - 1).__eq__, what="the others")
+
+
+async def test_who_does_not_wait_for_a_refusal_is_recorded(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "REFUSALS", (0.001, 0, 1e9))
+    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
+        admission = admission_of(world)
+        counted = admission.refusing = _Counted()
+        eve = await world.make_user("eve", {OWN: "viewer"})
+        watch = world.rule("WatchContainers")
+        hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
+        async with connections(world.server.address, 1) as channels, holding(channels, [hold], 3):
+
+            async def count() -> int:
+                return counted.refused
+
+            # Of two that are refused the second waits.
+            await poll_until(count, (2).__eq__, what="the refusals")
+
+        async def codes() -> Sequence[str]:
+            found = await world.must("ListOperations", {"filter": 'username = "eve"', "pageSize": 100})
+            return sorted(each.error_code for each in found.operations if each.error_code)
+
+        await poll_until(codes, lambda found: len(found) >= 3, what="the records")
+        assert set(await codes()) == {"CANCELLED", "RESOURCE_EXHAUSTED"}
+        assert admission.in_flight == 0
 
 
 async def test_streams_of_a_user_begin_one_after_the_other(

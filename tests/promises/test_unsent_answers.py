@@ -43,7 +43,7 @@ async def _kept(world: World) -> tuple[Caller, wire.Connection, int]:
         )
 
     async def is_over() -> bool:
-        return admission._came == came + _CALLS and admission._in_flight == 0
+        return admission._came == came + _CALLS and admission.in_flight == 0
 
     await poll_until(is_over, what="the end of all calls in our hands")
     return eve, stalled, admission.unsent.bytes

@@ -215,6 +215,42 @@ async def test_bursts_take_turns() -> None:
 
 
 @virtual_time
+async def test_who_waits_for_a_burst_goes_on_when_it_is_taken_in() -> None:
+    server = _Server()
+    # Nothing is held yet.
+    async with within(0.001):
+        await server.arrivals.all_taken_in(_USER)
+    burst = [asyncio.create_task(server.call(_USER)) for _ in range(200)]
+    await pass_time(0.001)
+    assert server.arrivals.waiting > 100
+    held: list[int] = []
+
+    async def wait() -> None:
+        await server.arrivals.all_taken_in(_USER)
+        held.append(server.arrivals.waiting)
+
+    waiting = [asyncio.create_task(wait()) for _ in range(3)]
+    # Another's are nothing to it.
+    async with within(0.001):
+        await server.arrivals.all_taken_in("192.0.2.1")
+    await asyncio.gather(*burst, *waiting)
+    # The last one goes on in the same turn.
+    assert max(held) <= 1
+    assert len(held) == 3
+
+
+@virtual_time
+async def test_nobody_waits_for_a_burst_that_does_not_end() -> None:
+    server = _Server(work_seconds=10.0)
+    burst = [asyncio.create_task(server.call(_USER)) for _ in range(2_000)]
+    await pass_time(0.001)
+    async with within(1.1):
+        await server.arrivals.all_taken_in(_USER)
+    assert server.arrivals.waiting
+    await cancel_and_wait(*burst)
+
+
+@virtual_time
 async def test_what_waits_for_something_else_makes_room() -> None:
     server = _Server(work_seconds=3600.0)
     async with server.burst(["eve"] * 200):

@@ -27,8 +27,8 @@ async def test_the_first_are_told_at_once_and_others_in_turn() -> None:
     told: list[float] = []
     await _all_at_once(Paces(*REFUSALS), 1_000, told)
     assert sum(after < 0.001 for after in told) == 21
-    # A hundred a second after those.
-    assert 9.0 < told[-1] < 10.0
+    # Fifty a second after those.
+    assert 19.0 < told[-1] < 20.0
 
 
 @virtual_time
@@ -46,7 +46,7 @@ async def test_nobody_waits_for_the_refusals_of_another() -> None:
 async def test_so_many_wait_and_the_others_are_told_at_once() -> None:
     told: list[float] = []
     await _all_at_once(Paces(*REFUSALS), 5_000, told)
-    assert told[-1] <= 15.0
+    assert told[-1] <= 40.0
     assert sum(after < 0.001 for after in told) > 1_900
 
 
@@ -54,8 +54,8 @@ async def test_so_many_wait_and_the_others_are_told_at_once() -> None:
 async def test_streams_begin_as_fast_as_others_can_bear() -> None:
     opened: list[float] = []
     await _all_at_once(Paces(*OPENINGS), 200, opened)
-    assert sum(after < 0.001 for after in opened) == 65
-    assert 3.0 < opened[-1] < 4.0
+    assert sum(after < 0.001 for after in opened) == 5
+    assert 4.5 < opened[-1] < 5.0
 
 
 @virtual_time

@@ -13,7 +13,7 @@ The buffers of all first states have a bound together, too (`Together`): the ful
 hold. A reader who takes what it is sent needs little, and many who take nothing do not fill the memory.
 
 So that readers that stall cannot hold all connections together, few first states are read at once (`Readers`), and of
-one caller half as many as connections work at a time; the next waits for its turn, with nothing held.
+one caller two; the next waits for its turn, with nothing held.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class AheadLimits:
 class Readers:
     """Which first states are read at once in this process: `most` in all, and `most_of_one` caller."""
 
-    def __init__(self, most: int = 16, most_of_one: int = 4) -> None:
+    def __init__(self, most: int = 16, most_of_one: int = 2) -> None:
         self._most_of_one = most_of_one
         self._all = asyncio.Semaphore(most)
         # Callers who read or wait: how many of theirs, and which of them may read.

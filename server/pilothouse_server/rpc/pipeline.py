@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 # then.
 WRITE_TIMEOUT_SECONDS = 30.0
 
+# Of a request whose refusal waits for its turn.
+_KEPT_BYTES = 4096
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Runner = Callable[[Call], Awaitable[bytes]]
@@ -143,14 +146,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self.admission.came()
         answer, failure = b"", None
         refused: Hashable = None
+        had_turn = False
         try:
             try:
-                await self._let_in(call, ticket, WayIn(call, context), context)
-                await ticket.begin()
+                had_turn = await self._begun(call, ticket, WayIn(call, context), context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
-                refused = _who(call)
-                _note_certificate(call, error)
             except asyncio.CancelledError as gone:
                 # Nobody waits for the answer any more; the layers record that the call was.
                 call.refusal = gone
@@ -160,7 +161,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             answer = await self._runners[call.method](call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = _ending(error)
-            if call.principal is None:
+            if not had_turn and (call.principal is None or call.refusal is not None):
                 refused = _who(call)
         finally:
             ticket.close()
@@ -178,6 +179,26 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if len(answer) >= LARGE_BYTES:
             self._note_unsent(call, answer)
         return None if call.rule.answers_stream else answer
+
+    async def _begun(self, call: Call, ticket: Ticket, way_in: WayIn, context: Context) -> bool:
+        """Returns when the call may begin, or is refused: why is `call.refusal` then.
+
+        True where it was the turn of that refusal already. What it costs to tell it comes after the turn, unless there
+        is much to keep until then: of that the record is made before.
+        """
+        try:
+            await self._let_in(call, ticket, way_in, context)
+            await ticket.begin()
+        except PilothouseError as error:
+            # Its frames know what was read.
+            call.refusal = error.with_traceback(None)
+            _note_certificate(call, error)
+            if call.request is not None and call.request.ByteSize() > _KEPT_BYTES:
+                return False
+            ticket.close()
+            await self.admission.refusal(_who(call))
+            return True
+        return False
 
     def _note_unsent(self, call: Call, answer: bytes) -> None:
         # This task is gRPC's, and sends it.

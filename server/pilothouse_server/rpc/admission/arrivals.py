@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
+from contextlib import suppress
 
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.rpc.admission.limiter import too_many_calls
@@ -45,6 +46,10 @@ _BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
 _MOST, _MOST_OF_STRANGERS, _MOST_OF_ONE = 5_000, 2_500, 2_500
 
 
+# So long what is much work waits for the rest of its burst to be taken in.
+_TAKEN_IN_SECONDS = 1.0
+
+
 class _Held:
     """A call that is held since a time, for whom; `goes_on` tells whether it may, or has waited for too long."""
 
@@ -60,7 +65,7 @@ class _Held:
 class _Caller:
     """Calls of one caller: how many passed since it was looked, how many may, and those that are held."""
 
-    __slots__ = ("has_turn", "held", "is_stranger", "may", "most_held", "passed")
+    __slots__ = ("has_turn", "held", "is_stranger", "may", "most_held", "none_held", "passed")
 
     def __init__(self, is_stranger: bool) -> None:
         self.is_stranger = is_stranger
@@ -70,6 +75,8 @@ class _Caller:
         # Also those that nobody waits for any more, until they are come upon.
         self.held: deque[_Held] = deque()
         self.has_turn = False
+        # Set once none is held; None where nobody waits for that.
+        self.none_held: asyncio.Event | None = None
 
 
 class Arrivals:
@@ -153,6 +160,17 @@ class Arrivals:
         finally:
             self.waiting -= 1
             self._strangers_waiting -= found.is_stranger
+
+    async def all_taken_in(self, caller: Hashable) -> None:
+        """Returns when no call of this caller is held, or after a second: some always have calls under way."""
+        found = self._callers.get(caller)
+        if found is None or not found.held:
+            return
+        if found.none_held is None:
+            found.none_held = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TAKEN_IN_SECONDS):
+                await found.none_held.wait()
 
     def _make_room(self, newcomer: _Caller, among: Collection[_Caller]) -> None:
         """Refuses the newest call of who has most of them. Raises ResourceExhausted where that is the newcomer."""
@@ -251,6 +269,9 @@ class Arrivals:
         else:
             caller.has_turn = False
             caller.passed = 0
+            if caller.none_held is not None:
+                caller.none_held.set()
+                caller.none_held = None
             caller.may = min(2 * caller.may, _MANY) if caller.most_held <= _NO_BURST else _FEW
             caller.most_held = 0
         return call

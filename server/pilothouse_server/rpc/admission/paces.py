@@ -1,10 +1,10 @@
 """What a caller may have so many of in a second: the first ones at once, the others one after the other.
 
-Refusals: a call that is refused before anything is done costs its caller nothing and the server half a millisecond: its
+Refusals: a call that is refused before anything is done costs its caller nothing and the server two milliseconds: its
 error, its record or count, its answer. Who holds thousands of calls and begins a new one for each that ends would have
 them refused as fast as the server can, and everybody else would stand in line with them.
 
-Openings of streams: each has its request checked, its first state read and sent, and two records, which takes ten
+Openings of streams: each has its request checked, its first state read and sent, and two records, which takes five
 milliseconds. Who opens and leaves a hundred watches a second would have the event loop for himself.
 
 Calls that go to a cluster, or are refused there, half a millisecond each: clients that begin together are refused

@@ -71,7 +71,7 @@ _STRETCH_WAIT_SECONDS = 30.0
 _MOST_CLUSTERS = 1000
 # Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin, of
 # calls that go to a cluster or are refused there.
-REFUSALS, OPENINGS, TRICKLES = (100.0, 20, 15.0), (40.0, 64, 15.0), (250.0, 0, 1.0)
+REFUSALS, OPENINGS, TRICKLES = (50.0, 20, 40.0), (40.0, 4, 15.0), (250.0, 0, 1.0)
 # Of what was tried where.
 _MOST_TRIALS = 10_000
 # A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
@@ -135,17 +135,26 @@ class Admission:
         self.openings = Paces(max(per_second, settings.max_streams_per_user / 5), first, most_seconds)
         self.unsent = Unsent(_refusals("unsent answers"))
         self.draining = False
-        self._in_flight = 0
+        # Calls that are being served.
+        self.in_flight = 0
         self._came = 0
 
     def came(self) -> None:
         """Counts a call that has come; `went` is to follow."""
-        self._in_flight += 1
+        self.in_flight += 1
         self._came += 1
 
     def went(self) -> None:
         """Counts a call that has ended."""
-        self._in_flight -= 1
+        self.in_flight -= 1
+
+    async def refusal(self, caller: Hashable) -> None:
+        """Returns when it is the turn of a refusal of this caller. The call is not in flight meanwhile."""
+        self.in_flight -= 1
+        try:
+            await self.refusing.turn(caller)
+        finally:
+            self.in_flight += 1
 
     def refuse_if_draining(self) -> None:
         """Raises Unavailable where this server is shutting down."""
@@ -169,7 +178,7 @@ class Admission:
         loop = asyncio.get_running_loop()
         end, came, since = loop.time() + seconds, self._came, loop.time()
         while (now := loop.time()) < end:
-            if self._came != came or self._in_flight:
+            if self._came != came or self.in_flight:
                 came, since = self._came, now
             elif now >= since + _QUIET_SECONDS:
                 return
@@ -299,9 +308,16 @@ class Ticket:
         self._hold(limiter, width)
 
     async def begin(self) -> None:
-        """Returns when a call that has its seats may begin; of a user's streams so many do in a second."""
+        """Returns when a call that has its seats may begin; of a user's streams so many do in a second, once all calls
+        that came with them are taken in.
+        """
         if self._streams:
-            await self._admission.openings.turn(self._user)
+            admission = self._admission
+            self._leave_place()
+            await admission.arrivals.all_taken_in(self._user)
+            await admission.openings.turn(self._user)
+            # The first ones have their turns before the others have come.
+            await admission.arrivals.all_taken_in(self._user)
 
     @asynccontextmanager
     async def reads_a_stretch(self) -> AsyncIterator[None]:
