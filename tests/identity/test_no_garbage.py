@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -17,6 +17,7 @@ import grpc.aio
 import pytest
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.rpc.admission.paces import Paces
 from pilothouse_server.rpc.pipeline import Pipeline
 from tests.garbage import without_looks
 from tests.identity.server import SERVICE, Caller, IdentityServer, refused
@@ -50,7 +51,8 @@ def _waiting(server: IdentityServer) -> Callable[[], Awaitable[int]]:
 
 @pytest.mark.usefixtures("_without_looks")
 @pytest.mark.parametrize(
-    "ends", ["refused", "not permitted", "not found", "malformed", "given up", "cut off"]
+    "ends",
+    ["refused", "refused unheard", "not permitted", "not found", "malformed", "given up", "cut off"],
 )
 async def test_a_call_that_ends_leaves_nothing(shared: IdentityServer, root: Caller, ends: str) -> None:
     for _ in range(_CALLS):
@@ -85,6 +87,8 @@ async def test_a_refusal_with_its_reason_leaves_nothing(
 async def _ending(server: IdentityServer, root: Caller, ends: str) -> None:
     if ends == "refused":
         await refused(Caller(server.stub, "not a token"), "WhoAmI", pb.WhoAmIRequest())
+    elif ends == "refused unheard":
+        await _unheard(server)
     elif ends == "not found":
         await refused(root, "GetUser", pb.GetUserRequest(username="nobody"))
     elif ends == "malformed":
@@ -93,6 +97,42 @@ async def _ending(server: IdentityServer, root: Caller, ends: str) -> None:
         await refused(root, "RevokeSession", pb.RevokeSessionRequest(session_id=str(uuid4())))
     else:
         await _left(server, gives_up=ends == "given up")
+
+
+class _Refusals(Paces):
+    """Counts those that have come."""
+
+    came = 0
+
+    async def turn(self, flow: Hashable) -> None:
+        self.came += 1
+        await super().turn(flow)
+
+    async def count(self) -> int:
+        return self.came
+
+
+async def _unheard(server: IdentityServer) -> None:
+    """A refusal whose caller does not wait for its turn."""
+    refusals = _Refusals(0.001, 0, 1e9)
+    refusing, server.admission.refusing = server.admission.refusing, refusals
+    try:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            method: Any = channel.unary_unary(f"/{SERVICE.full_name}/WhoAmI")
+            metadata = (("authorization", "Bearer no token"),)
+            # The first is told at once.
+            with pytest.raises(grpc.aio.AioRpcError):
+                await method(b"", metadata=metadata)
+            call = method(b"", metadata=metadata)
+            await poll_until(refusals.count, lambda count: count == 2, seconds=10)
+            call.cancel()
+            await poll_until(lambda: _in_flight(server), lambda count: count == 0, seconds=10)
+    finally:
+        server.admission.refusing = refusing
+
+
+async def _in_flight(server: IdentityServer) -> int:
+    return server.admission.in_flight
 
 
 async def _left(server: IdentityServer, *, gives_up: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server.store import paging
+from tests.promises.calling import Caller
 from tests.promises.requests import OWN, request_for
 from tests.promises.world import World
 from tests.waiting import within
@@ -21,9 +22,10 @@ _WATCHES = [
 ]
 
 
-async def _begins(world: World, method: str, fields: dict[str, Any]) -> None:
+async def _begins(world: World, method: str, fields: dict[str, Any], caller: Caller | None = None) -> None:
     rule = world.rule(method)
-    async with within(20), world.admin.watching(rule, request_for(rule, fields)) as answers:
+    watching = (caller or world.admin).watching(rule, request_for(rule, fields))
+    async with within(20), watching as answers:
         async for answer in answers:
             if answer.resume_token:
                 return
@@ -44,6 +46,12 @@ async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
 
     monkeypatch.setattr(paging, "_whole_rows", noted)
     await _begins(world, method, fields)
+    assert made == []
+    # What is asked for another is the same but for the values.
+    eve = await world.make_user(f"eve-{_WATCHES.index((method, fields))}", {OWN: "viewer"})
+    await _begins(world, method, fields, eve)
+    made.clear()
+    await _begins(world, method, fields, eve)
     assert made == []
     # The control: the text of one with a selector depends on it.
     await _begins(world, method, {**fields, "labelSelector": "app=web"})

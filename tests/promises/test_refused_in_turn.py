@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from pilothouse_server.errors import PilothouseError
@@ -144,13 +146,39 @@ async def test_who_does_not_wait_for_a_refusal_is_recorded(
             # Of two that are refused the second waits.
             await poll_until(count, (2).__eq__, what="the refusals")
 
-        async def codes() -> Sequence[str]:
-            found = await world.must("ListOperations", {"filter": 'username = "eve"', "pageSize": 100})
-            return sorted(each.error_code for each in found.operations if each.error_code)
-
-        await poll_until(codes, lambda found: len(found) >= 3, what="the records")
-        assert set(await codes()) == {"CANCELLED", "RESOURCE_EXHAUSTED"}
+        # Of the third it is that it was left; of the others why they were refused, whoever heard it.
+        await poll_until(lambda: _codes(world), lambda found: len(found) >= 3, what="the records")
+        assert await _codes(world) == ["CANCELLED", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
         assert admission.in_flight == 0
+
+
+async def _codes(world: World) -> Sequence[str]:
+    found = await world.must("ListOperations", {"filter": 'username = "eve"', "pageSize": 100})
+    return sorted(each.error_code for each in found.operations if each.error_code)
+
+
+async def test_a_refusal_is_told_before_its_caller_hangs_up(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "REFUSALS", (0.001, 0, 1e9))
+    async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
+        eve = await world.make_user("eve", {OWN: "viewer"})
+        watch = world.rule("WatchContainers")
+        request = request_for(watch, {"namespace": OWN})
+        async with connections(world.server.address, 1) as channels:
+            (channel,) = channels
+            async with holding(channels, [held(watch, request, eve.metadata)], 1):
+                await poll_until(lambda: _in_use(world), (1).__eq__, what="the one that has the seat")
+                method: Any = channel.unary_stream(watch.method)
+                for _ in range(2):
+                    call = method(request.SerializeToString(), metadata=eve.metadata, timeout=patient(4.0))
+                    with pytest.raises(grpc.aio.AioRpcError) as failure:
+                        await call.read()
+                    assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def _in_use(world: World) -> int:
+    return admission_of(world).streams.in_use
 
 
 async def test_streams_of_a_user_begin_one_after_the_other(

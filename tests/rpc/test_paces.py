@@ -6,6 +6,7 @@ import asyncio
 
 from pilothouse_server.rpc.admission.paces import Paces
 from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
+from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 
@@ -72,12 +73,30 @@ async def test_calls_to_a_cluster_part_and_wait_for_a_second_at_most() -> None:
 @virtual_time
 async def test_at_the_end_all_are_told() -> None:
     refusing = Paces(*REFUSALS)
-    flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
+    told: list[float] = []
+    flood = asyncio.create_task(_all_at_once(refusing, _HELD, told))
     await pass_time(0.001)
     assert not flood.done()
     refusing.end()
-    async with within(0.001):
+    # Not in one moment.
+    async with within(5.0):
         await flood
+    assert told[-1] - told[21] > 3.0
+    async with within(0.001):
+        await refusing.turn("bob")
+
+
+@virtual_time
+async def test_who_does_not_wait_any_more_leaves_his_turn_to_another() -> None:
+    refusing = Paces(10.0, 0, 1_000.0)
+    await refusing.turn("eve")
+    waiting = [asyncio.create_task(refusing.turn("eve")) for _ in range(100)]
+    await pass_time(0.001)
+    await cancel_and_wait(*waiting)
+    assert all(each.cancelled() for each in waiting)
+    # They had ten seconds of turns.
+    async with within(0.2):
+        await refusing.turn("eve")
 
 
 @virtual_time

@@ -92,6 +92,7 @@ class Call:
         "store",
         "token",
         "trailing_metadata",
+        "waited_seconds",
     )
 
     def __init__(self, rule: Rule, store: Store, headers: Headers) -> None:
@@ -103,6 +104,8 @@ class Call:
         self.operation = random_id()
         self._operation_id: UUID | None = None
         self.started = time.perf_counter()
+        # For how long its refusal waited to be told.
+        self.waited_seconds = 0.0
         self.started_at = store.clock.now()
         self.deadline: float | None = None
         self.client_ip = ""
@@ -331,6 +334,10 @@ class Call:
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None if there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def seconds(self) -> float:
+        """How long it has taken, less the time for which its refusal waited."""
+        return time.perf_counter() - self.started - self.waited_seconds
 
     @property
     def code_if_cut(self) -> str:

@@ -30,8 +30,8 @@ from pilothouse_server.rpc.call import too_slow
 from pilothouse_server.tasks import cancel_and_wait
 
 T = TypeVar("T")
-# So long one waits for its turn.
-TURN_SECONDS: Final = 30.0
+# So long one waits for its turn: longer than others may let their caller's wait (`AheadLimits.waiting_seconds`).
+TURN_SECONDS: Final = 75.0
 
 
 class Together:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 WRITE_TIMEOUT_SECONDS = 30.0
 
 # Of a request whose refusal waits for its turn.
-_KEPT_BYTES = 4096
+_KEPT_BYTES = 1024
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -153,9 +154,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
             except asyncio.CancelledError as gone:
-                # Nobody waits for the answer any more; the layers record that the call was.
-                call.refusal = gone
-                await self._runners[call.method](call)
+                # Nobody waits for the answer any more; the layers record the call, and why it was refused before.
+                call.refusal = call.refusal or gone
+                with suppress(CallFailed):
+                    await self._runners[call.method](call)
                 raise
             TICKET.set(ticket)
             answer = await self._runners[call.method](call)
@@ -196,7 +198,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
             if call.request is not None and call.request.ByteSize() > _KEPT_BYTES:
                 return False
             ticket.close()
-            await self.admission.refusal(_who(call))
+            began = time.perf_counter()
+            try:
+                async with asyncio.timeout(_before_its_end(call)):
+                    await self.admission.refusal(_who(call))
+            except TimeoutError:
+                # It is told in time: who hears nothing knows neither why nor when to come back.
+                pass
+            finally:
+                call.waited_seconds = time.perf_counter() - began
             return True
         return False
 
@@ -295,6 +305,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._looked_up.discard(call.shown)
             limiter.give_back(flow)
+
+
+def _before_its_end(call: Call) -> float | None:
+    """The seconds until a second before the caller's deadline, or half of the time that is left; None without one."""
+    remaining = call.time_remaining()
+    return None if remaining is None else max(remaining - 1.0, remaining / 2)
 
 
 def _who(call: Call) -> Hashable:

@@ -78,6 +78,12 @@ class _Caller:
         # Set once none is held; None where nobody waits for that.
         self.none_held: asyncio.Event | None = None
 
+    def all_are_taken_in(self) -> None:
+        """Lets go on what waits until none is held."""
+        if self.none_held is not None:
+            self.none_held.set()
+            self.none_held = None
+
 
 class Arrivals:
     """The calls that have arrived and are held; each for about `wait_seconds` at most. `on_refused` is called with each
@@ -164,7 +170,7 @@ class Arrivals:
     async def all_taken_in(self, caller: Hashable) -> None:
         """Returns when no call of this caller is held, or after a second: some always have calls under way."""
         found = self._callers.get(caller)
-        if found is None or not found.held:
+        if found is None or not found.held or self._over:
             return
         if found.none_held is None:
             found.none_held = asyncio.Event()
@@ -193,6 +199,8 @@ class Arrivals:
     def end(self) -> None:
         """Lets all go on: this server is shutting down."""
         self._over = True
+        for each in self._callers.values():
+            each.all_are_taken_in()
         self._soon()
 
     def _look_for_more(self) -> None:
@@ -269,9 +277,7 @@ class Arrivals:
         else:
             caller.has_turn = False
             caller.passed = 0
-            if caller.none_held is not None:
-                caller.none_held.set()
-                caller.none_held = None
+            caller.all_are_taken_in()
             caller.may = min(2 * caller.may, _MANY) if caller.most_held <= _NO_BURST else _FEW
             caller.most_held = 0
         return call

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
-from contextlib import suppress
 
 # Users and addresses that are remembered although none of theirs waits.
 _MOST_FLOWS = 1000
+# At the end they go on so far apart.
+_LET_GO_SECONDS = 0.002
 
 
 class Paces:
@@ -37,6 +38,8 @@ class Paces:
         # The loop's time at which the next one of each would have its turn, were there no first ones.
         self._next: dict[Hashable, float] = {}
         self._over = asyncio.Event()
+        # How many went on since the end.
+        self._let_go = 0
 
     async def turn(self, flow: Hashable) -> None:
         """Returns when it is the turn of a call of this user or address; at once after `end`."""
@@ -48,11 +51,22 @@ class Paces:
         if wait >= self._most_seconds:
             return
         self._next[flow] = then + 1 / self._per_second
-        if wait > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._over.wait()
+        if wait <= 0:
+            return
+        try:
+            async with asyncio.timeout(wait):
+                await self._over.wait()
+        except TimeoutError:
+            return
+        except asyncio.CancelledError:
+            # Another may have its turn.
+            if flow in self._next:
+                self._next[flow] -= 1 / self._per_second
+            raise
+        # All in one moment would keep everybody else waiting, who is to be told that this server shuts down.
+        self._let_go += 1
+        await asyncio.sleep(self._let_go * _LET_GO_SECONDS)
 
     def end(self) -> None:
-        """Lets all go on: this server is shutting down."""
+        """Lets all go on, in a short time: this server is shutting down."""
         self._over.set()

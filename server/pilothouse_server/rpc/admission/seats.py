@@ -316,7 +316,7 @@ class Ticket:
             self._leave_place()
             await admission.arrivals.all_taken_in(self._user)
             await admission.openings.turn(self._user)
-            # The first ones have their turns before the others have come.
+            # Who waited for a turn may have got company meanwhile.
             await admission.arrivals.all_taken_in(self._user)
 
     @asynccontextmanager

@@ -14,7 +14,6 @@ What strangers, and users, are refused has records of its own while it is little
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -319,7 +318,7 @@ def _record(
         user_agent=_plain(call.headers.user_agent, 500) or None,
         status_code=HTTP_STATUS[code],
         response_body=response,
-        duration_ms=None if opened else int((time.perf_counter() - call.started) * 1000),
+        duration_ms=None if opened else int(call.seconds() * 1000),
         error_code=None if code == "OK" else code,
         error_message=None if error is None else _plain(message, 2000) or None,
         started_at=call.started_at,

@@ -50,7 +50,7 @@ class Counts:
         self._in_flight -= 1
         self._codes[code] += 1
         if self._times:
-            seconds = time.perf_counter() - call.started
+            seconds = call.seconds()
             self._seconds += seconds
             self._buckets[bisect_left(_BOUNDS, seconds)] += 1
 
