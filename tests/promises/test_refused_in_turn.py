@@ -217,6 +217,40 @@ async def test_streams_of_a_user_begin_one_after_the_other(
             call.cancel()
 
 
+async def test_a_stream_that_has_not_begun_does_not_begin_in_a_drain(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        quiet_world(database, tmp_path, monkeypatch) as world,
+        connections(world.server.address, 1) as (channel,),
+    ):
+        admission = admission_of(world)
+        admission.openings = Paces(0.001, 0, 1e9)
+        eve = await world.make_user("eve", {OWN: "viewer"})
+        watch = world.rule("WatchContainers")
+        hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
+        calls = [hold(channel) for _ in range(3)]
+        first = [asyncio.create_task(call.read()) for call in calls]
+        await poll_until(lambda: _in_use(world), (3).__eq__, what="the streams")
+
+        async def begun() -> int:
+            return sum(task.done() for task in first)
+
+        await poll_until(begun, (1).__eq__, what="the first stream")
+        drain = asyncio.create_task(admission.drain(1.0))
+        await poll_until(begun, (3).__eq__, what="the end of the others")
+        failures = [task.exception() for task in first]
+        assert sum(failure is None for failure in failures) == 1
+        assert all(
+            failure is None
+            or (isinstance(failure, grpc.aio.AioRpcError) and failure.code() is grpc.StatusCode.UNAVAILABLE)
+            for failure in failures
+        )
+        await drain
+        for call in calls:
+            call.cancel()
+
+
 async def test_refusals_that_are_told_at_once_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ class Call:
         "store",
         "token",
         "trailing_metadata",
+        "unheard",
         "waited_seconds",
     )
 
@@ -104,6 +105,8 @@ class Call:
         self.operation = random_id()
         self._operation_id: UUID | None = None
         self.started = time.perf_counter()
+        # Whether its client was gone when it was refused.
+        self.unheard = False
         # For how long its refusal waited to be told.
         self.waited_seconds = 0.0
         self.started_at = store.clock.now()

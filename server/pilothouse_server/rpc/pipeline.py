@@ -155,7 +155,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 call.refusal = error
             except asyncio.CancelledError as gone:
                 # Nobody waits for the answer any more; the layers record the call, and why it was refused before.
-                call.refusal = call.refusal or gone
+                call.refusal, call.unheard = call.refusal or gone, True
                 with suppress(CallFailed):
                     await self._runners[call.method](call)
                 raise

@@ -28,7 +28,7 @@ _LET_GO_SECONDS = 0.002
 
 class Paces:
     """Turns of each user, or address where nobody has logged in: `first` at once, and `per_second` after those. Nobody
-    waits for longer than `most_seconds`: beyond it, it is their turn at once.
+    waits for longer than `most_seconds`, and who would, for as long.
     """
 
     def __init__(self, per_second: float, first: int, most_seconds: float) -> None:
@@ -48,19 +48,19 @@ class Paces:
             self._next = {key: then for key, then in self._next.items() if then > now}
         then = max(self._next.get(flow, now), now)
         wait = then - now - self._first / self._per_second
-        if wait >= self._most_seconds:
-            return
-        self._next[flow] = then + 1 / self._per_second
+        has_turn = wait < self._most_seconds
+        if has_turn:
+            self._next[flow] = then + 1 / self._per_second
         if wait <= 0:
             return
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(min(wait, self._most_seconds)):
                 await self._over.wait()
         except TimeoutError:
             return
         except asyncio.CancelledError:
             # Another may have its turn.
-            if flow in self._next:
+            if has_turn and flow in self._next:
                 self._next[flow] -= 1 / self._per_second
             raise
         # All in one moment would keep everybody else waiting, who is to be told that this server shuts down.

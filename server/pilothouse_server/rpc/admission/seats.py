@@ -318,6 +318,8 @@ class Ticket:
             await admission.openings.turn(self._user)
             # Who waited for a turn may have got company meanwhile.
             await admission.arrivals.all_taken_in(self._user)
+            # It would be ended as soon as it has begun.
+            admission.refuse_if_draining()
 
     @asynccontextmanager
     async def reads_a_stretch(self) -> AsyncIterator[None]:

@@ -22,6 +22,11 @@ def told(error: PilothouseError) -> CallFailed:
     return CallFailed(CODES[error.code], error.message, ((STATUS_KEY, status),))
 
 
+def unheard(error: PilothouseError) -> CallFailed:
+    """The same of a call whose client is gone: nobody reads the details, which cost more than all else of a refusal."""
+    return CallFailed(CODES[error.code], error.message, ())
+
+
 def unforeseen(call: Call, error: Exception) -> CallFailed:
     """Logs a failure of the program, and returns how its call ends."""
     # The text of an unforeseen exception may hold a parameter; its type and place may not.

@@ -28,7 +28,7 @@ def outer(rule: Rule, inner: Runner) -> Runner:
                     return await inner(call)
             # None of these may stand in a variable that outlives its line: it knows this frame.
             except PilothouseError as error:
-                raise errors.told(error) from None
+                raise (errors.unheard(error) if call.unheard else errors.told(error)) from None
             except (asyncio.CancelledError, CallFailed):
                 raise
             except Exception as error:  # noqa: BLE001 - it is logged, and its words are shown to nobody
