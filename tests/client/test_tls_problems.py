@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pilothouse_client import AsyncClient, Client, RetryPolicy, Tls, UnauthenticatedError, UnavailableError
+from pilothouse_client.commands import hints
 from pilothouse_client.handshake import fingerprint_of, same_fingerprint
 from tests.client.certificates import Made, made
 from tests.client.command import Command, Ended
@@ -210,6 +211,17 @@ async def typed(pilothouse: Command, ended: Ended) -> Ended:
 def remembered(tmp_path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())["contexts"]
     return found
+
+
+def test_a_hint_shows_the_certificate_that_was_shown() -> None:
+    called = hints.called.set(hints.Called("h:1", shown=("own cert.pem", "own.key")))
+    try:
+        shown = "pilothouse --client-cert 'own cert.pem' --client-key own.key login --server h:1 --secure"
+        assert hints.log_in(insecure=False) == shown
+        # In plain text nobody shows one.
+        assert hints.log_in(insecure=True) == "pilothouse login --server h:1 --insecure"
+    finally:
+        hints.called.reset(called)
 
 
 async def test_a_hint_names_the_server_that_was_called(

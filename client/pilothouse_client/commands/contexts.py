@@ -93,7 +93,9 @@ def add(
         raise CommandError(f"there is a context {name!r} already", 2)
     # A former context of the server has nothing to do with who calls now.
     own = client_certificate(invocation, None)
-    hints.called.set(hints.Called(invocation.server, ca_file=invocation.ca_file))
+    hints.called.set(
+        hints.Called(invocation.server, ca_file=invocation.ca_file, shown=certificate_files(invocation, None))
+    )
     try:
         client = Client(
             invocation.server,

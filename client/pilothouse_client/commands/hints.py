@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Called:
     """The server that this invocation calls, and how. `context` is that in use where it is not the current one;
-    `login` are the words by which `pilothouse login` was told who logs in and how, None of other verbs.
+    `login` are the words by which `pilothouse login` was told who logs in and how, None of other verbs; `shown` the
+    files of the certificate that the caller shows and of its key.
     """
 
     server: str
@@ -22,6 +23,7 @@ class Called:
     context: str = ""
     token: bool = False
     login: tuple[str, ...] | None = None
+    shown: tuple[str, str] = ("", "")
 
 
 called: ContextVar[Called | None] = ContextVar("called", default=None)
@@ -45,9 +47,14 @@ def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None
         return "pilothouse login --server HOST:PORT"
     insecure = call.insecure if insecure is None else insecure
     words = ["pilothouse", *(["--context", call.context] if call.context else ())]
+    # In plain text nobody shows a certificate.
+    words += (
+        ["--client-cert", call.shown[0], "--client-key", call.shown[1]]
+        if call.shown[0] and not insecure
+        else ()
+    )
     words += ["login", "--server", call.server]
     words += {None: (), True: ("--insecure",), False: ("--secure",)}[insecure]
-    # In plain text nobody shows a certificate.
     words += ["--ca-file", call.ca_file] if call.ca_file and not insecure else ()
     return shlex.join([*words, *(call.login or () if way is None else way), *more])
 

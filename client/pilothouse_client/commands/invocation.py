@@ -97,7 +97,8 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     )
     ca_file = invocation.ca_file or (context.ca_file if context else "")
     in_words = hints.context_in_words(configuration, name, context, server)
-    hints.called.set(hints.Called(server, insecure, ca_file, in_words, bool(invocation.token)))
+    shown = certificate_files(invocation, context)
+    hints.called.set(hints.Called(server, insecure, ca_file, in_words, bool(invocation.token), shown=shown))
     own = client_certificate(invocation, context)
     if not invocation.token and own is None and (context is None or not context.tokens):
         raise CommandError(f"not logged in to {server}; use: {hints.log_in()}", _NOT_LOGGED_IN)

@@ -126,7 +126,11 @@ def login(
         ca_file, namespace = ca_file or former.ca_file, namespace or former.namespace
         user = user or former.username
     in_words = hints.context_in_words(configuration, context_in_use, former, address)
-    hints.called.set(hints.Called(address, insecure, ca_file, in_words, login=told))
+    hints.called.set(
+        hints.Called(
+            address, insecure, ca_file, in_words, login=told, shown=certificate_files(invocation, same)
+        )
+    )
     username = "" if way else user or str(typer.prompt("User name", err=True))
     # Before anybody types a password, the certificate is looked at.
     known = configuration.known_of(address, former)

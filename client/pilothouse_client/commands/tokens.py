@@ -97,7 +97,9 @@ def _stranger(tokens: MemoryTokenStore) -> Iterator[tuple[Client, Context]]:
     insecure = context.insecure if invocation.insecure is None else invocation.insecure
     context = replace(context, insecure=insecure, ca_file=invocation.ca_file or context.ca_file)
     context = context.showing(certificate_files(invocation, context))
-    hints.called.set(hints.Called(server, insecure, context.ca_file))
+    hints.called.set(
+        hints.Called(server, insecure, context.ca_file, shown=certificate_files(invocation, context))
+    )
     try:
         client = Client(
             server,

@@ -92,7 +92,7 @@ class Hub:
         self._history = ""
         self._all_woken_at = 0
         # Nobody falls out of the ring meanwhile.
-        self._most_behind = min(_MOST_BEHIND, capacity // 2)
+        self._most_behind = min(_MOST_BEHIND, capacity // 8)
         self.records = Watermark()
 
     @property
