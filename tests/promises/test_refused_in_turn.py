@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from pilothouse.identity.v1 import identity_pb2
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.rpc.admission import seats
 from pilothouse_server.rpc.admission.paces import Paces
@@ -17,13 +18,23 @@ from pilothouse_server.rpc.interceptors import errors
 from pilothouse_server.rpc.pipeline import CallFailed
 from tests.conftest import Database
 from tests.promises.calling import Outcome
-from tests.promises.holding import Hold, connections, health_watch, held, holding, is_healthy
+from tests.promises.holding import (
+    HEALTH_WATCH,
+    LOGIN,
+    Hold,
+    connections,
+    health_watch,
+    held,
+    holding,
+    is_healthy,
+)
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_admission import admission_of
 from tests.promises.world import World, quiet_world
 from tests.waiting import patient, poll_until
 
 _CALLS = 12
+_WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 # One call, or stream, of each has a seat.
 _NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "admission_wait_seconds": 0.5}
 
@@ -165,16 +176,25 @@ async def test_a_refusal_is_told_before_its_caller_hangs_up(
         eve = await world.make_user("eve", {OWN: "viewer"})
         watch = world.rule("WatchContainers")
         request = request_for(watch, {"namespace": OWN})
+        who = identity_pb2.WhoAmIRequest()
+        wrong = identity_pb2.LoginRequest(username="eve", password="wrong")
         async with connections(world.server.address, 1) as channels:
             (channel,) = channels
-            async with holding(channels, [held(watch, request, eve.metadata)], 1):
+            async with holding(channels, [held(watch, request, eve.metadata), health_watch], 1):
                 await poll_until(lambda: _in_use(world), (1).__eq__, what="the one that has the seat")
-                method: Any = channel.unary_stream(watch.method)
-                for _ in range(2):
-                    call = method(request.SerializeToString(), metadata=eve.metadata, timeout=patient(4.0))
-                    with pytest.raises(grpc.aio.AioRpcError) as failure:
-                        await call.read()
-                    assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                for method, shape, body, metadata, code in (
+                    (watch.method, "unary_stream", request, eve.metadata, "RESOURCE_EXHAUSTED"),
+                    (_WHO_AM_I, "unary_unary", who, (("authorization", "Bearer x"),), "UNAUTHENTICATED"),
+                    (LOGIN, "unary_unary", wrong, (), "UNAUTHENTICATED"),
+                    (HEALTH_WATCH, "unary_stream", who, (), "RESOURCE_EXHAUSTED"),
+                ):
+                    asked: Any = getattr(channel, shape)(method)
+                    # The first of an address, and of a user, is told at once.
+                    for _ in range(2):
+                        call = asked(body.SerializeToString(), metadata=tuple(metadata), timeout=patient(4.0))
+                        with pytest.raises(grpc.aio.AioRpcError) as failure:
+                            await (call if shape == "unary_unary" else call.read())
+                        assert failure.value.code().name == code, method
 
 
 async def _in_use(world: World) -> int:

@@ -112,6 +112,24 @@ async def test_a_few_of_a_burst_are_worked_on_at_a_time() -> None:
 
 
 @virtual_time
+async def test_beside_others_a_burst_is_worked_on_one_by_one() -> None:
+    server = _Server(work_seconds=0.005)
+    burst = [asyncio.create_task(server.call(_USER)) for _ in range(400)]
+    await pass_time(0.1)
+    alone = server.done[_USER]
+    for _ in range(10):
+        await asyncio.gather(pass_time(0.01), server.call("192.0.2.1"))
+    beside = server.done[_USER] - alone
+    # Once it is alone again it goes on as before.
+    await pass_time(0.6)
+    again = server.done[_USER]
+    await pass_time(0.1)
+    assert beside <= 25
+    assert server.done[_USER] - again >= 35
+    await cancel_and_wait(*burst)
+
+
+@virtual_time
 async def test_who_goes_on_with_a_few_after_a_burst_is_not_held_for_it() -> None:
     server = _Server(work_seconds=0.005)
 

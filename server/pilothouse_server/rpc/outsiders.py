@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -60,10 +60,10 @@ def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         except PilothouseError as error:
             code, message, details = CODES[error.code], error.message, rich_status(error).SerializeToString()
         flow = address_group(self.address_of(context)) if self is not None else None
-        back = WayBack(context)
+        back, remaining = WayBack(context), cast("float | None", context.time_remaining())
         del context, requests
         if flow is not None:
-            await self.admission.refusing.turn(flow)
+            await self.admission.refusal(flow, remaining)
         return await back.fail(code, message, ((STATUS_KEY, details),))
 
     return run

@@ -175,7 +175,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             # See `fail`: the error that it ends with knows this frame.
             del context, requests
             if refused is not None:
-                await self.admission.refusing.turn(refused)
+                await self.admission.refusal(refused, call.time_remaining())
             await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
         if len(answer) >= LARGE_BYTES:
@@ -200,11 +200,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             ticket.close()
             began = time.perf_counter()
             try:
-                async with asyncio.timeout(_before_its_end(call)):
-                    await self.admission.refusal(_who(call))
-            except TimeoutError:
-                # It is told in time: who hears nothing knows neither why nor when to come back.
-                pass
+                async with self.admission.out_of_flight():
+                    await self.admission.refusal(_who(call), call.time_remaining())
             finally:
                 call.waited_seconds = time.perf_counter() - began
             return True
@@ -305,12 +302,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._looked_up.discard(call.shown)
             limiter.give_back(flow)
-
-
-def _before_its_end(call: Call) -> float | None:
-    """The seconds until a second before the caller's deadline, or half of the time that is left; None without one."""
-    remaining = call.time_remaining()
-    return None if remaining is None else max(remaining - 1.0, remaining / 2)
 
 
 def _who(call: Call) -> Hashable:

@@ -64,8 +64,8 @@ async def overfull_log(ground: Ground) -> list[str]:
             await ground.window(CALLS)
         seconds = watch.passed()
     report = attack.report
-    # Each connection has its next one refused in its turn, a hundred a second of all.
-    assert report["calls"] >= 1_500, report
+    # Each connection has its next one refused in its turn, fifty a second of all.
+    assert report["calls"] >= 750, report
     async with connection(ground.database.admin_dsn) as sql:
         await number_changes(sql)
         records, size = await sql.fetchrow(

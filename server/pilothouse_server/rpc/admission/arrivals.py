@@ -38,6 +38,8 @@ _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 _NO_BURST, _A_TURN = 32, 1
 # Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
 _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
+# And while others make calls.
+_AT_WORK_BESIDE_OTHERS = 1
 # After so many it is looked again whether more have come meanwhile; not with so few that are held, for they are what
 # somebody always has under way, and each look leaves the process idle.
 _BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
@@ -246,12 +248,15 @@ class Arrivals:
         if self.waiting > _NO_BURST:
             self._of_burst = self.waiting
         paced = self._of_burst > 0 and not self._over
+        # Who has called lately; of those who called before nobody is left to forget where no call came since.
+        alone = len(self._callers) <= len(self._turns) or now >= self._forget_at + _FORGOTTEN_SECONDS
+        at_work = _AT_WORK if alone else _AT_WORK_BESIDE_OTHERS
         for _ in range(_A_TURN):
             if not self._turns:
                 self._of_burst = 0
                 return
             if paced:
-                if len(self._places) >= _AT_WORK:
+                if len(self._places) >= at_work:
                     self._soon(_AT_WORK_SECONDS)
                     return
                 if self._until_look <= 0 and self.waiting > _LOOKED_FOR:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -148,11 +148,21 @@ class Admission:
         """Counts a call that has ended."""
         self.in_flight -= 1
 
-    async def refusal(self, caller: Hashable) -> None:
-        """Returns when it is the turn of a refusal of this caller. The call is not in flight meanwhile."""
+    async def refusal(self, caller: Hashable, remaining: float | None) -> None:
+        """Returns when it is the turn of a refusal of this caller, or when the call's time is nearly over: who hears
+        nothing knows neither why nor when to come back. `remaining` are the seconds until then, None without an end.
+        """
+        seconds = None if remaining is None else max(remaining - 1.0, remaining / 2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.refusing.turn(caller)
+
+    @asynccontextmanager
+    async def out_of_flight(self) -> AsyncIterator[None]:
+        """The time in which a call is not served, only waits to be told that it is not."""
         self.in_flight -= 1
         try:
-            await self.refusing.turn(caller)
+            yield
         finally:
             self.in_flight += 1
 
