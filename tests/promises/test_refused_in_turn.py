@@ -31,7 +31,7 @@ from tests.promises.holding import (
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_admission import admission_of
 from tests.promises.world import World, quiet_world
-from tests.waiting import patient, poll_until
+from tests.waiting import patient, poll_until, runs_out
 
 _CALLS = 12
 _WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
@@ -192,7 +192,7 @@ async def test_a_refusal_is_told_before_its_caller_hangs_up(
                     found: list[str] = []
                     # The first of an address, and of a user, is told at once. A busy machine may need a second try.
                     while found.count(code) < 2 and len(found) < 6:
-                        call = asked(body.SerializeToString(), metadata=tuple(metadata), timeout=4.0)
+                        call = asked(body.SerializeToString(), metadata=tuple(metadata), timeout=runs_out(4.0))
                         with pytest.raises(grpc.aio.AioRpcError) as failure:
                             await (call if shape == "unary_unary" else call.read())
                         found.append(failure.value.code().name)
