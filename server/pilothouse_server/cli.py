@@ -21,6 +21,7 @@ import typer
 from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
+from pilothouse_server.grpc_threads import served_calls_go_first
 from pilothouse_server.open_files import allow_many_open_files
 from pilothouse_server.processes import CLOSING_SECONDS
 from pilothouse_server.processes.failures import words_of
@@ -181,6 +182,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                     typer.echo(f"administrator admin, password {password} (made now, shown once)")
                 raise
             collect_rarely()
+            served_calls_go_first()
             _welcome(settings, port, server.password_made, dev=dev)
             if server.asking_port is not None:
                 host = settings.tls_client_listen.rpartition(":")[0]

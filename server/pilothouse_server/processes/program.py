@@ -16,6 +16,7 @@ from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.app import Application
 from pilothouse_server.gc_tuning import collect_rarely
+from pilothouse_server.grpc_threads import served_calls_go_first
 from pilothouse_server.processes import link
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.processes.link import Failed, Orders, Serving
@@ -64,6 +65,7 @@ async def _serve(
             writer.write(link.encode(Failed(why, application.password_made if application else None)))
             return 1
         collect_rarely()
+        served_calls_go_first()
         writer.write(link.encode(Serving(application.password_made)))
         answering = asyncio.create_task(_answer(reader, writer, stopping), name="supervisor")
         await stopping.wait()
