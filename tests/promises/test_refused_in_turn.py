@@ -192,7 +192,9 @@ async def test_a_refusal_is_told_before_its_caller_hangs_up(
                     found: list[str] = []
                     # The first of an address, and of a user, is told at once. A busy machine may need a second try.
                     while found.count(code) < 2 and len(found) < 6:
-                        call = asked(body.SerializeToString(), metadata=tuple(metadata), timeout=runs_out(4.0))
+                        call = asked(
+                            body.SerializeToString(), metadata=tuple(metadata), timeout=runs_out(4.0)
+                        )
                         with pytest.raises(grpc.aio.AioRpcError) as failure:
                             await (call if shape == "unary_unary" else call.read())
                         found.append(failure.value.code().name)
