@@ -71,7 +71,7 @@ _STRETCH_WAIT_SECONDS = 30.0
 _MOST_CLUSTERS = 1000
 # Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin, of
 # calls that go to a cluster or are refused there.
-REFUSALS, OPENINGS, TRICKLES = (50.0, 20, 40.0), (40.0, 4, 15.0), (250.0, 0, 1.0)
+REFUSALS, OPENINGS, TRICKLES = (50.0, 20, 15.0), (40.0, 4, 15.0), (250.0, 0, 1.0)
 # Of what was tried where.
 _MOST_TRIALS = 10_000
 # A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
