@@ -42,7 +42,7 @@ class Paces:
         self._let_go = 0
 
     async def turn(self, flow: Hashable) -> None:
-        """Returns when it is the turn of a call of this user or address; at once after `end`."""
+        """Returns when it is the turn of a call of this user or address; soon after `end`."""
         now = asyncio.get_running_loop().time()
         if flow not in self._next and len(self._next) >= _MOST_FLOWS:
             self._next = {key: then for key, then in self._next.items() if then > now}
