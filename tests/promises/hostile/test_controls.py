@@ -64,7 +64,7 @@ def test_one_pair_that_a_neighbour_disturbed_decides_nothing() -> None:
     assert verdict.faults() == []
 
 
-@pytest.mark.parametrize(("seconds", "plain"), [(0.014, True), (0.016, False), (0.029, False), (0.031, True)])
+@pytest.mark.parametrize(("seconds", "plain"), [(0.014, True), (0.016, False), (0.059, False), (0.061, True)])
 def test_what_is_near_the_promise_is_looked_at_longer(seconds: float, plain: bool) -> None:
     verdict = Verdict()
     verdict.add(window(), window(seconds))
