@@ -111,10 +111,14 @@ async def test_a_few_of_a_burst_are_worked_on_at_a_time() -> None:
     assert server.done["eve"] == 500
 
 
+# One by one there were 20, and 80 with what it takes to look for more.
+@pytest.mark.parametrize(("work_seconds", "most"), [(0.005, 13), (0.001, 55)])
 @virtual_time
-async def test_beside_others_a_burst_is_worked_on_one_by_one() -> None:
-    server = _Server(work_seconds=0.005)
-    burst = [asyncio.create_task(server.call(_USER)) for _ in range(400)]
+async def test_beside_others_a_burst_is_worked_on_one_by_one_and_half_the_time(
+    work_seconds: float, most: int
+) -> None:
+    server = _Server(work_seconds)
+    burst = [asyncio.create_task(server.call(_USER)) for _ in range(2_000)]
     await pass_time(0.1)
     alone = server.done[_USER]
     for _ in range(10):
@@ -124,7 +128,7 @@ async def test_beside_others_a_burst_is_worked_on_one_by_one() -> None:
     await pass_time(0.6)
     again = server.done[_USER]
     await pass_time(0.1)
-    assert beside <= 25
+    assert 10 <= beside <= most
     assert server.done[_USER] - again >= 35
     await cancel_and_wait(*burst)
 

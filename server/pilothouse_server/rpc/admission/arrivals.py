@@ -38,8 +38,9 @@ _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 _NO_BURST, _A_TURN = 32, 1
 # Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
 _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
-# And while others make calls.
-_AT_WORK_BESIDE_OTHERS = 1
+# And while others make calls. Then the loop is theirs for as long as the last one took, at most so long: where each
+# begins as soon as one has ended, others wait for one of them at each step of their own.
+_AT_WORK_BESIDE_OTHERS, _MOST_REST_SECONDS = 1, 0.004
 # After so many it is looked again whether more have come meanwhile; not with so few that are held, for they are what
 # somebody always has under way, and each look leaves the process idle.
 _BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
@@ -107,6 +108,8 @@ class Arrivals:
         self._turns: deque[_Caller] = deque()
         # Calls of a burst that are worked on, the oldest first, and when each has no place any more.
         self._places: dict[object, float] = {}
+        # Until when none of a burst goes on while others make calls.
+        self._rests_until = 0.0
         self._until_look = 0
         # How many of those that are held are the rest of a burst.
         self._of_burst = 0
@@ -195,7 +198,12 @@ class Arrivals:
 
     def leave(self, who: object) -> None:
         """Gives the place back of a call that has ended, or waits for somebody else than this process."""
-        if self._places.pop(who, None) is not None and not self._looking:
+        until = self._places.pop(who, None)
+        if until is None:
+            return
+        now = asyncio.get_running_loop().time()
+        self._rests_until = now + min(now - (until - _AT_WORK_SECONDS), _MOST_REST_SECONDS)
+        if not self._looking:
             self._soon()
 
     def end(self) -> None:
@@ -250,18 +258,12 @@ class Arrivals:
         paced = self._of_burst > 0 and not self._over
         # Who has called lately; of those who called before nobody is left to forget where no call came since.
         alone = len(self._callers) <= len(self._turns) or now >= self._forget_at + _FORGOTTEN_SECONDS
-        at_work = _AT_WORK if alone else _AT_WORK_BESIDE_OTHERS
         for _ in range(_A_TURN):
             if not self._turns:
                 self._of_burst = 0
                 return
-            if paced:
-                if len(self._places) >= at_work:
-                    self._soon(_AT_WORK_SECONDS)
-                    return
-                if self._until_look <= 0 and self.waiting > _LOOKED_FOR:
-                    self._look_for_more()
-                    return
+            if paced and self._must_wait(now, alone):
+                return
             call = self._first()
             if call is None or call.goes_on.done():
                 # Nobody waits for it any more.
@@ -272,6 +274,18 @@ class Arrivals:
                 self._until_look -= 1
                 self._places[call.who] = now + _AT_WORK_SECONDS
         self._soon()
+
+    def _must_wait(self, now: float, alone: bool) -> bool:
+        """Returns whether none of a burst may go on now; `_go_on` is then called when one may."""
+        if len(self._places) >= (_AT_WORK if alone else _AT_WORK_BESIDE_OTHERS):
+            self._soon(_AT_WORK_SECONDS)
+        elif not alone and now < self._rests_until:
+            self._soon(self._rests_until - now)
+        elif self._until_look <= 0 and self.waiting > _LOOKED_FOR:
+            self._look_for_more()
+        else:
+            return False
+        return True
 
     def _first(self) -> _Held | None:
         """The call whose turn it is; None where its caller has none left."""
