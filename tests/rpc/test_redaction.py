@@ -295,6 +295,9 @@ def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
         ([f"--user=a:{CANARY} b"], ["--user=a:[redacted]"]),
         ([f"curl -s -u 'a:{CANARY}' h && x"], ["curl -s -u 'a:[redacted]' h && x"]),
         (["-u", "https://h/a", "--user", "web"], ["-u", "https://h/a", "--user", "web"]),
+        (["curl", f"-ua:{CANARY} b", "h:80"], ["curl", "-ua:[redacted]", "h:80"]),
+        ([f"curl -s '-Ua:{CANARY}' -ub:{CANARY} h:80"], ["curl -s '-Ua:[redacted]' -ub:[redacted] h:80"]),
+        (["-uhttps://h/a", "-upstream=h:80", "x-ua:b"], ["-uhttps://h/a", "-upstream=h:80", "x-ua:b"]),
     ],
 )
 def test_arguments_are_shown_without_credentials(arguments: list[str], shown: list[str]) -> None:
