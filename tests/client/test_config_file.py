@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,3 +123,17 @@ def test_which_context_is_meant() -> None:
         selected(both, Invocation(context="three"))
     with pytest.raises(CommandError, match="another server"):
         selected(both, Invocation(context="one", server="b:1"))
+
+
+@pytest.mark.parametrize(
+    "known_by", [{"tokens": {"access_token": "t"}}, {"client_certificate_file": "/me.pem"}]
+)
+def test_of_several_contexts_one_that_is_logged_in_is_meant(known_by: dict[str, Any]) -> None:
+    out, logged_in = Context("b:1", "ann"), Context("b:1", "joe", **known_by)
+    several = Configuration().with_context("one", Context("a:1", tokens={"access_token": "t"}))
+    several = several.with_context("two", out)
+    assert selected(several, Invocation(server="b:1")) == ("two", out)
+    several = several.with_context("three", logged_in)
+    assert selected(several, Invocation(server="b:1")) == ("three", logged_in)
+    # Who has chosen one is not led to another.
+    assert selected(replace(several, current="two"), Invocation(server="b:1")) == ("two", out)

@@ -53,7 +53,10 @@ def config_file() -> ConfigFile:
 
 
 def selected(configuration: Configuration, invocation: Invocation) -> tuple[str, Context | None]:
-    """Returns the context that is meant: the one named, else one of the server named, else the current one."""
+    """Returns the context that is meant: the one named, else one of the server named, else the current one.
+
+    Of several for the server named, one that holds what its user is known by comes first.
+    """
     if invocation.context:
         context = configuration.contexts.get(invocation.context)
         if context is None:
@@ -64,10 +67,9 @@ def selected(configuration: Configuration, invocation: Invocation) -> tuple[str,
         return invocation.context, context
     chosen = configuration.contexts.get(configuration.current)
     if invocation.server and (chosen is None or chosen.server != invocation.server):
-        for name, context in configuration.contexts.items():
-            if context.server == invocation.server:
-                return name, context
-        return "", None
+        of_it = [pair for pair in configuration.contexts.items() if pair[1].server == invocation.server]
+        usable = [pair for pair in of_it if pair[1].tokens or pair[1].client_certificate_file]
+        return next(iter(usable or of_it), ("", None))
     return (configuration.current, chosen) if chosen is not None else ("", None)
 
 
