@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from pilothouse_server.rpc.admission.paces import Paces
 from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
@@ -49,6 +50,15 @@ async def test_nobody_waits_for_longer_and_none_is_told_at_once_for_it() -> None
     await _all_at_once(Paces(*REFUSALS), 5_000, told)
     assert told[-1] <= 15.1
     assert sum(after < 0.001 for after in told) == 21
+
+
+@virtual_time
+async def test_who_waits_for_long_is_not_told_with_all_others() -> None:
+    told: list[float] = []
+    await _all_at_once(Paces(*REFUSALS), 1_500, told)
+    later = Counter(int(after * 10) for after in told if after > 0.1)
+    # Half of all were told in the last moment, when each waited for as long as the others.
+    assert max(later.values()) < 60, later.most_common(3)
 
 
 @virtual_time

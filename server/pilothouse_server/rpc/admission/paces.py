@@ -18,17 +18,20 @@ the seat of one.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Hashable
 
 # Users and addresses that are remembered although none of theirs waits.
 _MOST_FLOWS = 1000
 # At the end they go on so far apart.
 _LET_GO_SECONDS = 0.002
+# Who would wait for too long waits for so much of the longest time at least: all at once would keep others waiting.
+_LEAST_OF_MOST = 0.5
 
 
 class Paces:
     """Turns of each user, or address where nobody has logged in: `first` at once, and `per_second` after those. Nobody
-    waits for longer than `most_seconds`, and who would, for as long.
+    waits for longer than `most_seconds`, and who would, for half of them or more, each for another time.
     """
 
     def __init__(self, per_second: float, first: int, most_seconds: float) -> None:
@@ -51,10 +54,12 @@ class Paces:
         has_turn = wait < self._most_seconds
         if has_turn:
             self._next[flow] = then + 1 / self._per_second
+        else:
+            wait = self._most_seconds * random.uniform(_LEAST_OF_MOST, 1.0)  # noqa: S311 - it is no secret
         if wait <= 0:
             return
         try:
-            async with asyncio.timeout(min(wait, self._most_seconds)):
+            async with asyncio.timeout(wait):
                 await self._over.wait()
         except TimeoutError:
             return
