@@ -44,9 +44,10 @@ _USER_PASSWORD = re.compile(
     r"""((?<![\w.\-])--?(?:u|U|user|proxy-user)(?:=|\s{1,8})["']?[^\s:"'=]{0,256}:)(?!//)[^\s"']+"""
 )
 _USER_ALONE = re.compile(r"((?:--(?:user|proxy-user)=)?[^\s:]{0,256}:)(?!//).+", re.DOTALL)
-# `-uNAME:PASSWORD`, without a blank, the same.
-_USER_GLUED = re.compile(r"""((?<![\w.\-])-[uU][^\s:"'=\-][^\s:"'=]{0,255}:)(?!//)[^\s"']+""")
-_USER_GLUED_ALONE = re.compile(r"""(-[uU][^\s:"'=\-][^\s:"'=]{0,255}:)(?!//).+""", re.DOTALL)
+# `-uNAME:PASSWORD`, without a blank, the same: within a text, and as an argument of its own.
+_GLUED = r"""-[uU][^\s:"'=\-][^\s:"'=]{0,255}:(?!//|$)"""
+_USER_GLUED = re.compile(rf"""((?<![\w.\-]){_GLUED})[^\s"']+""")
+_USER_GLUED_ALONE = re.compile(_GLUED)
 _BARE_OPTION = re.compile(r"--?[A-Za-z][\w.\-]*")
 
 
@@ -67,8 +68,8 @@ def masked_argument(text: str, before: str = "") -> str:
     text = without_url_passwords(text)
     if _USER_OPTION.fullmatch(before) or text.startswith(("--user=", "--proxy-user=")):
         text = _USER_ALONE.sub(rf"\1{REDACTED}", text, count=1) if _USER_ALONE.match(text) else text
-    elif text.startswith(("-u", "-U")) and _USER_GLUED_ALONE.match(text):
-        text = _USER_GLUED_ALONE.sub(rf"\1{REDACTED}", text, count=1)
+    elif glued := _USER_GLUED_ALONE.match(text):
+        text = glued[0] + REDACTED
     elif "-u" in text or "-U" in text or "-user" in text:
         text = _USER_GLUED.sub(rf"\1{REDACTED}", _USER_PASSWORD.sub(rf"\1{REDACTED}", text))
     if (
