@@ -65,6 +65,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def pass_at_once(self, seconds: float) -> None:
+        """See `hold_up`."""
+        self._jumping.now += seconds
+
 
 async def pass_time(seconds: float) -> None:
     """Lets virtual time pass. A loop of real time is refused: there, what a test waits for is a condition."""
@@ -73,6 +77,13 @@ async def pass_time(seconds: float) -> None:
     passed = loop.create_future()
     loop.call_later(seconds, passed.set_result, None)
     await passed
+
+
+def hold_up(seconds: float) -> None:
+    """Lets virtual time pass at once, as where something keeps the loop busy: what is due meanwhile is late."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop), "time is real here"
+    loop.pass_at_once(seconds)
 
 
 def virtual_time(test: Callable[Parameters, Awaitable[None]]) -> Callable[Parameters, None]:

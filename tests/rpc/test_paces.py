@@ -8,7 +8,7 @@ from collections import Counter
 from pilothouse_server.rpc.admission.paces import Paces
 from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
 from pilothouse_server.tasks import cancel_and_wait
-from tests.virtual_time import pass_time, virtual_time
+from tests.virtual_time import hold_up, pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 
 _HELD = 2_000
@@ -111,8 +111,61 @@ async def test_who_does_not_wait_any_more_leaves_his_turn_to_another() -> None:
     waiting = [asyncio.create_task(refusing.turn("ann")) for _ in range(20_000)]
     await pass_time(0.001)
     await cancel_and_wait(*waiting)
-    now = asyncio.get_running_loop().time()
-    assert refusing._next["ann"] >= now - 0.2
+    begun: list[float] = []
+    watch = Stopwatch()
+
+    async def begins() -> None:
+        await refusing.turn("ann")
+        begun.append(watch.passed())
+
+    await asyncio.gather(*(begins() for _ in range(20)))
+    assert 1.8 < begun[-1] < 2.1
+
+
+@virtual_time
+async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stayed() -> None:
+    openings = Paces(*OPENINGS)
+    begun: list[float] = []
+    watch = Stopwatch()
+
+    async def begins() -> None:
+        await openings.turn("eve")
+        begun.append(watch.passed())
+
+    leaving = [asyncio.create_task(openings.turn("eve")) for _ in range(100)]
+    await pass_time(0.001)
+    staying = [asyncio.create_task(begins()) for _ in range(100)]
+    await pass_time(0.001)
+    await cancel_and_wait(*leaving)
+    coming = [asyncio.create_task(begins()) for _ in range(100)]
+    await asyncio.gather(*staying, *coming)
+    # Were the turns given back that those have left, two would go on at a time.
+    assert max(Counter(int(after * 4) for after in begun).values()) <= 11, begun
+    assert 4.9 < begun[-1] < 5.1
+
+
+@virtual_time
+async def test_a_loop_that_was_late_does_not_make_up_for_it() -> None:
+    refusing = Paces(*REFUSALS)
+    told: list[float] = []
+    flood = asyncio.create_task(_all_at_once(refusing, 200, told))
+    await pass_time(0.001)
+    hold_up(1.0)
+    await flood
+    assert max(Counter(int(after * 10) for after in told if after > 0.1).values()) <= 6
+
+
+@virtual_time
+async def test_a_turn_is_taken_only_where_nobody_waits_for_one() -> None:
+    hurried = Paces(8.0, 3, 1.0)
+    assert [hurried.takes_now("eve") for _ in range(6)] == [True] * 4 + [False] * 2
+    assert hurried.takes_now("bob")
+    await pass_time(0.126)
+    assert [hurried.takes_now("eve") for _ in range(2)] == [True, False]
+    waiting = asyncio.create_task(hurried.turn("eve"))
+    await pass_time(0.001)
+    assert not waiting.done()
+    await waiting
 
 
 @virtual_time
@@ -121,4 +174,4 @@ async def test_those_who_are_not_seen_again_are_forgotten() -> None:
     for number in range(5_000):
         await refusing.turn(number)
         await pass_time(0.01)
-    assert len(refusing._next) <= 1_000
+    assert len(refusing._lines) <= 1_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -309,3 +310,34 @@ async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
     watch = Stopwatch()
     await draining
     assert (refused.value.retry_after_seconds or 0.0) > watch.passed() + 0.5
+
+
+@virtual_time
+@pytest.mark.parametrize("deadline", [0.05, 1.0, 3.0])
+async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(deadline: float) -> None:
+    admission, told, rounds = few(), list[float](), round(20 / deadline)
+
+    async def hold() -> None:
+        for _ in range(rounds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline):
+                    await admission.refusal("eve", deadline)
+                    told.append(asyncio.get_running_loop().time())
+
+    await asyncio.gather(*(hold() for _ in range(400)))
+    # The first ones at once; then fifty a second in their turn, and twenty-five whose deadline comes before it.
+    assert len(told) <= 21 + 11 + 75 * (told[-1] - told[0]) + 1
+    assert len(told) >= 40 * (told[-1] - told[0])
+
+
+@virtual_time
+async def test_who_is_refused_now_and_then_is_told_before_his_deadline() -> None:
+    admission = few()
+    flood = [asyncio.create_task(admission.refusal("eve", None)) for _ in range(500)]
+    await pass_time(0.001)
+    # A second before that.
+    async with within(3.1):
+        await admission.refusal("eve", 4.0)
+    # It was not the turn of those who came before.
+    assert not flood[-1].done()
+    await cancel_and_wait(*flood)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.rpc.admission import seats
 from pilothouse_server.rpc.refusals import Refusals
 from tests.promises.hostile.sabotage import run
 
@@ -26,5 +27,15 @@ def each_refusal_has_a_record() -> None:
     Refusals.singly = lambda *_arguments: True  # type: ignore[method-assign]
 
 
+def each_refusal_is_told_before_its_deadline() -> None:
+    """Who has no time for his turn has it told nonetheless, whatever was told meanwhile."""
+    seats.HURRIED = (1e6, 1_000_000, 0.0)
+
+
 if __name__ == "__main__":
-    run({made.__name__: made for made in (all_log_ins_stand_in_one_line, each_refusal_has_a_record)})
+    sabotages = (
+        all_log_ins_stand_in_one_line,
+        each_refusal_has_a_record,
+        each_refusal_is_told_before_its_deadline,
+    )
+    run({made.__name__: made for made in sabotages})

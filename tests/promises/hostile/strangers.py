@@ -1,4 +1,5 @@
-"""Attacks by strangers: log-ins that are invented, and calls without a token whose headers are as large as they may be.
+"""Attacks by strangers: log-ins that are invented, calls without a token whose headers are as large as they may be, and
+calls with wrong tokens that are given little time.
 
 Each goes on until it is over, and reports how many calls it made. Run by `attacker.attacking`.
 """
@@ -12,14 +13,17 @@ from contextlib import suppress
 from itertools import count
 
 from pilothouse.identity.v1 import identity_pb2
+from pilothouse_server.identity import tokens
 from pilothouse_server.tasks import cancel_and_wait
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame
+from tests.waiting import Stopwatch
 
 LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 _CALLS_OF_A_CONNECTION = 18
+_HURRIED_CONNECTIONS = 10
 # What a record would have to keep, were headers not an allow-list with a bound.
 _FILLERS = [(f"grpc-filler-{number}", "x" * 900) for number in range(12)]
 
@@ -51,6 +55,36 @@ async def refused(order: Order) -> Report:
     return await _over_and_over(order, call, order.count, 1)
 
 
+async def hurried(order: Order) -> Report:
+    """`count` calls at a time with tokens that are looked up in vain, and `options["seconds"]` until their deadline.
+
+    As a client does, it takes back what is not ended by then; and begins the next one, however this one ended.
+    """
+    seconds = order.options["seconds"]
+    deadline = ("grpc-timeout", f"{round(seconds * 1000)}m")
+    ended_by: Counter[str] = Counter()
+
+    async def call(connection: Connection) -> None:
+        stream = connection.stream()
+        ended = connection.ended(stream)
+        block = wire.header_block(WHO_AM_I, tokens.new_token(tokens.ACCESS_PREFIX), [deadline])
+        connection.write(
+            frame(wire.HEADERS, wire.END_HEADERS, stream, block)
+            + frame(wire.DATA, wire.END_STREAM, stream, wire.message(b""))
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+            ended_by["answers"] += 1
+        except TimeoutError:
+            connection.write(frame(wire.RST_STREAM, 0, stream, wire.CANCEL))
+            ended_by["deadlines"] += 1
+
+    watch = Stopwatch()
+    report = await _over_and_over(order, call, _HURRIED_CONNECTIONS, order.count // _HURRIED_CONNECTIONS)
+    return {**report, **ended_by, "seconds": watch.passed()}
+
+
 async def _over_and_over(
     order: Order, act: Callable[[Connection], Awaitable[None]], connections: int, at_once: int
 ) -> Report:
@@ -77,4 +111,4 @@ async def _over_and_over(
 
 
 if __name__ == "__main__":
-    run({"logins": logins, "refused": refused})
+    run({"hurried": hurried, "logins": logins, "refused": refused})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy
 from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD
-from tests.promises.hostile.attacker import attacking
+from tests.promises.hostile.attacker import Report, attacking
 from tests.promises.hostile.ground import BYSTANDERS, CALLS, MOST_LOG_BYTES_A_MINUTE, Ground, Verdict
 from tests.promises.hostile.ground import ground as made_ground
 from tests.waiting import Stopwatch, patient
@@ -19,12 +20,18 @@ STRANGERS = "tests.promises.hostile.strangers"
 _SABOTAGE = "tests.promises.hostile.sabotage_of_strangers"
 _HONEST = 30
 _RECORDS_A_MINUTE = 100
+_HURRIED = 400
+# Of an address: those told in their turn, and those whose deadline comes before it; and the first of both. What
+# the server ends by the deadline looks like them, where it comes before the attacker does so: some a second.
+_TOLD_A_SECOND, _TOLD_AT_ONCE = 50 + 25 + 25, 21 + 11
 pytestmark = pytest.mark.soak(part="hostile")
 
 
-async def beside(ground: Ground, name: str, count: int) -> Verdict:
+async def beside(ground: Ground, name: str, count: int, **order: Any) -> Verdict:
     """What bystanders meet beside an attack from its first moment, while it goes on and on."""
-    return await ground.attacked(lambda: attacking(STRANGERS, name, address=ground.address, count=count))
+    return await ground.attacked(
+        lambda: attacking(STRANGERS, name, address=ground.address, count=count, **order)
+    )
 
 
 async def failed_log_ins(ground: Ground) -> list[str]:
@@ -90,3 +97,30 @@ async def test_calls_without_a_token_do_not_fill_the_log(ground: Ground) -> None
 async def test_a_log_that_is_filled_is_found(database: Database, tmp_path: Path) -> None:
     async with made_ground(database, tmp_path, sabotage=f"{_SABOTAGE} each_refusal_has_a_record") as made:
         assert await overfull_log(made)
+
+
+def told_beyond_the_pace(report: Report) -> int:
+    """How many more refusals an address was told of than it may be."""
+    return int(report["answers"] - _TOLD_AT_ONCE - _TOLD_A_SECOND * report["seconds"])
+
+
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(ground: Ground, seconds: float) -> None:
+    verdict = await beside(ground, "hurried", _HURRIED, options={"seconds": seconds})
+    assert verdict.faults() == []
+    for report in verdict.reports:
+        # All were under way again and again, and some were told why.
+        assert report["deadlines"] >= _HURRIED // 2, report
+        assert report["answers"] >= _TOLD_AT_ONCE, report
+        assert told_beyond_the_pace(report) <= 0, report
+
+
+async def test_refusals_that_are_told_before_each_deadline_are_found(
+    database: Database, tmp_path: Path
+) -> None:
+    sabotage = f"{_SABOTAGE} each_refusal_is_told_before_its_deadline"
+    async with made_ground(database, tmp_path, sabotage=sabotage) as made:
+        order = {"address": made.address, "count": _HURRIED, "options": {"seconds": 1.0}}
+        async with attacking(STRANGERS, "hurried", **order) as attack:
+            await made.window(CALLS // 2)
+    assert told_beyond_the_pace(attack.report) > 0, attack.report

@@ -22,56 +22,132 @@ import random
 from collections.abc import Hashable
 
 # Users and addresses that are remembered although none of theirs waits.
-_MOST_FLOWS = 1000
+_MOST_LINES = 1000
 # At the end they go on so far apart.
 _LET_GO_SECONDS = 0.002
 # Who would wait for too long waits for so much of the longest time at least: all at once would keep others waiting.
 _LEAST_OF_MOST = 0.5
 
+_Turn = asyncio.Future[None]
+
+
+class _Line:
+    """Those of one user or address who wait, in the order of their coming, and when the next one goes on, by the loop's
+    clock, were there no first ones.
+    """
+
+    __slots__ = ("due", "timer", "waiting")
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+        self.waiting: dict[_Turn, None] = {}
+
 
 class Paces:
     """Turns of each user, or address where nobody has logged in: `first` at once, and `per_second` after those. Nobody
     waits for longer than `most_seconds`, and who would, for half of them or more, each for another time.
+
+    Who does not wait any more leaves the line, so that no turn is lost, and none comes sooner than it may.
     """
 
     def __init__(self, per_second: float, first: int, most_seconds: float) -> None:
-        self._per_second = per_second
-        self._first = first
+        self._interval = 1 / per_second
+        # Of those whose turns would be due in this time none waits.
+        self._ahead_seconds = first / per_second
         self._most_seconds = most_seconds
-        # The loop's time at which the next one of each would have its turn, were there no first ones.
-        self._next: dict[Hashable, float] = {}
-        self._over = asyncio.Event()
+        self._lines: dict[Hashable, _Line] = {}
+        # Who stands in no line, as it is too long.
+        self._late: set[_Turn] = set()
+        self._over = False
         # How many went on since the end.
         self._let_go = 0
 
     async def turn(self, flow: Hashable) -> None:
         """Returns when it is the turn of a call of this user or address; soon after `end`."""
+        if self.takes_now(flow):
+            return
+        if not self._over:
+            await self._waits(self._lines[flow])
+        if self._over:
+            # All in one moment would keep everybody else waiting, who is to be told that this server shuts down.
+            self._let_go += 1
+            await asyncio.sleep(self._let_go * _LET_GO_SECONDS)
+
+    def takes_now(self, flow: Hashable) -> bool:
+        """Takes a turn of this user or address if there is one now; returns whether there was."""
         now = asyncio.get_running_loop().time()
-        if flow not in self._next and len(self._next) >= _MOST_FLOWS:
-            self._next = {key: then for key, then in self._next.items() if then > now}
-        then = max(self._next.get(flow, now), now)
-        wait = then - now - self._first / self._per_second
-        has_turn = wait < self._most_seconds
-        if has_turn:
-            self._next[flow] = then + 1 / self._per_second
-        else:
-            wait = self._most_seconds * random.uniform(_LEAST_OF_MOST, 1.0)  # noqa: S311 - it is no secret
-        if wait <= 0:
-            return
-        try:
-            async with asyncio.timeout(wait):
-                await self._over.wait()
-        except TimeoutError:
-            return
-        except asyncio.CancelledError:
-            # Another may have its turn.
-            if has_turn and flow in self._next:
-                self._next[flow] -= 1 / self._per_second
-            raise
-        # All in one moment would keep everybody else waiting, who is to be told that this server shuts down.
-        self._let_go += 1
-        await asyncio.sleep(self._let_go * _LET_GO_SECONDS)
+        line = self._lines.get(flow)
+        if line is None:
+            line = self._new_line(flow, now)
+        line.due = max(line.due, now)
+        if line.waiting or line.due - self._ahead_seconds > now:
+            return False
+        line.due += self._interval
+        return True
 
     def end(self) -> None:
         """Lets all go on, in a short time: this server is shutting down."""
-        self._over.set()
+        self._over = True
+        for line in self._lines.values():
+            for turn in line.waiting:
+                _goes_on(turn)
+        for turn in self._late:
+            _goes_on(turn)
+
+    async def _waits(self, line: _Line) -> None:
+        loop = asyncio.get_running_loop()
+        turn: _Turn = loop.create_future()
+        seconds = line.due - self._ahead_seconds - loop.time() + len(line.waiting) * self._interval
+        if seconds >= self._most_seconds:
+            seconds = self._most_seconds * random.uniform(_LEAST_OF_MOST, 1.0)  # noqa: S311 - it is no secret
+            self._late.add(turn)
+            timer = loop.call_later(seconds, _goes_on, turn)
+            try:
+                await turn
+            finally:
+                timer.cancel()
+                self._late.discard(turn)
+            return
+        line.waiting[turn] = None
+        if line.timer is None:
+            self._await_next(line)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                # It was given its turn in the same moment. Another may have it.
+                line.due -= self._interval
+            raise
+        finally:
+            line.waiting.pop(turn, None)
+
+    def _await_next(self, line: _Line) -> None:
+        due = line.due - self._ahead_seconds
+        line.timer = asyncio.get_running_loop().call_at(due, self._next, line)
+
+    def _next(self, line: _Line) -> None:
+        """Has the next one go on who still waits."""
+        line.timer = None
+        # Those that are done were taken back, and leave by themselves.
+        turn = next((each for each in line.waiting if not each.done()), None)
+        if turn is None:
+            return
+        del line.waiting[turn]
+        turn.set_result(None)
+        # Where the loop was late, those behind are not to make up for it.
+        now = asyncio.get_running_loop().time()
+        line.due = max(line.due, now + self._ahead_seconds) + self._interval
+        if line.waiting:
+            self._await_next(line)
+
+    def _new_line(self, flow: Hashable, now: float) -> _Line:
+        if len(self._lines) >= _MOST_LINES:
+            self._lines = {key: line for key, line in self._lines.items() if line.waiting or line.due > now}
+        made = self._lines[flow] = _Line()
+        return made
+
+
+def _goes_on(turn: _Turn) -> None:
+    if not turn.done():
+        turn.set_result(None)

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -72,6 +72,8 @@ _MOST_CLUSTERS = 1000
 # Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin, of
 # calls that go to a cluster or are refused there.
 REFUSALS, OPENINGS, TRICKLES = (50.0, 20, 15.0), (40.0, 4, 15.0), (250.0, 0, 1.0)
+# Of refusals whose caller's deadline comes before their turn: so long before it. Nobody waits for these.
+HURRIED, _LEFT_SECONDS = (25.0, 10, 0.0), 1.0
 # Of what was tried where.
 _MOST_TRIALS = 10_000
 # A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
@@ -130,6 +132,7 @@ class Admission:
         self.arrivals = Arrivals(settings.admission_wait_seconds, _refusals("arrivals"))
         _show(WAITING, "arrivals", self.arrivals, _waiting)
         self.refusing = Paces(*REFUSALS)
+        self.hurried = Paces(*HURRIED)
         # Who may have many open may open them faster: all within five seconds.
         per_second, first, most_seconds = OPENINGS
         self.openings = Paces(max(per_second, settings.max_streams_per_user / 5), first, most_seconds)
@@ -149,13 +152,21 @@ class Admission:
         self.in_flight -= 1
 
     async def refusal(self, caller: Hashable, remaining: float | None) -> None:
-        """Returns when it is the turn of a refusal of this caller, or when the call's time is nearly over: who hears
-        nothing knows neither why nor when to come back. `remaining` are the seconds until then, None without an end.
+        """Returns when it is the turn of a refusal of this caller, or, for some, when the call's time is nearly over:
+        who hears nothing knows neither why nor when to come back. `remaining` are the seconds until then, None without
+        an end.
         """
-        seconds = None if remaining is None else max(remaining - 1.0, remaining / 2)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+        if remaining is None:
+            await self.refusing.turn(caller)
+            return
+        rest = min(_LEFT_SECONDS, remaining / 2)
+        try:
+            async with asyncio.timeout(remaining - rest):
                 await self.refusing.turn(caller)
+        except TimeoutError:
+            # Were all told then, short deadlines would be a way around the pace. The others' deadlines end them.
+            if not self.hurried.takes_now(caller):
+                await asyncio.sleep(rest)
 
     @asynccontextmanager
     async def out_of_flight(self) -> AsyncIterator[None]:
@@ -183,6 +194,7 @@ class Admission:
         self.draining = True
         self.arrivals.end()
         self.refusing.end()
+        self.hurried.end()
         self.openings.end()
         self._trickles.end()
         loop = asyncio.get_running_loop()
