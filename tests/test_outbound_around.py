@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from pilothouse_server.outbound import ANYWHERE, failure
+from pilothouse_server.outbound_connections import _Bounded
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 _ANSWER = _CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"
@@ -137,6 +138,39 @@ async def test_small_pieces_leave_turns_to_others(what: str) -> None:
             assert turns >= _LINES / 512
         read, _ = await _read_slowly(aiohttp.TCPConnector(), url, 0)
         assert read == said
+
+
+async def test_of_many_connections_with_small_pieces_one_goes_on_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One cluster is asked by ten, and each in pauses of its own took the whole loop."""
+    sent, said = SMALL["chunks of two bytes"]
+    went_on, at_once = 0, list[int]()
+    go_on = _Bounded._go_on
+
+    def counted(self: _Bounded) -> None:
+        nonlocal went_on
+        went_on += 1
+        go_on(self)
+
+    async def others() -> None:
+        nonlocal went_on
+        while True:
+            at_once.append(went_on)
+            went_on = 0
+            await asyncio.sleep(0)
+
+    async def read() -> bytes:
+        async with session.get(url) as response:
+            return await response.read()
+
+    monkeypatch.setattr(_Bounded, "_go_on", counted)
+    async with answering(sent) as url, aiohttp.ClientSession(connector=ANYWHERE.connector()) as session:
+        beside = asyncio.create_task(others())
+        assert await asyncio.gather(*(read() for _ in range(10))) == [said] * 10
+        beside.cancel()
+    assert sum(at_once) >= 5 * _LINES / 512
+    assert max(at_once) == 1
 
 
 async def test_small_pieces_behind_an_answer_are_none_of_the_next() -> None:

@@ -6,9 +6,10 @@ of chunks, or chunks of a byte. Each kept the event loop from all others for as 
 
 And whatever one read of a socket brings it goes through in one turn of the loop: a quarter of a megabyte is a hundred
 thousand parts of a message that are empty, or forty thousand chunks of two bytes, and takes 50 ms or more. So some are
-gone through at a time, and the rest is held meanwhile, as is the socket. Of HTTP whatever is small has a line of its
-own, be it a chunk, a header or an answer. Of a websocket frames count that end no message. (Of those that do the
-library itself goes through so many, and no further before they are read.)
+gone through at a time, and the rest is held meanwhile, as is the socket, until it is this connection's turn of all
+long work: ten with pauses of their own took the whole loop, and one cluster is asked by as many. Of HTTP whatever is
+small has a line of its own, be it a chunk, a header or an answer. Of a websocket frames count that end no message. (Of
+those that do the library itself goes through so many, and no further before they are read.)
 
 Apart, because it imports aiohttp, which takes long.
 """
@@ -23,17 +24,18 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, WebSocketError
 
+from pilothouse_server.event_loop import long_work
+
 # Answers before the answer (100, 103) to one request.
 _MOST_INTERIM: Final = 16
 # What a connection may send that is of no body: as much, and so many times what is of one. (Each line of a log has 30
 # bytes or more, and six around it where the other side sends it by itself.)
 _MOST_AROUND_BYTES: Final = 1024 * 1024
 _MOST_AROUND_TIMES: Final = 4
-# So many lines, or parts of messages, are gone through at a time, which is less than a millisecond; and then a pause.
-# (A log has lines of its own, and has some 100,000 of them a second so.)
+# So many lines, or parts of messages, are gone through at a time, which is less than a millisecond. (A log has lines of
+# its own, and has some 100,000 of them a second so, where nobody else does anything.)
 _LINES_AT_ONCE: Final = 512
 _PARTS_AT_ONCE: Final = 256
-_PAUSE_SECONDS: Final = 0.002
 # Of one message. The longest that is taken has a kilobyte in each.
 _MOST_PARTS: Final = 4096
 
@@ -53,7 +55,7 @@ class _Bounded(ResponseHandler):
         self._interim = self._received = 0
         # What was received and is not gone through, and what goes on with it.
         self._held = b""
-        self._going_on: asyncio.Handle | None = None
+        self._going_on: asyncio.Task[None] | None = None
         self._frames: _Frames | None = None
 
     @property
@@ -93,8 +95,8 @@ class _Bounded(ResponseHandler):
     def resume_reading(self, resume_parser: bool = True) -> None:
         """The reader has room again."""
         super().resume_reading(resume_parser)
-        if self._held and self._going_on is None:
-            self._going_on = self._loop.call_soon(self._go_on)
+        if self._held:
+            self._go_on_in_turn()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It ended. What came before is gone through, unless it is we who ended it."""
@@ -110,8 +112,16 @@ class _Bounded(ResponseHandler):
         if not self._held:
             super()._resume_reading_for_buffer()
 
-    def _go_on(self) -> None:
+    def _go_on_in_turn(self) -> None:
+        if self._going_on is None:
+            self._going_on = self._loop.create_task(self._in_turn(), name="read what comes in small pieces")
+
+    async def _in_turn(self) -> None:
+        await long_work(last=True)
         self._going_on = None
+        self._go_on()
+
+    def _go_on(self) -> None:
         # With a reader that has no room, `resume_reading` goes on.
         if self._reading_paused:
             return
@@ -139,8 +149,7 @@ class _Bounded(ResponseHandler):
         elif end < len(data) and self.transport is not None:
             self._held += data[end:]
             self._pause_reading_for_buffer()
-            if self._going_on is None:
-                self._going_on = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
+            self._go_on_in_turn()
 
     def _take(self, data: bytes) -> None:
         super().data_received(data)

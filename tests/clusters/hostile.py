@@ -124,6 +124,13 @@ def endless(part: bytes, status: int = 200) -> Answer:
     return answer
 
 
+async def in_pieces(asked: Asked) -> None:
+    """An answer without end, in chunks of a byte."""
+    await asked.begin(Content_Type="application/json", Transfer_Encoding="chunked")
+    while True:
+        await asked.send(b"1\r\n \r\n" * 10_000)
+
+
 async def endless_headers(asked: Asked) -> None:
     """A head that does not end."""
     await asked.send(b"HTTP/1.1 200 OK\r\n")

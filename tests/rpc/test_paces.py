@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from pilothouse_server.rpc.admission.paces import Paces
+from pilothouse_server.rpc.admission.paces import Paces, _Line
 from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import hold_up, pass_time, virtual_time
@@ -142,6 +142,33 @@ async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stay
     # Were the turns given back that those have left, two would go on at a time.
     assert max(Counter(int(after * 4) for after in begun).values()) <= 11, begun
     assert 4.9 < begun[-1] < 5.1
+
+
+class _Leaving(Paces):
+    """Who has the first turn is taken back in that moment."""
+
+    leaving: asyncio.Task[None] | None = None
+
+    def _give_on(self, line: _Line) -> bool:
+        leaving, self.leaving = self.leaving, None
+        given = super()._give_on(line)
+        if leaving is not None:
+            leaving.cancel()
+        return given
+
+
+@virtual_time
+async def test_who_goes_in_the_moment_of_his_turn_gives_it_on() -> None:
+    openings = _Leaving(10.0, 0, 1_000.0)
+    await openings.turn("eve")
+    openings.leaving = leaving = asyncio.create_task(openings.turn("eve"))
+    await pass_time(0.001)
+    begun: list[float] = []
+    await _all_at_once(openings, 10, begun)
+    assert leaving.cancelled()
+    # In the turn of who left, and nine after it.
+    assert 0.09 < begun[0] < 0.11
+    assert 0.99 < begun[-1] < 1.01
 
 
 @virtual_time

@@ -21,6 +21,8 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 CANCEL = struct.pack(">I", 8)
 INITIAL_WINDOW_SIZE = 4
+# A status with its details has more bytes; that of a deadline which is over has fewer.
+_WITHOUT_DETAILS = 200
 _WHOLE_WINDOW = struct.pack(">I", 0x7FFF0000)
 
 
@@ -94,7 +96,8 @@ def zeros(size: int) -> bytes:
 
 @dataclass
 class Connection:
-    """One connection. What comes is counted by kind of frame; bodies and heads are kept up to `kept_bytes` each.
+    """One connection. What comes is counted by kind of frame, and so are `refusals` that say why; bodies and heads are
+    kept up to `kept_bytes` each.
 
     With `reads` False nothing is ever read: the kernel's buffers fill, and then the server's.
     """
@@ -106,6 +109,7 @@ class Connection:
     tls: ssl.SSLContext | None = None
     kept_bytes: int = 4096
     seen: Counter[int] = field(default_factory=Counter)
+    refusals: int = 0
     body: bytearray = field(default_factory=bytearray)
     heads: bytearray = field(default_factory=bytearray)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -221,6 +225,7 @@ class Connection:
         elif kind == PING and not flags & ACK:
             self.write(frame(PING, ACK, 0, payload))
         elif kind == HEADERS:
+            self.refusals += bool(flags & END_STREAM and len(payload) > _WITHOUT_DETAILS)
             if len(self.heads) < self.kept_bytes:
                 self.heads += payload
         elif kind == DATA:

@@ -116,8 +116,8 @@ class Paces:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                # It was given its turn in the same moment. Another may have it.
-                line.due -= self._interval
+                # It was given its turn in the same moment.
+                self._give_on(line)
             raise
         finally:
             line.waiting.pop(turn, None)
@@ -129,17 +129,23 @@ class Paces:
     def _next(self, line: _Line) -> None:
         """Has the next one go on who still waits."""
         line.timer = None
-        # Those that are done were taken back, and leave by themselves.
-        turn = next((each for each in line.waiting if not each.done()), None)
-        if turn is None:
+        if not self._give_on(line):
             return
-        del line.waiting[turn]
-        turn.set_result(None)
         # Where the loop was late, those behind are not to make up for it.
         now = asyncio.get_running_loop().time()
         line.due = max(line.due, now + self._ahead_seconds) + self._interval
         if line.waiting:
             self._await_next(line)
+
+    def _give_on(self, line: _Line) -> bool:
+        """Gives a turn to the first who still waits; returns whether there was one."""
+        # Those that are done were taken back, and leave by themselves.
+        turn = next((each for each in line.waiting if not each.done()), None)
+        if turn is None:
+            return False
+        del line.waiting[turn]
+        turn.set_result(None)
+        return True
 
     def _new_line(self, flow: Hashable, now: float) -> _Line:
         if len(self._lines) >= _MOST_LINES:

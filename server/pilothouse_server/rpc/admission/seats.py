@@ -164,9 +164,10 @@ class Admission:
             async with asyncio.timeout(remaining - rest):
                 await self.refusing.turn(caller)
         except TimeoutError:
-            # Were all told then, short deadlines would be a way around the pace. The others' deadlines end them.
+            # Were all told then, short deadlines would be a way around the pace. The others' deadlines end them: gRPC
+            # does, not this clock, which may be a little before it.
             if not self.hurried.takes_now(caller):
-                await asyncio.sleep(rest)
+                await asyncio.sleep(rest + _LEFT_SECONDS)
 
     @asynccontextmanager
     async def out_of_flight(self) -> AsyncIterator[None]:
