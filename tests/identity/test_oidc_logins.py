@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from pilothouse.identity.v1 import federation_pb2, identity_pb2
+from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.errors import NotFound
 from pilothouse_server.identity.oidc.trusted import TrustedIssuer, TrustedIssuers
 from pilothouse_server.identity.operations import oidc_logins
 from tests.conftest import Database, new_database
 from tests.identity.browser import browse
 from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge
-from tests.identity.issuer import TOKEN, Claims
+from tests.identity.issuer import TOKEN, Claims, issuer
 from tests.identity.oidc_world import HOME, RULES, SECRET, OidcWorld, oidc_world
 from tests.identity.server import Caller, Refused, refused, running
-from tests.identity.trusting import CLIENT, REACH, config_of
+from tests.identity.trusting import CLIENT, REACH, config_of, trusted
 from tests.waiting import poll_until, within
 
 
@@ -314,6 +315,27 @@ async def test_an_issuer_is_named_where_there_are_several(world: OidcWorld) -> N
     assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ["issuer"])
     request = federation_pb2.BeginOidcLoginRequest(issuer="nobody", redirect_uri=HOME)
     assert (await refused(world.server.stranger, "BeginOidcLogin", request)).reason == "ISSUER_NOT_FOUND"
+
+
+async def test_a_server_without_issuers_says_so(database: Database) -> None:
+    async with running(database) as server:
+        browser = federation_pb2.BeginOidcLoginRequest(redirect_uri=HOME)
+        device = device_login_pb2.BeginDeviceLoginRequest()
+        for method, request in (("BeginOidcLogin", browser), ("BeginDeviceLogin", device)):
+            refusal = await refused(server.stranger, method, request)
+            assert (refusal.code, refusal.reason) == ("NOT_FOUND", "ISSUER_NOT_FOUND")
+            assert refusal.message == (
+                "this server has no issuer configured: they are named by PILOTHOUSE_OIDC_ISSUERS_FILE"
+            )
+
+
+async def test_issuers_of_programs_alone_are_none_to_log_in_at() -> None:
+    async with issuer() as company, trusted(company, client_id="") as at:
+        with pytest.raises(
+            NotFound, match="PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
+        ) as found:
+            TrustedIssuers([at]).of_log_ins("")
+        assert found.value.reason == "ISSUER_NOT_FOUND"
 
 
 async def test_no_account_is_taken_over_by_name_or_address(world: OidcWorld) -> None:

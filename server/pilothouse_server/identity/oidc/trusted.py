@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_server.errors import Unavailable, invalid, not_found
+from pilothouse_server.errors import NotFound, Unavailable, invalid, not_found
 from pilothouse_server.identity.oidc.discovery import Discovery, discover
 from pilothouse_server.identity.oidc.fetching import IssuerFailed, IssuerHttp, Kept, issuer_away
 from pilothouse_server.identity.oidc.issuers import IssuerConfig, load_issuers
@@ -196,7 +196,7 @@ class TrustedIssuers:
         """The issuer of this name where people log in; without a name the only one.
 
         Raises:
-            NotFound: ISSUER_NOT_FOUND.
+            NotFound: ISSUER_NOT_FOUND; no name, and there is none.
             InvalidArgument: no name, and there are several.
         """
         those = {each.config.name: each for each in self if each.config.client_id}
@@ -204,8 +204,17 @@ class TrustedIssuers:
             raise invalid("issuer", f"must be given, one of {', '.join(sorted(those))}", reason="REQUIRED")
         found = those.get(name) if name else next(iter(those.values()), None)
         if found is None:
-            raise not_found("issuer", name)
+            raise not_found("issuer", name) if name else self._none_to_log_in_at()
         return found
+
+    def _none_to_log_in_at(self) -> NotFound:
+        """For whom names no issuer: what was not found has no name, so it is said what the server lacks."""
+        lacking = (
+            "nobody logs in at an issuer of this server: PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
+            if self._by_name
+            else "this server has no issuer configured: they are named by PILOTHOUSE_OIDC_ISSUERS_FILE"
+        )
+        return NotFound(lacking, reason="ISSUER_NOT_FOUND", metadata={"resource_type": "issuer", "name": ""})
 
     def of(self, issuer: str) -> TrustedIssuer | None:
         """The issuer that tokens call so; None where it is not trusted."""
