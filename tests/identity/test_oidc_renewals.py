@@ -47,6 +47,21 @@ async def _asked(world: OidcWorld) -> int:
     return world.company.asked(TOKEN)
 
 
+async def _why_it_was_taken(world: OidcWorld, username: str) -> str:
+    """What the record says of why a user lost what rules gave."""
+
+    async def records() -> list[str]:
+        found = await world.rows(
+            "SELECT metadata::text AS facts FROM operation_logs WHERE resource_name = $1 AND request_path = '' "
+            "AND action = 'revoke'",
+            username,
+        )
+        return [str(json.loads(row["facts"])["why"]) for row in found]
+
+    (why,) = await poll_until(records, what="the record")
+    return why
+
+
 async def _confirmed_ago(world: OidcWorld, username: str, seconds: int) -> None:
     """As if the issuer had last been asked about somebody's sessions so long ago."""
     await world.rows(
@@ -301,8 +316,47 @@ async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(da
     async with oidc_world(database, scopes=("openid",), away_seconds=0) as world:
         caller = await world.log_in("brief", ["devs"])
         assert await valid(caller)
-        assert (await _not_renewed(world, caller)).reason == "ISSUER_REFUSED"
+        asked = await _asked(world)
+        refusal = await _not_renewed(world, caller)
+        assert refusal.reason == "ISSUER_REFUSED"
+        assert refusal.message == (
+            "the issuer that this session was begun at gave no refresh token to ask it with, so the session is not "
+            "renewed: log in again"
+        )
+        assert await _asked(world) == asked
         await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
+        # The record says so, too.
+        assert await _why_it_was_taken(world, "brief") == "the issuer gave no refresh token"
+
+
+async def test_what_a_session_is_not_asked_about_is_said_as_it_is(world: OidcWorld) -> None:
+    caller = await world.log_in("forgotten", ["devs"])
+    await world.rows(
+        "DELETE FROM user_secrets WHERE user_id = (SELECT id FROM users WHERE username = $1)", "forgotten"
+    )
+    asked = await _asked(world)
+    assert "gave no refresh token" in (await _not_renewed(world, caller)).message
+    assert await _asked(world) == asked
+    caller = await world.log_in("distrusting", ["devs"])
+    await world.rows(
+        "UPDATE federated_identities SET issuer = 'https://gone.example.com' WHERE subject = $1",
+        "distrusting",
+    )
+    refusal = await _not_renewed(world, caller)
+    assert refusal.reason == "ISSUER_REFUSED"
+    assert refusal.message == (
+        "this server does not trust the issuer any more that this session was begun at, and does not ask it: log in "
+        "again"
+    )
+    assert await _why_it_was_taken(world, "distrusting") == "the issuer is not trusted any more"
+    caller = await world.log_in("left", ["devs"])
+    assert world.company.person is not None
+    world.company.person.left = True
+    refusal = await _not_renewed(world, caller)
+    assert refusal.message == (
+        "the issuer that this session was begun at was asked, and it does not vouch for you any more: log in again"
+    )
+    assert await _why_it_was_taken(world, "left") == "the issuer does not vouch any more"
 
 
 async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: OidcWorld) -> None:

@@ -112,12 +112,12 @@ class Federation:
         )
         await federation.put_session(transaction, session.family_id, identity_id)
 
-    async def end(self, transaction: Transaction, session: AskedSession) -> None:
-        """Ends a session that its issuer does not vouch for any more, and what its rules gave."""
+    async def end(self, transaction: Transaction, session: AskedSession, why: str) -> None:
+        """Ends a session that its issuer does not vouch for, and what its rules gave; the record says why."""
         await users.get(transaction, session.user_id, lock=True)
         await sessions.revoke_family(transaction, session.user_id, session.family_id)
         taken = await federation.end_rule_grants(transaction, session.user_id)
-        _record(transaction, session.username, "the issuer does not vouch any more", (), taken)
+        _record(transaction, session.username, why, (), taken)
         await self._user_secrets.forget(transaction, session.user_id, "token", str(session.family_id))
         await grants.notify_changed(transaction)
 

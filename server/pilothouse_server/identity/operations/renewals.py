@@ -18,6 +18,7 @@ may lose the answer: then the issuer refuses the next time, and the user logs in
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -40,6 +41,29 @@ Identified = Callable[[Actor], None]
 ASKING_SECONDS: Final = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Why:
+    """Why a session ends: as its caller is told, and as the record says of what its rules gave."""
+
+    told: str
+    recorded: str
+
+
+_DOES_NOT_VOUCH: Final = _Why(
+    "the issuer that this session was begun at was asked, and it does not vouch for you any more",
+    "the issuer does not vouch any more",
+)
+# Only what was asked can have refused.
+_NOTHING_TO_ASK_WITH: Final = _Why(
+    "the issuer that this session was begun at gave no refresh token to ask it with, so the session is not renewed",
+    "the issuer gave no refresh token",
+)
+_NOT_TRUSTED: Final = _Why(
+    "this server does not trust the issuer any more that this session was begun at, and does not ask it",
+    "the issuer is not trusted any more",
+)
+
+
 class Renewals:
     """Asks issuers about sessions."""
 
@@ -54,7 +78,7 @@ class Renewals:
         `identified` is told whose session it is, also where it ends here.
 
         Raises:
-            Unauthenticated: ISSUER_REFUSED, and the session has ended.
+            Unauthenticated: ISSUER_REFUSED, also where the issuer cannot be asked, and the session has ended.
             Unavailable: ISSUER_UNAVAILABLE, and it has been for longer than the issuer's entry allows.
             Aborted: REFRESH_UNDER_WAY, another call asks about this session.
         """
@@ -66,9 +90,10 @@ class Renewals:
 
     async def _ask_about(self, session: AskedSession) -> None:
         issuer = self._issuers.of(session.issuer)
-        if session.identity_id is None or issuer is None:
-            await self._end(session)
-            raise _refused("it is not asked about this session any more")
+        if session.identity_id is None:
+            raise await self._ended(session, _NOTHING_TO_ASK_WITH)
+        if issuer is None:
+            raise await self._ended(session, _NOT_TRUSTED)
         async with self._store.system_write("login") as transaction:
             if not await federation.begin_asking(transaction, session.family_id, ASKING_SECONDS):
                 raise Aborted(
@@ -77,11 +102,12 @@ class Renewals:
                     retry_after_seconds=1.0,
                 )
             given = await self._federated.refresh_token(transaction, session)
+        if not given:
+            raise await self._ended(session, _NOTHING_TO_ASK_WITH)
         try:
             token = await self._asked(issuer, session, given)
         except GrantRefused:
-            await self._end(session)
-            raise _refused("it does not vouch for you any more") from None
+            raise await self._ended(session, _DOES_NOT_VOUCH) from None
         except PilothouseError as error:
             await self._stay(session, issuer, error)
             return
@@ -89,8 +115,6 @@ class Renewals:
             await self._federated.go_on(transaction, issuer.config, session, token)
 
     async def _asked(self, issuer: TrustedIssuer, session: AskedSession, given: str) -> VerifiedToken:
-        if not given:
-            raise GrantRefused("invalid_grant")
         fields = {"grant_type": "refresh_token", "refresh_token": given}
         granted = await issuer.grant(fields, stranger=False)
         if granted.refresh_token:
@@ -116,13 +140,8 @@ class Renewals:
             raise issuer_away(issuer.config.name, error.message) from None
         log.warning("a session is renewed without its issuer", issuer=issuer.config.name, reason=error.reason)
 
-    async def _end(self, session: AskedSession) -> None:
+    async def _ended(self, session: AskedSession, why: _Why) -> Unauthenticated:
+        """Ends a session; returns what its caller is told."""
         async with self._store.system_write("login") as transaction:
-            await self._federated.end(transaction, session)
-
-
-def _refused(why: str) -> Unauthenticated:
-    return Unauthenticated(
-        f"the issuer that this session was begun at was asked, and {why}: log in again",
-        reason="ISSUER_REFUSED",
-    )
+            await self._federated.end(transaction, session, why.recorded)
+        return Unauthenticated(f"{why.told}: log in again", reason="ISSUER_REFUSED")
