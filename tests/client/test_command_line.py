@@ -94,6 +94,14 @@ async def test_the_environment_needs_no_file(
     assert (await pilothouse("whoami")).lines[0].startswith("robot")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "127.0.0.1:x", "http://127.0.0.1:50051", ":50051"])
+async def test_an_address_that_is_none_is_told_before_who_calls(pilothouse: Command, address: str) -> None:
+    login = await pilothouse("login", "--server", address, "--user", "admin", "--password-stdin", stdin="x\n")
+    ended = await pilothouse("--server", address, "whoami")
+    assert login.err.startswith(("error: not a port", "error: not an address"))
+    assert (ended.code, ended.err) == (2, login.err)
+
+
 async def test_tokens_go_to_no_other_server(fake: FakeServer, logged_in: Command) -> None:
     other = FakeServer()
     await other.start()

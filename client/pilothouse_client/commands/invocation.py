@@ -84,6 +84,7 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     """Yields the client of this invocation. Raises CommandError if no server or no credentials are known."""
     from pilothouse_client import Client
     from pilothouse_client.retry import DEFAULT_RETRY
+    from pilothouse_client.target import target_of
 
     invocation = current.get()
     file = config_file()
@@ -102,6 +103,12 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     shown = certificate_files(invocation, context)
     hints.called.set(hints.Called(server, insecure, ca_file, in_words, bool(invocation.token), shown=shown))
     own = client_certificate(invocation, context)
+    tls = None if insecure else showing(secured(context, ca_file), own)
+    try:
+        # No log-in helps where the address is none.
+        target_of(server, insecure=insecure, tls=tls)
+    except ValueError as error:
+        raise CommandError(str(error), 2) from error
     if not invocation.token and own is None and (context is None or not context.tokens):
         raise CommandError(f"not logged in to {server}; use: {hints.log_in()}", _NOT_LOGGED_IN)
     try:
@@ -110,7 +117,7 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
             token=invocation.token or None,
             tokens=FileTokenStore(file, name) if context is not None and not invocation.token else None,
             insecure=insecure,
-            tls=None if insecure else showing(secured(context, ca_file), own),
+            tls=tls,
             timeout=invocation.timeout,
             retry=retry or DEFAULT_RETRY,
             on_interruption=_report_interruption,
