@@ -209,6 +209,17 @@ async def test_log_in_by_a_code(world: World, pilothouse: Command) -> None:
     assert " as dora " in ended.out
 
 
+@pytest.mark.parametrize("way", [("--device",), ("--browser",), ("--issuer", "company")])
+@pytest.mark.parametrize("option", [("--password-stdin",), ("--code", "123456")])
+async def test_nobody_types_a_password_here_who_logs_in_at_an_issuer(
+    pilothouse: Command, way: tuple[str, ...], option: tuple[str, ...]
+) -> None:
+    # Nobody is there to be called.
+    login = ("--timeout", "1", "login", "--server", "127.0.0.1:1")
+    ended = await pilothouse(*login, *way, *option, stdin="a password\n")
+    assert (ended.code, f"{option[0]} is of log-ins by a password" in ended.err) == (2, True)
+
+
 async def test_it_can_be_interrupted(world: World, tmp_path: Path) -> None:
     environment = {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json"), "PATH": ""}
     words = ("login", "--server", world.server.address, "--browser", "--no-open")

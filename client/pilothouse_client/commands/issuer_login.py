@@ -70,12 +70,17 @@ class Way:
         return (how, "--issuer", self.issuer) if self.issuer else (how,)
 
 
-def refuse_both(*, user: bool, browser: bool, device: bool) -> None:
+def refuse_both(*, user: bool, password: bool, code: bool, browser: bool, device: bool) -> None:
     """Refuses options of which one would count for nothing. Raises CommandError."""
     if browser and device:
         raise CommandError("--browser and --device exclude each other", 2)
     if user:
         raise CommandError("--user is of log-ins by a password: who logs in at an issuer, the issuer says", 2)
+    for option, given in (("--password-stdin", password), ("--code", code)):
+        if given:
+            raise CommandError(
+                f"{option} is of log-ins by a password: who logs in at an issuer types it there", 2
+            )
 
 
 def log_in_at(client: Client, way: Way) -> Any:

@@ -108,7 +108,7 @@ def login(
 
     way = None
     if issuer or browser or device:
-        refuse_both(user=bool(user), browser=browser, device=device)
+        refuse_both(user=bool(user), password=password_stdin, code=bool(code), browser=browser, device=device)
         way = Way(issuer, device, not no_open, callback_port)
     invocation = current.get()
     file = config_file()
