@@ -36,6 +36,8 @@ class Context:
     `vouched_for` says that an authority vouched for the server at the last log-in.
     `client_certificate_file` and `client_key_file` are what the user is known by where there are no tokens.
     `device_token` is that of the last log-in; it stays when the session ends.
+    `login_options` are the options of `pilothouse login` by which one logged in at an issuer, as `--device`, `--issuer`
+    and its name; empty after a log-in by a password, and where it is not known, as in files of former releases.
     """
 
     server: str
@@ -50,6 +52,7 @@ class Context:
     device_token: str = field(default="", repr=False)
     client_certificate_file: str = ""
     client_key_file: str = ""
+    login_options: tuple[str, ...] = ()
 
     def showing(self, files: tuple[str, str]) -> Context:
         """Returns the same, with the files of a certificate and its key, as they are named here."""
@@ -68,7 +71,8 @@ class Context:
 
 def _context(given: Mapping[str, Any]) -> Context:
     """A context as the file holds it; what a later release added to it is left out."""
-    return Context(**{each.name: given[each.name] for each in fields(Context) if each.name in given})
+    context = Context(**{each.name: given[each.name] for each in fields(Context) if each.name in given})
+    return replace(context, login_options=tuple(context.login_options))
 
 
 @dataclass(frozen=True, slots=True)

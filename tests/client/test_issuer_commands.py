@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import signal
 import socket
 import sys
@@ -13,6 +15,7 @@ import webbrowser
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -20,7 +23,7 @@ import pytest_asyncio
 
 from pilothouse_client.commands import issuer_login
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from tests.client.command import Command
+from tests.client.command import Command, Ended
 from tests.conftest import Database, new_database
 from tests.identity.issuer import Issuer, issuer
 from tests.identity.server import IdentityServer
@@ -192,21 +195,129 @@ async def test_a_browser_that_brings_nothing(
     assert (unknown.code, "[ISSUER_NOT_FOUND]" in unknown.err) == (6, True)
 
 
-async def test_log_in_by_a_code(world: World, pilothouse: Command) -> None:
+async def by_device(world: World, pilothouse: Command, *words: str, agrees: bool = True) -> Ended:
+    """Runs a log-in by a code, which dora agrees to or refuses at the issuer."""
     world.company.device_interval = 1
+    world.company._devices.clear()
 
     async def agree() -> None:
         async def codes() -> list[str]:
             return [device.user_code for device in world.company._devices.values() if not device.person]
 
         (code,) = await poll_until(codes, what="a device that waits")
-        world.company.approve(code, "dora", preferred_username="dora")
+        if agrees:
+            world.company.approve(code, "dora", preferred_username="dora")
+        else:
+            world.company.deny(code)
 
-    command = pilothouse("login", "--server", world.server.address, "--device")
-    ended, _ = await asyncio.gather(command, agree())
+    ended, _ = await asyncio.gather(pilothouse(*words), agree())
+    return ended
+
+
+async def test_log_in_by_a_code(world: World, pilothouse: Command) -> None:
+    ended = await by_device(world, pilothouse, "login", "--server", world.server.address, "--device")
     assert ended.code == 0, ended.err
     assert f"open {world.company.url}/device in any browser, and type the code " in ended.err
     assert " as dora " in ended.out
+
+
+def hinted(ended: Ended) -> list[str]:
+    """The words of the one command that is printed as a hint, behind `pilothouse`."""
+    (command,) = re.findall(r"(?<=[:;] )pilothouse .*", ended.err)
+    return shlex.split(command)[1:]
+
+
+def remembered(tmp_path: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads((tmp_path / "config.json").read_text())["contexts"]
+    return found
+
+
+def change_contexts(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Has the configuration file say something else of each context."""
+    path = tmp_path / "config.json"
+    configuration = json.loads(path.read_text())
+    for context in configuration["contexts"].values():
+        change(context)
+    path.write_text(json.dumps(configuration))
+
+
+async def test_a_hint_names_the_way_by_which_one_logged_in(
+    world: World, pilothouse: Command, tmp_path: Path
+) -> None:
+    way = ("login", "--server", world.server.address, "--device", "--issuer", "company")
+    assert (await by_device(world, pilothouse, *way)).code == 0
+    assert (await pilothouse("logout")).code == 0
+    ended = await pilothouse("whoami")
+    assert ended.code == 4
+    assert hinted(ended) == list(way)
+    # As it stands it logs in.
+    assert (await by_device(world, pilothouse, *hinted(ended))).code == 0
+    # The issuer gives no refresh token to a device here, so the session ends with its first access token.
+    change_contexts(tmp_path, lambda context: context["tokens"].update(received=1, access_expire=2))
+    ended = await pilothouse("whoami")
+    assert "[ISSUER_REFUSED]" in ended.err
+    assert hinted(ended) == list(way)
+    # A file of a former release does not know the way.
+    change_contexts(tmp_path, lambda context: context.pop("login_options"))
+    change_contexts(tmp_path, lambda context: context.update(tokens=None))
+    assert hinted(await pilothouse("whoami")) == ["login", "--server", world.server.address]
+
+
+async def test_a_hint_names_the_browser_and_its_port(
+    world: World, pilothouse: Command, browser: Callable[[Callable[[str], object]], None]
+) -> None:
+    world.company.arrive("ada", preferred_username="ada")
+    browser(lambda url: follow(url))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    login = ("login", "--server", world.server.address, "--browser")
+    # Not every issuer sends browsers back to any port.
+    for way in (login, (*login, "--callback-port", port)):
+        ended = await pilothouse(*way)
+        assert ended.code == 0, ended.err
+        assert (await pilothouse("logout")).code == 0
+        assert hinted(await pilothouse("whoami")) == list(way)
+
+
+async def test_a_hint_meets_a_context_that_has_a_name_of_its_own(
+    world: World, pilothouse: Command, tmp_path: Path
+) -> None:
+    login = ("login", "--server", world.server.address, "--device")
+    ended = await by_device(world, pilothouse, *login, "--name", "its own", "-n", "demo")
+    assert ended.code == 0, ended.err
+    assert (await pilothouse("logout")).code == 0
+    ended = await pilothouse("whoami")
+    assert hinted(ended) == ["--context", "its own", *login]
+    assert (await by_device(world, pilothouse, *hinted(ended))).code == 0
+    assert list(remembered(tmp_path)) == ["its own"]
+    assert remembered(tmp_path)["its own"]["namespace"] == "demo"
+
+
+async def test_the_token_of_a_program_is_no_log_in(world: World, pilothouse: Command, tmp_path: Path) -> None:
+    login = ("login", "--server", world.server.address, "--device", "--name", "ours")
+    assert (await by_device(world, pilothouse, *login)).code == 0
+    assert remembered(tmp_path)["ours"]["login_options"] == ["--device"]
+    exchange = ("--context", "ours", "token", "exchange", "--username", "auditor", "--store")
+    assert (await pilothouse(*exchange, stdin=world.job())).code == 0
+    assert remembered(tmp_path)["ours"]["login_options"] == []
+
+
+async def test_a_hint_keeps_what_decides_which_context_is_made(
+    world: World, pilothouse: Command, tmp_path: Path
+) -> None:
+    login = ("login", "--server", world.server.address, "--device", "--issuer", "company")
+    refused = await by_device(world, pilothouse, *login, "--name", "my ctx", "-n", "demo", agrees=False)
+    assert (refused.code, "[LOGIN_DENIED]" in refused.err) == (4, True)
+    assert hinted(refused) == [*login, "--name", "my ctx", "--namespace", "demo"]
+    ended = await by_device(world, pilothouse, *hinted(refused))
+    assert ended.code == 0, ended.err
+    assert remembered(tmp_path)["my ctx"]["namespace"] == "demo"
+    # One that is named before the verb is made anew by the hint, too, whether it is the current one or not.
+    for current in ("my ctx", "other"):
+        assert json.loads((tmp_path / "config.json").read_text())["current"] == current
+        refused = await by_device(world, pilothouse, "--context", "my ctx", *login, agrees=False)
+        assert hinted(refused) == ["--context", "my ctx", *login, "--namespace", "demo"]
+        assert (await by_device(world, pilothouse, *login, "--name", "other")).code == 0
 
 
 @pytest.mark.parametrize("way", [("--device",), ("--browser",), ("--issuer", "company")])

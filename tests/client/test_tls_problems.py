@@ -261,6 +261,20 @@ async def test_a_hint_leads_to_the_context_that_was_used(pilothouse: Command, tm
         assert sorted(remembered(tmp_path)) == ["its own", "other"]
 
 
+@pytest.mark.parametrize(
+    "said", [("--fingerprint", fingerprint_of(OWN.pem.decode())), ("--trust-new-certificate",)]
+)
+async def test_a_hint_keeps_what_was_said_of_the_certificate(
+    pilothouse: Command, said: tuple[str, ...]
+) -> None:
+    async with serving(OWN) as fake:
+        login = ("login", "--server", fake.address, "--secure", *said, "--user", "admin")
+        refused = await pilothouse(*login, "--password-stdin", stdin="wrong\n")
+        assert refused.code == 4
+        assert hinted(refused) == list(login)
+        assert (await typed(pilothouse, refused)).code == 0
+
+
 async def test_another_way_is_hinted_at_with_the_server(pilothouse: Command) -> None:
     async with serving(OWN) as fake:
         ended = await log_in(pilothouse, fake, "--insecure")

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The server that this invocation calls, and how. `context` is that in use where it is not the current one;
-    `login` are the words by which `pilothouse login` was told who logs in and how, None of other verbs; `shown` the
-    files of the certificate that the caller shows and of its key.
+    """The server that this invocation calls, and how. `context` is what --context needs to say.
+
+    `way` are the words by which one logs in at an issuer; `login` those by which `pilothouse login` was told who logs
+    in and as which context, None of other verbs; `trust` those of the server's certificate; `shown` the files of the
+    certificate that the caller shows and of its key.
     """
 
     server: str
@@ -23,6 +25,8 @@ class Called:
     context: str = ""
     token: bool = False
     login: tuple[str, ...] | None = None
+    way: tuple[str, ...] = ()
+    trust: tuple[str, ...] = ()
     shown: tuple[str, str] = ("", "")
 
 
@@ -31,13 +35,16 @@ called: ContextVar[Called | None] = ContextVar("called", default=None)
 
 def context_in_words(configuration: Configuration, name: str, context: Context | None, server: str) -> str:
     """Returns what --context needs to say, so that a log-in meets the same context; empty where nothing."""
-    same = context is not None and context.server == server
-    return name if same and name != configuration.current else ""
+    if context is None or context.server != server:
+        return ""
+    # The current one is met by itself, but what is made has the name that a log-in gives, unless it is told another.
+    by_itself = name == configuration.current and name == f"{context.username}@{server}"
+    return "" if by_itself else name
 
 
 def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None = None) -> str:
     """Returns the command that logs in to the server that was called, with `more` options; `insecure` is for where
-    another way than before helps, `way` in place of how it was told before.
+    another way than before helps, `way` in place of that by which one logs in otherwise.
     """
     # Only where something went wrong.
     import shlex
@@ -56,7 +63,9 @@ def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None
     words += ["login", "--server", call.server]
     words += {None: (), True: ("--insecure",), False: ("--secure",)}[insecure]
     words += ["--ca-file", call.ca_file] if call.ca_file and not insecure else ()
-    return shlex.join([*words, *(call.login or () if way is None else way), *more])
+    words += call.trust if not insecure else ()
+    words += call.way if way is None else way
+    return shlex.join([*words, *(call.login or ()), *more])
 
 
 def logging_in() -> str:

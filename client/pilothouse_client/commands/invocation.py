@@ -101,7 +101,10 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     ca_file = invocation.ca_file or (context.ca_file if context else "")
     in_words = hints.context_in_words(configuration, name, context, server)
     shown = certificate_files(invocation, context)
-    hints.called.set(hints.Called(server, insecure, ca_file, in_words, bool(invocation.token), shown=shown))
+    way = context.login_options if context is not None and context.server == server else ()
+    hints.called.set(
+        hints.Called(server, insecure, ca_file, in_words, bool(invocation.token), way=way, shown=shown)
+    )
     own = client_certificate(invocation, context)
     tls = None if insecure else showing(secured(context, ca_file), own)
     try:

@@ -66,8 +66,11 @@ class Way:
     @property
     def words(self) -> tuple[str, ...]:
         """As the command line says it."""
-        how = "--device" if self.device else "--browser"
-        return (how, "--issuer", self.issuer) if self.issuer else (how,)
+        issuer = ("--issuer", self.issuer) if self.issuer else ()
+        if self.device:
+            return ("--device", *issuer)
+        # An issuer may send the browser back to this port alone.
+        return ("--browser", *issuer, *(("--callback-port", str(self.port)) if self.port else ()))
 
 
 def refuse_both(*, user: bool, password: bool, code: bool, browser: bool, device: bool) -> None:

@@ -5,6 +5,7 @@ Passwords come from a prompt or from standard input, never from the command line
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,22 +114,31 @@ def login(
     invocation = current.get()
     file = config_file()
     configuration = file.read()
-    context_in_use, former = selected(configuration, invocation)
+    _, former = selected(configuration, invocation)
     address = server or invocation.server or (former.server if former else "")
     if not address:
         raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
     same = former if former is not None and former.server == address else None
     # What stands on the command line goes before what is remembered, on whichever side of the verb.
     insecure, ca_file = invocation.insecure if insecure is None else insecure, ca_file or invocation.ca_file
-    told = (*(("--user", user) if user and not way else ()), *(way.words if way else ()))
     if former is not None and same is not None:
         insecure = former.insecure if insecure is None else insecure
         ca_file, namespace = ca_file or former.ca_file, namespace or former.namespace
         user = user or former.username
-    in_words = hints.context_in_words(configuration, context_in_use, former, address)
+    told = {"--user": "" if way else user, "--name": name, "--namespace": namespace}
     hints.called.set(
         hints.Called(
-            address, insecure, ca_file, in_words, login=told, shown=certificate_files(invocation, same)
+            address,
+            insecure,
+            ca_file,
+            invocation.context,
+            login=_words(told),
+            way=way.words if way else (),
+            trust=(
+                *_words({"--fingerprint": fingerprint}),
+                *(("--trust-new-certificate",) if trust_new_certificate else ()),
+            ),
+            shown=certificate_files(invocation, same),
         )
     )
     username = "" if way else user or str(typer.prompt("User name", err=True))
@@ -161,7 +171,9 @@ def login(
     context = Context(
         address, answer.user.username or username, namespace, insecure, ca_file, tokens=asdict(tokens)
     )
-    context = replace(context, device_token=client.device_token).showing(certificate_files(invocation, same))
+    context = replace(
+        context, device_token=client.device_token, login_options=way.words if way else ()
+    ).showing(certificate_files(invocation, same))
     if client.by_tls:
         context = replace(
             context,
@@ -180,6 +192,11 @@ def login(
 
     file.change(remember)
     typer.echo(f"logged in to {address} as {context.username} (context {context_name})")
+
+
+def _words(options: Mapping[str, str]) -> tuple[str, ...]:
+    """Options as the command line says them, without those that are empty."""
+    return tuple(word for option, value in options.items() if value for word in (option, value))
 
 
 def _secured(

@@ -71,7 +71,10 @@ def exchange(
     kept = tokens.load()
     assert kept is not None
     context_name = name or current.get().context or f"{answer.user.username}@{context.server}"
-    context = replace(context, username=answer.user.username, tokens=asdict(kept), device_token="")
+    # Nothing of whoever logged in as this context before: a program does not log in by their way.
+    context = replace(
+        context, username=answer.user.username, tokens=asdict(kept), device_token="", login_options=()
+    )
 
     def remember(configuration: Configuration) -> Configuration:
         return configuration.with_context(context_name, context, use=True)
