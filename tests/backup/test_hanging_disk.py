@@ -87,7 +87,7 @@ async def test_a_folder_that_hangs_is_told_and_not_waited_for_again_and_again(
 async def test_what_is_removed_is_written_no_more(tmp_path: Path, hanging: Path) -> None:
     """The step that was given up ends first; one that had not begun is left out."""
     steps: list[str] = []
-    one = Disk()
+    one = Disk(tmp_path)
 
     def hang() -> None:
         hanging.read_bytes()

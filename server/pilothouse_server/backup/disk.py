@@ -4,6 +4,9 @@ A disk may hang, as one of the network does whose server is gone, and a thread t
 So no step runs on the event loop, nor by the threads that asyncio has for everything: a process ends only after those.
 Who waits for a step may give it up at any time. The next begins when it has ended, so that what is removed is written
 no more.
+
+What the system says of a step is translated here, before it reaches anybody: beyond, the same errors mean a connection
+to the database.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from pilothouse_server.backup.failures import refused
+from pilothouse_server.backup.failures import refused, unreadable
 
 T = TypeVar("T")
 
@@ -29,7 +33,8 @@ _CLEARING_SECONDS: Final = 2.0
 class Disk:
     """The steps of one folder, one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._one_at_a_time = threading.Lock()
         self._steps = 0
 
@@ -37,7 +42,8 @@ class Disk:
         """Returns what the step returns. One that is given up before it begins is left out.
 
         Raises:
-            FailedPrecondition: so many steps wait already for one that hangs. Whatever the step raises.
+            FailedPrecondition: so many steps wait already for one that hangs, or the system does not let it be done.
+            Whatever else the step raises.
         """
         if self._steps >= _MOST_WAITING:
             raise refused(
@@ -45,7 +51,7 @@ class Disk:
             )
         given_up = threading.Event()
         try:
-            return await self._begun(lambda: step(*given), given_up.is_set)
+            return await self._begun(lambda: self._translated(step, *given), given_up.is_set)
         finally:
             given_up.set()
 
@@ -63,6 +69,12 @@ class Disk:
     async def clear(self, step: Callable[[], object]) -> None:
         """Has a step done after those before it, and waits a moment for it. What it raises counts for nothing."""
         await asyncio.wait([self._begun(step, lambda: False)], timeout=_CLEARING_SECONDS)
+
+    def _translated(self, step: Callable[..., T], *given: Any) -> T:
+        try:
+            return step(*given)
+        except OSError as error:
+            raise unreadable(self._folder, error) from None
 
     def _begun(self, step: Callable[[], T], given_up: Callable[[], bool]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

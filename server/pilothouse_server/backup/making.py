@@ -10,8 +10,9 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,11 @@ class Plan:
     seconds: float = DEFAULT_SECONDS
     free: Callable[[Path], int] = free_bytes
     programs_in: Sequence[Path] | None = None
-    disk: Disk = field(default_factory=Disk)
+
+    @cached_property
+    def disk(self) -> Disk:
+        """What all steps in the folder go through, of one backup after the other."""
+        return Disk(self.folder)
 
 
 async def make(plan: Plan, moment: datetime | None = None) -> Backup:
@@ -57,7 +62,7 @@ async def make(plan: Plan, moment: datetime | None = None) -> Backup:
 
     Raises:
         FailedPrecondition: the message says what forbids it: no space, no key, no program that is new enough, another
-            backup under way, a program that failed, a disk that hangs, no end within the time.
+            backup under way, a program that failed, a disk that fails or hangs, no end within the time.
         Unavailable: the database does not answer.
     """
     try:
@@ -74,17 +79,13 @@ async def _make(plan: Plan, moment: datetime) -> Backup:
         raise refused(
             "the master keys are backed up encrypted only: name a key file of the backup", "KEYS_IN_THE_CLEAR"
         )
-    await disk.answer(_make_folder, plan.folder)
+    await disk.answer(lambda: plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True))
     name = await disk.answer(manifests.name_at, moment, plan.folder)
     begun = manifests.unfinished(plan.folder, name)
     try:
         await disk.answer(begun.mkdir, 0o700)
         written = await _write(plan, keys, begun, moment)
         await disk.run(_keep, begun, plan.folder / name)
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise unreadable(plan.folder, error) from None
     finally:
         await disk.clear(lambda: shutil.rmtree(begun, ignore_errors=True))
     return Backup(plan.folder / name, written)
@@ -180,13 +181,6 @@ def _check_space(plan: Plan, facts: Facts) -> None:
 
 def _mebibytes(count: int) -> str:
     return f"{count / (1 << 20):,.0f} MiB"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise unreadable(folder, error) from None
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from pilothouse_server.backup.failures import refused
+from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.values.database_address import is_encrypted
 
 NAMES: Final = ("pg_dump", "pg_restore", "psql")
@@ -164,21 +164,25 @@ async def running(
 ) -> AsyncIterator[Run]:
     """Runs a program for the block, at whose end it is killed if it still runs.
 
-    `database` is the URL that it connects to; `reads` and `writes` say whether its input and output are ours.
+    `database` is the URL that it connects to; `reads` and `writes` say whether its input and output are ours. Raises
+    FailedPrecondition where it cannot be run.
     """
     connecting, environment = _connecting(database)
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        programs.path(name),
-        *words,
-        *connecting,
-        stdin=pipe if reads else nothing,
-        stdout=pipe if writes else nothing,
-        stderr=pipe,
-        env=environment,
-        cwd="/",
-        limit=_BLOCK_BYTES,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            programs.path(name),
+            *words,
+            *connecting,
+            stdin=pipe if reads else nothing,
+            stdout=pipe if writes else nothing,
+            stderr=pipe,
+            env=environment,
+            cwd="/",
+            limit=_BLOCK_BYTES,
+        )
+    except OSError as error:
+        raise unreadable(programs.path(name), error) from None
     run = Run(name, process)
     run.listening = asyncio.create_task(run.listen())
     try:

@@ -139,7 +139,7 @@ async def _connected(dsn: str) -> AsyncIterator[Any]:
         raise refused(
             f"this login may not become {OWNER}: use the maintenance login of the database", "NOT_THE_OWNER"
         ) from None
-    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError):
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError, TimeoutError):
         raise database_unavailable() from None
     finally:
         # What it holds ends with it; nobody waits for an answer.

@@ -1,0 +1,105 @@
+"""Backups on a disk that fails, as a folder of the network whose server is gone: whichever step it is, it is told."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse_server.backup import manifests, programs
+from pilothouse_server.backup.making import Plan
+from pilothouse_server.backup.schedule import Schedule, back_up_if_due
+from pilothouse_server.errors import FailedPrecondition
+from tests.backup.copies import back_up
+from tests.backup.test_schedule import made_at
+from tests.conftest import Database
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+# What the steps of a backup ask of the system.
+CALLS = ("stat", "listdir", "scandir", "mkdir", "open", "chmod", "fsync", "rename", "statvfs")
+
+
+class Failing:
+    """A disk of which one operation fails, the `at`th of those that the threads of backups begin."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: int) -> None:
+        self._error = error
+        self.at, self.begun, self.failed = 0, 0, ""
+        for name in CALLS:
+            patch.setattr(os, name, self._instead_of(name, getattr(os, name)))
+        # Paths are opened by this one.
+        patch.setattr("io.open", self._instead_of("open", builtins.open))
+
+    def fail(self, at: int) -> None:
+        """Begins to count anew."""
+        self.at, self.begun, self.failed = at, 0, ""
+
+    def _instead_of(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*given: Any, **named: Any) -> Any:
+            if threading.current_thread().name == "backup":
+                self.begun += 1
+                if self.begun == self.at:
+                    self.failed = name
+                    raise OSError(self._error, os.strerror(self._error))
+            return real(*given, **named)
+
+        return operation
+
+
+def quick_programs(folder: Path, dump: str = "echo a dump") -> Path:
+    """A pg_dump that is quick, and the programs beside it."""
+    folder.mkdir()
+    for name in programs.NAMES:
+        path = folder / name
+        path.write_text(
+            f'#!/bin/sh\nif [ "$1" = --version ]; then echo "{name} (PostgreSQL) 99.0"; else {dump}; fi\n'
+        )
+        path.chmod(0o700)
+    return folder
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT])
+async def test_whichever_operation_fails_the_folder_is_what_cannot_be_used(
+    apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    quick = quick_programs(tmp_path / "programs")
+    disk = Failing(monkeypatch, number)
+    failed: set[str] = set()
+    # As many as there are, and then some.
+    for at in range(1, 200):
+        folder = tmp_path / str(at)
+        made_at(folder, NOW - timedelta(days=30))
+        left = manifests.unfinished(folder, "pilothouse-20200101T000000Z")
+        left.mkdir()
+        os.utime(left, (0, 0))
+        plan = Plan(dsn=apart.maintenance_dsn, folder=folder, programs_in=[quick])
+        due = Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7), now=lambda: NOW)
+        disk.fail(at)
+        refused: FailedPrecondition | None = None
+        try:
+            await back_up_if_due(due)
+        except FailedPrecondition as error:
+            refused = error
+        if refused is not None:
+            assert refused.reason == "BACKUP_FILE_UNUSABLE", (at, disk.failed)
+            assert refused.message == f"{folder}: {os.strerror(number).lower()}"
+            failed.add(disk.failed)
+        if not disk.failed:
+            break
+    assert failed == set(CALLS)
+
+
+async def test_a_program_that_cannot_be_run_is_named(apart: Database, tmp_path: Path) -> None:
+    quick = quick_programs(tmp_path / "programs", dump="exit 1")
+    # It says its version, and is gone when it is to dump.
+    (quick / "pg_dump").write_text('#!/bin/sh\nrm "$0"\necho "pg_dump (PostgreSQL) 99.0"\n')
+    with pytest.raises(FailedPrecondition, match=f"{quick}/pg_dump: no such file") as refused:
+        await back_up(apart, tmp_path / "backups", programs_in=[quick])
+    assert refused.value.reason == "BACKUP_FILE_UNUSABLE"
