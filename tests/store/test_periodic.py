@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, tzinfo
 
+import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.sealing import Identity
+from pilothouse_server.errors import Unavailable
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import periodic, periodic_runs
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
+from pilothouse_server.store.pool import PoolClosedError
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
@@ -65,6 +69,51 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
         None,
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "noted"),
+    [
+        (OSError(errno.ENOTCONN, "a file system is gone"), "OSError"),
+        (ConnectionResetError("by somebody else"), "ConnectionResetError"),
+        (TimeoutError(), "TimeoutError"),
+        (asyncpg.ConnectionDoesNotExistError("the database's"), "DATABASE_UNAVAILABLE"),
+        (PoolClosedError(), "DATABASE_UNAVAILABLE"),
+    ],
+)
+async def test_what_is_not_of_the_database_is_not_noted_as_of_it(
+    database: Database, error: Exception, noted: str
+) -> None:
+    async def failing() -> None:
+        raise error
+
+    async def last_failure() -> object:
+        async with database.system() as sql:
+            return await sql.fetchval("SELECT last_failure FROM periodic_jobs")
+
+    pools = Pools.connect(settings_of(database))
+    work = asyncio.create_task(PeriodicWork(Store(pools), [Periodic("failing", 3600, failing)]).run())
+    try:
+        assert await poll_until(last_failure) == noted
+    finally:
+        await cancel_and_wait(work)
+        await pools.close()
+
+
+async def test_every_job_says_of_itself_that_the_database_is_away(database: Database) -> None:
+    nobody = "postgresql://nobody@127.0.0.1:1/nothing"
+    settings = settings_of(
+        database, database_url=nobody, system_database_url=nobody, maintenance_database_url=nobody
+    )
+    pools = Pools.connect(settings)
+    store = Store(pools)
+    try:
+        for job in standard_jobs(store, settings, log_of(store)):
+            with pytest.raises(Unavailable) as refused:
+                await job.job()
+            assert refused.value.reason == "DATABASE_UNAVAILABLE", job.name
+    finally:
+        await pools.close()
 
 
 async def test_a_job_that_works_again_fails_no_more(database: Database) -> None:

@@ -98,6 +98,7 @@ class _Translated:
 
 _translated = _Translated(PoolClosedError, ConnectionError, TimeoutError)
 _connecting = _Translated(PoolClosedError, OSError)
+_of_the_driver = _Translated(PoolClosedError)
 
 
 def translated() -> AbstractContextManager[None]:
@@ -110,6 +111,13 @@ def connecting() -> AbstractContextManager[None]:
     that is not there, a name that is not known.
     """
     return _connecting
+
+
+def of_the_driver() -> AbstractContextManager[None]:
+    """The same around work that does other things, too: an error of the system may be of a file or of somebody else's
+    connection, and stays as it is.
+    """
+    return _of_the_driver
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar
@@ -38,6 +38,7 @@ import asyncpg
 from sqlalchemy import TextClause, text
 
 from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.pool import Pool
 
 Bound = TypeVar("Bound", datetime, int)
@@ -315,7 +316,10 @@ class Partitions:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._pool.transaction() as connection:
+        """What its statements fail by stays as it is, for who tries again; that there is no connection does not."""
+        async with AsyncExitStack() as stack:
+            with connecting():
+                connection = await stack.enter_async_context(self._pool.transaction())
             await connection.command(f"SET LOCAL ROLE {self._owner}")
             yield connection
 
@@ -342,7 +346,9 @@ class Partitions:
 
     async def _alone(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run `work` outside of a transaction, which DETACH CONCURRENTLY demands."""
-        async with self._pool.connect() as connection:
+        async with AsyncExitStack() as stack:
+            with connecting():
+                connection = await stack.enter_async_context(self._pool.connect())
             try:
                 await connection.command(f"SET ROLE {self._owner}")
                 await connection.command(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")

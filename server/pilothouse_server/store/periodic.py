@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -22,7 +23,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
-from pilothouse_server.store.errors import connecting
+from pilothouse_server.store.errors import connecting, of_the_driver
 from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
 from pilothouse_server.store.reaping import dead, reap
 from pilothouse_server.store.retention import AuditLog, Delivered, Retention
@@ -115,14 +116,18 @@ class PeriodicWork:
 
     async def _run_alone(self, periodic: Periodic) -> bool:
         """Runs the job; False where another server is at it."""
-        with connecting():
-            async with self._store.database.maintenance.transaction() as connection:
-                # A job may take hours, in which this connection only holds the lock.
-                await connection.command("SET LOCAL idle_in_transaction_session_timeout = 0")
-                taken = await connection.execute(
-                    text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
-                    {"name": f"periodic/{periodic.name}"},
-                )
+        with of_the_driver():
+            async with AsyncExitStack() as stack:
+                with connecting():
+                    connection = await stack.enter_async_context(
+                        self._store.database.maintenance.transaction()
+                    )
+                    # A job may take hours, in which this connection only holds the lock.
+                    await connection.command("SET LOCAL idle_in_transaction_session_timeout = 0")
+                    taken = await connection.execute(
+                        text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
+                        {"name": f"periodic/{periodic.name}"},
+                    )
                 if not taken.scalar_one():
                     return False
                 await periodic.job()
@@ -198,6 +203,7 @@ async def earlier_now(store: Store) -> datetime:
 
 async def _as_owner(store: Store, statement: str) -> None:
     """Runs a statement as the owner, whom the maintenance role may become for a transaction."""
-    async with store.database.maintenance.transaction() as connection:
-        await connection.command("SET LOCAL ROLE pilothouse_owner")
-        await connection.execute(text(statement))
+    with connecting():
+        async with store.database.maintenance.transaction() as connection:
+            await connection.command("SET LOCAL ROLE pilothouse_owner")
+            await connection.execute(text(statement))
