@@ -196,6 +196,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kills what still runs. A dump or a restore that was cut off leaves nothing in a database."""
     if process.returncode is None:
         process.kill()
+    # Of one whose output nobody reads, asyncio never notices the end.
+    while process.stdout is not None and await process.stdout.read(_BLOCK_BYTES):
+        continue
     await process.wait()
 
 
