@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilothouse_server import processes
-from pilothouse_server.backup import disk, schedule
+from pilothouse_server.backup import disk, making, manifests, schedule
 from pilothouse_server.backup.disk import Disk
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.errors import FailedPrecondition
-from tests.conftest import Database
+from tests.backup.copies import back_up
+from tests.backup.test_failing_disk import quick_programs
+from tests.backup.test_schedule import made_at
+from tests.conftest import Database, connection
 from tests.harness import running_server
 from tests.main_job import loaded
 from tests.processes import finished
@@ -84,6 +90,116 @@ async def test_a_folder_that_hangs_is_told_and_not_waited_for_again_and_again(
     assert waiting() == before + 2
 
 
+async def held(database: Database) -> list[str]:
+    """The connections of backups and of periodic work that are in a transaction in which nothing happens."""
+    async with connection(database.admin_dsn) as admin:
+        rows = await admin.fetch(
+            "SELECT application_name FROM pg_stat_activity "
+            "WHERE state = 'idle in transaction' AND datname = current_database()"
+        )
+    return [row[0] for row in rows]
+
+
+async def test_a_disk_that_hangs_in_the_dump_is_told_and_holds_no_connection(
+    database: Database, tmp_path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(0.5))
+    monkeypatch.setattr(disk, "_CLEARING_SECONDS", runs_out(0.1))
+    monkeypatch.setattr(schedule, "LOOK_SECONDS", runs_out(0.5))
+    real, hung = manifests.HashingWriter.write, threading.Event()
+
+    def write(writer: manifests.HashingWriter, data: bytes) -> None:
+        if not hung.is_set():
+            hung.set()
+            hanging.read_bytes()
+        real(writer, data)
+
+    monkeypatch.setattr(manifests.HashingWriter, "write", write)
+    folder = tmp_path / "backups"
+
+    async def last_failure() -> object:
+        async with database.system() as sql:
+            return await sql.fetchval("SELECT last_failure FROM periodic_jobs WHERE name = 'back up'")
+
+    async def found() -> list[manifests.Backup | Path]:
+        return manifests.found_in(folder)
+
+    async with running_server(database, tmp_path, with_cluster=False, backup_dir=folder):
+        assert await poll_until(last_failure) == "BACKUP_DISK_HANGS"
+        await poll_until(lambda: held(database), lambda names: not names)
+        # The disk comes back, and so does the look at what is due.
+        hanging.write_bytes(b"")
+        (made,) = await poll_until(found, what="a backup")
+    assert isinstance(made, manifests.Backup)
+    assert [path.name for path in folder.iterdir()] == [made.path.name]
+
+
+@pytest.mark.parametrize("name", ["fsync", "rename", "chmod"])
+async def test_each_step_at_the_end_of_a_backup_is_bounded(
+    apart: Database, tmp_path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(0.5))
+    monkeypatch.setattr(disk, "_CLEARING_SECONDS", runs_out(0.1))
+    real = getattr(os, name)
+
+    def operation(*given: Any, **named: Any) -> Any:
+        if threading.current_thread().name == "backup":
+            hanging.read_bytes()
+        return real(*given, **named)
+
+    monkeypatch.setattr(os, name, operation)
+    quick = quick_programs(tmp_path / "programs")
+    async with within(20.0):
+        with pytest.raises(FailedPrecondition) as failed:
+            await back_up(apart, tmp_path / "backups", programs_in=[quick])
+    assert failed.value.reason == "BACKUP_DISK_HANGS"
+    assert not await held(apart)
+
+
+async def test_a_disk_that_hangs_when_old_ones_are_removed_is_told(
+    apart: Database, tmp_path: Path, hanging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(0.5))
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: hanging.read_bytes())
+    monkeypatch.setattr(disk, "_CLEARING_SECONDS", runs_out(0.1))
+    folder, now = tmp_path / "backups", datetime.now(UTC)
+    made_at(folder, now - timedelta(days=30))
+    plan = Plan(dsn=apart.maintenance_dsn, folder=folder, programs_in=[quick_programs(tmp_path / "programs")])
+
+    async def made(*_: object) -> manifests.Backup:
+        return manifests.read(made_at(folder, now))
+
+    monkeypatch.setattr(making, "make", made)
+    due = schedule.Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7))
+    async with within(20.0):
+        with pytest.raises(FailedPrecondition) as failed:
+            await schedule.back_up_if_due(due)
+    assert failed.value.reason == "BACKUP_DISK_HANGS"
+
+
+async def test_a_disk_that_is_slow_is_none_that_hangs(
+    apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it takes longer than one operation may, and what is brought to the disk at once is bounded."""
+    monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(1.5))
+    monkeypatch.setattr(making, "_MOST_UNSYNCED_BYTES", 1 << 20)
+    real, slowness = os.fsync, threading.Event()
+    synced: list[int] = []
+
+    def slow(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        slowness.wait(runs_out(0.2))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    quick = quick_programs(tmp_path / "programs", dump="exec head -c 8388608 /dev/zero")
+    made = await back_up(apart, tmp_path / "backups", programs_in=[quick])
+    assert made.bytes == 8 << 20
+    grown = [size for size in synced if size >= 1 << 20]
+    assert len(grown) >= 4
+    assert all(after - before <= 2 << 20 for before, after in itertools.pairwise(grown))
+
+
 async def test_what_is_removed_is_written_no_more(tmp_path: Path, hanging: Path) -> None:
     """The step that was given up ends first; one that had not begun is left out."""
     steps: list[str] = []
@@ -133,6 +249,45 @@ async def test_a_process_ends_whatever_its_backup_waits_for(tmp_path: Path, hang
         sys.executable, "-c", _ENDS, str(tmp_path / "backups"), str(hanging)
     )
     assert (code, printed, errors) == (0, b"ended\n", b"")
+
+
+_ENDS_IN_THE_DUMP = """
+import asyncio, os, sys
+from pathlib import Path
+from pilothouse_server.backup import disk, making
+from pilothouse_server.errors import FailedPrecondition
+
+disk._ANSWER_SECONDS, disk._CLEARING_SECONDS = 0.5, 0.1
+dsn, folder, quick, hanging = sys.argv[1:]
+real = Path.open
+
+def opened(path, *given, **named):
+    if path.name != "database.dump":
+        return real(path, *given, **named)
+    # It takes so much, and then the kernel waits for a reader.
+    return open(os.open(hanging, os.O_RDWR), "wb")
+
+Path.open = opened
+
+async def main():
+    plan = making.Plan(dsn=dsn, folder=Path(folder), programs_in=[Path(quick)])
+    try:
+        await making.make(plan)
+    except FailedPrecondition as refused:
+        print(refused.reason)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_ends_though_a_write_of_its_backup_hangs(
+    apart: Database, tmp_path: Path, hanging: Path
+) -> None:
+    quick = quick_programs(tmp_path / "programs", dump="exec head -c 8388608 /dev/zero")
+    words = (apart.maintenance_dsn, str(tmp_path / "backups"), str(quick), str(hanging))
+    async with within(20.0):
+        code, printed, errors = await finished(sys.executable, "-c", _ENDS_IN_THE_DUMP, *words)
+    assert (code, printed, errors) == (0, b"BACKUP_DISK_HANGS\n", b"")
 
 
 @pytest.mark.full

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # So many steps wait for one that hangs; no more are begun.
 _MOST_WAITING: Final = 4
-# How long a step may take that reads or makes little.
+# How long a step may take: each reads or writes little, also where all of them take hours.
 _ANSWER_SECONDS: Final = 60.0
 # How long somebody who fails waits until what was written is removed.
 _CLEARING_SECONDS: Final = 2.0
@@ -56,7 +56,9 @@ class Disk:
             given_up.set()
 
     async def answer(self, step: Callable[..., T], *given: Any) -> T:
-        """The same of a step that takes next to no time. Raises FailedPrecondition where it takes a minute."""
+        """The same of a step that takes next to no time, as all of a backup do. Raises FailedPrecondition where it
+        takes a minute.
+        """
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 return await self.run(step, *given)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pilothouse_server.backup import manifests, programs, repository
 from pilothouse_server.backup.disk import Disk
@@ -25,6 +25,8 @@ from pilothouse_server.backup.repository import OWNER, Facts
 from pilothouse_server.backup.sealing import BackupKeys, Sealer, Writer
 
 _BLOCK: Final = 1 << 20
+# No more than this waits to be brought to the disk, so that a slow one ends each step in time.
+_MOST_UNSYNCED_BYTES: Final = 32 << 20
 # What is left free beside what the dump may take.
 _RESERVE_BYTES: Final = 16 << 20
 DEFAULT_SECONDS: Final = 6 * 3600.0
@@ -85,7 +87,7 @@ async def _make(plan: Plan, moment: datetime) -> Backup:
     try:
         await disk.answer(begun.mkdir, 0o700)
         written = await _write(plan, keys, begun, moment)
-        await disk.run(_keep, begun, plan.folder / name)
+        await _keep(begun, plan.folder / name, disk)
     finally:
         await disk.clear(lambda: shutil.rmtree(begun, ignore_errors=True))
     return Backup(plan.folder / name, written)
@@ -101,7 +103,7 @@ async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datet
         await run.ended()
     if keys is not None and plan.master_key_file is not None:
         name = manifests.MASTER_KEYS
-        files[name + manifests.SEALED] = await plan.disk.run(
+        files[name + manifests.SEALED] = await plan.disk.answer(
             _seal, plan.master_key_file, begun / (name + manifests.SEALED), name, keys
         )
     made = Manifest(
@@ -142,16 +144,21 @@ async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None, disk: Dis
     """Writes what a program prints into a file, encrypted where there is a key; returns the file's name and sums."""
     name = manifests.DUMP if keys is None else manifests.DUMP + manifests.SEALED
     assert run.process.stdout is not None
-    file = await disk.run(lambda: (begun / name).open("xb"))
+    file = await disk.answer(lambda: (begun / name).open("xb"))
     try:
         target = HashingWriter(file)
         sealer = None if keys is None else Sealer(keys, manifests.DUMP, target)
         into: Writer = target if sealer is None else sealer
+        unsynced = 0
         while block := await run.process.stdout.read(_BLOCK):
-            await disk.run(into.write, block)
+            await disk.answer(into.write, block)
+            unsynced += len(block)
+            if unsynced >= _MOST_UNSYNCED_BYTES:
+                await disk.answer(_sync, file)
+                unsynced = 0
         if sealer is not None:
-            await disk.run(sealer.finish)
-        await disk.run(file.flush)
+            await disk.answer(sealer.finish)
+        await disk.answer(_sync, file)
     finally:
         await disk.clear(file.close)
     return name, target.summed()
@@ -190,14 +197,22 @@ def _bytes_of(path: Path) -> bytes:
         raise unreadable(path, error) from None
 
 
-def _keep(begun: Path, path: Path) -> None:
-    """Brings all of it to the disk, then gives it its name."""
-    for file in begun.iterdir():
-        file.chmod(0o600)
-        _flush(file)
-    _flush(begun)
-    begun.rename(path)
-    _flush(path.parent)
+async def _keep(begun: Path, path: Path, disk: Disk) -> None:
+    """Brings all of it to the disk, then gives it its name.
+
+    Where the disk hangs in the last two steps, the backup may bear its name later; it is whole then.
+    """
+    for file in await disk.answer(lambda: list(begun.iterdir())):
+        await disk.answer(file.chmod, 0o600)
+        await disk.answer(_flush, file)
+    await disk.answer(_flush, begun)
+    await disk.answer(begun.rename, path)
+    await disk.answer(_flush, path.parent)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _flush(path: Path) -> None:

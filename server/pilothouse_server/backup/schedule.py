@@ -57,7 +57,8 @@ async def back_up_if_due(schedule: Schedule) -> Backup | None:
     made = await making.make(schedule.plan, now)
     NEWEST.set(made.manifest.created_at.timestamp())
     log.info("a backup was made", path=str(made.path), bytes=made.bytes)
-    for path in await disk.run(_remove_old, schedule, now):
+    for path in await disk.answer(_old, schedule, now):
+        await disk.answer(_remove, schedule.plan.folder, path)
         log.info("an old backup was removed", path=str(path))
     return made
 
@@ -72,7 +73,7 @@ def _newest(folder: Path, now: datetime) -> Backup | None:
     return max(complete, key=lambda each: each.manifest.created_at, default=None)
 
 
-def _remove_old(schedule: Schedule, now: datetime) -> list[Path]:
+def _old(schedule: Schedule, now: datetime) -> list[Path]:
     folder, oldest = schedule.plan.folder, now - schedule.kept
     newest = _newest(folder, now)
     old = [
@@ -82,10 +83,12 @@ def _remove_old(schedule: Schedule, now: datetime) -> list[Path]:
     ]
     begun = now - _UNFINISHED_KEPT
     old += [path for path in manifests.left_unfinished(folder) if path.stat().st_mtime < begun.timestamp()]
-    for path in old:
-        # Without its name first, so that half of it is never taken for a backup.
-        gone = path if path.name.startswith(".") else manifests.unfinished(folder, path.name)
-        if gone != path:
-            path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
     return old
+
+
+def _remove(folder: Path, path: Path) -> None:
+    # Without its name first, so that half of it is never taken for a backup.
+    gone = path if path.name.startswith(".") else manifests.unfinished(folder, path.name)
+    if gone != path:
+        path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
