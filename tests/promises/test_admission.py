@@ -47,7 +47,12 @@ FLOOD, CONNECTIONS, HONEST = 40, 3, 12
 # What gRPC itself can count, before any handler.
 _OF_GRPC = 60
 # Methods that the server serves and that are not ours.
-_OUTSIDE = ("/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+_OUTSIDE = (
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/List",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
 
 
 def admission_of(world: World) -> Admission:

@@ -12,13 +12,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pilothouse.container.v1 import container_pb2
+from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from tests.conftest import Database
 from tests.harness import Server, running_server
 from tests.waiting import patient
 
 _CONTAINERS = container_pb2.DESCRIPTOR.services_by_name["ContainerService"].full_name
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# The published type stubs do not know `List` yet.
+_MESSAGES: Any = health_pb2
+_LIST = _MESSAGES.HealthListRequest()
 # Overall, and of one service.
 _NAMES = ("", _CONTAINERS)
 
@@ -33,10 +35,27 @@ async def test_a_started_server_serves(database: Database, tmp_path: Path) -> No
         health = _stub(server)
         for name in _NAMES:
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
-            assert answer.status == _SERVING
+            assert answer.status == SERVING
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await health.Check(health_pb2.HealthCheckRequest(service="nobody.v1.Service"))
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_list_returns_the_status_of_every_service(database: Database, tmp_path: Path) -> None:
+    async with running_server(database, tmp_path, with_cluster=False) as server:
+        health = _stub(server)
+        listed = (await health.List(_LIST)).statuses
+        assert set(_NAMES) <= set(listed)
+        assert {each.status for each in listed.values()} == {SERVING}
+
+
+async def test_list_of_a_draining_server_stays_not_serving() -> None:
+    health = Health()
+    await health.set(_CONTAINERS, SERVING)
+    await health.drain()
+    await health.set(_CONTAINERS, SERVING)
+    listed = (await health.List(_LIST, None)).statuses
+    assert {name: each.status for name, each in listed.items()} == dict.fromkeys(_NAMES, NOT_SERVING)
 
 
 async def _asked(health: Any) -> Any:
@@ -51,10 +70,10 @@ async def test_a_draining_server_does_not_serve(database: Database, tmp_path: Pa
         health = _stub(server)
         watches = [health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in _NAMES]
         for watch in watches:
-            assert (await watch.read()).status == _SERVING
+            assert (await watch.read()).status == SERVING
         stopping = asyncio.create_task(server.application.stop())
         for watch in watches:
-            assert (await watch.read()).status == _NOT_SERVING
+            assert (await watch.read()).status == NOT_SERVING
         # Who only asks is told so, or by then finds the door closed; nobody holds the drain up.
-        assert await _asked(health) in (_NOT_SERVING, grpc.StatusCode.UNAVAILABLE)
+        assert await _asked(health) in (NOT_SERVING, grpc.StatusCode.UNAVAILABLE)
         await asyncio.wait_for(stopping, patient(30))

@@ -1,7 +1,7 @@
-"""The health service, whose watches do not outlive the server's readiness.
+"""The health service: checks, lists and watches.
 
-A balancer that watches would keep a drain waiting for its whole grace: it hears that the server does not serve any
-more, and its stream ends.
+Watches do not outlive the server's readiness. A load balancer that watches would keep a drain waiting for its whole
+grace: it receives NOT_SERVING, and its stream ends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
 from pilothouse_server.tasks import cancel_and_wait
+
+# The published type stubs do not know `List` yet.
+_MESSAGES: Any = health_pb2
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -41,11 +44,29 @@ class _Writing:
 
 
 class Health(aio.HealthServicer):
-    """gRPC's own service, less the watches of a server that drains."""
+    """gRPC's own service, with `List`, and without the watches of a server that drains."""
 
     def __init__(self) -> None:
         super().__init__()
         self._draining = asyncio.Event()
+        self._shutting_down = False
+        # The library keeps its own copy private.
+        self._statuses: dict[str, int] = {"": SERVING}
+
+    async def List(self, _request: Any, _context: Any) -> Any:
+        """Returns the status of every service, "" for the server as a whole."""
+        return _MESSAGES.HealthListResponse(
+            statuses={
+                service: health_pb2.HealthCheckResponse(status=status)
+                for service, status in self._statuses.items()
+            }
+        )
+
+    async def set(self, service: str, status: Any) -> None:
+        """Sets the status of a service, unless the server drains."""
+        if not self._shutting_down:
+            self._statuses[service] = status
+        await super().set(service, status)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Streams every change of a service's status until the server drains."""
@@ -63,6 +84,8 @@ class Health(aio.HealthServicer):
         await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
 
     async def drain(self) -> None:
-        """No service is served any more, whatever is set from now on, and watches end."""
+        """Reports NOT_SERVING for every service, whatever is set afterwards, and ends all watches."""
+        self._shutting_down = True
+        self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         await self.enter_graceful_shutdown()
         self._draining.set()

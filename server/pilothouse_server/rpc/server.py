@@ -22,9 +22,8 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from pilothouse_server.rpc import headers, longest, method_rules, receiving
+from pilothouse_server.rpc import headers, longest, method_rules, receiving, reflection
 from pilothouse_server.rpc.admission.seats import REFUSING_SECONDS, Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
@@ -222,7 +221,7 @@ def build(
         server.add_generic_rpc_handlers(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if settings.reflection:
-            reflection.enable_server_reflection((*names, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+            reflection.enable((*names, HEALTH_SERVICE), server)
         return server
 
     lines = Lines([made() for _ in range(lines_of(settings))], settings.processes)
