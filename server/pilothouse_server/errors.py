@@ -118,6 +118,12 @@ class Unavailable(PilothouseError):
     code = "UNAVAILABLE"
 
 
+class Unimplemented(PilothouseError):
+    """The server has no such method."""
+
+    code = "UNIMPLEMENTED"
+
+
 def invalid(
     field: str, description: str, *, reason: str = "INVALID_FIELD", rule: str = ""
 ) -> InvalidArgument:

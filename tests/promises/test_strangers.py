@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
@@ -72,6 +73,35 @@ async def test_the_rest_of_a_minute_is_summed_and_survives_the_servers_end(
         everything = await sql.fetchval("SELECT string_agg(log::text, '') FROM operation_logs AS log")
     assert "hunter2" not in everything
     assert "invented7" not in everything
+
+
+async def test_calls_of_unknown_methods_leave_records_that_are_summed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_a_kind = Bounds().of_a_kind
+    async with quiet_world(database, tmp_path, monkeypatch) as world:
+        for number in range(CALLS):
+            shape = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")[number % 4]
+            method = getattr(world.stranger.channel, shape)(
+                f"/pilothouse.container.v1.ContainerService/No{number}"
+            )
+            answer = method(iter([b""]) if shape.startswith("stream") else b"")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await (answer if shape.endswith("unary") else anext(aiter(answer)))
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    async with connection(database.admin_dsn) as sql:
+        await number_changes(sql)
+        rows = await sql.fetch(
+            "SELECT request_path, client_ip, metadata ->> 'summed' AS summed, metadata ->> 'names' AS names "
+            "FROM operation_logs WHERE error_code = 'UNIMPLEMENTED' ORDER BY sequence"
+        )
+    single, (summed,) = rows[:of_a_kind], rows[of_a_kind:]
+    assert [row["request_path"] for row in single] == [
+        f"/pilothouse.container.v1.ContainerService/No{number}" for number in range(of_a_kind)
+    ]
+    assert {row["client_ip"] for row in rows} == {"127.0.0.1"}
+    assert (summed["request_path"], int(summed["summed"])) == ("unknown", CALLS - of_a_kind)
+    assert "ContainerService/No7" in summed["names"]
 
 
 @pytest.mark.full

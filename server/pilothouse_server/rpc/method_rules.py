@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -125,6 +126,29 @@ class Rule:
             and self.audit != options.AUDIT_LEVEL_READ
             and self.resource_type not in _OF_THE_PLATFORM
         )
+
+
+# The rule of a call whose method no service has. Its shape fits all four: the call ends before its first message.
+UNKNOWN_METHOD = Rule(
+    method="unknown",
+    service="unknown",
+    name="unknown",
+    shape="unary_stream",
+    access=options.ACCESS_PUBLIC,
+    permission="",
+    scope=options.SCOPE_PLATFORM,
+    audit=options.AUDIT_LEVEL_READ,
+    action="other",
+    resource_type="unknown",
+    namespace_field="",
+    namespace_of=lambda _message: "",
+    name_of=lambda _message: "",
+    request_class=Empty,
+    response_class=Empty,
+    has_request_id=False,
+    has_validate_only=False,
+    has_page_size=False,
+)
 
 
 def load(services: Iterable[ServiceDescriptor]) -> dict[str, Rule]:

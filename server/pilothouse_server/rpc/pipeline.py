@@ -32,14 +32,20 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from pilothouse_server.access import Credential, Principal
-from pilothouse_server.errors import InvalidArgument, PermissionDenied, PilothouseError, Unauthenticated
+from pilothouse_server.errors import (
+    InvalidArgument,
+    PermissionDenied,
+    PilothouseError,
+    Unauthenticated,
+    Unimplemented,
+)
 from pilothouse_server.rpc import headers, packing, receiving
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_large, is_wide, seats_for
 from pilothouse_server.rpc.admission.unsent import LARGE_BYTES
 from pilothouse_server.rpc.call import Call, client_address, too_slow
-from pilothouse_server.rpc.method_rules import Rule
+from pilothouse_server.rpc.method_rules import UNKNOWN_METHOD, Rule
 from pilothouse_server.rpc.outsiders import bounded, too_large
 from pilothouse_server.rpc.parts import SHORT_BYTES
 from pilothouse_server.rpc.tls.shown import Shown
@@ -58,6 +64,9 @@ WRITE_TIMEOUT_SECONDS = 30.0
 
 # Of a request whose refusal waits for its turn.
 _KEPT_BYTES = 1024
+
+# Of the name of a method that does not exist, as records and errors show it.
+_LONGEST_METHOD = 200
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -103,6 +112,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._clients = clients
         self._rules = rules
         self._runners = {method: _compose(layers, rule, handlers[method]) for method, rule in rules.items()}
+        self._unknown = _compose(layers, UNKNOWN_METHOD, _unreachable)
         self._store = store
         self._authenticator = authenticator
         self.admission = admission
@@ -116,15 +126,22 @@ class Pipeline(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Returns the handler of the call; those of methods that are not ours (health, reflection) within bounds."""
+        """Returns the handler of the call; those of methods that are not ours (health, reflection) within bounds.
+
+        A method that nobody serves gets a handler, too, so that the call leaves a record.
+        """
         rule = self._rules.get(handler_call_details.method)
         read = self._headers.read(handler_call_details.invocation_metadata or ())
         if rule is None:
             inner = await continuation(handler_call_details)
-            if inner is None:
-                return None
-            return bounded(inner, self.admission, partial(self._address, read)) if read.fit else too_large()
+            if inner is not None:
+                return (
+                    bounded(inner, self.admission, partial(self._address, read)) if read.fit else too_large()
+                )
+            rule = UNKNOWN_METHOD
         call = Call(rule, self._store, read)
+        if rule is UNKNOWN_METHOD:
+            _note_unknown(call, handler_call_details.method)
         if not read.fit:
             call.refusal = headers.too_large()
         serve = partial(Pipeline._serve, self, call)
@@ -145,6 +162,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             call.send = back.write
         ticket = Ticket(self.admission, streams=call.rule.streams)
         self.admission.came()
+        runner = self._runners.get(call.rule.method, self._unknown)
         answer, failure = b"", None
         refused: Hashable = None
         had_turn = False
@@ -157,10 +175,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 # Nobody waits for the answer any more; the layers record the call, and why it was refused before.
                 call.refusal, call.unheard = call.refusal or gone, True
                 with suppress(CallFailed):
-                    await self._runners[call.method](call)
+                    await runner(call)
                 raise
             TICKET.set(ticket)
-            answer = await self._runners[call.method](call)
+            answer = await runner(call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = _ending(error)
             if not had_turn and (call.principal is None or call.refusal is not None):
@@ -302,6 +320,20 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._looked_up.discard(call.shown)
             limiter.give_back(flow)
+
+
+def _note_unknown(call: Call, method: str) -> None:
+    """Refuses a call of a method that no service has; its record names the method as it was asked for."""
+    call.method = call.facts.resource_name = method[:_LONGEST_METHOD]
+    call.refusal = Unimplemented(
+        "this server has no such method; its services are listed by reflection and in the protos",
+        reason="UNKNOWN_METHOD",
+        metadata={"method": call.method},
+    )
+
+
+async def _unreachable(_request: object, _call: Call) -> Message:
+    raise AssertionError("a call of an unknown method is refused before its handler")
 
 
 def _who(call: Call) -> Hashable:

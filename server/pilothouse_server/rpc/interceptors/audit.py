@@ -265,7 +265,7 @@ class AuditLayer:
                 size = _REST_OF_RECORD + min(call.request.ByteSize(), _MOST_OF_REQUEST)
         code, _ = _outcome(call, error)
         reason = error.reason if isinstance(error, PilothouseError) else ""
-        kind = Kind(address_group(call.client_ip), call.method, code, reason, namespace_id)
+        kind = Kind(address_group(call.client_ip), call.rule.method, code, reason, namespace_id)
         return not refusals.singly(kind, call.rule, call.started_at, _plain(name, 253), size)
 
     async def _locate(self, call: Call) -> None:
