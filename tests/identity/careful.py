@@ -168,11 +168,12 @@ def _wrong_claims(claims: dict[str, Any], expected: Expected) -> Iterator[str]:
     audiences = audience if isinstance(audience, list) else [audience]
     if expected.audience not in audiences:
         yield "audience"
-    if expected.nonce is not None:
-        if claims.get("azp", None if len(audiences) > 1 else expected.audience) != expected.audience:
-            yield "azp"
-        if claims.get("nonce") != expected.nonce:
-            yield "nonce"
+    several = len(audiences) > 1
+    looks_at_azp = several or expected.nonce is not None
+    if looks_at_azp and claims.get("azp", None if several else expected.audience) != expected.audience:
+        yield "azp"
+    if expected.nonce is not None and claims.get("nonce") != expected.nonce:
+        yield "nonce"
     yield from _wrong_times(claims)
     subject = claims.get("sub")
     if not isinstance(subject, str) or not re.fullmatch(r"[ -~]{1,255}", subject):

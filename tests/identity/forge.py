@@ -117,6 +117,13 @@ def _derived(change: Callable[[Any], object], claim: str) -> Make:
     return lambda forge, claims: forge.honest(claims | {claim: change(claims[claim])})
 
 
+def _several_for(party: object) -> Make:
+    """The issuer's signature over two audiences, the honest one among them, and an `azp`."""
+    return lambda forge, claims: forge.honest(
+        claims | {"aud": [claims["aud"], "another-client"], "azp": party}
+    )
+
+
 def _headed(**header: object) -> Make:
     return lambda forge, claims: forge.honest(claims, **header)
 
@@ -307,12 +314,9 @@ FORGERIES: Sequence[Forgery] = [
     Forgery("an audience in capitals", "audience", _derived(lambda aud: aud.upper(), "aud")),
     Forgery("an audience in a map", "audience", _derived(lambda aud: {aud: True}, "aud")),
     Forgery("another azp", "azp", _changed(azp="another-client"), of_log_ins=True),
-    Forgery(
-        "several audiences without azp",
-        "azp",
-        _derived(lambda aud: [aud, "another-client"], "aud"),
-        of_log_ins=True,
-    ),
+    Forgery("several audiences without azp", "azp", _derived(lambda aud: [aud, "another-client"], "aud")),
+    Forgery("several audiences with another's azp", "azp", _several_for("another-client")),
+    Forgery("several audiences with a list as azp", "azp", _several_for(["another-client"])),
     Forgery("another nonce", "nonce", _changed(nonce="the nonce of another log-in"), of_log_ins=True),
     Forgery("no nonce", "nonce", _changed(nonce=None), of_log_ins=True),
     Forgery("an empty nonce", "nonce", _changed(nonce=""), of_log_ins=True),

@@ -215,6 +215,27 @@ async def test_an_address_that_guesses_waits(world: World) -> None:
         await guess()
     await poll_until(guess, lambda heard: heard == "LOGIN_LIMITED", what="the end of its budget")
     assert await reason("198.51.100.12") == "INVALID_LOGIN"
+    # Log-ins that are known still begin and complete there.
+    begun = await world.begin(world.server.at("198.51.100.8"))
+    world.company.approve(begun.user_code, "ida", groups=["shop"], preferred_username="ida")
+    await world.let_pass()
+    answer = await world.server.at("198.51.100.8").CompleteDeviceLogin(
+        CompleteDeviceLoginRequest(login_token=begun.login_token)
+    )
+    assert answer.user.username == "ida"
+
+
+async def test_polls_that_come_too_early_keep_out_no_other_log_in_of_their_address(world: World) -> None:
+    there = world.server.at("198.51.100.13")
+    hasty, begun = await world.begin(there), await world.begin(there)
+    early = CompleteDeviceLoginRequest(login_token=hasty.login_token)
+    for _ in range(Settings().login_failures_per_address + 20):
+        assert (await refused(there, "CompleteDeviceLogin", early)).reason == "SLOW_DOWN"
+    world.company.approve(begun.user_code, "jo", groups=["shop"], preferred_username="jo")
+    await world.let_pass()
+    answer = await there.CompleteDeviceLogin(CompleteDeviceLoginRequest(login_token=begun.login_token))
+    assert answer.user.username == "jo"
+    assert (await world.begin(there)).user_code
 
 
 @pytest.mark.parametrize(

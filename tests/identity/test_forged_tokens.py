@@ -6,9 +6,10 @@ leaves out one check of the product's verifier takes what that check refuses, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -59,13 +60,16 @@ class Routes:
     server: IdentityServer
     issuer: Issuer
     forge: Forge
+    jobs: Iterator[int] = field(default_factory=count)
 
     def made(self, forgery: Forgery | None, claims: Claims) -> str:
         """The forged token; an honest one without a forgery."""
         return self.forge.honest(claims) if forgery is None else forgery.make(self.forge, claims)
 
     async def exchange(self, forgery: Forgery | None) -> str:
-        claims = self.issuer.claims("repo:example/shop", AUDIENCE, repository="example/shop")
+        # Each of another job: what is refused of one job is bounded.
+        subject = f"repo:example/shop:{next(self.jobs)}"
+        claims = self.issuer.claims(subject, AUDIENCE, repository="example/shop")
         request = ExchangeTokenRequest(subject_token=self.made(forgery, claims))
         return await self._outcome(self.server.stranger.ExchangeToken(request))
 

@@ -18,9 +18,11 @@ from pilothouse.identity.v1.token_exchange_pb2 import ExchangeTokenRequest
 from pilothouse_client import AsyncClient, Tokens, Workload
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.oidc.issuers import load_issuers
+from pilothouse_server.identity.operations.token_exchange import REFUSED_AT_ONCE
 from pilothouse_server.outbound import LOOPBACK, Reach
+from pilothouse_server.rpc.refusals import Bounds
 from pilothouse_server.settings import Settings, SettingsError
-from tests.conftest import Database, new_database
+from tests.conftest import Database, new_database, number_changes
 from tests.identity.issuer import Issuer, issuer
 from tests.identity.server import Caller, IdentityServer, Refused, refused, valid
 from tests.identity.trusting_server import AUDIENCE, CLIENT, accounts, entry, trusting
@@ -307,6 +309,83 @@ async def test_an_address_that_shows_only_forged_tokens_waits(world: World) -> N
     # Right ones use nothing up, however many.
     shown = [await reason("198.51.100.11", world.token()) for _ in range(most + 20)]
     assert set(shown) == {"taken"}
+
+
+async def reasons(world: World, address: str, *tokens: str) -> list[str]:
+    """What becomes of tokens that are shown one after the other from an address."""
+    heard = []
+    for token in tokens:
+        try:
+            await world.server.at(address).ExchangeToken(ExchangeTokenRequest(subject_token=token))
+        except Refused as refusal:
+            heard.append(refusal.reason)
+        else:
+            heard.append("taken")
+    return heard
+
+
+def of_another(world: World, subject: str, **claims: Any) -> str:
+    """A token of a job whose repository no rule names."""
+    return world.forge.sign(world.forge.claims(subject, AUDIENCE, repository="example/other", **claims))
+
+
+async def test_a_broken_job_keeps_out_no_other_behind_its_address(world: World) -> None:
+    address, most = "198.51.100.21", Settings().login_failures_per_address
+    broken = of_another(world, "repo:example/broken")
+    heard = await reasons(world, address, *[broken] * (most + 20))
+    assert heard[:REFUSED_AT_ONCE] == ["WORKLOAD_NOT_ALLOWED"] * REFUSED_AT_ONCE
+    assert "LOGIN_LIMITED" in heard[REFUSED_AT_ONCE:]
+    assert await reasons(world, address, *(world.token() for _ in range(14))) == ["taken"] * 14
+    # The next job's rule is no matter of the broken one.
+    assert await reasons(world, address, of_another(world, "repo:example/next")) == ["WORKLOAD_NOT_ALLOWED"]
+
+
+async def test_expired_tokens_count_against_their_job_and_not_its_address(world: World) -> None:
+    address, most = "198.51.100.22", Settings().login_failures_per_address
+    now = int(datetime.now(UTC).timestamp())
+    expired = of_another(world, "repo:example/slow", iat=now - 7200, exp=now - 3600)
+    heard = await reasons(world, address, *[expired] * (most + 20))
+    assert heard[:REFUSED_AT_ONCE] == ["ISSUER_TOKEN_REFUSED"] * REFUSED_AT_ONCE
+    assert "LOGIN_LIMITED" in heard
+    # Its next token, which has not expired, waits too; another job's does not.
+    assert await reasons(world, address, world.token()) == ["taken"]
+
+
+async def test_the_failures_of_a_rule_are_recorded_and_summed(world: World) -> None:
+    subject, address = "repo:example/summed", "198.51.100.23"
+    heard = await reasons(world, address, *[of_another(world, subject)] * REFUSED_AT_ONCE)
+    assert heard == ["WORKLOAD_NOT_ALLOWED"] * REFUSED_AT_ONCE
+    world.server.audit.flush()
+    query = (
+        "SELECT count(*) FILTER (WHERE metadata ->> 'summed' IS NULL) AS singly, "
+        "coalesce(sum((metadata ->> 'summed')::int), 0)::int AS summed FROM operation_logs "
+        "WHERE request_path LIKE '%ExchangeToken' AND metadata ->> 'reason' = 'WORKLOAD_NOT_ALLOWED' "
+        "AND (resource_name = $1 OR metadata -> 'names' ? $1)"
+    )
+
+    async def counted() -> tuple[int, int]:
+        async with world.server.database.system() as connection:
+            await number_changes(connection)
+            row = await connection.fetchrow(query, subject)
+        return row["singly"], row["summed"]
+
+    of_a_kind = Bounds().of_a_kind
+    await poll_until(
+        counted, lambda found: found == (of_a_kind, REFUSED_AT_ONCE - of_a_kind), what="the records"
+    )
+
+
+async def test_a_token_for_several_audiences_says_that_it_is_for_this_server(world: World) -> None:
+    several = ["https://other.example.com", AUDIENCE]
+    assert await world.refused(world.token(aud=several)) == ("UNAUTHENTICATED", "ISSUER_TOKEN_REFUSED", "azp")
+    assert await world.refused(world.token(aud=several, azp=several[0])) == (
+        "UNAUTHENTICATED",
+        "ISSUER_TOKEN_REFUSED",
+        "azp",
+    )
+    assert (await world.exchange(world.token(aud=several, azp=AUDIENCE))).user.username == "robot"
+    # Of one audience it is no matter: Google's says by which service account it was asked for.
+    assert (await world.exchange(world.token(azp="1234"))).user.username == "robot"
 
 
 async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) -> None:

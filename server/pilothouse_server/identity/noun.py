@@ -71,7 +71,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
     budgets = FailureBudgets(needs.settings.login_failures_per_address)
     oidc_logins = OidcLogins(needs.store, needs.issuers, federated, budgets, needs.keys.derive("oidc-log-in"))
     device_logins = DeviceLogins(
-        needs.store, needs.issuers, federated, budgets, needs.keys.derive("device-log-in")
+        needs.store, needs.issuers, federated, budgets, needs.settings, needs.keys.derive("device-log-in")
     )
     return [
         IdentityService(logins, new_passwords, page_key, words, needs.issuers.ruled_roles),

@@ -24,8 +24,12 @@ from pilothouse_server.identity.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.oidc.jwks import PublicKey, is_kid
 
 MOST_TOKEN_LENGTH: Final = 16 * 1024
+# Rules that a token breaks whose signature is not the issuer's, and those that are looked at before it.
+GUESSES: Final = frozenset({"key", "signature"})
+BEFORE_SIGNATURE: Final = frozenset({"form", "header", "algorithm", "type", *GUESSES})
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
-_SUBJECT = re.compile(r"[ -~]{1,255}\Z")
+_LONGEST_SUBJECT: Final = 255
+_SUBJECT = re.compile(rf"[ -~]{{1,{_LONGEST_SUBJECT}}}\Z")
 _REFUSED_HEADERS: Final = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "cty", "enc")
 # Beyond, a time is no date any more.
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
@@ -42,7 +46,8 @@ class Expected(msgspec.Struct, frozen=True):
     """What a token must be.
 
     `audiences`: one of them must be in `aud`. `party`: what `azp` must be, where it is there or the audiences are
-    several; empty: it is not looked at. `nonce`: what the log-in was begun with; None: the token is of no log-in.
+    several; empty: `azp` must be one of `audiences` where the token has several, and else is not looked at. `nonce`:
+    what the log-in was begun with; None: the token is of no log-in.
     """
 
     audiences: frozenset[str]
@@ -94,7 +99,7 @@ async def verify(
         _refuse("key", "the issuer publishes no key of this name")
     if algorithm not in key.algorithms:
         _refuse("algorithm", "its key is not for its algorithm")
-    if not key.verifies(algorithm, f"{head}.{body}".encode(), _decoded(signature)):
+    if not key.verifies(algorithm, f"{head}.{body}".encode(), _decoded(signature, rule="signature")):
         _refuse("signature", "its signature is not the issuer's")
     claims = _object(body)
     if claims.get("iss") != config.issuer:
@@ -112,13 +117,22 @@ def issuer_named_by(token: str) -> str:
 
     It chooses whose keys the token is held against, and proves nothing.
     """
+    return _text_claim(token, "iss")
+
+
+def subject_named_by(token: str) -> str:
+    """The subject of a token whose signature was verified, although the token is refused; '' where it says none."""
+    return _text_claim(token, "sub")[:_LONGEST_SUBJECT]
+
+
+def _text_claim(token: str, name: str) -> str:
     if len(token) > MOST_TOKEN_LENGTH or not _COMPACT.match(token):
         return ""
     try:
-        named = _object(token.split(".")[1]).get("iss")
+        found = _object(token.split(".")[1]).get(name)
     except Unauthenticated:
         return ""
-    return named if isinstance(named, str) else ""
+    return found if isinstance(found, str) else ""
 
 
 def _checked_header(header: dict[str, Any], config: IssuerConfig, expected: Expected) -> tuple[str, str]:
@@ -140,10 +154,12 @@ def _check_parties(claims: dict[str, Any], expected: Expected) -> None:
     audiences = audience if isinstance(audience, list) else [audience]
     if not all(isinstance(each, str) for each in audiences) or not expected.audiences.intersection(audiences):
         _refuse("audience", "it is made for another audience")
+    named, several = claims.get("azp"), len(audiences) > 1
     if expected.party:
-        named = claims.get("azp")
-        if (named is not None or len(audiences) > 1) and named != expected.party:
+        if (named is not None or several) and named != expected.party:
             _refuse("azp", "it is made for another party")
+    elif several and named not in list(expected.audiences):
+        _refuse("azp", "it has several audiences, so its azp must be the one of this server")
     if expected.nonce is not None:
         nonce = claims.get("nonce")
         if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
@@ -172,13 +188,13 @@ def _object(part: str) -> dict[str, Any]:
         _refuse("form", "it does not hold what a token holds")
 
 
-def _decoded(part: str) -> bytes:
+def _decoded(part: str, *, rule: str = "form") -> bytes:
     try:
         raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except (binascii.Error, ValueError):
-        _refuse("form", "it is not encoded as tokens are")
+        _refuse(rule, "it is not encoded as tokens are")
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
-        _refuse("form", "it is not encoded as tokens are")
+        _refuse(rule, "it is not encoded as tokens are")
     return raw
 
 

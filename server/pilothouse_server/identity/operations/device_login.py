@@ -9,7 +9,9 @@ The row goes in the transaction that begins the session, so a log-in works once,
 which the person agrees. The issuer's code is kept under a key that only the caller's token gives: what the database
 holds opens no log-in.
 
-Each address may have so many log-ins open, and a budget of those that come to nothing.
+Each address may have so many log-ins open, and a budget of those that come to nothing. Polls have a pace of their own:
+those of a log-in that waits count against that log-in alone, and those of log-ins that are not known count against a
+budget of the address that nothing else needs.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from pilothouse_server.identity.operations.federation import Entered, Federation
 from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import device_logins
 from pilothouse_server.identity.repository.device_logins import DeviceLogin
+from pilothouse_server.settings import Settings
 from pilothouse_server.store.unit_of_work import Store
 
 if TYPE_CHECKING:
@@ -50,6 +53,11 @@ _LONGEST_INTERVAL: Final = 300
 # How much more it is each time that the issuer asks for it; section 3.5.
 _SLOWER_BY: Final = 5
 _LONGEST_LIFE_SECONDS: Final = 1800
+# Polls of one log-in that come too early: so many at once, then one in so many seconds.
+_EARLY_AT_ONCE: Final = 10
+_EARLY_SECONDS_EACH: Final = 1.0
+_TOO_EARLY: Final = "asked too early whether somebody has agreed: wait as long as it says"
+_SLOW_DOWN: Final = "SLOW_DOWN"
 _NONCE_LENGTH: Final = 12
 _CODE = re.compile(r"[!-~]{1,2000}\Z")
 _USER_CODE = re.compile(r"[!-~]([ -~]{0,62}[!-~])?\Z")
@@ -87,6 +95,7 @@ class DeviceLogins:
         issuers: TrustedIssuers,
         federation: Federation,
         budgets: FailureBudgets,
+        settings: Settings,
         key: bytes,
     ) -> None:
         self._store = store
@@ -94,6 +103,13 @@ class DeviceLogins:
         self._federation = federation
         self._names = LoginNames(key)
         self._budgets = budgets
+        self._unknown = FailureBudgets(
+            settings.login_failures_per_address,
+            message="too many log-ins were asked for from this address that are not known, try again later",
+        )
+        self._early = FailureBudgets(
+            _EARLY_AT_ONCE, seconds_each=_EARLY_SECONDS_EACH, message=_TOO_EARLY, reason=_SLOW_DOWN
+        )
 
     async def begin(self, issuer_name: str, origin: Origin) -> Begun:
         """Asks the issuer for a code.
@@ -131,16 +147,13 @@ class DeviceLogins:
 
         Raises:
             FailedPrecondition: AUTHORIZATION_PENDING, with when to ask again.
-            ResourceExhausted: SLOW_DOWN, asked too early; LOGIN_LIMITED.
+            ResourceExhausted: SLOW_DOWN, asked too early; LOGIN_LIMITED after too many log-ins that are not known.
             Unauthenticated: INVALID_LOGIN for what is unknown, was used or has expired; LOGIN_DENIED where the person
                 refused; ISSUER_TOKEN_REFUSED; and as `Federation.enter`.
             Unavailable: ISSUER_UNAVAILABLE; the log-in waits on.
         """
-        self._budgets.take(origin.address_group)
         token_hash = tokens.token_hash(login_token)
-        waiting = await self._turn(login_token, token_hash)
-        # Whoever waits for a person in due time has not failed.
-        self._budgets.give_back(origin.address_group)
+        waiting = await self._turn(login_token, token_hash, origin)
         issuer = self._issuers.find(waiting.issuer)
         if issuer is None:
             raise _invalid_login()
@@ -180,10 +193,12 @@ class DeviceLogins:
             raise issuer_away(issuer.config.name, f"it answers {status}, and no code for a device")
         return offer
 
-    async def _turn(self, login_token: str, token_hash: bytes) -> DeviceLogin:
+    async def _turn(self, login_token: str, token_hash: bytes, origin: Origin) -> DeviceLogin:
         """The log-in, where its issuer may be asked now. Raises as `complete`."""
         if not tokens.is_well_formed(login_token, LOGIN_PREFIX):
             raise _invalid_login()
+        who = token_hash.hex()
+        self._early.check(who)
         wait = None
         async with self._store.system_write("login") as transaction:
             waiting = await device_logins.take_turn(transaction, token_hash)
@@ -192,11 +207,11 @@ class DeviceLogins:
         if waiting is not None:
             return waiting
         if wait is None:
+            self._unknown.take(origin.address_group)
             raise _invalid_login()
+        self._early.spend(who)
         raise ResourceExhausted(
-            "asked too early whether somebody has agreed: wait as long as it says",
-            reason="SLOW_DOWN",
-            retry_after_seconds=max(1.0, wait.total_seconds()),
+            _TOO_EARLY, reason=_SLOW_DOWN, retry_after_seconds=max(1.0, wait.total_seconds())
         )
 
     async def _granted(

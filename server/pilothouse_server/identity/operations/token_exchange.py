@@ -6,8 +6,10 @@ program shows its next token instead. What the rules no longer give is gone with
 
 A token may be exchanged as often as it is shown while it lives: a job does that in several steps.
 
-Each address has a budget of tokens that are refused, before anything is verified. An issuer whose keys are not there is
-asked without a connection being held, and by one request for all who wait (`oidc.fetching`).
+A token whose signature is not the issuer's is a guess: each address has a budget of these. A token whose signature is
+right is no guess. Where it is refused, that counts against its issuer and subject, so that one broken job does not keep
+out the others behind its address. An issuer whose keys are not there is asked without a connection being held, and by
+one request for all who wait (`oidc.fetching`).
 """
 
 from __future__ import annotations
@@ -20,12 +22,20 @@ from typing import Final
 
 import structlog
 
-from pilothouse_server.errors import PermissionDenied, Unavailable, invalid
+from pilothouse_server.errors import PermissionDenied, Unauthenticated, invalid
 from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.model import User
-from pilothouse_server.identity.oidc.trusted import TrustedIssuers
-from pilothouse_server.identity.oidc.verify import Expected, VerifiedToken, issuer_named_by, token_refused
-from pilothouse_server.identity.oidc.workloads import Account
+from pilothouse_server.identity.oidc.trusted import TrustedIssuer, TrustedIssuers
+from pilothouse_server.identity.oidc.verify import (
+    BEFORE_SIGNATURE,
+    GUESSES,
+    Expected,
+    VerifiedToken,
+    issuer_named_by,
+    subject_named_by,
+    token_refused,
+)
+from pilothouse_server.identity.oidc.workloads import Account, Workloads
 from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens, ShortToken
 from pilothouse_server.identity.repository import users
 from pilothouse_server.settings import Settings
@@ -37,6 +47,9 @@ JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 TOKEN_TYPES: Final = (JWT, "urn:ietf:params:oauth:token-type:id_token")
 # A session that ends before its first call is of no use.
 _SHORTEST_SECONDS: Final = 1.0
+# Refused tokens of one issuer and subject: so many at once, then one in so many seconds.
+REFUSED_AT_ONCE: Final = 10
+_REFUSED_SECONDS_EACH: Final = 1.0
 
 # Notified of whom a token is of, also where the call fails then.
 Verified = Callable[[VerifiedToken], None]
@@ -85,7 +98,15 @@ class TokenExchange:
         self._issuers = issuers
         self._session_tokens = session_tokens
         self._longest = settings.token_exchange_seconds
-        self._budgets = FailureBudgets(settings.login_failures_per_address)
+        self._guesses = FailureBudgets(
+            settings.login_failures_per_address,
+            message="too many tokens from this address that no issuer has signed, try again later",
+        )
+        self._refused = FailureBudgets(
+            REFUSED_AT_ONCE,
+            seconds_each=_REFUSED_SECONDS_EACH,
+            message="too many tokens of this issuer and subject were refused, try again later",
+        )
         self._clock = clock
 
     async def exchange(self, subject: Subject, origin: Origin, verified: Verified) -> Exchanged:
@@ -95,43 +116,64 @@ class TokenExchange:
             InvalidArgument: a type of token that is not taken, or too short a life.
             Unauthenticated: ISSUER_TOKEN_REFUSED.
             PermissionDenied: WORKLOAD_NOT_ALLOWED, no rule gives this token the account.
-            ResourceExhausted: LOGIN_LIMITED after too many that were refused.
+            ResourceExhausted: LOGIN_LIMITED after too many of the address that no issuer has signed, or too many of the
+                same issuer and subject that were refused.
             Unavailable: ISSUER_UNAVAILABLE.
         """
         _check(subject)
-        self._budgets.take(origin.address_group)
+        issuer, workloads = self._trusted(subject.token)
+        token = await self._verified(issuer, workloads, subject.token, origin)
+        verified(token)
+        who = _who(issuer, token.subject)
+        self._refused.check(who)
         try:
-            given = await self._given(subject, verified)
-        except Unavailable:
-            # It is not the program's fault.
-            self._budgets.give_back(origin.address_group)
+            given = self._given(workloads, token, subject, issuer.config.name)
+            begun = await self._begin(given, origin)
+            if begun is None:
+                log.warning(
+                    "a rule gives an account that is not there or not active", rule=given.account.place
+                )
+                raise _not_allowed(given.issuer)
+        except (PermissionDenied, Unauthenticated):
+            self._refused.spend(who)
             raise
-        begun = await self._begin(given, origin)
-        if begun is None:
-            log.warning("a rule gives an account that is not there or not active", rule=given.account.place)
-            raise _not_allowed(given.issuer)
-        self._budgets.succeeded(origin.address_group)
         return begun
 
-    async def _given(self, subject: Subject, verified: Verified) -> _Given:
-        named = issuer_named_by(subject.token)
+    def _trusted(self, token: str) -> tuple[TrustedIssuer, Workloads]:
+        """The issuer that a token names, where programs' tokens of it are taken. Raises Unauthenticated."""
+        named = issuer_named_by(token)
         if not named:
             raise token_refused("form", "it is no signed token in the compact form that names its issuer")
         issuer = self._issuers.of(named)
         if issuer is None or issuer.config.workloads is None:
             raise token_refused("issuer", "this server takes no programs' tokens of its issuer")
-        workloads = issuer.config.workloads
-        token = await issuer.verify(subject.token, Expected(workloads.audiences))
-        verified(token)
+        return issuer, issuer.config.workloads
+
+    async def _verified(
+        self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: Origin
+    ) -> VerifiedToken:
+        """What a token says; a refusal is counted. Raises as `exchange`."""
+        self._guesses.check(origin.address_group)
+        try:
+            return await issuer.verify(token, Expected(workloads.audiences))
+        except Unauthenticated as refusal:
+            rule = refusal.metadata.get("rule", "")
+            if rule in GUESSES:
+                self._guesses.spend(origin.address_group)
+            elif rule not in BEFORE_SIGNATURE:
+                self._refused.take(_who(issuer, subject_named_by(token)))
+            raise
+
+    def _given(self, workloads: Workloads, token: VerifiedToken, subject: Subject, issuer: str) -> _Given:
         account = workloads.account(token.claims, subject.username)
         if account is None:
-            raise _not_allowed(issuer.config.name)
+            raise _not_allowed(issuer)
         left = token.expires_at.timestamp() - self._clock()
         if left < _SHORTEST_SECONDS:
             # Within the clock skew a token counts, yet nothing outlives it.
             raise token_refused("expiry", "it has expired, or does not say when it does")
         longest = min(self._longest, workloads.lifetime_seconds or self._longest)
-        return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer.config.name)
+        return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer)
 
     async def _begin(self, given: _Given, origin: Origin) -> Exchanged | None:
         async with self._store.system_write("token exchange") as transaction:
@@ -154,6 +196,10 @@ def _check(subject: Subject) -> None:
         )
     if subject.lifetime_seconds is not None and subject.lifetime_seconds < _SHORTEST_SECONDS:
         raise invalid("lifetime", "must be at least one second", reason="TOO_SHORT")
+
+
+def _who(issuer: TrustedIssuer, subject: str) -> str:
+    return f"{issuer.config.name} {subject}"
 
 
 def _not_allowed(issuer: str) -> PermissionDenied:

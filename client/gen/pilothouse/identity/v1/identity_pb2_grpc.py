@@ -310,7 +310,8 @@ class IdentityServiceServicer:
 
     def CompleteDeviceLogin(self, request, context):
         """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
+        (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
         (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
         UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
         """
@@ -321,8 +322,9 @@ class IdentityServiceServicer:
     def ExchangeToken(self, request, context):
         """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
         UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
-        address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
+        one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
+        (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,15 +73,17 @@ class IdentityServiceStub:
     """
     CompleteDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]
     """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
+    (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
     (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
     UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
     """
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
     UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
-    address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
+    one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
+    (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
     """
     BeginOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]
     """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
@@ -236,15 +238,17 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     CompleteDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]  # type: ignore[assignment]
     """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
+    (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
     (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
     UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
     UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
-    address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
+    one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
+    (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
     """
     BeginOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]  # type: ignore[assignment]
     """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
@@ -426,7 +430,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteDeviceLoginResponse, _abc.Awaitable[_identity_pb2.CompleteDeviceLoginResponse]]:
         """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED (SLOW_DOWN) for who asks earlier. UNAUTHENTICATED where the person refused
+        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
+        (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
         (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
         UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
         """
@@ -439,8 +444,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.ExchangeTokenResponse, _abc.Awaitable[_identity_pb2.ExchangeTokenResponse]]:
         """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
         UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many of one
-        address that were refused; UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
+        one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
+        (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
         """
 
     @_abc_1.abstractmethod
