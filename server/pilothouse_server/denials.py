@@ -66,6 +66,25 @@ class Question:
         """The forms in which a role may name the permission."""
         return (self.permission, f"{self.permission.partition('.')[0]}.*", "*")
 
+    @property
+    def only_over_all(self) -> bool:
+        """Whether the permission works only from a grant over all namespaces."""
+        return self.over_all or self.permission in OVER_ALL_NAMESPACES
+
+    def allowed_by(self, grants: Iterable[Grant]) -> list[Grant]:
+        """Returns those of living `grants` by which the permission is held as far as is asked.
+
+        CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant all decide by this.
+        """
+        over_all = self.only_over_all
+        return [
+            grant
+            for grant in grants
+            if self.is_about(grant)
+            and not (over_all and grant.namespace is not None)
+            and grant.holds(self.permission)
+        ]
+
     def is_about(self, grant: Grant) -> bool:
         """Whether the grant reaches as far as is asked."""
         if self.reach == "there":
@@ -75,9 +94,7 @@ class Question:
 
 def asked(permission: str, namespace: str) -> Question:
     """The question whether a permission is held in a namespace, or over all where that is empty."""
-    return Question(
-        permission, namespace, "there" if namespace else "everywhere", permission in OVER_ALL_NAMESPACES
-    )
+    return Question(permission, namespace, "there" if namespace else "everywhere")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +165,15 @@ def weigh(
         or not question.namespace
         or any(grant.namespace in (None, question.namespace) for grant in living)
     )
-    holding = [
-        Considered(grant)
-        for grant in living
-        if reached and question.is_about(grant) and grant.holds(question.permission)
-    ]
+    holding = question.allowed_by(living) if reached else []
     if holding:
-        return Finding(question, None, tuple(holding[:MOST_CONSIDERED]))
+        return Finding(question, None, tuple(map(Considered, holding[:MOST_CONSIDERED])))
     near = [Considered(grant, why) for grant in living if (why := _ends(question, grant)) is not None]
     near += [
         Considered(grant, Denial.EXPIRED)
-        for grant in beyond.ended
+        for grant in question.allowed_by(beyond.ended)
         # Of a namespace that is not reached nothing is known, not even that it was.
-        if (reached or grant.namespace is None)
-        and question.is_about(grant)
-        and grant.holds(question.permission)
+        if reached or grant.namespace is None
     ]
     found = {each.denial for each in near}
     nearest = next((each for each in _ORDER if each in found), Denial.NO_GRANT)
@@ -211,7 +222,7 @@ def _ends(question: Question, grant: Grant) -> Denial | None:
         return None
     if any(permission_matches(excluded, wanted) for excluded in grant.excluded):
         return Denial.EXCLUDED if question.is_about(grant) else None
-    if grant.namespace is not None and (question.over_all or wanted in OVER_ALL_NAMESPACES):
+    if grant.namespace is not None and question.only_over_all:
         # A grant elsewhere would not give it there either.
         near = question.namespace in ("", grant.namespace)
         return Denial.OVER_ALL_NAMESPACES if near else None

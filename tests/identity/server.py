@@ -56,10 +56,9 @@ ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
 SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
 # What the whole product declares, so that permissions mean here what they mean there.
+PLATFORM_FILES = (pb, audit_pb2, config_pb2, container_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 RULES = method_rules.load(
-    service
-    for file in (*(pb, audit_pb2, config_pb2, container_pb2, metrics_pb2, namespace_pb2, storage_pb2),)
-    for service in file.DESCRIPTOR.services_by_name.values()
+    service for file in PLATFORM_FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
 KNOWN = frozenset(
     {rule.permission for rule in RULES.values() if rule.permission} | OVER_ALL_NAMESPACES | {"config.use"}

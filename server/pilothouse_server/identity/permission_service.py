@@ -95,7 +95,7 @@ class PermissionService:
                 request.role,
                 request.namespace,
                 wire.moment(request.expire_time) if request.HasField("expire_time") else None,
-                self._words.known,
+                self._words,
             )
         return _simulated(simulated, request)
 

@@ -66,23 +66,23 @@ class PermissionWords:
                 reason="ONE_PERMISSION",
             )
 
-    def works_over_all_only(self, form: str) -> bool:
-        """Whether a grant in one namespace never gives it, or gives what no method takes; of a form each part."""
-        return all(each in self._over_all for each in self.known if permission_matches(form, each))
+    def covered(self, form: str) -> list[str]:
+        """Returns the permissions that a form covers: of `container.*` each `container.<verb>` that there is."""
+        return sorted(each for each in self.known if permission_matches(form, each))
 
-    def only_reads(self, form: str) -> bool:
-        """Whether there is something to do by it that only reads; of a form by each part."""
-        return all(each in self.reading for each in self.known if permission_matches(form, each))
+    def works_over_all_only(self, permission: str) -> bool:
+        """Whether a grant in one namespace never gives it, or gives what no method accepts there."""
+        return permission in self._over_all
 
     def question(self, permission: str, namespace: str) -> Question:
-        """What is asked about a permission in a namespace, or over all where that is empty."""
+        """Returns what is asked about a permission in a namespace, or over all where that is empty."""
         over_all = self.works_over_all_only(permission)
         return Question(
             permission,
             namespace,
             "there" if namespace and not over_all else "everywhere",
             over_all,
-            self.only_reads(permission),
+            permission in self.reading,
         )
 
     def method(self, name: str) -> Rule:

@@ -1,17 +1,22 @@
 """What a grant would change of what a user holds: pure computation, word by word, in each namespace.
 
+What is held is decided as CheckPermission decides it (`denials.Question`), so a grant in one namespace gives none of
+what works only over all of them. A word that no method asks for gives nothing, whatever role names it.
+
 A grant that is there already would only end at another time, perhaps sooner. What counts of a permission is when it
 ends: by the last to end of the grants that hold it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from pilothouse_server.access import Grant
+from pilothouse_server.denials import Question
+from pilothouse_server.identity.permission_words import PermissionWords
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 # So many namespaces are told of beside all the others.
@@ -39,23 +44,21 @@ def same_grant(held: Iterable[Grant], wanted: Grant) -> Grant | None:
     return next((grant for grant in held if (grant.role, grant.namespace_id) == alike), None)
 
 
-def changes(held: Sequence[Grant], wanted: Grant, words: Collection[str]) -> tuple[Change, ...]:
-    """Returns what changes of `words` (`<noun>.<verb>`) where who holds `held` is granted `wanted`.
+def changes(held: Sequence[Grant], wanted: Grant, words: PermissionWords) -> tuple[Change, ...]:
+    """Returns what changes of `words` where who holds `held` is granted `wanted`.
 
     Of a grant over all namespaces the first tells of every namespace, and others of those in which it is not so because
     something is held there alone.
     """
     replaced = same_grant(held, wanted)
     after = [*(grant for grant in held if grant is not replaced), wanted]
-    named = {form for form in wanted.permissions if form != "*" and not form.endswith(".*")}
-    every = sorted({*words, *named})
     if wanted.namespace is not None:
-        found = _change(wanted.namespace, held, after, every)
+        found = _change(wanted.namespace, held, after, words)
         return (found,) if found.is_one else ()
-    everywhere = _change(None, held, after, every)
+    everywhere = _change("", held, after, words)
     apart = []
     for namespace in sorted({grant.namespace for grant in held if grant.namespace is not None}):
-        there = _change(namespace, held, after, every)
+        there = _change(namespace, held, after, words)
         if (there.gained, there.extended, there.shortened) != (
             everywhere.gained,
             everywhere.extended,
@@ -68,25 +71,21 @@ def changes(held: Sequence[Grant], wanted: Grant, words: Collection[str]) -> tup
 
 
 def _change(
-    namespace: str | None, before: Sequence[Grant], after: Sequence[Grant], words: Iterable[str]
+    namespace: str, before: Sequence[Grant], after: Sequence[Grant], words: PermissionWords
 ) -> Change:
     gained: list[str] = []
     extended: list[str] = []
     shortened: list[str] = []
-    for word in words:
-        was, becomes = _ends(before, namespace, word), _ends(after, namespace, word)
+    for word in sorted(words.known):
+        question = words.question(word, namespace)
+        was, becomes = _ends(before, question), _ends(after, question)
         if was is None and becomes is not None:
             gained.append(word)
         elif was is not None and becomes is not None and becomes != was:
             (extended if becomes > was else shortened).append(word)
-    return Change(namespace or "", tuple(gained), tuple(extended), tuple(shortened))
+    return Change(namespace, tuple(gained), tuple(extended), tuple(shortened))
 
 
-def _ends(grants: Iterable[Grant], namespace: str | None, word: str) -> datetime | None:
-    """When the permission ends in a namespace, or over all (None); None where it is not held."""
-    ends = (
-        grant.expires_at or _NEVER
-        for grant in grants
-        if grant.namespace in (None, namespace) and grant.holds(word)
-    )
-    return max(ends, default=None)
+def _ends(grants: Iterable[Grant], question: Question) -> datetime | None:
+    """Returns when what is asked about ends; None where it is not held."""
+    return max((grant.expires_at or _NEVER for grant in question.allowed_by(grants)), default=None)

@@ -213,4 +213,4 @@ def _works(key: explanations.KeyOf, question: Question, namespace_id: int | None
     """Whether a key works in a namespace, or where that is None anywhere."""
     if key.namespace_ids is None:
         return True
-    return not question.over_all and (namespace_id is None or namespace_id in key.namespace_ids)
+    return not question.only_over_all and (namespace_id is None or namespace_id in key.namespace_ids)

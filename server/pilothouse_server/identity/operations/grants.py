@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
 from pilothouse_server.identity.operations.places import place
+from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.repository import api_keys, grants, service_accounts
 from pilothouse_server.identity.simulation import Change, changes, same_grant
 from pilothouse_server.store.paging import NextPage, PageRequest
@@ -67,9 +68,9 @@ async def simulate(
     role_name: str,
     namespace: str,
     expires_at: datetime | None,
-    words: Collection[str],
+    words: PermissionWords,
 ) -> Simulated:
-    """Returns what `grant` would change of the permissions `words`; raises as it does, and writes nothing.
+    """Returns what `grant` would change of what the user holds of `words`; raises as it does, and writes nothing.
 
     Whoever may not read grants over all namespaces does not learn here what the user holds by such.
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-from pilothouse_server.access import Grant, Principal, permission_matches
+from pilothouse_server.access import Principal, permission_matches
 from pilothouse_server.identity.escalation import holds_form
 from pilothouse_server.identity.operations.explanations import other_user
 from pilothouse_server.identity.permission_words import PermissionWords
@@ -23,8 +23,9 @@ async def check(
     """Whether the caller, or the user named, holds a permission in the namespace `where`, or over all where that is
     empty.
 
-    A namespace that does not exist, or that the caller does not reach, answers False. What works only over all
-    namespaces is not held in one, and by a key that only reads nothing else is.
+    A form such as `container.*` is held where each permission that it covers is. A namespace that does not exist, or
+    that the caller does not reach, answers False. What works only over all namespaces is not held in one, and by a key
+    that only reads nothing else is.
 
     Raises:
         InvalidArgument: UNKNOWN_PERMISSION.
@@ -33,17 +34,13 @@ async def check(
     """
     words.check_form(form, "permission")
     other = await other_user(transaction, caller, username)
-    held: Iterable[Grant] = (
-        caller.living_grants() if other is None else await grants.held_by(transaction, other.id)
-    )
-    if other is None and caller.credential.read_only and not words.only_reads(form):
+    held = caller.living_grants() if other is None else await grants.held_by(transaction, other.id)
+    questions = [words.question(each, where) for each in words.covered(form)]
+    if other is None and caller.credential.read_only and not all(each.reads for each in questions):
         return False
-    if not where:
-        return holds_form(held, form, None)
-    namespace_id = await grants.find_namespace(transaction, where)
-    if namespace_id is None:
+    if where and await grants.find_namespace(transaction, where) is None:
         return False
-    return holds_form(held, form, None if words.works_over_all_only(form) else namespace_id)
+    return all(question.allowed_by(held) for question in questions)
 
 
 def held_everywhere(caller: Principal, known: Collection[str], reading: Collection[str] = ()) -> list[str]:

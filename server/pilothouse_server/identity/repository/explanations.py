@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, String, and_, cast, false, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
-from pilothouse_server.access import OVER_ALL_NAMESPACES, Grant, permission_matches
+from pilothouse_server.access import Grant, permission_matches
 from pilothouse_server.denials import Question
 from pilothouse_server.identity.model import PrincipalGrant, Role
 from pilothouse_server.identity.repository.grants import held, held_grants
@@ -155,7 +155,7 @@ async def list_holders(
     wanted: ColumnElement[bool] = USER_ROLES.c.namespace_id.is_not(None)
     if namespaces is not None:
         wanted = USER_ROLES.c.namespace_id.in_(namespaces)
-    if question.over_all or question.permission in OVER_ALL_NAMESPACES:
+    if question.only_over_all:
         wanted = false()
     if over_all:
         wanted = or_(USER_ROLES.c.namespace_id.is_(None), wanted)

@@ -1,0 +1,310 @@
+"""CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant, against a model that is written here.
+
+The model reads what the protos declare, the forms of the roles and the rows of the grants, and no code of the server.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import asyncpg
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse.identity.v1 import permissions_pb2 as permissions
+from pilothouse.options.v1 import options_pb2 as options
+from tests.conftest import connection
+from tests.identity.server import KNOWN, PLATFORM_FILES, Caller, IdentityServer
+
+# As docs/security.md lists them.
+_GUARDS = {
+    "audit.hold",
+    "container.privileged",
+    "storage.host_path",
+    "namespace.quota",
+    "namespace.security",
+}
+_SCOPES: dict[str, set[int]] = {}
+for _file in PLATFORM_FILES:
+    for _service in _file.DESCRIPTOR.services_by_name.values():
+        for _method in _service.methods:
+            _rule = _method.GetOptions().Extensions[options.method]
+            _SCOPES.setdefault(_rule.permission, set()).add(_rule.scope)
+_PLATFORM_ONLY = _GUARDS | {
+    permission for permission, scopes in _SCOPES.items() if scopes == {options.SCOPE_PLATFORM}
+}
+_EXCLUDED = {
+    "admin": set(),
+    "operator": {"config.reveal", "storage.host_path", "container.privileged"},
+    "developer": {"config.reveal", "storage.host_path", "container.privileged"},
+}
+_PLACES = ("", "here", "there")
+_NOUNS = sorted({permission.partition(".")[0] for permission in KNOWN})
+_FORMS = ["*", *(f"{noun}.*" for noun in _NOUNS), *sorted(KNOWN)]
+_NOW = datetime.now(UTC).replace(microsecond=0)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_ENDS = (_NEVER, _NOW + timedelta(days=10), _NOW + timedelta(days=20))
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class _Role:
+    """A role: of the product, where it has a name, else one that is made for the example."""
+
+    shipped: str = ""
+    forms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Given:
+    role: int
+    place: str
+    ends: datetime
+
+
+@dataclass(frozen=True)
+class _World:
+    roles: tuple[_Role, ...]
+    grants: tuple[_Given, ...]
+    wanted: _Given
+    forms: tuple[str, ...]
+
+
+_places = st.sampled_from(_PLACES)
+_roles = st.tuples(
+    *[
+        st.sampled_from(sorted(_EXCLUDED)).map(_Role)
+        | st.lists(st.sampled_from(_FORMS), min_size=1, max_size=4, unique=True).map(
+            lambda forms: _Role(forms=tuple(forms))
+        )
+        for _ in range(3)
+    ]
+)
+_given = st.builds(_Given, st.integers(0, 2), _places, st.sampled_from(_ENDS))
+_worlds = st.builds(
+    _World,
+    _roles,
+    st.lists(_given, max_size=4, unique_by=lambda each: (each.role, each.place)).map(tuple),
+    _given,
+    st.lists(st.sampled_from(_FORMS), min_size=2, max_size=4, unique=True).map(tuple),
+)
+
+
+class _Model:
+    """What the grants of one user give."""
+
+    def __init__(self, forms: dict[int, tuple[str, ...]], excluded: dict[int, set[str]]) -> None:
+        self._forms = forms
+        self._excluded = excluded
+
+    def holding(self, grants: tuple[_Given, ...], permission: str, place: str) -> list[_Given]:
+        """The grants by which a permission is held in a place, or over all where that is empty."""
+        noun = permission.partition(".")[0]
+        return [
+            each
+            for each in grants
+            if {permission, f"{noun}.*", "*"} & set(self._forms[each.role])
+            and permission not in self._excluded[each.role]
+            and (each.place == "" or (each.place == place and permission not in _PLATFORM_ONLY))
+        ]
+
+    def ends(self, grants: tuple[_Given, ...], permission: str, place: str) -> datetime | None:
+        """When a permission ends in a place; None where it is not held."""
+        return max((each.ends for each in self.holding(grants, permission, place)), default=None)
+
+    def change(
+        self, before: tuple[_Given, ...], after: tuple[_Given, ...], place: str
+    ) -> tuple[list[str], list[str], list[str]]:
+        """What is gained, extended and shortened in a place."""
+        gained, extended, shortened = [], [], []
+        for permission in sorted(KNOWN):
+            was, becomes = self.ends(before, permission, place), self.ends(after, permission, place)
+            if was is None and becomes is not None:
+                gained.append(permission)
+            elif was is not None and becomes is not None and becomes > was:
+                extended.append(permission)
+            elif was is not None and becomes is not None and becomes < was:
+                shortened.append(permission)
+        return gained, extended, shortened
+
+
+def _covered(form: str) -> list[str]:
+    """The permissions of a form."""
+    if form in KNOWN:
+        return [form]
+    return sorted(each for each in KNOWN if form == "*" or each.startswith(form.removesuffix("*")))
+
+
+async def _put(
+    sql: asyncpg.Connection, world: _World, username: str, namespaces: dict[str, int | None]
+) -> dict[int, str]:
+    """Writes the roles, the user and the grants of an example; returns the names of the roles."""
+    names = {}
+    for place, role in enumerate(world.roles):
+        names[place] = role.shipped or f"{username}-{place}"
+        if not role.shipped:
+            await sql.execute(
+                "INSERT INTO roles (name, display_name, permissions) VALUES ($1, $1, $2)",
+                names[place],
+                json.dumps(role.forms),
+            )
+    user_id = await sql.fetchval(
+        "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash) "
+        "VALUES ($1, $1, $1, $1, '!') RETURNING id",
+        username,
+    )
+    for grant in _distinct(world):
+        await sql.execute(
+            "INSERT INTO user_roles (user_id, role_id, namespace_id, expires_at) "
+            "SELECT $1, id, $3, $4 FROM roles WHERE name = $2",
+            user_id,
+            names[grant.role],
+            namespaces[grant.place],
+            None if grant.ends is _NEVER else grant.ends,
+        )
+    return names
+
+
+def _distinct(world: _World) -> tuple[_Given, ...]:
+    """The grants, one for each role and place: two of the roles may be the same shipped one."""
+    found = {}
+    for grant in world.grants:
+        shipped = world.roles[grant.role].shipped
+        found[shipped or grant.role, grant.place] = grant
+    return tuple(found.values())
+
+
+def _model(world: _World) -> _Model:
+    shipped_forms = {"admin": ("*",), **_SHIPPED}
+    return _Model(
+        {place: shipped_forms.get(role.shipped, role.forms) for place, role in enumerate(world.roles)},
+        {place: _EXCLUDED.get(role.shipped, set()) for place, role in enumerate(world.roles)},
+    )
+
+
+_SHIPPED: dict[str, tuple[str, ...]] = {}
+
+
+async def _read_shipped(root: Caller) -> None:
+    if not _SHIPPED:
+        for name in ("operator", "developer"):
+            role = (await root.GetRole(pb.GetRoleRequest(name=name))).role
+            assert set(role.excluded_permissions) == _EXCLUDED[name]
+            _SHIPPED[name] = tuple(role.permissions)
+
+
+async def _namespaces(shared: IdentityServer) -> dict[str, int | None]:
+    async with connection(shared.database.admin_dsn) as sql:
+        found = {row["name"]: row["id"] for row in await sql.fetch("SELECT id, name FROM namespaces")}
+    for name in _PLACES[1:]:
+        if name not in found:
+            found[name] = await shared.namespace(name)
+    return {"": None, **found}
+
+
+@pytest.mark.full
+# Shrinking a failure takes minutes, because each example asks the server dozens of times.
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(world=_worlds)
+async def test_the_four_calls_agree_with_the_model(
+    shared: IdentityServer, root: Caller, world: _World
+) -> None:
+    """SimulateGrant named `user.create` and `cluster.get` as gained by a grant in one namespace."""
+    await _read_shipped(root)
+    namespaces = await _namespaces(shared)
+    username = f"model{next(_numbers)}"
+    async with connection(shared.database.admin_dsn) as sql:
+        names = await _put(sql, world, username, namespaces)
+    model, grants = _model(world), _distinct(world)
+    for place in _PLACES:
+        for form in world.forms:
+            held = all(model.holding(grants, each, place) for each in _covered(form))
+            checked = await root.CheckPermission(
+                pb.CheckPermissionRequest(permission=form, namespace=place, username=username)
+            )
+            assert checked.allowed == held, (form, place)
+            for permission in _covered(form)[:1]:
+                await _asked_one(root, model, grants, names, (username, permission, place))
+    await _simulated(root, world, model, names, username)
+
+
+async def _asked_one(
+    root: Caller,
+    model: _Model,
+    grants: tuple[_Given, ...],
+    names: dict[int, str],
+    asked: tuple[str, str, str],
+) -> None:
+    username, permission, place = asked
+    holding = {(names[each.role], each.place) for each in model.holding(grants, permission, place)}
+    explained = await root.ExplainPermission(
+        permissions.ExplainPermissionRequest(permission=permission, namespace=place, username=username)
+    )
+    assert explained.allowed == bool(holding), asked
+    if holding:
+        assert {(each.role, each.namespace) for each in explained.grants} == holding, asked
+    listed = await root.ListPrincipals(
+        permissions.ListPrincipalsRequest(
+            permission=permission, namespace=place, filter=f'username = "{username}"'
+        )
+    )
+    # Without a namespace it lists who holds it anywhere.
+    anywhere = {
+        (names[each.role], each.place) for at in _PLACES for each in model.holding(grants, permission, at)
+    }
+    expected = holding if place else anywhere
+    assert {(each.role, each.namespace) for each in listed.principals} == expected, asked
+
+
+async def _simulated(
+    root: Caller, world: _World, model: _Model, names: dict[int, str], username: str
+) -> None:
+    wanted, before = world.wanted, _distinct(world)
+    same = [each for each in before if (names[each.role], each.place) == (names[wanted.role], wanted.place)]
+    after = (*(each for each in before if each not in same), wanted)
+    request = permissions.SimulateGrantRequest(
+        username=username, role=names[wanted.role], namespace=wanted.place
+    )
+    if wanted.ends is not _NEVER:
+        request.expire_time.CopyFrom(_stamp(wanted.ends))
+    answer = await root.SimulateGrant(request)
+    assert answer.granted_already == bool(same)
+    told = {change.namespace: change for change in answer.changes}
+    for place in _PLACES:
+        change = (
+            told.get(place) or (told.get("") if wanted.place == "" else None) or permissions.GrantChange()
+        )
+        said = (list(change.gained), list(change.extended), list(change.shortened))
+        assert said == model.change(before, after, place), place
+
+
+def _stamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+async def test_a_grant_in_one_namespace_gains_nothing_that_works_over_all(
+    shared: IdentityServer, root: Caller
+) -> None:
+    await shared.namespace("cafe")
+    await shared.user(root, "ada", log_in=False)
+    answer = await root.SimulateGrant(
+        permissions.SimulateGrantRequest(username="ada", role="admin", namespace="cafe")
+    )
+    (change,) = answer.changes
+    assert set(change.gained) == KNOWN - _PLATFORM_ONLY
+    for permission in ("user.create", "cluster.get", "namespace.create", "role.update"):
+        assert permission in KNOWN
+        assert permission not in change.gained
