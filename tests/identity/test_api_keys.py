@@ -240,11 +240,50 @@ async def test_nobody_names_what_they_do_not_hold(shared: IdentityServer, root: 
     ):
         request = keys_pb.CreateApiKeyRequest(name="wide", permissions=permissions, namespaces=namespaces)
         assert (await refused(owner, "CreateApiKey", request)).reason == reason
-    # A form of which a part is held gives that part.
-    _, caller = await make(owner, "part", permissions=["grant.*"])
+    _, caller = await make(owner, "named", permissions=["grant.list"])
     await caller.ListRoleGrants(pb.ListRoleGrantsRequest(namespace="narrow"))
-    grant = pb.GrantRoleRequest(username="narrow", role="giver", namespace="narrow")
-    assert (await refused(caller, "GrantRole", grant)).reason == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize("form", ["*", "grant.*", "config.*", "user.*", "user.get", "namespace.quota"])
+async def test_nobody_names_a_form_that_they_hold_only_in_part(
+    shared: IdentityServer, root: Caller, form: str
+) -> None:
+    """A key that names `grant.*` would give `grant.create` once its user holds that."""
+    place = f"part-{form.replace('.', '-').replace('*', 'all')}"
+    await shared.namespace(place)
+    await shared.role(root, place, "grant.list", "config.get")
+    owner = await shared.user(root, place, (place, place))
+    for namespaces in ([], [place]):
+        request = keys_pb.CreateApiKeyRequest(name="wide", permissions=[form], namespaces=namespaces)
+        refusal = await refused(owner, "CreateApiKey", request)
+        assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "ESCALATION")
+        assert refusal.metadata["permission"] == form
+
+
+async def test_an_administrator_of_a_namespace_names_forms_that_work_there(
+    shared: IdentityServer, root: Caller
+) -> None:
+    await shared.namespace("forms")
+    owner = await shared.user(root, "forms", ("admin", "forms"))
+    for number, (permissions, namespaces) in enumerate(
+        ((["*"], []), (["container.*"], ["forms"]), (["grant.*", "role.*"], []))
+    ):
+        await make(owner, f"works-{number}", permissions=permissions, namespaces=namespaces)
+    for form in ("user.*", "user.get", "cluster.*", "container.privileged"):
+        request = keys_pb.CreateApiKeyRequest(name="over-all", permissions=[form])
+        assert (await refused(owner, "CreateApiKey", request)).reason == "ESCALATION", form
+
+
+async def test_rotation_keeps_the_life_of_the_key(shared: IdentityServer, root: Caller) -> None:
+    """A key of a week was followed by one of ninety days."""
+    owner = await shared.user(root, "weekly")
+    made, _ = await make(owner, "weekly", expire_time=in_days(7))
+    rotated = await owner.RotateApiKey(keys_pb.RotateApiKeyRequest(api_key_id=made.api_key_id))
+    life = rotated.api_key.expire_time.ToDatetime() - rotated.api_key.create_time.ToDatetime()
+    assert abs(life - timedelta(days=7)) < timedelta(minutes=10)
+    request = keys_pb.RotateApiKeyRequest(api_key_id=rotated.api_key.api_key_id, expire_time=in_days(30))
+    longer = await owner.RotateApiKey(request)
+    assert longer.api_key.expire_time == request.expire_time
 
 
 async def test_a_key_grants_as_far_as_it_reaches_and_no_further(shared: IdentityServer, root: Caller) -> None:

@@ -179,6 +179,21 @@ async def test_a_key_of_one_gives_no_more_than_its_maker_holds(shared: IdentityS
     await poll_until(lambda: ended(caller))
 
 
+async def test_a_key_of_a_service_account_names_only_what_the_account_holds(
+    shared: IdentityServer, root: Caller
+) -> None:
+    await shared.namespace("account-names")
+    await account(root, "account-names", "ci")
+    name = "sa:account-names:ci"
+    await root.GrantRole(pb.GrantRoleRequest(username=name, role="viewer", namespace="account-names"))
+    for form in ("container.*", "container.delete", "*"):
+        request = keys_pb.CreateApiKeyRequest(name="wide", service_account=name, permissions=[form])
+        refusal = await refused(root, "CreateApiKey", request)
+        assert (refusal.reason, refusal.metadata["permission"]) == ("ESCALATION", form)
+        assert name in refusal.message
+    await make(root, "reads", service_account=name, permissions=["container.get"])
+
+
 async def test_others_accounts_and_their_keys_are_what_does_not_exist(
     shared: IdentityServer, root: Caller
 ) -> None:

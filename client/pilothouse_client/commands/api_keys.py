@@ -146,7 +146,9 @@ def rotate(
     overlap: Annotated[
         str, typer.Option("--overlap", help="How long the old one lives on, at most 7d; not given: it ends.")
     ] = "",
-    expires_in: _ExpiresIn = "",
+    expires_in: Annotated[
+        str, typer.Option("--expires-in", help="Such as 12h, 30d; not given: as long as the old one.")
+    ] = "",
     quiet: _Alone = False,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,

@@ -78,7 +78,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
         FederationService(oidc_logins),
         FactorService(logins, steps, FactorChanges(needs.store, factors, guesses)),
         DeviceLoginService(device_logins),
-        ApiKeysService(ApiKeys(needs.settings, needs.known_permissions), page_key),
+        ApiKeysService(ApiKeys(needs.settings, words), page_key),
         TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),
         PermissionService(words, page_key),
     ]

@@ -1,5 +1,8 @@
 """The rules of API keys: nobody makes one that gives more than they hold, and it gives no more than its user holds.
 
+A key names no permission that its user does not hold, and no form (`container.*`) of which its user holds only a part:
+otherwise it would silently give more once its user is granted more.
+
 Keys are looked after in a session: a key makes no other, so that one which leaked ends with itself. Whoever makes or
 rotates a key of a service account can act as that account by it, so they must hold all that it would give.
 """
@@ -7,13 +10,13 @@ rotates a key of a service account can act as that account by it, so they must h
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from pilothouse_server.access import Grant, KeyLimits, KeyNamespace, Principal, permission_matches, within
+from pilothouse_server.access import Grant, KeyLimits, KeyNamespace, Principal, within
 from pilothouse_server.errors import (
     FailedPrecondition,
     NotFound,
@@ -24,9 +27,11 @@ from pilothouse_server.errors import (
     not_found,
 )
 from pilothouse_server.identity import tokens
+from pilothouse_server.identity.escalation import uncovered
 from pilothouse_server.identity.model import ApiKey, MadeKey, ServiceAccount, UserId
 from pilothouse_server.identity.operations import service_accounts, users
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.repository import api_keys, grants
 from pilothouse_server.identity.repository.users import get as get_user
 from pilothouse_server.settings import Settings
@@ -64,12 +69,12 @@ class Owner:
 
 
 class ApiKeys:
-    """Makes, rotates, lists and ends keys. `known_permissions` are all that any method asks for."""
+    """Makes, rotates, lists and ends keys. `words` are the permissions that there are."""
 
-    def __init__(self, settings: Settings, known_permissions: Collection[str]) -> None:
+    def __init__(self, settings: Settings, words: PermissionWords) -> None:
         self._usual = timedelta(days=settings.api_key_days)
         self._longest = timedelta(days=settings.api_key_max_days)
-        self._known = frozenset(known_permissions)
+        self._words = words
 
     async def make(
         self, transaction: Transaction, caller: Principal, owner: Owner, wanted: Wanted
@@ -79,7 +84,8 @@ class ApiKeys:
         Raises:
             InvalidArgument: an unknown permission, no network, an end that has passed or is too far away.
             NotFound: a namespace that the caller does not reach.
-            PermissionDenied: ESCALATION, it would give what the caller does not hold.
+            PermissionDenied: ESCALATION, it would give what the caller does not hold, or it names what its user does
+                not hold.
             AlreadyExists: the name.
             ResourceExhausted: TOO_MANY_KEYS.
         """
@@ -102,9 +108,11 @@ class ApiKeys:
             "expires_at": end,
         }
         if owner.account is None:
-            _check_gives(caller, wanted.permissions, limits)
+            self._check_named(wanted.permissions, caller.living_grants(), namespaces, "you do")
         else:
             await _check_covers(transaction, caller, owner, limits, end)
+            whose = f'service account "{owner.username}" does'
+            self._check_named(wanted.permissions, owner.held, namespaces, whose)
         await self._make_room(transaction, owner.user_id)
         if await api_keys.name_is_taken(transaction, owner.user_id, wanted.name):
             raise already_exists("api key", wanted.name)
@@ -119,7 +127,8 @@ class ApiKeys:
         overlap: timedelta,
         expires_at: datetime | None,
     ) -> MadeKey:
-        """Makes a key with the limits of `found`, which lives on for `overlap`.
+        """Makes a key with the limits of `found`, which lives on for `overlap`; it lasts as long as `found` was made to
+        last, unless `expires_at` says otherwise.
 
         Raises:
             InvalidArgument: `overlap` is not from 0 to 7 days; an end that has passed or is too far away.
@@ -130,7 +139,7 @@ class ApiKeys:
         now = await transaction.moment()
         if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
             raise invalid("overlap", f"must be from 0 to {LONGEST_OVERLAP.days} days", reason="OUT_OF_RANGE")
-        end = self._end(now, expires_at)
+        end = self._end(now, expires_at, _lifetime(found))
         if owner.account is not None:
             await _check_covers(transaction, caller, owner, _limits(found), end)
         await self._make_room(transaction, owner.user_id, replacing=not overlap)
@@ -150,9 +159,10 @@ class ApiKeys:
         await grants.notify_changed(transaction)
         return made
 
-    def _end(self, now: datetime, wanted: datetime | None) -> datetime:
+    def _end(self, now: datetime, wanted: datetime | None, lifetime: timedelta | None = None) -> datetime:
         if wanted is None:
-            return now + self._usual
+            # The greatest life may have become shorter since a key was made.
+            return now + min(lifetime or self._usual, self._longest)
         if wanted <= now:
             raise invalid("expire_time", "must lie in the future", reason="EXPIRED")
         if wanted > now + self._longest:
@@ -163,9 +173,44 @@ class ApiKeys:
             )
         return wanted
 
+    def _check_named(
+        self,
+        permissions: Sequence[str],
+        held: Sequence[Grant],
+        namespaces: tuple[KeyNamespace, ...] | None,
+        whose: str,
+    ) -> None:
+        """Raises unless `held`, the grants of the key's user, hold all of each form in one of the key's namespaces, or
+        where it has no limit in any place; `whose` is "you do" or the like.
+
+        Raises:
+            PermissionDenied: ESCALATION.
+        """
+        places: list[tuple[str | None, int | None]] = [(None, None)]
+        if namespaces is not None:
+            places = [(each.name, each.id) for each in namespaces]
+        else:
+            places += dict.fromkeys((grant.namespace, grant.namespace_id) for grant in held)
+        for form in permissions:
+            if not any(self._holds(held, form, name, namespace_id) for name, namespace_id in places):
+                raise PermissionDenied(
+                    f"the key names {form}, which {whose} not hold there: name only what its user holds",
+                    reason="ESCALATION",
+                    metadata={"permission": form},
+                )
+
+    def _holds(
+        self, held: Sequence[Grant], form: str, namespace: str | None, namespace_id: int | None
+    ) -> bool:
+        """Whether grants together hold all of a form that can be held in a namespace, or (None) over all."""
+        if namespace is not None and all(map(self._words.works_over_all_only, self._words.covered(form))):
+            return False
+        wanted = Grant("", namespace, namespace_id, frozenset({form}))
+        return uncovered(wanted, held, whenever=True) is None
+
     def _check_known(self, permissions: Sequence[str]) -> None:
         for place, form in enumerate(permissions):
-            if not any(permission_matches(form, each) for each in self._known):
+            if not self._words.covered(form):
                 raise invalid(
                     f"permissions[{place}]",
                     "is no permission that any call asks for",
@@ -337,18 +382,11 @@ def _until(grant: Grant, end: datetime) -> Grant:
     return replace(grant, expires_at=ends)
 
 
-def _check_gives(caller: Principal, permissions: Sequence[str], limits: KeyLimits) -> None:
-    """Raises where a permission that is named gives nothing, because the caller holds nothing of it there."""
-    living = caller.living_grants()
-    for form in permissions:
-        left = within(living, KeyLimits(frozenset({form}), limits.namespaces))
-        # Of a form such as `container.*` a part is enough: the key gives what both give.
-        if not any("*" in form or grant.holds(form) for grant in left):
-            raise PermissionDenied(
-                f"the key would give {form}, of which you hold nothing there",
-                reason="ESCALATION",
-                metadata={"permission": form},
-            )
+def _lifetime(key: ApiKey) -> timedelta | None:
+    """Returns how long a key was made to last."""
+    if key.created_at is None or key.expires_at is None:
+        return None
+    return key.expires_at - key.created_at
 
 
 async def _namespaces(

@@ -141,7 +141,9 @@ class CreateApiKeyRequest(_message.Message):
     """Check everything, write nothing but the audit record."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`<noun>.<verb>`, `<noun>.*` or `*`; empty is all that its user holds. Each must give something that the caller holds."""
+        """`<noun>.<verb>`, `<noun>.*` or `*`; empty is all that its user holds. The key's user must hold all of each in one of
+        `namespaces`, or anywhere where those are empty.
+        """
 
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -299,7 +301,7 @@ class RotateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the new key ends; unset is the server's default."""
+        """When the new key ends; unset means it lasts as long as the old key was made to last."""
 
     def __init__(
         self,
