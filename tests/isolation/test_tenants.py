@@ -29,6 +29,7 @@ _SHARED = {
     "namespaces",
     "oidc_logins",
     "oidc_sessions",
+    "orphans",
     "pending_changes",
     "pending_incidents",
     "periodic_jobs",
@@ -157,6 +158,16 @@ async def test_namespaces_and_clusters_of_others_are_not_seen(apart: Database) -
     async with apart.app(None) as app:
         assert await app.fetch("SELECT FROM namespaces") == []
         assert await app.fetch("SELECT FROM clusters") == []
+
+
+async def test_orphans_are_seen_and_decided_by_a_grant_over_all_namespaces_only(tenants: Database) -> None:
+    decision = "UPDATE orphans SET state = 'deleting'"
+    for user_id in (user_of(1), None):
+        async with tenants.app(user_id) as app:
+            assert await app.fetch("SELECT FROM orphans") == []
+            assert await app.execute(decision) == "UPDATE 0"
+    async with tenants.app(ADMINISTRATOR) as app:
+        assert await app.execute(decision) == f"UPDATE {len(TENANTS)}"
 
 
 async def test_names_that_tell_of_foreign_ones_need_a_grant_over_all_namespaces(tenants: Database) -> None:

@@ -54,6 +54,8 @@ _PER_TENANT: dict[str, str] = {
         VALUES (10 + $1, $2, $2, $2 || '@example.com', $2 || '@example.com', 'hash of ' || $2, 10)""",
     "clusters": """INSERT INTO clusters (id, name, api_server, credentials, key_id, created_by)
         VALUES ($1, $2 || '-cluster', 'https://' || $2, '\\x01', 'key-1', 10)""",
+    "orphans": """INSERT INTO orphans (cluster_name, object_uid, kind, kubernetes_namespace, name, state)
+        VALUES ($2 || '-cluster', 'uid of ' || $2, 'Deployment', $2, 'web', 'undecided')""",
     "namespaces": """INSERT INTO namespaces (id, name, kubernetes_name, cluster_name, labels, created_by)
         VALUES ($1, $2, $2, $2 || '-cluster', jsonb_build_object('tenant', $2), 10)""",
     "user_roles": "INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (10 + $1, 2, $1)",

@@ -1,21 +1,26 @@
-"""Deletes objects of ours on a cluster that belong to no container, config map or secret any more.
+"""Finds objects of ours on a cluster that the database does not know, writes them down, and deletes leftovers.
 
-They come about where a server was frozen between its lease and its apply, or where the database was restored from a
-backup. Four things must hold before anything is deleted:
+Leftovers come about where a server was frozen between its lease and its apply. But where the database went back (a
+restored dump, a promoted standby), workloads that were made since look the same. So after a new history nothing is
+deleted until an administrator has decided about the cluster's orphans (`ResolveOrphans`). What the administrator wants
+deleted is deleted by the next sweep. In a history that is decided these must hold before an orphan is deleted:
 
 * the Kubernetes namespace that the object is in carries the uid of a living namespace of *this* database: another
   installation may use the same cluster,
 * the object carries that uid too: what a deregistered cluster was left with is not deleted when its namespace is taken
   over again (its age does not decide this, for the cluster has a clock of its own),
-* what it belongs to has not been in the database for a while,
-* and is not there at the moment of deletion.
+* it is not a claim: a claim holds data,
+* an earlier sweep wrote it to `orphans`, `grace_seconds` ago or more, and the row is still there right before the
+  deletion. A database that went back meanwhile does not have the row, or its history is not decided.
 
-The deletion names the object's uid. Of config maps and secrets the sweep sees the metadata alone.
+Objects that fail one of the first three are listed as left. The deletion names the object's uid. Of config maps and
+secrets the sweep sees the metadata alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -24,28 +29,47 @@ import structlog
 
 from pilothouse_server.containers import manifests
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.errors import ClusterError, Forbidden
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     DEPLOYMENTS,
+    NAMESPACES,
     SECRET_METADATA,
     SERVICE_ACCOUNTS,
     SERVICES,
     KubernetesObject,
     Resource,
 )
-from pilothouse_server.kubernetes.ownership import CONFIG_UID, MANAGED_SELECTOR, NAMESPACE_UID
+from pilothouse_server.kubernetes.ownership import (
+    CONFIG_UID,
+    CONTAINER_UID,
+    MANAGED_SELECTOR,
+    NAMESPACE_UID,
+)
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
-from pilothouse_server.reconcile.repository import container_status, namespace_status
+from pilothouse_server.reconcile.queue.leased_client import LeaseLost
+from pilothouse_server.reconcile.repository import (
+    container_status,
+    namespace_status,
+    orphan_status,
+    volume_status,
+)
 from pilothouse_server.reconcile.repository.config_status import known_config_uids
 from pilothouse_server.reconcile.repository.namespace_status import NamespaceKey
+from pilothouse_server.reconcile.repository.orphan_status import Orphan, Recorded
+from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, VOLUME_UID
+from pilothouse_server.store.unit_of_work import ReadTransaction
 
 log = structlog.get_logger(__name__)
 
+_Candidate = tuple[Resource[Any], KubernetesObject]
+# Returns those of some UUIDs that the database has.
+_Known = Callable[[ReadTransaction, Sequence[str]], Awaitable[set[str]]]
+
 
 class SweepSettings(msgspec.Struct, frozen=True):
-    """`grace_seconds`: how long an object must have been nobody's, and how old it must be."""
+    """`grace_seconds`: how long an object must have been known as an orphan before it is deleted."""
 
     period_seconds: float = 30.0
     grace_seconds: float = 30.0
@@ -62,119 +86,156 @@ class Sweep:
         self._observer = observer
         self._cluster = observer.cluster
         self._settings = settings
+        # uid of an orphan -> when this sweep wrote it first.
+        self._since: dict[str, float] = {}
+        self._waiting = 0
 
     async def run(self) -> None:
-        """Sweeps now and then until cancelled."""
+        """Sweeps now and then until cancelled. Raises LeaseLost."""
         await self._observer.synced.wait()
         while True:
             try:
                 await self.sweep()
+            except LeaseLost:
+                raise
             except (ClusterError, PilothouseError) as error:
                 log.info("sweep interrupted", cluster=self._cluster.name, message=str(error))
             await asyncio.sleep(self._settings.period_seconds)
 
     async def sweep(self) -> int:
-        """Deletes what is nobody's; returns how many objects. Raises ClusterError, PilothouseError."""
-        old = monotonic() - self._settings.grace_seconds
-        unknown = {uid for uid, since in self._observer.unknown.items() if since <= old}
-        deployments = [
-            deployment
-            for deployment in self._observer.deployments.values()
-            if container_uid(deployment) in unknown
-        ]
-        # Services are few and not watched: they are listed.
-        listed = await self._cluster.client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)
-        services = [service for service in listed.items if self._is_old(service)]
-        candidates: list[tuple[Resource[Any], KubernetesObject]] = [
-            *((DEPLOYMENTS, deployment) for deployment in deployments),
-            *((SERVICES, service) for service in services),
-        ]
-        orphans = await self._orphans(candidates) + await self._config_orphans()
-        orphans += await self._unused_accounts()
-        for resource, orphan in orphans:
-            metadata = orphan.metadata
+        """Writes down what the database does not know and deletes what may go; returns how many objects went.
+
+        Raises LeaseLost, ClusterError, PilothouseError.
+        """
+        orphans = await self._orphans()
+        async with self._cluster.transaction() as transaction:
+            recorded = await orphan_status.record(transaction, self._cluster.name, list(orphans))
+        now = monotonic()
+        self._since = {
+            uid: now if uid in recorded.new else self._since.get(uid, now) for uid in recorded.states
+        }
+        self._log_held(recorded)
+        deleted = 0
+        for orphan, resource in orphans.items():
+            if self._is_due(orphan, recorded, now) and await self._delete(orphan, resource):
+                deleted += 1
+        return deleted
+
+    def _is_due(self, orphan: Orphan, recorded: Recorded, now: float) -> bool:
+        if recorded.states[orphan.uid] == "deleting":
+            return True
+        if recorded.states[orphan.uid] != "undecided" or recorded.is_held:
+            return False
+        since = self._since[orphan.uid]
+        return since != now and now - since >= self._settings.grace_seconds
+
+    async def _delete(self, orphan: Orphan, resource: Resource[Any]) -> bool:
+        # An administrator may have decided since, and the database may have gone back.
+        async with self._cluster.store.system_read() as transaction:
+            if not await orphan_status.may_delete(transaction, self._cluster.name, orphan.uid):
+                return False
+        log.warning(
+            "deleting an orphan",
+            cluster=self._cluster.name,
+            kind=orphan.kind,
+            namespace=orphan.namespace,
+            name=orphan.name,
+        )
+        return await self._cluster.client.delete(resource, orphan.namespace, orphan.name, uid=orphan.uid)
+
+    def _log_held(self, recorded: Recorded) -> None:
+        waiting = sum(state == "undecided" for state in recorded.states.values()) if recorded.is_held else 0
+        if waiting != self._waiting and waiting:
             log.warning(
-                "deleting an orphan",
+                "orphans are not deleted until an administrator decides: a new history began",
                 cluster=self._cluster.name,
-                kind=resource.kind,
-                namespace=metadata.namespace,
-                name=metadata.name,
+                orphans=waiting,
             )
-            await self._cluster.client.delete(resource, metadata.namespace, metadata.name, uid=metadata.uid)
-        return len(orphans)
+        self._waiting = waiting
 
-    async def _orphans(
-        self, candidates: list[tuple[Resource[Any], KubernetesObject]]
-    ) -> list[tuple[Resource[Any], KubernetesObject]]:
-        uids = {uid for _, candidate in candidates if (uid := container_uid(candidate)) is not None}
-        if not uids:
-            return []
-        async with self._cluster.store.system_read() as transaction:
-            known = await container_status.known_uids(transaction, sorted(uids))
-            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
-        return [
-            (resource, candidate)
-            for resource, candidate in candidates
-            if (uid := container_uid(candidate)) is not None
-            and uid not in known
-            and candidate.metadata.deletion_timestamp is None
-            and self._is_in_namespace(candidate, ours)
-        ]
-
-    async def _config_orphans(self) -> list[tuple[Resource[Any], KubernetesObject]]:
-        candidates: dict[str, list[tuple[Resource[Any], KubernetesObject]]] = {}
+    async def _orphans(self) -> dict[Orphan, Resource[Any]]:
+        """Returns all objects of ours on the cluster that the database does not know."""
+        client = self._cluster.client
+        # Few, and not watched: they are listed.
+        services = (await client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)).items
+        claims = await self._claims()
+        accounts = (await client.list(SERVICE_ACCOUNTS, label_selector=MANAGED_SELECTOR)).items
+        configs: list[_Candidate] = []
         for resource in (CONFIG_MAP_METADATA, SECRET_METADATA):
-            listed = await self._cluster.client.list(resource, label_selector=CONFIG_UID)
-            for item in listed.items:
-                uid = labelled_uid(item, CONFIG_UID)
-                if uid is not None and self._is_old(item) and item.metadata.deletion_timestamp is None:
-                    candidates.setdefault(uid, []).append((resource, item))
-        if not candidates:
-            return []
+            listed = await client.list(resource, label_selector=CONFIG_UID)
+            configs += [(resource, item) for item in listed.items]
+        workloads: list[_Candidate] = [
+            (DEPLOYMENTS, item)
+            for item in self._observer.deployments.values()
+            if container_uid(item) in self._observer.unknown
+        ]
+        workloads += [(SERVICES, item) for item in services]
         async with self._cluster.store.system_read() as transaction:
-            known = await known_config_uids(transaction, sorted(candidates))
             ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
-        return [
-            each
-            for uid, found in candidates.items()
-            if uid not in known
-            for each in found
-            if self._is_in_namespace(each[1], ours)
-        ]
-
-    async def _unused_accounts(self) -> list[tuple[Resource[Any], KubernetesObject]]:
-        """Service accounts that we made and no container names any more."""
-        listed = await self._cluster.client.list(SERVICE_ACCOUNTS, label_selector=MANAGED_SELECTOR)
-        candidates = [
-            account
-            for account in listed.items
-            if self._is_old(account) and account.metadata.deletion_timestamp is None
-        ]
-        if not candidates:
-            return []
-        async with self._cluster.store.system_read() as transaction:
             used = await container_status.service_accounts(transaction, self._cluster.name)
-            ours = await namespace_status.by_kubernetes_name(transaction, self._cluster.name)
-        return [
-            (SERVICE_ACCOUNTS, account)
-            for account in candidates
-            if (account.metadata.namespace, account.metadata.name) not in used
-            and self._is_in_namespace(account, ours)
-        ]
+            found = [
+                *await _unknown(transaction, container_status.known_uids, CONTAINER_UID, workloads),
+                *await _unknown(transaction, known_config_uids, CONFIG_UID, configs),
+                *await _unknown(transaction, volume_status.known_volume_uids, VOLUME_UID, claims),
+                *(
+                    (SERVICE_ACCOUNTS, each)
+                    for each in accounts
+                    if each.metadata.deletion_timestamp is None
+                    and (each.metadata.namespace, each.metadata.name) not in used
+                ),
+            ]
+            namespaces = await _unknown(
+                transaction,
+                namespace_status.known_namespace_uids,
+                NAMESPACE_UID,
+                [(NAMESPACES, each) for each in self._observer.namespaces.values()],
+            )
+        orphans = {
+            self._orphan(resource, item, ours): resource
+            for resource, item in found
+            if self._is_ours(item.metadata.namespace, ours)
+        }
+        return orphans | {_orphan(resource, item, is_swept=False): resource for resource, item in namespaces}
 
-    def _is_in_namespace(self, candidate: KubernetesObject, ours: dict[str, NamespaceKey]) -> bool:
-        kubernetes_name = candidate.metadata.namespace
+    async def _claims(self) -> list[_Candidate]:
+        try:
+            listed = await self._cluster.client.list(PERSISTENT_VOLUME_CLAIMS, label_selector=VOLUME_UID)
+        except Forbidden:
+            # A right that the platform can do without. Nothing is lost: claims are never swept.
+            return []
+        return [(PERSISTENT_VOLUME_CLAIMS, each) for each in listed.items]
+
+    def _orphan(
+        self, resource: Resource[Any], item: KubernetesObject, ours: dict[str, NamespaceKey]
+    ) -> Orphan:
+        is_of_namespace = item.metadata.label(NAMESPACE_UID) == ours[item.metadata.namespace].uid
+        return _orphan(resource, item, is_swept=is_of_namespace and resource is not PERSISTENT_VOLUME_CLAIMS)
+
+    def _is_ours(self, kubernetes_name: str, ours: dict[str, NamespaceKey]) -> bool:
         there = self._observer.namespaces.get(("", kubernetes_name))
         namespace = ours.get(kubernetes_name)
         return (
             there is not None
             and namespace is not None
             and there.metadata.label(NAMESPACE_UID) == namespace.uid
-            and candidate.metadata.label(NAMESPACE_UID) == namespace.uid
         )
 
-    def _is_old(self, candidate: KubernetesObject) -> bool:
-        created = candidate.metadata.creation_timestamp
-        if created is None:
-            return False
-        return (self._cluster.client.now() - created).total_seconds() >= self._settings.grace_seconds
+
+async def _unknown(
+    transaction: ReadTransaction, known: _Known, label: str, candidates: list[_Candidate]
+) -> list[_Candidate]:
+    """Returns those whose label names a uid that `known` does not find; what is being deleted is no orphan."""
+    named = [
+        (uid, each)
+        for each in candidates
+        if (uid := labelled_uid(each[1], label)) is not None and each[1].metadata.deletion_timestamp is None
+    ]
+    if not named:
+        return []
+    found = await known(transaction, sorted({uid for uid, _ in named}))
+    return [each for uid, each in named if uid not in found]
+
+
+def _orphan(resource: Resource[Any], item: KubernetesObject, *, is_swept: bool) -> Orphan:
+    metadata = item.metadata
+    return Orphan(metadata.uid, resource.kind, metadata.namespace, metadata.name, is_swept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 import orjson
@@ -37,6 +37,9 @@ _BY_KUBERNETES_NAMES = text("""
 SELECT kubernetes_name, id, uid::text AS uid, pod_security_level AS level FROM namespaces
 WHERE cluster_name = :cluster_name AND deleted_at IS NULL
 """)
+
+# Those that have ended are known, too: what a deregistered cluster was left with was left on purpose.
+_KNOWN = text("SELECT uid::text AS uid FROM namespaces WHERE uid = ANY(CAST(:uids AS uuid[]))")
 
 
 class NamespaceKey(msgspec.Struct, frozen=True):
@@ -132,3 +135,9 @@ async def by_kubernetes_name(transaction: ReadTransaction, cluster_name: str) ->
     """Returns a cluster's living namespaces by their Kubernetes names."""
     rows = await transaction.connection.execute(_BY_KUBERNETES_NAMES, {"cluster_name": cluster_name})
     return {row.kubernetes_name: NamespaceKey(row.id, row.uid, row.level) for row in rows}
+
+
+async def known_namespace_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Returns those of `uids` (which must be UUIDs) that are namespaces, on whichever cluster, ended ones included."""
+    rows = await transaction.connection.execute(_KNOWN, {"uids": list(uids)})
+    return {row.uid for row in rows}

@@ -52,6 +52,7 @@ SELECT v.id, v.uid::text AS uid FROM volumes AS v JOIN namespaces AS n ON n.id =
 WHERE n.cluster_name = :cluster_name AND v.type = 'persistent_volume_claim'
 """)
 
+_KNOWN_ANYWHERE = text("SELECT uid::text AS uid FROM volumes WHERE uid = ANY(CAST(:uids AS uuid[]))")
 _KNOWN = text("""
 SELECT v.uid::text AS uid FROM volumes AS v JOIN namespaces AS n ON n.id = v.namespace_id
 WHERE v.uid = ANY(CAST(:uids AS uuid[])) AND n.cluster_name = :cluster_name
@@ -143,6 +144,12 @@ async def uids_there(transaction: ReadTransaction, cluster_name: str, uids: Sequ
     """Returns those of `uids` (which must be UUIDs) that are volumes of this cluster."""
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return {row.uid for row in await transaction.connection.execute(_KNOWN, keys)}
+
+
+async def known_volume_uids(transaction: ReadTransaction, uids: Sequence[str]) -> set[str]:
+    """Returns those of `uids` (which must be UUIDs) that are volumes, on whichever cluster."""
+    rows = await transaction.connection.execute(_KNOWN_ANYWHERE, {"uids": list(uids)})
+    return {row.uid for row in rows}
 
 
 async def mark(transaction: Transaction, cluster_name: str, *, stale: bool, rows: int) -> bool:
