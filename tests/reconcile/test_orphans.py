@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pilothouse_server.containers.model import ContainerSpec, Port
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
@@ -18,7 +19,11 @@ from tests.conftest import connection
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until
 
-RESOURCES = {"Deployment": DEPLOYMENTS, "Service": SERVICES, "ServiceAccount": SERVICE_ACCOUNTS}
+RESOURCES: dict[str, Resource[Any]] = {
+    "Deployment": DEPLOYMENTS,
+    "Service": SERVICES,
+    "ServiceAccount": SERVICE_ACCOUNTS,
+}
 
 
 async def made_and_forgotten(here: World, *, new_history: bool) -> str:
