@@ -56,9 +56,13 @@ class Server:
         self._clients.append(made)
         return made
 
-    def channel(self) -> grpc.aio.Channel:
-        """A bare channel, for calls that the client library would not make."""
-        made = grpc.aio.insecure_channel(self.address)
+    def channel(self, *, own_connection: bool = False) -> grpc.aio.Channel:
+        """A bare channel, for calls that the client library would not make.
+
+        gRPC has one connection for all channels to an address, unless a channel asks for `own_connection`.
+        """
+        options = (("grpc.use_local_subchannel_pool", 1),) if own_connection else ()
+        made = grpc.aio.insecure_channel(self.address, options=options)
         self._channels.append(made)
         return made
 

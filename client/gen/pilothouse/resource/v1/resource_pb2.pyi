@@ -33,7 +33,10 @@ class _ChangeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeType
     CHANGE_TYPE_DELETED: _ChangeType.ValueType  # 3
     """The resource is gone, or no longer matches the filter; the last known state is attached."""
     CHANGE_TYPE_SYNCED: _ChangeType.ValueType  # 4
-    """The current state has been sent whole; changes follow."""
+    """The current state has been sent whole; changes follow. Every change up to `revision` is in that state. The state may
+    also hold later changes, which are not sent again. Continue by `resume_token` only: do not compute what is missing
+    from `revision`.
+    """
     CHANGE_TYPE_BOOKMARK: _ChangeType.ValueType  # 5
     """Nothing happened up to this revision; a fresh resume token."""
 
@@ -49,7 +52,10 @@ CHANGE_TYPE_MODIFIED: ChangeType.ValueType  # 2
 CHANGE_TYPE_DELETED: ChangeType.ValueType  # 3
 """The resource is gone, or no longer matches the filter; the last known state is attached."""
 CHANGE_TYPE_SYNCED: ChangeType.ValueType  # 4
-"""The current state has been sent whole; changes follow."""
+"""The current state has been sent whole; changes follow. Every change up to `revision` is in that state. The state may
+also hold later changes, which are not sent again. Continue by `resume_token` only: do not compute what is missing
+from `revision`.
+"""
 CHANGE_TYPE_BOOKMARK: ChangeType.ValueType  # 5
 """Nothing happened up to this revision; a fresh resume token."""
 Global___ChangeType: _TypeAlias = ChangeType  # noqa: Y015

@@ -875,7 +875,7 @@ class WatchVolumesResponse(_message.Message):
     change_type: _resource_pb2.ChangeType.ValueType
     """What happened."""
     revision: _builtins.int
-    """Commit order of the change; 0 for the current state before SYNCED."""
+    """Commit order of the change; 0 for the current state before SYNCED. For SYNCED a lower bound: see ChangeType."""
     resume_token: _builtins.str
     """Empty before SYNCED."""
     @_builtins.property
