@@ -11,6 +11,7 @@ import pytest
 
 from pilothouse_server.errors import ResourceExhausted, Unavailable
 from pilothouse_server.rpc.admission.seats import (
+    REFUSALS,
     REFUSING_SECONDS,
     TICKET,
     Admission,
@@ -133,6 +134,37 @@ async def test_nothing_is_tried_out_at_a_cluster_that_is_known_to_be_away() -> N
         await ticket.go_to_trial("what")
     ticket.close()
     assert held(admission) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("why", ["away", "no seat"])
+@virtual_time
+async def test_calls_that_a_cluster_refuses_end_at_the_pace_of_refusals_and_hold_nothing(why: str) -> None:
+    many = Settings(
+        max_concurrent_calls=200, max_calls_per_user=200, max_cluster_calls=1, max_cluster_calls_per_user=1
+    )
+    admission = Admission(many)
+    admission.note_trial("what", "local")
+    if why == "away":
+        admission.known_away = lambda cluster: Unavailable("away", reason="CLUSTER_UNAVAILABLE")
+    full = admission.of_cluster("cluster calls", "local")
+    await full.take("ada")
+    waiting = [asyncio.create_task(full.take("ada")) for _ in range(full.bounds.waiting_per_flow)]
+    per_second, first, _ = REFUSALS
+
+    async def refused() -> None:
+        ticket = Ticket(admission, streams=False)
+        await ticket.sit(admission.calls, "ada")
+        with pytest.raises((Unavailable, ResourceExhausted)):
+            await ticket.go_to_trial("what")
+
+    calls = [asyncio.create_task(refused()) for _ in range(120)]
+    await pass_time(0.6)
+    assert sum(call.done() for call in calls) <= first + 0.6 * per_second + 1
+    assert admission.calls.in_use == 0
+    await pass_time(2.4)
+    assert all(call.done() for call in calls)
+    await asyncio.gather(*calls)
+    await cancel_and_wait(*waiting)
 
 
 @virtual_time

@@ -160,7 +160,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if call.rule.answers_stream:
             back = WayBack(context)
             call.send = back.write
-        ticket = Ticket(self.admission, streams=call.rule.streams)
+        ticket = Ticket(self.admission, streams=call.rule.streams, deadline=call.deadline)
         self.admission.came()
         runner = self._runners.get(call.rule.method, self._unknown)
         answer, failure = b"", None

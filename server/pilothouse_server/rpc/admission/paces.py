@@ -7,9 +7,9 @@ them refused as fast as the server can, and everybody else would stand in line w
 Openings of streams: each has its request checked, its first state read and sent, and two records, which takes five
 milliseconds. Who opens and leaves a hundred watches a second would have the event loop for himself.
 
-Calls that go to a cluster, or are refused there, half a millisecond each: clients that begin together are refused
-together, wait equally long and come together again, so a hundred of them would hold up everybody else for a twentieth
-of a second, each second. One by one they hold up nobody, and have parted when they come again.
+Calls that go to a cluster, half a millisecond each: clients that begin together come together again, so a hundred of
+them would hold up everybody else for a twentieth of a second, each second. One by one they hold up nobody, and have
+parted when they come again. Those that are refused there are paced as refusals.
 
 What waits for a refusal holds no seat, only its stream, of which a connection has few; what waits to be opened holds
 the seat of one.

@@ -35,6 +35,7 @@ after the other: eight at once have eight connections plan all that a create tak
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -70,7 +71,7 @@ _STRETCH_WAIT_SECONDS = 30.0
 # Clusters that are remembered although nobody waits for them.
 _MOST_CLUSTERS = 1000
 # Of each caller a second, after so many at once, and how long one waits at most: of refusals, of streams that begin, of
-# calls that go to a cluster or are refused there.
+# calls that go to a cluster.
 REFUSALS, OPENINGS, TRICKLES = (50.0, 20, 15.0), (40.0, 4, 15.0), (250.0, 0, 1.0)
 # Of refusals whose caller's deadline comes before their turn: so long before it. Nobody waits for these.
 HURRIED, _LEFT_SECONDS = (25.0, 10, 0.0), 1.0
@@ -125,7 +126,7 @@ class Admission:
             _show(WAITING, name, self, partial(Admission._sum, name=name, figure=_waiting))
         # The cluster at which something was tried out last, by method and namespace.
         self._tried_at: dict[Hashable, str] = {}
-        # Of each user: of its calls that go to a cluster while others of it are there, and of those that are refused.
+        # Of each user: of its calls that go to a cluster while others of it are there.
         self._trickles = Paces(*TRICKLES)
         # The error for a cluster that is known not to answer.
         self.known_away: Callable[[str], PilothouseError | None] = lambda _cluster: None
@@ -267,6 +268,7 @@ class Ticket:
         "_arrived",
         "_at_clusters",
         "_closed",
+        "_deadline",
         "_held",
         "_streams",
         "_trial",
@@ -274,9 +276,11 @@ class Ticket:
         "_user",
     )
 
-    def __init__(self, admission: Admission, *, streams: bool) -> None:
+    def __init__(self, admission: Admission, *, streams: bool, deadline: float | None = None) -> None:
         self._admission = admission
         self._streams = streams
+        # By the monotonic clock; None where the call has none.
+        self._deadline = deadline
         self._user: Hashable = None
         # The first is of calls or of streams, those after it of clusters.
         self._held: list[tuple[Limiter, Hashable, int]] = []
@@ -370,7 +374,11 @@ class Ticket:
         if limiter.holds(self._user):
             # Those after the first come one by one. Each keeps its first seat until then: no more come than have one.
             await self._admission.trickle(self._user)
-        limiter.check(self._user)
+        try:
+            limiter.check(self._user)
+        except ResourceExhausted:
+            await self._wait_to_be_refused()
+            raise
         if not self._streams and not self._at_clusters:
             self._give_back()
         self._at_clusters.add(cluster)
@@ -379,7 +387,7 @@ class Ticket:
         except BaseException as error:
             self._at_clusters.discard(cluster)
             if isinstance(error, ResourceExhausted):
-                await self._admission.trickle(self._user)
+                await self._wait_to_be_refused()
             raise
         self._hold(limiter, 1)
 
@@ -400,10 +408,21 @@ class Ticket:
             return
         self._has_tried()
         if (away := admission.known_away(cluster)) is not None:
-            await admission.trickle(self._user)
+            await self._wait_to_be_refused()
             raise away
         await self.go_to_cluster(cluster)
         await self._have_turn()
+
+    async def _wait_to_be_refused(self) -> None:
+        """Returns when it is the turn of a refusal of this user, as for calls that get no seat; a unary call holds
+        nothing meanwhile.
+        """
+        if not self._streams:
+            self._leave_place()
+            self._has_tried()
+            self._give_back()
+        remaining = None if self._deadline is None else self._deadline - time.monotonic()
+        await self._admission.refusal(self._user, remaining)
 
     async def _have_turn(self) -> None:
         if not self._closed:
