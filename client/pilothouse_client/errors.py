@@ -13,7 +13,7 @@
     helps
     ├── UnavailableError         UNAVAILABLE          database, cluster or server away: try again later
     ├── DeadlineExceededError    DEADLINE_EXCEEDED    the outcome is unknown; repeat with the same request_id
-    ├── CancelledError           CANCELLED            the call was cancelled
+    ├── CancelledError           CANCELLED            cancelled by the caller, or by a server that stops
     └── InternalError            every other code     a fault; report `operation_id`
 
 The server sends `google.rpc.Status` in the trailing metadata: ErrorInfo carries the reason and its values,
@@ -156,7 +156,9 @@ class DeadlineExceededError(PilothouseError):
 
 
 class CancelledError(PilothouseError):
-    """CANCELLED."""
+    """CANCELLED. `by_peer` is False where the caller has cancelled the call or closed the client."""
+
+    by_peer: bool = False
 
 
 class InternalError(PilothouseError):
@@ -210,7 +212,10 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
     # gRPC has its own words for the end of the time, such as "Stream removed (Deadline Exceeded)".
     if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in message:
         message = "the time given to the call is over"
-    return error_of(call.code(), message, **details)
+    error = error_of(call.code(), message, **details)
+    if isinstance(error, CancelledError):
+        error.by_peer = True
+    return error
 
 
 # What gRPC says of one server, and of several.

@@ -1,8 +1,9 @@
 """When and after how long a call that failed is sent again.
 
-Capped exponential backoff with full jitter, so that clients which failed together do not come back together. Two
-failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away) and
-RESOURCE_EXHAUSTED that says by RetryInfo when to come back. A call whose repetition could do harm is repeated
+Capped exponential backoff with full jitter, so that clients which failed together do not come back together. Three
+failures are worth repeating: UNAVAILABLE (the server, its database or the connection is away), RESOURCE_EXHAUSTED that
+says by RetryInfo when to come back, and CANCELLED that neither the caller nor the deadline caused: a server that stops
+cancels calls which arrive in its last moment. A call whose repetition could do harm is repeated
 only if the attempt surely had no effect. It goes on to the call's deadline, so that a call outlasts a restart of
 the server; the last waits are shortened so that an attempt fits behind them. That a *cluster* is away is the server's
 answer, though, and may stay so for days: a few attempts find a server that reaches it, where there is one, and none
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from pilothouse_client.errors import PilothouseError
+from pilothouse_client.errors import CancelledError, PilothouseError
 
 # Seconds that a wait leaves for the attempt behind it, if so many are left.
 SECONDS_FOR_AN_ATTEMPT = 1.0
@@ -76,7 +77,9 @@ class RetryPolicy:
             # A certificate does not get better by being looked at again.
             return None
         delay = self.backoff(failures)
-        if error.code is grpc.StatusCode.UNAVAILABLE and (repeatable or error.never_sent):
+        if isinstance(error, CancelledError) and error.by_peer and repeatable:
+            least = 0.0
+        elif error.code is grpc.StatusCode.UNAVAILABLE and (repeatable or error.never_sent):
             least = error.retry_delay or 0.0
             delay = max(least, delay)
         elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay is not None:

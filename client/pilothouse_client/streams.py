@@ -48,9 +48,13 @@ class ChangeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[Resource]):
-    """One answer of a watch. `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is
-    the commit order, 0 for the current state; for SYNCED it is a lower bound, because the state may hold later changes,
-    which are not sent again. With `resume_token` another watch goes on after this answer; empty before SYNCED. `reason` says of RESTARTED why it is."""
+    """One answer of a watch.
+
+    `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is the commit order, 0 for the current
+    state; for SYNCED it is a lower bound, because the state may hold later changes, which are not sent again. With
+    `resume_token` another watch goes on after this answer; it is empty before SYNCED. `reason` says of RESTARTED why
+    it is.
+    """
 
     kind: ChangeKind
     resource: Resource

@@ -13,6 +13,7 @@ from pilothouse.metrics.v1.metrics_pb2 import RecordUsageRequest, UsageSample
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import (
     AsyncClient,
+    CancelledError,
     Client,
     Deadlines,
     InvalidArgumentError,
@@ -61,6 +62,21 @@ async def test_a_mutation_that_lost_its_answer_happens_once(fake: FakeServer, cl
     assert len(identifiers) == 1
     assert uuid.UUID(identifiers.pop()).version == 4
     assert len(fake.history) == 1
+
+
+async def test_a_call_that_a_stopping_server_cancels_is_repeated(
+    fake: FakeServer, client: AsyncClient
+) -> None:
+    fake.tables["namespace"]["shop"] = Namespace(name="shop")
+    fake.fail("GetNamespace", grpc.StatusCode.CANCELLED)
+    assert (await client.namespaces.get(name="shop")).name == "shop"
+    fake.fail("CreateContainer", grpc.StatusCode.CANCELLED, after_effect=True)
+    assert (await client.containers.create(namespace="shop", container=_container("web"))).name == "web"
+    assert len(fake.history) == 1
+    fake.fail("ChangePassword", grpc.StatusCode.CANCELLED, after_effect=True)
+    with pytest.raises(CancelledError):
+        await client.identity.change_password(current_password=PASSWORD, new_password="another password")
+    assert len(fake.calls_of("ChangePassword")) == 1
 
 
 async def test_a_given_request_id_is_kept(fake: FakeServer, client: AsyncClient) -> None:

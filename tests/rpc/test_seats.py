@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from pilothouse_server.errors import ResourceExhausted, Unavailable
 from pilothouse_server.rpc.admission.seats import (
     REFUSALS,
-    REFUSING_SECONDS,
     TICKET,
     Admission,
     Ticket,
@@ -24,7 +24,7 @@ from pilothouse_server.settings import Settings, SettingsError, load
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
-from tests.waiting import Stopwatch, within
+from tests.waiting import Stopwatch, poll_until, within
 
 
 @pytest.mark.parametrize(
@@ -211,42 +211,60 @@ async def test_clusters_that_nobody_waits_for_are_forgotten() -> None:
     assert admission.of_cluster("cluster calls", "in use").in_use == 1
 
 
-async def _drains(happens: Callable[[Admission], Any], least: float, most: float) -> bool:
+async def _refusing(admission: Admission) -> None:
+    """Returns when a drain refuses calls."""
+
+    async def draining() -> bool:
+        return admission.draining
+
+    await poll_until(draining, seconds=60.0)
+
+
+async def _drains(happens: Callable[[Admission], Any]) -> tuple[float, float]:
+    """When a drain with a grace of three seconds begins to refuse calls, and when it is over."""
     admission = few()
-    admission.came()
     watch = Stopwatch()
     happening = asyncio.create_task(happens(admission))
-    async with within(most):
-        await admission.drain(1.0)
-    no_sooner = watch.passed() >= least
+    draining = asyncio.create_task(admission.drain(3.0))
+    await _refusing(admission)
+    refuses = watch.passed()
     with pytest.raises(Unavailable):
         admission.refuse_if_draining()
+    async with within(3.0):
+        await draining
     await cancel_and_wait(happening)
-    return no_sooner
+    return refuses, watch.passed()
 
 
-async def _ends(admission: Admission) -> None:
-    await pass_time(0.3)
-    admission.went()
-
-
-async def _stays(_admission: Admission) -> None:
+async def _one_stays(admission: Admission) -> None:
+    admission.came()
     await pass_time(60.0)
 
 
-async def _others_come(admission: Admission) -> None:
-    admission.went()
-    while True:
-        admission.came()
+async def _others_come(admission: Admission, seconds: float = 60.0, *, streams: bool = False) -> None:
+    for _ in range(round(seconds / 0.02)):
+        admission.came(streams=streams)
         admission.went()
-        await pass_time(0.05)
+        await pass_time(0.02)
 
 
 @virtual_time
-async def test_a_drain_waits_until_it_is_quiet_and_no_longer_than_it_may() -> None:
-    assert await _drains(_ends, 0.3, 0.6)
-    assert await _drains(_stays, 1.0, 1.1)
-    assert await _drains(_others_come, 1.0, 1.1)
+async def test_a_drain_serves_until_no_call_comes_then_refuses_until_no_call_comes() -> None:
+    for happens in (_one_stays, partial(_others_come, streams=True)):
+        refuses, over = await _drains(happens)
+        # The first pass has nothing to compare with.
+        assert refuses <= 0.12
+        assert over - refuses <= 0.12
+    refuses, over = await _drains(partial(_others_come, seconds=0.5))
+    assert 0.5 <= refuses <= 0.7
+    assert over - refuses <= 0.12
+
+
+@virtual_time
+async def test_a_drain_that_calls_keep_coming_to_ends_after_a_part_of_the_grace() -> None:
+    refuses, over = await _drains(_others_come)
+    assert 0.9 <= refuses <= 1.1
+    assert 0.6 <= over - refuses <= 0.9
 
 
 def test_an_address_has_ten_times_the_calls_of_a_user() -> None:
@@ -333,15 +351,17 @@ async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> N
 async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
     """In its moment gRPC cancels what it has and nobody has taken."""
     admission = few()
-    # It stays: the drain takes all its time.
-    admission.came()
-    draining = asyncio.create_task(admission.drain(REFUSING_SECONDS))
-    await pass_time(0.01)
+    # The drain takes all its time.
+    coming = asyncio.create_task(_others_come(admission))
+    draining = asyncio.create_task(admission.drain(12.0))
+    await _refusing(admission)
     with pytest.raises(Unavailable) as refused:
         admission.refuse_if_draining()
     watch = Stopwatch()
     await draining
+    assert watch.passed() >= 0.9
     assert (refused.value.retry_after_seconds or 0.0) > watch.passed() + 0.5
+    await cancel_and_wait(coming)
 
 
 @virtual_time

@@ -161,7 +161,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             back = WayBack(context)
             call.send = back.write
         ticket = Ticket(self.admission, streams=call.rule.streams, deadline=call.deadline)
-        self.admission.came()
+        self.admission.came(streams=call.rule.streams)
         runner = self._runners.get(call.rule.method, self._unknown)
         answer, failure = b"", None
         refused: Hashable = None

@@ -24,7 +24,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pilothouse_server.rpc import headers, longest, method_rules, receiving, reflection
-from pilothouse_server.rpc.admission.seats import REFUSING_SECONDS, Admission
+from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.lines import Lines, lines_of
@@ -107,15 +107,11 @@ class GrpcServer:
             await self._health.set(service, status)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuses new calls, waits for those in flight, at most `grace_seconds`.
-
-        gRPC's own stop cancels what no handler has yet, so for a moment new calls are still taken, and answered that
-        this server is shutting down.
-        """
+        """Reports NOT_SERVING, drains (`Admission.drain`), and waits for calls in flight; `grace_seconds` in all."""
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_seconds
         await self._health.drain()
-        await self._admission.drain(min(REFUSING_SECONDS, grace_seconds / 2))
+        await self._admission.drain(grace_seconds)
         await self._lines.stop(max(0.0, end - loop.time()))
 
 

@@ -77,10 +77,11 @@ REFUSALS, OPENINGS, TRICKLES = (50.0, 20, 15.0), (40.0, 4, 15.0), (250.0, 0, 1.0
 HURRIED, _LEFT_SECONDS = (25.0, 10, 0.0), 1.0
 # Of what was tried where.
 _MOST_TRIALS = 10_000
-# A draining server refuses new calls for so long at most, and goes on when none has come for a moment. Who was refused
-# is asked to come back later than that: one that comes in the moment of the stop is cancelled, which no client repeats.
-REFUSING_SECONDS, _QUIET_SECONDS, _ELSEWHERE_SECONDS = 1.0, 0.1, 2.0
-_LOOK_SECONDS = 0.02
+# A draining server refuses new calls for so long at most, and goes on when none has come for a moment. A call that is
+# refused is asked to come back later than that: one that comes in the moment of the stop may be cancelled.
+REFUSING_SECONDS, _QUIET_SECONDS, _ELSEWHERE_SECONDS = 1.0, 0.05, 2.0
+# Passes of the event loop between a call that gRPC hands over and its being counted, and some more.
+_LOOP_PASSES = 10
 
 CLUSTER_CALLS = "cluster calls"
 CLUSTER_STREAMS = "cluster streams"
@@ -141,12 +142,13 @@ class Admission:
         self.draining = False
         # Calls that are being served.
         self.in_flight = 0
+        # Unary calls that have come so far.
         self._came = 0
 
-    def came(self) -> None:
+    def came(self, *, streams: bool = False) -> None:
         """Counts a call that has come; `went` is to follow."""
         self.in_flight += 1
-        self._came += 1
+        self._came += not streams
 
     def went(self) -> None:
         """Counts a call that has ended."""
@@ -188,25 +190,37 @@ class Admission:
                 retry_after_seconds=_ELSEWHERE_SECONDS,
             )
 
-    async def drain(self, seconds: float) -> None:
-        """Has new calls refused, and returns when none is in flight nor has come for a moment, or after `seconds`.
+    async def drain(self, grace_seconds: float) -> None:
+        """Returns when gRPC's server may be stopped, at the latest after about half of the grace.
 
-        What has reached gRPC and not yet Python is cancelled when gRPC's server is stopped. So it is answered first.
+        gRPC's stop cancels the calls that it holds and no handler has taken. So calls are served until a moment passes
+        without a new one, for clients that heed the health service or the end of their streams; then they are refused
+        until a moment passes without one, so that few are left to be cancelled. Calls in flight are not waited for:
+        the stop does that.
         """
+        now = asyncio.get_running_loop().time()
+        await self._no_new_call(now + grace_seconds / 3)
         self.draining = True
         self.arrivals.end()
         self.refusing.end()
         self.hurried.end()
         self.openings.end()
         self._trickles.end()
+        now = asyncio.get_running_loop().time()
+        await self._no_new_call(now + min(REFUSING_SECONDS, grace_seconds / 4))
+
+    async def _no_new_call(self, until: float) -> None:
+        """Returns when no unary call has come for a moment, or at a time of the loop. Streams are sent elsewhere, and
+        may come back faster than that.
+        """
         loop = asyncio.get_running_loop()
-        end, came, since = loop.time() + seconds, self._came, loop.time()
-        while (now := loop.time()) < end:
-            if self._came != came or self.in_flight:
-                came, since = self._came, now
-            elif now >= since + _QUIET_SECONDS:
-                return
-            await asyncio.sleep(_LOOK_SECONDS)
+        came = -1
+        while (now := loop.time()) < until and came != self._came:
+            came = self._came
+            await asyncio.sleep(min(_QUIET_SECONDS, until - now))
+            # A loop that was busy runs its timers before it takes the calls that have come meanwhile.
+            for _ in range(_LOOP_PASSES):
+                await asyncio.sleep(0)
 
     def of_cluster(self, name: str, cluster: str) -> Limiter:
         """Returns the seats of the class of this name at one cluster; '' stands for those that are not registered."""
