@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 
 import grpc.aio
 import pytest
@@ -14,8 +16,9 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.devices import DeviceTokens
+from pilothouse_server.identity.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.operations.guesses import FREE_FAILURES
-from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, number_changes
 from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, IdentityServer, Refused, refused, running
 from tests.waiting import poll_until
@@ -214,14 +217,14 @@ class Flood:
         monkeypatch.setattr(server.passwords, "verify", verify_held)
 
     @asynccontextmanager
-    async def of(self, count: int) -> AsyncIterator[None]:
+    async def of(self, number: int) -> AsyncIterator[None]:
         """From the moment in which the queue has taken as many of them as it takes."""
         own = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(self._server.address, options=own) as channel:
             attacker = Caller(identity_pb2_grpc.IdentityServiceStub(channel), forwarded_for=ATTACKER)
             self.tasks = [
-                asyncio.create_task(log_in(attacker, password="wrong", user=f"invented{number}"))
-                for number in range(count)
+                asyncio.create_task(log_in(attacker, password="wrong", user=f"invented{each}"))
+                for each in range(number)
             ]
             try:
                 await poll_until(self._some_are_answered)
@@ -258,8 +261,88 @@ async def test_a_flood_from_one_address_leaves_the_others_their_log_ins(
     assert flood.outcomes.count("INVALID_CREDENTIALS") <= 130
 
 
-async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries(database: Database) -> None:
+@asynccontextmanager
+async def going_on(server: IdentityServer, address: str, at_once: int) -> AsyncIterator[Counter[str]]:
+    """Invented log-ins from an address, each followed by another; what became of them so far."""
+    outcomes: Counter[str] = Counter()
+    numbers = count()
+    own = (("grpc.use_local_subchannel_pool", 1),)
+    async with grpc.aio.insecure_channel(server.address, options=own) as channel:
+        attacker = Caller(identity_pb2_grpc.IdentityServiceStub(channel), forwarded_for=address)
+
+        async def guess() -> None:
+            while True:
+                outcomes[await log_in(attacker, password="x", user=f"invented{next(numbers)}")] += 1
+
+        tasks = [asyncio.create_task(guess()) for _ in range(at_once)]
+        try:
+            yield outcomes
+        finally:
+            await cancel_and_wait(*tasks)
+
+
+@pytest.mark.full
+async def test_a_flood_from_the_own_address_leaves_known_names_their_log_ins(database: Database) -> None:
     async with running(database, **PROXY, login_failures_per_address=8) as server:
+        admin = await server.admin()
+        for name in ("anna", "ben"):
+            await server.user(admin, name, log_in=False)
+            # No device token is kept of it.
+            assert (await log_in(server.at(HOME), password=PASSWORD, user=name)).startswith("phd_")
+        async with going_on(server, HOME, 90) as outcomes:
+            await poll_until(lambda: _has(outcomes, "LOGIN_LIMITED"), what="the end of the budget")
+            for name in ("anna", "ben"):
+                assert (await log_in(server.at(HOME), password=PASSWORD, user=name)).startswith("phd_")
+
+
+async def test_a_name_is_known_where_it_logged_in_for_a_month(
+    server: IdentityServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[bool] = []
+    turn = LoginTurns.turn
+
+    def noted(self: LoginTurns, whose: Whose) -> object:
+        known.append(whose.known)
+        return turn(self, whose)
+
+    monkeypatch.setattr(LoginTurns, "turn", noted)
+    await log_in(server.at(HOME))
+    await log_in(server.at(HOME), user="invented")
+    await log_in(server.at(AWAY), password="wrong")
+    # A wrong password changes nothing, and neither does another form of the name.
+    await log_in(server.at(HOME), password="wrong", user="ADMIN")
+    for days in (29, 31):
+        async with server.database.system() as connection:
+            await connection.execute(
+                "UPDATE login_origins SET updated_at = now() - make_interval(days => $1)", days
+            )
+        await log_in(server.at(HOME), password="wrong")
+    assert known == [False, False, False, True, True, False]
+
+
+async def _has(outcomes: Counter[str], reason: str) -> bool:
+    return outcomes[reason] > 0
+
+
+async def test_guesses_at_one_name_leave_new_names_of_their_address_their_turns(database: Database) -> None:
+    async with running(database, **PROXY, login_failures_per_address=4) as server:
+        await server.user(await server.admin(), "anna", log_in=False)
+        guesses = [
+            asyncio.create_task(log_in(server.at(HOME), password="wrong", user="victim")) for _ in range(50)
+        ]
+        await poll_until(lambda: _some(guesses), what="the first answers")
+        assert (await log_in(server.at(HOME), password=PASSWORD, user="anna")).startswith("phd_")
+        outcomes = set(await asyncio.gather(*guesses))
+    assert outcomes <= {"INVALID_CREDENTIALS", "LOGIN_THROTTLED", "LOGIN_LIMITED", "LOGIN_BUSY"}
+
+
+async def _some(tasks: list[asyncio.Task[str]]) -> bool:
+    return any(task.done() for task in tasks)
+
+
+async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries(database: Database) -> None:
+    changes = PROXY | {"login_failures_per_address": 8, "admission_wait_seconds": 1.0}
+    async with running(database, **changes) as server:
         for _ in range(10):
             # Right ones use nothing up.
             assert (await log_in(server.at(HOME))).startswith("phd_")
@@ -282,12 +365,12 @@ async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries
 @pytest.mark.full
 async def test_an_unfair_queue_is_found(server: IdentityServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: where all stand in one line, the flood keeps the honest one out."""
-    turn = Logins._turn
+    turn = LoginTurns.turn
 
-    def all_alike(self: Logins, _who: str, *, known: bool) -> object:
-        return turn(self, "everybody", known=False)
+    def all_alike(self: LoginTurns, _whose: Whose) -> object:
+        return turn(self, Whose("everybody", "everybody", known=False))
 
-    monkeypatch.setattr(Logins, "_turn", all_alike)
+    monkeypatch.setattr(LoginTurns, "turn", all_alike)
     async with Flood(server, monkeypatch).of(100):
         assert await log_in(server.at(HOME)) == "LOGIN_BUSY"
 

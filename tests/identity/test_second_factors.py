@@ -64,6 +64,17 @@ async def test_a_password_is_answered_with_a_challenge_and_a_code_completes_it(
     assert [user.username for user in users.users] == ["anna"]
 
 
+async def test_invented_challenges_keep_nobody_of_their_address_from_completing_a_log_in(
+    database: Database,
+) -> None:
+    async with running(database, **PROXY, login_failures_per_address=8) as server:
+        phone = await enrolled(server, await server.user(await server.admin(), "anna"))
+        answer = await challenged(server.at(HOME), "anna")
+        heard = [await reason(server.at(HOME), "phl_" + "x" * 49, code="000000") for _ in range(20)]
+        assert set(heard) == {"INVALID_CHALLENGE", "LOGIN_LIMITED"}
+        assert await reason(server.at(HOME), answer.challenge, code=await phone.code()) == ""
+
+
 async def test_a_challenge_is_good_for_nothing_else(server: IdentityServer, phone: Authenticator) -> None:
     answer = await challenged(server.at(HOME), "anna")
     async with server.database.system() as connection:

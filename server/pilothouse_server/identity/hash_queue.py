@@ -69,7 +69,7 @@ class HashQueue:
 
     def _make_room(self, newcomers: _Line, own: int) -> None:
         if own >= self._longest_of_one:
-            raise _busy()
+            raise login_busy()
         if self._waiting < self._longest:
             return
         # From however many addresses strangers come, they leave half of the queue to those who are known.
@@ -82,10 +82,10 @@ class HashQueue:
             ((line, who) for line in lines for who in reversed(line)), key=lambda each: len(each[0][each[1]])
         )
         if not displaces and len(line[who]) <= own + 1:
-            raise _busy()
+            raise login_busy()
         newest = line[who][-1]
         self._remove(line, who, newest)
-        newest.set_exception(_busy())
+        newest.set_exception(login_busy())
 
     def _enter(self, line: _Line) -> None:
         self._free -= 1
@@ -120,7 +120,8 @@ class HashQueue:
         self._waiting -= 1
 
 
-def _busy() -> ResourceExhausted:
+def login_busy() -> ResourceExhausted:
+    """The error for an attempt that finds too many others waiting."""
     return ResourceExhausted(
         "too many log-ins at once, try again", reason="LOGIN_BUSY", retry_after_seconds=1.0
     )

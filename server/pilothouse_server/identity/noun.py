@@ -11,6 +11,7 @@ from pilothouse_server.identity.device_login_service import DeviceLoginService
 from pilothouse_server.identity.factor_service import FactorService
 from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.federation_service import FederationService
+from pilothouse_server.identity.login_turns import LoginTurns
 from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.operations.api_keys import ApiKeys
 from pilothouse_server.identity.operations.challenges import Challenges
@@ -65,7 +66,14 @@ def identity_services(needs: Needs) -> Sequence[object]:
     federated = Federation(session_tokens, UserSecrets(needs.envelopes))
     renewals = Renewals(needs.store, needs.issuers, federated)
     logins = Logins(
-        needs.store, needs.passwords, session_tokens, guesses, factors, Challenges(factors), renewals
+        needs.store,
+        needs.passwords,
+        session_tokens,
+        guesses,
+        factors,
+        Challenges(factors),
+        renewals,
+        LoginTurns(needs.passwords, guesses.budgets, needs.settings.admission_wait_seconds),
     )
     steps = LoginSteps(needs.store, new_passwords, session_tokens, guesses, factors)
     budgets = FailureBudgets(needs.settings.login_failures_per_address)

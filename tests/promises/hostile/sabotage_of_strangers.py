@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.operations.login import Logins
+from pilothouse_server.identity.login_turns import LoginTurns, Whose
 from pilothouse_server.rpc.admission import seats
 from pilothouse_server.rpc.refusals import Refusals
 from tests.promises.hostile.sabotage import run
@@ -13,12 +13,12 @@ from tests.promises.hostile.sabotage import run
 
 def all_log_ins_stand_in_one_line() -> None:
     """Addresses have neither turns nor a budget of their own."""
-    turn = Logins._turn
+    turn = LoginTurns.turn
 
-    def all_alike(self: Logins, _who: str, *, known: bool) -> Any:
-        return turn(self, "everybody", known=False)
+    def all_alike(self: LoginTurns, _whose: Whose) -> Any:
+        return turn(self, Whose("everybody", "everybody", known=False))
 
-    Logins._turn = all_alike  # type: ignore[assignment,method-assign]
+    LoginTurns.turn = all_alike  # type: ignore[assignment,method-assign]
     FailureBudgets.take = lambda _self, _who: None  # type: ignore[assignment,method-assign]
 
 

@@ -33,8 +33,8 @@ async def beside(ground: Ground, name: str, count: int, **order: Any) -> Verdict
     )
 
 
-async def failed_log_ins(ground: Ground) -> list[str]:
-    """What keeps honest users, who come all at once from another address, from logging in at the first try."""
+async def failed_log_ins(ground: Ground, **order: Any) -> list[str]:
+    """What keeps honest users, who come all at once and logged in before, from logging in at the first try."""
 
     async def log_in(number: int) -> str:
         once = RetryPolicy(attempts=1)
@@ -45,7 +45,7 @@ async def failed_log_ins(ground: Ground) -> list[str]:
                 return f"{error.code.name} {error.reason}"
         return ""
 
-    async with attacking(STRANGERS, "logins", address=ground.address, count=360) as attack:
+    async with attacking(STRANGERS, "logins", address=ground.address, count=360, **order) as attack:
         await ground.window(CALLS // 5)
         outcomes = await asyncio.gather(*map(log_in, range(_HONEST)))
     assert attack.report["begun"] >= 360
@@ -55,6 +55,10 @@ async def failed_log_ins(ground: Ground) -> list[str]:
 async def test_invented_log_ins_keep_nobody_out(ground: Ground) -> None:
     assert await failed_log_ins(ground) == []
     assert (await beside(ground, "logins", 360)).faults() == []
+
+
+async def test_invented_log_ins_keep_no_known_name_out_at_their_own_address(ground: Ground) -> None:
+    assert await failed_log_ins(ground, source="127.0.0.1") == []
 
 
 async def test_log_ins_that_stand_in_one_line_are_found(database: Database, tmp_path: Path) -> None:

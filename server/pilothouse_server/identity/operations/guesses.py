@@ -12,7 +12,8 @@ that an account asks for was shown: a right password alone does not forgive wron
 Nobody locks others out. A device that logged in before and shows its token, and an address that the account logged in
 from, pass the lock: their own failures are counted, and `FREE_FAILURES` of them end that, as does another password.
 While an account is locked their failures and successes leave its counter as it is. Each address has a budget of
-failures, whichever accounts it tries (`failure_budgets`).
+failures, whichever accounts it tries (`failure_budgets`); those that logged in from there lately have one of their own
+there (`login_turns`).
 
 An account that does not exist has no devices and no addresses, and is asked for them all the same.
 """
@@ -41,6 +42,8 @@ from pilothouse_server.values.names import normalise_username
 FREE_FAILURES: Final = 5
 FIRST_LOCK: Final = timedelta(seconds=30)
 LONGEST_LOCK: Final = timedelta(seconds=LONGEST_LOCK_SECONDS)
+# A name that logged in from an address goes before others there for so long.
+_KNOWN_FOR: Final = timedelta(days=30)
 # Failures that lie further back are forgotten.
 FAILURES_COUNT_FOR: Final = timedelta(days=1)
 
@@ -100,6 +103,11 @@ class Guesses:
         locked_for = await throttles.locked_for(transaction, tried.account_hash)
         known = await login_origins.find(transaction, tried.account_hash, tried.origins, self._remembered)
         return None if locked_for is None or _passes(known, stored) else locked_for
+
+    async def logged_in_there(self, transaction: ReadTransaction, tried: Tried) -> bool:
+        """Whether the account has logged in from this address lately."""
+        there = (tried.address_hash,)
+        return bool(await login_origins.find(transaction, tried.account_hash, there, _KNOWN_FOR))
 
     async def hold(self, transaction: Transaction, tried: Tried, stored: Credentials | None) -> Held:
         """Locks the account's counter, so that guesses at it are settled one by one."""

@@ -2,7 +2,7 @@
 
 A right password begins a session, or is answered with a challenge where it has to be followed by something: a code of
 the user's authenticator, the enrolment of one, a new password (`login_steps`). Guesses are counted as `guesses` says;
-an address has turns of its own in the queue for a hash (`hash_queue`).
+an address, and each name there, has turns of its own (`login_turns`).
 
 Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash
 verified. An account that does not exist has no devices and no addresses, and is asked for them all the same.
@@ -15,12 +15,12 @@ of a renewal that is under way.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pilothouse_server.errors import PermissionDenied, PilothouseError, ResourceExhausted, Unauthenticated
 from pilothouse_server.identity import tokens
+from pilothouse_server.identity.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.model import IssuedTokens, User
 from pilothouse_server.identity.operations.challenges import Challenged, Challenges
 from pilothouse_server.identity.operations.guesses import Guesses, Held, Tried, throttled
@@ -82,8 +82,10 @@ class Logins:
         factors: SecondFactors,
         challenges: Challenges,
         renewals: Renewals,
+        turns: LoginTurns,
     ) -> None:
         self._store = store
+        self._turns = turns
         self._renewals = renewals
         self._passwords = passwords
         self._session_tokens = session_tokens
@@ -104,8 +106,8 @@ class Logins:
         tried = self._guesses.tried(attempt.username, origin, attempt.device_token)
         named(self._guesses.tag(tried))
         rehashed: str | None = None
-        who = _who(tried, origin)
-        async with self._turn(who, known=tried.device is not None):
+        whose = await self._whose(tried, origin)
+        async with self._turns.turn(whose):
             verified = await self._verify(tried, attempt.username, attempt.password, named)
             if verified.matched is not None and self._passwords.needs_rehash(verified.matched.password_hash):
                 rehashed = await self._passwords.hash_in_turn(attempt.password)
@@ -119,9 +121,9 @@ class Logins:
         if begun is None:
             raise _refused()
         if isinstance(begun, Begun):
-            self._budgets.succeeded(who)
+            self._budgets.succeeded(whose.budget)
         else:
-            self._budgets.give_back(who)
+            self._budgets.give_back(whose.budget)
         return begun
 
     async def confirm(self, username: str, password: str, origin: Origin) -> str:
@@ -162,19 +164,16 @@ class Logins:
             raise renewed
         return renewed
 
-    @asynccontextmanager
-    async def _turn(self, who: str, *, known: bool) -> AsyncIterator[None]:
-        """A turn to verify a password. Raises ResourceExhausted: LOGIN_LIMITED, LOGIN_BUSY."""
-        self._budgets.take(who)
-        begun = False
-        try:
-            async with self._passwords.turn(who, known=known or self._budgets.is_known(who)):
-                begun = True
-                yield
-        except ResourceExhausted:
-            if not begun:
-                self._budgets.give_back(who)
-            raise
+    async def _whose(self, tried: Tried, origin: Origin) -> Whose:
+        """Whose attempt it is: known by a device, or by the address. Raises ResourceExhausted: LOGIN_BUSY."""
+
+        async def logged_in_there() -> bool:
+            async with self._store.system_look() as transaction:
+                return await self._guesses.logged_in_there(transaction, tried)
+
+        address = origin.address_group
+        known = tried.device is not None or await self._turns.look(address, logged_in_there)
+        return Whose(address, tried.account_hash.hex(), known)
 
     async def _verify(self, tried: Tried, username: str, password: str, named: Named) -> _Verified:
         """What a log-in is checked against, and whether it is right; only within a turn.
@@ -269,16 +268,6 @@ class Logins:
             and session.rotated_at is None
             and await self._factors.must_have_one(transaction, session.user_id)
         )
-
-
-def _who(tried: Tried, origin: Origin) -> str:
-    """Whose turns and failures these are: the address's; where a device of the account is shown, the account's there.
-
-    Somebody who has taken such a token uses up what it may at their own address, not what its owner may.
-    """
-    if tried.device is None:
-        return origin.address_group
-    return f"account {tried.account_hash.hex()} at {origin.address_group}"
 
 
 def _refused() -> Unauthenticated:

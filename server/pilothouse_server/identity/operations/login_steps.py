@@ -16,6 +16,7 @@ from typing import Final
 
 from pilothouse_server.errors import PilothouseError, Unauthenticated, invalid, missing
 from pilothouse_server.identity import tokens
+from pilothouse_server.identity.login_turns import of_account
 from pilothouse_server.identity.model import IssuedTokens, SessionMethod, User
 from pilothouse_server.identity.operations.challenges import invalid_challenge
 from pilothouse_server.identity.operations.guesses import Guesses, Held, Tried, throttled
@@ -96,10 +97,11 @@ class LoginSteps:
             FailedPrecondition: SECOND_FACTOR_LOCKED, only a recovery code is taken.
             ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, as Login; LOGIN_BUSY.
         """
-        who = origin.address_group
-        self._guesses.budgets.take(who)
         asked = await self._asked(answer, origin)
         named(asked.stored.user.username)
+        # The password was right, so this is not the address's matter.
+        who = of_account(asked.tried.account_hash.hex(), origin.address_group)
+        self._guesses.budgets.take(who)
         password_hash = await self._hashed(answer, asked)
         async with self._store.system_write("login") as transaction:
             done = await self._settle(transaction, asked, answer, password_hash, origin)
@@ -109,7 +111,14 @@ class LoginSteps:
         return done
 
     async def _asked(self, answer: Answer, origin: Origin) -> _Asked:
-        """Whose challenge it is, by a look that waits for nobody."""
+        """Whose challenge it is, by a look that waits for nobody. One that is not known counts against the address."""
+        try:
+            return await self._found(answer, origin)
+        except Unauthenticated:
+            self._guesses.budgets.take(origin.address_group)
+            raise
+
+    async def _found(self, answer: Answer, origin: Origin) -> _Asked:
         if not tokens.is_well_formed(answer.challenge, tokens.CHALLENGE_PREFIX):
             raise invalid_challenge()
         challenge_hash = tokens.token_hash(answer.challenge)
