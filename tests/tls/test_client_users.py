@@ -36,6 +36,14 @@ def _user(path: Path, text: str, *names: str) -> str:
                 "spiffe://a.example/ns/shop",
                 "spiffe://a.example/ns/shop-of-others/x",
                 "https://a.example/ns/shop/x",
+                "spiffe://a.example/ns/shop/../admin",
+                "spiffe://a.example/ns/shop/./x",
+                "spiffe://a.example/ns/shop/..",
+                "spiffe://a.example/ns/shop/%2e%2E/admin",
+                "spiffe://a.example/ns/shop/..%2fadmin",
+                "spiffe://a.example/ns/shop/..\\admin",
+                "spiffe://a.example/ns/shop/x?y",
+                "spiffe://a.example/ns/shop/x#y",
             ],
         ),
         (
@@ -45,16 +53,29 @@ def _user(path: Path, text: str, *names: str) -> str:
         ),
         (
             "dns *.example.com",
-            ["a.example.com", "a.b.example.com"],
-            ["example.com", ".example.com", "aexample.com", "*.example.com"],
+            ["a.example.com", "A.EXAMPLE.com"],
+            ["example.com", ".example.com", "aexample.com", "*.example.com", "a.b.example.com"],
         ),
-        ("dns runner-*", ["runner-1.example.com"], ["a-runner-1"]),
+        (
+            "dns runner-*",
+            ["runner-1"],
+            ["a-runner-1", "runner-", "runner-1.example.com", "runner-1.evil.example"],
+        ),
+        (
+            "dns runner-*.example.com",
+            ["runner-1.example.com"],
+            ["runner-1.b.example.com", "runner-.example.com", "runner-1.example.com.evil.example"],
+        ),
         (
             "email anna@Example.org",
             ["anna@example.org"],
             ["Anna@example.org", "anna@example.org.evil.example"],
         ),
-        ("email *@example.org", ["anna@EXAMPLE.org"], ["@example.org", "anna@x.example.org"]),
+        (
+            "email *@example.org",
+            ["anna@EXAMPLE.org", "anna.b@example.org"],
+            ["@example.org", "anna@x.example.org"],
+        ),
     ],
 )
 def test_a_rule_takes_what_it_says(tmp_path: Path, rule: str, taken: list[str], not_taken: list[str]) -> None:
@@ -65,7 +86,7 @@ def test_a_rule_takes_what_it_says(tmp_path: Path, rule: str, taken: list[str], 
 
 
 def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
-    text = "dns a.example  first # a comment\n\n#dns b.example none\ndns b.example second\nuri urn:x#y third"
+    text = "dns a.example  first # a comment\n\n#dns b.example none\ndns b.example second\nuri urn:x:y third"
     assert _user(tmp_path / "users", text, "b.example", "a.example") == "first"
     assert _user(tmp_path / "users", text, "b.example") == "second"
     assert _user(tmp_path / "users", text) == ""
@@ -79,8 +100,13 @@ def test_the_first_rule_counts_and_the_subject_does_not(tmp_path: Path) -> None:
     [
         ("dns a.example", "line 1: is not KIND PATTERN USER"),
         ("\nip 10.0.0.1 anna", "line 2: 'ip' is no kind of name"),
-        ("dns a.*.example anna", "the * stands at the end, or at the beginning as in *.example.com"),
-        ("dns *a.example anna", "the * stands at the end, or at the beginning"),
+        ("dns a.*.example anna", "the * stands for the first label or its end, as in *.example.com"),
+        ("dns *a.example anna", "the * stands for the first label or its end"),
+        ("dns ci.* anna", "the * stands for the first label or its end"),
+        ("email anna@* anna", "the * stands at the beginning, as in *@example.com"),
+        ("email anna* anna", "the * stands at the beginning"),
+        ("uri urn:x#y anna", "a URI has no query, no fragment"),
+        ("uri spiffe://a.example/x/../* anna", "neither . nor .. as a segment"),
         ("dns * anna", "a pattern is more than a *"),
         ("dns *.*.example anna", "holds one * at most"),
         ("email anna anna", "a mailbox is written as name@example.com"),

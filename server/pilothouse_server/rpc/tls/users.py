@@ -10,9 +10,13 @@ certificate's names counts:
     dns      *.runners.example.com                runners
     email    anna@example.com                     anna
 
-Names are those of the extension subjectAltName; the subject counts for nothing. A `*` stands at the end for any rest,
-in a URI after a slash, so that `…/shop/*` is never `…/shop-of-others`; or at the beginning for any host below a domain
-(`*.example.com`), or any mailbox of one (`*@example.com`).
+Names are those of the extension subjectAltName; the subject counts for nothing. In a URI a `*` stands at the end, after
+a slash, for any rest, so that `…/shop/*` is never `…/shop-of-others`. In the name of a host it stands for one label, or
+the end of one (`*.example.com`, `runner-*.example.com`), as in certificates of servers. Before the `@` of a mailbox it
+stands for any (`*@example.com`).
+
+A URI with a query, a fragment, or `.` or `..` as a segment is nobody's, encoded or not: what it names depends on who
+reads it.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, cast
+from urllib.parse import unquote
 
 from cryptography import x509
 
@@ -31,6 +36,8 @@ from pilothouse_server.values.names import principal_problem
 
 Kind = Literal["dns", "uri", "email"]
 _KINDS: Final = ("dns", "uri", "email")
+# What a * does not go beyond.
+_ENDS: Final = {"dns": ".", "email": "@"}
 _SETTING = "TLS_CLIENT_USERS_FILE"
 _MOST_RULES = 10_000
 # A certificate with more names than this bears none.
@@ -54,13 +61,15 @@ class Rule:
     line: int
 
     def takes(self, name: Name) -> bool:
-        if name.kind != self.kind:
+        """Whether it is a rule for this name."""
+        before, star, after = self.pattern.partition("*")
+        if name.kind != self.kind or not star:
+            return name == (self.kind, self.pattern)
+        if not (name.text.startswith(before) and name.text.endswith(after)):
             return False
-        if self.pattern.endswith("*"):
-            return name.text.startswith(self.pattern[:-1])
-        if self.pattern.startswith("*"):
-            return name.text.endswith(self.pattern[1:]) and len(name.text) >= len(self.pattern)
-        return name.text == self.pattern
+        taken = name.text[len(before) : len(name.text) - len(after)]
+        # Of a URI any rest, of a host one label, of a mailbox all before the host.
+        return self.kind == "uri" or (bool(taken) and _ENDS[self.kind] not in taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +147,44 @@ def _check_pattern(kind: str, pattern: str) -> None:
     if "*" in fixed:
         raise InvalidValueError("a pattern holds one * at most")
     if kind == "uri":
-        if ":" not in fixed:
-            raise InvalidValueError("a URI begins with its scheme, such as spiffe://")
-        if "*" in pattern and not pattern.endswith("/*"):
-            raise InvalidValueError("of a URI the * stands at the end, after a slash")
-        # Else every trust domain, or every host, would be taken.
-        if "*" in pattern and fixed.count("/") < 3:
-            raise InvalidValueError("a URI with * names its host or trust domain")
-    elif "*" in pattern:
-        before = "." if kind == "dns" else "@"
-        if not (pattern.endswith("*") or pattern.startswith(f"*{before}")):
+        _check_uri(pattern, fixed)
+    elif kind == "dns":
+        first, _, rest = pattern.partition(".")
+        if "*" in rest or ("*" in first and not first.endswith("*")):
             raise InvalidValueError(
-                f"the * stands at the end, or at the beginning as in *{before}example.com"
+                "the * stands for the first label or its end, as in *.example.com or runner-*.example.com"
             )
         if len(fixed) < 2:
             raise InvalidValueError("a pattern is more than a *")
-    if kind == "email" and "@" not in fixed and not pattern.endswith("*"):
-        raise InvalidValueError("a mailbox is written as name@example.com")
+    else:
+        if "*" in pattern and not pattern.startswith("*@"):
+            raise InvalidValueError("the * stands at the beginning, as in *@example.com")
+        if not all(fixed.rpartition("@")[1:]):
+            raise InvalidValueError("a mailbox is written as name@example.com")
+
+
+def _check_uri(pattern: str, fixed: str) -> None:
+    if ":" not in fixed:
+        raise InvalidValueError("a URI begins with its scheme, such as spiffe://")
+    if not _is_plain_uri(pattern):
+        raise InvalidValueError("a URI has no query, no fragment, and neither . nor .. as a segment")
+    if "*" in pattern and not pattern.endswith("/*"):
+        raise InvalidValueError("of a URI the * stands at the end, after a slash")
+    # Else every trust domain, or every host, would be taken.
+    if "*" in pattern and fixed.count("/") < 3:
+        raise InvalidValueError("a URI with * names its host or trust domain")
+
+
+def _is_plain_uri(text: str) -> bool:
+    """Whether a URI means the same to whoever reads it."""
+    read = unquote(text)
+    return not any(mark in read for mark in "?#\\") and not {".", ".."}.intersection(read.split("/"))
 
 
 def names_of(certificate: x509.Certificate) -> tuple[Name, ...]:
     """The names of a certificate; none where it has no such extension, or one that cannot be read.
 
-    A name with a `*` of its own, as certificates of servers have, is nobody's.
+    A name with a `*` of its own, as certificates of servers have, is nobody's, and so is a URI that is not plain.
     """
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -173,7 +197,11 @@ def names_of(certificate: x509.Certificate) -> tuple[Name, ...]:
         return ()
     if len(names) > _MOST_NAMES:
         return ()
-    return tuple(Name(cast("Kind", kind), _comparable(kind, text)) for kind, text in names if "*" not in text)
+    return tuple(
+        Name(cast("Kind", kind), _comparable(kind, text))
+        for kind, text in names
+        if "*" not in text and (kind != "uri" or _is_plain_uri(text))
+    )
 
 
 def _comparable(kind: str, text: str) -> str:
