@@ -14,6 +14,7 @@ from pilothouse.identity.v1 import federation_pb2 as federation
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.identity.v1 import permissions_pb2 as permissions
+from pilothouse.identity.v1 import reauthentication_pb2 as reauthentication
 from pilothouse.identity.v1 import second_factor_pb2 as factor
 from tests.client.fake_services import Service, timestamp
 
@@ -69,6 +70,13 @@ class Identity(Service, identity_pb2_grpc.IdentityServiceServicer):
         user = identity.User(username=self.fake.caller(context), email="admin@example.com")
         grant = identity.RoleGrant(username=user.username, role="admin")
         return identity.WhoAmIResponse(user=user, grants=[grant], permissions=["*"])
+
+    async def Reauthenticate(self, request: Any, context: Any) -> Any:
+        if request.password != self.fake.passwords[self.fake.caller(context)]:
+            await self.fake.abort(
+                context, grpc.StatusCode.PERMISSION_DENIED, "WRONG_PASSWORD", "the current password is wrong"
+            )
+        return reauthentication.ReauthenticateResponse()
 
     async def ChangePassword(self, request: Any, context: Any) -> Any:
         user = self.fake.caller(context)

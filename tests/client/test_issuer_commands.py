@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 import webbrowser
@@ -21,12 +22,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import pytest_asyncio
 
-from pilothouse_client.commands import issuer_login
+from pilothouse_client.commands import issuer_login, recent_proof
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from tests.client.command import Command, Ended
 from tests.conftest import Database, new_database
 from tests.identity.issuer import Issuer, issuer
 from tests.identity.server import IdentityServer
+from tests.identity.test_reauthentication import grow_old
 from tests.identity.trusting_server import AUDIENCE, CLIENT, SECRET, accounts, entry, trusting
 from tests.processes import started
 from tests.waiting import patient, poll_until, runs_out
@@ -161,6 +163,44 @@ async def test_log_in_by_the_browser(
     assert "goes on in your terminal" in shown[2]
     assert (await pilothouse("whoami")).lines[0].startswith("ada ")
     assert (await pilothouse("logout")).code == 0
+
+
+async def test_a_recent_proof_by_a_new_log_in(
+    world: World,
+    pilothouse: Command,
+    browser: Callable[[Callable[[str], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    opened: list[str] = []
+
+    def open_it(url: str) -> None:
+        opened.append(url)
+        follow(url)
+
+    browser(open_it)
+    world.company.arrive("faye", preferred_username="faye")
+    login = ("login", "--server", world.server.address, "--issuer", "company")
+    assert (await pilothouse(*login)).code == 0
+    await grow_old(world.server.database, "faye")
+    create = ("api-keys", "create", "ci", "--quiet")
+    without = await pilothouse(*create)
+    assert (without.code, hinted(without)) == (
+        5,
+        ["login", "--server", world.server.address, "--browser", "--issuer", "company"],
+    )
+    monkeypatch.setattr(recent_proof, "can_ask", lambda **_: True)
+    # Somebody else sits before the browser: the context stays whose it is.
+    world.company.arrive("gail", preferred_username="gail", auth_time=int(time.time()))
+    before = remembered(tmp_path)
+    other = await pilothouse(*create)
+    assert (other.code, "gail, but this context is of faye" in other.err) == (5, True)
+    assert remembered(tmp_path) == before
+    world.company.arrive("faye", preferred_username="faye", auth_time=int(time.time()))
+    made = await pilothouse(*create)
+    assert (made.code, made.out[:4]) == (0, "phk_"), made.err
+    assert parse_qs(urlsplit(opened[-1]).query)["max_age"] == ["60"]
+    assert (await pilothouse("api-keys", "create", "another", "--quiet")).code == 0
 
 
 async def test_a_browser_that_brings_nothing(

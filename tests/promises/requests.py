@@ -94,6 +94,7 @@ _IDENTITY: dict[str, Fields] = {
     "ConfirmTotp": {"code": ""},
     "DisableTotp": {"password": PASSWORD},
     "ResetSecondFactor": {"username": target("ResetSecondFactor")},
+    "Reauthenticate": {"password": PASSWORD},
     "ChangePassword": {"currentPassword": PASSWORD, "newPassword": ANOTHER_PASSWORD},
     "CreateUser": {"user": user(target("CreateUser")), "password": PASSWORD},
     "GetUser": {"username": "admin"},

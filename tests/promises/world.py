@@ -225,7 +225,7 @@ async def furnish(world: World, *namespaces: str) -> None:
     )
     for method in ("UpdateRole", "DeleteRole"):
         await world.must("CreateRole", {"role": requests.role(target(method))})
-    for method in ("Logout", "ChangePassword", "RevokeSession"):
+    for method in ("Logout", "ChangePassword", "Reauthenticate", "RevokeSession"):
         world.callers[method] = await world.make_user(target(method))
     await _enrol(world)
     await world.log_in(target("RevokeSession"))

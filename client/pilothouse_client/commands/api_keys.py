@@ -21,6 +21,7 @@ from pilothouse_client.commands.options import (
     confirm,
 )
 from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.times import parse_span, to_duration, to_timestamp
 from pilothouse_client.commands.values import moment
 
@@ -108,8 +109,8 @@ def create(
     output: Output = Format.TABLE,
 ) -> None:
     """Make a key; it is shown this once."""
-    with connect() as client:
-        answer = client.identity.create_api_key(
+    answer = with_recent_proof(
+        lambda client: client.identity.create_api_key(
             name=name,
             permissions=permission or [],
             namespaces=namespace or [],
@@ -119,6 +120,7 @@ def create(
             service_account=service_account,
             validate_only=validate_only,
         )
+    )
     _show_made(answer, output, alone=quiet)
 
 
@@ -154,13 +156,14 @@ def rotate(
     output: Output = Format.TABLE,
 ) -> None:
     """Make a key with the limits of another, whose place it takes; it is shown this once."""
-    with connect() as client:
-        answer = client.identity.rotate_api_key(
+    answer = with_recent_proof(
+        lambda client: client.identity.rotate_api_key(
             api_key_id=_id_of(client, key, user, "NOT rotate_time:*"),
             overlap=to_duration(parse_span(overlap, "--overlap")) if overlap else None,
             expire_time=_end(expires_in),
             validate_only=validate_only,
         )
+    )
     _show_made(answer, output, alone=quiet)
 
 

@@ -8,12 +8,13 @@ to the server, which alone asks the issuer. The listener ends with the log-in, h
 from __future__ import annotations
 
 import hmac
+import itertools
 import os
 import queue
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 NOT_LOGGED_IN = 4
 # As long as the server takes an answer.
 WAIT_SECONDS = 600.0
+# A proof counts from when the issuer asked the person, and lasts ten minutes: so most of it is left.
+_MAX_AGE_SECONDS = 60
 _PATH = "/callback"
 # A browser opens connections ahead that it says nothing on.
 _SILENT_SECONDS = 10.0
@@ -97,16 +100,46 @@ def _show_code(begun: Any) -> None:
         typer.echo(f"or open {begun.verification_uri_complete}", err=True)
 
 
+def way_of(words: Sequence[str]) -> Way | None:
+    """Returns the way by a browser that `Way.words` says; None where it is one by a device, which has no browser."""
+    if "--device" in words:
+        return None
+    values = dict(itertools.pairwise(words))
+    return Way(values.get("--issuer", ""), port=int(values.get("--callback-port", "0")))
+
+
+def proved_by_browser(client: Client, way: Way) -> Any:
+    """Logs in at an issuer that must ask the person, and returns the answer with the tokens, which nobody keeps yet.
+
+    Raises CommandError, PilothouseError.
+    """
+    begun, answer = _come_back(client, way, _MAX_AGE_SECONDS)
+    return client.identity.complete_oidc_login(
+        login_token=begun.login_token,
+        state=begun.state,
+        code=answer.get("code", ""),
+        iss=answer.get("iss", ""),
+    )
+
+
 def _by_browser(client: Client, way: Way) -> Any:
+    begun, answer = _come_back(client, way)
+    return client.login_by_code(begun.login_token, begun.state, answer.get("code", ""), answer.get("iss", ""))
+
+
+def _come_back(client: Client, way: Way, max_age_seconds: int = 0) -> tuple[Any, Mapping[str, str]]:
+    """Begins a log-in; returns it, and what the browser came back with."""
     with _listening(way.port) as listener:
-        begun = client.identity.begin_oidc_login(issuer=way.issuer, redirect_uri=listener.redirect_uri)
+        begun = client.identity.begin_oidc_login(
+            issuer=way.issuer, redirect_uri=listener.redirect_uri, max_age_seconds=max_age_seconds
+        )
         listener.expect(begun.state)
         _send_browser(begun.authorization_url, opens=way.opens)
         answer = listener.wait(WAIT_SECONDS, way)
     if "error" in answer:
         words = f"{_plain(answer['error'])} {_plain(answer.get('error_description', ''))}"
         raise CommandError(f"the issuer did not log you in: {words.strip()}", NOT_LOGGED_IN)
-    return client.login_by_code(begun.login_token, begun.state, answer.get("code", ""), answer.get("iss", ""))
+    return begun, answer
 
 
 def _send_browser(url: str, *, opens: bool) -> None:

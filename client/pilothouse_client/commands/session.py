@@ -38,6 +38,7 @@ from pilothouse_client.commands.login_steps import completed
 from pilothouse_client.commands.options import Format, Limit, Output
 from pilothouse_client.commands.output import Column, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
+from pilothouse_client.commands.users import EndKeys, keys_left
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.config_file import Configuration, Context
 
@@ -272,13 +273,16 @@ def whoami(output: Output = Format.TABLE) -> None:
     show_all(answer.grants, grants.COLUMNS, output)
 
 
-def passwd(password_stdin: FromStdin = False) -> None:
+def passwd(password_stdin: FromStdin = False, end_keys: EndKeys = False) -> None:
     """Change your password. With --password-stdin the first line is the current one, the second the new one."""
     present = read_password("Current password", from_stdin=password_stdin)
     new = read_password("New password", from_stdin=password_stdin, repeat=True)
     with connect() as client:
-        client.identity.change_password(current_password=present, new_password=new)
+        answer = client.identity.change_password(
+            current_password=present, new_password=new, revoke_keys=end_keys
+        )
     typer.echo("password changed; your other sessions have ended")
+    keys_left(answer.valid_api_keys)
 
 
 @sessions.command("list")

@@ -12,6 +12,7 @@ import typer
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.login_steps import show_enrolment, show_recovery_codes, shown_code
 from pilothouse_client.commands.output import done
+from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.secret_input import FromStdin, read_code, read_password
 
 app = typer.Typer(no_args_is_help=True, help="Your second factor: an authenticator.", rich_markup_mode=None)
@@ -20,8 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Your second factor: an authenticat
 @app.command("enrol")
 def enrol() -> None:
     """Get the key of a new authenticator. It counts once `totp confirm` has had a code of it."""
-    with connect() as client:
-        show_enrolment(client.identity.enrol_totp())
+    show_enrolment(with_recent_proof(lambda client: client.identity.enrol_totp()))
     typer.echo("then: pilothouse totp confirm", err=True)
 
 
@@ -31,8 +31,7 @@ def confirm(
 ) -> None:
     """Have the new authenticator count, and get recovery codes. Your other sessions end."""
     shown = code or read_code("Code", from_stdin=False)
-    with connect() as client:
-        codes = client.identity.confirm_totp(code=shown)
+    codes = with_recent_proof(lambda client: client.identity.confirm_totp(code=shown))
     show_recovery_codes(codes)
     done("a code is asked for at each log-in from now on")
 

@@ -38,6 +38,7 @@ COLUMNS: list[Column[Any]] = [
     Column("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
 ]
 _Username = Annotated[str, typer.Argument(help="User name.")]
+EndKeys = Annotated[bool, typer.Option("--end-keys", help="End all API keys of the user, too.")]
 _Email = Annotated[str | None, typer.Option("--email", help="E-mail address.")]
 _FullName = Annotated[str | None, typer.Option("--full-name", help="Full name.")]
 _AvatarUrl = Annotated[str | None, typer.Option("--avatar-url", help="Address of a picture.")]
@@ -135,14 +136,16 @@ def reset_password(
     one_time_code: Annotated[
         bool, typer.Option("--one-time-code", help="Make a code that the user sets a new password with.")
     ] = False,
+    end_keys: EndKeys = False,
 ) -> None:
-    """Set another user's password and end all sessions of that user. A second factor stays."""
+    """Set another user's password and end all sessions of that user. A second factor stays, and so do API keys unless
+    --end-keys is given."""
     password = ""
     if not one_time_code:
         password = read_password(f"New password of {username}", from_stdin=password_stdin, repeat=True)
     with connect() as client:
         answer = client.identity.reset_password(
-            username=username, new_password=password, one_time_code=one_time_code
+            username=username, new_password=password, one_time_code=one_time_code, revoke_keys=end_keys
         )
     if one_time_code:
         typer.echo(f"\n  {answer.one_time_code}\n")
@@ -152,6 +155,18 @@ def reset_password(
         )
     else:
         done(f"password of {username} set")
+    keys_left(answer.valid_api_keys, username)
+
+
+def keys_left(number: int, username: str = "") -> None:
+    """Says on standard error how many API keys a new password has left valid; '' is the caller's own name."""
+    if number:
+        whose = f" --user {username}" if username else ""
+        typer.echo(
+            f"API keys of {username or 'your account'} that remain valid: {number}; they are listed by: "
+            f"pilothouse api-keys list{whose} (--end-keys ends all of them with the password)",
+            err=True,
+        )
 
 
 @app.command("reset-second-factor")

@@ -8,7 +8,13 @@ do not.
 from __future__ import annotations
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
-from pilothouse.identity.v1 import device_login_pb2, federation_pb2, permissions_pb2, token_exchange_pb2
+from pilothouse.identity.v1 import (
+    device_login_pb2,
+    federation_pb2,
+    permissions_pb2,
+    reauthentication_pb2,
+    token_exchange_pb2,
+)
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
@@ -34,7 +40,10 @@ class Identity(Noun[TransportT]):
     complete_oidc_login = Unary(federation_pb2.CompleteOidcLoginRequest, pb.CompleteOidcLoginResponse, whole)
     logout = Unary(pb.LogoutRequest, pb.LogoutResponse, nothing)
     who_am_i = Unary(pb.WhoAmIRequest, pb.WhoAmIResponse, whole)
-    change_password = Unary(pb.ChangePasswordRequest, pb.ChangePasswordResponse, nothing)
+    reauthenticate = Unary(
+        reauthentication_pb2.ReauthenticateRequest, reauthentication_pb2.ReauthenticateResponse, whole
+    )
+    change_password = Unary(pb.ChangePasswordRequest, pb.ChangePasswordResponse, whole)
     enrol_totp = Unary(factor_pb.EnrolTotpRequest, factor_pb.EnrolTotpResponse, whole)
     confirm_totp = Unary(
         factor_pb.ConfirmTotpRequest, factor_pb.ConfirmTotpResponse, lambda answer: answer.recovery_codes

@@ -10,6 +10,7 @@ from pilothouse_server.identity import key_messages
 from pilothouse_server.identity.model import ApiKey, MadeKey, ServiceAccount
 from pilothouse_server.identity.operations import api_keys, service_accounts
 from pilothouse_server.identity.operations.api_keys import ApiKeys, Wanted
+from pilothouse_server.identity.operations.reauthentication import check_recent_proof
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
@@ -32,6 +33,7 @@ class ApiKeysService:
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, call: Call) -> pb.CreateApiKeyResponse:
         """Makes a key."""
         async with call.store.system_read() as looking:
+            await check_recent_proof(looking, call.caller)
             owner = await api_keys.owner_of(looking, call.caller, request.service_account)
         wanted = Wanted(
             name=request.name,
@@ -61,6 +63,7 @@ class ApiKeysService:
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: Call) -> pb.RotateApiKeyResponse:
         """Makes a key that takes the place of another."""
         async with call.store.system_read() as looking:
+            await check_recent_proof(looking, call.caller)
             found, owner = await api_keys.locate(
                 looking, call.caller, UUID(request.api_key_id), service_accounts.MAKING
             )

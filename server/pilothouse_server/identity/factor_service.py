@@ -1,14 +1,19 @@
-"""The part of IdentityService about log-ins of two halves and second factors: request → operation → response."""
+"""The part of IdentityService about log-ins of two halves, recent proofs and second factors."""
 
 from __future__ import annotations
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse.identity.v1 import second_factor_pb2
+from pilothouse.identity.v1 import reauthentication_pb2, second_factor_pb2
 from pilothouse_server.identity import messages
 from pilothouse_server.identity.model import User
 from pilothouse_server.identity.operations.factor_changes import FactorChanges
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.login_steps import Answer, LoginSteps
+from pilothouse_server.identity.operations.reauthentication import (
+    Proof,
+    Reauthentication,
+    check_recent_proof,
+)
 from pilothouse_server.identity.operations.second_factors import ShownCode
 from pilothouse_server.identity.origins import origin_of
 from pilothouse_server.rpc.call import Call, waits_outside
@@ -16,12 +21,15 @@ from pilothouse_server.store.unit_of_work import Actor
 
 
 class FactorService:
-    """Serves CompleteLogin, and what users and administrators do about second factors."""
+    """Serves CompleteLogin, Reauthenticate, and what users and administrators do about second factors."""
 
-    def __init__(self, logins: Logins, steps: LoginSteps, changes: FactorChanges) -> None:
+    def __init__(
+        self, logins: Logins, steps: LoginSteps, changes: FactorChanges, reauthentication: Reauthentication
+    ) -> None:
         self._logins = logins
         self._steps = steps
         self._changes = changes
+        self._reauthentication = reauthentication
 
     async def CompleteLogin(
         self, request: second_factor_pb2.CompleteLoginRequest, call: Call
@@ -39,12 +47,29 @@ class FactorService:
         return messages.completed_login(done)
 
     @waits_outside
+    async def Reauthenticate(
+        self, request: reauthentication_pb2.ReauthenticateRequest, call: Call
+    ) -> reauthentication_pb2.ReauthenticateResponse:
+        """Gives the caller's session a recent proof; no connection is held while a password is verified."""
+        call.describe(
+            resource_name=str(call.caller.session_id or ""), proof=request.WhichOneof("proof") or ""
+        )
+        proof = Proof(request.password, ShownCode(request.code, request.recovery_code))
+        await self._reauthentication.check(call.caller, proof, origin_of(call))
+        expires_at = await self._reauthentication.prove(await call.system_transaction(), call.caller)
+        answer = reauthentication_pb2.ReauthenticateResponse()
+        answer.expire_time.FromDatetime(expires_at)
+        return answer
+
+    @waits_outside
     async def EnrolTotp(
         self, _request: second_factor_pb2.EnrolTotpRequest, call: Call
     ) -> second_factor_pb2.EnrolTotpResponse:
         """Makes a seed for the caller's authenticator."""
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
-        user, made = await self._changes.enrol(await call.system_transaction(), call.caller)
+        transaction = await call.system_transaction()
+        await check_recent_proof(transaction, call.caller)
+        user, made = await self._changes.enrol(transaction, call.caller)
         _describe(call, user)
         return messages.ENROLLED.to_proto(made)
 
@@ -54,7 +79,9 @@ class FactorService:
     ) -> second_factor_pb2.ConfirmTotpResponse:
         """Has the caller's authenticator count."""
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
-        user, codes = await self._changes.confirm(await call.system_transaction(), call.caller, request.code)
+        transaction = await call.system_transaction()
+        await check_recent_proof(transaction, call.caller)
+        user, codes = await self._changes.confirm(transaction, call.caller, request.code)
         _describe(call, user)
         return second_factor_pb2.ConfirmTotpResponse(recovery_codes=codes)
 

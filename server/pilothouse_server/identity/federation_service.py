@@ -21,7 +21,9 @@ class FederationService:
         self, request: federation_pb2.BeginOidcLoginRequest, call: Call
     ) -> federation_pb2.BeginOidcLoginResponse:
         """Answers where a log-in goes on."""
-        begun = await self._logins.begin(request.issuer, request.redirect_uri, _origin(call))
+        begun = await self._logins.begin(
+            request.issuer, request.redirect_uri, _origin(call), request.max_age_seconds
+        )
         call.describe(issuer=begun.issuer)
         return messages.BEGUN_LOGIN.to_proto(begun)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
 from pilothouse.identity.v1 import certificates_pb2, federation_pb2, second_factor_pb2
@@ -20,6 +19,7 @@ from pilothouse_server.identity.model import (
 from pilothouse_server.identity.operations.challenges import Challenged
 from pilothouse_server.identity.operations.login import Begun
 from pilothouse_server.identity.operations.login_steps import Completed
+from pilothouse_server.identity.operations.users import PasswordReset
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
 
 
@@ -115,11 +115,11 @@ def completed_login(value: Completed) -> pb.CompleteLoginResponse:
     return message
 
 
-def reset_password(one_time_code: str, expires_at: datetime | None) -> pb.ResetPasswordResponse:
+def reset_password(one_time_code: str, reset: PasswordReset) -> pb.ResetPasswordResponse:
     """Returns the answer to a reset, with the code and its end where there is one."""
-    message = pb.ResetPasswordResponse(one_time_code=one_time_code)
-    if expires_at is not None:
-        message.expire_time.FromDatetime(expires_at)
+    message = pb.ResetPasswordResponse(one_time_code=one_time_code, valid_api_keys=reset.valid_keys)
+    if reset.expires_at is not None:
+        message.expire_time.FromDatetime(reset.expires_at)
     return message
 
 

@@ -22,6 +22,7 @@ from pilothouse_server.identity.operations.guesses import Guesses
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.login_steps import LoginSteps
 from pilothouse_server.identity.operations.oidc_logins import OidcLogins
+from pilothouse_server.identity.operations.reauthentication import Reauthentication
 from pilothouse_server.identity.operations.renewals import Renewals
 from pilothouse_server.identity.operations.second_factors import SecondFactors
 from pilothouse_server.identity.operations.session_tokens import SessionTokens
@@ -75,6 +76,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
         renewals,
         LoginTurns(needs.passwords, guesses.budgets, needs.settings.admission_wait_seconds),
     )
+    changes = FactorChanges(needs.store, factors, guesses)
     steps = LoginSteps(needs.store, new_passwords, session_tokens, guesses, factors)
     budgets = FailureBudgets(needs.settings.login_failures_per_address)
     oidc_logins = OidcLogins(needs.store, needs.issuers, federated, budgets, needs.keys.derive("oidc-log-in"))
@@ -84,7 +86,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
     return [
         IdentityService(logins, new_passwords, page_key, words, needs.issuers.ruled_roles),
         FederationService(oidc_logins),
-        FactorService(logins, steps, FactorChanges(needs.store, factors, guesses)),
+        FactorService(logins, steps, changes, Reauthentication(needs.store, logins, changes, guesses)),
         DeviceLoginService(device_logins),
         ApiKeysService(ApiKeys(needs.settings, words), page_key),
         TokenExchangeService(TokenExchange(needs.store, needs.issuers, session_tokens, needs.settings)),

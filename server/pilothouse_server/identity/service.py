@@ -98,8 +98,10 @@ class IdentityService:
         await self._new_passwords.policy.check("new_password", request.new_password, username)
         confirmed = await self._logins.confirm(username, request.current_password, origin_of(call))
         password_hash = await self._new_passwords.hash_checked(request.new_password, _hasher(call))
-        await users.change_own_password(await call.transaction(), call.caller, confirmed, password_hash)
-        return pb.ChangePasswordResponse()
+        valid_keys = await users.change_own_password(
+            await call.transaction(), call.caller, confirmed, password_hash, revoke_keys=request.revoke_keys
+        )
+        return pb.ChangePasswordResponse(valid_api_keys=valid_keys)
 
     @waits_outside
     async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
@@ -156,11 +158,16 @@ class IdentityService:
         async with call.read() as transaction:
             await users.check_reset(transaction, call.caller, request.username)
         reset = await self._new_passwords.for_reset(request.new_password, request.username, _hasher(call))
-        changed, expires_at = await users.reset_password(
-            await call.transaction(), call.caller, request.username, reset.password_hash, reset.good_for
+        changed = await users.reset_password(
+            await call.transaction(),
+            call.caller,
+            request.username,
+            reset.password_hash,
+            reset.good_for,
+            revoke_keys=request.revoke_keys,
         )
-        _describe_user(call, changed)
-        return messages.reset_password(reset.one_time_code, expires_at)
+        _describe_user(call, changed.user)
+        return messages.reset_password(reset.one_time_code, changed)
 
     async def CreateRole(self, request: pb.CreateRoleRequest, call: Call) -> pb.CreateRoleResponse:
         """Creates a role."""

@@ -132,6 +132,7 @@ SESSIONS = Table(
     Column("client_ip", String(45)),
     Column("user_agent", Text),
     Column("method", String(20)),
+    Column("proved_at", DateTime(timezone=True)),
     comment="One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.",
 )
 

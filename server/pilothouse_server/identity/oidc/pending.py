@@ -25,12 +25,16 @@ PREFIX: Final = "phl_"
 
 
 class PendingLogin(msgspec.Struct, frozen=True):
-    """A log-in that has begun. Its random bytes make each one another."""
+    """A log-in that has begun. Its random bytes make each one another.
+
+    `asked_since`: the issuer must have asked the person since then, in seconds since 1970; 0 whenever it was.
+    """
 
     issuer: str
     redirect_uri: str
     ends: int
     random: bytes
+    asked_since: int = 0
 
     def __repr__(self) -> str:
         return f"PendingLogin({self.issuer})"
@@ -63,9 +67,9 @@ class LoginTokens:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def issue(self, issuer: str, redirect_uri: str, ends: int) -> tuple[str, Secrets]:
+    def issue(self, issuer: str, redirect_uri: str, ends: int, asked_since: int = 0) -> tuple[str, Secrets]:
         """The token of a new log-in, and what follows from it."""
-        pending = PendingLogin(issuer, redirect_uri, ends, secrets.token_bytes(16))
+        pending = PendingLogin(issuer, redirect_uri, ends, secrets.token_bytes(16), asked_since)
         body = PREFIX + _text(msgspec.json.encode(pending))
         return f"{body}.{self._derived('token', body)}", self.secrets(body)
 

@@ -94,9 +94,16 @@ class TrustedIssuer:
             clock=clock,
         )
 
-    def of_log_ins(self, nonce: str | None) -> Expected:
-        """What an ID token of this issuer must be; `nonce` is that of the log-in, None where it is asked again."""
-        return Expected(frozenset({self.config.client_id}), party=self.config.client_id, nonce=nonce)
+    def of_log_ins(self, nonce: str | None, asked_since: int = 0) -> Expected:
+        """What an ID token of this issuer must be; `nonce` is that of the log-in, None where it is asked again, and
+        `asked_since` as in `Expected`.
+        """
+        return Expected(
+            frozenset({self.config.client_id}),
+            party=self.config.client_id,
+            nonce=nonce,
+            asked_since=asked_since,
+        )
 
     async def discovery(self) -> Discovery:
         """Where it is asked for what. Raises Unavailable: ISSUER_UNAVAILABLE."""

@@ -47,22 +47,28 @@ class Expected(msgspec.Struct, frozen=True):
 
     `audiences`: one of them must be in `aud`. `party`: what `azp` must be, where it is there or the audiences are
     several; empty: `azp` must be one of `audiences` where the token has several, and else is not looked at. `nonce`:
-    what the log-in was begun with; None: the token is of no log-in.
+    what the log-in was begun with; None: the token is of no log-in. `asked_since`: `auth_time` must be there and not
+    before, in seconds since 1970; 0: it need not be there.
     """
 
     audiences: frozenset[str]
     party: str = ""
     nonce: str | None = None
+    asked_since: int = 0
     types: frozenset[str] = frozenset({"jwt"})
 
 
 class VerifiedToken(msgspec.Struct, frozen=True):
-    """What an issuer says of somebody. The pair of `issuer` and `subject` is who it is; nothing else is."""
+    """What an issuer says of somebody. The pair of `issuer` and `subject` is who it is; nothing else is.
+
+    `asked_at` is when the issuer asked the person who they are, None where it does not say.
+    """
 
     issuer: str
     subject: str
     expires_at: datetime
     claims: dict[str, Any]
+    asked_at: datetime | None = None
 
     def __repr__(self) -> str:
         return f"VerifiedToken({self.issuer}, {self.subject})"
@@ -106,10 +112,11 @@ async def verify(
         _refuse("issuer", "it is of another issuer")
     _check_parties(claims, expected)
     expires = _check_times(claims, clock(), config.clock_skew_seconds)
+    asked_at = _checked_auth_time(claims, expected.asked_since, config.clock_skew_seconds)
     subject = claims.get("sub")
     if not isinstance(subject, str) or not _SUBJECT.match(subject):
         _refuse("subject", "its subject is missing, or is not 1 to 255 characters of ASCII")
-    return VerifiedToken(config.issuer, subject, datetime.fromtimestamp(expires, UTC), claims)
+    return VerifiedToken(config.issuer, subject, datetime.fromtimestamp(expires, UTC), claims, asked_at)
 
 
 def issuer_named_by(token: str) -> str:
@@ -175,6 +182,18 @@ def _check_times(claims: dict[str, Any], now: float, skew: float) -> float:
     if not _is_time(made) or made > now + skew:
         _refuse("issued at", "it is made in the future, or does not say when it was")
     return float(expires)
+
+
+def _checked_auth_time(claims: dict[str, Any], since: int, skew: float) -> datetime | None:
+    """Returns when the issuer asked the person; None where it does not say, and need not."""
+    asked = claims.get("auth_time")
+    if asked is None and not since:
+        return None
+    if not _is_time(asked) or asked < since - skew:
+        _refuse(
+            "auth_time", "its issuer has not asked the person as lately as was asked for, or does not say so"
+        )
+    return datetime.fromtimestamp(asked, UTC)
 
 
 def _is_time(value: object) -> TypeGuard[float]:

@@ -85,7 +85,7 @@ class Federation:
             transaction, user.id, token.issuer, token.subject, timedelta(days=config.grants_days)
         )
         await federation.note_login(transaction, user.id)
-        issued = await self._session_tokens.begin(transaction, user.id, origin, "oidc")
+        issued = await self._session_tokens.begin(transaction, user.id, origin, "oidc", token.asked_at)
         if refresh_token:
             begun = await sessions.find_refresh_token(transaction, tokens.token_hash(issued.refresh_token))
             assert begun is not None, "it was just put there"

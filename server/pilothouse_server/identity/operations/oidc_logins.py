@@ -67,8 +67,10 @@ class OidcLogins:
         self._budgets = budgets
         self._tokens = LoginTokens(key)
 
-    async def begin(self, issuer: str, redirect_uri: str, where: Origin) -> BegunLogin:
-        """Returns where a log-in goes on.
+    async def begin(
+        self, issuer: str, redirect_uri: str, where: Origin, max_age_seconds: int = 0
+    ) -> BegunLogin:
+        """Returns where a log-in goes on. With `max_age_seconds` the issuer must have asked the person within them.
 
         Raises:
             NotFound: ISSUER_NOT_FOUND, or one where nobody logs in by a browser.
@@ -82,9 +84,16 @@ class OidcLogins:
         endpoint = (await asked.discovery()).authorization_endpoint
         if not endpoint:
             raise issuer_away(asked.config.name, "it names no authorization_endpoint")
-        expires_at = datetime.now(UTC).replace(microsecond=0) + LOGIN_LASTS
-        token, secrets = self._tokens.issue(asked.config.name, redirect_uri, int(expires_at.timestamp()))
-        query = urlencode(_authorization(asked.config, redirect_uri, secrets))
+        now = datetime.now(UTC).replace(microsecond=0)
+        expires_at = now + LOGIN_LASTS
+        asked_since = int(now.timestamp()) - max_age_seconds if max_age_seconds else 0
+        token, secrets = self._tokens.issue(
+            asked.config.name, redirect_uri, int(expires_at.timestamp()), asked_since
+        )
+        parameters = _authorization(asked.config, redirect_uri, secrets)
+        if max_age_seconds:
+            parameters["max_age"] = str(max_age_seconds)
+        query = urlencode(parameters)
         return BegunLogin(asked.config.name, f"{endpoint}?{query}", secrets.state, token, expires_at)
 
     async def complete(self, answered: Answered, where: Origin, named: Callable[[str], None]) -> Entered:
@@ -100,7 +109,7 @@ class OidcLogins:
         try:
             asked, pending, secrets = await self._checked(answered)
             granted = await self._granted(asked, pending, secrets, answered.code)
-            token = await asked.verify(granted.id_token, asked.of_log_ins(secrets.nonce))
+            token = await asked.verify(granted.id_token, asked.of_log_ins(secrets.nonce, pending.asked_since))
         except Unavailable:
             self._budgets.give_back(who)
             raise

@@ -2,6 +2,8 @@
 
 However somebody logs in, a session begins here, so that all of them end, are renewed and are listed alike. No pair
 outlives the session's greatest age, counted from the log-in.
+
+A log-in is a proof of who its user is (`reauthentication`). The pairs that follow carry the time of the proof over.
 """
 
 from __future__ import annotations
@@ -45,11 +47,17 @@ class SessionTokens:
         self._greatest_age = timedelta(seconds=settings.session_max_age_seconds)
 
     async def begin(
-        self, transaction: Transaction, user_id: UserId, origin: Origin, method: SessionMethod
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        origin: Origin,
+        method: SessionMethod,
+        proved_at: datetime | None = None,
     ) -> IssuedTokens:
-        """Begins a session; `method` is what the user has shown."""
+        """Begins a session; `method` is what the user has shown, and `proved_at` when, if that was not just now."""
         family_id = uuid4()
         values = self._begun(transaction, family_id, user_id, origin, method)
+        values["proved_at"] = min(proved_at or transaction.now, transaction.now)
         return await self._issue(transaction, family_id, values)
 
     async def begin_short(
@@ -92,6 +100,7 @@ class SessionTokens:
                 "client_ip": used.client_ip,
                 "user_agent": used.user_agent,
                 "method": used.method,
+                "proved_at": used.proved_at,
             },
         )
         await sessions.set_replaced_by(transaction, used.id, session_id)

@@ -8,6 +8,7 @@ present status.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,17 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_email
 
 Check = Callable[[User], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordReset:
+    """A user whose password was reset: when the one-time code expires, None where there is none, and how many API keys
+    of the user remain valid.
+    """
+
+    user: User
+    expires_at: datetime | None
+    valid_keys: int
 
 
 async def locate(transaction: ReadTransaction, username: str) -> User:
@@ -150,10 +162,13 @@ async def reset_password(
     username: str,
     password_hash: str,
     good_for: timedelta | None = None,
-) -> tuple[User, datetime | None]:
+    *,
+    revoke_keys: bool = False,
+) -> PasswordReset:
     """Sets another user's password, as `check_reset` has allowed it, and ends the user's sessions.
 
-    `good_for` makes it a one-time code, which its user sets a new password with; returns when that expires.
+    `good_for` makes it a one-time code, which its user sets a new password with; `revoke_keys` ends the user's API
+    keys, too.
 
     Raises:
         NotFound: the user.
@@ -165,8 +180,16 @@ async def reset_password(
     await check_untouched(transaction, caller, stored)
     expires_at = await users.set_password(transaction, stored.id, password_hash, good_for=good_for)
     await sessions.revoke_of_user(transaction, stored.id)
+    valid_keys = await _keys_left(transaction, stored.id, revoke_keys=revoke_keys)
     await grants.notify_changed(transaction)
-    return stored, expires_at
+    return PasswordReset(stored, expires_at, valid_keys)
+
+
+async def _keys_left(transaction: Transaction, user_id: UserId, *, revoke_keys: bool) -> int:
+    """Ends the API keys of a user where that is asked for; returns how many remain valid."""
+    if revoke_keys:
+        await api_keys.revoke_of_user(transaction, user_id)
+    return await api_keys.count(transaction, user_id)
 
 
 def check_new_password(current: str, new: str) -> None:
@@ -176,11 +199,16 @@ def check_new_password(current: str, new: str) -> None:
 
 
 async def change_own_password(
-    transaction: Transaction, caller: Principal, confirmed_hash: str, password_hash: str
-) -> None:
-    """Stores the caller's new password and ends the other sessions.
+    transaction: Transaction,
+    caller: Principal,
+    confirmed_hash: str,
+    password_hash: str,
+    *,
+    revoke_keys: bool = False,
+) -> int:
+    """Stores the caller's new password and ends the other sessions; returns how many API keys remain valid.
 
-    `confirmed_hash` is what the present password was checked against.
+    `confirmed_hash` is what the present password was checked against; `revoke_keys` ends the caller's API keys, too.
 
     Raises:
         Aborted: the password was changed meanwhile.
@@ -191,7 +219,9 @@ async def change_own_password(
         raise Aborted("the password was changed meanwhile, try again", reason="CONCURRENT_CHANGE")
     await users.set_password(transaction, user_id, password_hash)
     await sessions.revoke_of_user(transaction, user_id, keep=caller.session_id)
+    valid_keys = await _keys_left(transaction, user_id, revoke_keys=revoke_keys)
     await grants.notify_changed(transaction)
+    return valid_keys
 
 
 async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:

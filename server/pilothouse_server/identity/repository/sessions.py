@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -83,6 +83,39 @@ async def set_method(
         )
         .values(method=method)
     )
+
+
+async def prove(transaction: Transaction, user_id: UserId, family_id: UUID) -> datetime | None:
+    """Notes that the user of a session has shown who they are; returns when, None where the session has ended."""
+    statement = (
+        update(SESSIONS)
+        .where(SESSIONS.c.family_id == family_id, SESSIONS.c.user_id == user_id, _living())
+        .values(proved_at=func.now())
+        .returning(SESSIONS.c.proved_at)
+    )
+    proved_at: datetime | None = (await transaction.connection.execute(statement)).scalar_one_or_none()
+    return proved_at
+
+
+async def proof_of(transaction: ReadTransaction, family_id: UUID, lasts: timedelta) -> Row | None:
+    """Whether the proof of a living session is recent (`recent`), and whether its user has an authenticator
+    (`has_code`); None where the session has ended.
+    """
+    # A time far in the future, which a wrong clock has left, is no proof either.
+    recent = and_(
+        SESSIONS.c.proved_at > func.now() - lasts,
+        SESSIONS.c.proved_at < func.now() + lasts,
+    )
+    query = (
+        select(
+            func.coalesce(recent, False).label("recent"),
+            USERS.c.totp_since.is_not(None).label("has_code"),
+        )
+        .join(USERS, USERS.c.id == SESSIONS.c.user_id)
+        .where(SESSIONS.c.family_id == family_id, _living())
+    )
+    found: Row | None = (await transaction.connection.execute(query)).one_or_none()
+    return found
 
 
 async def set_replaced_by(transaction: Transaction, session_id: UUID, replaced_by: UUID) -> None:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pilothouse.options.v1 import options_pb2 as pilothouse_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pilothouse/identity/v1/federation.proto\x12\x16pilothouse.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"i\n\x15\x42\x65ginOidcLoginRequest\x12 \n\x06issuer\x18\x01 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 (R\x06issuer\x12.\n\x0credirect_uri\x18\x02 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01\x10\x0f \xf4\x03R\x0bredirectUri\"\xe9\x01\n\x16\x42\x65ginOidcLoginResponse\x12\x33\n\x11\x61uthorization_url\x18\x01 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x10\x61uthorizationUrl\x12\x1c\n\x05state\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x05state\x12\'\n\x0blogin_token\x18\x03 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\nloginToken\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x16\n\x06issuer\x18\x05 \x01(\tR\x06issuer\"\xa9\x01\n\x18\x43ompleteOidcLoginRequest\x12,\n\x0blogin_token\x18\x01 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80\x10@\x02R\nloginToken\x12!\n\x05state\x18\x02 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80\x02@\x02R\x05state\x12\x1f\n\x04\x63ode\x18\x03 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80 @\x02R\x04\x63ode\x12\x1b\n\x03iss\x18\x04 \x01(\tB\t\xd2\xda\x18\x05\x10\x0f \xf4\x03R\x03issb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pilothouse/identity/v1/federation.proto\x12\x16pilothouse.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#pilothouse/options/v1/options.proto\"\x9d\x01\n\x15\x42\x65ginOidcLoginRequest\x12 \n\x06issuer\x18\x01 \x01(\tB\x08\xd2\xda\x18\x04\x10\x01 (R\x06issuer\x12.\n\x0credirect_uri\x18\x02 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01\x10\x0f \xf4\x03R\x0bredirectUri\x12\x32\n\x0fmax_age_seconds\x18\x03 \x01(\x05\x42\n\xd2\xda\x18\x06\x30\x00\x38\x80\xa3\x05R\rmaxAgeSeconds\"\xe9\x01\n\x16\x42\x65ginOidcLoginResponse\x12\x33\n\x11\x61uthorization_url\x18\x01 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x10\x61uthorizationUrl\x12\x1c\n\x05state\x18\x02 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\x05state\x12\'\n\x0blogin_token\x18\x03 \x01(\tB\x06\xd2\xda\x18\x02@\x02R\nloginToken\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x16\n\x06issuer\x18\x05 \x01(\tR\x06issuer\"\xa9\x01\n\x18\x43ompleteOidcLoginRequest\x12,\n\x0blogin_token\x18\x01 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80\x10@\x02R\nloginToken\x12!\n\x05state\x18\x02 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80\x02@\x02R\x05state\x12\x1f\n\x04\x63ode\x18\x03 \x01(\tB\x0b\xd2\xda\x18\x07\x08\x01 \x80 @\x02R\x04\x63ode\x12\x1b\n\x03iss\x18\x04 \x01(\tB\t\xd2\xda\x18\x05\x10\x0f \xf4\x03R\x03issb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BEGINOIDCLOGINREQUEST'].fields_by_name['issuer']._serialized_options = b'\322\332\030\004\020\001 ('
   _globals['_BEGINOIDCLOGINREQUEST'].fields_by_name['redirect_uri']._loaded_options = None
   _globals['_BEGINOIDCLOGINREQUEST'].fields_by_name['redirect_uri']._serialized_options = b'\322\332\030\007\010\001\020\017 \364\003'
+  _globals['_BEGINOIDCLOGINREQUEST'].fields_by_name['max_age_seconds']._loaded_options = None
+  _globals['_BEGINOIDCLOGINREQUEST'].fields_by_name['max_age_seconds']._serialized_options = b'\322\332\030\0060\0008\200\243\005'
   _globals['_BEGINOIDCLOGINRESPONSE'].fields_by_name['authorization_url']._loaded_options = None
   _globals['_BEGINOIDCLOGINRESPONSE'].fields_by_name['authorization_url']._serialized_options = b'\322\332\030\002@\002'
   _globals['_BEGINOIDCLOGINRESPONSE'].fields_by_name['state']._loaded_options = None
@@ -51,10 +53,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETEOIDCLOGINREQUEST'].fields_by_name['code']._serialized_options = b'\322\332\030\007\010\001 \200 @\002'
   _globals['_COMPLETEOIDCLOGINREQUEST'].fields_by_name['iss']._loaded_options = None
   _globals['_COMPLETEOIDCLOGINREQUEST'].fields_by_name['iss']._serialized_options = b'\322\332\030\005\020\017 \364\003'
-  _globals['_BEGINOIDCLOGINREQUEST']._serialized_start=137
-  _globals['_BEGINOIDCLOGINREQUEST']._serialized_end=242
-  _globals['_BEGINOIDCLOGINRESPONSE']._serialized_start=245
-  _globals['_BEGINOIDCLOGINRESPONSE']._serialized_end=478
-  _globals['_COMPLETEOIDCLOGINREQUEST']._serialized_start=481
-  _globals['_COMPLETEOIDCLOGINREQUEST']._serialized_end=650
+  _globals['_BEGINOIDCLOGINREQUEST']._serialized_start=138
+  _globals['_BEGINOIDCLOGINREQUEST']._serialized_end=295
+  _globals['_BEGINOIDCLOGINRESPONSE']._serialized_start=298
+  _globals['_BEGINOIDCLOGINRESPONSE']._serialized_end=531
+  _globals['_COMPLETEOIDCLOGINREQUEST']._serialized_start=534
+  _globals['_COMPLETEOIDCLOGINREQUEST']._serialized_end=703
 # @@protoc_insertion_point(module_scope)

@@ -25,21 +25,27 @@ class BeginOidcLoginRequest(_message.Message):
 
     ISSUER_FIELD_NUMBER: _builtins.int
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """Name of the issuer, as the server's file has it; may be empty where there is one."""
     redirect_uri: _builtins.str
     """Required. Where the browser comes back to: an address of the caller's own machine, `http://127.0.0.1:PORT/...`,
     `http://[::1]:PORT/...` or `http://localhost:PORT/...`, or one of those in the issuer's entry.
     """
+    max_age_seconds: _builtins.int
+    """How long ago the issuer may have asked the person at most (`max_age` of OpenID Connect), so that the log-in is a recent
+    proof; the ID token must say so (`auth_time`). 0: whenever the issuer likes.
+    """
     def __init__(
         self,
         *,
         issuer: _builtins.str = ...,
         redirect_uri: _builtins.str = ...,
+        max_age_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer", "redirect_uri", b"redirect_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issuer", b"issuer", "max_age_seconds", b"max_age_seconds", "redirect_uri", b"redirect_uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -791,19 +791,23 @@ class ChangePasswordRequest(_message.Message):
 
     CURRENT_PASSWORD_FIELD_NUMBER: _builtins.int
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
+    REVOKE_KEYS_FIELD_NUMBER: _builtins.int
     current_password: _builtins.str
     """Required."""
     new_password: _builtins.str
     """Required; as CreateUserRequest.password, and not the current one."""
+    revoke_keys: _builtins.bool
+    """End the caller's API keys, too."""
     def __init__(
         self,
         *,
         current_password: _builtins.str = ...,
         new_password: _builtins.str = ...,
+        revoke_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_password", b"current_password", "new_password", b"new_password"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_password", b"current_password", "new_password", b"new_password", "revoke_keys", b"revoke_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -815,12 +819,17 @@ class ChangePasswordResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    VALID_API_KEYS_FIELD_NUMBER: _builtins.int
+    valid_api_keys: _builtins.int
+    """How many API keys of the caller remain valid."""
     def __init__(
         self,
+        *,
+        valid_api_keys: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["valid_api_keys", b"valid_api_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1127,6 +1136,7 @@ class ResetPasswordRequest(_message.Message):
     NEW_PASSWORD_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ONE_TIME_CODE_FIELD_NUMBER: _builtins.int
+    REVOKE_KEYS_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """Required."""
     new_password: _builtins.str
@@ -1135,6 +1145,8 @@ class ResetPasswordRequest(_message.Message):
     """UUID; a replay answers the first response."""
     one_time_code: _builtins.bool
     """Answer a one-time code in place of setting a password that somebody else knows."""
+    revoke_keys: _builtins.bool
+    """End the user's API keys, too."""
     def __init__(
         self,
         *,
@@ -1142,10 +1154,11 @@ class ResetPasswordRequest(_message.Message):
         new_password: _builtins.str = ...,
         request_id: _builtins.str = ...,
         one_time_code: _builtins.bool = ...,
+        revoke_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_password", b"new_password", "one_time_code", b"one_time_code", "request_id", b"request_id", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_password", b"new_password", "one_time_code", b"one_time_code", "request_id", b"request_id", "revoke_keys", b"revoke_keys", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1159,8 +1172,11 @@ class ResetPasswordResponse(_message.Message):
 
     ONE_TIME_CODE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    VALID_API_KEYS_FIELD_NUMBER: _builtins.int
     one_time_code: _builtins.str
     """Shown once; the user logs in with it in place of a password, and is asked for a new one. Empty unless it was asked for."""
+    valid_api_keys: _builtins.int
+    """How many API keys of the user remain valid."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the code stops working."""
@@ -1170,10 +1186,11 @@ class ResetPasswordResponse(_message.Message):
         *,
         one_time_code: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        valid_api_keys: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "one_time_code", b"one_time_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "one_time_code", b"one_time_code", "valid_api_keys", b"valid_api_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from pilothouse.identity.v1 import device_login_pb2 as pilothouse_dot_identity_d
 from pilothouse.identity.v1 import federation_pb2 as pilothouse_dot_identity_dot_v1_dot_federation__pb2
 from pilothouse.identity.v1 import identity_pb2 as pilothouse_dot_identity_dot_v1_dot_identity__pb2
 from pilothouse.identity.v1 import permissions_pb2 as pilothouse_dot_identity_dot_v1_dot_permissions__pb2
+from pilothouse.identity.v1 import reauthentication_pb2 as pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2
 from pilothouse.identity.v1 import second_factor_pb2 as pilothouse_dot_identity_dot_v1_dot_second__factor__pb2
 from pilothouse.identity.v1 import token_exchange_pb2 as pilothouse_dot_identity_dot_v1_dot_token__exchange__pb2
 
@@ -94,6 +95,11 @@ class IdentityServiceStub:
                 '/pilothouse.identity.v1.IdentityService/WhoAmI',
                 request_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
+        self.Reauthenticate = channel.unary_unary(
+                '/pilothouse.identity.v1.IdentityService/Reauthenticate',
+                request_serializer=pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2.ReauthenticateRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2.ReauthenticateResponse.FromString,
                 _registered_method=True)
         self.ChangePassword = channel.unary_unary(
                 '/pilothouse.identity.v1.IdentityService/ChangePassword',
@@ -364,16 +370,30 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reauthenticate(self, request, context):
+        """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
+        recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+        refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
+        `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
+        failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
+        (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
+        authenticator (NO_SECOND_FACTOR).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ChangePassword(self, request, context):
-        """Changes the caller's own password and ends every other session of the caller.
-        PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+        """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
+        `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnrolTotp(self, request, context):
-        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
+        (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
         FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -382,7 +402,8 @@ class IdentityServiceServicer:
 
     def ConfirmTotp(self, request, context):
         """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-        WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+        WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
+        REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -444,7 +465,7 @@ class IdentityServiceServicer:
 
     def ResetPassword(self, request, context):
         """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-        new password at the next log-in. A second factor stays.
+        new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -510,7 +531,8 @@ class IdentityServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-        what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+        what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
+        proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -525,6 +547,7 @@ class IdentityServiceServicer:
 
     def RotateApiKey(self, request, context):
         """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
+        PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -658,6 +681,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.WhoAmIRequest.FromString,
                     response_serializer=pilothouse_dot_identity_dot_v1_dot_identity__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'Reauthenticate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reauthenticate,
+                    request_deserializer=pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2.ReauthenticateRequest.FromString,
+                    response_serializer=pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2.ReauthenticateResponse.SerializeToString,
             ),
             'ChangePassword': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangePassword,
@@ -1095,6 +1123,33 @@ class IdentityService:
             '/pilothouse.identity.v1.IdentityService/WhoAmI',
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.WhoAmIRequest.SerializeToString,
             pilothouse_dot_identity_dot_v1_dot_identity__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reauthenticate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.identity.v1.IdentityService/Reauthenticate',
+            pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2.ReauthenticateRequest.SerializeToString,
+            pilothouse_dot_identity_dot_v1_dot_reauthentication__pb2.ReauthenticateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,7 @@ from pilothouse.identity.v1 import device_login_pb2 as _device_login_pb2
 from pilothouse.identity.v1 import federation_pb2 as _federation_pb2
 from pilothouse.identity.v1 import identity_pb2 as _identity_pb2
 from pilothouse.identity.v1 import permissions_pb2 as _permissions_pb2
+from pilothouse.identity.v1 import reauthentication_pb2 as _reauthentication_pb2
 from pilothouse.identity.v1 import second_factor_pb2 as _second_factor_pb2
 from pilothouse.identity.v1 import token_exchange_pb2 as _token_exchange_pb2
 import abc as _abc_1
@@ -101,17 +102,28 @@ class IdentityServiceStub:
     """Ends the session of the token used for this call."""
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]
     """Answers the caller, with the living grants and the permissions they add up to."""
+    Reauthenticate: _grpc.UnaryUnaryMultiCallable[_reauthentication_pb2.ReauthenticateRequest, _reauthentication_pb2.ReauthenticateResponse]
+    """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
+    recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+    refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
+    `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
+    failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
+    (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
+    authenticator (NO_SECOND_FACTOR).
+    """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
-    """Changes the caller's own password and ends every other session of the caller.
-    PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+    """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
+    `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
     """
     EnrolTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]
-    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
+    (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
     FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
     """
     ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]
     """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-    WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+    WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
+    REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
     """
     DisableTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]
     """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
@@ -137,7 +149,7 @@ class IdentityServiceStub:
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]
     """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-    new password at the next log-in. A second factor stays.
+    new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
     """
     CreateRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateRoleRequest, _identity_pb2.CreateRoleResponse]
     """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
@@ -161,12 +173,15 @@ class IdentityServiceStub:
     """Lists grants. Filter: `username`, `role`."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]
     """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-    what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+    what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
+    proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]
     """Lists living keys: the caller's own, or another's."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
-    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for."""
+    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
+    PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]
     """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
     namespaces). A key may end itself, and no other.
@@ -266,17 +281,28 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Ends the session of the token used for this call."""
     WhoAmI: _aio.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Answers the caller, with the living grants and the permissions they add up to."""
+    Reauthenticate: _aio.UnaryUnaryMultiCallable[_reauthentication_pb2.ReauthenticateRequest, _reauthentication_pb2.ReauthenticateResponse]  # type: ignore[assignment]
+    """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
+    recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+    refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
+    `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
+    failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
+    (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
+    authenticator (NO_SECOND_FACTOR).
+    """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
-    """Changes the caller's own password and ends every other session of the caller.
-    PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+    """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
+    `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
     """
     EnrolTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]  # type: ignore[assignment]
-    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
+    (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
     FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
     """
     ConfirmTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
     """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-    WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+    WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
+    REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
     """
     DisableTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]  # type: ignore[assignment]
     """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
@@ -302,7 +328,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]  # type: ignore[assignment]
     """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-    new password at the next log-in. A second factor stays.
+    new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
     """
     CreateRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateRoleRequest, _identity_pb2.CreateRoleResponse]  # type: ignore[assignment]
     """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
@@ -326,12 +352,15 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Lists grants. Filter: `username`, `role`."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-    what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+    what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
+    proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists living keys: the caller's own, or another's."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for."""
+    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
+    PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
     namespaces). A key may end itself, and no other.
@@ -490,13 +519,28 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers the caller, with the living grants and the permissions they add up to."""
 
     @_abc_1.abstractmethod
+    def Reauthenticate(
+        self,
+        request: _reauthentication_pb2.ReauthenticateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reauthentication_pb2.ReauthenticateResponse, _abc.Awaitable[_reauthentication_pb2.ReauthenticateResponse]]:
+        """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
+        recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+        refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
+        `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
+        failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
+        (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
+        authenticator (NO_SECOND_FACTOR).
+        """
+
+    @_abc_1.abstractmethod
     def ChangePassword(
         self,
         request: _identity_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
-        """Changes the caller's own password and ends every other session of the caller.
-        PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+        """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
+        `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
         """
 
     @_abc_1.abstractmethod
@@ -505,7 +549,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.EnrolTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.EnrolTotpResponse, _abc.Awaitable[_second_factor_pb2.EnrolTotpResponse]]:
-        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed.
+        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
+        (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
         FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
         """
 
@@ -516,7 +561,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.ConfirmTotpResponse, _abc.Awaitable[_second_factor_pb2.ConfirmTotpResponse]]:
         """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-        WRONG_CODE). Answers recovery codes; the caller's other sessions end.
+        WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
+        REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
         """
 
     @_abc_1.abstractmethod
@@ -590,7 +636,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ResetPasswordResponse, _abc.Awaitable[_identity_pb2.ResetPasswordResponse]]:
         """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-        new password at the next log-in. A second factor stays.
+        new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
         """
 
     @_abc_1.abstractmethod
@@ -668,7 +714,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.CreateApiKeyResponse]]:
         """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-        what the caller does not hold; RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+        what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
+        proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
         """
 
     @_abc_1.abstractmethod
@@ -685,7 +732,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
-        """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for."""
+        """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
+        PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
