@@ -74,10 +74,15 @@ class OidcWorld:
     async def log_in(
         self, sub: str, groups: Sequence[str] = (), name: str = "company", **claims: Any
     ) -> Caller:
-        """Somebody of the issuer's users logs in."""
+        """Somebody of the issuer's users logs in; a claim that is None is left out."""
         at = self.company if name == "company" else self.other
-        claimed = {"preferred_username": sub, "email": f"{sub}@example.com", "groups": list(groups)}
-        at.arrive(sub, **(claimed | claims))
+        claimed: dict[str, Any] = {
+            "preferred_username": sub,
+            "email": f"{sub}@example.com",
+            "groups": list(groups),
+        }
+        claimed["email_verified"] = True
+        at.arrive(sub, **{claim: value for claim, value in (claimed | claims).items() if value is not None})
         answer = await self.server.stranger.CompleteOidcLogin((await self.begin(name)).request())
         return Caller(self.server.stub, answer.access_token, answer.refresh_token)
 

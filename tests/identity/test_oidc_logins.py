@@ -236,7 +236,7 @@ async def test_issuers_are_not_mixed_up(world: OidcWorld) -> None:
 
 async def test_an_id_token_of_another_log_in_or_party_is_refused(world: OidcWorld) -> None:
     tried = 0
-    for forgery in (each for each in FORGERIES if each.of_log_ins):
+    for forgery in (each for each in FORGERIES if each.of_log_ins or each.checks == "azp"):
         world.company.arrive("forged", preferred_username="forged", groups=["admins"])
         begun = await world.begin()
         world.company.forged = lambda claims, forgery=forgery: forgery.make(Forge(world.company), claims)
@@ -354,6 +354,19 @@ async def test_no_account_is_taken_over_by_name_or_address(world: OidcWorld) -> 
 
 
 @pytest.mark.parametrize(
+    ("verified", "is_stored"), [(True, True), (False, False), (None, False), ("true", False)]
+)
+async def test_an_address_is_stored_only_if_its_issuer_has_verified_it(
+    world: OidcWorld, verified: object, is_stored: bool
+) -> None:
+    name = f"reached-{type(verified).__name__}-{verified}".lower()
+    caller = await world.log_in(name, ["devs"], email_verified=verified)
+    email = (await caller.WhoAmI(identity_pb2.WhoAmIRequest())).user.email
+    assert (email == f"{name}@example.com") is is_stored
+    assert is_stored or email.endswith("@company.invalid")
+
+
+@pytest.mark.parametrize(
     ("claims", "username"),
     [
         ({"preferred_username": "Jörg Müller/../x"}, "J-rg-M-ller-.-x-"),
@@ -362,6 +375,8 @@ async def test_no_account_is_taken_over_by_name_or_address(world: OidcWorld) -> 
         ({"preferred_username": ""}, "company-"),
         ({"preferred_username": 7}, "company-"),
         ({"preferred_username": "system:serviceaccount:shop:ci"}, "system-serviceaccount-shop-ci"),
+        ({"preferred_username": "System"}, "System-"),
+        ({"preferred_username": "anonymous"}, "anonymous-"),
     ],
 )
 async def test_a_name_that_is_none_is_made_one(world: OidcWorld, claims: Claims, username: str) -> None:

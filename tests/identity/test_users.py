@@ -8,8 +8,11 @@ from uuid import uuid4
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from structlog.testing import capture_logs
 
 from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.identity.bootstrap import bootstrap
+from pilothouse_server.values.actors import RESERVED_USERNAMES
 from tests.conftest import number_changes
 from tests.identity.server import (
     ADMIN_PASSWORD,
@@ -81,6 +84,35 @@ async def test_names_and_addresses_have_a_form(root: Caller, fields: dict[str, s
         setattr(request.user, key, value)
     refusal = await refused(root, "CreateUser", request)
     assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", [field])
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RESERVED_USERNAMES if " " not in name))
+async def test_no_new_user_has_a_name_of_the_server_itself(root: Caller, name: str) -> None:
+    for form in (name, name.upper()):
+        refusal = await refused(root, "CreateUser", _create(form))
+        assert (refusal.code, refusal.reason, refusal.fields) == (
+            "INVALID_ARGUMENT",
+            "RESERVED_NAME",
+            ["user.username"],
+        )
+
+
+async def test_a_user_who_has_such_a_name_stays(shared: IdentityServer, root: Caller) -> None:
+    former = _name()
+    await root.CreateUser(_create(former))
+    async with shared.database.owner() as connection:
+        await connection.execute(
+            "UPDATE users SET username = 'Root', username_normalized = 'root' WHERE username = $1", former
+        )
+    caller = await shared.log_in("root")
+    assert (await caller.WhoAmI(pb.WhoAmIRequest())).user.username == "Root"
+    await root.UpdateUser(_update("root", "full_name", full_name="Ruth"))
+    with capture_logs() as lines:
+        await bootstrap(shared.store, shared.new_passwords, "")
+    warned = [line for line in lines if line.get("username")]
+    assert [(line["log_level"], line["username"]) for line in warned] == [("warning", "Root")]
+    await root.DeleteUser(pb.DeleteUserRequest(username="root"))
+    assert (await refused(root, "CreateUser", _create("root"))).reason == "RESERVED_NAME"
 
 
 async def test_a_password_is_long_and_not_the_name(root: Caller) -> None:

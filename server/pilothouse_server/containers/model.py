@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pilothouse_server.values.actors import TriggeredBy
 from pilothouse_server.values.ready import Ready
 from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
@@ -328,7 +329,7 @@ class StatusChange(Value, frozen=True):
     previous: Status | None
     current: Status
     changed_at: datetime
-    triggered_by: Literal["user", "kubernetes", "system"]
+    triggered_by: TriggeredBy
     reason: str = ""
     message: str = ""
     username: str = ""

@@ -24,12 +24,13 @@ from pilothouse_server.identity.shipped_roles import ADMIN, SHIPPED_ROLES
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
+from pilothouse_server.values.actors import RESERVED_USERNAMES, SYSTEM
 
 log = structlog.get_logger(__name__)
 
 ADMINISTRATOR: Final = "admin"
 _EMAIL: Final = "admin@pilothouse.invalid"
-_ACTOR: Final = Actor(None, "system")
+_ACTOR: Final = Actor(None, SYSTEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ async def bootstrap(store: Store, passwords: NewPasswords, given_password: str) 
     password, password_hash = given_password or secrets.token_urlsafe(24), None
     async with store.system_read() as looking:
         had = await users.had_bootstrap(looking)
+        for username in await users.of_names(looking, RESERVED_USERNAMES):
+            log.warning(
+                "a user has a name that is reserved for the server itself: make another user in its place",
+                username=username,
+            )
     if not had:
         if given_password:
             await _warn_of_weak(passwords, given_password)

@@ -17,9 +17,10 @@ from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.repository import grants, second_factors, sessions, user_secrets, users
 from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import Actor, Store
+from pilothouse_server.values.actors import SYSTEM
 from pilothouse_server.values.names import is_service_account
 
-_ACTOR: Final = Actor(None, "system")
+_ACTOR: Final = Actor(None, SYSTEM)
 
 
 async def reset_locally(

@@ -39,6 +39,7 @@ from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.turns import Turns
 from pilothouse_server.tasks import uncancelled
+from pilothouse_server.values.actors import SYSTEM
 
 Kind = Literal["added", "modified", "deleted"]
 Renderer = Callable[[Any], Rendered]
@@ -127,7 +128,7 @@ class ReadTransaction:
 class Transaction(ReadTransaction):
     """An open transaction of one actor. What is emitted is written when it commits."""
 
-    actor: Actor = Actor(None, "system")
+    actor: Actor = Actor(None, SYSTEM)
     operation_id: UUID = field(default_factory=uuid4)
     # The full method of the call, for the row of `operations` that status history refers to; empty for
     # the server itself.
@@ -325,7 +326,7 @@ class Store:
         """
         return UnitOfWork(
             self.database.system,
-            actor or Actor(None, "system"),
+            actor or Actor(None, SYSTEM),
             operation_id or uuid4(),
             self.renderers,
             method,
@@ -385,7 +386,7 @@ class Store:
             yield connection
 
     @asynccontextmanager
-    async def system_write(self, actor_name: str = "system") -> AsyncIterator[Transaction]:
+    async def system_write(self, actor_name: str = SYSTEM) -> AsyncIterator[Transaction]:
         """A change made by the server itself; its events are appended when the block ends well."""
         unit = self.system_unit(Actor(None, actor_name))
         try:

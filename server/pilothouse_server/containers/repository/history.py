@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import select, text
 
@@ -19,6 +19,7 @@ from pilothouse_server.store.paging import (
 )
 from pilothouse_server.store.references import USERS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.actors import TriggeredBy
 
 # One statement, because the foreign key to `operations` is checked at its end, and the row of the
 # operation is otherwise written only when the transaction is about to commit.
@@ -40,7 +41,7 @@ async def add_history(
     transaction: Transaction,
     container: Container,
     previous: Status | None,
-    triggered_by: Literal["user", "kubernetes", "system"],
+    triggered_by: TriggeredBy,
 ) -> None:
     """Notes that the container's status became what it is."""
     observed = container.observed

@@ -31,6 +31,7 @@ from pilothouse_server.identity.repository import federation, grants, sessions, 
 from pilothouse_server.identity.repository.federation import AskedSession, RuleGrant, TakenGrant
 from pilothouse_server.settings import SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+from pilothouse_server.values.actors import is_reserved_username
 from pilothouse_server.values.names import email_problem, text_problem, username_problem
 
 log = structlog.get_logger(__name__)
@@ -270,10 +271,11 @@ async def _new_user(transaction: Transaction, config: IssuerConfig, token: Verif
 async def _free_name(
     transaction: Transaction, config: IssuerConfig, token: VerifiedToken, suffix: str
 ) -> str:
-    """The name that the token's claim makes; with a suffix where that is no name, or another user has it."""
+    """The name that the token's claim makes; with a suffix where it is no name, is reserved, or another user has it."""
     claimed = _claim(token.claims, config.username_claim)
     wanted = config.username_prefix + _UNUSUAL.sub("-", claimed).lstrip(".-_@") if claimed else ""
-    if wanted and username_problem(wanted) is None and await users.find(transaction, wanted) is None:
+    usable = wanted and username_problem(wanted) is None and not is_reserved_username(wanted)
+    if usable and await users.find(transaction, wanted) is None:
         return wanted
     base = (wanted or f"{config.username_prefix}{config.name}")[: _LONGEST_NAME - _SUFFIX_LENGTH - 1]
     named = f"{re.sub('[.]+', '.', base).rstrip('.-_@')}-{suffix}"
@@ -283,9 +285,11 @@ async def _free_name(
 async def _free_email(
     transaction: Transaction, config: IssuerConfig, token: VerifiedToken, suffix: str
 ) -> str:
-    """The token's address; where it has none, it is not theirs or another user's, one that nobody is reached by."""
+    """The token's address; one that nobody is reached by where it has none, its issuer has not verified it
+    (`email_verified`), or another user has it.
+    """
     claimed = _claim(token.claims, config.email_claim)
-    theirs = token.claims.get("email_verified", True) is True
+    theirs = token.claims.get("email_verified") is True
     usable = claimed and theirs and len(claimed) <= _LONGEST_EMAIL and email_problem(claimed) is None
     if usable and await users.find_by_email(transaction, claimed) is None:
         return claimed

@@ -19,6 +19,7 @@ from pilothouse_server.identity.operations.escalation_guard import check_caller_
 from pilothouse_server.identity.repository import api_keys, grants, sessions, user_secrets, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.actors import is_reserved_username
 from pilothouse_server.values.names import normalise_email
 
 Check = Callable[[User], None]
@@ -56,9 +57,15 @@ async def own(transaction: ReadTransaction, caller: Principal) -> User:
 
 
 def check_new_user(wanted: User) -> None:
-    """Raises InvalidArgument where a user has no name or address."""
+    """Raises InvalidArgument where a user has no name or address, or RESERVED_NAME."""
     if not wanted.username:
         raise missing("user.username")
+    if is_reserved_username(wanted.username):
+        raise invalid(
+            "user.username",
+            "must not be a name that the server itself bears in records: choose another one",
+            reason="RESERVED_NAME",
+        )
     if not wanted.email:
         raise missing("user.email")
 

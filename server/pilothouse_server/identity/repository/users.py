@@ -7,7 +7,7 @@ caller's own through `app_password_hash()`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -94,6 +94,16 @@ def _users() -> Select[Any]:
         .select_from(USERS.outerjoin(_CREATORS, _CREATORS.c.id == USERS.c.created_by))
         .where(USERS.c.deleted_at.is_(None))
     )
+
+
+async def of_names(transaction: ReadTransaction, names: Collection[str]) -> Sequence[str]:
+    """The living users that have one of these names, in their normal form."""
+    query = (
+        select(USERS.c.username)
+        .where(USERS.c.username_normalized.in_(sorted(names)), USERS.c.deleted_at.is_(None))
+        .order_by(USERS.c.id)
+    )
+    return [row.username for row in (await transaction.connection.execute(query)).all()]
 
 
 async def find(transaction: ReadTransaction, username: str, *, lock: bool = False) -> User | None:

@@ -1,0 +1,38 @@
+"""Names by which records say who acted where no user did, and which no user may bear for that reason.
+
+A status history says `triggered_by`, a record has a name where it has no user: a user of the same name could pass off
+as the server what that user has done. The other names are those that readers take for the server's, or for nobody's.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+from pilothouse_server.values.names import normalise_username
+
+SYSTEM: Final = "system"
+TriggeredBy = Literal["user", "kubernetes", "system"]
+# Parts of the server that write for nobody (`Store.system_write`).
+PARTS: Final = (
+    "authenticator",
+    "configuration",
+    "key rotation",
+    "leases",
+    "login",
+    "observer",
+    "periodic",
+    "reconciler",
+    "roll-ups",
+    "seal",
+    "token exchange",
+    "usage",
+    "usage days",
+)
+RESERVED_USERNAMES: Final = frozenset(
+    {SYSTEM, "kubernetes", "pilothouse", "root", "anonymous", *get_args(TriggeredBy), *PARTS}
+)
+
+
+def is_reserved_username(username: str) -> bool:
+    """Whether no new user may have this name, in whatever case or form."""
+    return normalise_username(username) in RESERVED_USERNAMES
