@@ -18,8 +18,11 @@ import prometheus_client
 import structlog
 
 from pilothouse_migrations import schema
+from pilothouse_server.audit import kept_heads
 from pilothouse_server.audit.dropping import Dropping
-from pilothouse_server.audit.sealing import Identity, Sealer
+from pilothouse_server.audit.kept_heads import KeptHeads
+from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.sealing import Sealer
 from pilothouse_server.audit.service import AuditService
 from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
@@ -139,15 +142,16 @@ class Application:
         self._keys = KeyRing.of(settings)
         self.envelopes = Envelopes(self._keys, token_keys(settings), providers(settings))
         self.hub = Hub(settings.event_ring_size)
-        self.feed = Feed(
-            self.store, self.hub, Continuity(self.store, settings.data_dir / continuity.FILE_NAME)
-        )
+        self._continuity = Continuity(self.store, settings.data_dir / continuity.FILE_NAME)
+        self.feed = Feed(self.store, self.hub, self._continuity)
         self.audit_writer = AuditWriter(self.store)
         self.sealer = Sealer(
             self.store,
             Identity.load(settings, self._keys),
             lambda: self.hub.records.newest,
             period_seconds=settings.audit_seal_seconds,
+            kept=KeptHeads(settings.data_dir / kept_heads.FILE_NAME),
+            look_again=self.feed.look_again,
         )
         self.tiles = (
             TilesServer(
@@ -304,6 +308,7 @@ class Application:
                 periodic.run_now(job)
 
         self.feed.on_new_history = begin_anew
+        self._continuity.on_tampering = self.sealer.tampered
         self._supervisor.start("periodic work", periodic.run)
         self._supervisor.start("audit sealer", self.sealer.run)
         if self.sealer.identity.policy.witnesses:

@@ -298,7 +298,7 @@ async def test_everything_belongs_to_the_owner(database: Database) -> None:
         "ALTER FUNCTION app_reach() RESET search_path",
         "GRANT SELECT ON leases TO pilothouse_app",
         "GRANT SELECT (password_hash) ON users TO pilothouse_app",
-        "GRANT EXECUTE ON FUNCTION begin_new_history(text, text, uuid) TO pilothouse_app",
+        "GRANT EXECUTE ON FUNCTION begin_new_history(text, text, uuid, boolean) TO pilothouse_app",
         "COMMENT ON TABLE leases IS 'something else'",
         "ALTER VIEW container_details RESET (security_invoker)",
         "DROP TABLE leases",

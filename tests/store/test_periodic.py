@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from pilothouse_server.audit.dropping import Dropping
-from pilothouse_server.audit.sealing import Identity
+from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.settings import Settings

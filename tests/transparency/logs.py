@@ -18,9 +18,9 @@ from pilothouse_client import AsyncClient, NotFoundError
 from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.app import Application
 from pilothouse_server.audit import exporting, messages, proofs, repository
+from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint
-from pilothouse_server.audit.sealing import Identity
 from pilothouse_server.audit.verification import Report, Verification
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_chain import AuditRecord

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pilothouse_server.audit import notes
+from pilothouse_server.audit.log_identity import Identity, name_of, origin_of
 from pilothouse_server.audit.notes import Checkpoint, Signer, Verifier
-from pilothouse_server.audit.sealing import Identity, name_of, origin_of
 from pilothouse_server.keys import KeyRing
 from pilothouse_server.settings import Settings, SettingsError
 from pilothouse_server.store.audit_tree import TreeState

@@ -36,7 +36,7 @@ _HEAD: list[Column[Any]] = [
     Column("SIZE", lambda head: head.size),
     Column("ROOT", lambda head: head.root_hash),
     Column("SEALED", lambda head: moment(head.seal_time)),
-    Column("KEYS", lambda head: " ".join(head.verifier_keys)),
+    Column("WITNESSES", lambda head: " ".join(head.witnesses) or "-"),
 ]
 _FINDING: list[Column[Any]] = [
     Column("FAULT", lambda each: pb.AuditFault.Name(each.fault).removeprefix("AUDIT_FAULT_")),
@@ -73,13 +73,19 @@ def head(
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the newest sealed head of the log, and the keys that sign it."""
+    """Show the newest sealed head of the log, who cosigned it, and the keys of each history of the log."""
     with connect() as client:
         found = client.audit.get_audit_head(size=size)
     if checkpoint:
         sys.stdout.write(found.checkpoint)
-    else:
-        show(found, _HEAD, output)
+        return
+    show(found, _HEAD, output)
+    if output is Format.TABLE:
+        # A checkpoint of a former history is verified by that history's key.
+        typer.echo("\nverifier keys:")
+        for history in found.histories or [found]:
+            for key in history.verifier_keys:
+                typer.echo(f"  {key}")
 
 
 def prove(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse_server.audit import drops
-from pilothouse_server.audit.sealing import Identity, name_of
+from pilothouse_server.audit.log_identity import Identity, origin_of
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import TreeState
@@ -31,14 +31,14 @@ class Dropping:
 
     async def sign(self, dropped: Sequence[Stretch]) -> str:
         """The lines of the signatures of every key under what was dropped."""
-        name = name_of(await self._state())
-        return "".join(signer.line(drops.text(name, dropped)) for signer in self.identity.signers(name))
+        origin = origin_of(await self._state())
+        return "".join(signer.line(drops.text(origin, dropped)) for signer in self.identity.signers(origin))
 
     async def signed(self, metadata: Mapping[str, Any]) -> tuple[bool, bool]:
         """Whether a key of the log has signed what a record says was dropped, and whether all that sign now have."""
         state = await self._state()
         by = drops.signed_by(metadata, self.identity.verifiers(state))
-        now = [signer.verifier for signer in self.identity.signers(name_of(state))]
+        now = [signer.verifier for signer in self.identity.signers(origin_of(state))]
         return bool(by), all(key in by for key in now)
 
     async def _state(self) -> TreeState:

@@ -107,6 +107,32 @@ def consistency_spans(first: int, size: int) -> list[Span]:
     return spans[::-1]
 
 
+def is_consistent(first: tuple[int, bytes], second: tuple[int, bytes], proof: Sequence[bytes]) -> bool:
+    """Whether hashes prove that the tree of the second size and root begins with the first one (RFC 9162, 2.1.4.2)."""
+    (size, root), (later_size, later_root) = first, second
+    if not 0 < size <= later_size:
+        return False
+    if size == later_size:
+        return not proof and root == later_root
+    # A full tree is a node of the later one, so the proof does not repeat its root.
+    hashes = [root, *proof] if size & (size - 1) == 0 else list(proof)
+    node, last = size - 1, later_size - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    old = new = hashes[0] if hashes else b""
+    for each in hashes[1:]:
+        if last == 0:
+            return False
+        if node & 1 or node == last:
+            old, new = node_hash(each, old), node_hash(each, new)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            new = node_hash(new, each)
+        node, last = node >> 1, last >> 1
+    return last == 0 and (old, new) == (root, later_root)
+
+
 def _half(length: int) -> int:
     """The greatest power of two below a length of two or more."""
     return 1 << ((length - 1).bit_length() - 1)

@@ -3,6 +3,7 @@
     <origin>                        the name of the log
     <size>                          leaves of the tree
     <root>                          its root, base64
+    follows <origin> <size> <root>  in the first head of a history: the last head of the one before
 
     — <key name> <base64(key id ‖ signature)>
 
@@ -23,6 +24,7 @@ from hashlib import sha256
 
 _DASH = "\u2014 "
 _SECRET = "PRIVATE+KEY+"
+_FOLLOWS = "follows "
 _LOG_KEY, _WITNESS_KEY = 1, 4
 _KEY_BYTES = 32
 ID_BYTES = 4
@@ -42,16 +44,23 @@ class UnknownKeysError(NoteError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A head of a tree: what a log signs."""
+    """A head of a tree: what a log signs. `follows`: origin, size and root of the head before, or ''."""
 
     origin: str
     size: int
     root: bytes
+    follows: str = ""
 
     @property
     def text(self) -> str:
         """What is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        extension = self.follows and f"{_FOLLOWS}{self.follows}\n"
+        return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n{extension}"
+
+    @property
+    def reference(self) -> str:
+        """How the first head of the next history names this one."""
+        return f"{self.origin} {self.size} {base64_text(self.root)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +163,14 @@ def parse(note: str) -> tuple[Checkpoint, list[tuple[str, bytes]]]:
     origin, size, root = head[:3]
     if not origin or not size.isascii() or not size.isdecimal() or str(int(size)) != size:
         raise NoteError("a checkpoint names its log, and has the size of its tree in the second line")
-    checkpoint = Checkpoint(origin, int(size), _decoded(root, "the root of a checkpoint"))
+    follows = head[3].removeprefix(_FOLLOWS) if len(head) > 3 else ""
+    checkpoint = Checkpoint(origin, int(size), _decoded(root, "the root of a checkpoint"), follows)
     if len(checkpoint.root) != _KEY_BYTES:
         raise NoteError("the root of a checkpoint is 32 bytes in base64")
     if checkpoint.text != text + "\n":
-        raise NoteError("a checkpoint of this log has three lines before its signatures")
+        raise NoteError(
+            "a checkpoint of this log has three lines, or a fourth that names the head it follows"
+        )
     return checkpoint, [signature_line(line) for line in lines.removesuffix("\n").split("\n")]
 
 

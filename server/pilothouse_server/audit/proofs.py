@@ -9,13 +9,20 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.audit import merkle, notes
+from pilothouse_server.audit.log_identity import Identity, name_of, origin_of
 from pilothouse_server.audit.merkle import Edge, Nodes, NotInTreeError, Span
 from pilothouse_server.audit.notes import Checkpoint, NoteError
-from pilothouse_server.audit.sealing import Identity, name_of
 from pilothouse_server.errors import FailedPrecondition, invalid, not_found
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import ReadTransaction
+
+
+class History(msgspec.Struct, frozen=True):
+    """An origin that heads of the log were signed under, and its keys."""
+
+    origin: str
+    verifier_keys: tuple[str, ...]
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -34,6 +41,7 @@ class Head(msgspec.Struct, frozen=True):
     chain_hash: str
     witnesses: tuple[str, ...]
     witnessed: bool
+    histories: tuple[History, ...]
 
 
 def head_of(seal: Seal, state: TreeState, identity: Identity) -> Head:
@@ -45,12 +53,19 @@ def head_of(seal: Seal, state: TreeState, identity: Identity) -> Head:
         root_hash=seal.root.hex(),
         checkpoint=seal.note,
         seal_time=seal.sealed_at,
-        verifier_keys=tuple(str(signer.verifier) for signer in identity.signers(name_of(state))),
+        verifier_keys=_keys(identity, origin_of(state)),
         chain_length=state.chain_length,
         chain_hash=state.chain_hash.hex(),
         witnesses=witnesses,
         witnessed=len(witnesses) >= identity.policy.wanted,
+        histories=tuple(
+            History(origin, _keys(identity, origin)) for origin in identity.signed_origins(state)
+        ),
     )
+
+
+def _keys(identity: Identity, origin: str) -> tuple[str, ...]:
+    return tuple(str(signer.verifier) for signer in identity.signers(origin))
 
 
 async def sealed_head(transaction: ReadTransaction, size: int) -> Seal:

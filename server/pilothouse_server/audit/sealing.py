@@ -3,30 +3,34 @@
 Every server does this; the row of the tree's size lets one at a time grow it, in steps that are short. So whoever is
 there goes on where another one stopped, and records that were numbered while no sealer ran are leaves like all others.
 
-A head is signed only where the tree still has the head before it: what contradicts a head that was given out is never
-signed (`Contradiction`), and is told by log and metric until somebody has looked. A record that is missing while the
-tree grows does not stop it: its leaf is of no hash, and verification says so for ever.
+A head is signed only where the tree proves to continue the last one (`audit.kept_heads`): its row must bear the same
+root and note, and a consistency proof from it must lead to the new root. A server that keeps no head of the present
+history trusts the newest one in the database with a valid signature. A contradiction stops sealing for good, on all
+servers: an error line, a metric and an alarm record say so, until a person begins another history. A record that is
+missing while the tree grows does not stop it: its leaf is of no hash, and verification says so for ever.
 
 Where the database went back, heads of another line of records have been given out. The log goes on under its name with
-the new history's after it, so that no head contradicts another of its origin.
+the new history's after it, so that no head contradicts another of its origin; the first head of a history names the
+head that it follows. Since a database that went back looks like a contradiction, the feed looks for that first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
-from pilothouse_server.audit import merkle, notes
+from pilothouse_server.audit import merkle, notes, proofs
+from pilothouse_server.audit.alarms import FAULTS, alarm
+from pilothouse_server.audit.kept_heads import KeptHead, KeptHeads
+from pilothouse_server.audit.log_identity import Identity, origin_of
 from pilothouse_server.audit.merkle import Edge
-from pilothouse_server.audit.notes import Checkpoint, NoteError, Signer, Verifier
-from pilothouse_server.audit.policy import Policy
+from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.settings import PREFIX, SettingsError
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store, Transaction
@@ -38,10 +42,9 @@ SEALED_SIZE = Gauge("pilothouse_audit_sealed_size", "Leaves of the newest sealed
 SEALED_TIME = Gauge(
     "pilothouse_audit_sealed_timestamp_seconds", "When the newest head of the audit log was sealed."
 )
-FAULTS = Counter(
-    "pilothouse_audit_log_faults_total",
-    "What was found wrong with the audit log: missing records, other heads.",
-    ("kind",),
+STOPPED = Gauge(
+    "pilothouse_audit_sealing_stopped",
+    "1 where no head of the audit log is signed before a person has looked: it contradicts what was signed.",
 )
 
 # So many leaves a transaction: some ten milliseconds.
@@ -49,138 +52,50 @@ _STEP = 4096
 # Heads that are asked for are sealed no faster.
 _LEAST_SECONDS = 1.0
 _NO_HASH = bytes(merkle.HASH_BYTES)
-_USE = "audit-log-signature"
+# Heads whose signatures nobody knows are passed over, at most so many.
+_MOST_LOOKED_AT = 1000
+# Of the error that callers get while no head is signed.
+STOPPED_REASON = "AUDIT_LOG_CONTRADICTS_ITS_HEAD"
 
 
-class Identity:
-    """The name of the log and the keys that sign its heads, newest first; each head bears a signature of every key.
+class _Contradiction(Exception):
+    """The tree does not continue a head that was signed."""
 
-    `former` have signed heads once, and sign none any more.
-    """
-
-    def __init__(
-        self,
-        seeds: Sequence[bytes],
-        signers: Sequence[Signer],
-        origin: str,
-        policy: Policy,
-        former: Sequence[Verifier] = (),
-    ) -> None:
-        self._seeds = seeds
-        self.policy = policy
-        self._signers = signers
-        self._former = former
-        # As it is set; '' where the log may have any name.
-        self.wanted = origin
-
-    @classmethod
-    def load(cls, settings: Settings, keys: KeyRing) -> Identity:
-        """The keys that are named, else those that follow from the master keys.
-
-        Raises:
-            SettingsError: a key cannot be read, or name and keys do not fit each other.
-        """
-        try:
-            origin = settings.audit_origin and notes.checked_name(settings.audit_origin)
-        except NoteError as error:
-            raise SettingsError(f"{PREFIX}AUDIT_ORIGIN: {error}") from None
-        signers, former = _named_keys(settings)
-        names = {signer.name for signer in signers}
-        if len(names) > 1 or (origin and signers and names != {origin}):
-            raise SettingsError(
-                f"{PREFIX}AUDIT_KEY: the keys are of {', '.join(sorted(names))}; they must all bear the log's name"
-                + (f", which is {origin}" if origin else "")
-            )
-        policy = Policy.parse(settings.audit_witnesses)
-        return cls(keys.derive_each(_USE), signers, origin or next(iter(names), ""), policy, former)
-
-    def signers(self, name: str) -> list[Signer]:
-        """The keys of the log of this name."""
-        return list(self._signers) or [Signer(name, seed) for seed in self._seeds]
-
-    def verifiers(self, state: TreeState) -> list[Verifier]:
-        """The keys that may have signed heads of a log.
-
-        Beside those that sign now and former ones these are those that follow from the master keys, under each name
-        that the log has had.
-        """
-        signers = [Signer(name, seed) for name in self.names(state) for seed in self._seeds]
-        found = [signer.verifier for signer in (*self.signers(name_of(state)), *signers)]
-        return list(dict.fromkeys([*found, *self._former]))
-
-    def names(self, state: TreeState) -> list[str]:
-        """The name of a log; and that which it had before it was named, if it is the settings that name it so."""
-        name, unnamed = name_of(state), _unnamed(state)
-        return [name, unnamed] if self.wanted == name != unnamed else [name]
-
-    def is_of_log(self, checkpoint: Checkpoint, state: TreeState) -> bool:
-        """Whether a head bears a name of the log; that of a history has the history's after it."""
-        return any(f"{checkpoint.origin}/".startswith(f"{name}/") for name in self.names(state))
-
-    def checkpoint(self, state: TreeState, size: int, root: bytes) -> Checkpoint:
-        """The head of a tree, as this log signs it."""
-        return Checkpoint(origin_of(state), size, root)
+    def __init__(self, words: str, size: int) -> None:
+        super().__init__(words)
+        self.size = size
 
 
-def _named_keys(settings: Settings) -> tuple[list[Signer], list[Verifier]]:
-    """The keys that sign, and those that have signed once."""
-    if settings.audit_key_file is None:
-        text, name = settings.audit_key, "AUDIT_KEY"
-    else:
-        name = "AUDIT_KEY_FILE"
-        try:
-            text, mode = settings.audit_key_file.read_text(), settings.audit_key_file.stat().st_mode
-        except (OSError, UnicodeDecodeError):
-            raise SettingsError(f"{PREFIX}{name}: {settings.audit_key_file} cannot be read") from None
-        if mode & 0o077:
-            raise SettingsError(
-                f"{PREFIX}{name}: {settings.audit_key_file} can be read by others: chmod 600 it"
-            )
-    try:
-        signers = [Signer.parse(line) for line in text.split() if notes.is_secret(line)]
-        former = [Verifier.parse(line) for line in text.split() if not notes.is_secret(line)]
-    except NoteError as error:
-        raise SettingsError(f"{PREFIX}{name}: {error}") from None
-    if any(verifier.witness for verifier in former):
-        raise SettingsError(f"{PREFIX}{name}: a key of a witness signs no heads of a log")
-    if settings.audit_key_file is not None and not (signers or former):
-        raise SettingsError(f"{PREFIX}{name}: {settings.audit_key_file} holds no key")
-    return signers, former
-
-
-def name_of(state: TreeState) -> str:
-    """The name of the log and of its keys."""
-    return state.origin or _unnamed(state)
-
-
-def _unnamed(state: TreeState) -> str:
-    return f"pilothouse/{state.log_id}"
-
-
-def origin_of(state: TreeState) -> str:
-    """The first line of the log's heads: its name, and where the database went back, its history."""
-    name = name_of(state)
-    return name if state.head_history == state.history else f"{name}/{state.head_history[:8]}"
+async def _nothing() -> None:
+    """What a sealer without a feed looks for."""
 
 
 class Sealer:
     """The sealer of one server; `run` is its task.
 
-    `newest` answers the newest record's sequence as far as this server knows, and costs nothing.
+    `newest` returns the newest record's sequence as far as this server knows, and costs nothing. `look_again` returns
+    once the feed has looked whether the database went back.
     """
 
     def __init__(
-        self, store: Store, identity: Identity, newest: Callable[[], int], *, period_seconds: float
+        self,
+        store: Store,
+        identity: Identity,
+        newest: Callable[[], int],
+        *,
+        period_seconds: float,
+        kept: KeptHeads | None = None,
+        look_again: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self._store = store
         self.identity = identity
         self._newest = newest
         self._period = period_seconds
+        self._kept = kept or KeptHeads()
+        self._look_again = look_again
         self._known = -1
         self._at_work: asyncio.Task[Seal] | None = None
         self._sealed_at = 0.0
-        # Origin and size of the head that was seen last: whoever may change the database may also remove its heads.
-        self._seen = "", 0
         # Told a head that was sealed by this server: what publishes it, or has it witnessed.
         self.on_sealed: Callable[[Seal], None] = lambda _seal: None
 
@@ -210,7 +125,9 @@ class Sealer:
             try:
                 await self.seal()
             except PilothouseError as error:
-                log.warning("the audit log cannot be sealed", reason=error.reason)
+                # A stop was logged once, by the server that found it.
+                if error.reason != STOPPED_REASON:
+                    log.warning("the audit log cannot be sealed", reason=error.reason)
 
     async def close(self) -> None:
         """Returns once no seal is being made any more."""
@@ -221,7 +138,7 @@ class Sealer:
         """Grows the tree over all that is in the log, and seals its head; callers at the same time share the work.
 
         Raises:
-            FailedPrecondition: the tree does not have the head that was sealed last.
+            FailedPrecondition: the log contradicts a head that was signed, now or before (STOPPED_REASON).
             Unavailable: the database is away.
         """
         if self._at_work is None or self._at_work.done():
@@ -236,46 +153,170 @@ class Sealer:
             return seal
         return await self.seal()
 
+    async def tampered(self, history: str, found: str) -> None:
+        """Learns that the feed began this history because somebody rewrote records; no head of it is signed."""
+        FAULTS.labels("record").inc()
+        STOPPED.set(1)
+        await self._kept.stop(history, found)
+
     async def _seal_soon(self) -> Seal:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._sealed_at + _LEAST_SECONDS - loop.time()))
         known = self._newest()
-        while True:
-            began = loop.time()
-            async with self._store.system_write("seal") as transaction:
-                seal = await self._step(transaction)
-            if seal is not None:
-                self._seen = notes.parse(seal.note)[0].origin, seal.size
-                break
-            # Who catches up leaves others half of the time.
-            await asyncio.sleep(loop.time() - began)
+        try:
+            seal, history = await self._steps()
+        except _Contradiction:
+            # A database that went back has a new history once the feed has looked, and heads of another origin.
+            await self._look_again()
+            seal, history = await self._steps_or_stop()
         self._sealed_at = loop.time()
         self._known = known
+        await self._kept.keep(history, seal.note)
+        STOPPED.set(0)
         SEALED_SIZE.set(seal.size)
         SEALED_TIME.set(seal.sealed_at.timestamp())
         self.on_sealed(seal)
         return seal
 
-    async def _step(self, transaction: Transaction) -> Seal | None:
+    async def _steps_or_stop(self) -> tuple[Seal, str]:
+        try:
+            return await self._steps()
+        except _Contradiction as contradiction:
+            raise await self._stop(contradiction) from None
+
+    async def _steps(self) -> tuple[Seal, str]:
+        """Grows the tree step by step; returns the head of all, and the history that it is of."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            async with self._store.system_write("seal") as transaction:
+                state = await audit_tree.take(transaction)
+                if reason := self._stopped(state):
+                    raise _stopped_error(reason)
+                seal = await self._step(transaction, state)
+            if seal is not None:
+                return seal, state.head_history
+            # Whoever catches up leaves others half of the time.
+            await asyncio.sleep(loop.time() - began)
+
+    def _stopped(self, state: TreeState) -> str:
+        """Why no head may be signed, by what the database says or this server keeps; '' where heads may be."""
+        reason = (state.stopped_reason or "a server stopped it") if state.stopped else ""
+        reason = reason or self._kept.stop_of(state.head_history)
+        if reason:
+            STOPPED.set(1)
+        return reason
+
+    async def _stop(self, contradiction: _Contradiction) -> FailedPrecondition:
+        """Stops sealing on all servers; returns what callers get."""
+        words = str(contradiction)
+        FAULTS.labels("head").inc()
+        STOPPED.set(1)
+        async with self._store.system_write("seal") as transaction:
+            history = (await audit_tree.take(transaction)).head_history
+            if await audit_tree.stop(transaction, history, words):
+                transaction.records.append(
+                    alarm(
+                        f"sealing stopped: {words}",
+                        {"reason": STOPPED_REASON, "size": contradiction.size, "history": history},
+                    )
+                )
+        log.error(
+            "the audit log contradicts a head that was signed: no head is signed until a person begins a new history",
+            found=words,
+            size=contradiction.size,
+        )
+        await self._kept.stop(history, words)
+        return _stopped_error(words)
+
+    async def _step(self, transaction: Transaction, state: TreeState) -> Seal | None:
         """Takes some records into the tree; seals it where these were all."""
-        state = await audit_tree.take(transaction)
+        kept = self._kept.of(state.head_history)
+        if kept is not None and kept.checkpoint.size > state.size:
+            raise _cut(kept.checkpoint.size, state.size)
         edge = Edge(state.size, state.edge)
-        newest = await audit_tree.newest_seal(transaction)
-        origin, size = self._seen
-        if origin == origin_of(state) and size > (0 if newest is None else newest.size):
-            raise _contradiction(size)
-        if newest is not None and not _holds(newest, edge):
-            raise _contradiction(newest.size)
         if state.size < state.size_wanted:
             await self._grow(transaction, state, edge)
         if edge.size < state.size_wanted:
             return None
-        if newest is not None and newest.size == edge.size:
-            return newest
-        root = edge.root()
-        checkpoint = self.identity.checkpoint(state, edge.size, root)
-        note = notes.signed(checkpoint, self.identity.signers(name_of(state)))
-        return await audit_tree.put_seal(transaction, edge.size, root, note)
+        return await self._head(transaction, replace(state, size=edge.size, edge=edge.levels), kept)
+
+    async def _head(self, transaction: Transaction, state: TreeState, kept: KeptHead | None) -> Seal:
+        """The head of a tree that has grown, if it continues those before it. Raises _Contradiction."""
+        origin, root = origin_of(state), Edge(state.size, state.edge).root()
+        newest = await self._newest_valid(transaction, state, origin)
+        if kept is not None:
+            await self._check_kept(transaction, state, kept)
+            await self._check_continues(transaction, state, kept.checkpoint, root)
+        if newest is not None:
+            checkpoint = notes.parse(newest.note)[0]
+            if (newest.size, newest.root) != (checkpoint.size, checkpoint.root):
+                raise _Contradiction(f"the head of {newest.size} leaves is another in its note", newest.size)
+            if kept is None or checkpoint.size != kept.checkpoint.size:
+                await self._check_continues(transaction, state, checkpoint, root)
+            if newest.size == state.size:
+                return newest
+        follows = "" if kept or newest else await self._followed(transaction, state)
+        checkpoint = Checkpoint(origin, state.size, root, follows)
+        note = notes.signed(checkpoint, self.identity.signers(origin))
+        seal = await audit_tree.put_seal(transaction, state.size, root, note)
+        if (seal.root, notes.parse(seal.note)[0].text) != (root, checkpoint.text):
+            raise _Contradiction(f"there is another head of {seal.size} leaves", seal.size)
+        return seal
+
+    async def _newest_valid(self, transaction: Transaction, state: TreeState, origin: str) -> Seal | None:
+        """The newest head of an origin that a known key has signed; where none has, the newest of unknown keys."""
+        verifiers, unknown = self.identity.verifiers(state), None
+        for seal in await audit_tree.newest_seals_of(transaction, origin, most=_MOST_LOOKED_AT):
+            if seal.size > state.size:
+                raise _cut(seal.size, state.size)
+            try:
+                notes.opened(seal.note, verifiers)
+            except UnknownKeysError:
+                unknown = unknown or seal
+            except NoteError:
+                continue
+            else:
+                return seal
+        return unknown
+
+    async def _check_kept(self, transaction: Transaction, state: TreeState, kept: KeptHead) -> None:
+        """Whether the database has the head that this server keeps. Raises _Contradiction."""
+        size = kept.checkpoint.size
+        if kept.checkpoint.origin not in {origin_of(state), *self.identity.names(state)}:
+            words = f"the log is called {origin_of(state)}; its last head is of {kept.checkpoint.origin}"
+            raise _Contradiction(words, size)
+        row = await audit_tree.seal_at(transaction, size)
+        if row is None:
+            raise _Contradiction(f"its sealed head of {size} leaves is gone", size)
+        # Witnesses add signatures after those that were kept.
+        if row.root != kept.checkpoint.root or not row.note.startswith(kept.note):
+            raise _Contradiction(f"its sealed head of {size} leaves was altered", size)
+
+    async def _check_continues(
+        self, transaction: Transaction, state: TreeState, head: Checkpoint, root: bytes
+    ) -> None:
+        """Whether the tree proves to begin with that of a head. Raises _Contradiction."""
+        try:
+            spans = merkle.consistency_spans(head.size, state.size)
+            proof = (await proofs.nodes(transaction, state, spans)).spans(spans)
+        except merkle.NotInTreeError:
+            raise _Contradiction(
+                f"tiles are missing that lead from its sealed head of {head.size} leaves", head.size
+            ) from None
+        if not merkle.is_consistent((head.size, head.root), (state.size, root), proof):
+            raise _Contradiction(f"its first {head.size} leaves are not those of its sealed head", head.size)
+
+    async def _followed(self, transaction: Transaction, state: TreeState) -> str:
+        """The head before the first one of a history: the last that this server keeps, or the newest valid one."""
+        kept = self._kept.newest()
+        if kept is not None and self.identity.is_of_log(kept.checkpoint, state):
+            return kept.checkpoint.reference
+        for origin in reversed(self.identity.origins(state)):
+            found = await self._newest_valid(transaction, state, origin)
+            if found is not None:
+                return notes.parse(found.note)[0].reference
+        return ""
 
     async def _grow(self, transaction: Transaction, state: TreeState, edge: Edge) -> None:
         data = [] if state.size else [state.chain_hash]
@@ -291,21 +332,15 @@ class Sealer:
         await audit_tree.grow(transaction, edge.size, edge.levels, full)
 
 
-def _contradiction(size: int) -> FailedPrecondition:
-    """What a log that does not have the head any more that was sealed last is answered by."""
-    FAULTS.labels("head").inc()
-    log.error("the tree of the audit log does not have the head that was sealed last", size=size)
+def _cut(size: int, found: int) -> _Contradiction:
+    return _Contradiction(f"it has {found} leaves, its sealed head {size}: it was cut", size)
+
+
+def _stopped_error(reason: str) -> FailedPrecondition:
+    """What callers get who want a head of a log that contradicts one."""
     return FailedPrecondition(
-        f"the audit log contradicts its sealed head of {size} leaves: verify it",
-        reason="AUDIT_LOG_CONTRADICTS_ITS_HEAD",
-        metadata={"size": str(size)},
+        f"no head is signed, because the audit log contradicts what was signed or known before: {reason}; "
+        "verify it, and begin a new history by `pilothouse migrate new-history`",
+        reason=STOPPED_REASON,
+        metadata={"found": reason},
     )
-
-
-def _holds(seal: Seal, edge: Edge) -> bool:
-    """Whether a tree of the size of a head has its root; of a greater one the proofs tell."""
-    if seal.size > edge.size:
-        return False
-    with suppress(merkle.NotInTreeError):
-        return seal.size < edge.size or edge.root() == seal.root
-    return False

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import structlog
 from prometheus_client import Gauge
 
-from pilothouse_server.audit.sealing import FAULTS, Identity
+from pilothouse_server.audit.alarms import FAULTS, raise_alarm
+from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.audit.verification import Report, Verification
 from pilothouse_server.store import audit_tree
-from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -64,43 +63,9 @@ async def _tell(store: Store, report: Report) -> None:
         first=first.first,
         last=first.last,
     )
-    now = datetime.now(UTC)
-    unit = store.system_unit()
-    try:
-        await unit.begin()
-    except BaseException:
-        await unit.rollback()
-        raise
-    await unit.commit(
-        audit=[
-            AuditRecord(
-                operation_id=uuid4(),
-                user_id=None,
-                username="system",
-                action="verify",
-                resource_type="audit_log",
-                resource_id=None,
-                resource_name=None,
-                namespace_id=None,
-                request_method="UNARY",
-                request_path="",
-                request_body=None,
-                request_headers=None,
-                client_ip=None,
-                user_agent=None,
-                status_code=500,
-                response_body=None,
-                duration_ms=None,
-                error_code="DATA_LOSS",
-                error_message=f"the audit log is not intact: {len(report.findings)} findings",
-                started_at=now,
-                completed_at=now,
-                metadata={
-                    "findings": [
-                        {"fault": each.fault.value, "first": each.first, "last": each.last}
-                        for each in report.findings[:_MOST_TOLD]
-                    ]
-                },
-            )
-        ]
-    )
+    findings = [
+        {"fault": each.fault.value, "first": each.first, "last": each.last}
+        for each in report.findings[:_MOST_TOLD]
+    ]
+    message = f"the audit log is not intact: {len(report.findings)} findings"
+    await raise_alarm(store, message, {"findings": findings})

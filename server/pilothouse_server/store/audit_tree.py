@@ -18,11 +18,20 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _STATE = (
     "SELECT t.log_id::text AS log_id, t.origin, t.history_id::text AS history, t.chain_length, t.chain_hash, t.size, "
-    "t.edge, h.history_id::text AS head_history, h.audit_sequence AS newest, h.audit_chain_hash AS newest_chain_hash "
+    "t.edge, t.origins, t.stopped_history::text AS stopped_history, t.stopped_reason, "
+    "h.history_id::text AS head_history, h.audit_sequence AS newest, h.audit_chain_hash AS newest_chain_hash "
     "FROM audit_tree AS t CROSS JOIN stream_head AS h WHERE t.id = 1 AND h.id = 1"
 )
 _READ = text(_STATE)
-_TAKE = text(f"{_STATE} FOR UPDATE OF t")
+_TAKE = text("SELECT id FROM audit_tree WHERE id = 1 FOR UPDATE")
+_STOP = text(
+    "UPDATE audit_tree SET stopped_history = CAST(:history AS uuid), stopped_reason = :reason "
+    "WHERE id = 1 AND stopped_history IS DISTINCT FROM CAST(:history AS uuid) RETURNING id"
+)
+_ADD_ORIGIN = text(
+    "UPDATE audit_tree SET origins = origins || CAST(:origin AS text) WHERE id = 1 AND origins[cardinality(origins)] "
+    "IS DISTINCT FROM CAST(:origin AS text)"
+)
 _NAME = text("UPDATE audit_tree SET origin = :origin WHERE id = 1 AND origin IS NULL")
 _ENTRIES = text(
     "SELECT sequence, record_hash FROM operation_logs WHERE sequence > :after AND sequence <= :upto "
@@ -49,6 +58,9 @@ _PUT_NOTE = text("UPDATE audit_seals SET note = :note WHERE size = :size AND not
 _NEWEST_SEAL = text(f"SELECT {_SEAL_COLUMNS} FROM audit_seals ORDER BY size DESC LIMIT 1")  # noqa: S608 - ours
 _NEWEST_SEALS = text(f"SELECT {_SEAL_COLUMNS} FROM audit_seals ORDER BY size DESC LIMIT :most")  # noqa: S608 - ours
 _SEAL_AT = text(f"SELECT {_SEAL_COLUMNS} FROM audit_seals WHERE size = :size")  # noqa: S608 - ours
+_NEWEST_SEALS_OF = text(
+    f"SELECT {_SEAL_COLUMNS} FROM audit_seals WHERE starts_with(note, :beginning) ORDER BY size DESC LIMIT :most"  # noqa: S608 - ours
+)
 _SEALS_AFTER = text(
     f"SELECT {_SEAL_COLUMNS} FROM audit_seals WHERE size > :after ORDER BY size LIMIT :most"  # noqa: S608 - ours
 )
@@ -59,7 +71,8 @@ class TreeState:
     """The tree, and how far the log goes.
 
     `newest` is the newest record's sequence, with the last value of the chain; `head_history` the database's history,
-    `history` that in which the tree began. `edge` are the tiles that are not full, by level.
+    `history` that in which the tree began. `edge` are the tiles that are not full, by level. `origins` are the names
+    that heads were signed under; none is signed while `stopped_history` is the database's.
     """
 
     log_id: str
@@ -72,6 +85,14 @@ class TreeState:
     edge: Sequence[bytes]
     newest: int
     newest_chain_hash: bytes
+    origins: Sequence[str] = ()
+    stopped_history: str | None = None
+    stopped_reason: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no head may be signed before a person begins another history."""
+        return self.stopped_history == self.head_history
 
     @property
     def size_wanted(self) -> int:
@@ -95,8 +116,18 @@ async def read(transaction: ReadTransaction) -> TreeState:
 
 
 async def take(transaction: Transaction) -> TreeState:
-    """The tree, which nobody else grows before the transaction ends. Raises as `read`."""
-    return _state((await transaction.connection.execute(_TAKE)).one_or_none())
+    """The tree, which nobody else grows before the transaction ends. Raises as `read`.
+
+    It is read by a statement after that which waits for the lock: so the history is the one of that moment.
+    """
+    await transaction.connection.execute(_TAKE)
+    return await read(transaction)
+
+
+async def stop(transaction: Transaction, history: str, reason: str) -> bool:
+    """Has no head signed while this is the database's history; False where that is so already."""
+    found = await transaction.connection.execute(_STOP, {"history": history, "reason": reason})
+    return found.first() is not None
 
 
 async def name(transaction: Transaction, origin: str) -> None:
@@ -138,7 +169,8 @@ async def tiles(
 
 
 async def put_seal(transaction: Transaction, size: int, root: bytes, note: str) -> Seal:
-    """Keeps a head, or returns that of the size which is kept already."""
+    """Keeps a head, and the name of its log; or returns the head of the size which is kept already."""
+    await transaction.connection.execute(_ADD_ORIGIN, {"origin": note.split("\n", 1)[0]})
     found = (
         await transaction.connection.execute(_PUT_SEAL, {"size": size, "root": root, "note": note})
     ).one_or_none()
@@ -160,6 +192,12 @@ async def newest_seal(transaction: ReadTransaction) -> Seal | None:
 async def newest_seals(transaction: ReadTransaction, *, most: int) -> Sequence[Seal]:
     """The newest heads that were signed, the greatest first."""
     return [_seal(row) for row in await transaction.connection.execute(_NEWEST_SEALS, {"most": most})]
+
+
+async def newest_seals_of(transaction: ReadTransaction, origin: str, *, most: int) -> Sequence[Seal]:
+    """The newest heads of an origin, as their notes say, the greatest first."""
+    rows = await transaction.connection.execute(_NEWEST_SEALS_OF, {"beginning": f"{origin}\n", "most": most})
+    return [_seal(row) for row in rows]
 
 
 async def seal_at(transaction: ReadTransaction, size: int) -> Seal | None:
@@ -191,6 +229,9 @@ def _state(row: Any) -> TreeState:
         edge=[bytes(level) for level in row.edge],
         newest=row.newest,
         newest_chain_hash=bytes(row.newest_chain_hash),
+        origins=list(row.origins),
+        stopped_history=row.stopped_history,
+        stopped_reason=row.stopped_reason,
     )
 
 

@@ -4,7 +4,9 @@ A database goes back by a restored dump or snapshot, or where a standby that had
 gives revisions and sequences anew to other events and records, and who goes on from a number of before misses what
 stands there now. What shows it is the stream's head: one below that which was seen before, or other marks at the place
 that was seen. A copy that lost nothing has head and marks, and goes on. Another identifier of the system, another
-timeline or database are hints, and stand in the record.
+timeline or database are hints, and stand in the record. Another record at a known place of the very same database is
+tampering: nothing brings it about but somebody who writes there. Events start over then, too, and no head of the audit
+log is signed before a person has looked (`begin_new_history`).
 
 What was seen last is kept in a file of the data folder, so that it is known after a restart; of former histories, too,
 for a database may go back to one of them. It is written a second
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ FILE_NAME = "database-position.json"
 _KEEP_SECONDS = 1.0
 _MOST_HISTORIES = 16
 _WENT_BACK = "the database went back"
+_TAMPERING = "somebody rewrote records of the audit log"
 _LOOK = text(
     "SELECT h.history_id::text AS history, h.revision, h.audit_sequence AS sequence, h.event_mark AS mark, "
     "record_mark(h.audit_sequence) AS record_mark, event_mark(:revision) AS mark_there, "
@@ -46,7 +50,7 @@ _LOOK = text(
     "(SELECT oid FROM pg_database WHERE datname = current_database())) AS identity "
     "FROM stream_head AS h WHERE h.id = 1"
 )
-_BEGIN = text("SELECT begin_new_history(:reason, :seen, CAST(:expected AS uuid))::text")
+_BEGIN = text("SELECT begin_new_history(:reason, :seen, CAST(:expected AS uuid), :tampering)::text")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -74,9 +78,16 @@ class Place(msgspec.Struct, frozen=True):
             return f"record {there.sequence} after {self.sequence}"
         if there.mark_there is not None and there.mark_there.hex() != self.mark:
             return f"another event at revision {self.revision}"
-        if there.record_mark_there is not None and there.record_mark_there.hex() != self.record_mark:
+        if self._has_another_record(there):
             return f"another record at {self.marked_sequence}"
         return ""
+
+    def rewritten_in(self, there: Any) -> bool:
+        """Whether the very same database has another record at the place: it did not go back, it was rewritten."""
+        return self.identity == there.identity and self._has_another_record(there)
+
+    def _has_another_record(self, there: Any) -> bool:
+        return there.record_mark_there is not None and there.record_mark_there.hex() != self.record_mark
 
 
 class Continuity:
@@ -92,6 +103,8 @@ class Continuity:
         self._doubtful = True
         self._opened = -1
         self._moved = asyncio.Event()
+        # Told the history that was begun because records were rewritten, and what shows it.
+        self.on_tampering: Callable[[str, str], Awaitable[None]] | None = None
 
     def doubt(self) -> None:
         """Has the marks looked up with the next pass: it may be another database that answers."""
@@ -152,7 +165,8 @@ class Continuity:
             if there.standby:
                 # It cannot be written, and may come to what is known.
                 raise database_unavailable()
-            await self._begin(known, f"{fault}; {known.identity} before, {there.identity} now")
+            seen = f"{fault}; {known.identity} before, {there.identity} now"
+            await self._begin(known, seen, tampering=known.rewritten_in(there))
             return False
         if known is not None and known.identity != there.identity:
             log.info(
@@ -189,13 +203,24 @@ class Continuity:
             del self._places[next(iter(self._places))]
         self._moved.set()
 
-    async def _begin(self, known: Place, seen: str) -> None:
+    async def _begin(self, known: Place, seen: str, *, tampering: bool) -> None:
+        reason = _TAMPERING if tampering else _WENT_BACK
         async with self._store.system_call() as connection:
             begun = await connection.execute(
-                _BEGIN, {"reason": _WENT_BACK, "seen": seen, "expected": known.history}
+                _BEGIN,
+                {"reason": reason, "seen": seen, "expected": known.history, "tampering": tampering},
             )
             history = begun.scalar_one()
         self._known = None
+        if tampering:
+            log.error(
+                "records of the audit log were rewritten: no head is signed until a person begins a new history",
+                history=history,
+                seen=seen,
+            )
+            if self.on_tampering is not None:
+                await self.on_tampering(history, seen)
+            return
         log.warning("the database went back: a new history of events begins", history=history, seen=seen)
 
     async def _mark_record(self) -> None:

@@ -188,6 +188,7 @@ class Feed:
         self.on_partitions_wanted: Callable[[], None] = lambda: None
         # Told when the database's history became another one while this server ran.
         self.on_new_history: Callable[[], None] = lambda: None
+        self._runs = False
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
         self._due_told_at = 0.0
@@ -201,6 +202,7 @@ class Feed:
 
     async def run(self) -> None:
         """Publishes until cancelled; a database that is away is waited for."""
+        self._runs = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="feed listener")
             group.create_task(self._poll(), name="feed poll")
@@ -236,6 +238,16 @@ class Feed:
             await self._pass_done.wait()
             if self._failure is not None:
                 raise self._failure
+
+    async def look_again(self) -> None:
+        """Returns once a pass has compared the database with what was known of it; at once where no feed runs.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        if self._runs:
+            self._continuity.doubt()
+            await self.settled()
 
     def committed(self) -> None:
         """Learns that this server has committed something that is to be numbered."""

@@ -728,6 +728,7 @@ class AuditHead(_message.Message):
     CHAIN_HASH_FIELD_NUMBER: _builtins.int
     WITNESSES_FIELD_NUMBER: _builtins.int
     WITNESSED_FIELD_NUMBER: _builtins.int
+    HISTORIES_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """Name of the log."""
     size: _builtins.int
@@ -754,6 +755,12 @@ class AuditHead(_message.Message):
     def witnesses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Witnesses of the server's settings that have signed this head."""
 
+    @_builtins.property
+    def histories(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditLogHistory]:
+        """Each origin that heads of this log were signed under, oldest first, with the public keys of it: where the database went back, the
+        log has another origin, whose keys are the same under its name. The last one is that of new heads.
+        """
+
     def __init__(
         self,
         *,
@@ -767,14 +774,43 @@ class AuditHead(_message.Message):
         chain_hash: _builtins.str = ...,
         witnesses: _abc.Iterable[_builtins.str] | None = ...,
         witnessed: _builtins.bool = ...,
+        histories: _abc.Iterable[Global___AuditLogHistory] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seal_time", b"seal_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_hash", b"chain_hash", "chain_length", b"chain_length", "checkpoint", b"checkpoint", "origin", b"origin", "root_hash", b"root_hash", "seal_time", b"seal_time", "size", b"size", "verifier_keys", b"verifier_keys", "witnessed", b"witnessed", "witnesses", b"witnesses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_hash", b"chain_hash", "chain_length", b"chain_length", "checkpoint", b"checkpoint", "histories", b"histories", "origin", b"origin", "root_hash", b"root_hash", "seal_time", b"seal_time", "size", b"size", "verifier_keys", b"verifier_keys", "witnessed", b"witnessed", "witnesses", b"witnesses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditHead: _TypeAlias = AuditHead  # noqa: Y015
+
+@_typing.final
+class AuditLogHistory(_message.Message):
+    """An origin of the log with its keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEYS_FIELD_NUMBER: _builtins.int
+    origin: _builtins.str
+    """First line of its heads."""
+    @_builtins.property
+    def verifier_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As `verifier_keys` of AuditHead."""
+
+    def __init__(
+        self,
+        *,
+        origin: _builtins.str = ...,
+        verifier_keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "verifier_keys", b"verifier_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditLogHistory: _TypeAlias = AuditLogHistory  # noqa: Y015
 
 @_typing.final
 class GetAuditHeadRequest(_message.Message):

@@ -1,0 +1,54 @@
+"""Alarms about the audit log itself: a record of the log that says what is wrong with it, and the metric of faults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from prometheus_client import Counter
+
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.unit_of_work import Store
+
+FAULTS = Counter(
+    "pilothouse_audit_log_faults_total",
+    "What was found wrong with the audit log: missing records, other heads.",
+    ("kind",),
+)
+
+
+def alarm(message: str, metadata: Mapping[str, Any]) -> AuditRecord:
+    """The record of an alarm (`action = "verify" AND error_code = "DATA_LOSS"`)."""
+    now = datetime.now(UTC)
+    return AuditRecord(
+        operation_id=uuid4(),
+        user_id=None,
+        username="system",
+        action="verify",
+        resource_type="audit_log",
+        resource_id=None,
+        resource_name=None,
+        namespace_id=None,
+        request_method="UNARY",
+        request_path="",
+        request_body=None,
+        request_headers=None,
+        client_ip=None,
+        user_agent=None,
+        status_code=500,
+        response_body=None,
+        duration_ms=None,
+        error_code="DATA_LOSS",
+        error_message=message,
+        started_at=now,
+        completed_at=now,
+        metadata=metadata,
+    )
+
+
+async def raise_alarm(store: Store, message: str, metadata: Mapping[str, Any]) -> None:
+    """Writes the record of an alarm. Raises Unavailable."""
+    async with store.system_write() as transaction:
+        transaction.records.append(alarm(message, metadata))
