@@ -19,6 +19,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client import PilothouseError
 from pilothouse_server import outbound
 from pilothouse_server.audit_sinks import runner
+from pilothouse_server.audit_sinks.operations import signing_bytes
 from pilothouse_server.audit_sinks.senders import SinkFailed
 from pilothouse_server.audit_sinks.senders.syslog import SyslogSender
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
@@ -152,6 +153,31 @@ async def test_a_receiver_gets_signed_batches_and_its_secrets_are_told_to_nobody
         assert row is not None
         assert row["secrets"] is not None
         assert b"canary" not in str(dict(row)).encode()
+
+
+SIGNING_KEYS = {
+    "canary-key": b"canary-key",
+    "whsec_" + base64.b64encode(b"canary: bytes of a key").decode(): b"canary: bytes of a key",
+}
+
+
+@pytest.mark.parametrize("key", SIGNING_KEYS)
+def test_a_signing_key_is_decoded_as_standard_webhooks_say(key: str) -> None:
+    """The receivers' libraries take `whsec_` off, and what follows for base64."""
+    assert signing_bytes(key) == SIGNING_KEYS[key]
+
+
+async def test_a_signing_key_that_no_receiver_could_use_is_refused(server: Server) -> None:
+    for key in ("whsec_not base64", "whsec_"):
+        with pytest.raises(PilothouseError) as caught:
+            await add(
+                server,
+                "siem",
+                "HTTP",
+                "https://siem.example.com",
+                credentials=pb.AuditSinkCredentials(signing_key=key),
+            )
+        assert "credentials.signing_key" in str(caught.value.violations)
 
 
 async def test_a_sink_does_not_begin_beyond_the_log(server: Server) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pilothouse_server.audit_sinks.formats import JSON_FORMATS, Encode, otlp_record, syslog_line
 from pilothouse_server.audit_sinks.model import AuditSink, Secrets
-from pilothouse_server.audit_sinks.operations import address_of
+from pilothouse_server.audit_sinks.operations import address_of, signing_bytes
 from pilothouse_server.audit_sinks.senders import Sender, tls
 from pilothouse_server.audit_sinks.senders.file import FileSender, FileWrites
 from pilothouse_server.audit_sinks.senders.http import CLOUD_EVENTS, LINES, OTLP, HttpSender
@@ -30,7 +30,7 @@ class SenderMaker:
 
         Raises:
             FailedPrecondition: it is a file, and this server writes none.
-            InvalidArgument: the settings deny its address meanwhile.
+            InvalidArgument: the settings deny its address meanwhile, or its signing key is not decoded.
         """
         if sink.kind == "file":
             if self._folder is None:
@@ -49,7 +49,8 @@ class SenderMaker:
             url, body, encode = f"{url.rstrip('/')}{_OTLP_PATH}", OTLP, otlp_record
         elif sink.format == "cloudevents":
             body = CLOUD_EVENTS
+        signing_key = signing_bytes(secrets.signing_key)
         sender = HttpSender(
-            url, body, self._reach, headers=secrets.headers, signing_key=secrets.signing_key, tls=context
+            url, body, self._reach, headers=secrets.headers, signing_key=signing_key, tls=context
         )
         return sender, encode

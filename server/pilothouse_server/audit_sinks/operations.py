@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ _SCHEMES: Mapping[str, Sequence[str]] = {
     "otlp": ("https", "http"),
     "syslog": ("tls", "tcp"),
 }
+_KEY_PREFIX = "whsec_"
 _SAFE = frozenset({"https", "tls"})
 
 
@@ -63,12 +65,31 @@ def check(wanted: AuditSink, secrets: Secrets, folder: Path | None, reach: Reach
             raise invalid("credentials", "must hold no headers and no signing key: syslog has neither")
     else:
         _check_headers(secrets.headers)
+        signing_bytes(secrets.signing_key)
     trusted = wanted.certificate_authority or wanted.client_certificate or secrets.client_key
     if trusted and address.scheme not in _SAFE:
         raise invalid(
             "audit_sink.certificate_authority", f"must not be given: {address.scheme}:// has no TLS"
         )
     tls.context(wanted.certificate_authority, wanted.client_certificate, secrets.client_key)
+
+
+def signing_bytes(key: str) -> bytes:
+    """The bytes that sign: after `whsec_` a key is base64 (Standard Webhooks); any other is its own bytes.
+
+    Raises InvalidArgument where what follows `whsec_` is not base64.
+    """
+    if not key.startswith(_KEY_PREFIX):
+        return key.encode()
+    try:
+        found = base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True)
+    except ValueError:
+        found = b""
+    if not found:
+        raise invalid(
+            "credentials.signing_key", "must be base64 after whsec_, as Standard Webhooks write a signing key"
+        )
+    return found
 
 
 def without_credentials(address: str) -> str:

@@ -60,14 +60,14 @@ class HttpSender:
         reach: Reach,
         *,
         headers: Mapping[str, str] | None = None,
-        signing_key: str = "",
+        signing_key: bytes = b"",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
         self._body = body
         self._reach = reach
         self._headers = {"content-type": body.content_type, "user-agent": "pilothouse", **(headers or {})}
-        self._signing_key = signing_key.encode()
+        self._signing_key = signing_key
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
