@@ -95,3 +95,18 @@ async def test_failures_of_who_reaches_all_namespaces_stand_there_too(world: Wor
                 rule.method,
             )
         assert place == OWN, name
+
+
+async def test_a_record_names_its_namespace_as_it_was(world: World) -> None:
+    """By its id alone nobody knows whose record it was once the namespace is forgotten."""
+    for rule in world.rules.values():
+        if rule.shape.startswith("unary") and rule.name not in ("DeleteNamespace", "ForgetNamespace"):
+            await world.admin.invoke(rule, world.request(rule))
+    nameless = (
+        "SELECT DISTINCT o.request_path, o.action, n.name FROM operation_logs AS o "
+        "JOIN namespaces AS n ON n.id = o.namespace_id WHERE o.metadata ->> 'namespace' IS DISTINCT FROM n.name"
+    )
+    named = "SELECT count(DISTINCT o.request_path) FROM operation_logs AS o WHERE o.metadata ? 'namespace'"
+    async with world.sql() as sql:
+        assert await sql.fetchval(named) > 30
+        assert [tuple(row) for row in await sql.fetch(nameless)] == []

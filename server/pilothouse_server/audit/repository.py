@@ -38,7 +38,8 @@ _FILTERS = {
     "action": FilterField(_LOG.action),
     "resource_type": FilterField(_LOG.resource_type),
     "resource_name": FilterField(_LOG.resource_name),
-    "namespace": FilterField(NAMESPACES.c.name),
+    # As it was; a record of the release before has the id alone.
+    "namespace": FilterField(func.coalesce(_LOG.metadata["namespace"].astext, NAMESPACES.c.name)),
     "method": FilterField(_LOG.request_path),
     "request_path": FilterField(_LOG.request_path),
     "request_method": FilterField(_LOG.request_method),
@@ -286,7 +287,7 @@ def _operation(row: Any) -> Operation:
         action=row.action,
         resource_type=row.resource_type,
         resource_name=row.resource_name or "",
-        namespace=row.namespace_name or "",
+        namespace=row.metadata.get("namespace") or row.namespace_name or "",
         request_method=row.request_method or "",
         request_path=row.request_path or "",
         request_body_text=row.request_body,

@@ -244,7 +244,7 @@ def _record(row: Row) -> Record:
         fields=fields,
         canonical=audit_chain.canonical_json(fields),
         record_hash=bytes(row.record_hash),
-        namespace=row.namespace_name or "",
+        namespace=row.metadata.get("namespace") or row.namespace_name or "",
     )
 
 

@@ -59,6 +59,7 @@ class Kind(NamedTuple):
     code: str
     reason: str
     namespace_id: int | None = None
+    namespace: str = ""
 
 
 @dataclass(slots=True)
@@ -178,6 +179,8 @@ def _chosen(
 
 def _record_of(caller: Caller, kind: Kind, found: _Sum) -> AuditRecord:
     metadata: dict[str, Any] = {"summed": found.summed, "reason": kind.reason}
+    if kind.namespace:
+        metadata["namespace"] = kind.namespace
     if found.names:
         metadata["names"] = list(found.names)
     return _sum(

@@ -255,17 +255,18 @@ class AuditLayer:
         if call.opened:
             # The record of its end belongs to that of its opening.
             return False
-        principal, size, namespace_id = call.principal, 0, None
+        principal, size, namespace_id, namespace = call.principal, 0, None, ""
         if principal is None:
             refusals, name = self.strangers, call.facts.resource_name
         else:
             refusals, name = self.users.of(principal.user_id, principal.username), _name(call)
             namespace_id = call.facts.namespace_id or _granted_namespace(call)
+            namespace = "" if namespace_id is None else _namespace_name(call, namespace_id)
             if call.request is not None:
                 size = _REST_OF_RECORD + min(call.request.ByteSize(), _MOST_OF_REQUEST)
         code, _ = _outcome(call, error)
         reason = error.reason if isinstance(error, PilothouseError) else ""
-        kind = Kind(address_group(call.client_ip), call.rule.method, code, reason, namespace_id)
+        kind = Kind(address_group(call.client_ip), call.rule.method, code, reason, namespace_id, namespace)
         return not refusals.singly(kind, call.rule, call.started_at, _plain(name, 253), size)
 
     async def _locate(self, call: Call) -> None:
@@ -323,7 +324,7 @@ def _record(
         error_message=None if error is None else _plain(message, 2000) or None,
         started_at=call.started_at,
         completed_at=None if opened else call.store.clock.now(),
-        metadata=_metadata(call, error, opened=opened),
+        metadata=_metadata(call, error, namespace_id, opened=opened),
         stream_id=call.operation if rule.streams else None,
     )
 
@@ -377,9 +378,23 @@ def _name(call: Call) -> str | None:
     return call.rule.name_of(call.request)
 
 
-def _metadata(call: Call, error: BaseException | None, *, opened: bool) -> dict[str, Any]:
+def _namespace_name(call: Call, namespace_id: int) -> str:
+    """The name that the namespace of a record has now: a later one may have it, and its row be forgotten."""
+    if call.namespace:
+        return call.namespace
+    if call.rule.resource_type == "namespace":
+        return _name(call) or ""
+    grants = call.principal.grants if call.principal is not None else ()
+    return next((grant.namespace or "" for grant in grants if grant.namespace_id == namespace_id), "")
+
+
+def _metadata(
+    call: Call, error: BaseException | None, namespace_id: int | None, *, opened: bool
+) -> dict[str, Any]:
     facts = call.facts
     metadata: dict[str, Any] = dict(facts.metadata)
+    if namespace_id is not None and (namespace := _namespace_name(call, namespace_id)):
+        metadata["namespace"] = namespace
     if facts.resource_uid and _stands(call, error):
         metadata["resource_uid"] = facts.resource_uid
     if facts.grant is not None:

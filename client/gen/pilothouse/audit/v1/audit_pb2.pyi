@@ -210,7 +210,7 @@ class Operation(_message.Message):
     resource_name: _builtins.str
     """Its name."""
     namespace: _builtins.str
-    """Its namespace; empty where it has none."""
+    """Its namespace, by the name that it had then; also in `metadata`. Empty where it has none."""
     request_method: _builtins.str
     """`UNARY` or `STREAM`."""
     request_path: _builtins.str
