@@ -115,7 +115,7 @@ def exported(found: Sequence[Exported]) -> pb.ExportAuditLogResponse:
     )
 
 
-def verification(report: Report, head: Head | None) -> pb.VerifyAuditLogResponse:
+def verification(report: Report, head: Head | None, *, complete: bool = False) -> pb.VerifyAuditLogResponse:
     """How far a verification is; with the head that belongs to it where it is done."""
     answer = pb.VerifyAuditLogResponse(verified_records=report.verified, total_records=report.total)
     if not report.done:
@@ -124,6 +124,7 @@ def verification(report: Report, head: Head | None) -> pb.VerifyAuditLogResponse
     answer.intact = not report.findings
     answer.dropped_records = report.dropped
     answer.former_heads = report.former_heads
+    answer.complete = complete
     answer.findings.extend(
         pb.AuditFinding(
             fault=_FAULTS[each.fault],

@@ -21,6 +21,7 @@ __all__ = [
     "locate_row",
     "oldest_sequence",
     "operations_between",
+    "visible_records",
 ]
 
 drop_records = repository.drop_records
@@ -28,6 +29,7 @@ exported_records = repository.exported_records
 list_operations = repository.list_operations
 list_stats = repository.list_stats
 oldest_sequence = repository.oldest_sequence
+visible_records = repository.visible_records
 operations_between = repository.operations_between
 
 

@@ -244,6 +244,16 @@ async def stored_records(transaction: ReadTransaction, after: int, upto: int) ->
     return (await transaction.connection.execute_in_slices(query)).all()
 
 
+async def visible_records(transaction: ReadTransaction, after: int, upto: int, sight: Sight) -> Sequence[Any]:
+    """The rows of a stretch of the log that the caller may see, as they are stored, in order."""
+    query = (
+        sight.narrow(select(OPERATION_LOGS))
+        .where(_LOG.sequence > after, _LOG.sequence <= upto)
+        .order_by(_LOG.sequence, _LOG.id)
+    )
+    return (await transaction.connection.execute_in_slices(query)).all()
+
+
 async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]:
     """The metadata of the newest records that say what retention has dropped, newest first. For the system role."""
     query = (

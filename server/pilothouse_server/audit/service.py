@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -229,7 +229,7 @@ class AuditService(AuditSinkCalls):
     async def VerifyAuditLog(
         self, request: pb.VerifyAuditLogRequest, call: Call
     ) -> AsyncIterator[pb.VerifyAuditLogResponse]:
-        """Verifies all of the log."""
+        """Verifies all of the log, or the records of it that the caller may see."""
         await self._watches.feed.settled()
         identity = self._sealer.identity
         head: Seal | None
@@ -244,13 +244,21 @@ class AuditService(AuditSinkCalls):
         kept = proofs.accepted(request.checkpoint, state, identity) if request.checkpoint else None
         loop = asyncio.get_running_loop()
         told = loop.time()
-        async for report in Verification(call.store, state, identity, kept).run():
+
+        async def visible(after: int, upto: int) -> Sequence[Any]:
+            async with call.read() as transaction:
+                sight = await _sight(call, transaction, request.namespace)
+                return await operations.visible_records(transaction, after, upto, sight)
+
+        complete = call.visible_namespaces() is None and not request.namespace
+        walk = Verification(call.store, state, identity, kept, None if complete else visible)
+        async for report in walk.run():
             if report.done:
                 if refused:
                     report.refused(refused)
                 known = None if head is None else proofs.head_of(head, state, identity)
                 call.complete = True
-                yield messages.verification(report, known)
+                yield messages.verification(report, known, complete=complete)
             elif loop.time() - told >= _PROGRESS_SECONDS:
                 told = loop.time()
                 yield messages.verification(report, None)

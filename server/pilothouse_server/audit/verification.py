@@ -9,7 +9,7 @@ back to an earlier head together with the heads after it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -24,6 +24,9 @@ from pilothouse_server.rpc.admission.seats import reading_a_stretch
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store
+
+# (after, upto) → the rows of a stretch of the log that a caller may see
+Visible = Callable[[int, int], Awaitable[Sequence[Any]]]
 
 # Full tiles that are read at a time: 1,024 leaves.
 _TILES = 4
@@ -98,12 +101,21 @@ class Report:
 
 
 class Verification:
-    """One walk over the log. `kept`: a checkpoint that the caller has kept, which this log's key has signed."""
+    """One walk over the log. `kept`: a checkpoint that the caller has kept, which this log's key has signed.
+
+    With `visible` only the records that it returns are verified, against the tree; what is missing is not noticed.
+    """
 
     def __init__(
-        self, store: Store, state: TreeState, identity: Identity, kept: Checkpoint | None = None
+        self,
+        store: Store,
+        state: TreeState,
+        identity: Identity,
+        kept: Checkpoint | None = None,
+        visible: Visible | None = None,
     ) -> None:
         self._store = store
+        self._visible = visible
         self._state = state
         self._kept = kept
         self._identity = identity
@@ -171,7 +183,7 @@ class Verification:
         for after in range(0, end, _TILES * merkle.WIDTH):
             upto = min(end, after + _TILES * merkle.WIDTH)
             await self._verify(after, upto, {})
-        if end and self._link not in (None, self._state.chain_hash):
+        if end and self._visible is None and self._link not in (None, self._state.chain_hash):
             self.report.add(
                 Finding(Fault.CHAIN, 1, end, "the hash chain does not end in the first leaf of the tree")
             )
@@ -311,6 +323,8 @@ class Verification:
             await self._records(after, upto, expected, await self._rows(after, upto))
 
     async def _rows(self, after: int, upto: int) -> Sequence[Any]:
+        if self._visible is not None:
+            return await self._visible(after, upto)
         async with self._store.system_read() as transaction:
             return await repository.stored_records(transaction, after, upto)
 
@@ -339,6 +353,10 @@ class Verification:
         self._absent(position + 1, upto)
 
     def _absent(self, first: int, last: int) -> None:
+        if self._visible is not None:
+            # Others' records may stand there. Nor can the chain be followed.
+            self._link = None if first <= last else self._link
+            return
         for sequence in range(first, last + 1):
             if self._dropped.holds(sequence, sequence):
                 self.report.dropped += 1
@@ -354,7 +372,7 @@ class Verification:
             upto = min(self._state.newest, first + _TILES * merkle.WIDTH)
             await self._verify(first, upto, {})
         async with self._store.system_read() as transaction:
-            for sequence in await repository.sequences_outside(transaction):
+            for sequence in await repository.sequences_outside(transaction) if self._visible is None else ():
                 self.report.of_record(Fault.INSERTED, sequence)
             newest = await audit_tree.newest_seal(transaction)
             # Read after it: the tree has grown by then to all that was sealed while this walked.

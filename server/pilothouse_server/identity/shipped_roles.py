@@ -94,6 +94,12 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
             "Sees everything but logs and secret values; changes nothing.",
             _permissions(*_READING),
         ),
+        ShippedRole(
+            "auditor",
+            "Auditor",
+            "Reads, verifies and exports the audit log, of all namespaces or of one; nothing else.",
+            (*_permissions("audit"), "audit.verify", "audit.export"),
+        ),
     )
 }
 

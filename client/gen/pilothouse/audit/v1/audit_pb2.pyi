@@ -1049,16 +1049,20 @@ class VerifyAuditLogRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """A checkpoint that was kept outside. Without one it cannot be noticed that all was changed alike, or cut back to an older head."""
+    namespace: _builtins.str
+    """Only records of this namespace; empty means every record that the caller may see."""
     def __init__(
         self,
         *,
         checkpoint: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1112,6 +1116,7 @@ class VerifyAuditLogResponse(_message.Message):
     DROPPED_RECORDS_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
     FORMER_HEADS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     verified_records: _builtins.int
     """Records that were verified."""
     total_records: _builtins.int
@@ -1125,6 +1130,10 @@ class VerifyAuditLogResponse(_message.Message):
     former_heads: _builtins.int
     """In the last answer: the oldest heads, before the first that a key of this log has signed which the server knows. They were
     compared with the tree, but their signatures were not verified: name the former keys in PILOTHOUSE_AUDIT_KEY_FILE.
+    """
+    complete: _builtins.bool
+    """In the last answer: whether every record of the log was verified. Otherwise those that the caller may see were, and missing ones are
+    not noticed.
     """
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
@@ -1145,10 +1154,11 @@ class VerifyAuditLogResponse(_message.Message):
         dropped_records: _builtins.int = ...,
         head: Global___AuditHead | None = ...,
         former_heads: _builtins.int = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "dropped_records", b"dropped_records", "findings", b"findings", "former_heads", b"former_heads", "head", b"head", "intact", b"intact", "total_records", b"total_records", "verified_records", b"verified_records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "done", b"done", "dropped_records", b"dropped_records", "findings", b"findings", "former_heads", b"former_heads", "head", b"head", "intact", b"intact", "total_records", b"total_records", "verified_records", b"verified_records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -203,6 +203,8 @@ class AuditServiceServicer:
     def VerifyAuditLog(self, request, context):
         """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
         against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+        The tree and its heads are verified for every caller. A caller without the permission over all namespaces has only the records
+        verified that it may see: whether the log lacks some of them is known over all namespaces alone.
         FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -80,6 +80,8 @@ class AuditServiceStub:
     VerifyAuditLog: _grpc.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditLogRequest, _audit_pb2.VerifyAuditLogResponse]
     """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
     against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+    The tree and its heads are verified for every caller. A caller without the permission over all namespaces has only the records
+    verified that it may see: whether the log lacks some of them is known over all namespaces alone.
     FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
     """
     ExportAuditLog: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportAuditLogRequest, _audit_pb2.ExportAuditLogResponse]
@@ -139,6 +141,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     VerifyAuditLog: _aio.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditLogRequest, _audit_pb2.VerifyAuditLogResponse]  # type: ignore[assignment]
     """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
     against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+    The tree and its heads are verified for every caller. A caller without the permission over all namespaces has only the records
+    verified that it may see: whether the log lacks some of them is known over all namespaces alone.
     FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
     """
     ExportAuditLog: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportAuditLogRequest, _audit_pb2.ExportAuditLogResponse]  # type: ignore[assignment]
@@ -267,6 +271,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.VerifyAuditLogResponse], _abc.AsyncIterator[_audit_pb2.VerifyAuditLogResponse]]:
         """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
         against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
+        The tree and its heads are verified for every caller. A caller without the permission over all namespaces has only the records
+        verified that it may see: whether the log lacks some of them is known over all namespaces alone.
         FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
         """
 
