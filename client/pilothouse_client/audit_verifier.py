@@ -1,21 +1,27 @@
 """Verifies an export of Pilothouse's audit log. It needs Python alone, and nothing of Pilothouse: read it, then run it.
 
-    python audit_verifier.py EXPORT NAME+ID+BASE64 [CHECKPOINT]
+    python audit_verifier.py EXPORT KEY ... [--from-checkpoint FILE] [--witness KEY ... [--quorum K]]
 
+It ends with 0 if all holds, 1 if something is WRONG, 2 if it was called wrongly, and 3 if all holds, but the checkpoint
+could not be compared. A key is NAME+ID+BASE64; give one for each history of the log that you verify.
 An export is lines of JSON: the signed head of the log, records, an end. Shown is that
-  - the key that you name has signed the head (Ed25519, C2SP signed-note and tlog-checkpoint);
+  - a key that you name has signed the head (Ed25519, C2SP signed-note and tlog-checkpoint);
   - each record, as text, is a leaf of the head's tree (RFC 6962); the leaf's data is SHA-256(text);
   - records of the first releases lead to the first leaf by their hash chain; those that do not are `unproven`;
   - where the export says that it is complete, nothing is missing but what the log has signed that it dropped;
-  - the tree begins with that of a checkpoint that you kept.
+  - the tree begins with that of a checkpoint that you kept: by the records until its end, or, if some are missing, by
+    the consistency proof that an export from that checkpoint holds;
+  - as many of the witnesses that you name as you say have signed the head, too (C2SP tlog-cosignature).
 """
 
+import argparse
 import base64
 import contextlib
 import functools
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +73,79 @@ def ed25519(public: bytes, signature: bytes, message: bytes) -> bool:
     return _times(s, base) == _add(_point(signature[:32]), _times(k, _point(public)))
 
 
-def opened(note: str, key: str) -> list[str]:
-    """The lines of a note that a key has signed."""
+def _keyed(key: str, kind: int) -> tuple[str, str, bytes]:
+    """Name, identifier and public key of a written key: of a log (kind 1), or of a witness (kind 4)."""
     name, identifier, value = [*key.split("+", 2), "", ""][:3]
     typed = base64.b64decode(value)
-    of_log = sha256(name.encode() + b"\n" + typed)[:4].hex() == identifier and typed[0] == 1
-    check(of_log, f"{key} is no Ed25519 key of a log")
-    text, _, signatures = (note.replace("\n\n", "\n\0", 1)).partition("\0")
-    for dash, signer, signature in (line.split(" ") for line in signatures.splitlines()):
-        signed = base64.b64decode(signature)
-        if dash == "\u2014" and signer == name and signed[:4].hex() == identifier:
-            check(ed25519(typed[1:], signed[4:], text.encode()), "its signature is not of this head")
+    right = sha256(name.encode() + b"\n" + typed)[:4].hex() == identifier and typed[0] == kind
+    check(right, f"{key} is no Ed25519 key of a {'log' if kind == 1 else 'witness'}")
+    return name, identifier, typed[1:]
+
+
+def _signatures(note: str, name: str, identifier: str) -> tuple[str, list[bytes]]:
+    """The text of a note, and the signatures under it that bear a key's name and identifier."""
+    text, _, lines = (note.replace("\n\n", "\n\0", 1)).partition("\0")
+    found = [
+        (dash, signer, base64.b64decode(value)) for dash, signer, value in map(str.split, lines.splitlines())
+    ]
+    named = [value for dash, signer, value in found if dash == "\u2014" and signer == name]
+    return text, [value[4:] for value in named if value[:4].hex() == identifier]
+
+
+def opened(note: str, keys: Sequence[str]) -> list[str]:
+    """The lines of a note that one of the keys has signed."""
+    keys = [keys] if isinstance(keys, str) else keys
+    for key in keys:
+        name, identifier, public = _keyed(key, 1)
+        text, signatures = _signatures(note, name, identifier)
+        for signature in signatures:
+            check(ed25519(public, signature, text.encode()), "its signature is not of this head")
             return text.splitlines()
-    raise WrongError(f"the head is not signed by {key}, but: {signatures.strip()}")
+    raise WrongError(
+        f"the head is not signed by {', '.join(keys)}, but: {note.partition(chr(10) * 2)[2].strip()}"
+    )
 
 
-def head(note: str, key: str) -> tuple[str, int, bytes]:
-    """Origin, size and root of a checkpoint that a key has signed."""
-    origin, size, root = opened(note, key)[:3]
+def head(note: str, keys: Sequence[str]) -> tuple[str, int, bytes]:
+    """Origin, size and root of a checkpoint that one of the keys has signed."""
+    origin, size, root = opened(note, keys)[:3]
     return origin, int(size), base64.b64decode(root)
+
+
+def cosigners(note: str, witnesses: Sequence[str], quorum: int = 0) -> list[str]:
+    """The names of the witnesses that have signed a head. Raises where they are fewer than the quorum (0: all)."""
+    found, wanted = list[str](), quorum or len(witnesses)
+    for name, identifier, public in {_keyed(key, 4) for key in witnesses}:
+        text, signatures = _signatures(note, name, identifier)
+        signed = [f"cosignature/v1\ntime {int.from_bytes(each[:8], 'big')}\n{text}" for each in signatures]
+        good = [
+            ed25519(public, each[8:], said.encode()) for each, said in zip(signatures, signed, strict=True)
+        ]
+        found += [name] if any(good) else []
+    check(len(found) >= wanted, f"{len(found)} of the witnesses have signed the head, not {wanted}")
+    return sorted(found)
+
+
+def consistent(first: tuple[int, bytes], second: tuple[int, bytes], proof: list[bytes]) -> bool:
+    """Whether a proof shows that the tree of the second size and root begins with the first one (RFC 9162, 2.1.4.2)."""
+    (size, root), (later, later_root) = first, second
+    if size == later or not 0 < size < later:
+        return first == second and not proof
+    hashes = [root, *proof] if size & (size - 1) == 0 else proof
+    node, last = size - 1, later - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    old = new = hashes[0] if hashes else b""
+    for other in hashes[1:]:
+        check(last, "a proof is too long")
+        if node & 1 or node == last:
+            old, new = sha256(b"\x01" + other + old), sha256(b"\x01" + other + new)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            new = sha256(b"\x01" + new + other)
+        node, last = node >> 1, last >> 1
+    return not last and (old, new) == (root, later_root)
 
 
 def root_of(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
@@ -108,9 +168,13 @@ def root_of(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes:
 class Export:
     """An export while it is read; `kept` is the head of a checkpoint. Raises WrongError."""
 
-    def __init__(self, first: dict[str, Any], key: str, kept: tuple[str, int, bytes] | None) -> None:
-        self.key, (self.origin, self.size, self.root) = key, head(first["checkpoint"], key)
-        later = kept is None or (kept[0] == self.origin and kept[1] <= self.size)
+    def __init__(
+        self, first: dict[str, Any], keys: Sequence[str], kept: tuple[str, int, bytes] | None
+    ) -> None:
+        self.keys = [keys] if isinstance(keys, str) else keys
+        self.origin, self.size, self.root = head(first["checkpoint"], self.keys)
+        # A checkpoint of another history of the log is signed by a key of its own, which has to be named.
+        later = kept is None or ((kept[0] == self.origin or len(self.keys) > 1) and kept[1] <= self.size)
         check(later, f"the checkpoint is of {kept and kept[:2]}, the export of {(self.origin, self.size)}")
         self.base, self.chain_end = first["chain_length"], bytes.fromhex(first["chain_hash"])
         self.kept, self.matches, self.stack, self.chain = kept, False, list[bytes](), bytes(32)
@@ -135,10 +199,11 @@ class Export:
         self.believe(json.loads(text)["metadata"] if '"dropped":' in text else {})
 
     def believe(self, told: dict[str, Any]) -> None:
-        with contextlib.suppress(*WRONG):  # what nobody with the key has signed was not dropped
-            said = "".join(f"{low} {high} {chain}\n" for low, high, chain in told["dropped"])
-            opened(f"{self.key.split('+')[0]}\ndropped\n{said}\n{told['signatures']}", self.key)
-            self.drops = told["dropped"]
+        for key in self.keys:
+            with contextlib.suppress(*WRONG):  # what nobody with the key has signed was not dropped
+                said = "".join(f"{low} {high} {chain}\n" for low, high, chain in told["dropped"])
+                opened(f"{key.split('+')[0]}\ndropped\n{said}\n{told['signatures']}", [key])
+                self.drops = told["dropped"]
 
     def _prove(self, leaf: bytes, index: int, encoded: str, what: str) -> None:
         """A leaf of the tree; of those that follow on one another the full subtrees are kept."""
@@ -157,9 +222,19 @@ class Export:
             root = functools.reduce(lambda right, left: sha256(b"\x01" + left + right), self.stack[::-1])
             check(root == self.kept[2], f"the first {self.leaves} leaves are not those of the checkpoint")
 
+    def compare(self, entry: dict[str, Any]) -> None:
+        """Whether the consistency proof of an export, if it has one, leads from the checkpoint to the head."""
+        same = {"size": self.size, "hashes": []}  # the checkpoint of the head itself needs no proof
+        proof: Any = same if self.kept and self.kept[1] == self.size else entry.get("consistency")
+        if self.kept and proof and proof["size"] == self.kept[1]:
+            hashes = [base64.b64decode(each) for each in proof["hashes"]]
+            self.matches = consistent(self.kept[1:], (self.size, self.root), hashes)
+            check(self.matches, f"the first {self.kept[1]} leaves are not those of the checkpoint")
+
     def end(self, entry: dict[str, Any]) -> dict[str, Any]:
         check(entry["records"] == self.count, f"there are {self.count} records, not {entry['records']}")
         self.believe(entry)
+        self.compare(entry)
         last, dropped = self.base + self.size - 1, 0
         self.missing += [(self.place + 1, last)] if self.place < last else []
         for low, high in self.missing if entry["complete"] else []:
@@ -175,26 +250,55 @@ class Export:
             unproven += not before
         found = {"origin": self.origin, "size": self.size, "root": self.root.hex(), "unproven": unproven}
         found |= {"records": self.count - unproven, "complete": entry["complete"], "dropped": dropped}
-        kept = "matches" if self.matches else "not compared: records are missing before its end"
+        kept = (
+            "matches"
+            if self.matches
+            else "not compared: records before its end are missing, and no proof is there"
+        )
         return found | ({"checkpoint": kept} if self.kept else {})
 
 
-def verify(lines: Any, key: str, kept: tuple[str, int, bytes] | None = None) -> dict[str, Any]:
+def verify(
+    lines: Any,
+    keys: Sequence[str],
+    kept: tuple[str, int, bytes] | None = None,
+    witnesses: Sequence[str] = (),
+    quorum: int = 0,
+) -> dict[str, Any]:
     """What an export shows. Raises WrongError."""
-    export = Export(json.loads(next(lines)), key, kept)
+    first = json.loads(next(lines))
+    export = Export(first, keys, kept)
+    signed = {"witnesses": cosigners(first["checkpoint"], witnesses, quorum)} if witnesses or quorum else {}
     for entry in map(json.loads, lines):
         if "end" in entry:
             check(not any(line.strip() for line in lines), "something stands behind the end of the export")
-            return export.end(entry)
+            return export.end(entry) | signed
         export.record(entry["sequence"], entry["record"], entry)
     raise WrongError(f"the export is cut off after record {export.place}: its end is missing")
 
 
-if __name__ == "__main__":
-    name, key, *checkpoint = sys.argv[1:] if len(sys.argv) > 2 else sys.exit(__doc__)
+def code(found: dict[str, Any]) -> int:
+    """What a program ends with that shows this: 3 where a checkpoint was given and not compared."""
+    return 0 if found.get("checkpoint", "matches") == "matches" else 3
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("export", type=Path)
+    parser.add_argument("keys", nargs="+")
+    parser.add_argument("--from-checkpoint", type=Path)
+    parser.add_argument("--witness", action="append", default=[])
+    parser.add_argument("--quorum", type=int, default=0)
+    given = parser.parse_args()
     try:
-        kept = head(Path(checkpoint[0]).read_text("utf-8"), key) if checkpoint else None
-        with Path(name).open(encoding="utf-8") as file:
-            print(json.dumps(verify(file, key, kept), indent=2))
+        kept = head(given.from_checkpoint.read_text("utf-8"), given.keys) if given.from_checkpoint else None
+        with given.export.open(encoding="utf-8") as file:
+            found = verify(file, given.keys, kept, given.witness, given.quorum)
     except WRONG as error:
         sys.exit(f"WRONG: {error}")
+    print(json.dumps(found, indent=2))
+    return code(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

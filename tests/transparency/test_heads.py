@@ -107,7 +107,7 @@ async def _export(server: Server, older: str, key: str, directory: Path) -> None
     await exported(server.admin, file)
     checkpoint.write_text(older)
     # As an auditor runs it: by itself, without this project in reach.
-    ended = await asyncio.to_thread(_as_auditor, file, key, checkpoint)
+    ended = await asyncio.to_thread(_as_auditor, file, key, "--from-checkpoint", checkpoint)
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["complete"]

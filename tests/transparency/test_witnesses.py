@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import structlog.testing
+from prometheus_client import REGISTRY
 
 from pilothouse.audit.v1.audit_pb2 import AuditHead
 from pilothouse_client import audit_verifier
@@ -58,24 +60,56 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
             assert set(one.refused) <= {409}
             assert talks.cut_off > 0
             assert server.application.sealer.identity.policy.met_by(head.checkpoint)
-    async with witness("one.example/w", logs) as other:
-        # It has signed another tree of this log before.
-        other.signed[ORIGIN] = (100, bytes(32))
-        async with running_server(
-            database,
-            tmp_path,
-            with_cluster=False,
-            audit_origin=ORIGIN,
-            audit_seal_seconds=0.2,
-            audit_witnesses=f"1 of {other.key}@{other.address}",
-        ) as server:
-            await fill(server, 10)
 
-            async def refused() -> bool:
-                return 422 in other.refused
 
-            await poll_until(refused, what="a witness that refuses")
-            assert await witnessed(server) is None
+# What a witness has signed of this origin: the size less that of the log's head, and what it answers then.
+FORKS = {"another tree": (-5, 422), "a head beyond the log": (10_000, 409)}
+
+
+@pytest.mark.parametrize("fork", FORKS)
+async def test_a_witness_that_has_signed_another_log_proves_equivocation(
+    database: Database, tmp_path: Path, fork: str
+) -> None:
+    async with running_server(database, tmp_path, with_cluster=False, audit_origin=ORIGIN) as before:
+        await fill(before, 20)
+        head = await before.admin.audit.get_audit_head(size=(await before.application.sealer.seal()).size)
+    beyond, status = FORKS[fork]
+    async with witness("one.example/w", {ORIGIN: head.verifier_keys[0]}) as other:
+        other.signed[ORIGIN] = (head.size + beyond, bytes(32))
+        labels = {"witness": "one.example/w", "reason": "EQUIVOCATION"}
+
+        def counted() -> float:
+            return REGISTRY.get_sample_value("pilothouse_audit_witness_failures_total", labels) or 0.0
+
+        known = counted()
+        with structlog.testing.capture_logs() as lines:
+            async with running_server(
+                database,
+                tmp_path,
+                with_cluster=False,
+                audit_origin=ORIGIN,
+                audit_seal_seconds=0.2,
+                audit_witnesses=f"1 of {other.key}@{other.address}",
+            ) as server:
+
+                async def refused_again() -> bool:
+                    await fill(server, 1)
+                    return counted() >= known + 2
+
+                await poll_until(refused_again, what="a witness that refuses", seconds=20)
+                assert await witnessed(server) is None
+                await server.application.feed.settled()
+                alarms = [
+                    each
+                    async for each in server.admin.audit.list_operations(filter='error_code = "DATA_LOSS"')
+                ]
+        assert status in other.refused
+        told = [line for line in lines if line.get("reason") == "EQUIVOCATION"]
+        assert [(line["log_level"], line["witness"], line["status"]) for line in told] == [
+            ("error", "one.example/w", status)
+        ]
+        assert [each.metadata["reason"] for each in alarms] == ["EQUIVOCATION"]
+        assert not [line for line in lines if "is away" in line["event"]]
 
 
 @pytest.mark.parametrize(

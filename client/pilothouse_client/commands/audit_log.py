@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -110,12 +111,17 @@ def prove(
         show(found, [], output)
 
 
+def _keys(found: pb.AuditHead) -> list[str]:
+    """The keys of the log, under each of its origins; a server of the release before names those of one."""
+    return [key for history in found.histories for key in history.verifier_keys] or list(found.verifier_keys)
+
+
 def _check_proof(found: pb.ProveOperationResponse) -> None:
     """Raises CommandError where the record is not that of the log: its database shows another one than was recorded."""
     digest = hashlib.sha256(found.record.encode()).digest()
     hashes = [base64.b64decode(each) for each in found.hashes]
     try:
-        size, root = audit_verifier.head(found.head.checkpoint, found.head.verifier_keys[0])[1:]
+        size, root = audit_verifier.head(found.head.checkpoint, _keys(found.head))[1:]
         leaf = hashlib.sha256(b"\x00" + digest).digest()
         proven = audit_verifier.root_of(leaf, found.leaf_index, size, hashes) == root
     except audit_verifier.WRONG:
@@ -128,6 +134,7 @@ def _check_proof(found: pb.ProveOperationResponse) -> None:
 
 def verify(
     from_checkpoint: FromCheckpoint = None,
+    namespace: Namespace = "",
     offline: Annotated[
         Path | None,
         typer.Option(
@@ -135,26 +142,56 @@ def verify(
         ),
     ] = None,
     key: Annotated[
-        str, typer.Option("--key", help="With --offline: the log's key, from a source that you trust.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            "--key", help="With --offline: a key of the log, from a source that you trust; repeatable."
+        ),
+    ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option("--witness", help="Key of a witness that has to have signed; repeatable."),
+    ] = None,
+    quorum: Annotated[
+        int, typer.Option("--quorum", min=0, help="How many of the witnesses have to have signed; 0: all.")
+    ] = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Verify all of the log, or an export; ends with 1 where anything is wrong, and says where."""
+    """Verify all of the log, or an export; ends with 1 if anything is wrong, and with 3 if nothing was compared."""
+    witnesses = Witnesses(witness or [], quorum)
     if offline is not None:
-        _verify_offline(offline, key, from_checkpoint)
+        _verify_offline(offline, key or [], from_checkpoint, witnesses)
         return
     try:
         kept = "" if from_checkpoint is None else from_checkpoint.read_text("utf-8")
     except ValueError:
         raise CommandError(f"{from_checkpoint} is no checkpoint", 2) from None
-    with connect() as client, client.audit.verify_audit_log(checkpoint=kept) as answers:
-        report = _last(answers)
+    with connect() as client:
+        cosigned = _cosigned(client, witnesses, kept) if witnesses.keys else None
+        report = _verified(client, cosigned.newest if cosigned else kept, namespace)
     if output is not Format.TABLE:
         show(report, [], output)
-    elif report.intact:
+    else:
+        _show_verified(report, output)
+        if cosigned is not None:
+            typer.echo(f"cosigned up to {cosigned.size} leaves by {', '.join(cosigned.names)}")
+    if not report.intact:
+        raise typer.Exit(1)
+
+
+def _verified(client: Client, kept: str, namespace: str) -> pb.VerifyAuditLogResponse:
+    with client.audit.verify_audit_log(checkpoint=kept, namespace=namespace) as answers:
+        return _last(answers)
+
+
+def _show_verified(report: pb.VerifyAuditLogResponse, output: Format) -> None:
+    if report.intact:
         typer.echo(
             f"intact: {report.verified_records} records verified, {report.dropped_records} dropped by retention"
         )
+        if not report.complete:
+            typer.echo(
+                "these are the records that you may see: whether the log lacks any of them is not known"
+            )
         if report.former_heads:
             typer.echo(
                 f"the {report.former_heads} oldest heads are signed by keys that the server does not know any more: "
@@ -163,8 +200,56 @@ def verify(
         typer.echo(report.head.checkpoint, nl=False)
     else:
         show_all(report.findings, _FINDING, output)
-    if not report.intact:
-        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """The witnesses that somebody trusts, and how many of them have to have signed; 0: all."""
+
+    keys: Sequence[str]
+    quorum: int
+
+    def __post_init__(self) -> None:
+        if self.quorum > len(self.keys):
+            raise CommandError(f"--quorum {self.quorum} needs as many keys by --witness", 2)
+
+
+@dataclass(frozen=True)
+class Cosigned:
+    """The newest head that enough witnesses have signed; `newest` is that or the kept checkpoint, the later one."""
+
+    size: int
+    names: Sequence[str]
+    newest: str
+
+
+def _cosigned(client: Client, witnesses: Witnesses, kept: str) -> Cosigned:
+    """The newest head that the server has from enough witnesses, and that continues what was kept.
+
+    Raises CommandError where they are too few, or where it does not.
+    """
+    found = client.audit.get_audit_head(witnessed=True)
+    try:
+        names = audit_verifier.cosigners(found.checkpoint, witnesses.keys, witnesses.quorum)
+        heads = [_size_and_root(each) for each in (found.checkpoint, kept) if each]
+        (first, note), (second, later) = min(heads), max(heads)
+        if first[0] < second[0]:
+            proof = client.audit.prove_consistency(checkpoint=note, second_size=second[0])
+            hashes = [base64.b64decode(each) for each in proof.hashes]
+            consistent = audit_verifier.consistent(first, second, hashes)
+        else:
+            consistent = first == second
+    except audit_verifier.WRONG as error:
+        raise CommandError(str(error)) from None
+    if not consistent:
+        raise CommandError("the head that witnesses have signed does not continue the checkpoint")
+    return Cosigned(found.size, names, later)
+
+
+def _size_and_root(note: str) -> tuple[tuple[int, bytes], str]:
+    """Of a head that the server says is the log's: it checks the signature, and witnesses sign the text."""
+    _, size, root = note.splitlines()[:3]
+    return (int(size), base64.b64decode(root)), note
 
 
 def _last(answers: Iterator[pb.VerifyAuditLogResponse]) -> pb.VerifyAuditLogResponse:
@@ -177,8 +262,10 @@ def _last(answers: Iterator[pb.VerifyAuditLogResponse]) -> pb.VerifyAuditLogResp
     raise CommandError("the server did not say what it found")
 
 
-def _verify_offline(export_file: Path, key: str, from_checkpoint: Path | None) -> None:
-    if not key:
+def _verify_offline(
+    export_file: Path, keys: Sequence[str], from_checkpoint: Path | None, witnesses: Witnesses
+) -> None:
+    if not keys:
         raise CommandError(
             "--offline needs --key: the log's key, as `pilothouse audit head` or the log's owner says", 2
         )
@@ -186,13 +273,15 @@ def _verify_offline(export_file: Path, key: str, from_checkpoint: Path | None) -
     try:
         if from_checkpoint is not None:
             read = from_checkpoint
-            kept = audit_verifier.head(from_checkpoint.read_text("utf-8"), key)
+            kept = audit_verifier.head(from_checkpoint.read_text("utf-8"), keys)
         read = export_file
         with export_file.open(encoding="utf-8") as file:
-            found = audit_verifier.verify(iter(file), key, kept)
+            found = audit_verifier.verify(iter(file), keys, kept, witnesses.keys, witnesses.quorum)
     except audit_verifier.WRONG as error:
         raise CommandError(f"{read}: {error!s}" if str(error) else f"{read} is empty") from None
     typer.echo(json.dumps(found, indent=2))
+    if audit_verifier.code(found):
+        raise typer.Exit(audit_verifier.code(found))
 
 
 def export(
@@ -202,6 +291,11 @@ def export(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a file that is not complete; give the same options.")
     ] = False,
+    from_checkpoint: FromCheckpoint = None,
+    witnessed: Annotated[
+        bool,
+        typer.Option("--witnessed", help="Up to the newest head that the server has from enough witnesses."),
+    ] = False,
 ) -> None:
     """Export records with their proofs, as lines of JSON that `audit verify --offline` and others verify."""
     if file.exists() and not resume:
@@ -209,7 +303,11 @@ def export(
     fresh = not file.exists()
     begun = _Export(namespace, filter_) if fresh else _Export.read(file, namespace, filter_)
     try:
-        with file.open("x" if fresh else "a", encoding="utf-8", newline="\n") as written, connect() as client:
+        with _opened(file, fresh=fresh) as written, connect() as client:
+            if from_checkpoint is not None:
+                begun.checkpoint = from_checkpoint.read_text("utf-8")
+            if witnessed and not begun.tree_size:
+                begun.asked_size = client.audit.get_audit_head(witnessed=True).size
             _export(client, begun, written)
             os.fsync(written.fileno())
     except BaseException:
@@ -218,6 +316,12 @@ def export(
             file.unlink(missing_ok=True)
         raise
     typer.echo(f"{begun.count} records up to {begun.place}")
+
+
+def _opened(file: Path, *, fresh: bool) -> IO[str]:
+    """The file of an export, which nobody but its owner may read: records name people and addresses."""
+    new = os.O_EXCL if fresh else os.O_APPEND
+    return open(os.open(file, os.O_WRONLY | os.O_CREAT | new, 0o600), "w", encoding="utf-8", newline="\n")
 
 
 def _export(client: Client, begun: _Export, written: IO[str]) -> None:
@@ -229,11 +333,11 @@ def _export(client: Client, begun: _Export, written: IO[str]) -> None:
             namespace=begun.asked["namespace"],
             filter=begun.asked["filter"],
             after_sequence=at,
-            tree_size=begun.tree_size,
+            tree_size=begun.tree_size or begun.asked_size,
         )
         try:
             with answers:
-                begun.write(answers, written)
+                begun.write(answers, written, lambda: _consistency(client, begun))
         except UnavailableError:
             attempts = _ATTEMPTS if begun.place > at else attempts - 1
             if attempts == 0:
@@ -241,8 +345,20 @@ def _export(client: Client, begun: _Export, written: IO[str]) -> None:
             time.sleep(0.5)
 
 
+def _consistency(client: Client, begun: _Export) -> dict[str, Any]:
+    """The proof that the head of an export continues the checkpoint, where one was given; for its last line."""
+    if not begun.checkpoint:
+        return {}
+    found = client.audit.prove_consistency(checkpoint=begun.checkpoint, second_size=begun.tree_size)
+    return {"consistency": {"size": found.first_size, "hashes": list(found.hashes)}}
+
+
 class _Export:
     """How far an export is, and how it is written."""
+
+    # A checkpoint that its head is proven to continue, and the size of the head to export to; 0: the newest.
+    checkpoint = ""
+    asked_size = 0
 
     def __init__(self, namespace: str = "", filter_text: str = "") -> None:
         self.asked = {"namespace": namespace, "filter": filter_text}
@@ -287,8 +403,13 @@ class _Export:
         else:
             self.place, self.count = entry["sequence"], self.count + 1
 
-    def write(self, answers: Iterator[pb.ExportAuditLogResponse], written: Any) -> None:
-        """Writes what comes, as far as it comes."""
+    def write(
+        self,
+        answers: Iterator[pb.ExportAuditLogResponse],
+        written: Any,
+        consistency: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """Writes what comes, as far as it comes; `consistency` returns what the last line holds of a checkpoint."""
         whole = not any(self.asked.values())
         for answer in answers:
             if answer.HasField("head") and self.tree_size == 0:
@@ -306,7 +427,8 @@ class _Export:
             if answer.done:
                 # After a cut the server was asked for the rest alone.
                 end = {"end": True, "records": self.count, "complete": whole and answer.sees_all}
-                _write_line(written, end | (json.loads(answer.dropped) if answer.dropped else {}))
+                end |= json.loads(answer.dropped) if answer.dropped else {}
+                _write_line(written, end | consistency())
                 written.flush()
                 self.done = True
 

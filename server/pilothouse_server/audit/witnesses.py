@@ -3,6 +3,10 @@
 A witness signs a head only where it continues the one that it signed before, so a log that shows different people
 different things, or takes something back, finds no witness for it. What a witness signs is added to the note of the
 head. While fewer witnesses have signed a head than the policy wants, the head before it is the one that is published.
+
+A witness that refuses the proof (422), or that has signed a head which this log does not have, proves a fork: somebody
+was shown another log of this origin (EQUIVOCATION). That is an error line, counted apart, and an alarm record, once for
+each witness until it signs again.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from prometheus_client import Counter, Gauge
 
 from pilothouse_server import outbound
 from pilothouse_server.audit import notes, proofs
+from pilothouse_server.audit.alarms import raise_alarm
 from pilothouse_server.audit.notes import NoteError, Verifier
 from pilothouse_server.audit.policy import MOST_WITNESSES, Policy, Witness
 from pilothouse_server.errors import PilothouseError
@@ -35,14 +40,15 @@ WITNESSED_SIZE = Gauge(
 )
 FAILURES = Counter(
     "pilothouse_audit_witness_failures_total",
-    "Heads of the audit log that a witness did not sign.",
-    ("witness",),
+    "Heads of the audit log that a witness did not sign: it is away, it refused, or it proves another log.",
+    ("witness", "reason"),
 )
+_AWAY, _REFUSED, _EQUIVOCATION = "AWAY", "REFUSED", "EQUIVOCATION"
 
 _SECONDS = 10.0
 _PAUSE_SECONDS = 15.0
 _MOST_ANSWER_BYTES = 64 * 1024
-_OK, _CONFLICT = 200, 409
+_OK, _CONFLICT, _NOT_CONSISTENT = 200, 409, 422
 # A head older than so many others is not looked for.
 _MOST_LOOKED_AT = 1000
 
@@ -67,6 +73,8 @@ class Witnessing:
     # Of each witness the size of the head that it signed last, as far as it is known here.
     _sizes: dict[str, int] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    # Witnesses whose proof of a fork was told already.
+    _forked: set[str] = field(default_factory=set)
 
     def seal_made(self, _seal: Seal) -> None:
         """Learns that a head was sealed."""
@@ -118,23 +126,69 @@ class Witnessing:
         """The lines of a witness's signatures; '' where it does not sign."""
         from aiohttp import ClientError
 
-        name = witness.key.name
+        name, old = witness.key.name, self._sizes.get(witness.key.name, 0)
         try:
-            status, answer = await self._post(session, witness, seal, self._sizes.get(name, 0))
+            status, answer = await self._post(session, witness, seal, old)
             if status == _CONFLICT and answer.strip().isdecimal() and int(answer) <= seal.size:
-                self._sizes[name] = int(answer)
-                status, answer = await self._post(session, witness, seal, int(answer))
+                old = self._sizes[name] = int(answer)
+                status, answer = await self._post(session, witness, seal, old)
         except (ClientError, TimeoutError, ValueError, outbound.TooLong) as error:
-            FAILURES.labels(name).inc()
-            log.warning("a witness of the audit log is away", witness=name, error=type(error).__name__)
+            FAILURES.labels(name, _AWAY).inc()
+            log.warning(
+                "a witness of the audit log is away", witness=name, reason=_AWAY, error=type(error).__name__
+            )
             return ""
         lines = _signatures(witness.key, seal, answer) if status == _OK else ""
         if lines:
             self._sizes[name] = seal.size
+            self._forked.discard(name)
+        elif await self._is_fork(status, answer, seal, old):
+            await self._forks(name, seal, status)
         else:
-            FAILURES.labels(name).inc()
-            log.warning("a witness does not sign the head of the audit log", witness=name, status=status)
+            FAILURES.labels(name, _REFUSED).inc()
+            log.warning(
+                "a witness does not sign the head of the audit log",
+                witness=name,
+                reason=_REFUSED,
+                status=status,
+            )
         return lines
+
+    async def _is_fork(self, status: int, answer: str, seal: Seal, old: int) -> bool:
+        """Whether an answer proves that the witness has signed another log of this origin."""
+        if status == _NOT_CONSISTENT:
+            return True
+        if status != _CONFLICT or not answer.strip().isdecimal():
+            return False
+        signed = int(answer)
+        if signed <= seal.size:
+            # It has a head of this very size, and another root.
+            return signed == old == seal.size
+        # Another server may have sealed since: what was signed stands in the database before it is shown.
+        async with self.store.system_read() as transaction:
+            newest = await audit_tree.newest_seal(transaction)
+        return newest is None or newest.size < signed
+
+    async def _forks(self, name: str, seal: Seal, status: int) -> None:
+        """Tells that a witness proves a fork. Raises Unavailable."""
+        FAILURES.labels(name, _EQUIVOCATION).inc()
+        if name in self._forked:
+            return
+        origin = notes.parse(seal.note)[0].origin
+        log.error(
+            "a witness has signed another log of this origin: the audit log was rewritten, or is served twice",
+            witness=name,
+            reason=_EQUIVOCATION,
+            status=status,
+            origin=origin,
+            size=seal.size,
+        )
+        await raise_alarm(
+            self.store,
+            f"witness {name} has signed another log of the origin {origin}",
+            {"reason": _EQUIVOCATION, "witness": name, "origin": origin, "size": seal.size},
+        )
+        self._forked.add(name)
 
     async def _post(self, session: ClientSession, witness: Witness, seal: Seal, old: int) -> tuple[int, str]:
         hashes: Sequence[bytes] = ()
