@@ -75,6 +75,12 @@ def make(
     )
     made: Backup = _run(making.make(plan))
     typer.echo(made.path)
+    if not made.manifest.encrypted_under:
+        typer.echo(
+            f"it is {_protection(made)}: whoever reads it reads the database. Name a key file by --key-file or "
+            f"{PREFIX}BACKUP_KEY_FILE (pilothouse backup key FILE makes one)",
+            err=True,
+        )
     _say_what_else(made, _held_by(master_key_file))
     master_keys = settings.key_file.resolve()
     if master_keys.exists() and made.path.resolve().is_relative_to(master_keys.parent):
@@ -98,14 +104,9 @@ def list_backups(directory: _Folder = None) -> None:
 
     for each in _run(found()):
         if isinstance(each, Backup):
-            under = (
-                f"encrypted under {each.manifest.encrypted_under}"
-                if each.manifest.encrypted_under
-                else "plain"
-            )
             typer.echo(
                 f"{each.path.name}  {_moment(each.manifest.created_at)}  {each.bytes:>12} bytes  "
-                f"migration {each.manifest.schema_version}  {under}"
+                f"migration {each.manifest.schema_version}  {_protection(each)}"
             )
         else:
             typer.echo(f"{each.name}  cannot be read: pilothouse backup verify {each}")
@@ -120,7 +121,8 @@ def verify(path: _Path, key_file: _KeyFile = None) -> None:
     manifest = found.backup.manifest
     typer.echo(
         f"{path} is whole: database {manifest.database} of {_moment(manifest.created_at)}, migration "
-        f"{manifest.schema_version}, audit log up to {manifest.audit_sequence} with head {manifest.audit_head}"
+        f"{manifest.schema_version}, audit log up to {manifest.audit_sequence} with head {manifest.audit_head}; "
+        f"{_protection(found.backup)}"
     )
 
 
@@ -212,6 +214,11 @@ def _say_what_else(found: Backup, along: Collection[str] | None = None) -> None:
             "file of master keys, or the token)",
             err=True,
         )
+
+
+def _protection(found: Backup) -> str:
+    under = found.manifest.encrypted_under
+    return f"encrypted under {under}" if under else "not encrypted"
 
 
 def _moment(moment: datetime) -> str:

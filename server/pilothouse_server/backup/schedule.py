@@ -56,7 +56,10 @@ async def back_up_if_due(schedule: Schedule) -> Backup | None:
             return None
     made = await making.make(schedule.plan, now)
     NEWEST.set(made.manifest.created_at.timestamp())
-    log.info("a backup was made", path=str(made.path), bytes=made.bytes)
+    if made.manifest.encrypted_under:
+        log.info("a backup was made", path=str(made.path), bytes=made.bytes)
+    else:
+        log.warning("a backup was made and is not encrypted", path=str(made.path), bytes=made.bytes)
     for path in await disk.answer(_old, schedule, now):
         await disk.answer(_remove, schedule.plan.folder, path)
         log.info("an old backup was removed", path=str(path))

@@ -1,0 +1,55 @@
+"""The command says of each backup whether it is encrypted: when it is made, listed and verified."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
+
+from pilothouse_server.backup.schedule import back_up_if_due
+from pilothouse_server.backup.sealing import make_key_file
+from pilothouse_server.cli_backup import backup
+from tests.backup.test_schedule import schedule
+from tests.conftest import Database
+
+
+async def said(database: Database, *words: str) -> str:
+    """What `pilothouse backup` prints, to both outputs."""
+    variables: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PILOTHOUSE_")}
+    variables |= {"PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn}
+    result = await asyncio.to_thread(CliRunner().invoke, backup, list(words), env=variables)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("encrypted", [True, False])
+async def test_a_backup_that_is_not_encrypted_says_so(
+    database: Database, tmp_path: Path, encrypted: bool
+) -> None:
+    folder, key_file = ["--directory", str(tmp_path / "backups")], tmp_path / "backup.key"
+    keyed = ["--key-file", str(key_file)] if encrypted else []
+    if encrypted:
+        make_key_file(key_file)
+    heard = [await said(database, *folder, *keyed)]
+    (path,) = (tmp_path / "backups").iterdir()
+    assert ("not encrypted" in heard[0]) is not encrypted
+    heard += [await said(database, "list", *folder), await said(database, "verify", str(path), *keyed)]
+    for each in heard[1:]:
+        assert ("encrypted under" in each) is encrypted
+        assert ("not encrypted" in each) is not encrypted
+
+
+@pytest.mark.full
+async def test_a_backup_on_schedule_that_is_not_encrypted_is_warned_of(
+    database: Database, tmp_path: Path
+) -> None:
+    with capture_logs() as lines:
+        await back_up_if_due(schedule(database, tmp_path / "backups"))
+    assert [(line["log_level"], line["event"]) for line in lines] == [
+        ("warning", "a backup was made and is not encrypted")
+    ]
