@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import InvalidArgument, Unavailable
+from pilothouse_server.identity import password_policy
 from pilothouse_server.identity.local_reset import reset_locally
 from pilothouse_server.identity.password_policy import BreachedPasswords, PasswordPolicy
 from pilothouse_server.settings import Settings, SettingsError, load
@@ -143,7 +145,44 @@ async def test_rules_are_named(tmp_path: Path, username: str, password: str, rul
 
 
 @pytest.mark.parametrize(
-    ("password", "reason"), [(STOLEN, "BREACHED_PASSWORD"), ("anna, anna and anna", "WEAK_PASSWORD")]
+    "password",
+    [
+        "password1234",
+        "PASSWORD1234",
+        "Password2026!",
+        "qwertyuiop123",
+        "1q2w3e4r5t6y",
+        "sunshine_1234!",
+        "123456789012",
+    ],
+)
+async def test_common_passwords_are_refused_in_whatever_form(password: str) -> None:
+    with pytest.raises(InvalidArgument, match="must not be a common password"):
+        await PasswordPolicy(Settings()).check("password", password, "anna")
+
+
+@pytest.mark.parametrize(
+    "password", [PASSWORD, "correct horse battery staple", "x" * 12 + "y1", "password of the shop"]
+)
+async def test_other_passwords_are_not_common(password: str) -> None:
+    await PasswordPolicy(Settings()).check("password", password, "anna")
+
+
+def test_the_licence_of_the_list_is_beside_it() -> None:
+    folder = Path(password_policy.__file__).parent
+    assert "MIT License" in (folder / "common_passwords.LICENSE").read_text()
+    common = (folder / "common_passwords.txt").read_bytes()
+    assert len(gzip.compress(common)) < 100_000
+    assert common.splitlines() == sorted({*common.splitlines()})
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        (STOLEN, "BREACHED_PASSWORD"),
+        ("anna, anna and anna", "WEAK_PASSWORD"),
+        ("password1234", "WEAK_PASSWORD"),
+    ],
 )
 async def test_the_rules_hold_wherever_a_password_is_set(
     database: Database, tmp_path: Path, password: str, reason: str

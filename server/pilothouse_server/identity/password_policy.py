@@ -1,4 +1,7 @@
-"""What a new password must be: long enough, without the user's name, and not among those that are known to be stolen.
+"""What a new password must be: long enough, without the user's name, neither common nor known to be stolen.
+
+The list of common passwords comes with the server (`common_passwords.txt`, its licence next to it). A password is
+common if it is in the list, in whatever case, or if it would be without a few digits and signs at its end.
 
 The list of stolen passwords is a file that `PILOTHOUSE_PASSWORD_BREACHED_FILE` names, one line each, in the order of
 bytes (`LC_ALL=C sort -u`): either upper-case SHA-1 in hexadecimal, with a count behind a colon or without, as Have I
@@ -31,6 +34,9 @@ _SHA1_LINE: Final = re.compile(rb"[0-9A-F]{40}(:[0-9]+)?")
 # More than a line can have; a file without line breaks is noticed by it.
 _LONGEST_LINE: Final = 4200
 _LOOKED_AT: Final = 64
+_COMMON: Final = Path(__file__).with_name("common_passwords.txt")
+# Digits and signs at the end that make no common password another one.
+_ADDED: Final = re.compile(r"[\d\W_]{1,8}\Z")
 
 
 class PasswordPolicy:
@@ -39,6 +45,7 @@ class PasswordPolicy:
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError where the list cannot be read or is not in order."""
         self._shortest = settings.password_min_length
+        self._common = BreachedPasswords(_COMMON)
         file = settings.password_breached_file
         self._breached = None if file is None else BreachedPasswords(file)
 
@@ -47,16 +54,26 @@ class PasswordPolicy:
 
         Raises:
             InvalidArgument: WEAK_PASSWORD or BREACHED_PASSWORD, with the rule that the password in `field` breaks.
-            Unavailable: the list of stolen passwords cannot be read.
+            Unavailable: a list of passwords cannot be read.
         """
         if problem := self._problem(password, normalise_username(username)):
             raise invalid(field, problem, reason="WEAK_PASSWORD")
+        if await self._is_common(normalise_username(password)):
+            raise invalid(
+                field,
+                "must not be a common password, nor one with digits or signs added: choose several words",
+                reason="WEAK_PASSWORD",
+            )
         if self._breached is not None and await self._breached.holds_soon(password):
             raise invalid(
                 field,
                 "must not be one of the passwords that are known to be stolen",
                 reason="BREACHED_PASSWORD",
             )
+
+    async def _is_common(self, password: str) -> bool:
+        stem = _ADDED.sub("", password)
+        return await self._common.holds_soon(password) or await self._common.holds_soon(stem)
 
     def _problem(self, password: str, name: str) -> str:
         if not self._shortest <= len(password) <= LONGEST_PASSWORD:
