@@ -1,4 +1,4 @@
-"""Paths of server-side apply against the table: which lists have keys, and which value a path stands for."""
+"""Paths of server-side apply against the table: which lists have keys, which value a path stands for, and defaults."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pilothouse_manifests.fields import Entry, Field, Group, Names, Nested, Part, Repeated
+from pilothouse_manifests.fields import Entry, Field, Group, Names, Nested, OneOf, Part, Repeated, Variable
 from pilothouse_manifests.table import (
     CONTAINERS,
+    INIT_CONTAINER,
     MAIN_CONTAINER,
     POD,
+    SERVICE,
     SERVICE_PORT,
+    VOLUME_SOURCES,
     VOLUMES,
 )
 
@@ -54,6 +57,35 @@ def _keyed(entries: tuple[Entry, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
                     yield from _keyed(part.entries)
                 case Nested(part=part):
                     yield from _keyed(part.entries)
+
+
+def defaults() -> dict[str, list[object]]:
+    """Returns the values that the API fills in by itself in pod templates and Services, by the key of the field.
+
+    Those that depend on another field (`imagePullPolicy`) are not among them.
+    """
+    found: dict[str, list[object]] = {}
+    parts = (POD, MAIN_CONTAINER, INIT_CONTAINER, SERVICE, SERVICE_PORT)
+    for part in (*parts, *(part for _, part in VOLUME_SOURCES.values())):
+        for key, value in _defaults(part):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def _defaults(part: Part | Group) -> Iterator[tuple[str, object]]:
+    for key, *values in part.defaults:
+        yield from ((key, value) for value in values)
+    for entry in part.entries:
+        match entry:
+            case Group():
+                yield from _defaults(entry)
+            case Field(kind=Nested(part=inner) | Repeated(part=inner)):
+                yield from _defaults(inner)
+            case Field(default=default) if default is not None and not callable(default):
+                yield entry.key, default
+            case OneOf(choices=choices) | Variable(choices=choices):
+                for _, _, inner in choices:
+                    yield from _defaults(inner)
 
 
 def adoptable(path: str, main: str) -> Value | None:

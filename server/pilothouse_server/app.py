@@ -36,6 +36,7 @@ from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unles
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.containers.config_readers import ConfigReaders
+from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
@@ -75,6 +76,7 @@ from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
 from pilothouse_server.reconcile.apply.volume_reconciler import VolumeReconciler
+from pilothouse_server.reconcile.observe.container_observer import ContainerObserverSettings
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
@@ -116,6 +118,7 @@ from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_a
 from pilothouse_server.supervision import Supervisor
 from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
+from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
@@ -188,8 +191,12 @@ class Application:
         )
         self.clusters = ClusterClients(self.cluster_access.connect)
         self.cluster_access.known_away = self.clusters.away
+        drift_rules = DriftRules(
+            PermittedAdditions(settings.drift_additions),
+            KeyPatterns(settings.guarded_pod_keys, guarding=True),
+        )
         self.reconcilers: Reconcilers = {
-            "container": ContainerReconciler(),
+            "container": ContainerReconciler(drift_rules),
             "namespace": NamespaceReconciler(),
             "config_map": ConfigReconciler("config_map", self.envelopes),
             "secret": ConfigReconciler("secret", self.envelopes),
@@ -207,6 +214,7 @@ class Application:
                     poll_seconds=5.0,
                     resync_seconds=settings.cluster_comparison_seconds,
                 ),
+                containers=ContainerObserverSettings(permitted=drift_rules.permitted),
                 usage_period_seconds=settings.usage_period_seconds,
             ),
             reconcilers=self.reconcilers,

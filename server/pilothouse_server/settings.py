@@ -14,7 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from pilothouse_server.values import InvalidValueError, database_address, key_patterns, listening
+from pilothouse_server.values import (
+    InvalidValueError,
+    database_address,
+    key_patterns,
+    listening,
+    permitted_additions,
+)
 from pilothouse_server.values.client_variables import CLIENT_VARIABLES
 from pilothouse_server.values.guarded_keys import NAMESPACE_KEYS, OBJECT_KEYS, POD_KEYS
 
@@ -24,34 +30,20 @@ MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
 _KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
+_ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
 _NETWORK = "neither an address nor a network such as 10.0.0.0/8"
 T = TypeVar("T")
 DATABASES = (
-    "database_url",
-    "system_database_url",
-    "maintenance_database_url",
-    "direct_database_url",
-    "replica_database_url",
-)
+    "database_url", "system_database_url", "maintenance_database_url", "direct_database_url", "replica_database_url",
+)  # fmt: skip
 EVENT_LOOPS = ("uvloop", "asyncio")
 # What bounds calls: each must be greater than 0.
 ADMISSION = (
-    "handshake_seconds",
-    "max_connection_idle_seconds",
-    "request_seconds",
-    "max_awaited_requests",
-    "max_concurrent_calls",
-    "max_calls_per_user",
-    "max_calls_per_address",
-    "max_streams",
-    "max_streams_per_user",
-    "max_cluster_calls",
-    "max_cluster_calls_per_user",
-    "max_cluster_streams",
-    "max_cluster_streams_per_user",
-    "max_health_watches_per_address",
-    "admission_wait_seconds",
-)
+    "handshake_seconds", "max_connection_idle_seconds", "request_seconds", "max_awaited_requests",
+    "max_concurrent_calls", "max_calls_per_user", "max_calls_per_address", "max_streams", "max_streams_per_user",
+    "max_cluster_calls", "max_cluster_calls_per_user", "max_cluster_streams", "max_cluster_streams_per_user",
+    "max_health_watches_per_address", "admission_wait_seconds",
+)  # fmt: skip
 _CHOICES = {
     "event_loop": EVENT_LOOPS,
     "log_format": ("text", "json"),
@@ -298,6 +290,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         " prefix. Others need the permission container.privileged.",
     ] = "prometheus.io/*"
 
+    drift_additions: Annotated[
+        str,
+        "What others may add to pod templates and Services without it being drift: FIELD-MANAGER:PATH, separated by"
+        " commas; * stands for any text in either.",
+    ] = ""
+
     audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
     audit_origin: Annotated[
         str,
@@ -510,6 +508,7 @@ def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
     outbound_networks(settings.outbound_networks)
     header_names(settings.audit_headers)
+    _listed(settings.drift_additions, "DRIFT_ADDITIONS", _ADDITION, permitted_additions.checked)
     for name in _KEY_LISTS:
         _listed(getattr(settings, name), name.upper(), _KEY, key_patterns.checked)
     problems = _wrong_addresses(settings)

@@ -84,6 +84,7 @@ class Sabotaged(ContainerReconciler):
     """
 
     def __init__(self, where: str, name: str) -> None:
+        super().__init__()
         self.where = where
         self.name = name
         self.batches: dict[str, list[int]] = {"load": [], "write": []}

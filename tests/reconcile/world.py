@@ -12,6 +12,7 @@ import msgspec
 
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import Connect
+from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.operations import change as change_container
 from pilothouse_server.containers.operations import create as create_container
@@ -119,11 +120,16 @@ class World:
 
     @asynccontextmanager
     async def reconciling(
-        self, settings: ReconcilerSettings = QUICK, connect: Connect | None = None
+        self,
+        settings: ReconcilerSettings = QUICK,
+        connect: Connect | None = None,
+        *,
+        rules: DriftRules = DEFAULT_RULES,
     ) -> AsyncIterator[Reconciler]:
         """A running reconciler, with other clients if given; at the end it is gone without a word, as if killed."""
+        reconcilers = {**RECONCILERS, "container": ContainerReconciler(rules)}
         clients = ClusterClients(connect or self.connect)
-        reconciler = Reconciler(self.store, clients, self.samples, settings, reconcilers=RECONCILERS)
+        reconciler = Reconciler(self.store, clients, self.samples, settings, reconcilers=reconcilers)
         running = asyncio.ensure_future(reconciler.run())
         try:
             yield reconciler
@@ -226,6 +232,10 @@ class World:
         """Somebody else patches an object, as kubectl does."""
         await self._patch(manager, path, patch, "application/strategic-merge-patch+json")
 
+    async def merge_as(self, manager: str, path: str, patch: dict[str, Any]) -> None:
+        """Somebody else patches an object, and replaces each list whole."""
+        await self._patch(manager, path, patch, "application/merge-patch+json")
+
     async def relabel_namespace(self, labels: dict[str, str | None], name: str = "shop") -> None:
         """Somebody else sets labels of a Kubernetes namespace of ours; None takes one away."""
         patch = {"metadata": {"labels": labels}}
@@ -265,7 +275,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(database: Database, *, speed: float = 10.0) -> AsyncIterator[World]:
+async def world(database: Database, *, speed: float = 10.0, tls: bool = False) -> AsyncIterator[World]:
     """A world with an empty cluster registered as `local`."""
     settings = Settings(
         database_url=database.app_dsn,
@@ -277,7 +287,7 @@ async def world(database: Database, *, speed: float = 10.0) -> AsyncIterator[Wor
     for noun in ("container", "namespace"):
         store.renderers[noun] = lambda entity: Rendered(msgspec.json.encode(entity.name))
     try:
-        async with SimulatedCluster(speed=speed) as cluster:
+        async with SimulatedCluster(speed=speed, tls=tls) as cluster:
             made = World(database, cluster, store)
             await made.change(lambda tx: registration.put_configured(tx, "local", cluster.url))
             try:

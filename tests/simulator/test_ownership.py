@@ -20,7 +20,7 @@ from pilothouse_simulator.store.field_sets import (
     remove,
     to_fields_v1,
 )
-from pilothouse_simulator.store.field_tracking import apply_configuration
+from pilothouse_simulator.store.field_tracking import FieldTracker, apply_configuration
 from pilothouse_simulator.store.schema import schema_of
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.quantities import canonical_quantity, parse_quantity
@@ -247,3 +247,26 @@ def test_label_selectors(selector: str, labels: dict[str, str], matches: bool) -
     predicate = build_predicate(DEPLOYMENTS, selector, "")
     assert predicate is not None
     assert predicate({"metadata": {"labels": labels}}) is matches
+
+
+def test_of_an_object_without_a_record_nothing_is_tracked_until_somebody_applies_it() -> None:
+    """As Kubernetes' fieldmanager (skipNonAppliedManager) does after `managedFields` were cleared."""
+    spec: JsonObject = {"replicas": 1, "template": {"spec": {"containers": [{"name": "a", "image": "1"}]}}}
+    live: JsonObject = {"metadata": {"name": "web", "managedFields": [{}]}, "spec": spec}
+    changed = copy.deepcopy(live)
+    changed["spec"]["replicas"] = 2
+    FieldTracker().track_update(DEPLOYMENTS, live, changed, "kubectl", "2026-01-01T00:00:00Z")
+    assert "managedFields" not in changed["metadata"]
+    sent: JsonObject = {"metadata": {}, "spec": {"replicas": 2}}
+    applied = apply_configuration(
+        DEPLOYMENTS, changed, sent, manager="us", force=False, time="2026-01-01T00:00:01Z"
+    )
+    entries = {each["manager"]: each["fieldsV1"]["f:spec"] for each in applied["metadata"]["managedFields"]}
+    assert entries["us"] == {"f:replicas": {}}
+    assert {"f:replicas", "f:template"} <= entries["before-first-apply"].keys()
+    # Another value conflicts with it.
+    sent["spec"]["replicas"] = 3
+    with pytest.raises(ApiError, match="before-first-apply"):
+        apply_configuration(
+            DEPLOYMENTS, changed, sent, manager="us", force=False, time="2026-01-01T00:00:01Z"
+        )

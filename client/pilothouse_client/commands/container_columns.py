@@ -22,7 +22,9 @@ ContainerName = Annotated[
 
 
 def _replicas(container: Any) -> str:
-    return f"{container.ready_replicas}/{container.replicas if container.HasField('replicas') else 1}"
+    foreign = any(condition.type == "ForeignPrograms" for condition in container.conditions)
+    wanted = container.replicas if container.HasField("replicas") else 1
+    return f"{container.ready_replicas}/{wanted}{' foreign' if foreign else ''}"
 
 
 def _why(container: Any) -> str:

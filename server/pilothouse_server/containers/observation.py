@@ -23,6 +23,8 @@ from datetime import datetime
 
 import msgspec
 
+from pilothouse_server.containers.drift_rules import DEFAULT_RULES
+from pilothouse_server.containers.foreign_programs import foreign_programs
 from pilothouse_server.containers.model import Container, Observed, Status
 from pilothouse_server.containers.rollout import (
     HELD_MESSAGE,
@@ -47,6 +49,7 @@ from pilothouse_server.kubernetes.pod_observation import (
     observe_pod,
     waits_without_saying_why,
 )
+from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import Condition, ConditionStatus
 
 DRIFTED = "Drifted"
@@ -56,8 +59,10 @@ REPLICA_FAILURE = "ReplicaFailure"
 SUSPENDED = "Suspended"
 REPLICAS_NOT_READY = "ReplicasNotReady"
 AUTOSCALED = "Autoscaled"
+# An object that others deleted was made anew.
+REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
-RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED})
+RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, REPAIRED})
 
 SETTLE_SECONDS = 10.0
 # A Deployment has three.
@@ -89,10 +94,11 @@ def observe(
     *,
     now: datetime,
     cluster_now: datetime | None = None,
+    permitted: PermittedAdditions = DEFAULT_RULES.permitted,
 ) -> Observation:
     """Reads the objects of one container. `container.observed` holds what was seen before.
 
-    `cluster_now`: the time by the cluster's clock, where that is known to differ.
+    `cluster_now`: the time by the cluster's clock, where that is known to differ. `permitted`: what others may add.
     """
     pods = tuple(pods)
     events = tuple(events)
@@ -109,6 +115,9 @@ def observe(
     )
     if status == "running" and not reason and rollout is not None and deployment is not None:
         reason, message = reason_of(rollout, deployment, observations, newest)
+    foreign = foreign_programs(container, deployment, permitted)
+    if status == "running" and reason in ("", ROLLING_OUT) and foreign is not None:
+        reason, message = foreign.type, foreign.message
     unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
@@ -120,7 +129,7 @@ def observe(
         status=status,
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
-        conditions=_conditions(container, deployment, rollout, now),
+        conditions=_conditions(container, deployment, (rollout, foreign), now),
     )
     return Observation(
         observed=observed,
@@ -275,7 +284,10 @@ def _why_pending(
 
 
 def _conditions(
-    container: Container, deployment: Deployment | None, rollout: Condition | None, now: datetime
+    container: Container,
+    deployment: Deployment | None,
+    shown: Iterable[Condition | None],
+    now: datetime,
 ) -> tuple[Condition, ...]:
     before = {condition.type: condition for condition in container.observed.conditions}
     result = tuple(condition for type_, condition in before.items() if type_ in RECONCILED)
@@ -294,12 +306,11 @@ def _conditions(
         ]
         if deployment.spec.paused and container.hold_rollout:
             found.append(Condition(ROLLOUT_HELD, "True", "HoldRollout", HELD_MESSAGE))
-    if rollout is not None:
-        found.append(
-            msgspec.structs.replace(
-                rollout, reason=rollout.reason[:REASON_LIMIT], message=rollout.message[:MESSAGE_LIMIT]
-            )
-        )
+    found += [
+        msgspec.structs.replace(each, reason=each.reason[:REASON_LIMIT], message=each.message[:MESSAGE_LIMIT])
+        for each in shown
+        if each is not None
+    ]
     if container.desired_state == "paused":
         found.append(Condition(SUSPENDED, "True", "Suspended"))
     for condition in found:

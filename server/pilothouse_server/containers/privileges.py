@@ -290,6 +290,21 @@ def refuse_guarded_keys(
     _refuse_loss(namespace, wanted, stored, obeyed, may)
 
 
+def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns) -> bool:
+    """Returns whether a container would have rights that it has not, or `guarded` annotations or labels of its pods."""
+
+    def rights(container: Container) -> set[object]:
+        obeyed = {
+            (key, value)
+            for pairs in (_pod_annotations, _pod_labels)
+            for _, key, value in pairs(container)
+            if key in guarded
+        }
+        return {(name, found.what) for name, found in findings(container)} | obeyed
+
+    return not rights(wanted) <= rights(stored)
+
+
 def runs_other_things(wanted: Container, stored: Container) -> bool:
     """Whether the pods would differ in what they run or see; their number and labels give no new power."""
     return (wanted.image, wanted.env, wanted.volume_mounts, wanted.volumes, wanted.spec) != (

@@ -1,8 +1,11 @@
 """Drift that is adopted: what others changed on a container's Deployment becomes what is wanted.
 
-adopt    (pure) the container with their values. Every field of ours that can drift has its place in the model, or
-         none; those that have one are taken over each by itself, so that what nobody changed stays as it was asked
-         for. A label or annotation of a container stands on its pods too, so that adopting one rolls them.
+adopt    (pure) the container with their values. Every field that can drift has its place in the model, or none;
+         those that have one are taken over each by itself, so that what nobody changed stays as it was asked for. A
+         label or annotation of a container stands on its pods too, so that adopting one rolls them.
+adopt_allowed
+         the same of what the platform's rules allow and of what gives no right that needs a permission: nobody is
+         there who could hold one. A variable that reads a secret or a config map is not added either.
 store    (in a transaction) writes it. The cluster has it already, so nothing is refused here: a quota that is
          passed by it counts what there is.
 """
@@ -10,34 +13,79 @@ store    (in a transaction) writes it. The cluster has it already, so nothing is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
 
 from pilothouse_manifests.paths import adoptable
 from pilothouse_server.containers import manifests, operations, repository, rules
-from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.model import Container, EnvVar
+from pilothouse_server.containers.privileges import gives_more_rights
+from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing.deployments import convert
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAME
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.key_patterns import KeyPatterns
 
 ADOPTED = "Adopted"
 # The part of a container that is taken over; all else is as stored.
 _FIELDS = ("image", "env", "resources", "replicas", "labels", "annotations", "spec", "hold_rollout")
 _POD = ".spec.template.spec"
 _PAUSED = f".spec.{manifests.PAUSED}"
+_OURS = frozenset({MANAGED_BY, NAME})
 _METADATA = re.compile(r"(?:\.spec\.template)?\.metadata\.(?P<map>labels|annotations)\.(?P<key>.+)")
 
 
 def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
     """The container with the fields at these paths of its Deployment as they are on the cluster."""
-    there = convert(live).container
+    paths = list(paths)
+    there = _readable(container, live, paths)
     for path in paths:
         container = _adopt(container, there, live, path)
     return container
+
+
+def adopt_allowed(
+    container: Container, live: Manifest, paths: Sequence[str], guarded_keys: KeyPatterns
+) -> Container:
+    """As `adopt`, without what is not allowed. `guarded_keys`: annotations and labels of pods that others obey."""
+    all_of_it = _allowed(container, adopt(container, live, paths), guarded_keys)
+    if all_of_it is not None:
+        return all_of_it
+    there = _readable(container, live, paths)
+    for path in paths:
+        container = _allowed(container, _adopt(container, there, live, path), guarded_keys) or container
+    return container
+
+
+def _readable(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
+    """What the Deployment says, read without what others added to it and the model has no field for."""
+    said = manifests.deployment(container)
+    unreadable = [path for path in paths if not _has_field(container, path) and _is_added(said, path)]
+    return convert(field_paths.without(live, unreadable)).container
+
+
+def _allowed(container: Container, candidate: Container, guarded_keys: KeyPatterns) -> Container | None:
+    """The candidate where the platform's rules allow it and it gives no more rights."""
+    try:
+        candidate = rules.checked(candidate)
+    except InvalidArgument:
+        return None
+    return None if gives_more_rights(candidate, container, guarded_keys) else candidate
+
+
+def _has_field(container: Container, path: str) -> bool:
+    if not path.startswith(f"{_POD}."):
+        return True
+    return adoptable(path.removeprefix(_POD), container.spec.pod_container_name) is not None
+
+
+def _is_added(said: Manifest, path: str) -> bool:
+    return field_paths.find(said, path) is None
 
 
 def is_adopted(container: Container, live: Manifest, path: str) -> bool:
@@ -102,19 +150,31 @@ def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:
 
 def _with_item(ours: tuple[Any, ...], theirs: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     there = {item.name: item for item in theirs}
+    if name not in {item.name for item in ours}:
+        added = there.get(name)
+        reads_others = isinstance(added, EnvVar) and added.value_from != "literal"
+        return ours if added is None or reads_others else (*ours, added)
     kept = (there.get(name) if item.name == name else item for item in ours)
     return tuple(item for item in kept if item is not None)
 
 
 def _adopt_key(container: Container, live: Manifest, path: str, name: str, key: str) -> Container:
-    held: dict[str, str] = dict(getattr(container, name))
-    if key not in held or (container.spec.taken_over is not None and path.startswith(".spec.template")):
-        # One that the platform sets, or that an imported Deployment's pods keep.
+    of_pods = path.startswith(".spec.template")
+    if container.spec.taken_over is not None and of_pods:
+        # An imported Deployment's pods keep theirs.
         return container
+    held: dict[str, str] = dict(getattr(container, name))
     value = field_paths.value_at(live, path)
+    if key not in held and not (of_pods and value is not None and _may_be_added(container, path, key)):
+        return container
     if value is None:
         del held[key]
     else:
         held[key] = value
     changed: dict[str, Any] = {name: held}
     return msgspec.structs.replace(container, **changed)
+
+
+def _may_be_added(container: Container, path: str, key: str) -> bool:
+    """Returns whether a key is nobody's so far, neither set by the platform nor meant for it."""
+    return key not in _OURS and _is_added(manifests.deployment(container), path)

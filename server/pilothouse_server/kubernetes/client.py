@@ -76,6 +76,7 @@ from pilothouse_server.tasks import cancel_and_wait
 FIELD_MANAGER = "pilothouse"
 APPLY = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 Propagation = Literal["Foreground", "Background", "Orphan"]
@@ -367,6 +368,24 @@ class ClusterClient:
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
         """Returns what the object would be after `apply`, whole, as JSON. Raises as `apply`."""
         return decode(await self._apply(resource, manifest, force=force, dry_run=True), dict)
+
+    async def dry_run_replaced(
+        self, resource: Resource[Any], namespace: str | None, name: str, steps: Sequence[str], value: Any
+    ) -> Manifest:
+        """Returns what an object would be if one field of it were exactly `value`, whole, as JSON; stores nothing.
+
+        `steps`: the keys that lead to the field. The API server's defaults, webhooks and admission have their say.
+        Raises NotFound, Invalid, Forbidden.
+        """
+        pointer = "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in steps)
+        body = await self._transport.request(
+            "PATCH",
+            resource.path(namespace, name),
+            _writing(dry_run=True),
+            body=[{"op": "replace", "path": pointer, "value": value}],
+            content_type=JSON_PATCH,
+        )
+        return decode(body, dict)
 
     async def merge_patch(
         self,

@@ -92,6 +92,27 @@ def _is_item(key: str, item: Any) -> bool:
     return all(item.get(name) == value for name, value in identity.items())
 
 
+def elements(document: Any, path: str) -> list[str] | None:
+    """The path as `managedFields` writes its steps, `f:image`, `k:{"name":"main"}`; None where the field is not there.
+
+    The keys of an item are those that the path names.
+    """
+    steps = find(document, path)
+    if steps is None:
+        return None
+    found: list[str] = []
+    rest = path
+    for step in steps:
+        if isinstance(step, str):
+            found.append(f"f:{step}")
+            rest = rest[1 + len(step) :]
+        else:
+            inside, rest = _bracket(rest)
+            keys = {key["name"]: msgspec.json.decode(key["value"]) for key in _KEY.finditer(inside)}
+            found.append(f"k:{msgspec.json.encode(dict(sorted(keys.items()))).decode()}")
+    return found
+
+
 def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
     """A copy that says nothing of these fields. What is empty afterwards goes too: it would be a statement."""
     left = deepcopy(manifest)

@@ -109,8 +109,19 @@ class Namespace(KubernetesObject, frozen=True, rename="camel"):
     status: NamespaceState = NamespaceState()
 
 
+class NamedProgram(Partial, frozen=True):
+    name: str = ""
+
+
+class PodTemplateSpec(Partial, frozen=True, rename="camel"):
+    containers: tuple[NamedProgram, ...] = ()
+    init_containers: tuple[NamedProgram, ...] = ()
+
+
 class PodTemplate(KubernetesObject, frozen=True, rename="camel"):
-    """Only its metadata is read."""
+    """Its metadata, and how its programs are called."""
+
+    spec: PodTemplateSpec = PodTemplateSpec()
 
 
 class LabelSelector(Partial, frozen=True, rename="camel"):

@@ -216,7 +216,7 @@ class Transport:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        body: Manifest | None = None,
+        body: Manifest | list[Manifest] | None = None,
         content_type: str = JSON,
         accept: str = JSON,
         seconds: float | None = None,
@@ -348,7 +348,7 @@ class Transport:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        body: Manifest | None = None,
+        body: Manifest | list[Manifest] | None = None,
         content_type: str = JSON,
         accept: str = JSON,
         timeout: aiohttp.ClientTimeout,
@@ -420,7 +420,7 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: Manifest | None,
+        body: Manifest | list[Manifest] | None,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         """One request over the library's pool. Its own `request` writes what is not ASCII as escapes, up to three times

@@ -44,6 +44,9 @@ _UNMANAGED = frozenset(
     }
 )  # fmt: skip
 
+# The owner of what was there before anybody was recorded.
+_BEFORE_FIRST_APPLY = "before-first-apply"
+
 # What a new, empty object of a kind serialises to: fields that are present though nothing is set. A container
 # that is present is not "added" by the first writer.
 _EMPTY_TEMPLATE: JsonObject = {"metadata": {}, "spec": {"containers": None}}
@@ -187,8 +190,13 @@ class FieldTracker:
     ) -> None:
         """Records in `after` that `manager` set the fields in which it differs from `before`.
 
-        `before` is empty for a new object. The list is taken from `after`, so that a client may reset it.
+        `before` is empty for a new object. The list is taken from `after`, so that a client may change it. An object
+        whose list was cleared is not tracked until somebody applies it.
         """
+        managed = _sent(before, after)
+        if before and not managed.managers:
+            after["metadata"].pop("managedFields", None)
+            return
         schema = schema_of(resource)
         old = _without_system_metadata(before or _EMPTY_OBJECTS.get(resource.kind, {}))
         difference = compare(schema, old, _without_system_metadata(after))
@@ -196,7 +204,6 @@ class FieldTracker:
         removed = managed_part(resource, subresource, difference.removed)
         if not changed and not removed:
             return
-        managed = ManagedFields(after["metadata"].get("managedFields"))
         for owner in managed.managers.values():
             owner.fields -= removed | changed
         if changed:
@@ -207,6 +214,27 @@ class FieldTracker:
             own.fields |= changed | ((previous.fields - removed) if previous else set())
             own.time = _entry_time(subresource, time)
         store_managed_fields(after, managed)
+
+
+def _sent(before: JsonObject, after: JsonObject) -> ManagedFields:
+    """What a writer sent; what is stored where that names nobody, unless it is the sign for clearing the list."""
+    entries = after["metadata"].get("managedFields")
+    sent = ManagedFields(entries)
+    if sent.managers or entries == [{}] or not before:
+        return sent
+    return ManagedFields(before["metadata"].get("managedFields"))
+
+
+def _managed_before(schema: Struct, resource: ResourceType, live: JsonObject, time: str) -> ManagedFields:
+    """The managers of a live object; one for all of it where nobody is recorded, as the real server writes it."""
+    managed = ManagedFields(live.get("metadata", {}).get("managedFields"))
+    if live and not managed.managers:
+        empty = _without_system_metadata(_EMPTY_OBJECTS.get(resource.kind, {}))
+        difference = compare(schema, empty, _without_system_metadata(live))
+        fields = managed_part(resource, "", difference.added | difference.modified)
+        key = Manager(_BEFORE_FIRST_APPLY, "Update", "", resource.api_version)
+        managed.managers[key] = Ownership(fields, time)
+    return managed
 
 
 def apply_configuration(
@@ -227,7 +255,7 @@ def apply_configuration(
     Raises ApiError 409 with one cause per conflicting field.
     """
     schema = schema_of(resource)
-    managed = ManagedFields(live.get("metadata", {}).get("managedFields"))
+    managed = _managed_before(schema, resource, live, time)
     key = Manager(manager, "Apply", subresource, resource.api_version)
     previous = managed.managers.get(key)
     applied = _without_system_metadata(configuration)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.kubernetes import field_paths
+from pilothouse_server.kubernetes import field_paths, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import Manifest, Resource
@@ -83,11 +83,8 @@ def _step(owned: Manifest, step: field_paths.Step, value: Any) -> Manifest | Non
 
 def _owned(live: Manifest) -> Manifest | None:
     """Returns what our applies own of an object, as the API writes it; None where that is nothing."""
-    for entry in live["metadata"].get("managedFields") or ():
-        ours = entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        if ours and not entry.get("subresource"):
-            return dict(entry.get("fieldsV1") or {})
-    return None
+    entry = managed_fields.entry_of(live, FIELD_MANAGER)
+    return None if entry is None else dict(entry.get("fieldsV1") or {})
 
 
 def _is_more(owned: Manifest, said: Any) -> bool:

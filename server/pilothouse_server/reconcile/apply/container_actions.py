@@ -17,17 +17,25 @@ Most containers are new when they are acted on, and many at once; those cost as 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from pilothouse_server.containers import manifests, rules
+from pilothouse_server.containers import manifests
+from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.rollout import REVISION, is_outrun
-from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Invalid, TooManyValues
+from pilothouse_server.kubernetes.errors import (
+    NAME_TAKEN,
+    Conflict,
+    Invalid,
+    NotFound,
+    TooManyValues,
+)
+from pilothouse_server.kubernetes.events import Warned
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENT_METADATA,
     DEPLOYMENTS,
@@ -35,11 +43,12 @@ from pilothouse_server.kubernetes.objects import (
     SERVICES,
     Deployment,
     KubernetesObject,
+    Manifest,
     Resource,
     Service,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, MANAGER, NAMESPACE_UID
-from pilothouse_server.reconcile.apply import agreement, replicas
+from pilothouse_server.reconcile.apply import additions, agreement, others_acts, replicas
 from pilothouse_server.reconcile.apply.drift import NOTHING, Drift
 from pilothouse_server.reconcile.apply.row_reconciler import AGAIN_SECONDS, waiting
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -56,6 +65,7 @@ class Adoption(msgspec.Struct, frozen=True):
 
 class ContainerProgress(Progress, frozen=True):
     """`deployment` as the cluster returned it last; `conditions` of what was applied, and of drift that was found.
+    `history`: lines that it gets beside the status.
 
     `went_back`: the cluster was put back to a state before the last apply.
     """
@@ -64,6 +74,7 @@ class ContainerProgress(Progress, frozen=True):
     went_back: bool = False
     conditions: tuple[Condition, ...] = ()
     adoption: Adoption | None = None
+    history: tuple[Warned, ...] = ()
 
 
 async def make(client: LeasedClient, container: Container) -> ContainerProgress | None:
@@ -91,17 +102,20 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
         return None
     applied = [(SERVICES, await client.apply(SERVICES, manifest)) for manifest in services]
     conditions = (Condition(APPLIED, "True", "Applied"), Drift(container, settled=False).condition())
-    objects = marks.noted((DEPLOYMENTS, deployment), *applied)
+    objects = marks.noted((DEPLOYMENTS, deployment), *applied) | others_acts.restart_mark(deployment)
     return ContainerProgress(deployment=deployment, conditions=conditions, objects=objects)
 
 
 async def apply(
-    client: LeasedClient, container: Container, noted: Mapping[str, str] = NOTHING
+    client: LeasedClient,
+    container: Container,
+    noted: Mapping[str, str] = NOTHING,
+    rules: DriftRules = DEFAULT_RULES,
 ) -> ContainerProgress:
     """Applies the container's objects, unless nothing new is asked for and all of them are as they are wanted.
 
-    `noted`: the marks of its objects when it was applied last. Raises ClusterError, among them Conflict `NameTaken`;
-    LeaseLost.
+    `noted`: the marks of its objects when it was applied last. `rules`: what others may add. Raises ClusterError,
+    among them Conflict `NameTaken`; LeaseLost.
     """
     deployment = await client.find(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
     if deployment is not None:
@@ -116,13 +130,14 @@ async def apply(
     elif container.observed_generation > 0:
         # It was there: what has gone with its namespace is not put into another one of that name.
         await client.check_home(container.namespace_ref)
-    drift = _drift(container, deployment, noted)
+    drift = _drift(container, deployment, noted, rules)
     went_back = deployment is not None and _went_back(container, deployment, drift)
     account = await _apply_service_account(client, container)
+    restarts = await others_acts.restarts(client, deployment, noted)
     unchanged = await _as_wanted(client, container, deployment, drift)
     if unchanged is not None:
         objects = {**(unchanged.objects or {}), **account}
-        return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects)
+        return msgspec.structs.replace(unchanged, went_back=went_back, objects=objects, history=restarts)
     services = await _apply_services(client, container, drift)
     begins = container.hold_rollout and not _is_held(container, deployment)
     deployment, decided = await _apply_deployment(client, container, deployment, drift)
@@ -130,12 +145,15 @@ async def apply(
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     if decided.condition is not None:
         conditions.append(decided.condition)
+    repaired, recreations = others_acts.recreated(drift.recreated)
     objects = marks.noted((DEPLOYMENTS, deployment), *services) | account
+    objects |= others_acts.restart_mark(deployment)
     return ContainerProgress(
         deployment=deployment,
         again_seconds=AGAIN_SECONDS if begins else None,
-        conditions=tuple(conditions),
+        conditions=(*conditions, *repaired),
         adoption=adopted,
+        history=restarts + recreations,
         objects=objects,
         went_back=went_back,
     )
@@ -152,14 +170,19 @@ def _went_back(container: Container, deployment: Deployment, drift: Drift) -> bo
     return drift.is_older(DEPLOYMENTS.kind, name, deployment.metadata.resource_version)
 
 
-def _drift(container: Container, deployment: Deployment | None, noted: Mapping[str, str]) -> Drift:
+def _drift(
+    container: Container,
+    deployment: Deployment | None,
+    noted: Mapping[str, str],
+    rules: DriftRules,
+) -> Drift:
     settled = container.observed_generation >= container.generation
     if container.imported and deployment is not None:
         if deployment.metadata.label(CONTAINER_UID) != container.uid:
-            return Drift(container, policy="report", settled=True)
+            return Drift(container, policy="report", settled=True, rules=rules)
         # As imported: nobody has asked for anything since.
         settled = settled or container.generation == 1
-    return Drift(container, settled=settled, noted=noted)
+    return Drift(container, settled=settled, noted=noted, rules=rules)
 
 
 async def _as_wanted(
@@ -180,17 +203,32 @@ async def _as_wanted(
     if len(services) != len(wanted):
         return None
     for manifest in wanted:
-        if not await agreement.is_as_wanted(client, SERVICES, manifest):
+        if not await _is_untouched(client, SERVICES, manifest, drift):
             return None
     manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
-    if not await agreement.is_as_wanted(client, DEPLOYMENTS, manifest):
+    if not await _is_untouched(client, DEPLOYMENTS, manifest, drift):
         return None
     conditions = [Condition(APPLIED, "True", "Applied"), drift.condition()]
     # An autoscaler may have gone.
     if (scaled := (await replicas.decide(client, container, deployment, drift)).condition) is not None:
         conditions.append(scaled)
-    objects = marks.noted((DEPLOYMENTS, deployment), *services)
+    objects = marks.noted((DEPLOYMENTS, deployment), *services) | others_acts.restart_mark(deployment)
     return ContainerProgress(deployment=deployment, conditions=tuple(conditions), objects=objects)
+
+
+async def _is_untouched(
+    client: LeasedClient, resource: Resource[Any], manifest: Manifest, drift: Drift
+) -> bool:
+    """Returns whether an object agrees with its manifest, and nobody may have added anything."""
+    metadata = manifest["metadata"]
+    try:
+        live = await client.read(resource, metadata.get("namespace"), metadata["name"])
+    except NotFound:
+        return False
+    manifest = additions.with_restart_of(live, manifest)
+    return agreement.agrees(manifest, live) and not additions.candidates(
+        manifest, live, drift.rules.permitted
+    )
 
 
 async def delete(
@@ -275,6 +313,7 @@ async def _apply_services(
             if found.headless != (manifest["spec"].get("clusterIP") == "None"):
                 # An address can be neither given to a Service nor taken from it: it is made anew.
                 await client.delete(SERVICES, home, name, uid=found.metadata.uid, propagation="Background")
+                drift.note_deleted(SERVICES.kind, name)
                 found = None
         applied.append((SERVICES, await drift.apply(client, SERVICES, manifest, present=found is not None)))
     names = {manifest["metadata"]["name"] for manifest in wanted}
@@ -317,21 +356,12 @@ async def _adopt(
     mine = [difference for difference in drift.kept if difference.kind == "Deployment"]
     if drift.policy == "adopt" and mine:
         live = await client.read(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
-        candidate = _checked(drift_adoption.adopt(wanted, live, [difference.field for difference in mine]))
-        if candidate is not None:
-            taken = [d for d in mine if drift_adoption.is_adopted(candidate, live, d.field)]
-            drift.adopted += [str(difference) for difference in taken]
-            drift.kept = [difference for difference in drift.kept if difference not in taken]
-            wanted = candidate
+        fields = [difference.field for difference in mine]
+        wanted = drift_adoption.adopt_allowed(wanted, live, fields, drift.rules.guarded_keys)
+        taken = [d for d in mine if drift_adoption.is_adopted(wanted, live, d.field)]
+        drift.adopted += [str(difference) for difference in taken]
+        drift.kept = [difference for difference in drift.kept if difference not in taken]
     return None if wanted == container else Adoption(wanted, drift.adopted_description)
-
-
-def _checked(candidate: Container) -> Container | None:
-    """Returns the container where the platform's rules allow it; what they forbid is reported, not adopted."""
-    try:
-        return rules.checked(candidate)
-    except InvalidArgument:
-        return None
 
 
 def _is_imported(container: Container, found: KubernetesObject) -> bool:

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 import msgspec
 
+from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container, Observed
-from pilothouse_server.containers.observation import observe, until_all_ready
+from pilothouse_server.containers.observation import REPAIRED, observe, until_all_ready
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
@@ -91,6 +92,9 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
     # makes their work due again.
     in_snapshot: ClassVar[bool] = False
 
+    def __init__(self, rules: DriftRules = DEFAULT_RULES) -> None:
+        self._rules = rules
+
     async def load(
         self, transaction: ReadTransaction, works: Sequence[Work]
     ) -> Mapping[Work, LoadedContainer]:
@@ -160,7 +164,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
             # Only then: of most new containers it is known, and each costs as few requests as can be.
             await client.check_home(container.namespace_ref)
         made = await container_actions.make(client, container) if loaded.untouched else None
-        return made or await container_actions.apply(client, container, loaded.noted)
+        return made or await container_actions.apply(client, container, loaded.noted, self._rules)
 
     async def write_at_once(
         self,
@@ -265,6 +269,7 @@ def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -
         not progress.gone
         and progress.again_seconds is None
         and progress.adoption is None
+        and not progress.history
         and container.deletion_requested_at is None
         # What it shows of its volumes may change without a change of its own row.
         and not container.volumes
@@ -284,6 +289,9 @@ def _after_success(
         before = _with_conditions(container, forget_state(container.observed.conditions))
     conditions = before.observed.conditions
     for condition in progress.conditions:
+        if condition.type == REPAIRED:
+            # Each time it is true anew.
+            conditions = tuple(each for each in conditions if each.type != REPAIRED)
         conditions = set_condition(conditions, condition, now)
     subject = _with_conditions(container, conditions)
     deployment = progress.deployment
@@ -297,7 +305,7 @@ def _after_success(
     generation = container.observed_generation
     if progress.again_seconds is None:
         generation = dealt_with(container, loaded.container.generation)
-    return Change(container, observed, generation)
+    return Change(container, observed, generation, warnings=progress.history)
 
 
 def _with_rollout(

@@ -1,11 +1,12 @@
-"""Fields of ours that others changed on the cluster: found, and met as the container's policy says.
+"""What others changed on the cluster of what is ours: found, and met as the container's policy says.
 
-There are two ways to find them. Another manager who set a field of ours to another value owns it, and an apply of ours
+There are three ways to find it. Another manager who set a field of ours to another value owns it, and an apply of ours
 conflicts: the cluster names manager and field. What others removed nobody owns: an apply would set it again without a
-word, so where nothing new is asked for, a dry run is compared with what is there.
+word, so where nothing new is asked for, a dry run is compared with what is there. What others added conflicts with
+nothing: `additions` finds it.
 
-    REPAIR  applies, by force where it must
-    REPORT  applies the rest, and says whose the others are
+    REPAIR  applies, by force where it must; additions become ours first, so that the same apply removes them
+    REPORT  applies the rest, and names the others' fields
     ADOPT   as REPORT; what the model can express becomes what is wanted
 
 A field that is left to others is left out of the apply. It is not given up by that: who set it owns it already. What
@@ -21,14 +22,16 @@ from typing import Any, Final
 
 import msgspec
 
+from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container, DriftPolicy
 from pilothouse_server.containers.observation import DRIFTED
-from pilothouse_server.kubernetes import field_paths, marks
+from pilothouse_server.kubernetes import field_paths, managed_fields, marks
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
 from pilothouse_server.kubernetes.errors import Conflict, FieldConflict
 from pilothouse_server.kubernetes.objects import Manifest, Resource, T
 from pilothouse_server.kubernetes.ownership import DOMAIN
-from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.apply import additions, agreement
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
 
@@ -41,7 +44,7 @@ ROUNDS = 3
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One field of ours that is not as we applied it, and who changed it; no manager where it was removed."""
+    """One field that is not as we applied it, and who changed it; no manager where the cluster records none."""
 
     kind: str
     name: str
@@ -49,7 +52,8 @@ class Difference(msgspec.Struct, frozen=True):
     manager: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name} {self.field} by {self.manager}"
+        by = f" by {self.manager!r}" if self.manager else ""
+        return f"{self.kind} {self.name} {self.field}{by}"
 
 
 class Drift:
@@ -67,20 +71,29 @@ class Drift:
         policy: DriftPolicy | None = None,
         settled: bool,
         noted: Mapping[str, str] = NOTHING,
+        rules: DriftRules = DEFAULT_RULES,
     ) -> None:
         self.container = container
         self.policy = policy or container.drift_policy
         self.settled = settled
-        self._noted = noted
+        self.rules = rules
+        self._noted = dict(noted)
         self._older: set[str] = set()
         self.kept: list[Difference] = []
         self.repaired: list[Difference] = []
         self.adopted: list[str] = []
+        # Objects that were applied before and are not there any more, by kind and name.
+        self.recreated: list[tuple[str, str]] = []
 
     async def apply(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
     ) -> T:
         """Applies a manifest, and meets others' fields as the policy says. Raises ClusterError, LeaseLost."""
+        object_ = manifest["kind"], manifest["metadata"]["name"]
+        if not present and marks.key(*object_) in self._noted and object_ not in self.recreated:
+            self.recreated.append(object_)
+        if present:
+            manifest = await self._meet_additions(client, resource, manifest)
         if self.policy != "repair":
             return await self._apply_the_rest(client, resource, manifest, present=present)
         try:
@@ -91,6 +104,34 @@ class Drift:
             self.repaired += _differences(manifest, conflict.fields)
             return await client.apply(resource, manifest, force=True)
 
+    async def _meet_additions(
+        self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
+    ) -> Manifest:
+        """Reports what others added, or makes it ours, so that the apply that follows removes it; that is one rollout.
+
+        Returns the manifest to apply.
+        """
+        metadata = manifest["metadata"]
+        live = await client.read(resource, metadata.get("namespace"), metadata["name"])
+        manifest = additions.with_restart_of(live, manifest)
+        found = [
+            Difference(manifest["kind"], metadata["name"], path, manager)
+            for path, manager in await additions.find(client, resource, manifest, live, self.rules.permitted)
+        ]
+        if self.policy != "repair":
+            self.kept += found
+        elif found:
+            paths = [difference.field for difference in found]
+            record: Manifest = {
+                # What somebody writes meanwhile is looked at again.
+                "resourceVersion": live["metadata"]["resourceVersion"],
+                "managedFields": managed_fields.taken_over(live, paths, FIELD_MANAGER, manifest),
+            }
+            home = self.container.namespace_ref
+            await client.merge_patch(resource, home, metadata["name"], {"metadata": record})
+            self.repaired += found
+        return manifest
+
     def condition(self) -> Condition:
         """Returns the condition `Drifted`."""
         if self.kept:
@@ -98,10 +139,11 @@ class Drift:
                 DRIFTED,
                 "True",
                 "FieldManagerConflict",
-                f"changed by others and kept: {_described(self.kept)}",
+                f"changed by others and kept: {_described(self.kept)}"[:MESSAGE_LIMIT],
             )
         if self.repaired:
-            return Condition(DRIFTED, "False", REPAIRED, f"taken back: {_described(self.repaired)}")
+            taken_back = f"taken back: {_described(self.repaired)}"[:MESSAGE_LIMIT]
+            return Condition(DRIFTED, "False", REPAIRED, taken_back)
         if self.adopted:
             return Condition(DRIFTED, "False", ADOPTED, self.adopted_description)
         before = next((c for c in self.container.observed.conditions if c.type == DRIFTED), None)
@@ -112,7 +154,7 @@ class Drift:
 
     @property
     def adopted_description(self) -> str:
-        return f"taken over as wanted: {'; '.join(self.adopted)}"
+        return f"taken over as wanted: {'; '.join(self.adopted)}"[:MESSAGE_LIMIT]
 
     async def _apply_the_rest(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
@@ -129,10 +171,21 @@ class Drift:
             # may be newer by now: of an object that went back, the cluster writes the status.
             if older or any(agreement.is_ours(path, ours, before) for path in changed):
                 changed = []
-            manager = last_foreign_manager(before)
-            self.kept += [Difference(manifest["kind"], metadata["name"], path, manager) for path in changed]
+            self.kept += [
+                Difference(
+                    manifest["kind"],
+                    metadata["name"],
+                    path,
+                    managed_fields.holder(before, path, apart_from=FIELD_MANAGER),
+                )
+                for path in changed
+            ]
             ours = field_paths.without(ours, changed)
         return await client.apply(resource, ours, force=force)
+
+    def note_deleted(self, kind: str, name: str) -> None:
+        """Notes that we have deleted an object ourselves, to make it anew."""
+        self._noted.pop(marks.key(kind, name), None)
 
     def note_older(self, kind: str, name: str) -> None:
         """Notes that an object is known to be older than one that was there before, whatever its version."""
@@ -178,29 +231,22 @@ class Drift:
         return owned
 
 
-def last_foreign_manager(live: Manifest) -> str:
-    """Returns who wrote an object last, apart from us and from what controllers report."""
-    others = [
-        entry
-        for entry in live["metadata"].get("managedFields") or ()
-        if entry.get("manager") != FIELD_MANAGER and entry.get("subresource") != "status"
-    ]
-    newest = max(others, key=lambda entry: str(entry.get("time", "")), default=None)
-    return repr(newest["manager"]) if newest else "somebody unknown"
-
-
 def manager_of_replicas(live: Manifest) -> str:
-    """Returns who set the number of replicas."""
-    for entry in live["metadata"].get("managedFields") or ():
-        fields = entry.get("fieldsV1", {}).get("f:spec", {})
-        if "f:replicas" in fields:
-            return repr(entry["manager"])
-    return "somebody unknown"
+    """Returns who set the number of replicas; empty where the cluster does not record it."""
+    return managed_fields.holder(live, ".spec.replicas", apart_from=FIELD_MANAGER)
 
 
 def _differences(manifest: Manifest, fields: Iterable[FieldConflict]) -> list[Difference]:
     kind, name = manifest["kind"], manifest["metadata"]["name"]
-    return [Difference(kind, name, field.field, repr(field.manager)) for field in fields]
+    return [
+        Difference(
+            kind,
+            name,
+            field.field,
+            "" if field.manager == managed_fields.BEFORE_FIRST_APPLY else field.manager,
+        )
+        for field in fields
+    ]
 
 
 def _described(differences: list[Difference]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.containers import manifests
+from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
 from pilothouse_server.event_loop import cooperatively
@@ -52,6 +53,7 @@ from pilothouse_server.reconcile.repository import (
 )
 from pilothouse_server.reconcile.repository.container_status import ORDINARY_REASONS, Change
 from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import NamespaceId
 
 
@@ -68,6 +70,8 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
     node_seconds: float = 20.0
     # How long images that were seen are gathered: of those that start together, most run the same.
     images_seconds: float = 1.0
+    # What others may add to templates.
+    permitted: PermittedAdditions = DEFAULT_RULES.permitted
 
 
 class PodOwner(msgspec.Struct, frozen=True):
@@ -240,6 +244,7 @@ class ContainerObserver(StatusObserver):
             self._explanations.events(container.uid),
             now=now,
             cluster_now=self.cluster.client.now(),
+            permitted=self._settings.permitted,
         )
 
     def _change(self, container: Container, observation: Observation) -> Change:

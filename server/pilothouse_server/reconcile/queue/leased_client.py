@@ -11,6 +11,7 @@ deleted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -57,6 +58,12 @@ class LeasedClient:
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
         """Returns what the object would be after `apply`, whole."""
         return await self._client.dry_run(resource, manifest, force=force)
+
+    async def dry_run_replaced(
+        self, resource: Resource[Any], namespace: str | None, name: str, steps: Sequence[str], value: Any
+    ) -> Manifest:
+        """Returns what the object would be if one field of it were exactly `value`, whole."""
+        return await self._client.dry_run_replaced(resource, namespace, name, steps, value)
 
     async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
         """Applies by server-side apply."""

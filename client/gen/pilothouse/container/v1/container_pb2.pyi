@@ -72,23 +72,26 @@ class _DriftPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftPoli
     DRIFT_POLICY_UNSPECIFIED: _DriftPolicy.ValueType  # 0
     """Not given; taken as REPAIR."""
     DRIFT_POLICY_REPAIR: _DriftPolicy.ValueType  # 1
-    """Set it back."""
+    """Set it back, and remove what was added."""
     DRIFT_POLICY_REPORT: _DriftPolicy.ValueType  # 2
-    """Leave it and say so in the condition `Drifted`."""
+    """Leave it and name each field in the condition `Drifted`, with its field manager where the cluster records one."""
     DRIFT_POLICY_ADOPT: _DriftPolicy.ValueType  # 3
-    """Take the change over as what is wanted."""
+    """Take over as wanted what has a field here and gives no right that needs `container.privileged`; report the rest."""
 
 class DriftPolicy(_DriftPolicy, metaclass=_DriftPolicyEnumTypeWrapper):
-    """What to do when somebody else changes a field that is ours on the cluster."""
+    """What to do when somebody else changes on the cluster what is ours: the fields that we set, and the pod template of the Deployment and
+    the spec of each Service as a whole. What others add there (a program, a variable, a limit, an external address) is drift, too. Values
+    that the cluster fills in by itself are not, nor is `kubectl rollout restart`.
+    """
 
 DRIFT_POLICY_UNSPECIFIED: DriftPolicy.ValueType  # 0
 """Not given; taken as REPAIR."""
 DRIFT_POLICY_REPAIR: DriftPolicy.ValueType  # 1
-"""Set it back."""
+"""Set it back, and remove what was added."""
 DRIFT_POLICY_REPORT: DriftPolicy.ValueType  # 2
-"""Leave it and say so in the condition `Drifted`."""
+"""Leave it and name each field in the condition `Drifted`, with its field manager where the cluster records one."""
 DRIFT_POLICY_ADOPT: DriftPolicy.ValueType  # 3
-"""Take the change over as what is wanted."""
+"""Take over as wanted what has a field here and gives no right that needs `container.privileged`; report the rest."""
 Global___DriftPolicy: _TypeAlias = DriftPolicy  # noqa: Y015
 
 class _PauseMode:
@@ -1270,7 +1273,8 @@ class Container(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`, `VolumesAttachable`. Once `observed_generation` has reached a
+        """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`, `VolumesAttachable`; `ForeignPrograms` while
+        others' programs are in the pod template; `Repaired` once an object that others deleted was made anew. Once `observed_generation` has reached a
         `generation`, `RolledOut` tells of that generation or a later one: TRUE when all replicas are of the newest template and available and no
         older ones are left; FALSE with the reason `ProgressDeadlineExceeded` when the cluster has given up. Absent while stopped or paused.
         `VolumesAttachable` is UNKNOWN (reason `ReadWriteOnce`) while several replicas want a claim of READ_WRITE_ONCE, which the pods of one node

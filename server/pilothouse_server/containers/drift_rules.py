@@ -1,0 +1,22 @@
+"""What of others' doing is no drift, and what ADOPT may not take over."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from pilothouse_server.values.guarded_keys import POD_KEYS
+from pilothouse_server.values.key_patterns import KeyPatterns
+from pilothouse_server.values.permitted_additions import PermittedAdditions
+
+
+class DriftRules(msgspec.Struct, frozen=True):
+    """`permitted`: what others may add. `guarded_keys`: annotations and labels of pods that ADOPT leaves alone."""
+
+    permitted: PermittedAdditions
+    guarded_keys: KeyPatterns
+
+
+# Where no setting says otherwise.
+DEFAULT_RULES: Final = DriftRules(PermittedAdditions(), KeyPatterns(",".join(POD_KEYS), guarding=True))

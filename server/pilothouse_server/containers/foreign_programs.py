@@ -1,0 +1,32 @@
+"""Programs that others have added to a container's pods: the condition `ForeignPrograms`.
+
+They count from the moment at which the template has them, whatever the drift policy makes of them: the status names
+them until REPAIR has removed them. They are known by their names in the template, all that an observer reads of it.
+"""
+
+from __future__ import annotations
+
+from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.objects import Deployment
+from pilothouse_server.values.permitted_additions import PermittedAdditions
+from pilothouse_server.values.resources import Condition
+
+FOREIGN_PROGRAMS = "ForeignPrograms"
+
+
+def foreign_programs(
+    container: Container, deployment: Deployment | None, permitted: PermittedAdditions
+) -> Condition | None:
+    """Returns the condition; None where the template has our programs alone."""
+    if deployment is None:
+        return None
+    spec = deployment.spec.template.spec
+    ours = {container.spec.pod_container_name}
+    added = [each.name for each in spec.containers if each.name not in ours]
+    ours = {init.name for init in container.spec.init_containers}
+    added += [each.name for each in spec.init_containers if each.name not in ours]
+    foreign = [name for name in added if not permitted.permit_program(name)]
+    if not foreign:
+        return None
+    message = f"others have added programs to its pods: {', '.join(foreign)}"
+    return Condition(FOREIGN_PROGRAMS, "True", "AddedByOthers", message)

@@ -1,0 +1,135 @@
+"""What others have added to a workload or a Service of ours.
+
+The template of a Deployment and the spec of a Service are ours as a whole: what is in them and is neither in the
+manifest nor of an earlier apply of ours is drift, such as a second program, a variable, a limit, an external address.
+Server-side apply alone does not show it, because nobody contests a field that only one manager sets.
+
+    candidates  (pure) the fields that are there, are not ours, and are no default that the table knows. Most objects
+                have none, so that most looks cost no request
+    find        asks the cluster by a dry run what the object would be with our manifest in the place of the whole, and
+                drops what is there too: defaults, and what webhooks of the cluster put in
+
+The values decide, and not `managedFields`: a record can be cleared. It only names who did it. An annotation by which
+`kubectl rollout restart` restarts is no drift, nor is what the settings let others add (`PermittedAdditions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Final
+
+from pilothouse_manifests.paths import defaults
+from pilothouse_manifests.table import usual_pull_policy
+from pilothouse_server.kubernetes import field_paths, managed_fields
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.errors import Refused
+from pilothouse_server.kubernetes.objects import Manifest, Resource
+from pilothouse_server.reconcile.apply import agreement
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.values.permitted_additions import PermittedAdditions
+
+RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
+_WHOLE: Final[Mapping[str, tuple[str, ...]]] = {"Deployment": ("spec", "template"), "Service": ("spec",)}
+_DEFAULTS: Final = defaults()
+# What an API server allots, and keeps whatever an update says.
+_ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort", "nodePort"})
+# False says something here: true is the default, or another level says true.
+_TRUE: Final = frozenset({
+    "allocateLoadBalancerNodePorts", "automountServiceAccountToken", "enableServiceLinks", "hostUsers", "runAsNonRoot",
+})  # fmt: skip
+_SERVICE_ACCOUNT: Final = ".spec.template.spec.serviceAccount"
+
+
+def candidates(manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> list[str]:
+    """Returns the fields of an object that others may have added, by their paths."""
+    steps = _WHOLE.get(manifest["kind"], ())
+    there, said = _at(live, steps), _at(manifest, steps)
+    prefix = "".join(f".{step}" for step in steps)
+    paths = (prefix + path for path in field_paths.differing(there, there, said))
+    return [path for path in paths if steps and _is_candidate(path, manifest, live, permitted)]
+
+
+async def find(
+    client: LeasedClient,
+    resource: Resource[Any],
+    manifest: Manifest,
+    live: Manifest,
+    permitted: PermittedAdditions,
+) -> list[tuple[str, str]]:
+    """Returns the fields that others have added, each with its manager where one is recorded. Raises ClusterError."""
+    found = candidates(manifest, live, permitted)
+    if not found:
+        return []
+    steps, metadata = _WHOLE[manifest["kind"]], manifest["metadata"]
+    managers = {path: managed_fields.holder(live, path, apart_from=FIELD_MANAGER) for path in found}
+    try:
+        ours = await client.dry_run_replaced(
+            resource, metadata.get("namespace"), metadata["name"], steps, _at(manifest, steps)
+        )
+    except Refused:
+        # What the cluster makes of our manifest cannot be told, for it refuses that; what has a manager was set by it.
+        return [(path, manager) for path, manager in managers.items() if manager]
+    return [
+        (path, managers[path])
+        for path in found
+        if field_paths.value_at(live, path) != field_paths.value_at(ours, path)
+    ]
+
+
+def with_restart_of(live: Manifest, manifest: Manifest) -> Manifest:
+    """Returns the manifest with the time of the last `kubectl rollout restart` where ours has an older one.
+
+    The annotation is ours where an import or a caller brought it along. To take the newer one back would restart again.
+    """
+    said = _annotations(manifest)
+    restarted = _annotations(live).get(RESTARTED_AT)
+    if RESTARTED_AT not in said or restarted in (None, said[RESTARTED_AT]):
+        return manifest
+    changed = deepcopy(manifest)
+    _annotations(changed)[RESTARTED_AT] = restarted
+    return changed
+
+
+def _is_candidate(path: str, manifest: Manifest, live: Manifest, permitted: PermittedAdditions) -> bool:
+    if path == f".spec.template.metadata.annotations.{RESTARTED_AT}":
+        return False
+    if field_paths.find(manifest, path) is not None or _is_default(path, manifest, live):
+        return False
+    if agreement.is_ours(path, live, live):
+        # Of an apply that is wanted no more.
+        return False
+    return not permitted.permit(managed_fields.holder(live, path, apart_from=FIELD_MANAGER), path)
+
+
+def _is_default(path: str, manifest: Manifest, live: Manifest) -> bool:
+    value = field_paths.value_at(live, path)
+    if value is None:
+        return True
+    if path.endswith("]") or path.startswith(".spec.template.metadata."):
+        return False
+    key = path.rpartition(".")[2]
+    if value is False or value in ("", [], {}):
+        return key not in _TRUE
+    if manifest["kind"] == "Service" and key in _ALLOTTED:
+        return True
+    if path == _SERVICE_ACCOUNT:
+        # The older name of the same field, which the API writes beside it.
+        return bool(value == field_paths.value_at(live, f"{_SERVICE_ACCOUNT}Name"))
+    if key == "imagePullPolicy":
+        program = field_paths.value_at(live, path.removesuffix(f".{key}"))
+        return bool(value == usual_pull_policy(program))
+    return any(type(value) is type(each) and value == each for each in _DEFAULTS.get(key, ()))
+
+
+def _at(document: Manifest, steps: tuple[str, ...]) -> Any:
+    found: Any = document
+    for step in steps:
+        found = found[step]
+    return found
+
+
+def _annotations(document: Manifest) -> dict[str, Any]:
+    template = document.get("spec", {}).get("template") or {}
+    found: dict[str, Any] = (template.get("metadata") or {}).get("annotations") or {}
+    return found

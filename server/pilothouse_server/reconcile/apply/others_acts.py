@@ -1,0 +1,57 @@
+"""What others did to whole objects of a container: restarted its pods, or deleted an object that was made anew.
+
+Neither is drift, for the objects are as wanted; each leaves a line in the history. That an object was there is known by
+its mark from the last apply. So is the time of the last `kubectl rollout restart`, which is noted beside the marks, so
+that each restart is recorded once, also one that happened while no server ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pilothouse_server.containers.observation import REPAIRED
+from pilothouse_server.kubernetes import managed_fields, marks
+from pilothouse_server.kubernetes.client import FIELD_MANAGER
+from pilothouse_server.kubernetes.events import Warned
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, Deployment
+from pilothouse_server.reconcile.apply.additions import RESTARTED_AT
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from pilothouse_server.values.resources import Condition
+
+_RESTARTED: Final = "RestartedAt"
+
+
+def recreated(objects: Sequence[tuple[str, str]]) -> tuple[tuple[Condition, ...], tuple[Warned, ...]]:
+    """Returns the condition `Repaired` and the lines of the history for objects that were made anew."""
+    if not objects:
+        return (), ()
+    lines = tuple(
+        Warned("Recreated", f"{kind} {name} was deleted by others and recreated") for kind, name in objects
+    )
+    message = "; ".join(line.message for line in lines)
+    return (Condition(REPAIRED, "True", "Recreated", message),), lines
+
+
+def restart_mark(deployment: Deployment) -> dict[str, str]:
+    """Returns what is noted of the last restart by others; nothing where there was none."""
+    restarted_at = deployment.spec.template.metadata.annotation(RESTARTED_AT)
+    return {marks.key(_RESTARTED, deployment.metadata.name): restarted_at} if restarted_at else {}
+
+
+async def restarts(
+    client: LeasedClient, deployment: Deployment | None, noted: Mapping[str, str]
+) -> tuple[Warned, ...]:
+    """Returns the line of the history for a restart by others since the last apply. Raises ClusterError."""
+    if deployment is None or not noted:
+        return ()
+    name = deployment.metadata.name
+    mark = restart_mark(deployment)
+    if not mark or all(noted.get(key) == value for key, value in mark.items()):
+        return ()
+    live = await client.read(DEPLOYMENTS, deployment.metadata.namespace, name)
+    path = f".spec.template.metadata.annotations.{RESTARTED_AT}"
+    manager = managed_fields.holder(live, path, apart_from=FIELD_MANAGER)
+    who = repr(manager) if manager else "others"
+    (restarted_at,) = mark.values()
+    return (Warned("RestartedByOthers", f"Deployment {name} was restarted by {who} at {restarted_at[:64]}"),)

@@ -1,0 +1,106 @@
+"""kubectl on a workload of ours: what it adds is drift, a restart and its own labels are not.
+
+Skipped where kubectl is not installed (Debian: package `kubectl`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+import yaml
+
+from tests.conftest import Database
+from tests.processes import finished
+from tests.reconcile.test_additions import drifted, recorded, running, whole
+from tests.reconcile.world import World, world
+
+_KUBECTL = shutil.which("kubectl")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(_KUBECTL is None, reason="kubectl is not installed"),
+]
+_SIDECAR = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {template: {spec: {containers: [{name: applied, image: "busybox:1"}]}}}
+"""
+Kubectl = Callable[..., Awaitable[str]]
+
+
+def _kubectl(here: World, folder: Path) -> Kubectl:
+    (folder / "config").write_text(yaml.safe_dump(here.cluster.kubeconfig()))
+    # A home of its own: kubectl caches discovery by server address.
+    environment = {**os.environ, "KUBECONFIG": str(folder / "config"), "HOME": str(folder)}
+
+    async def run(*arguments: str) -> str:
+        assert _KUBECTL is not None
+        code, output, errors = await finished(
+            _KUBECTL,
+            "--namespace=shop",
+            *arguments,
+            cwd=folder,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            seconds=30.0,
+        )
+        assert code == 0, errors.decode()
+        return output.decode()
+
+    return run
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def here(database: Database) -> AsyncIterator[World]:
+    """kubectl sends no token without TLS."""
+    async with world(database, tls=True) as made:
+        yield made
+
+
+async def test_what_kubectl_adds_is_taken_back_and_a_restart_is_not(here: World, tmp_path: Path) -> None:
+    kubectl = _kubectl(here, tmp_path)
+    client = await here.connect("local")
+    main = '.spec.template.spec.containers[name="main"]'
+    patch = '{"spec": {"template": {"spec": {"containers": [{"name": "miner", "image": "busybox:1"}]}}}}'
+    (tmp_path / "sidecar.yaml").write_text(_SIDECAR)
+    steps: list[tuple[list[str], str]] = [
+        (["patch", "deployment", "web", "-p", patch], '.spec.template.spec.containers[name="miner"]'),
+        (["set", "env", "deployment/web", "X=1"], f'{main}.env[name="X"]'),
+        (["set", "resources", "deployment/web", "--limits=cpu=500m"], f"{main}.resources.limits.cpu"),
+        (
+            ["apply", "--server-side", "--field-manager=person", "--validate=false", "-f", "sidecar.yaml"],
+            '.spec.template.spec.containers[name="applied"]',
+        ),
+    ]
+    async with here.reconciling():
+        await running(here, "repair")
+        template = (await whole(client))["spec"]["template"]
+        for command, field in steps:
+            await kubectl(*command)
+            await here.until(lambda row, field=field: field in drifted(row).message)  # type: ignore[misc]
+            assert (await whole(client))["spec"]["template"] == template
+        # As `kubectl edit` sends it.
+        edited = msgspec.json.decode(await kubectl("get", "deployment", "web", "-o", "json"))
+        edited["spec"]["template"]["spec"]["hostNetwork"] = True
+        (tmp_path / "edited.json").write_bytes(msgspec.json.encode(edited))
+        await kubectl("replace", "--validate=false", "-f", "edited.json")
+        row = await here.until(lambda row: "hostNetwork" in drifted(row).message)
+        assert "by 'kubectl-replace'" in drifted(row).message
+        assert (await whole(client))["spec"]["template"] == template
+        await kubectl("rollout", "restart", "deployment/web")
+        await kubectl("label", "deployment", "web", "example.com/theirs=x")
+        restarted = (await whole(client))["spec"]["template"]["metadata"]["annotations"]
+        at = restarted["kubectl.kubernetes.io/restartedAt"]
+        await recorded(
+            here, "RestartedByOthers", f"Deployment web was restarted by 'kubectl-rollout' at {at}"
+        )
+        row = await here.running()
+        assert "hostNetwork" in drifted(row).message
+        assert (await whole(client))["spec"]["template"]["metadata"]["annotations"] == restarted
