@@ -30,7 +30,14 @@ May = Callable[[str], bool]
 
 # What works only from a grant over all namespaces.
 OVER_ALL_NAMESPACES: Final = frozenset(
-    {"audit.hold", "container.privileged", "storage.host_path", "namespace.quota", "namespace.security"}
+    {
+        "audit.hold",
+        "cluster.orphans",
+        "container.privileged",
+        "storage.host_path",
+        "namespace.quota",
+        "namespace.security",
+    }
 )
 CredentialKind = Literal["session", "api_key", "certificate"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

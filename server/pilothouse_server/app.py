@@ -54,6 +54,7 @@ from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.importing.orphans import OrphanImports
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.keys import KeyRing, providers
 from pilothouse_server.kubernetes import connection
@@ -448,7 +449,14 @@ class Application:
         )
         return [
             *in_namespaces,
-            namespaces_noun(watches, page_key, self.cluster_access, contents, self._guarded()),
+            namespaces_noun(
+                watches,
+                page_key,
+                self.cluster_access,
+                contents,
+                self._guarded(),
+                OrphanImports(connect, self.envelopes, keys),
+            ),
             Noun(
                 service=AuditService(
                     watches,

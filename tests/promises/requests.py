@@ -146,6 +146,8 @@ _NAMESPACES: dict[str, Fields] = {
     },
     "UpdateCluster": {"name": "local", "cluster": {"displayName": "Here"}, "updateMask": "displayName"},
     "DeregisterCluster": {"name": target("DeregisterCluster")},
+    "ListOrphans": {"clusterName": "local"},
+    "ResolveOrphans": {"clusterName": "local", "action": "ORPHAN_ACTION_KEEP", "all": True},
     **_nothing("ListNamespaces", "WatchNamespaces", "ListClusters", "GetRequiredRights"),
 }
 _CONTAINERS: dict[str, Fields] = {

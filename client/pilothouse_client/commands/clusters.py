@@ -49,7 +49,7 @@ COLUMNS: list[Column[Any]] = [
     Column("API SERVER", lambda cluster: cluster.api_server),
     Column("LEADER", lambda cluster: cluster.leader or "-"),
     Column("LAST SEEN", lambda cluster: moment(cluster.last_seen_time)),
-    Column("MESSAGE", lambda cluster: cluster.message),
+    Column("MESSAGE", lambda cluster: "; ".join(_messages(cluster))),
 ]
 _RIGHTS: list[Column[Any]] = [
     Column("API GROUP", lambda right: right.api_group),
@@ -59,11 +59,32 @@ _RIGHTS: list[Column[Any]] = [
     Column("OPTIONAL", lambda right: "yes" if right.optional else ""),
     Column("FOR", lambda right: right.purpose),
 ]
+_ORPHANS: list[Column[Any]] = [
+    Column("KIND", lambda orphan: orphan.kind),
+    Column("NAMESPACE", lambda orphan: orphan.kubernetes_namespace),
+    Column("NAME", lambda orphan: orphan.name),
+    Column("STATE", lambda orphan: enum_label(orphan, "state")),
+    Column("FIRST SEEN", lambda orphan: moment(orphan.first_seen_time)),
+    Column("UID", lambda orphan: orphan.uid),
+]
+_RESOLVED: list[Column[Any]] = [
+    Column("KIND", lambda result: result.orphan.kind),
+    Column("NAMESPACE", lambda result: result.orphan.kubernetes_namespace),
+    Column("NAME", lambda result: result.orphan.name),
+    Column("IMPORTED AS", lambda result: result.imported_as or "-"),
+    Column("PROBLEMS", lambda result: "; ".join(result.problems)),
+    Column("NOTES", lambda result: "; ".join(result.notes)),
+]
 # A cluster that does not answer is told at once: whoever gives an address waits for the answer, and may mend it.
 _ONCE = RetryPolicy(attempts=1)
 _Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
 _Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
+
+
+def _messages(cluster: Any) -> list[str]:
+    """What a cluster says of itself, and what waits for an administrator."""
+    return [each for each in (cluster.message, *(item.message for item in cluster.conditions)) if each]
 
 
 @app.command("register")
@@ -187,6 +208,63 @@ def rbac(
         show_all(answer.rights, _RIGHTS, output)
         return
     typer.echo(answer.manifest, nl=False)
+
+
+@app.command("orphans")
+def orphans(
+    name: _Name,
+    import_: Annotated[
+        bool, typer.Option("--import", help="Take them into the database, without a restart.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave them on the cluster until somebody deletes them.")
+    ] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete them from the cluster.")] = False,
+    uid: Annotated[
+        list[str] | None, typer.Option("--uid", help="Uid of an orphan, as listed; repeat for more.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Decide about every orphan that is UNDECIDED.")] = False,
+    filter_: Filter = "",
+    order_by: OrderBy = "",
+    limit: Limit = 0,
+    validate_only: ValidateOnly = False,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the objects on a cluster that the database does not know, or decide about them.
+
+    After a restored backup none of them is deleted until an administrator decides: by one of --import, --keep and
+    --delete, with --uid or --all. Filter the list by kind, kubernetes_namespace, name, uid, state, first_seen_time.
+    """
+    chosen = [
+        action
+        for action, given in (
+            (pb.ORPHAN_ACTION_IMPORT, import_),
+            (pb.ORPHAN_ACTION_KEEP, keep),
+            (pb.ORPHAN_ACTION_DELETE, delete),
+        )
+        if given
+    ]
+    if not chosen:
+        if uid or all_:
+            raise CommandError("give --import, --keep or --delete with --uid or --all", 2)
+        with connect() as client:
+            listed = client.namespaces.list_orphans(cluster_name=name, filter=filter_, order_by=order_by)
+            show_all(listed, _ORPHANS, output, limit)
+        return
+    if len(chosen) > 1 or bool(uid) == all_:
+        raise CommandError("give one of --import, --keep and --delete, with --uid or --all", 2)
+    if delete and not validate_only:
+        confirm(f"Delete {'all undecided orphans' if all_ else f'{len(uid or [])} orphans'} of {name}?", yes)
+    with connect() as client:
+        answer = client.namespaces.resolve_orphans(
+            cluster_name=name, action=chosen[0], uids=uid or [], all=all_, validate_only=validate_only
+        )
+    show_all(answer.results, _RESOLVED, output)
+    held = "; leftovers are not deleted until all are decided" if answer.deletion_held else ""
+    typer.echo(f"{answer.resolved} decided, {answer.undecided} undecided{held}", err=True)
+    if any(result.problems for result in answer.results):
+        raise typer.Exit(1)
 
 
 def _warn(missing: Any) -> None:

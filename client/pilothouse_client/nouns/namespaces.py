@@ -23,4 +23,6 @@ class Namespaces(Noun[TransportT]):
     register_cluster = Unary(pb.RegisterClusterRequest, pb.RegisterClusterResponse, whole)
     update_cluster = Unary(pb.UpdateClusterRequest, pb.UpdateClusterResponse, whole)
     deregister_cluster = Unary(pb.DeregisterClusterRequest, pb.DeregisterClusterResponse, whole)
+    list_orphans = Pages(pb.ListOrphansRequest, pb.ListOrphansResponse, lambda answer: answer.orphans)
+    resolve_orphans = Unary(pb.ResolveOrphansRequest, pb.ResolveOrphansResponse, whole)
     get_required_rights = Unary(pb.GetRequiredRightsRequest, pb.GetRequiredRightsResponse, whole)

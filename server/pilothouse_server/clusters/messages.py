@@ -9,8 +9,9 @@ from time import monotonic, sleep, thread_time
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.clusters.access import refusal
-from pilothouse_server.clusters.model import Cluster
+from pilothouse_server.clusters.model import Cluster, Orphan, OrphanAction
 from pilothouse_server.clusters.operations.deregistration import Objects
+from pilothouse_server.clusters.operations.orphans import Resolved
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.connection import check_reach
@@ -19,20 +20,40 @@ from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.outbound import Reach
-from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
 
 OBJECTS_OF: dict[int, Objects] = {
     pb.DEREGISTERED_OBJECTS_UNSPECIFIED: "refuse",
     pb.DEREGISTERED_OBJECTS_ORPHAN: "orphan",
     pb.DEREGISTERED_OBJECTS_DELETE: "delete",
 }
-CLUSTER: Converter[Cluster, pb.Cluster] = Converter(Cluster, pb.Cluster, Differences(struct_only=("id",)))
+ACTIONS: EnumWords[OrphanAction] = EnumWords(OrphanAction, pb.OrphanAction.DESCRIPTOR)
+CLUSTER: Converter[Cluster, pb.Cluster] = Converter(
+    Cluster, pb.Cluster, Differences(struct_only=("id",)), parts=(wire.CONDITION,)
+)
+ORPHAN = AnswerConverter(Orphan, pb.Orphan)
 KUBERNETES_EVENT = AnswerConverter(
     KubernetesEvent,
     resource.KubernetesEvent,
     Differences(names={"object_kind": "kind", "object_name": "name"}),
 )
 _RIGHT = AnswerConverter(Right, pb.ClusterRight, Differences(message_only=("denied",)))
+
+
+def orphan_name(orphan: Orphan) -> str:
+    """Returns how an audit record names an orphan."""
+    return f"{orphan.kind} {orphan.kubernetes_namespace}/{orphan.name}"
+
+
+def resolved(item: Resolved) -> pb.ResolvedOrphan:
+    """Returns what became of an orphan."""
+    return pb.ResolvedOrphan(
+        orphan=ORPHAN.to_proto(item.orphan),
+        imported_as=item.imported_as,
+        problems=item.problems,
+        notes=item.notes,
+    )
 
 
 class _Reader:

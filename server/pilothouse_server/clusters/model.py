@@ -7,7 +7,13 @@ from typing import Literal
 
 import msgspec
 
+from pilothouse_server.values.resources import Condition
+
 ClusterStatus = Literal["pending", "healthy", "unreachable", "unauthorized", "deregistering"]
+OrphanState = Literal["undecided", "left", "kept", "deleting"]
+OrphanAction = Literal["import", "keep", "delete"]
+
+ORPHANS_UNDECIDED = "OrphansUndecided"
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -30,3 +36,31 @@ class Cluster(msgspec.Struct, frozen=True):
     resource_version: int = 1
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+class Orphan(msgspec.Struct, frozen=True):
+    """An object on a cluster that carries a label of ours and that the database does not know.
+
+    `uid` is what Kubernetes gave it; `decided_at` is None until an administrator decides.
+    """
+
+    cluster_name: str
+    kind: str
+    kubernetes_namespace: str
+    name: str
+    uid: str
+    state: OrphanState
+    first_seen_at: datetime | None = None
+    decided_at: datetime | None = None
+
+
+class OrphanSweeps(msgspec.Struct, frozen=True):
+    """What is known of a cluster's orphans. `is_listed`: it was swept since the present history began.
+
+    `is_held`: nobody has decided about all of them since, so none is deleted by itself.
+    """
+
+    is_listed: bool
+    is_held: bool
+    undecided: int

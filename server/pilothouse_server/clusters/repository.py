@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 
-from pilothouse_server.clusters.model import Cluster
-from pilothouse_server.clusters.tables import CLUSTERS
+from pilothouse_server.clusters.model import (
+    ORPHANS_UNDECIDED,
+    Cluster,
+    Orphan,
+    OrphanState,
+    OrphanSweeps,
+)
+from pilothouse_server.clusters.tables import CLUSTERS, ORPHANS
 from pilothouse_server.encryption import Sealed
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
@@ -28,6 +34,7 @@ from pilothouse_server.store.paging import (
 from pilothouse_server.store.reconciled import OBSERVE
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.resources import Condition
 
 Lock = Literal["", "share", "update"]
 
@@ -46,13 +53,35 @@ _FILTERS = {
 }
 _ORDERS = {"name": OrderField(CLUSTERS.c.name), "create_time": OrderField(CLUSTERS.c.created_at)}
 _SECRET = ("credentials", "data_key", "key_id")
-_SHOWN = [column for column in CLUSTERS.c if column.name not in _SECRET]
+_UNDECIDED = (
+    select(func.count())
+    .where(ORPHANS.c.cluster_name == CLUSTERS.c.name, ORPHANS.c.state == "undecided")
+    .scalar_subquery()
+)
+_SHOWN = [
+    *(column for column in CLUSTERS.c if column.name not in _SECRET),
+    CLUSTERS.c.orphans_decided_in.is_distinct_from(func.current_history()).label("orphans_held"),
+    CLUSTERS.c.orphans_seen_in.is_not_distinct_from(func.current_history()).label("orphans_listed"),
+    _UNDECIDED.label("orphans_undecided"),
+]
+_ORPHAN_STATES = {name.upper(): name for name in ("undecided", "left", "kept", "deleting")}
+_ORPHAN_FILTERS = {
+    "state": FilterField(ORPHANS.c.state, FilterKind.ENUM, _ORPHAN_STATES, "ORPHAN_STATE_"),
+    "uid": FilterField(ORPHANS.c.object_uid),
+    "first_seen_time": FilterField(ORPHANS.c.first_seen_at, FilterKind.TIMESTAMP),
+    **filter_fields(ORPHANS, "kind kubernetes_namespace name"),
+}
+_ORPHAN_ORDERS = {
+    "name": OrderField(ORPHANS.c.name),
+    "kind": OrderField(ORPHANS.c.kind),
+    "first_seen_time": OrderField(ORPHANS.c.first_seen_at),
+}
 
 # What a cluster's row begins with, also one that is used again.
 _FRESH = (
     "status = 'pending', reason = NULL, message = NULL, version = NULL, last_seen_at = NULL, stale_since = NULL, "
     "labels = '{}', annotations = '{}', uid = gen_random_uuid(), resource_version = 1, created_at = now(), "
-    "updated_at = now(), deleted_at = NULL"
+    "updated_at = now(), deleted_at = NULL, orphans_decided_in = DEFAULT, orphans_seen_in = NULL"
 )
 _PUT_CONFIGURED = text(
     "INSERT INTO clusters (name, display_name, api_server) VALUES (:name, :name, :api_server) "
@@ -81,6 +110,12 @@ _LEADERS = text(
     "SELECT name, split_part(owner, '/', 1) AS server FROM leases "
     "WHERE starts_with(name, CAST(:observe AS text)) AND owner IS NOT NULL AND expires_at > clock_timestamp()"
 )
+_REMOVE_ORPHANS = text("""
+DELETE FROM orphans AS o USING unnest(CAST(:kinds AS text[]), CAST(:namespaces AS text[]), CAST(:names AS text[]))
+    AS taken(kind, kubernetes_namespace, name)
+WHERE o.cluster_name = :cluster_name AND o.kind = taken.kind
+  AND o.kubernetes_namespace = taken.kubernetes_namespace AND o.name = taken.name
+""")
 
 
 async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Cluster | None:
@@ -162,6 +197,7 @@ async def count_held(transaction: ReadTransaction, name: str) -> dict[str, int]:
 
 async def end(transaction: Transaction, cluster: Cluster) -> None:
     """Ends a row that the transaction has locked; its credentials are gone with it."""
+    await transaction.connection.execute(delete(ORPHANS).where(ORPHANS.c.cluster_name == cluster.name))
     await transaction.connection.execute(_END, {"id": cluster.id, "user_id": transaction.actor.user_id})
 
 
@@ -174,6 +210,100 @@ async def leaders(transaction: ReadTransaction) -> dict[str, str]:
 async def deregistered(transaction: ReadTransaction) -> list[str]:
     """Clusters that are being deregistered and hold nothing any more."""
     return [row.name for row in await transaction.connection.execute(_DEREGISTERED)]
+
+
+async def list_orphans(
+    transaction: ReadTransaction, cluster: str, page: PageRequest
+) -> tuple[Sequence[Orphan], NextPage]:
+    """One page of a cluster's orphans, and where they go on."""
+    query = select(ORPHANS).where(
+        ORPHANS.c.cluster_name == cluster, compile_filter(page.filter, _ORPHAN_FILTERS)
+    )
+    order = parse_order_by(page.order_by, _ORPHAN_ORDERS, default="name", unique=ORPHANS.c.id)
+    rows = (await transaction.connection.execute(paginate(query, order, page))).all()
+    rows, next_page = finish_page(rows, order, page)
+    return [_orphan(row) for row in rows], next_page
+
+
+async def find_orphans(
+    transaction: ReadTransaction,
+    cluster: str,
+    *,
+    uids: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+) -> list[Orphan]:
+    """Orphans of a cluster by their uids, or all that are undecided; of `kinds`, where they are given."""
+    chosen = ORPHANS.c.state == "undecided" if uids is None else ORPHANS.c.object_uid.in_(uids)
+    query = select(ORPHANS).where(ORPHANS.c.cluster_name == cluster, chosen).order_by(ORPHANS.c.id)
+    if kinds is not None:
+        query = query.where(ORPHANS.c.kind.in_(kinds))
+    return [_orphan(row) for row in (await transaction.connection.execute(query)).all()]
+
+
+async def orphan_uids(transaction: ReadTransaction, cluster: str) -> frozenset[str]:
+    """The uids of all orphans of a cluster that nobody has decided to delete."""
+    query = select(ORPHANS.c.object_uid).where(
+        ORPHANS.c.cluster_name == cluster, ORPHANS.c.state != "deleting"
+    )
+    return frozenset(row.object_uid for row in (await transaction.connection.execute(query)).all())
+
+
+async def decide_orphans(
+    transaction: Transaction, cluster: str, uids: Sequence[str], state: OrphanState
+) -> None:
+    """Writes what becomes of orphans."""
+    await transaction.connection.execute(
+        update(ORPHANS)
+        .where(ORPHANS.c.cluster_name == cluster, ORPHANS.c.object_uid.in_(uids))
+        .values(state=state, decided_at=func.now(), decided_by=transaction.actor.user_id)
+    )
+
+
+async def remove_orphans(
+    transaction: Transaction, cluster: str, objects: Sequence[tuple[str, str, str]]
+) -> None:
+    """Removes orphans that the database knows now, by kind, Kubernetes namespace and name."""
+    kinds, namespaces, names = zip(*objects, strict=True)
+    parameters = {
+        "cluster_name": cluster,
+        "kinds": list(kinds),
+        "namespaces": list(namespaces),
+        "names": list(names),
+    }
+    await transaction.connection.execute(_REMOVE_ORPHANS, parameters)
+
+
+async def sweeps(transaction: ReadTransaction, cluster: Cluster) -> OrphanSweeps:
+    """What is known of a cluster's orphans."""
+    query = select(*_SHOWN).where(CLUSTERS.c.id == cluster.id)
+    row = (await transaction.connection.execute(query)).one()
+    return OrphanSweeps(row.orphans_listed, row.orphans_held, row.orphans_undecided)
+
+
+async def end_hold(transaction: Transaction, cluster: Cluster) -> None:
+    """Has leftovers deleted by themselves again, in the present history."""
+    await transaction.connection.execute(
+        update(CLUSTERS)
+        .where(CLUSTERS.c.id == cluster.id)
+        .values(orphans_decided_in=func.current_history(), updated_at=func.now())
+    )
+
+
+async def count_orphans(transaction: ReadTransaction) -> tuple[dict[tuple[str, str], int], dict[str, bool]]:
+    """How many orphans there are, by cluster and state, and whether their deletion is held, by cluster."""
+    counts = select(ORPHANS.c.cluster_name, ORPHANS.c.state, func.count().label("orphans")).group_by(
+        ORPHANS.c.cluster_name, ORPHANS.c.state
+    )
+    held = select(
+        CLUSTERS.c.name,
+        CLUSTERS.c.orphans_decided_in.is_distinct_from(func.current_history()).label("orphans_held"),
+    ).where(CLUSTERS.c.deleted_at.is_(None))
+    counted = (await transaction.connection.execute(counts)).all()
+    clusters = (await transaction.connection.execute(held)).all()
+    return (
+        {(row.cluster_name, row.state): row.orphans for row in counted},
+        {row.name: row.orphans_held for row in clusters},
+    )
 
 
 async def _whole(transaction: ReadTransaction, name: str) -> Cluster:
@@ -200,4 +330,29 @@ def _cluster(row: Row) -> Cluster:
         resource_version=row.resource_version,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        conditions=_conditions(row),
+    )
+
+
+def _conditions(row: Row) -> tuple[Condition, ...]:
+    if not row.orphans_held:
+        return ()
+    found = f"{row.orphans_undecided} objects" if row.orphans_listed else "objects (not counted yet)"
+    message = (
+        f"after a new history of the database it does not know {found} on this cluster; none is deleted until an "
+        "administrator decides: ListOrphans, ResolveOrphans"
+    )
+    return (Condition(ORPHANS_UNDECIDED, "True", "NewHistory", message),)
+
+
+def _orphan(row: Row) -> Orphan:
+    return Orphan(
+        cluster_name=row.cluster_name,
+        kind=row.kind,
+        kubernetes_namespace=row.kubernetes_namespace,
+        name=row.name,
+        uid=row.object_uid,
+        state=row.state,
+        first_seen_at=row.first_seen_at,
+        decided_at=row.decided_at,
     )

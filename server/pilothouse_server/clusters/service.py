@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.clusters import messages
 from pilothouse_server.clusters.access import ClusterAccess
-from pilothouse_server.clusters.operations import deregistration, registration
+from pilothouse_server.clusters.operations import deregistration, orphans, registration
 from pilothouse_server.clusters.operations.deregistration import ClusterContents
+from pilothouse_server.clusters.operations.orphans import OrphanImport, OrphanImporter, Resolved
 from pilothouse_server.clusters.refusals import in_a_seat, unless_away
-from pilothouse_server.errors import missing
+from pilothouse_server.errors import invalid, missing
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.admission.seats import before_cluster
@@ -17,15 +20,28 @@ from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask
 
 # All clusters that are tried out before they are registered count as one.
+_ORPHANS = ListAnswer(pb.ListOrphansResponse, "orphans")
+# So many orphans the audit record names.
+_MOST_NAMED = 100
 _UNREGISTERED = ""
 
 _CLUSTERS = ListAnswer(pb.ListClustersResponse, "clusters")
 
 
+class _Importable(NamedTuple):
+    """What an import was asked for: what it refuses by its kind, and what was found of the rest."""
+
+    refused: list[Resolved]
+    imports: OrphanImport
+
+
 class ClusterCalls:
     """What NamespaceService serves about clusters."""
 
-    def __init__(self, access: ClusterAccess, page_key: bytes, contents: ClusterContents) -> None:
+    def __init__(
+        self, access: ClusterAccess, page_key: bytes, contents: ClusterContents, importer: OrphanImporter
+    ) -> None:
+        self._importer = importer
         self._access = access
         self._connect = unless_away(in_a_seat(access.connect, before_cluster), access.known_away)
         self._page_key = page_key
@@ -126,6 +142,64 @@ class ClusterCalls:
             namespaces=count,
         )
         return pb.DeregisterClusterResponse(cluster=messages.CLUSTER.to_proto(ended), namespaces=count)
+
+    async def ListOrphans(self, request: pb.ListOrphansRequest, call: Call) -> bytes:
+        """Lists the orphans of a cluster."""
+        page = wire.page_request(call, self._page_key, request.cluster_name)
+        async with call.read() as transaction:
+            found, next_page = await orphans.list_page(transaction, request.cluster_name, page)
+        return await _ORPHANS.rendered(found, messages.ORPHAN.to_proto, next_page)
+
+    @waits_outside
+    async def ResolveOrphans(
+        self, request: pb.ResolveOrphansRequest, call: Call
+    ) -> pb.ResolveOrphansResponse:
+        """Decides about orphans of a cluster. For an import the cluster is asked before the transaction begins."""
+        if bool(request.uids) == request.all:
+            raise invalid("uids", "must name orphans, unless `all` is set", reason="REQUIRED")
+        cluster, action = request.cluster_name, messages.ACTIONS.word[request.action]
+        uids = None if request.all else list(dict.fromkeys(request.uids))
+        if action == "import":
+            found = await self._importable(call, cluster, uids)
+            transaction = await call.transaction()
+            located = await orphans.lock(transaction, cluster)
+            resolved = [*found.refused, *await found.imports.create(transaction)]
+            await orphans.take(transaction, located, resolved)
+        else:
+            transaction = await call.transaction()
+            located = await orphans.lock(transaction, cluster)
+            chosen = await orphans.find(transaction, cluster, uids)
+            resolved = await orphans.decide(
+                transaction, located, chosen, "kept" if action == "keep" else "deleting"
+            )
+        sweeps = await orphans.settle(transaction, located)
+        done = [item for item in resolved if not item.problems]
+        call.describe(
+            resource_id=located.id,
+            resource_uid=located.uid,
+            decision=action,
+            orphans=[messages.orphan_name(item.orphan) for item in done[:_MOST_NAMED]],
+            resolved=len(done),
+            deletion_held=sweeps.is_held,
+        )
+        return pb.ResolveOrphansResponse(
+            results=[messages.resolved(item) for item in resolved if item.problems or item.imported_as],
+            resolved=len(done),
+            undecided=sweeps.undecided,
+            deletion_held=sweeps.is_held,
+        )
+
+    async def _importable(self, call: Call, cluster: str, uids: list[str] | None) -> _Importable:
+        if uids is not None and len(uids) > orphans.MOST_IMPORTED:
+            raise invalid(
+                "uids", f"must name at most {orphans.MOST_IMPORTED} orphans for an import", reason="TOO_MANY"
+            )
+        async with call.read() as transaction:
+            chosen = await orphans.find(transaction, cluster, uids, orphans.IMPORTABLE)
+        refused = [each for orphan in chosen if (each := orphans.not_importable(orphan)) is not None]
+        wanted = [orphan for orphan in chosen if orphans.not_importable(orphan) is None]
+        imports = await self._importer.discover(call.read, cluster, wanted[: orphans.MOST_IMPORTED], call.may)
+        return _Importable(refused, imports)
 
     async def GetRequiredRights(
         self, request: pb.GetRequiredRightsRequest, _call: Call

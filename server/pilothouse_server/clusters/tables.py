@@ -1,4 +1,4 @@
-"""The table `clusters`, as far as it is queried here."""
+"""The tables `clusters` and `orphans`, as far as they are queried here."""
 
 from __future__ import annotations
 
@@ -33,5 +33,23 @@ CLUSTERS = Table(
     Column("created_by", BigInteger),
     Column("updated_by", BigInteger),
     Column("deleted_at", DateTime(timezone=True)),
+    Column("orphans_decided_in", UUID(as_uuid=True)),
+    Column("orphans_seen_in", UUID(as_uuid=True)),
     comment="Kubernetes clusters that containers are brought up on; local is the default one.",
+)
+
+ORPHANS = Table(
+    "orphans",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("cluster_name", String(100)),
+    Column("object_uid", String(64)),
+    Column("kind", String(63)),
+    Column("kubernetes_namespace", String(253)),
+    Column("name", String(253)),
+    Column("state", String(20)),
+    Column("first_seen_at", DateTime(timezone=True)),
+    Column("decided_at", DateTime(timezone=True)),
+    Column("decided_by", BigInteger),
+    comment="Objects of ours on clusters that the database does not know, as the last sweep found them.",
 )

@@ -183,8 +183,13 @@ async def _drafted(draft: Draft, admitted: Admission, wanted: Container, needs: 
     return created
 
 
-async def add(transaction: Transaction, namespace: Namespace, wanted: Container, may: May) -> Container:
-    """Stores a new container that is complete, in a namespace that the caller has locked; raises as `create`."""
+async def add(
+    transaction: Transaction, namespace: Namespace, wanted: Container, may: May, uid: str = ""
+) -> Container:
+    """Stores a new container that is complete, in a namespace that the caller has locked; raises as `create`.
+
+    `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
+    """
     try:
         wanted = await admission.check_references(transaction, wanted, None, may)
         share = rules.quota_share(wanted)
@@ -193,7 +198,7 @@ async def add(transaction: Transaction, namespace: Namespace, wanted: Container,
         await admission.refuse_taken_name(transaction, wanted)
         raise
     await admission.refuse_taken_name(transaction, wanted)
-    created = await repository.insert_container(transaction, wanted, share)
+    created = await repository.insert_container(transaction, wanted, share, uid)
     transaction.emit(event(created, "added"))
     await mounts_changed(transaction, created.namespace_id, _mounted(created))
     return created

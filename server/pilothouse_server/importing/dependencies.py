@@ -10,7 +10,7 @@ then; otherwise they go from the cluster's answer to the encryption, and are par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -91,7 +91,15 @@ async def find_existing(transaction: ReadTransaction, namespace: Namespace) -> E
 class Dependencies:
     """One look at the cluster, for all containers of a call."""
 
-    def __init__(self, client: ClusterClient, namespace: Namespace, existing: Existing, may: May) -> None:
+    def __init__(
+        self,
+        client: ClusterClient,
+        namespace: Namespace,
+        existing: Existing,
+        may: May,
+        orphans: Collection[str] = (),
+    ) -> None:
+        self.orphans = orphans
         self._client = client
         self._namespace = namespace
         self._existing = existing
@@ -136,6 +144,25 @@ class Dependencies:
         container = msgspec.structs.replace(container, volumes=tuple(mounted))
         return container, Discovered(tuple(needed), tuple(maps), tuple(asked)), tuple(problems)
 
+    async def source(self, kind: Kind, name: str) -> tuple[Discovered, tuple[str, ...]]:
+        """Returns a config map or secret by itself as it is to be made, and why it cannot be.
+
+        Raises:
+            ClusterError: the cluster does not answer, or does not let us look.
+        """
+        problems = list[str]()
+        if (kind, name) in self._existing.sources:
+            problems.append(f"{_RESOURCES[kind].kind} {name}: the namespace has one of this name")
+        elif why := sources.source_problem(kind, name):
+            problems.append(f"{_RESOURCES[kind].kind} {name}: {why}")
+        elif kind == "config_map":
+            return Discovered(config_maps=tuple(await self._config_map(name, False, problems))), tuple(
+                problems
+            )
+        else:
+            return Discovered(secrets=tuple(await self._secret(name, False, problems))), tuple(problems)
+        return Discovered(), tuple(problems)
+
     async def _claim(self, mounted: MountedVolume, read_only: bool, problems: list[str]) -> Volume | None:
         name = mounted.kubernetes_name
         if (stored := self._existing.claims.get(name)) is not None:
@@ -148,7 +175,7 @@ class Dependencies:
             return None
         if self._fit(PERSISTENT_VOLUME_CLAIMS, found, problems) is None:
             return None
-        volume, told = sources.read_claim(found, mounted, read_only=read_only)
+        volume, told = sources.read_claim(found, mounted, read_only=read_only, orphans=self.orphans)
         problems += told
         return volume
 
@@ -156,7 +183,7 @@ class Dependencies:
         found = await self._source("config_map", name, optional, problems)
         if found is None:
             return []
-        config_map, told = sources.read_config_map(found)
+        config_map, told = sources.read_config_map(found, self.orphans)
         problems += told
         return [config_map]
 
@@ -164,7 +191,7 @@ class Dependencies:
         found = await self._source("secret", name, optional, problems)
         if found is None:
             return []
-        secret, values, told = sources.read_secret(found)
+        secret, values, told = sources.read_secret(found, self.orphans)
         problems += told
         return [Asked(secret, values, {})]
 

@@ -7,7 +7,7 @@ its selector and its pods' labels (`TakenOver`), because the one cannot be chang
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from pilothouse_server.containers.model import Container, Port, TakenOver, Taken
 from pilothouse_server.importing import unfit
 from pilothouse_server.importing.pods import ReadPod, read_pod
 from pilothouse_server.kubernetes.objects import Manifest
-from pilothouse_server.kubernetes.ownership import CONTAINER_UID, DOMAIN
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, DOMAIN, MANAGED_BY, MANAGER, NAME
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -53,8 +53,14 @@ class Converted(msgspec.Struct, frozen=True):
     read_only: frozenset[str] = frozenset()
 
 
-def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converted:
-    """Read a live Deployment, whole as JSON, and those of `services` that select its pods."""
+def convert(
+    deployment: Manifest, services: Iterable[Manifest] = (), orphans: Collection[str] = ()
+) -> Converted:
+    """Read a live Deployment, whole as JSON, and those of `services` that select its pods.
+
+    `orphans`: uids of objects that carry our label and belong to nothing that the database knows. A container that is
+    made of one keeps the uid that its label names.
+    """
     problems: list[str] = []
     metadata = deployment["metadata"]
     with ObjectSource(deployment.get("spec"), "spec", problems) as spec:
@@ -71,9 +77,11 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
     if (replicas := rollout.get("replicas", 1)) > INT32_MAXIMUM:
         problems.append(f"spec.replicas: more than {INT32_MAXIMUM}")
     described = msgspec.convert({**_NOBODYS, **main.values, "spec": main.values}, Container)
-    taken_over, ports, left_alone = _services(services, pod_labels, described.ports)
+    taken_over, ports, left_alone = _services(services, pod_labels, described.ports, orphans)
+    is_orphan = metadata.get("uid") in orphans
     container = msgspec.structs.replace(
         described,
+        uid=str((metadata.get("labels") or {}).get(CONTAINER_UID, "")) if is_orphan else "",
         name=_name(kubernetes_name, problems),
         namespace_ref=NamespaceRef(kubernetes_name=str(metadata.get("namespace", ""))),
         kubernetes_name=kubernetes_name,
@@ -83,7 +91,7 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
         replicas=replicas or 1,
         desired_state="running" if replicas else "stopped",
         hold_rollout=rollout.get("hold_rollout", False),
-        labels=_theirs(metadata.get("labels")),
+        labels=_without_ours(metadata.get("labels")) if is_orphan else _theirs(metadata.get("labels")),
         annotations=_theirs(metadata.get("annotations")),
         spec=msgspec.structs.replace(
             described.spec,
@@ -100,7 +108,7 @@ def convert(deployment: Manifest, services: Iterable[Manifest] = ()) -> Converte
         imported=True,
     )
     _check_mounts(container, main, problems)
-    problems += _standing(metadata)
+    problems += _standing(metadata, orphans)
     names = {item.name: item.volume.name for item in main.volumes}
     read_only = frozenset(item.volume.name for item in main.volumes if item.read_only)
     return Converted(_with_mounts(container, names), tuple(problems), left_alone, read_only)
@@ -165,12 +173,12 @@ def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
     )
 
 
-def _standing(metadata: Manifest) -> list[str]:
+def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:
     """Why a Deployment may not be taken over, whatever is in it."""
     problems = []
     if metadata.get("deletionTimestamp"):
         problems.append("metadata.deletionTimestamp: it is being deleted")
-    if (metadata.get("labels") or {}).get(CONTAINER_UID):
+    if (metadata.get("labels") or {}).get(CONTAINER_UID) and metadata.get("uid") not in orphans:
         problems.append(f"metadata.labels.{CONTAINER_UID}: it belongs to a container already")
     problems += [
         f"metadata.ownerReferences: {owner.get('kind')} {owner.get('name')} controls it, and would fight for it"
@@ -185,6 +193,14 @@ def _name(kubernetes_name: str, problems: list[str]) -> str:
     if not _LABEL.fullmatch(name):
         problems.append(f"metadata.name: {kubernetes_name} is no name of a container (at most 63 characters)")
     return name
+
+
+def _without_ours(labels: Any) -> dict[str, str]:
+    """Labels of an orphan without those that we set on what we make."""
+    theirs = _theirs(labels)
+    if theirs.get(MANAGED_BY) == MANAGER:
+        theirs = {key: text for key, text in theirs.items() if key not in (MANAGED_BY, NAME)}
+    return theirs
 
 
 def _theirs(values: Any) -> dict[str, str]:
@@ -219,7 +235,10 @@ class _LeftAloneError(Exception):
 
 
 def _services(
-    services: Iterable[Manifest], pod_labels: dict[str, str], declared: tuple[Port, ...]
+    services: Iterable[Manifest],
+    pod_labels: dict[str, str],
+    declared: tuple[Port, ...],
+    orphans: Collection[str],
 ) -> tuple[tuple[TakenOverService, ...], tuple[Port, ...], tuple[str, ...]]:
     found: list[TakenOverService] = []
     ports: list[Port] = []
@@ -228,7 +247,7 @@ def _services(
         if not selects(service, pod_labels):
             continue
         try:
-            read, of_service = _service(service, declared)
+            read, of_service = _service(service, declared, orphans)
         except _LeftAloneError as why:
             left_alone.append(f"Service {service['metadata']['name']}: {why}")
             continue
@@ -240,18 +259,14 @@ def _services(
     return tuple(found), tuple(ports), tuple(left_alone)
 
 
-def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverService, list[Port]]:
+def _service(
+    service: Manifest, declared: tuple[Port, ...], orphans: Collection[str]
+) -> tuple[TakenOverService, list[Port]]:
     """Read a Service. Raises _LeftAloneError, which says why."""
     if told := unfit.problems(service):
         raise _LeftAloneError(told[0])
     metadata, spec = service["metadata"], service["spec"]
-    if (metadata.get("labels") or {}).get(CONTAINER_UID):
-        raise _LeftAloneError("it belongs to a container already")
-    if metadata.get("deletionTimestamp"):
-        raise _LeftAloneError("it is being deleted")
-    kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
-    if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
-        raise _LeftAloneError(f"a Service of type {kind} cannot be represented")
+    kind = _kind(metadata, spec, orphans)
     stated = _theirs(metadata.get("annotations"))
     annotations = {key: text for key, text in stated.items() if key not in FOREIGN_ANNOTATIONS}
     ports, target_ports = [], {}
@@ -274,6 +289,18 @@ def _service(service: Manifest, declared: tuple[Port, ...]) -> tuple[TakenOverSe
     if not ports:
         raise _LeftAloneError("it has no ports")
     return TakenOverService(metadata["name"], dict(spec["selector"]), target_ports), ports
+
+
+def _kind(metadata: Manifest, spec: Manifest, orphans: Collection[str]) -> str:
+    """Returns our word for a Service's type. Raises _LeftAloneError where it is not taken over, whatever its ports."""
+    if (metadata.get("labels") or {}).get(CONTAINER_UID) and metadata.get("uid") not in orphans:
+        raise _LeftAloneError("it belongs to a container already")
+    if metadata.get("deletionTimestamp"):
+        raise _LeftAloneError("it is being deleted")
+    kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
+    if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
+        raise _LeftAloneError(f"a Service of type {kind} cannot be represented")
+    return kind
 
 
 def _target(port: Values, target: str, declared: tuple[Port, ...]) -> int:

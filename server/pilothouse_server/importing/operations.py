@@ -72,7 +72,8 @@ ADOPTION_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 class Candidate(msgspec.Struct, frozen=True):
     """A Deployment that was looked at. `container` None: it is not imported, `problems` say why.
 
-    `notes`: what is worth knowing of one that is imported. `created`: what was created with it of `discovered`.
+    `notes`: what is worth knowing of one that is imported. `created`: what was created with it of `discovered`. `uid`:
+    that of an orphan, which keeps it; empty: a new one.
     """
 
     deployment: str
@@ -81,14 +82,22 @@ class Candidate(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     discovered: Discovered = Discovered()
     created: Created = Created()
+    uid: str = ""
 
 
 async def discover(
-    connect: Connect, namespace: Namespace, names: Sequence[str], selector: str, existing: Existing, may: May
+    connect: Connect,
+    namespace: Namespace,
+    names: Sequence[str],
+    selector: str,
+    existing: Existing,
+    may: May,
+    orphans: Collection[str] = (),
 ) -> list[Candidate]:
     """Returns the Deployments of these names, or all that are nobody's, as they would be taken over.
 
-    `existing`: what the namespace has already. `may`: whether the caller holds a permission there.
+    `existing`: what the namespace has already. `may`: whether the caller holds a permission there. `orphans`: uids of
+    objects that may be taken over although they carry our label.
 
     Raises:
         Unavailable: the cluster does not answer in time.
@@ -98,7 +107,7 @@ async def discover(
     try:
         client = await connect(cluster)
         await within(_wait_for_home(client, namespace), cluster)
-        theirs = Dependencies(client, namespace, existing, may)
+        theirs = Dependencies(client, namespace, existing, may, orphans)
         return await within(_discover(client, namespace, names, selector, theirs), cluster, SECONDS)
     except ClusterError as error:
         raise refusal(error, cluster) from error
@@ -185,7 +194,7 @@ async def _create(
         uid="",
         namespace_ref=namespace.ref,
     )
-    stored = await operations.add(transaction, namespace, wanted, may)
+    stored = await operations.add(transaction, namespace, wanted, may, candidate.uid)
     return msgspec.structs.replace(candidate, container=stored, created=created)
 
 
@@ -286,9 +295,10 @@ async def _candidate(
     live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
     if unfit_for_rows := unfit.problems(live):
         return Candidate(name, problems=tuple(unfit_for_rows))
-    converted = convert(live, services)
+    converted = convert(live, services, theirs.orphans)
     if converted.problems:
         return Candidate(name, problems=converted.problems)
+    own_uid = converted.container.uid
     converted = without_services(converted, _of(converted, shared))
     with_theirs, found, problems = await theirs.discover(converted)
     if problems:
@@ -309,7 +319,7 @@ async def _candidate(
     if changed:
         container = msgspec.structs.replace(container, drift_policy="report")
         notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
-    return Candidate(name, container, notes=tuple(notes), discovered=found)
+    return Candidate(name, container, notes=tuple(notes), discovered=found, uid=own_uid)
 
 
 def _of(converted: Converted, reasons: dict[str, str]) -> dict[str, str]:
@@ -321,7 +331,7 @@ def _of(converted: Converted, reasons: dict[str, str]) -> dict[str, str]:
 def _named(container: Container, namespace: Namespace) -> Container:
     return msgspec.structs.replace(
         container,
-        uid=str(uuid4()),
+        uid=container.uid or str(uuid4()),
         namespace_ref=namespace.ref,
     )
 

@@ -7,6 +7,7 @@ tools keep for themselves stay theirs alone; kubectl's copy of the last apply am
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from pilothouse_manifests import table
@@ -60,9 +61,15 @@ def source_problem(kind: Kind, name: str) -> str:
     )
 
 
-def read_claim(found: Manifest, mounted: MountedVolume, *, read_only: bool) -> tuple[Volume, Problems]:
-    """The volume that takes a claim over. `read_only`: the pods say that it is mounted so as a whole."""
-    problems = _standing(found, VOLUME_UID, "a volume")
+def read_claim(
+    found: Manifest, mounted: MountedVolume, *, read_only: bool, orphans: Collection[str] = ()
+) -> tuple[Volume, Problems]:
+    """The volume that takes a claim over. `read_only`: the pods say that it is mounted so as a whole.
+
+    `orphans`, here and below: uids of objects that carry our label and belong to nothing that the database knows. What
+    is made of one keeps the uid that its label names.
+    """
+    problems = _standing(found, VOLUME_UID, "a volume", orphans)
     with ObjectSource(found.get("spec"), "spec", problems) as spec:
         # Where its storage came from does not matter any more.
         spec.ignore("volumeName", "selector", "dataSource", "dataSourceRef", "volumeAttributesClassName")
@@ -76,6 +83,7 @@ def read_claim(found: Manifest, mounted: MountedVolume, *, read_only: bool) -> t
         )
     metadata = found["metadata"]
     volume = Volume(
+        uid=_uid(found, VOLUME_UID, orphans),
         name=mounted.name,
         type=CLAIM,
         kubernetes_name=metadata["name"],
@@ -87,11 +95,12 @@ def read_claim(found: Manifest, mounted: MountedVolume, *, read_only: bool) -> t
     return volume, _told("PersistentVolumeClaim", metadata, problems)
 
 
-def read_config_map(found: Manifest) -> tuple[ConfigMap, Problems]:
+def read_config_map(found: Manifest, orphans: Collection[str] = ()) -> tuple[ConfigMap, Problems]:
     """The config map that takes a ConfigMap over."""
-    problems = _standing(found, CONFIG_UID, "a config map")
+    problems = _standing(found, CONFIG_UID, "a config map", orphans)
     metadata = found["metadata"]
     config_map = ConfigMap(
+        uid=_uid(found, CONFIG_UID, orphans),
         name=metadata["name"],
         taken_over=metadata["uid"],
         **(read(table.CONFIG_MAP, ObjectSource(found, "", [])) or {}),
@@ -101,14 +110,15 @@ def read_config_map(found: Manifest) -> tuple[ConfigMap, Problems]:
     return config_map, _told("ConfigMap", metadata, problems)
 
 
-def read_secret(found: Manifest) -> tuple[Secret, Values, Problems]:
+def read_secret(found: Manifest, orphans: Collection[str] = ()) -> tuple[Secret, Values, Problems]:
     """The secret that takes a Secret over, and apart from it the values, which are none where there are problems."""
-    problems = _standing(found, CONFIG_UID, "a secret")
+    problems = _standing(found, CONFIG_UID, "a secret", orphans)
     metadata, stated = found["metadata"], read(table.SECRET, ObjectSource(found, "", [])) or {}
     values, type_ = stated.pop("data", {}), stated.get("type", OPAQUE)
     if why := _MADE_TYPES.get(type_):
         problems.append(f"{why}, and it is not imported")
     secret = Secret(
+        uid=_uid(found, CONFIG_UID, orphans),
         name=metadata["name"],
         taken_over=metadata["uid"],
         **{"type": type_, **stated},
@@ -118,12 +128,18 @@ def read_secret(found: Manifest) -> tuple[Secret, Values, Problems]:
     return secret, {} if problems else values, _told("Secret", metadata, problems)
 
 
-def _standing(found: Manifest, label: str, owner: str) -> list[str]:
+def _uid(found: Manifest, label: str, orphans: Collection[str]) -> str:
+    """The uid that an orphan's label names; empty of anything else, which gets a new one."""
+    metadata = found["metadata"]
+    return str((metadata.get("labels") or {}).get(label, "")) if metadata["uid"] in orphans else ""
+
+
+def _standing(found: Manifest, label: str, owner: str, orphans: Collection[str]) -> list[str]:
     """Why an object may not be taken over, whatever is in it."""
     metadata, problems = found["metadata"], []
     if metadata.get("deletionTimestamp"):
         problems.append("it is being deleted")
-    if (metadata.get("labels") or {}).get(label):
+    if (metadata.get("labels") or {}).get(label) and metadata["uid"] not in orphans:
         problems.append(f"it belongs to {owner} that is not here (label {label})")
     problems += [
         f"{each.get('kind')} {each.get('name')} controls it, and would fight for it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilothouse_server.clusters.access import ClusterAccess
+from pilothouse_server.clusters.operations.orphans import OrphanImporter
 from pilothouse_server.namespaces import messages, operations
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import PERMISSIONS, Guarded
@@ -13,11 +14,19 @@ from pilothouse_server.store.unready import Watched
 
 
 def namespaces_noun(
-    watches: WatchServer, page_key: bytes, access: ClusterAccess, contents: Contents, guarded: Guarded
+    watches: WatchServer,
+    page_key: bytes,
+    access: ClusterAccess,
+    contents: Contents,
+    guarded: Guarded,
+    importer: OrphanImporter,
 ) -> Noun:
-    """Returns the noun namespaces; `contents` is what lives in them, `guarded` what their holders may not change."""
+    """Returns the noun namespaces; `contents` is what lives in them, `guarded` what their holders may not change.
+
+    `importer` takes orphans of clusters over.
+    """
     return Noun(
-        service=NamespaceService(watches, page_key, access, contents, guarded),
+        service=NamespaceService(watches, page_key, access, contents, guarded, importer),
         watched={"namespace": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
         permissions=PERMISSIONS,
     )

@@ -389,3 +389,10 @@ def _check_keys(wanted: Namespace, fields: Iterable[str]) -> None:
                 raise invalid(
                     f"namespace.{field}", f'"{key}": {field} of {RESERVED_DOMAIN} are set by the platform'
                 )
+
+
+async def on_cluster(
+    transaction: ReadTransaction, cluster: str, kubernetes_names: Sequence[str]
+) -> dict[str, Namespace]:
+    """The living namespaces of a cluster with these names on it, by them."""
+    return await repository.by_kubernetes_names(transaction, cluster, kubernetes_names)

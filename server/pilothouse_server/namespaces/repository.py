@@ -147,6 +147,18 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Nam
     return [_namespace(row) for row in (await transaction.connection.execute(query)).all()]
 
 
+async def by_kubernetes_names(
+    transaction: ReadTransaction, cluster: str, names: Sequence[str]
+) -> dict[str, Namespace]:
+    """The living namespaces of a cluster with these names on it, by them."""
+    query = _namespaces().where(
+        NAMESPACES.c.cluster_name == cluster,
+        NAMESPACES.c.kubernetes_name.in_(names),
+    )
+    found = [_namespace(row) for row in (await transaction.connection.execute(query)).all()]
+    return {namespace.kubernetes_name: namespace for namespace in found}
+
+
 async def insert_namespace(transaction: Transaction, values: Mapping[str, Any]) -> Namespace:
     """Adds a row and answers it whole."""
     statement = (

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.clusters.access import ClusterAccess
+from pilothouse_server.clusters.operations.orphans import OrphanImporter
 from pilothouse_server.clusters.service import ClusterCalls
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces import messages, operations
@@ -36,8 +37,9 @@ class NamespaceService(ClusterCalls):
         access: ClusterAccess,
         contents: Contents,
         guarded: Guarded,
+        importer: OrphanImporter,
     ) -> None:
-        super().__init__(access, page_key, operations.NamespacesOnCluster(contents))
+        super().__init__(access, page_key, operations.NamespacesOnCluster(contents), importer)
         self._contents = contents
         self._guarded = guarded
         self._watches = watches

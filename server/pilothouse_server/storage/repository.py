@@ -266,6 +266,8 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
     statement = (
         insert(VOLUMES)
         .values(
+            # A claim that is on the cluster already keeps its volume's uid.
+            **({"uid": wanted.uid} if wanted.uid else {}),
             name=wanted.name,
             namespace_id=wanted.namespace_id,
             type=wanted.type,

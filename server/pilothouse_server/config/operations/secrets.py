@@ -100,7 +100,8 @@ async def take_over(
         return False
     rules.check_secret(asked.secret.type, asked.data)
     rules.check_labels("secret.labels", asked.secret.labels)
-    wanted = msgspec.structs.replace(asked.secret, uid=repository.new_uid(), key_sizes=_sizes(asked.data))
+    uid = asked.secret.uid or repository.new_uid()
+    wanted = msgspec.structs.replace(asked.secret, uid=uid, key_sizes=_sizes(asked.data))
     wanted = configs.placed(wanted, namespace)
     sealed = await _seal(transaction, wanted, asked.data, envelopes)
     created = await repository.insert_secret(transaction, wanted, sealed)

@@ -31,7 +31,7 @@ async def insert_config_map(transaction: Transaction, wanted: ConfigMap) -> Conf
 
 async def insert_secret(transaction: Transaction, wanted: Secret, sealed: Sealed) -> Config:
     """Adds a row and answers it whole."""
-    values = _secret_columns(wanted) | _sealed_columns(sealed) | {"uid": wanted.uid, "type": wanted.type}
+    values = _secret_columns(wanted) | _sealed_columns(sealed) | {"type": wanted.type}
     return await _insert(transaction, "secret", wanted, values)
 
 
@@ -68,6 +68,8 @@ async def _insert(transaction: Transaction, kind: Kind, wanted: Config, values: 
         insert(table)
         .values(
             **values,
+            # Values of a secret are encrypted for its uid before; one that is on the cluster already keeps its own.
+            **({"uid": wanted.uid} if wanted.uid else {}),
             name=wanted.name,
             namespace_id=wanted.namespace_id,
             kubernetes_name=wanted.kubernetes_name,

@@ -29,11 +29,12 @@ WITH made AS (
     INSERT INTO containers (
         display_name, cpu_request, cpu_limit, memory_request, memory_limit, labels, annotations, spec,
         desired_state, replicas, drift_policy, hold_rollout, restart_requested_at, name, namespace_id,
-        kubernetes_name, imported, quota_cpu_millicores, quota_memory_bytes, created_by, updated_by, image_id)
+        kubernetes_name, imported, quota_cpu_millicores, quota_memory_bytes, created_by, updated_by, uid, image_id)
     VALUES (
         :display_name, :cpu_request, :cpu_limit, :memory_request, :memory_limit, :labels, :annotations, :spec,
         :desired_state, :replicas, :drift_policy, :hold_rollout, :restart_requested_at, :name, :namespace_id,
         :kubernetes_name, :imported, :quota_cpu_millicores, :quota_memory_bytes, :created_by, :updated_by,
+        COALESCE(CAST(:uid AS uuid), gen_random_uuid()),
         register_image(:image_repository, :image_name, :image_tag, :image_digest))
     RETURNING id, uid, created_at, updated_at),
 env AS (
@@ -74,9 +75,11 @@ SELECT id, uid, created_at, updated_at FROM made
 
 
 async def insert_container(
-    transaction: Transaction, container: Container, quota: tuple[int, int]
+    transaction: Transaction, container: Container, quota: tuple[int, int], uid: str = ""
 ) -> Container:
     """Adds a container and leaves it to the reconciler; answers it as stored. `quota`: millicores and bytes counted.
+
+    `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
 
     Raises:
         AlreadyExists: the name; the transaction can then only be rolled back.
@@ -86,6 +89,7 @@ async def insert_container(
         **columns_of(container),
         "name": container.name,
         "namespace_id": container.namespace_id,
+        "uid": uid or None,
         "cluster_name": container.cluster_name,
         "kubernetes_name": container.kubernetes_name,
         "imported": container.imported,

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
+from pilothouse_server.clusters.operations import orphans
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.metrics.model import DatabaseStats
 from pilothouse_server.metrics.operations.database import changes_set_aside, database_stats
@@ -34,6 +35,16 @@ _BLOAT = Gauge(
 )
 _PARTITION = Gauge(
     "pilothouse_database_partition_bytes", "Bytes of a partition with indexes.", ("table", "partition")
+)
+_ORPHANS = Gauge(
+    "pilothouse_cluster_orphans",
+    "Objects of ours on a cluster that the database does not know, by what becomes of them.",
+    ("cluster", "state"),
+)
+_ORPHANS_HELD = Gauge(
+    "pilothouse_cluster_orphans_held",
+    "Whether orphans of a cluster wait for an administrator because a new history began (1), or not (0).",
+    ("cluster",),
 )
 _GROWTH = Gauge(
     "pilothouse_database_partition_growth_bytes_per_day",
@@ -61,6 +72,16 @@ class DatabaseGauges:
         """Reads the state of the database and shows it. Raises Unavailable."""
         _show(await database_stats(self._store, _NO_TABLE, 1))
         _SET_ASIDE.set(await changes_set_aside(self._store))
+        _show_orphans(*await orphans.counts(self._store))
+
+
+def _show_orphans(counts: dict[tuple[str, str], int], held: dict[str, bool]) -> None:
+    for gauge in (_ORPHANS, _ORPHANS_HELD):
+        gauge.clear()
+    for (cluster, state), count in counts.items():
+        _ORPHANS.labels(cluster, state).set(count)
+    for cluster, is_held in held.items():
+        _ORPHANS_HELD.labels(cluster).set(is_held)
 
 
 def _show(stats: DatabaseStats) -> None:

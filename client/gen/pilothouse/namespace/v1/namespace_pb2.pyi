@@ -106,6 +106,74 @@ DEREGISTERED_OBJECTS_DELETE: DeregisteredObjects.ValueType  # 2
 """Delete its namespaces with all they hold, from the cluster too. The cluster is listed as DEREGISTERING until that is done."""
 Global___DeregisteredObjects: _TypeAlias = DeregisteredObjects  # noqa: Y015
 
+class _OrphanState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrphanStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORPHAN_STATE_UNSPECIFIED: _OrphanState.ValueType  # 0
+    """Never sent."""
+    ORPHAN_STATE_UNDECIDED: _OrphanState.ValueType  # 1
+    """The sweep deletes it, unless a new history holds that back until an administrator decides."""
+    ORPHAN_STATE_LEFT: _OrphanState.ValueType  # 2
+    """It stays unless an administrator decides otherwise: a claim, a Kubernetes namespace, or an object that is not known to be of the
+    namespace that it is in.
+    """
+    ORPHAN_STATE_KEPT: _OrphanState.ValueType  # 3
+    """An administrator keeps it: the sweep never deletes it."""
+    ORPHAN_STATE_DELETING: _OrphanState.ValueType  # 4
+    """An administrator has it deleted by the next sweep."""
+
+class OrphanState(_OrphanState, metaclass=_OrphanStateEnumTypeWrapper):
+    """What becomes of an orphan."""
+
+ORPHAN_STATE_UNSPECIFIED: OrphanState.ValueType  # 0
+"""Never sent."""
+ORPHAN_STATE_UNDECIDED: OrphanState.ValueType  # 1
+"""The sweep deletes it, unless a new history holds that back until an administrator decides."""
+ORPHAN_STATE_LEFT: OrphanState.ValueType  # 2
+"""It stays unless an administrator decides otherwise: a claim, a Kubernetes namespace, or an object that is not known to be of the
+namespace that it is in.
+"""
+ORPHAN_STATE_KEPT: OrphanState.ValueType  # 3
+"""An administrator keeps it: the sweep never deletes it."""
+ORPHAN_STATE_DELETING: OrphanState.ValueType  # 4
+"""An administrator has it deleted by the next sweep."""
+Global___OrphanState: _TypeAlias = OrphanState  # noqa: Y015
+
+class _OrphanAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrphanActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORPHAN_ACTION_UNSPECIFIED: _OrphanAction.ValueType  # 0
+    """Refused."""
+    ORPHAN_ACTION_IMPORT: _OrphanAction.ValueType  # 1
+    """Take it into the database as it is, without restarting a pod: a Deployment with its Services, claims, config maps and secrets, as
+    ImportContainers does; a ConfigMap or a Secret by itself. Needs `container.import`, and what ImportContainers asks for, in its namespace.
+    """
+    ORPHAN_ACTION_KEEP: _OrphanAction.ValueType  # 2
+    """Leave it on the cluster, unmanaged, until somebody deletes it."""
+    ORPHAN_ACTION_DELETE: _OrphanAction.ValueType  # 3
+    """Delete it from the cluster. Refused for Kubernetes namespaces and for claims, which hold data."""
+
+class OrphanAction(_OrphanAction, metaclass=_OrphanActionEnumTypeWrapper):
+    """What is decided about orphans."""
+
+ORPHAN_ACTION_UNSPECIFIED: OrphanAction.ValueType  # 0
+"""Refused."""
+ORPHAN_ACTION_IMPORT: OrphanAction.ValueType  # 1
+"""Take it into the database as it is, without restarting a pod: a Deployment with its Services, claims, config maps and secrets, as
+ImportContainers does; a ConfigMap or a Secret by itself. Needs `container.import`, and what ImportContainers asks for, in its namespace.
+"""
+ORPHAN_ACTION_KEEP: OrphanAction.ValueType  # 2
+"""Leave it on the cluster, unmanaged, until somebody deletes it."""
+ORPHAN_ACTION_DELETE: OrphanAction.ValueType  # 3
+"""Delete it from the cluster. Refused for Kubernetes namespaces and for claims, which hold data."""
+Global___OrphanAction: _TypeAlias = OrphanAction  # noqa: Y015
+
 @_typing.final
 class ResourceQuota(_message.Message):
     """What a namespace may use. An empty or zero field means no limit."""
@@ -362,6 +430,7 @@ class Cluster(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREDENTIALS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """RFC 1123 label; unique; immutable."""
     display_name: _builtins.str
@@ -408,6 +477,12 @@ class Cluster(_message.Message):
         server's own configuration.
         """
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
+        """`OrphansUndecided` is TRUE (reason `NewHistory`) from a new history until an administrator has decided about its orphans; otherwise it is
+        not there.
+        """
+
     def __init__(
         self,
         *,
@@ -427,10 +502,11 @@ class Cluster(_message.Message):
         etag: _builtins.str = ...,
         credentials_expire_time: _timestamp_pb2.Timestamp | None = ...,
         leader: _builtins.str = ...,
+        conditions: _abc.Iterable[_resource_pb2.Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "last_seen_time", b"last_seen_time", "stale_since", b"stale_since", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "leader", b"leader", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_server", b"api_server", "conditions", b"conditions", "create_time", b"create_time", "credentials_expire_time", b"credentials_expire_time", "display_name", b"display_name", "etag", b"etag", "labels", b"labels", "last_seen_time", b"last_seen_time", "leader", b"leader", "message", b"message", "name", b"name", "reason", b"reason", "stale_since", b"stale_since", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1404,3 +1480,243 @@ class GetRequiredRightsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRequiredRightsResponse: _TypeAlias = GetRequiredRightsResponse  # noqa: Y015
+
+@_typing.final
+class Orphan(_message.Message):
+    """An object on a cluster that carries a label of the platform and that the database does not know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    KUBERNETES_NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    cluster_name: _builtins.str
+    """Its cluster."""
+    kind: _builtins.str
+    """Its kind, such as `Deployment`."""
+    kubernetes_namespace: _builtins.str
+    """The Kubernetes namespace it is in; empty for a Kubernetes namespace itself."""
+    name: _builtins.str
+    """Its name."""
+    uid: _builtins.str
+    """The uid that Kubernetes gave it."""
+    state: Global___OrphanState.ValueType
+    """What becomes of it."""
+    @_builtins.property
+    def first_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When a sweep found it first."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When an administrator decided; unset before."""
+
+    def __init__(
+        self,
+        *,
+        cluster_name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        kubernetes_namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        state: Global___OrphanState.ValueType = ...,
+        first_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "first_seen_time", b"first_seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_name", b"cluster_name", "decide_time", b"decide_time", "first_seen_time", b"first_seen_time", "kind", b"kind", "kubernetes_namespace", b"kubernetes_namespace", "name", b"name", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Orphan: _TypeAlias = Orphan  # noqa: Y015
+
+@_typing.final
+class ListOrphansRequest(_message.Message):
+    """Asks for a page of orphans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    cluster_name: _builtins.str
+    """Required."""
+    page_size: _builtins.int
+    """Default 50, at most 1,000."""
+    page_token: _builtins.str
+    """From the previous page; bound to filter and order."""
+    filter: _builtins.str
+    """AIP-160, such as `state = UNDECIDED AND kind = "Deployment"`."""
+    order_by: _builtins.str
+    """AIP-132."""
+    def __init__(
+        self,
+        *,
+        cluster_name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_name", b"cluster_name", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrphansRequest: _TypeAlias = ListOrphansRequest  # noqa: Y015
+
+@_typing.final
+class ListOrphansResponse(_message.Message):
+    """A page of orphans."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
+        """In the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        orphans: _abc.Iterable[Global___Orphan] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "orphans", b"orphans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOrphansResponse: _TypeAlias = ListOrphansResponse  # noqa: Y015
+
+@_typing.final
+class ResolveOrphansRequest(_message.Message):
+    """A decision about orphans of one cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    UIDS_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    cluster_name: _builtins.str
+    """Required."""
+    action: Global___OrphanAction.ValueType
+    """Required."""
+    all: _builtins.bool
+    """Every orphan that is UNDECIDED; an import takes those that it can, at most 100 at a time. Not with `uids`."""
+    request_id: _builtins.str
+    """UUID; a replay answers the first response."""
+    validate_only: _builtins.bool
+    """Check everything, an import also on the cluster; write nothing but the audit record."""
+    @_builtins.property
+    def uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Uids of orphans, as ListOrphans lists them; at most 1,000, of which an import takes at most 100. Required unless `all` is set."""
+
+    def __init__(
+        self,
+        *,
+        cluster_name: _builtins.str = ...,
+        action: Global___OrphanAction.ValueType = ...,
+        uids: _abc.Iterable[_builtins.str] | None = ...,
+        all: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "all", b"all", "cluster_name", b"cluster_name", "request_id", b"request_id", "uids", b"uids", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveOrphansRequest: _TypeAlias = ResolveOrphansRequest  # noqa: Y015
+
+@_typing.final
+class ResolvedOrphan(_message.Message):
+    """What became of one orphan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORPHAN_FIELD_NUMBER: _builtins.int
+    IMPORTED_AS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    imported_as: _builtins.str
+    """What it became by an import, such as `container shop/web`; empty otherwise."""
+    @_builtins.property
+    def orphan(self) -> Global___Orphan:
+        """As it was decided."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why nothing was decided about it; empty if it was."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is worth knowing of one that was imported, as ImportedContainer says it."""
+
+    def __init__(
+        self,
+        *,
+        orphan: Global___Orphan | None = ...,
+        imported_as: _builtins.str = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["orphan", b"orphan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["imported_as", b"imported_as", "notes", b"notes", "orphan", b"orphan", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedOrphan: _TypeAlias = ResolvedOrphan  # noqa: Y015
+
+@_typing.final
+class ResolveOrphansResponse(_message.Message):
+    """What was decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    RESOLVED_FIELD_NUMBER: _builtins.int
+    UNDECIDED_FIELD_NUMBER: _builtins.int
+    DELETION_HELD_FIELD_NUMBER: _builtins.int
+    resolved: _builtins.int
+    """How many orphans were decided about."""
+    undecided: _builtins.int
+    """How many orphans of the cluster remain UNDECIDED."""
+    deletion_held: _builtins.bool
+    """Whether deletion of leftovers is still held back on this cluster."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedOrphan]:
+        """Those that were imported, and those about which nothing was decided."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ResolvedOrphan] | None = ...,
+        resolved: _builtins.int = ...,
+        undecided: _builtins.int = ...,
+        deletion_held: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deletion_held", b"deletion_held", "resolved", b"resolved", "results", b"results", "undecided", b"undecided"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveOrphansResponse: _TypeAlias = ResolveOrphansResponse  # noqa: Y015

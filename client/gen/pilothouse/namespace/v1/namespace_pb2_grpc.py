@@ -104,6 +104,16 @@ class NamespaceServiceStub:
                 request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsRequest.SerializeToString,
                 response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsResponse.FromString,
                 _registered_method=True)
+        self.ListOrphans = channel.unary_unary(
+                '/pilothouse.namespace.v1.NamespaceService/ListOrphans',
+                request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListOrphansRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListOrphansResponse.FromString,
+                _registered_method=True)
+        self.ResolveOrphans = channel.unary_unary(
+                '/pilothouse.namespace.v1.NamespaceService/ResolveOrphans',
+                request_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ResolveOrphansRequest.SerializeToString,
+                response_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ResolveOrphansResponse.FromString,
+                _registered_method=True)
 
 
 class NamespaceServiceServicer:
@@ -219,6 +229,25 @@ class NamespaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOrphans(self, request, context):
+        """Lists the orphans of a cluster, as the last sweep found them: objects that carry a label of the platform and that the database does not
+        know. After a new history (a restored backup, a promoted standby) they may be workloads that were made since, and none of them is deleted
+        until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`,
+        `first_seen_time`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveOrphans(self, request, context):
+        """Decides about orphans of a cluster. Once no orphan is undecided the sweep deletes new leftovers by itself again; a call that finds none
+        does that, too. NOT_FOUND for an orphan that is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED) while the cluster has not been
+        swept since the new history began: retry when it answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NamespaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -286,6 +315,16 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
                     servicer.GetRequiredRights,
                     request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsRequest.FromString,
                     response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsResponse.SerializeToString,
+            ),
+            'ListOrphans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrphans,
+                    request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListOrphansRequest.FromString,
+                    response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListOrphansResponse.SerializeToString,
+            ),
+            'ResolveOrphans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveOrphans,
+                    request_deserializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ResolveOrphansRequest.FromString,
+                    response_serializer=pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ResolveOrphansResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -644,6 +683,60 @@ class NamespaceService:
             '/pilothouse.namespace.v1.NamespaceService/GetRequiredRights',
             pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsRequest.SerializeToString,
             pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.GetRequiredRightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrphans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.namespace.v1.NamespaceService/ListOrphans',
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListOrphansRequest.SerializeToString,
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ListOrphansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveOrphans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pilothouse.namespace.v1.NamespaceService/ResolveOrphans',
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ResolveOrphansRequest.SerializeToString,
+            pilothouse_dot_namespace_dot_v1_dot_namespace__pb2.ResolveOrphansResponse.FromString,
             options,
             channel_credentials,
             insecure,

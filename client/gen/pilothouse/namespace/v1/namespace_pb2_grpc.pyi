@@ -86,6 +86,17 @@ class NamespaceServiceStub:
     """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
     cluster is asked which of them it denies; errors then as RegisterCluster.
     """
+    ListOrphans: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.ListOrphansRequest, _namespace_pb2.ListOrphansResponse]
+    """Lists the orphans of a cluster, as the last sweep found them: objects that carry a label of the platform and that the database does not
+    know. After a new history (a restored backup, a promoted standby) they may be workloads that were made since, and none of them is deleted
+    until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`,
+    `first_seen_time`.
+    """
+    ResolveOrphans: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.ResolveOrphansRequest, _namespace_pb2.ResolveOrphansResponse]
+    """Decides about orphans of a cluster. Once no orphan is undecided the sweep deletes new leftovers by itself again; a call that finds none
+    does that, too. NOT_FOUND for an orphan that is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED) while the cluster has not been
+    swept since the new history began: retry when it answers.
+    """
 
 @_typing.type_check_only
 class NamespaceServiceAsyncStub(NamespaceServiceStub):
@@ -144,6 +155,17 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     GetRequiredRights: _aio.UnaryUnaryMultiCallable[_namespace_pb2.GetRequiredRightsRequest, _namespace_pb2.GetRequiredRightsResponse]  # type: ignore[assignment]
     """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
     cluster is asked which of them it denies; errors then as RegisterCluster.
+    """
+    ListOrphans: _aio.UnaryUnaryMultiCallable[_namespace_pb2.ListOrphansRequest, _namespace_pb2.ListOrphansResponse]  # type: ignore[assignment]
+    """Lists the orphans of a cluster, as the last sweep found them: objects that carry a label of the platform and that the database does not
+    know. After a new history (a restored backup, a promoted standby) they may be workloads that were made since, and none of them is deleted
+    until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`,
+    `first_seen_time`.
+    """
+    ResolveOrphans: _aio.UnaryUnaryMultiCallable[_namespace_pb2.ResolveOrphansRequest, _namespace_pb2.ResolveOrphansResponse]  # type: ignore[assignment]
+    """Decides about orphans of a cluster. Once no orphan is undecided the sweep deletes new leftovers by itself again; a call that finds none
+    does that, too. NOT_FOUND for an orphan that is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED) while the cluster has not been
+    swept since the new history began: retry when it answers.
     """
 
 class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -278,6 +300,29 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_namespace_pb2.GetRequiredRightsResponse, _abc.Awaitable[_namespace_pb2.GetRequiredRightsResponse]]:
         """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
         cluster is asked which of them it denies; errors then as RegisterCluster.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOrphans(
+        self,
+        request: _namespace_pb2.ListOrphansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_namespace_pb2.ListOrphansResponse, _abc.Awaitable[_namespace_pb2.ListOrphansResponse]]:
+        """Lists the orphans of a cluster, as the last sweep found them: objects that carry a label of the platform and that the database does not
+        know. After a new history (a restored backup, a promoted standby) they may be workloads that were made since, and none of them is deleted
+        until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`,
+        `first_seen_time`.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveOrphans(
+        self,
+        request: _namespace_pb2.ResolveOrphansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_namespace_pb2.ResolveOrphansResponse, _abc.Awaitable[_namespace_pb2.ResolveOrphansResponse]]:
+        """Decides about orphans of a cluster. Once no orphan is undecided the sweep deletes new leftovers by itself again; a call that finds none
+        does that, too. NOT_FOUND for an orphan that is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED) while the cluster has not been
+        swept since the new history began: retry when it answers.
         """
 
 def add_NamespaceServiceServicer_to_server(servicer: NamespaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,172 @@
+"""What becomes of orphans: objects of ours on a cluster that the database does not know.
+
+The sweep of the reconciler lists them in the database and acts on what is decided here; no cluster is asked. An import
+is the exception: the noun `importing` does it, and this module only takes the rows away.
+
+A hold ends by a decision that leaves no orphan undecided, and by nothing else. It needs a sweep in the present history:
+before that, what is listed is what the older database knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from pilothouse_server.access import May
+from pilothouse_server.clusters import repository
+from pilothouse_server.clusters.model import Cluster, Orphan, OrphanState, OrphanSweeps
+from pilothouse_server.clusters.operations import registration
+from pilothouse_server.errors import FailedPrecondition, not_found
+from pilothouse_server.store.paging import NextPage, PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+
+Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
+
+# What an import takes by itself; all else comes with a Deployment that needs it.
+IMPORTABLE = ("Deployment", "ConfigMap", "Secret")
+MOST_IMPORTED = 100
+
+_NOT_DELETED: Mapping[str, str] = {
+    "Namespace": "a Kubernetes namespace is not deleted with all that is in it: decide about what it holds, or delete "
+    "it on the cluster",
+    "PersistentVolumeClaim": "a claim holds data and is not deleted: delete it on the cluster if nobody needs it",
+}
+_NOT_IMPORTED: Mapping[str, str] = {
+    "Namespace": "take it over by CreateNamespace with `adopt`",
+    "PersistentVolumeClaim": "it is imported with the Deployment that mounts it",
+    "Service": "it is imported with the Deployment whose pods it selects",
+    "ServiceAccount": "it is imported with the Deployment that names it",
+}
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What became of one orphan. `imported_as` names what it became; `problems` say why nothing was decided."""
+
+    orphan: Orphan
+    imported_as: str = ""
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    # Kind, Kubernetes namespace and name of all that was taken over with it.
+    taken: tuple[tuple[str, str, str], ...] = ()
+
+
+class OrphanImport(Protocol):
+    """What an import has found on the cluster."""
+
+    async def create(self, transaction: Transaction) -> list[Resolved]:
+        """Creates what can be; each orphan stands for itself."""
+
+
+class OrphanImporter(Protocol):
+    """Takes orphans over. The noun `importing` implements it."""
+
+    async def discover(
+        self, read: Read, cluster: str, orphans: Sequence[Orphan], may: Callable[[str], May]
+    ) -> OrphanImport:
+        """Asks the cluster what the orphans are, outside any transaction; `may` is of a namespace.
+
+        Raises:
+            Unavailable: the cluster does not answer in time.
+            FailedPrecondition: it does not let us look.
+        """
+
+
+async def list_page(
+    transaction: ReadTransaction, cluster: str, page: PageRequest
+) -> tuple[Sequence[Orphan], NextPage]:
+    """One page of a cluster's orphans, and where they go on. Raises NotFound: the cluster."""
+    await registration.locate(transaction, cluster)
+    return await repository.list_orphans(transaction, cluster, page)
+
+
+async def find(
+    transaction: ReadTransaction, cluster: str, uids: Sequence[str] | None, kinds: Sequence[str] | None = None
+) -> list[Orphan]:
+    """The orphans of a cluster with these uids; None: all that are undecided, of `kinds` where they are given.
+
+    Raises:
+        NotFound: the cluster, or an orphan.
+    """
+    await registration.locate(transaction, cluster)
+    found = await repository.find_orphans(
+        transaction, cluster, uids=uids, kinds=kinds if uids is None else None
+    )
+    if missing := set(uids or ()) - {orphan.uid for orphan in found}:
+        raise not_found("orphan", min(missing))
+    return found
+
+
+async def uids_of(transaction: ReadTransaction, cluster: str) -> frozenset[str]:
+    """The uids of all orphans of a cluster that nobody has decided to delete."""
+    return await repository.orphan_uids(transaction, cluster)
+
+
+async def decide(
+    transaction: Transaction, cluster: Cluster, orphans: Sequence[Orphan], state: OrphanState
+) -> list[Resolved]:
+    """Has orphans kept or deleted; returns what became of each.
+
+    The transaction has locked the cluster.
+    """
+    refused = _NOT_DELETED if state == "deleting" else {}
+    uids = [orphan.uid for orphan in orphans if orphan.kind not in refused]
+    await repository.decide_orphans(transaction, cluster.name, uids, state)
+    return [
+        Resolved(orphan, problems=(refused[orphan.kind],))
+        if orphan.kind in refused
+        else Resolved(msgspec.structs.replace(orphan, state=state))
+        for orphan in orphans
+    ]
+
+
+def not_importable(orphan: Orphan) -> Resolved | None:
+    """Why an orphan is not imported by itself; None where it may be."""
+    if orphan.kind in IMPORTABLE:
+        return None
+    return Resolved(orphan, problems=(_NOT_IMPORTED[orphan.kind],))
+
+
+async def take(transaction: Transaction, cluster: Cluster, resolved: Sequence[Resolved]) -> None:
+    """Removes what an import has taken over from the list."""
+    taken = [each for item in resolved for each in item.taken]
+    if taken:
+        await repository.remove_orphans(transaction, cluster.name, taken)
+
+
+async def settle(transaction: Transaction, cluster: Cluster) -> OrphanSweeps:
+    """Ends the hold where nothing is undecided any more; returns how things stand then."""
+    sweeps = await repository.sweeps(transaction, cluster)
+    if sweeps.is_held and sweeps.is_listed and not sweeps.undecided:
+        await repository.end_hold(transaction, cluster)
+        return msgspec.structs.replace(sweeps, is_held=False)
+    return sweeps
+
+
+async def lock(transaction: Transaction, name: str) -> Cluster:
+    """Locks the cluster, so that decisions about its orphans follow each other.
+
+    Raises:
+        NotFound: the cluster.
+        FailedPrecondition: it has not been swept since the present history began.
+    """
+    cluster = await registration.locate(transaction, name, "update")
+    sweeps = await repository.sweeps(transaction, cluster)
+    if sweeps.is_held and not sweeps.is_listed:
+        raise FailedPrecondition(
+            f'the orphans of cluster "{name}" have not been listed since the new history of the database began: retry '
+            "once the cluster answers",
+            reason="ORPHANS_NOT_LISTED",
+        )
+    return cluster
+
+
+async def counts(store: Store) -> tuple[dict[tuple[str, str], int], dict[str, bool]]:
+    """How many orphans there are, by cluster and state, and whether their deletion is held, by cluster.
+
+    Raises Unavailable.
+    """
+    async with store.system_read() as transaction:
+        return await repository.count_orphans(transaction)

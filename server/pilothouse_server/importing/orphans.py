@@ -1,0 +1,220 @@
+"""Takes orphans over: objects that carry our label and that the database does not know, as after a restored backup.
+
+It is an import as any other, with two differences. Our label does not stand in the way, as long as the sweep has listed
+the object. And what is made keeps the uid that the label names: so the object is ours from the moment of the commit,
+its pods are found as before, and the next sweep knows it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from pilothouse_server.access import May
+from pilothouse_server.clusters.model import Orphan
+from pilothouse_server.clusters.operations.orphans import Read, Resolved, uids_of
+from pilothouse_server.clusters.refusals import Connect, refusal, within
+from pilothouse_server.config.model import Kind
+from pilothouse_server.containers import admission
+from pilothouse_server.containers.service_annotations import Keys
+from pilothouse_server.encryption import Envelopes
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.importing import dependencies, messages, operations
+from pilothouse_server.importing.dependencies import Dependencies, Discovered, Existing
+from pilothouse_server.importing.operations import Candidate
+from pilothouse_server.kubernetes.errors import ClusterError
+from pilothouse_server.kubernetes.homes import refuse_foreign
+from pilothouse_server.namespaces.model import Namespace
+from pilothouse_server.namespaces.operations import on_cluster
+from pilothouse_server.store.unit_of_work import Transaction
+
+IMPORT_PERMISSION = "container.import"
+_KINDS: dict[str, Kind] = {"ConfigMap": "config_map", "Secret": "secret"}
+_NOUNS: dict[str, str] = {"ConfigMap": "config map", "Secret": "secret"}
+
+
+class FoundConfig(msgspec.Struct, frozen=True):
+    """A config map or secret that is imported by itself."""
+
+    orphan: Orphan
+    discovered: Discovered
+    problems: tuple[str, ...]
+
+
+class FoundInNamespace(msgspec.Struct, frozen=True):
+    """What was found in one namespace: Deployments, then config maps and secrets."""
+
+    namespace: Namespace
+    workloads: tuple[tuple[Orphan, Candidate], ...]
+    configs: tuple[FoundConfig, ...]
+    may: May
+
+
+class FoundOrphans:
+    """What an import has found on the cluster. `refused`: what is not imported, and why."""
+
+    def __init__(self, envelopes: Envelopes) -> None:
+        self._envelopes = envelopes
+        self.found: list[FoundInNamespace] = []
+        self.refused: list[Resolved] = []
+
+    async def create(self, transaction: Transaction) -> list[Resolved]:
+        """Creates what can be; each orphan stands for itself.
+
+        Raises:
+            NotFound: a namespace.
+            FailedPrecondition: it is inactive or being deleted.
+        """
+        resolved = list(self.refused)
+        for item in self.found:
+            taken = await operations.create(
+                transaction,
+                item.namespace.name,
+                [candidate for _, candidate in item.workloads],
+                self._envelopes,
+                item.may,
+            )
+            resolved += [
+                _resolved(item.namespace, orphan, candidate)
+                for (orphan, _), candidate in zip(item.workloads, taken, strict=True)
+            ]
+            resolved += [await self._config(transaction, item.namespace, each) for each in item.configs]
+        return resolved
+
+    async def _config(self, transaction: Transaction, namespace: Namespace, found: FoundConfig) -> Resolved:
+        orphan = found.orphan
+        if found.problems:
+            return Resolved(orphan, problems=found.problems)
+        try:
+            async with transaction.attempt():
+                locked = await admission.locked_namespace(transaction, namespace.name)
+                await dependencies.create(transaction, locked, found.discovered, self._envelopes)
+        except PilothouseError as error:
+            return Resolved(orphan, problems=(error.message,))
+        name = f"{_NOUNS[orphan.kind]} {namespace.name}/{orphan.name}"
+        return Resolved(orphan, imported_as=name, taken=(_key(orphan),))
+
+
+class OrphanImports:
+    """Implements `OrphanImporter` of the noun clusters."""
+
+    def __init__(self, connect: Connect, envelopes: Envelopes, keys: Keys) -> None:
+        self._connect = connect
+        self._envelopes = envelopes
+        self._keys = keys
+
+    async def discover(
+        self, read: Read, cluster: str, orphans: Sequence[Orphan], may: Callable[[str], May]
+    ) -> FoundOrphans:
+        """Asks the cluster what the orphans are, outside any transaction; `may` is of a namespace.
+
+        Raises:
+            Unavailable: the cluster does not answer in time.
+            FailedPrecondition: it does not let us look.
+        """
+        by_namespace: dict[str, list[Orphan]] = defaultdict(list)
+        for orphan in orphans:
+            by_namespace[orphan.kubernetes_namespace].append(orphan)
+        async with read() as transaction:
+            namespaces = await on_cluster(transaction, cluster, sorted(by_namespace))
+            listed = await uids_of(transaction, cluster)
+            existing = {
+                name: await dependencies.find_existing(transaction, namespace)
+                for name, namespace in namespaces.items()
+            }
+        result = FoundOrphans(self._envelopes)
+        for name, group in by_namespace.items():
+            if why := _refusal(namespaces.get(name), may):
+                result.refused += [Resolved(orphan, problems=(why,)) for orphan in group]
+                continue
+            namespace = namespaces[name]
+            found = await self._in_namespace(namespace, group, existing[name], may(namespace.name), listed)
+            result.found.append(found)
+        return result
+
+    async def _in_namespace(
+        self,
+        namespace: Namespace,
+        orphans: Sequence[Orphan],
+        existing: Existing,
+        may: May,
+        listed: frozenset[str],
+    ) -> FoundInNamespace:
+        deployments = [orphan for orphan in orphans if orphan.kind == "Deployment"]
+        candidates: list[Candidate] = []
+        if deployments:
+            names = [orphan.name for orphan in deployments]
+            candidates = await operations.discover(self._connect, namespace, names, "", existing, may, listed)
+            candidates = [
+                messages.shown(operations.without_guarded(candidate, self._keys, may))
+                for candidate in candidates
+            ]
+        configs = [orphan for orphan in orphans if orphan.kind in _KINDS]
+        found = await self._configs(namespace, configs, existing, may, listed)
+        return FoundInNamespace(namespace, tuple(zip(deployments, candidates, strict=True)), found, may)
+
+    async def _configs(
+        self,
+        namespace: Namespace,
+        orphans: Sequence[Orphan],
+        existing: Existing,
+        may: May,
+        listed: frozenset[str],
+    ) -> tuple[FoundConfig, ...]:
+        if not orphans:
+            return ()
+        cluster = namespace.cluster_name
+
+        async def look() -> tuple[FoundConfig, ...]:
+            client = await self._connect(cluster)
+            await refuse_foreign(client, namespace.ref)
+            theirs = Dependencies(client, namespace, existing, may, listed)
+            found = [(orphan, await theirs.source(_KINDS[orphan.kind], orphan.name)) for orphan in orphans]
+            return tuple(FoundConfig(orphan, each, problems) for orphan, (each, problems) in found)
+
+        try:
+            return await within(look(), cluster, operations.SECONDS)
+        except ClusterError as error:
+            raise refusal(error, cluster) from error
+
+
+def _refusal(namespace: Namespace | None, may: Callable[[str], May]) -> str:
+    """Why nothing of a namespace is imported; empty where it may be."""
+    if namespace is None:
+        return (
+            "its Kubernetes namespace is none of the platform: take that over by CreateNamespace with `adopt`"
+        )
+    if namespace.status != "active":
+        return f'namespace "{namespace.name}" is inactive: activate it first'
+    if not may(namespace.name)(IMPORT_PERMISSION):
+        return f'permission {IMPORT_PERMISSION} is needed in namespace "{namespace.name}" to import it'
+    return ""
+
+
+def _resolved(namespace: Namespace, orphan: Orphan, candidate: Candidate) -> Resolved:
+    container = candidate.container
+    if container is None:
+        return Resolved(orphan, problems=candidate.problems)
+    where, made, taken_over = orphan.kubernetes_namespace, candidate.created, container.spec.taken_over
+    services = () if taken_over is None else taken_over.services
+    claims = [volume.kubernetes_name for volume, _ in candidate.discovered.volumes if volume.is_claim]
+    named = {
+        "Service": [service.name for service in services],
+        "ConfigMap": made.config_maps,
+        "Secret": made.secrets,
+        "PersistentVolumeClaim": claims,
+        "ServiceAccount": [container.spec.service_account] if container.spec.service_account else [],
+    }
+    taken = [(kind, where, name) for kind, names in named.items() for name in names]
+    return Resolved(
+        orphan,
+        imported_as=f"container {namespace.name}/{container.name}",
+        notes=candidate.notes,
+        taken=(_key(orphan), *taken),
+    )
+
+
+def _key(orphan: Orphan) -> tuple[str, str, str]:
+    return (orphan.kind, orphan.kubernetes_namespace, orphan.name)
