@@ -17,6 +17,9 @@ from typing import Any, Protocol, Self
 INT32_MAXIMUM = 2**31 - 1
 INT64_MAXIMUM = 2**63 - 1
 NOT_REPRESENTED = "cannot be represented"
+# A false that nobody reads is what the API says of what is not asked for, unless the default of the key is true: then
+# somebody chose it, and an object that is made again without it does more than before.
+FALSE_BY_CHOICE = f"{NOT_REPRESENTED}: false, where Kubernetes' default is true"
 # What the cluster or kubectl writes, and `kubectl get -o yaml` shows. It says nothing of what is wanted, so it is
 # passed over, as kubectl does; on the pods these annotations would only mislead.
 FOREIGN_ANNOTATIONS = (
@@ -186,7 +189,9 @@ class ObjectSource:
             yield type(self)(value, f"{self.path}.{key}[{word}]", self.problems)
 
     def only_default(self, key: str, *defaults: Any) -> None:
-        if key in self._left and (self._left[key] in defaults or self._left[key] in _SAYS_NOTHING):
+        if self._left.get(key) is False and any(default is True for default in defaults):
+            self.unsupported(key, FALSE_BY_CHOICE)
+        elif key in self._left and (self._left[key] in defaults or self._left[key] in _SAYS_NOTHING):
             del self._left[key]
 
     def ignore(self, *keys: str) -> None:

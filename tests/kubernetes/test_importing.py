@@ -210,6 +210,40 @@ def test_what_cannot_be_represented_is_told_by_its_path(manifest: Manifest, told
     assert convert(bare()).problems == ()
 
 
+@pytest.mark.parametrize("key", ["automountServiceAccountToken", "enableServiceLinks", "hostUsers"])
+def test_a_false_whose_default_is_true_is_told(key: str) -> None:
+    (problem,) = convert(changed((*POD, key), False)).problems
+    assert problem.startswith(f"spec.template.spec.{key}: ")
+    assert "default is true" in problem
+    assert convert(changed((*POD, key), True)).problems == ()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *((*POD, key) for key in ("hostNetwork", "hostPID", "shareProcessNamespace", "setHostnameAsFQDN")),
+        *((*MAIN, key) for key in ("stdin", "stdinOnce", "tty", "keyOfALaterRelease")),
+        ("spec", "keyOfALaterRelease"),
+    ],
+    ids=str,
+)
+def test_a_false_that_is_the_default_says_nothing(path: tuple[str | int, ...]) -> None:
+    assert convert(changed(path, False)).problems == ()
+
+
+def test_a_service_without_node_ports_for_its_balancer_is_left_alone() -> None:
+    service: Manifest = {
+        "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }
+    assert convert(bare(), [service]).left_alone == ()
+    service["spec"]["allocateLoadBalancerNodePorts"] = False
+    converted = convert(bare(), [service])
+    (told,) = converted.left_alone
+    assert told.startswith("Service front: spec.allocateLoadBalancerNodePorts: ")
+    assert converted.container.ports == ()
+
+
 def test_a_deployment_at_zero_is_a_stopped_container_and_a_paused_one_holds_its_rollout() -> None:
     assert convert(bare()).container.desired_state == "running"
     stopped = convert(changed(("spec", "replicas"), 0)).container

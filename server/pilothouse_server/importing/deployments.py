@@ -15,8 +15,8 @@ import msgspec
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
-from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
-from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT
+from pilothouse_manifests.sources import FALSE_BY_CHOICE, FOREIGN_ANNOTATIONS, INT32_MAXIMUM, ObjectSource
+from pilothouse_manifests.table import DEPLOYMENT, SERVICE, SERVICE_PORT
 from pilothouse_manifests.volumes import DNS_LABEL
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.importing import unfit
@@ -297,6 +297,9 @@ def _kind(metadata: Manifest, spec: Manifest, orphans: Collection[str]) -> str:
         raise _LeftAloneError("it belongs to a container already")
     if metadata.get("deletionTimestamp"):
         raise _LeftAloneError("it is being deleted")
+    for key, *usual in SERVICE.defaults:
+        if spec.get(key) is False and any(default is True for default in usual):
+            raise _LeftAloneError(f"spec.{key}: {FALSE_BY_CHOICE}")
     kind = service_type(spec.get("type", ""), spec.get("clusterIP", ""))
     if not _LABEL.fullmatch(metadata["name"]) or kind not in (*TYPES, HEADLESS):
         raise _LeftAloneError(f"a Service of type {kind} cannot be represented")
