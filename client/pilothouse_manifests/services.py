@@ -5,12 +5,20 @@ Headless is no type of the API but a ClusterIP Service without an address.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 HEADLESS = "Headless"
 TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 
 _NO_ADDRESS = "None"
+# What a pod's port may be called: an IANA service name. A Service's port may have any DNS label of 63 characters.
+_POD_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def is_pod_port_name(name: str) -> bool:
+    """Whether a pod's port may have this name of a Service's port; the platform leaves it out there otherwise."""
+    return _POD_PORT_NAME.fullmatch(name) is not None
 
 
 def service_type(stated: str, cluster_ip: str) -> str:

@@ -158,3 +158,31 @@ def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
         "latin.yaml:2:7: expected text in UTF-8, found the byte 0xe9",
         "missing.yaml:1:1: expected a file or folder that can be read: No such file or directory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "expected"),
+    [
+        ("a: 2\t\nb: 1\n", ("a",), "2"),
+        ("a: x\t# why\nb: 1\n", ("a",), "x"),
+        ("a: x \t \nb: 1\n", ("b",), "1"),
+        ("a:\tx\n", ("a",), "x"),
+        ("a: 'x'\t\n", ("a",), "x"),
+        ("a:\t# why\n  b: 1\n", ("a", "b"), "1"),
+        ("a: x\ty\n", ("a",), "x\ty"),
+        ("a: x\t\n  y\n", ("a",), "x y"),
+        ("a: {b:\t1,\tc: 2}\n", ("a", "c"), "2"),
+        ("a: [1,\t2\t]\t\n", ("a", 1), "2"),
+    ],
+    ids=repr,
+)
+def test_tabs_after_a_value_are_blanks(text: str, path: tuple[str | int, ...], expected: str) -> None:
+    (root,) = read(text)
+    found = at(root, *path)
+    assert isinstance(found, Scalar)
+    assert found.text == expected
+
+
+@pytest.mark.parametrize("text", ["a:\n\tb: 1\n", "a:\n- x\n\t- y\n", "\ta: 1\n"], ids=repr)
+def test_tabs_that_indent_are_refused(text: str) -> None:
+    assert "expected spaces, found a tab" in refusal(text)

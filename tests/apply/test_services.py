@@ -54,6 +54,31 @@ def test_a_target_may_be_a_name_a_number_or_left_out() -> None:
     assert list(container(WEB, service(ports="{name: http, port: 8080}")).ports) == [port(service_port=8080)]
 
 
+@pytest.mark.parametrize("target", ["0", '""'])
+def test_a_target_of_nothing_is_the_ports_own_number(target: str) -> None:
+    made = container(WEB, service(ports=f"{{name: http, port: 8080, targetPort: {target}}}"))
+    assert list(made.ports) == [port(service_port=8080)]
+
+
+def test_a_probe_of_port_zero_is_refused() -> None:
+    (told,) = found(web(container="livenessProbe: {tcpSocket: {port: 0}}"))
+    assert "1 to 65535" in told or "at least 1" in told
+
+
+def test_a_service_port_may_have_a_name_that_no_pods_port_may_have() -> None:
+    """The pod keeps the name that it declares, which stands first, also when only the Service is applied again."""
+    name = "a-name-of-more-than-fifteen-characters"
+    text = service(ports=f"{{name: {name}, port: 80, targetPort: http}}")
+    made = container(WEB, text)
+    assert list(made.ports) == [alone(), port(name=name)]
+    made.uid = "b1e7"
+    unnamed = WEB.replace("{name: http, containerPort: 8080}", "{containerPort: 8080}")
+    there = container(unnamed, text.replace("targetPort: http", "targetPort: 8080"))
+    assert list(there.ports) == [port(name=name)]
+    (told,) = found(text, existing=[there])
+    assert "expected the name of a port of container/web, found 'http'" in told
+
+
 def test_a_target_that_the_pod_does_not_declare_is_declared_by_its_service() -> None:
     made = container(WEB, service(ports="{name: metrics, port: 9090}"))
     assert list(made.ports) == [

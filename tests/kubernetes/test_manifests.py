@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilothouse_server.containers import manifests, model
+from pilothouse_server.containers import manifests, model, rules
+from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID, MANAGED_BY, NAMESPACE_UID
 from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.model import Namespace
@@ -300,6 +302,26 @@ def test_every_port_with_a_service_is_found_behind_it(subject: model.Container) 
         assert port.container_port in [p["targetPort"] for p in found]
         assert port.app_protocol in [p.get("appProtocol", "") for p in found]
         assert port.node_port in [p.get("nodePort") for p in found]
+
+
+def test_a_name_too_long_for_a_pods_port_is_that_of_the_service_alone() -> None:
+    name = "a" * 63
+    subject = container(
+        ports=(model.Port(8080, name=name, service_name="web", service_port=80, service_type="ClusterIP"),)
+    )
+    (service,) = manifests.services(rules.checked(subject))
+    assert service["spec"]["ports"][0]["name"] == name
+    (main,) = manifests.deployment(subject)["spec"]["template"]["spec"]["containers"]
+    assert main["ports"] == [{"containerPort": 8080, "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize("name", ["a" * 16, "80", "a--b"])
+def test_a_port_without_a_service_has_a_name_that_pods_may_have(name: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        rules.checked(container(ports=(model.Port(8080, name=name, service_type="None"),)))
+    (violation,) = refused.value.violations
+    assert violation.field == "container.ports[0].name"
+    assert "at most 15" in violation.description
 
 
 def test_one_port_behind_two_services_is_one_port_of_the_pod() -> None:

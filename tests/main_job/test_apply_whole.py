@@ -81,7 +81,10 @@ async def place(server: Server, directory: Path, **quota: str) -> Place:
     ("bad", "words"),
     [
         (deployment("bad", image="BAD::"), "container.image: "),
-        (deployment("bad", container=READS, pod=SHOWS), 'there is no secret "given" here'),
+        (
+            deployment("bad", container=READS, pod=SHOWS),
+            'there is no secret "given" here; if the cluster has one, bring it over: apply what `kubectl get',
+        ),
     ],
     ids=["image", "secret"],
 )

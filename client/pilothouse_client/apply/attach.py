@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.manifest import Account, DeclaredPort, Manifest, Service, Workload
 from pilothouse_client.apply.problems import Place
+from pilothouse_manifests.services import is_pod_port_name
 
 NO_SERVICE = pb.SERVICE_TYPE_NONE
 
@@ -185,7 +186,7 @@ def _declared(container: pb.Container) -> list[DeclaredPort]:
         declared[port.container_port, protocol] = DeclaredPort(
             port.container_port,
             protocol,
-            (known.name if known is not None else "") or port.name,
+            (known.name if known is not None else "") or (port.name if is_pod_port_name(port.name) else ""),
             (known.host_port if known is not None else 0) or port.host_port,
         )
     return list(declared.values())
@@ -251,7 +252,7 @@ def _carried(declared: DeclaredPort, made: Iterable[pb.Port]) -> bool:
         for port in made
         if (port.container_port, port.protocol or pb.PROTOCOL_TCP) == (declared.number, declared.protocol)
     ]
-    first = next((port.name for port in same if port.name), "")
+    first = next((port.name for port in same if is_pod_port_name(port.name)), "")
     return bool(same) and declared.name in ("", first)
 
 

@@ -96,6 +96,23 @@ class _Loader(
         yaml.composer.Composer.__init__(self)
         _Resolver.__init__(self)
 
+    def scan_to_next_token(self) -> None:
+        """Passes over tabs between tokens too, as libyaml does. Where a key may begin, tabs indent and are refused."""
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            self.forward()
+            super().scan_to_next_token()
+
+    def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str]:
+        """Takes the blanks after a word of a plain text, tabs among them."""
+        length = 0
+        while self.peek(length) in (" ", "\t"):
+            length += 1
+        blanks = self.prefix(length)
+        self.forward(length)
+        # What follows a line break is PyYAML's to read.
+        return super().scan_plain_spaces(indent, start_mark) or ([blanks] if blanks else [])
+
 
 def load(
     sources: Iterable[str], problems: Problems, standard_input: IO[bytes] | None = None

@@ -160,9 +160,11 @@ class Fields:
         return item.boolean() if item is not None else None
 
     def number_or_name(self, key: str, *, required: bool = False) -> int | str | None:
-        """A port by number (1 to 65535) or by name; None if it is absent."""
+        """A port by number (1 to 65535) or by name; None if it is absent, or 0 or empty, which Kubernetes takes so."""
         item = self._asked(key, required)
         if item is None:
+            return None
+        if not required and isinstance(item.node, Scalar) and item.node.text in ("", "0"):
             return None
         if isinstance(item.node, Scalar) and item.node.kind == "string":
             text = item.node.text

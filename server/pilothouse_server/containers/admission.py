@@ -11,6 +11,7 @@ import msgspec
 
 from pilothouse_server.access import May
 from pilothouse_server.config.model import Kind
+from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
 from pilothouse_server.containers.model import Container, MountedVolume
@@ -126,17 +127,17 @@ def _check_sources(
     wanted: Container, stored: Container | None, surroundings: Surroundings, found: rules.Findings
 ) -> None:
     """Notes config maps and secrets that the environment reads and that are not there."""
-    kinds: tuple[tuple[Kind, str, Collection[str]], ...] = (
-        ("config_map", "config map", surroundings.config_maps),
-        ("secret", "secret", surroundings.secrets),
+    kinds: tuple[tuple[Kind, Collection[str]], ...] = (
+        ("config_map", surroundings.config_maps),
+        ("secret", surroundings.secrets),
     )
-    for kind, words, there in kinds:
+    for kind, there in kinds:
         missing = (_sources(wanted, kind) - _read_beside(stored, kind)).difference(there)
         if not missing:
             continue
         for field, item in env_fields(wanted):
             if item.value_from == kind and item.source_name in missing:
-                found.add(f"{field}.source_name", "exists", f'there is no {words} "{item.source_name}" here')
+                found.add(f"{field}.source_name", "exists", configs.not_here(kind, item.source_name))
 
 
 def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: rules.Findings) -> None:
@@ -195,7 +196,7 @@ def _check_pull_secrets(
     for number, name in enumerate(wanted.spec.image_pull_secrets):
         field = f"container.image_pull_secrets[{number}]"
         if name in names and name not in types:
-            found.add(field, "exists", f'there is no secret "{name}" here')
+            found.add(field, "exists", configs.not_here("secret", name))
         elif name in names and types[name] not in PULL_SECRET_TYPES:
             found.add(
                 field,

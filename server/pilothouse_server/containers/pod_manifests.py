@@ -27,6 +27,7 @@ from pilothouse_server.containers.model import (
     Resources,
 )
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.values.names import is_pod_port_name
 from pilothouse_server.values.volumes import VolumeMount
 
 
@@ -98,9 +99,9 @@ def _ports(container: Container) -> tuple[Port, ...]:
     for port in _declared_ports(container):
         key = (port.container_port, port.protocol)
         before = merged.get(key)
-        # A name must be unique in the pod; on a Service it need not be.
+        # A name must be unique in the pod, and shorter; on a Service it need not be.
         name = before.name if before is not None else ""
-        if not name and port.name not in names:
+        if not name and port.name not in names and is_pod_port_name(port.name):
             name = port.name
             names.add(name)
         host_port = port.host_port if before is None or before.host_port is None else before.host_port

@@ -25,6 +25,7 @@ from pilothouse_server.containers.model import (
 )
 from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.names import is_pod_port_name, port_name_problem
 from pilothouse_server.values.quantity import Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeMount, canonical_mount_path
 
@@ -268,6 +269,8 @@ def _check_services(found: Findings, field: str, served: Sequence[tuple[int, Por
 
 def _completed_port(found: Findings, field: str, port: Port, container: str) -> Port:
     if port.service_type == "None":
+        if port.name and (problem := port_name_problem(port.name)):
+            found.add(f"{field}.name", "format", f"of a port without a service {problem}")
         for name in ("service_name", "service_port", "node_port", "service_annotations"):
             if getattr(port, name):
                 found.add(f"{field}.{name}", "unused", "must be unset for a port without a service")
@@ -310,7 +313,7 @@ def _checked_init(found: Findings, index: int, item: InitContainer) -> InitConta
 
 
 def _check_probes(found: Findings, container: Container) -> None:
-    port_names = {port.name for port in container.ports if port.name}
+    port_names = {port.name for port in container.ports if is_pod_port_name(port.name)}
     for kind in ("liveness", "readiness", "startup"):
         probe: Probe | None = getattr(container.spec.probes, kind)
         if probe is None:

@@ -228,7 +228,7 @@ async def check_source(transaction: Transaction, namespace: str, wanted: Volume)
         source = None
     # One that is being deleted is not there for what begins to use it.
     if source is None or source.deletion_requested_at is not None:
-        words = f'there is no {configs.WORDS[wanted.type]} "{wanted.source_name}" here'
+        words = configs.not_here(wanted.type, wanted.source_name)
         field = "volume.source_name"
         raise InvalidArgument(
             f"{field}: {words}",

@@ -106,6 +106,11 @@ def port_name_problem(text: str) -> str | None:
     )
 
 
+def is_pod_port_name(text: str) -> bool:
+    """Whether a pod's port may have this name; a Service's may have any DNS label."""
+    return bool(text) and port_name_problem(text) is None
+
+
 def label_key_problem(text: str) -> str | None:
     """A label's key: `[prefix/]name`."""
     prefix, slash, name = text.rpartition("/")

@@ -75,6 +75,15 @@ async def locate(
     return found
 
 
+def not_here(kind: Kind, name: str) -> str:
+    """What is said of one that the platform does not have, and how to bring it over where the cluster has it."""
+    resource = "configmap" if kind == "config_map" else "secret"
+    return (
+        f'there is no {WORDS[kind]} "{name}" here; if the cluster has one, bring it over: apply what '
+        f"`kubectl get {resource} {name} -o yaml` prints by `pilothouse apply`, or import a Deployment that reads it"
+    )
+
+
 async def is_there(transaction: ReadTransaction, kind: Kind, namespace: Namespace, name: str) -> bool:
     """Whether the namespace has one of this name. Raises FailedPrecondition if it is being deleted."""
     found = await repository.find(transaction, kind, namespace.name, name)

@@ -323,7 +323,9 @@ class Port(_message.Message):
     APP_PROTOCOL_FIELD_NUMBER: _builtins.int
     SERVICE_ANNOTATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """IANA service name, at most 15 characters; also the name of the service's port."""
+    """Name of the service's port: a DNS label of at most 63 characters. The pod's port has it too, if it is an IANA service name of at most 15
+    characters; without a service it must be one.
+    """
     container_port: _builtins.int
     """Required; 1 to 65535."""
     host_port: _builtins.int
