@@ -354,16 +354,19 @@ CLAIM_SOURCE = Part(
         Field("read_only", "readOnly", Flag()),
     ),
 )
-_FILES = (("defaultMode", 420), ("optional", False))  # 0644 of files that show a config map or a secret
+_FILES = (("defaultMode", 420),)  # 0644 of files that show a config map or a secret
+_OPTIONAL = Field("optional", "optional", Flag())
 VOLUME_SOURCES: dict[str, tuple[str, Part]] = {
     "persistent_volume_claim": ("persistentVolumeClaim", CLAIM_SOURCE),
     "config_map": (
         "configMap",
-        Part("config_map", (Field("source_name", "name", Text(), required=True),), defaults=_FILES),
+        Part("config_map", (Field("source_name", "name", Text(), required=True), _OPTIONAL), defaults=_FILES),
     ),
     "secret": (
         "secret",
-        Part("secret", (Field("source_name", "secretName", Text(), required=True),), defaults=_FILES),
+        Part(
+            "secret", (Field("source_name", "secretName", Text(), required=True), _OPTIONAL), defaults=_FILES
+        ),
     ),
     "host_path": (
         "hostPath",

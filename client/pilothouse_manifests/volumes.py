@@ -54,7 +54,9 @@ class PodVolume(Generic[S]):
             return self.name
         if self.type == "persistent_volume_claim":
             return volume_name("claim", self.values.get("kubernetes_name", ""))
-        return volume_name(_WORDS[self.type], self.values.get(_SHOWN[self.type], ""))
+        # Pods that do without what it shows have a volume of their own: the others are not to start without it.
+        word = f"optional-{_WORDS[self.type]}" if self.values.get("optional") else _WORDS[self.type]
+        return volume_name(word, self.values.get(_SHOWN[self.type], ""))
 
 
 def read_volumes(pod: S) -> Iterator[PodVolume[S]]:
@@ -85,7 +87,7 @@ def _read(item: S, name: str, type_: str) -> PodVolume[S]:
 def volume_name(word: str, shown: str) -> str:
     """The name of the volume that shows something; where what is shown has none that fits, by its digest.
 
-    `word` is `claim`, `configmap`, `secret` or `hostpath`.
+    `word` is `claim`, `configmap`, `secret` or `hostpath`, or one of the middle two after `optional-`.
     """
     name = shown if word == "claim" else f"{word}-{shown}"
     if len(name) <= _LONGEST_NAME and re.fullmatch(DNS_LABEL, name):

@@ -57,6 +57,23 @@ def claim() -> pb.Volume:
     return only.message
 
 
+def test_what_pods_do_without_is_a_volume_of_its_own() -> None:
+    text = web(
+        pod="""\
+volumes:
+- {name: a, secret: {secretName: keys, optional: true}}
+- {name: b, secret: {secretName: keys}}
+""",
+        container="volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /b}]",
+    )
+    volumes = {volume.name: volume.message for volume in manifest(text).volumes}
+    assert {name: volume.optional for name, volume in volumes.items()} == {
+        "optional-secret-keys": True,
+        "secret-keys": False,
+    }
+    assert {volume.source_name for volume in volumes.values()} == {"keys"}
+
+
 def test_a_claim_is_a_volume() -> None:
     assert claim() == pb.Volume(
         name="data",
@@ -127,10 +144,6 @@ def test_long_sources_have_short_names_that_differ() -> None:
         (
             web(pod="volumes: [{name: a, configMap: {name: b, items: [{key: c, path: d}]}}]"),
             "spec.template.spec.volumes[0].configMap.items: cannot be represented",
-        ),
-        (
-            web(pod="volumes: [{name: a, secret: {secretName: b, optional: true}}]"),
-            "spec.template.spec.volumes[0].secret.optional: cannot be represented",
         ),
         (
             web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),

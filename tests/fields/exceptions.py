@@ -33,6 +33,7 @@ EXCEPTIONS: dict[str, dict[str, dict[str, str]]] = {
             "host_path": "a folder of the node is not taken over by an import",
             "source_name": _IN_PODS,
             "medium": _IN_PODS,
+            "optional": _IN_PODS,
         },
     },
     "pilothouse.config.v1.ConfigMap": {

@@ -115,6 +115,11 @@ RESOURCES = (
             ),
             Needs("host_path", beside={"type": "VOLUME_TYPE_HOST_PATH", "size": ""}),
             Needs("source_name", beside={"type": "VOLUME_TYPE_CONFIG_MAP", "size": ""}),
+            Needs(
+                "optional",
+                beside={"type": "VOLUME_TYPE_CONFIG_MAP", "size": "", "source_name": "missing"},
+                values=(True, True),
+            ),
             Needs("medium", beside={"type": "VOLUME_TYPE_EMPTY_DIR"}, values=("Memory", "Memory")),
         ),
         path="/api/v1/namespaces/{}/persistentvolumeclaims",

@@ -185,7 +185,6 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
         (changed((*MAIN, "readinessProbe"), {"httpGet": {"port": 1}, "odd": 1}), "readinessProbe.odd"),
         (with_volumes({"secret": {"secretName": "s", "items": [{"key": "k"}]}}), "volumes[v0].secret.items"),
         (with_volumes({"secret": {"secretName": "s", "defaultMode": 256}}), "volumes[v0].secret.defaultMode"),
-        (with_volumes({"configMap": {"name": "c", "optional": True}}), "volumes[v0].configMap.optional"),
         (with_volumes({"projected": {"sources": []}}), "volumes[v0].projected"),
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
         (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
@@ -242,6 +241,23 @@ def test_a_service_without_node_ports_for_its_balancer_is_left_alone() -> None:
     (told,) = converted.left_alone
     assert told.startswith("Service front: spec.allocateLoadBalancerNodePorts: ")
     assert converted.container.ports == ()
+
+
+def test_volumes_that_pods_do_without_are_volumes_of_their_own() -> None:
+    shown = {"configMap": {"name": "c", "optional": True}}, {"secret": {"secretName": "s", "optional": True}}
+    converted = convert(with_volumes(*shown, {"configMap": {"name": "c", "optional": False}}))
+    assert converted.problems == ()
+    volumes = {volume.name: volume for volume in converted.container.volumes}
+    assert {name: volume.optional for name, volume in volumes.items()} == {
+        "configmap-c": False,
+        "optional-configmap-c": True,
+        "optional-secret-s": True,
+    }
+    written = manifests.deployment(converted.container)["spec"]["template"]["spec"]["volumes"]
+    assert [each["configMap"] for each in written if "configMap" in each] == [
+        {"name": "c", "optional": True},
+        {"name": "c"},
+    ]
 
 
 def test_a_deployment_at_zero_is_a_stopped_container_and_a_paused_one_holds_its_rollout() -> None:

@@ -27,7 +27,8 @@ from pilothouse_client.nouns.storage import Storage
 from pilothouse_client.transport import BlockingTransport
 
 _SHOWN = (
-    "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "labels", "annotations",
+    "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "optional", "labels",
+    "annotations",
 )  # fmt: skip
 # Field of the message -> where a claim's document says it.
 _FIXED = {
@@ -36,6 +37,7 @@ _FIXED = {
     "access_mode": "spec.accessModes",
     "host_path": "",
     "source_name": "",
+    "optional": "",
 }
 
 

@@ -102,6 +102,9 @@ def create(
         ),
     ] = "",
     source: Annotated[str, typer.Option("--source", help="The config map or secret to show as files.")] = "",
+    optional: Annotated[
+        bool, typer.Option("--optional", help="Start pods also where the config map or secret is missing.")
+    ] = False,
     host_path: Annotated[str, typer.Option("--host-path", help="The folder of the node.")] = "",
     medium: Annotated[str, typer.Option("--medium", help="Memory, for an emptyDir in memory.")] = "",
     mount_path: _MountPath = "",
@@ -118,6 +121,7 @@ def create(
         storage_class=storage_class,
         access_mode=pb.AccessMode.ValueType(enum_number(pb.AccessMode, access_mode, "--access-mode")),
         source_name=source,
+        optional=optional,
         host_path=host_path,
         medium=medium,
         mount_path=mount_path,

@@ -74,6 +74,7 @@ class MountedVolume(Value, frozen=True):
     medium: str = ""
     size: str = ""
     access_mode: AccessMode | Literal[""] = ""
+    optional: bool = False
 
     @property
     def read_only(self) -> bool:

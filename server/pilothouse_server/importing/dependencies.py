@@ -122,7 +122,12 @@ class Dependencies:
                 if seen is not None:
                     needed.append((msgspec.structs.replace(seen, name=volume.name), not seen.id))
             else:
-                shows = Volume(name=volume.name, type=volume.type, source_name=volume.source_name)
+                shows = Volume(
+                    name=volume.name,
+                    type=volume.type,
+                    source_name=volume.source_name,
+                    optional=volume.optional,
+                )
                 is_here = any(volumes.is_same(each, shows) for each in self._existing.showing)
                 if not is_here:
                     self._allowed(VOLUME_PERMISSION, f"volume {volume.name}", problems)
@@ -276,7 +281,8 @@ def _sources(container: Container) -> dict[tuple[Kind, str], bool]:
     named: dict[tuple[Kind, str], bool] = {}
     for volume in container.volumes:
         if volume.type == "config_map" or volume.type == "secret":
-            named[volume.type, volume.source_name] = False
+            shown: tuple[Kind, str] = (volume.type, volume.source_name)
+            named[shown] = named.get(shown, True) and volume.optional
     for variable in _variables(container):
         if variable.value_from == "config_map" or variable.value_from == "secret":
             key: tuple[Kind, str] = (variable.value_from, variable.source_name)

@@ -56,10 +56,11 @@ async def take_over(
 
 def is_same(stored: Volume, wanted: Volume) -> bool:
     """Whether two volumes are the same claim, or show the same config map or secret."""
-    return (stored.type, stored.kubernetes_name, stored.source_name) == (
+    return (stored.type, stored.kubernetes_name, stored.source_name, stored.optional) == (
         wanted.type,
         wanted.kubernetes_name,
         wanted.source_name,
+        wanted.optional,
     )
 
 

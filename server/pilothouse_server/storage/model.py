@@ -61,6 +61,7 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     host_path: str = ""
     source_name: str = ""
     medium: str = ""
+    optional: bool = False
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     observed: Observed = Observed()

@@ -220,7 +220,7 @@ def event(volume: Volume, kind: Kind, before: Volume | None = None) -> Event:
 
 async def check_source(transaction: Transaction, namespace: str, wanted: Volume) -> None:
     """Raises InvalidArgument if the config map or secret that the volume shows is not there."""
-    if wanted.type != "config_map" and wanted.type != "secret":
+    if (wanted.type != "config_map" and wanted.type != "secret") or wanted.optional:
         return
     try:
         source = await configs.locate(transaction, wanted.type, namespace, wanted.source_name)

@@ -277,7 +277,10 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
             source_name=wanted.source_name or None,
             kubernetes_name=wanted.kubernetes_name or None,
             taken_over=wanted.taken_over or None,
-            spec={"medium": wanted.medium} if wanted.medium else {},
+            spec={
+                **({"medium": wanted.medium} if wanted.medium else {}),
+                **({"optional": True} if wanted.optional else {}),
+            },
             # What has no object on the cluster is there as soon as it is stored.
             observed_generation=0 if wanted.is_claim else 1,
             created_by=transaction.actor.user_id,
@@ -394,6 +397,7 @@ def _volume(row: Row) -> Volume:
         host_path=row.host_path or "",
         source_name=row.source_name or "",
         medium=row.spec.get("medium", ""),
+        optional=row.spec.get("optional", False),
         labels=row.labels,
         annotations=row.annotations,
         observed=Observed(

@@ -34,6 +34,7 @@ _OWNERS: Mapping[str, frozenset[VolumeType]] = {
     "host_path": frozenset({"host_path"}),
     "source_name": frozenset({"config_map", "secret"}),
     "medium": frozenset({"empty_dir"}),
+    "optional": frozenset({"config_map", "secret"}),
 }
 _REQUIRED: Mapping[VolumeType, str] = {
     "persistent_volume_claim": "size",

@@ -85,5 +85,5 @@ def _definition() -> ColumnElement[Any]:
     fields: list[Any] = []
     for name in ("name", "type", "kubernetes_name", "source_name", "host_path", "size", "access_mode"):
         fields += [name, VOLUMES.c[name]]
-    fields += ["medium", VOLUMES.c.spec["medium"].astext]
+    fields += ["medium", VOLUMES.c.spec["medium"].astext, "optional", VOLUMES.c.spec["optional"]]
     return func.jsonb_strip_nulls(func.jsonb_build_object(*fields))
