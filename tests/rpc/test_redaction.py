@@ -298,6 +298,22 @@ def test_names_that_read_like_a_credential(name: str, is_one: bool) -> None:
         (["curl", f"-ua:{CANARY} b", "h:80"], ["curl", "-ua:[redacted]", "h:80"]),
         ([f"curl -s '-Ua:{CANARY}' -ub:{CANARY} h:80"], ["curl -s '-Ua:[redacted]' -ub:[redacted] h:80"]),
         (["-uhttps://h/a", "-upstream=h:80", "x-ua:b"], ["-uhttps://h/a", "-upstream=h:80", "x-ua:b"]),
+        (["mysql", "-u", "root", f"-p{CANARY}", "shop"], ["mysql", "-u", "root", "-p[redacted]", "shop"]),
+        (["/usr/bin/mariadb-dump", "-psecret"], ["/usr/bin/mariadb-dump", "-p[redacted]"]),
+        (
+            ["env", "A=b", "mysqladmin", "-p1234", "ping"],
+            ["env", "A=b", "mysqladmin", "-p[redacted]", "ping"],
+        ),
+        (["-uroot", "-psecret"], ["-uroot", "-p[redacted]"]),
+        (["start.sh", f"-p{CANARY}"], ["start.sh", "-p[redacted]"]),
+        ([f"mysql -uroot -p{CANARY} shop | tee x"], ["mysql -uroot -p[redacted] shop | tee x"]),
+        ([f"sleep 1; mysqldump '-p{CANARY} b' shop"], ["sleep 1; mysqldump '-p[redacted]' shop"]),
+        ([f"mysql -p'{CANARY} b' -h db && tar -pxf a"], ["mysql -p[redacted] -h db && tar -pxf a"]),
+        (["sshpass", f"-p{CANARY}", "ssh", "h"], ["sshpass", "-p[redacted]", "ssh", "h"]),
+        (["find", "/", "-print", "-path", "x"], ["find", "/", "-print", "-path", "x"]),
+        (["-port=80", "-p80:80", "-p", "-profile"], ["-port=80", "-p80:80", "-p", "-profile"]),
+        (["mkdir -pv /a/b"], ["mkdir -pv /a/b"]),
+        ([f"docker pull me:{CANARY}@registry.example/x"], ["docker pull me:[redacted]@registry.example/x"]),
     ],
 )
 def test_arguments_are_shown_without_credentials(arguments: list[str], shown: list[str]) -> None:
@@ -324,6 +340,29 @@ def test_a_password_in_a_url_is_masked_under_whatever_name() -> None:
     env = [containers.EnvVar(name=name, value=value) for name, value in named.items()]
     found = [name for _, name in literals._literals(containers.Container(env=env))]
     assert found == ["variable DATABASE_URL"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"https://me:{CANARY}@h/a", "https://me:[redacted]@h/a"),
+        (f"see git+https://me:{CANARY}@h:8443/a and more", "see git+https://me:[redacted]@h:8443/a and more"),
+        (f"me:{CANARY}@registry.example/x:1", "me:[redacted]@registry.example/x:1"),
+        (f"me:{CANARY}@registry.example:5000/a/b", "me:[redacted]@registry.example:5000/a/b"),
+        ("registry.example:5000/a/b:1@sha256:aa", "registry.example:5000/a/b:1@sha256:aa"),
+        ("nginx:1.27@sha256:" + "a" * 64, "nginx:1.27@sha256:" + "a" * 64),
+        ("https://example.org/@me/page", "https://example.org/@me/page"),
+        ("anna@example.org", "anna@example.org"),
+    ],
+)
+def test_passwords_of_addresses_are_masked_in_any_text(text: str, shown: str) -> None:
+    container = containers.Container(image=text, annotations={"origin": text})
+    body = redaction.body(container)
+    assert body == {"image": shown, "annotations": {"origin": shown}}
+    assert CANARY not in json.dumps(redaction.changes(containers.Container(), container))
+    # Also where it is cut in the middle of the password.
+    container.annotations["origin"] = text.replace(CANARY, CANARY * 9000)
+    assert CANARY not in json.dumps(redaction.body(container))
 
 
 def test_variables_and_headers_are_masked_by_their_names() -> None:

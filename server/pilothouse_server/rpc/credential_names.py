@@ -49,6 +49,21 @@ _GLUED = r"""-[uU][^\s:"'=\-][^\s:"'=]{0,255}:(?!//|$)"""
 _USER_GLUED = re.compile(rf"""((?<![\w.\-]){_GLUED})[^\s"']+""")
 _USER_GLUED_ALONE = re.compile(_GLUED)
 _BARE_OPTION = re.compile(r"--?[A-Za-z][\w.\-]*")
+# Where a host begins that a name and password may stand before without a scheme, as in references to images.
+_AT_HOST = re.compile(r"@(?=[\w.\-]+(?::\d{1,5})?/)")
+_BEFORE_NAME: Final = " \t\r\n\"'"
+# Programs that take a password as `-pPASSWORD`, by their names and in a line of a shell.
+_TAKES_P = r"(?:mysql\w*|mariadb(?:-\w+)*|mycli|mydumper|myloader|sshpass|mongo\w*)"
+_TAKES_P_PROGRAM = re.compile(rf"(?:.*/)?{_TAKES_P}(?:\.exe)?")
+_TAKES_P_LINE = re.compile(rf"(?<![\w\-]){_TAKES_P}(?![\w\-])[^|;&\n]*")
+_P_WITHIN = re.compile(r"""(?<=\s)(?:"-p[^"]+"?|'-p[^']+'?|-p(?:"[^"]*"?|'[^']*'?|[^\s"'])+)""")
+# Where the program is not known: these are more likely options of another, and ports.
+_OTHER_P = re.compile(r"-p(?:[\d.:/\-]*|[a-z\-]+=.*)", re.DOTALL)
+_P_WORD = re.compile(
+    r"-p(?:ackage|age|arallel|arams|arent|artition|ass|assive|aths?|eers?|erm|id|idfile|ing|lugins?|olicy|oll|ool|orts?"
+    r"|prof|refix|retty|rint[0f]?|riority|rivate|rocess|rocesses|roduction|rofile|rogress|roject|rotocol|rovider|roxy"
+    r"|rune|ublic|ull|ush)"
+)
 
 
 @lru_cache(maxsize=1024)
@@ -59,13 +74,58 @@ def reads_like_a_credential(name: str) -> bool:
 
 
 def without_url_passwords(text: str) -> str:
-    """Returns a text without the passwords in the URLs that it holds."""
-    return _URL_PASSWORD.sub(rf"\1{REDACTED}@", text) if "://" in text else text
+    """Returns a text without the passwords in the URLs that it holds, and in references to images."""
+    if "@" not in text:
+        return text
+    if "://" in text:
+        text = _URL_PASSWORD.sub(rf"\1{REDACTED}@", text)
+    return _without_host_passwords(text)
+
+
+def _without_host_passwords(text: str) -> str:
+    """Masks `NAME:PASSWORD@HOST/`, in time that grows with the text: from each @ one looks back once."""
+    masked, end, looked_at = [], 0, 0
+    for found in _AT_HOST.finditer(text):
+        at = found.start()
+        before = max(text.rfind(mark, looked_at, at) for mark in _BEFORE_NAME)
+        colon = text.find(":", before + 1, at)
+        # What begins before the last @, or holds a slash, is something else.
+        is_one = before >= 0 or looked_at == 0
+        if is_one and before + 1 < colon < at - 1 and "/" not in text[before + 1 : at]:
+            masked += [text[end : colon + 1], REDACTED]
+            end = at
+        looked_at = at + 1
+    return "".join((*masked, text[end:]))
+
+
+def takes_p(argument: str) -> bool:
+    """Returns whether an argument names a program that takes a password as `-pPASSWORD`."""
+    return _TAKES_P_PROGRAM.fullmatch(argument) is not None
+
+
+def without_p(text: str, *, is_known: bool, continues: bool) -> str:
+    """Returns an argument without the password of `-pPASSWORD`.
+
+    `is_known`: a program that takes one stands before it. `continues`: the program stands elsewhere.
+    """
+    if not text.startswith("-p") or len(text) == 2:
+        return text
+    is_other = _OTHER_P.fullmatch(text) or (
+        _P_WORD.fullmatch(text) if continues else text[1:].isalpha() and text.islower()
+    )
+    return f"-p{REDACTED}" if is_known or not is_other else text
+
+
+def _masked_p(found: re.Match[str]) -> str:
+    quote = "" if found[0].startswith("-") else found[0][0]
+    return f"{quote}-p{REDACTED}{quote}"
 
 
 def masked_argument(text: str, before: str = "") -> str:
     """Returns an argument without the values of credentials in it; `before` is the argument that stands before it."""
     text = without_url_passwords(text)
+    if "-p" in text:
+        text = _TAKES_P_LINE.sub(lambda line: _P_WITHIN.sub(_masked_p, line[0]), text)
     if _USER_OPTION.fullmatch(before) or text.startswith(("--user=", "--proxy-user=")):
         text = _USER_ALONE.sub(rf"\1{REDACTED}", text, count=1) if _USER_ALONE.match(text) else text
     elif glued := _USER_GLUED_ALONE.match(text):

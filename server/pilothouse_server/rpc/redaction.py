@@ -33,6 +33,8 @@ from pilothouse_server.rpc.credential_names import (
     REDACTED,
     masked_argument,
     reads_like_a_credential,
+    takes_p,
+    without_p,
     without_url_passwords,
 )
 from pilothouse_server.rpc.declarations import CREDENTIAL_WORD
@@ -277,7 +279,8 @@ def _value_renderer(field: FieldDescriptor) -> _Render:
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return lambda value, _longest_text, _most_items: repr(value)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return lambda value, longest_text, _most_items: _text(value, longest_text)
+        # Of a URL that is cut, nobody could tell the password.
+        return lambda value, longest_text, _most_items: _text(without_url_passwords(value), longest_text)
     return lambda value, _longest_text, _most_items: value
 
 
@@ -292,11 +295,12 @@ def _list_renderer(render: _Render) -> _Render:
 
 
 def _render_arguments(values: Any, longest_text: int, most_items: int) -> list[str]:
-    shown = [
-        # Of a URL that is cut, nobody could tell the password.
-        masked_argument(_text(without_url_passwords(value), longest_text), before)
-        for before, value in zip(("", *values), values[:most_items], strict=False)
-    ]
+    shown, is_known = [], False
+    continues = bool(values) and values[0].startswith("-")
+    for before, value in zip(("", *values), values[:most_items], strict=False):
+        whole = without_p(without_url_passwords(value), is_known=is_known, continues=continues)
+        shown.append(masked_argument(_text(whole, longest_text), before))
+        is_known = is_known or takes_p(value)
     if len(values) > most_items:
         shown.append(f"[truncated, {len(values) - most_items} more items]")
     return shown

@@ -26,6 +26,7 @@ from pilothouse_server.event_loop import long_work, others_first
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.credential_names import without_url_passwords
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Runner
@@ -321,7 +322,7 @@ def _record(
         response_body=response,
         duration_ms=None if opened else int(call.seconds() * 1000),
         error_code=None if code == "OK" else code,
-        error_message=None if error is None else _plain(message, 2000) or None,
+        error_message=None if error is None else _plain(without_url_passwords(message), 2000) or None,
         started_at=call.started_at,
         completed_at=None if opened else call.store.clock.now(),
         metadata=_metadata(call, error, namespace_id, opened=opened),
@@ -375,7 +376,8 @@ def _name(call: Call) -> str | None:
     """The name of the resource: what the handler says, else what the request names."""
     if call.facts.resource_name is not None or call.request is None:
         return call.facts.resource_name
-    return call.rule.name_of(call.request)
+    # It may be the reference to an image.
+    return without_url_passwords(call.rule.name_of(call.request))
 
 
 def _namespace_name(call: Call, namespace_id: int) -> str:
