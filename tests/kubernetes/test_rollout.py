@@ -184,9 +184,30 @@ def test_a_held_rollout_says_so_only_while_something_is_kept_back() -> None:
     assert scaled[1].reason == "RollingOut"
     # Others may hold it, too, and are not the caller who resumes it.
     others = with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"})
-    observed, rolled_out = look(others, OLD)
+    observed, rolled_out = look(others, OLD, subject=container(observed_generation=1))
     assert (observed.status, observed.reason) == ("running", "RolloutPaused")
     assert "others" in rolled_out.message
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"generation": 4, "observed_generation": 3}, "RollingOut"),
+        ({"generation": 4, "observed_generation": 4}, "RolloutPaused"),
+        (
+            {
+                "generation": 4,
+                "observed_generation": 4,
+                "observed": Observed(conditions=(Condition("Applied", "False", "Forbidden"),)),
+            },
+            "RollingOut",
+        ),
+    ],
+    ids=["resume not applied yet", "resume applied", "resume refused"],
+)
+def test_a_pause_is_by_others_only_after_the_resume_was_applied(row: dict[str, Any], reason: str) -> None:
+    still_paused = with_metadata(deployment(updated=0, paused=True), annotations={REVISION: "1"})
+    assert look(still_paused, OLD, subject=container(**row))[1].reason == reason
 
 
 def test_no_replicas_are_rolled_out_and_what_shall_not_run_has_no_rollout() -> None:

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pilothouse_server.containers.model import Container
+from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.objects import Deployment, ObjectCondition, ReplicaSet
 from pilothouse_server.kubernetes.pod_observation import ORDINARY, PodObservation
 from pilothouse_server.values.resources import Condition
@@ -31,6 +32,7 @@ ROLLOUT_HELD = "RolloutHeld"
 DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 HELD_MESSAGE = "changes are kept back until it is resumed"
 ROLLOUT_PAUSED = "RolloutPaused"
+NOT_FOLLOWED_MESSAGE = "the cluster has yet to follow"
 PAUSED_MESSAGE = "others have paused the Deployment on the cluster"
 
 REVISION = "deployment.kubernetes.io/revision"
@@ -124,7 +126,7 @@ def _observed(
     state, wanted = deployment.status, deployment.spec.replicas
     if state.observed_generation < deployment.metadata.generation:
         # Counters and conditions are of what was wanted before.
-        return _not_yet(ROLLING_OUT, "the cluster has yet to follow")
+        return _not_yet(ROLLING_OUT, NOT_FOLLOWED_MESSAGE)
     newest = newest_of(replica_sets)
     # Ours of the pods may be ahead of the counters or behind; ended is what both say.
     names = {each.metadata.name for each in replica_sets if each is not newest}
@@ -134,9 +136,7 @@ def _observed(
     if state.updated_replicas >= wanted and older <= 0 and state.available_replicas >= state.updated_replicas:
         return Condition(ROLLED_OUT, "True", ROLLED_OUT)
     if deployment.spec.paused and state.replicas > state.updated_replicas:
-        if container.hold_rollout:
-            return _not_yet(ROLLOUT_HELD, HELD_MESSAGE)
-        return _not_yet(ROLLOUT_PAUSED, PAUSED_MESSAGE)
+        return _held(container)
     why = _of_newest(pods, newest if _is_of(newest, deployment) else None)
     if late := _find(state.conditions, "Progressing", "False"):
         message = f"{late.message} {why[0]}: {why[1]}" if why else late.message
@@ -147,6 +147,20 @@ def _observed(
         return _not_yet(*why)
     message = f"{min(state.updated_replicas, wanted)} of {wanted} replicas are of the newest template"
     return _not_yet(ROLLING_OUT, f"{message}, {older} older ones are left" if older > 0 else message)
+
+
+def _held(container: Container) -> Condition:
+    """Returns why a paused Deployment keeps its rollout back.
+
+    Others paused it only if it stays so after our apply. Until the apply of a resumed container was seen, and where the
+    cluster refused it, `spec.paused` is the one that we set ourselves.
+    """
+    if container.hold_rollout:
+        return _not_yet(ROLLOUT_HELD, HELD_MESSAGE)
+    refused = any(each.type == APPLIED and each.status != "True" for each in container.observed.conditions)
+    if refused or container.observed_generation < container.generation:
+        return _not_yet(ROLLING_OUT, NOT_FOLLOWED_MESSAGE)
+    return _not_yet(ROLLOUT_PAUSED, PAUSED_MESSAGE)
 
 
 def _not_yet(reason: str, message: str) -> Condition:
