@@ -61,6 +61,8 @@ _STATUS_OF_GOAL = {
     Goal.STOPPED: pb.CONTAINER_STATUS_STOPPED,
     Goal.PAUSED: pb.CONTAINER_STATUS_PAUSED,
 }
+# Reasons of a container that shall not run, while pods are left.
+_PODS_LEFT = frozenset({"ScalingDown", "Terminating"})
 FALSE = resource_pb2.CONDITION_STATUS_FALSE
 _FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 2.0
 _BROKEN = (pb.CONTAINER_STATUS_FAILED, pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
@@ -78,7 +80,8 @@ def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
     if goal is Goal.APPLIED:
         return Verdict(Outcome.ARRIVED)
     if goal is not Goal.RUNNING:
-        return Verdict(Outcome.ARRIVED if seen.status == _STATUS_OF_GOAL[goal] else Outcome.WAITING)
+        ended = seen.status == _STATUS_OF_GOAL[goal] and seen.reason not in _PODS_LEFT
+        return Verdict(Outcome.ARRIVED if ended else Outcome.WAITING)
     if why := failed_for_good(seen):
         return Verdict(Outcome.FAILED, why)
     return Verdict(Outcome.ARRIVED if runs_as_wanted(seen) else Outcome.WAITING)

@@ -321,6 +321,11 @@ def test_when_a_container_has_arrived() -> None:
     assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF) is Outcome.FAILED
     assert outcome(Goal.STOPPED, status=stopped) is Outcome.ARRIVED
     assert outcome(Goal.STOPPED, status=running) is Outcome.WAITING
+    # Its pods are ending.
+    for reason in ("ScalingDown", "Terminating"):
+        assert outcome(Goal.STOPPED, status=stopped, reason=reason) is Outcome.WAITING
+        paused = pb.CONTAINER_STATUS_PAUSED
+        assert outcome(Goal.PAUSED, status=paused, reason=reason) is Outcome.WAITING
     assert outcome(Goal.APPLIED, status=stopped) is Outcome.ARRIVED
     assert outcome(Goal.DELETED, status=stopped) is Outcome.WAITING
     assert outcome(Goal.RUNNING, reconciling=True, conditions=[_refused("quota")]) is Outcome.FAILED

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pilothouse_server.containers.model import Container, Observed, Status
-from pilothouse_server.containers.observation import Observation, observe
+from pilothouse_server.containers.observation import Observation, observe, until_no_pods
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
@@ -331,10 +331,33 @@ def test_stopped_and_paused_are_said_at_once_and_tell_what_is_left(desired: Any,
     subject = container(desired_state=desired)
     before = observe(subject, deployment(1), (), [ready_pod("a")], now=NOW).observed
     during = observe(subject, deployment(0), (), [ready_pod("a")], now=NOW).observed
+    counted = msgspec.structs.replace(
+        deployment(0), status=DeploymentState(observed_generation=1, replicas=1)
+    )
+    unseen = observe(subject, counted, (), [], now=NOW).observed
+    assert (unseen.reason, unseen.message) == ("ScalingDown", "the cluster has yet to follow")
+    unheard = observe(subject, deployment(0, observed_generation=0), (), [], now=NOW).observed
+    assert unheard.reason == "ScalingDown"
     after = observe(subject, deployment(0), (), [], now=NOW).observed
     assert {before.status, during.status, after.status} == {status}
     assert [before.reason, during.reason, after.reason] == ["ScalingDown", "Terminating", ""]
     assert observe(subject, None, now=NOW).observed.status == status
+
+
+def test_pods_are_left_from_the_moment_of_a_stop_until_the_cluster_was_seen() -> None:
+    ran = Observed(status="running", deployment_name="web", phase="Running")
+    assert until_no_pods(container(observed=ran))[0] == "ScalingDown"
+    # Its Deployment is being made.
+    assert until_no_pods(container())[0] == "ScalingDown"
+    # No pod ends, so no look would take the reason back.
+    for phase in ("", "Failed", "Succeeded"):
+        idle = Observed(status="stopped", deployment_name="web", phase=phase)
+        assert until_no_pods(container(observed=idle)) == ("", "")
+    # From one such state to the other.
+    ending = Observed(status="paused", reason="Terminating", message="2 pods are ending")
+    moved = container(desired_state="paused", observed=ending)
+    assert until_no_pods(moved) == ("Terminating", "2 pods are ending")
+    assert until_no_pods(msgspec.structs.replace(moved, observed=Observed(reason="x"))) == ("", "")
 
 
 def test_paused_wins_over_a_crash_loop() -> None:

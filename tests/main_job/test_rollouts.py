@@ -141,6 +141,23 @@ async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: P
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("verb", ["stop", "pause"])
+async def test_no_pod_is_left_when_a_stop_or_a_pause_was_waited_for(
+    server: Server, tmp_path: Path, verb: str
+) -> None:
+    # They end by the kill after their grace period, three seconds here.
+    stubborn = ("--command", "sh", "--", "-c", "trap : TERM; sleep 3600")
+    shell = await given(server, tmp_path, "--replicas", "3", *stubborn)
+    ended = await shell.read("containers", verb, "web", *WHERE, "--wait")
+    assert server.cluster is not None
+    assert not server.cluster.store.list(resources.PODS, "shop")
+    assert not ended.get("ready_replicas")
+    assert not ended.get("reason")
+    # Nothing is left to wait for.
+    await shell.succeed("containers", verb, "web", *WHERE, "--wait", "--wait-timeout", "20")
+
+
+@pytest.mark.full
 async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", "--wait")

@@ -28,6 +28,7 @@ from pilothouse_server.containers.foreign_programs import foreign_programs
 from pilothouse_server.containers.model import Container, Observed, Status
 from pilothouse_server.containers.rollout import (
     HELD_MESSAGE,
+    NOT_FOLLOWED_MESSAGE,
     ROLLING_OUT,
     ROLLOUT_HELD,
     is_outrun,
@@ -63,6 +64,11 @@ AUTOSCALED = "Autoscaled"
 REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
 RECONCILED = frozenset({APPLIED, DRIFTED, AUTOSCALED, REPAIRED})
+
+SCALING_DOWN = "ScalingDown"
+TERMINATING = "Terminating"
+# Reasons of a container that shall not run, while pods are left.
+WINDING_DOWN = frozenset({SCALING_DOWN, TERMINATING})
 
 SETTLE_SECONDS = 10.0
 # A Deployment has three.
@@ -213,9 +219,28 @@ def _needed(container: Container, deployment: Deployment) -> int:
 def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
     """Returns what is left of a container that shall not run."""
     if deployment is not None and deployment.spec.replicas > 0:
-        return "ScalingDown", f"{deployment.spec.replicas} replicas are still asked for on the cluster"
-    left = sum(pod.deleting or pod.living for pod in pods)
-    return ("Terminating", f"{left} pods are ending") if left else ("", "")
+        return SCALING_DOWN, f"{deployment.spec.replicas} replicas are still asked for on the cluster"
+    if left := sum(pod.deleting or pod.living for pod in pods):
+        return TERMINATING, f"{left} pods are ending"
+    # Pods that are made just now may not be seen yet.
+    if deployment is not None and (
+        deployment.status.observed_generation < deployment.metadata.generation or deployment.status.replicas
+    ):
+        return SCALING_DOWN, NOT_FOLLOWED_MESSAGE
+    return "", ""
+
+
+def until_no_pods(container: Container) -> tuple[str, str]:
+    """Returns reason and message from the moment on that it shall not run, until the cluster has been seen.
+
+    Empty where the last look found no pod: no pod would end, so no look would take the reason back.
+    """
+    observed = container.observed
+    if container.desired_state != "running":
+        return (observed.reason, observed.message) if observed.reason in WINDING_DOWN else ("", "")
+    if observed.deployment_name and observed.phase in ("", "Failed", "Succeeded"):
+        return "", ""
+    return SCALING_DOWN, NOT_FOLLOWED_MESSAGE
 
 
 def _not_there(container: Container) -> tuple[Status, str, str, float | None]:

@@ -23,7 +23,7 @@ from pilothouse_server.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.expected import Expectations
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
-from pilothouse_server.containers.observation import until_all_ready
+from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.surroundings import Admission, Needs
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.event_loop import Share, others_first
@@ -438,9 +438,9 @@ async def _write(
     """Writes a change of what is wanted, with its status at once where the change alone decides it."""
     if wanted.desired_state != stored.desired_state:
         status = _STATUS_OF_STATE[wanted.desired_state]
-        wanted = msgspec.structs.replace(
-            wanted, observed=msgspec.structs.replace(wanted.observed, status=status, reason="", message="")
-        )
+        reason, message = ("", "") if wanted.desired_state == "running" else until_no_pods(stored)
+        observed = msgspec.structs.replace(wanted.observed, status=status, reason=reason, message=message)
+        wanted = msgspec.structs.replace(wanted, observed=observed)
     elif wanted.replicas > stored.replicas:
         wanted = msgspec.structs.replace(
             wanted, observed=until_all_ready(wanted.observed, wanted.wanted_replicas)

@@ -16,7 +16,7 @@ import msgspec
 
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container, Observed
-from pilothouse_server.containers.observation import REPAIRED, observe, until_all_ready
+from pilothouse_server.containers.observation import REPAIRED, WINDING_DOWN, observe, until_all_ready
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
@@ -300,6 +300,10 @@ def _after_success(
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
     elif container.wanted_replicas == 0 and deployment.spec.replicas == 0 and deployment.status.replicas == 0:
         observed = _keep_stale(container, observe(subject, deployment, now=now).observed)
+        if container.observed.reason in WINDING_DOWN:
+            # Pods that end are not counted there any more; the observer sees them.
+            reason, message = container.observed.reason, container.observed.message
+            observed = msgspec.structs.replace(observed, reason=reason, message=message)
     if deployment is not None:
         observed = _with_rollout(before, observed, deployment, now)
     generation = container.observed_generation
