@@ -21,6 +21,7 @@ import enum
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -53,7 +54,8 @@ class Change(Generic[Resource]):
     `resource` is an empty message for SYNCED, BOOKMARK and RESTARTED. `revision` is the commit order, 0 for the current
     state; for SYNCED it is a lower bound, because the state may hold later changes, which are not sent again. With
     `resume_token` another watch goes on after this answer; it is empty before SYNCED. `reason` says of RESTARTED why
-    it is.
+    it is. `server_time`: every change that was committed before has been handed out; by the clock that sets the times
+    of resources, None before SYNCED. `resumed`: the first one after the stream was cut.
     """
 
     kind: ChangeKind
@@ -61,6 +63,8 @@ class Change(Generic[Resource]):
     revision: int = 0
     resume_token: str = ""
     reason: str = ""
+    server_time: datetime | None = None
+    resumed: bool = False
 
 
 class _Reopening(Generic[TransportT, Request, Response]):
@@ -75,6 +79,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
         self._request.CopyFrom(request)
         self._deadline = Deadline(connection.options.timeout)
         self._stream: AnswerStream[Response] | None = None
+        self._openings = 0
         self._tokens: Tokens | None = None
         self._closed = False
         self._answered = False
@@ -105,6 +110,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
                     self._stream, self._tokens = await self._connection.open_stream(
                         self._method, self._request, self._deadline
                     )
+                    self._openings += 1
                     if self._is_closed():  # by another thread, which found no stream to cancel
                         self._stream.cancel()
                 answer = await self._stream.read()
@@ -202,6 +208,7 @@ class WatchStream(
         self._resource_of = resource_of
         self._resume_token: str = getattr(request, "resume_token", "")
         self._delivered = False
+        self._opening_before = 1
 
     @property
     def resume_token(self) -> str:
@@ -219,8 +226,14 @@ class WatchStream(
         self._delivered = True
         if answer.resume_token:
             self._resume_token = self._set_token(answer.resume_token)
+        resumed, self._opening_before = self._openings != self._opening_before, self._openings
         return Change(
-            _kind_of(answer.change_type), self._resource_of(answer), int(answer.revision), answer.resume_token
+            _kind_of(answer.change_type),
+            self._resource_of(answer),
+            int(answer.revision),
+            answer.resume_token,
+            server_time=answer.server_time.ToDatetime(UTC) if answer.HasField("server_time") else None,
+            resumed=resumed,
         )
 
     async def _recover(self, error: PilothouseError) -> None:

@@ -3,14 +3,21 @@
 Mutations answer before the cluster has followed, so waiting means watching. What decides is `judge`: a
 container has arrived when the generation asked for is applied, its status is the wanted one and, where it shall
 run, its rollout has ended: old pods may serve long after a change that will never run. It has failed when the
-cluster refuses it, its pods fail or the cluster has given its rollout up.
+cluster refuses it, a newest pod restarts, an image cannot be had or the cluster has given its rollout up.
+
+One that shall run must also stay up: a release that ends after some seconds is ready for a moment each time. So its
+condition `Stable` must have been TRUE for `Patience.stable_for` seconds (`ContainerWait`). That time passes without an
+event. It is measured by the server's clock alone, which answers of the watch tell (`Change.server_time`); a bookmark
+each second says how late it is while nothing changes. Nobody may have watched the cluster while the watch was cut, as
+where the server restarted, so that the time before a cut does not count.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
 
@@ -18,8 +25,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1.namespace_pb2 import Cluster, Namespace
 from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client.client import Nouns
-from pilothouse_client.errors import DeadlineExceededError, NotFoundError
-from pilothouse_client.streams import ChangeKind
+from pilothouse_client.errors import DeadlineExceededError, NotFoundError, PilothouseError
+from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_client.transport import BlockingTransport
 
 
@@ -34,11 +41,27 @@ class Goal(enum.Enum):
 
 
 class WaitError(Exception):
-    """The resource did not get there. `container` is the last known state of a container."""
+    """The resource did not get there. `container` is the last known state of a container; `last_lines` what its program
+    wrote last, where it restarted and the caller may read its log."""
 
-    def __init__(self, message: str, last: pb.Container | Namespace | Cluster) -> None:
+    def __init__(
+        self, message: str, last: pb.Container | Namespace | Cluster, last_lines: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.container = last if isinstance(last, pb.Container) else None
+        self.last_lines = tuple(last_lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: for how long all wanted pods must have run without a restart, and for how long the cluster may have no
+    room for one while no autoscaler adds a node."""
+
+    stable_for: float = 10.0
+    unschedulable_for: float = 60.0
+
+
+DEFAULT_PATIENCE = Patience()
 
 
 class Outcome(enum.Enum):
@@ -63,9 +86,17 @@ _STATUS_OF_GOAL = {
 }
 # Reasons of a container that shall not run, while pods are left.
 _PODS_LEFT = frozenset({"ScalingDown", "Terminating"})
-FALSE = resource_pb2.CONDITION_STATUS_FALSE
+FALSE, TRUE = resource_pb2.CONDITION_STATUS_FALSE, resource_pb2.CONDITION_STATUS_TRUE
+# How late it may be found that a container has run for long enough.
+BOOKMARK_SECONDS = 1
+_MOST_LAST_LINES = 10
+UNSCHEDULABLE = "Unschedulable"
+# Of a pod whose image cannot be had.
+_IMAGE_ERRORS = frozenset({
+    "ErrImageNeverPull", "ErrImagePull", "ImageInspectError", "ImagePullBackOff", "InvalidImageName",
+    "RegistryUnavailable", "SignatureValidationFailed",
+})  # fmt: skip
 _FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 2.0
-_BROKEN = (pb.CONTAINER_STATUS_FAILED, pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
 
 
 def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
@@ -104,11 +135,25 @@ def failed_for_good(container: pb.Container) -> str:
     """Why it will not come to run by waiting; empty where it may. Only of one whose generation was dealt with."""
     pending = _condition(container, "RolledOut", FALSE)
     why = " ".join(filter(None, (container.reason, container.message)))
+    if restarts(container):
+        stable = _condition(container, "Stable", FALSE)
+        return f"a newest pod restarts: {stable.message if stable else why}"
     if given_up(container):
         return f"the cluster has given its rollout up: {why}"
+    if pending is not None and pending.reason in _IMAGE_ERRORS:
+        return f"its image cannot be had: {pending.reason} {pending.message}".rstrip()
     # Pods of before may still fail while those that take their place are on their way.
     passing = pending is not None and pending.reason == "RollingOut"
-    return (why or "its pods fail") if container.status in _BROKEN and not passing else ""
+    # Whose restarts they are is told by `Stable`, which servers of releases before do not have.
+    looping = container.status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF and not _has_stable(container)
+    broken = container.status == pb.CONTAINER_STATUS_FAILED or looping
+    return (why or "its pods fail") if broken and not passing else ""
+
+
+def restarts(container: pb.Container) -> bool:
+    """Whether a program of its newest pods has ended and was started again, or will be."""
+    stable = _condition(container, "Stable", FALSE)
+    return stable is not None and stable.reason == "Restarted"
 
 
 def given_up(container: pb.Container) -> bool:
@@ -132,10 +177,135 @@ def _wants_no_pods(container: pb.Container) -> bool:
     return container.HasField("replicas") and container.replicas == 0
 
 
+def _has_stable(container: pb.Container) -> bool:
+    return any(each.type == "Stable" for each in container.conditions)
+
+
 def _condition(
     container: pb.Container | Namespace, type_: str, status: resource_pb2.ConditionStatus.ValueType
 ) -> resource_pb2.Condition | None:
     return next((c for c in container.conditions if c.type == type_ and c.status == status), None)
+
+
+class ServerTime:
+    """What a watch tells of the server's time. `now` is None where the server is of a release before this one."""
+
+    def __init__(self) -> None:
+        self.now: datetime | None = None
+        # Whether the current state was handed out whole.
+        self.in_step = False
+        # Since when the watch is not cut; None where it never was.
+        self._whole_since: datetime | None = None
+        self._was_cut = False
+
+    def note(self, change: Change[Any]) -> None:
+        """Takes in a change."""
+        self._was_cut = self._was_cut or change.resumed or change.kind is ChangeKind.RESTARTED
+        if change.kind is ChangeKind.RESTARTED:
+            self.in_step = False
+        elif change.resume_token:
+            self.in_step = True
+        if change.server_time is None:
+            return
+        self.now = change.server_time
+        if self._was_cut:
+            self._whole_since, self._was_cut = self.now, False
+
+    def seconds_since(self, moment: datetime) -> float:
+        """Returns how long ago a moment was, without the time before a cut; 0 where the time is not known."""
+        if self.now is None:
+            return 0.0
+        begin = moment if self._whole_since is None else max(moment, self._whole_since)
+        return (self.now - begin).total_seconds()
+
+
+class ContainerWait:
+    """Judges one container state after state. `scales_up` returns whether an autoscaler adds a node for it."""
+
+    def __init__(
+        self,
+        asked: pb.Container,
+        goal: Goal,
+        patience: Patience = DEFAULT_PATIENCE,
+        scales_up: Callable[[pb.Container], bool] = lambda _container: False,
+    ) -> None:
+        self._asked = asked
+        self._goal = goal
+        self._patience = patience
+        self._scales_up = scales_up
+        self._no_room_since: datetime | None = None
+
+    def judge(self, seen: pb.Container, time: ServerTime) -> Verdict:
+        """Returns whether it has arrived by now. Call it after each answer of the watch: time passes in any case."""
+        verdict = judge(self._asked, seen, self._goal)
+        if self._goal is not Goal.RUNNING or seen.status == pb.CONTAINER_STATUS_STOPPED:
+            return verdict
+        if verdict.outcome is Outcome.WAITING:
+            return self._without_room(seen, time)
+        if verdict.outcome is Outcome.ARRIVED and not self._is_stable(seen, time):
+            return Verdict(Outcome.WAITING)
+        return verdict
+
+    def _is_stable(self, seen: pb.Container, time: ServerTime) -> bool:
+        if not time.in_step or seen.HasField("stale_since"):
+            return False
+        stable = _condition(seen, "Stable", TRUE)
+        if stable is None or time.now is None:
+            # A server of a release before has neither.
+            return time.now is None
+        since = stable.last_transition_time.ToDatetime(UTC)
+        return time.seconds_since(since) >= self._patience.stable_for
+
+    def _without_room(self, seen: pb.Container, time: ServerTime) -> Verdict:
+        pending = _condition(seen, "RolledOut", FALSE)
+        if time.now is None or pending is None or pending.reason != UNSCHEDULABLE:
+            self._no_room_since = None
+        elif self._no_room_since is None:
+            self._no_room_since = time.now
+        elif time.seconds_since(self._no_room_since) >= self._patience.unschedulable_for:
+            if not self._scales_up(seen):
+                room = f"no node has had room for it for {self._patience.unschedulable_for:g} s"
+                why = f"{room}, and no autoscaler adds one: {pending.message}"
+                return Verdict(Outcome.FAILED, why)
+            self._no_room_since = time.now
+        return Verdict(Outcome.WAITING)
+
+
+def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool:
+    """Returns whether an autoscaler adds a node for a pod of the container; also where that cannot be found out."""
+    request = pb.GetContainerRequest(namespace=container.namespace, name=container.name, include_events=True)
+    try:
+        answer = client.containers.get.send(request)
+    except PilothouseError:
+        return True
+    return bool(answer.events_unavailable) or any(e.reason == "TriggeredScaleUp" for e in answer.events)
+
+
+def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> list[str]:
+    """Returns what the program of a newest pod wrote last before it restarted.
+
+    Empty where no pod restarts, and where the log is gone or not the caller's to read.
+    """
+    if not restarts(container):
+        return []
+    # Of one that was not started again yet, the present log is the one.
+    for previous in (True, False):
+        lines: dict[str, list[str]] = {}
+        try:
+            with client.containers.stream_logs(
+                namespace=container.namespace,
+                name=container.name,
+                previous=previous,
+                tail_lines=_MOST_LAST_LINES,
+            ) as answers:
+                for entry in (each for answer in answers for each in answer.entries):
+                    if entry.pod.startswith(f"{container.replica_set_name}-"):
+                        lines.setdefault(entry.pod, []).append(entry.line.decode(errors="replace"))
+        except PilothouseError:
+            continue
+        if lines:
+            return max(lines.values(), key=len)
+    return []
 
 
 def wait_for(
@@ -144,6 +314,7 @@ def wait_for(
     goal: Goal,
     *,
     timeout: float,
+    patience: Patience = DEFAULT_PATIENCE,
     progress: Callable[[pb.Container], Any] = lambda _container: None,
 ) -> pb.Container:
     """Watches until the container that a mutation returned (`asked`) has reached the goal; returns its last state.
@@ -151,12 +322,15 @@ def wait_for(
     `progress` gets each state on the way. Raises WaitError if it fails, is deleted, or `timeout` seconds
     pass.
     """
-    last = asked
+    last, present, time = asked, False, ServerTime()
+    waiting = ContainerWait(asked, goal, patience, lambda seen: scales_up(client, seen))
     patient = client.with_options(timeout=timeout)
     try:
-        with patient.containers.watch(namespace=asked.namespace, name=asked.name) as watch:
-            present = False
+        with patient.containers.watch(
+            namespace=asked.namespace, name=asked.name, bookmark_period_seconds=BOOKMARK_SECONDS
+        ) as watch:
             for change in watch:
+                time.note(change)
                 container = change.resource
                 if change.kind is ChangeKind.RESTARTED:
                     present = False
@@ -165,15 +339,15 @@ def wait_for(
                 elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED) and container.uid == asked.uid:
                     present, last = True, container
                     progress(container)
-                    verdict = judge(asked, container, goal)
-                    if verdict.outcome is Outcome.ARRIVED:
-                        return container
-                    if verdict.outcome is Outcome.FAILED:
-                        raise WaitError(f"{asked.name}: {verdict.why}", container)
                 elif change.kind is ChangeKind.DELETED and container.uid == asked.uid:
                     return _gone(last, goal)
+                verdict = waiting.judge(last, time) if present else Verdict(Outcome.WAITING)
+                if verdict.outcome is Outcome.ARRIVED:
+                    return last
+                if verdict.outcome is Outcome.FAILED:
+                    raise WaitError(f"{asked.name}: {verdict.why}", last, last_lines(client, last))
     except DeadlineExceededError:
-        raise WaitError(_too_late(last, goal, timeout), last) from None
+        raise WaitError(_too_late(last, goal, timeout, patience), last) from None
     raise WaitError(f"{asked.name}: the watch was closed", last)
 
 
@@ -252,9 +426,12 @@ def _gone(last: pb.Container, goal: Goal) -> pb.Container:
     raise WaitError(f"{last.name} was deleted meanwhile", last)
 
 
-def _too_late(last: pb.Container, goal: Goal, timeout: float) -> str:
+def _too_late(last: pb.Container, goal: Goal, timeout: float, patience: Patience) -> str:
     refusal = _condition(last, "Applied", FALSE)
     detail = " ".join(filter(None, (last.reason, refusal.message if refusal else last.message)))
-    serves = goal is Goal.RUNNING and last.status == pb.CONTAINER_STATUS_RUNNING
-    missing = "has not been rolled out" if serves else f"is not {goal.value}"
+    missing = f"is not {goal.value}"
+    if goal is Goal.RUNNING and last.status == pb.CONTAINER_STATUS_RUNNING:
+        rolled_out = _condition(last, "RolledOut", FALSE) is None
+        stays = f"has not run for {patience.stable_for:g} s without a restart"
+        missing = stays if rolled_out and _has_stable(last) else "has not been rolled out"
     return f"{last.name} {missing} after {timeout:g} s{': ' + detail if detail else ''}"

@@ -271,14 +271,22 @@ async def test_waiting_too_long_tells_what_is_missing_and_why(
     text = "---\n".join([web(name="first"), web(name="second")])
     await run(text)
     await settle("first")
-    await settle(
-        "second", pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, reason="Error", message="exit code 1", replicas=1
-    )
+    await settle("second", pb.CONTAINER_STATUS_PENDING, reason="FailedMount", message="no disk", replicas=1)
     assert await run(text, wait=True, timeout_seconds=0.5) is Result.NOT_RUNNING
     assert run.complained == [
         "not all containers were running after 0.5 seconds:",
-        "  container/second crash_loop_back_off (0/1 ready): Error: exit code 1",
+        "  container/second pending (0/1 ready): FailedMount: no disk",
     ]
+
+
+async def test_one_that_fails_ends_the_wait_for_all(fake: FakeServer, run: Run, settle: Settle) -> None:
+    text = "---\n".join([web(name="first"), web(name="second")])
+    applied = asyncio.create_task(run(text, wait=True, timeout_seconds=30))
+    await run.says("second pending")
+    await settle("second", pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, reason="Error", message="exit code 1")
+    assert await applied is Result.NOT_RUNNING
+    assert run.complained[0] == "not all containers run as they should:"
+    assert run.complained[-1] == "  container/second crash_loop_back_off: Error exit code 1"
 
 
 async def test_a_stopped_container_is_not_waited_for(fake: FakeServer, run: Run, settle: Settle) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, cast
 
 import grpc
@@ -26,6 +27,7 @@ from pilothouse.container.v1 import container_pb2_grpc
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.metrics.v1 import metrics_pb2_grpc
 from pilothouse.namespace.v1 import namespace_pb2_grpc
+from pilothouse.resource.v1 import resource_pb2
 
 PUBLIC = {"Login", "RefreshSession"}
 
@@ -92,6 +94,12 @@ class FakeServer:
         self.history: list[tuple[int, str, int, Message]] = []
         self.oldest_revision = 1
         self.bookmark_period = 0.2
+        # What a watch of containers tells of the server's time; None as a server of a release before.
+        self.server_time: Callable[[], datetime] | None = None
+        # What GetContainer answers of events, and StreamLogs of every log: pods and lines.
+        self.events: list[resource_pb2.KubernetesEvent] = []
+        self.events_unavailable = ""
+        self.log: list[tuple[str, bytes]] = []
         self.generation_of_watches = 0
         self._changed = asyncio.Condition()
         self._numbers = itertools.count(1)

@@ -158,7 +158,9 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
 
     async def GetContainer(self, request: Any, context: Any) -> Any:
         row = await self.row(context, "container", (request.namespace, request.name))
-        return containers.GetContainerResponse(container=row)
+        return containers.GetContainerResponse(
+            container=row, events=self.fake.events, events_unavailable=self.fake.events_unavailable
+        )
 
     async def ListContainers(self, request: Any, context: Any) -> Any:
         rows = [
@@ -220,16 +222,25 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
         await self.check_token(context, request)
 
         def make(kind: Any, row: Any, revision: int, token: str) -> Any:
-            return containers.WatchContainersResponse(
+            answer = containers.WatchContainersResponse(
                 change_type=kind,
                 container=row,
                 revision=revision,
                 resume_token=token,
             )
+            if token and self.fake.server_time is not None:
+                answer.server_time.FromDatetime(self.fake.server_time())
+            return answer
 
         async for answer in self.watch("container", request, make):
             yield answer
         await self.cut(context)
+
+    async def StreamLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        entries = [
+            containers.LogEntry(container=request.name, pod=pod, line=line) for pod, line in self.fake.log
+        ]
+        yield containers.StreamLogsResponse(entries=entries)
 
     async def ListStatusHistory(self, request: Any, context: Any) -> Any:
         await self.row(context, "container", (request.namespace, request.name))

@@ -342,7 +342,9 @@ def test_a_rollout_is_waited_for_until_it_has_ended_or_was_given_up() -> None:
 
     assert outcome("RolledOut") is Outcome.ARRIVED
     assert outcome("RollingOut") is Outcome.WAITING
-    assert outcome("ImagePullBackOff") is Outcome.WAITING
+    assert outcome("FailedMount") is Outcome.WAITING
+    assert outcome("ImagePullBackOff") is Outcome.FAILED
+    assert outcome("ErrImagePull", pb.CONTAINER_STATUS_PENDING) is Outcome.FAILED
     assert outcome("ProgressDeadlineExceeded") is Outcome.FAILED
     # Of the generation before: that of the call has yet to be dealt with.
     assert outcome("ProgressDeadlineExceeded", observed_generation=2) is Outcome.WAITING

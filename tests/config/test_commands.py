@@ -153,7 +153,7 @@ async def test_apply_brings_both_before_the_container_that_reads_them(place: Pla
     assert "configmap/settings created (dry run)" in tried.out
     assert "container/web created (dry run)" in tried.out
     assert [item async for item in place.client.config.list_secrets(namespace=place.name)] == []
-    applied = await command("apply", "-f", "-", "--wait", stdin=MANIFEST.encode())
+    applied = await command("apply", "-f", "-", "--wait", "--stable-for", "0.3", stdin=MANIFEST.encode())
     assert applied.code == 0, applied.err
     assert applied.out.splitlines()[:3] == [
         "configmap/settings created", "secret/login created", "container/web created",

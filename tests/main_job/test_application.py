@@ -97,7 +97,9 @@ async def test_one_command_brings_it_up(server: Server, tmp_path: Path, path: Pa
     names = {item["metadata"]["name"] for item in documents(path, "Deployment")}
     await shell.succeed("namespaces", "create", "boutique")
     async with shell.running("containers", "list", "--namespace", "boutique", "--watch") as watched:
-        applied = await shell.succeed("apply", "-f", str(path), "--namespace", "boutique", "--wait")
+        applied = await shell.succeed(
+            "apply", "-f", str(path), "--namespace", "boutique", "--wait", "--stable-for", "0.3"
+        )
         assert f"{len(names)} created" in applied
         assert lost_on_the_way(server, path, "boutique") == []
         listed = await shell.read("containers", "list", "--namespace", "boutique")

@@ -127,7 +127,9 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
     server: Server, tmp_path: Path
 ) -> None:
     shell = await given(server, tmp_path)
-    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait")
+    await shell.succeed(
+        "containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", "--stable-for", "0.3"
+    )
     mount_what_is_not_there(server)
     (line,) = await poll_until(told(server, "FailedMount"))
     assert 'secret "absent" not found' in line.message
@@ -214,7 +216,9 @@ async def test_probes_and_crashes(server: Server, tmp_path: Path) -> None:
 
 async def test_a_cluster_that_is_away_is_no_error(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
-    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait")
+    await shell.succeed(
+        "containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", "--stable-for", "0.3"
+    )
     await shell.succeed("volumes", "create", "files", *WHERE, "--size", "1Gi", "--storage-class", "standard")
     assert server.cluster is not None
     server.cluster.faults.refuse_connections = True

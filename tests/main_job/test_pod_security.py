@@ -217,7 +217,7 @@ async def test_rights_that_contradict_each_other_are_refused_by_name(
 async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Server, tmp_path: Path) -> None:
     await restricted(server)
     shell = await logged_in(server, tmp_path)
-    await shell.succeed("apply", "-f", "-", "-n", "demo", "--wait", given=MANIFEST)
+    await shell.succeed("apply", "-f", "-", "-n", "demo", "--wait", "--stable-for", "0.3", given=MANIFEST)
     found = await shown(server, running)
     assert found.security_context.seccomp_profile == profile("Localhost", "profiles/web.json")
     assert found.pod_security_context.seccomp_profile == profile("RuntimeDefault")
@@ -227,7 +227,9 @@ async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Serve
     assert "container/web unchanged" in again
     # What the manifest no longer says is taken back.
     lines = [line for line in MANIFEST.splitlines() if "Localhost" not in line]
-    await shell.succeed("apply", "-f", "-", "-n", "demo", "--wait", given="\n".join(lines))
+    await shell.succeed(
+        "apply", "-f", "-", "-n", "demo", "--wait", "--stable-for", "0.3", given="\n".join(lines)
+    )
     assert "seccompProfile" not in pod_spec(server)["containers"][0]["securityContext"]
 
 

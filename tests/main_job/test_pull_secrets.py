@@ -129,7 +129,7 @@ async def test_a_manifest_brings_both(demo: Server, tmp_path: Path) -> None:
     file.write_text(MANIFEST)
     tried = await shell.succeed("apply", "-f", str(file), "--namespace", "demo", "--dry-run")
     assert "registry" in tried
-    await shell.succeed("apply", "-f", str(file), "--namespace", "demo", "--wait")
+    await shell.succeed("apply", "-f", str(file), "--namespace", "demo", "--wait", "--stable-for", "0.3")
     await named_on_the_cluster(demo, ["registry"])
     again = await shell.succeed("apply", "-f", str(file), "--namespace", "demo")
     assert "container/web unchanged" in again

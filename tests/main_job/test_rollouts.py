@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from tests.main_job.command import Shell, logged_in
 from tests.waiting import poll_until, within
 
 WHERE = ("--namespace", "shop")
+WAIT = ("--wait", "--stable-for", "0.3")
+# Ready for two seconds each time, which is twenty of the simulated cluster's.
+CRASHES = ("--command", "sh", "--", "-c", "echo begins; echo no database; sleep 20; exit 3")
 # No host answers under this top-level domain.
 NOWHERE = "registry.invalid/web:1"
 APPLIED = """
@@ -25,7 +29,7 @@ spec:
   replicas: 1
   selector: {{matchLabels: {{app: web}}}}
   template:
-    metadata: {{labels: {{app: web}}}}
+    metadata: {{labels: {{app: web}}, annotations: {{simulate.pilothouse.dev/behavior: {behavior}}}}}
     spec:
       containers: [{{name: main, image: "{image}"}}]
 """
@@ -34,7 +38,7 @@ spec:
 async def given(server: Server, tmp_path: Path, *options: str) -> Shell:
     shell = await logged_in(server, tmp_path)
     await shell.succeed("namespaces", "create", "shop")
-    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", *options)
+    await shell.succeed("containers", "create", "web", *WHERE, "--image", "nginx:1.27", *WAIT, *options)
     return shell
 
 
@@ -74,11 +78,11 @@ async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serv
 ) -> None:
     shell = await given(server, tmp_path)
     before = pods(server)
-    outcome = await shell.run(
-        "containers", "update", "web", *WHERE, "--image", NOWHERE, "--wait", "--wait-timeout", "5"
-    )
+    outcome = await shell.run("containers", "update", "web", *WHERE, "--image", NOWHERE, *WAIT)
     assert outcome.code == 10
-    assert "web has not been rolled out after 5 s: ImagePullBackOff" in outcome.errors
+    assert re.search(
+        "web: its image cannot be had: (ErrImagePull|ImagePullBackOff) .*registry.invalid", outcome.errors
+    )
     container = await seen(server)
     assert container.status == pb.CONTAINER_STATUS_RUNNING
     assert container.reason in ("ImagePullBackOff", "ErrImagePull")
@@ -90,7 +94,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_wait_while_old_pods_serv
     assert sum(change["reason"] in ("ImagePullBackOff", "ErrImagePull") for change in history) == 1
     assert not [change for change in history if change.get("reason") == "RollingOut"]
     # A good image ends it: the pod that never started is replaced, and so is the old one.
-    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
     container = await seen(server)
     assert (container.status, container.reason) == (pb.CONTAINER_STATUS_RUNNING, "")
@@ -103,23 +107,69 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
 ) -> None:
     shell = await given(server, tmp_path)
     deadline(server, 20)
-    outcome = await shell.run("containers", "update", "web", *WHERE, "--image", NOWHERE, "--wait")
+    behavior = "simulate.pilothouse.dev/behavior"
+    never_ready = ("--annotation", f"{behavior}=readiness-failing")
+    outcome = await shell.run("containers", "update", "web", *WHERE, *never_ready, *WAIT)
     assert outcome.code == 10
     assert "web: the cluster has given its rollout up: " in outcome.errors
-    assert "ImagePull" in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
     # What it said before is of that rollout: it does not fail the next one.
-    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    good = ("--image", "nginx:1.28", "--annotation", f"{behavior}=run")
+    await shell.succeed("containers", "update", "web", *WHERE, *good, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
     file = tmp_path / "web.yaml"
-    file.write_text(APPLIED.format(image=NOWHERE))
-    outcome = await shell.run("apply", "-f", str(file), *WHERE, "--wait")
+    file.write_text(APPLIED.format(image="nginx:1.28", behavior="readiness-failing"))
+    outcome = await shell.run("apply", "-f", str(file), *WHERE, *WAIT)
     assert outcome.code != 0
     assert "not all containers run as they should:" in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
-    file.write_text(APPLIED.format(image="nginx:1.29"))
-    await shell.succeed("apply", "-f", str(file), *WHERE, "--wait")
+    file.write_text(APPLIED.format(image="nginx:1.29", behavior="run"))
+    await shell.succeed("apply", "-f", str(file), *WHERE, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.29"}
+
+
+@pytest.mark.full
+async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server, tmp_path: Path) -> None:
+    """It is ready and rolled out each time, and the restarts of old pods go with them."""
+    shell = await given(server, tmp_path)
+    waiting = ("--wait", "--stable-for", "4")
+    outcome = await shell.run("containers", "update", "web", *WHERE, *waiting, *CRASHES)
+    assert outcome.code == 10, outcome
+    assert re.search(
+        "error: web: a newest pod restarts: container main of pod web-.* ended: Error, exit code 3",
+        outcome.errors,
+    )
+    assert outcome.errors.endswith("\n  begins\n  no database\n")
+    # Whatever one does with it, it is not stable.
+    for verb in (("start",), ("restart",)):
+        outcome = await shell.run("containers", *verb, "web", *WHERE, *waiting)
+        assert (outcome.code, "a newest pod restarts" in outcome.errors) == (10, True), outcome
+    made = await shell.run(
+        "containers", "create", "other", *WHERE, "--image", "nginx:1.27", *waiting, *CRASHES
+    )
+    assert (made.code, "other: a newest pod restarts" in made.errors) == (10, True), made
+    # What it said before is of that release: it does not fail the next one.
+    await shell.succeed("containers", "update", "web", *WHERE, *waiting, "--command", "sleep", "--", "86400")
+    stable = next(each for each in (await seen(server)).conditions if each.type == "Stable")
+    assert stable.status == resource_pb2.CONDITION_STATUS_TRUE
+    file = tmp_path / "web.yaml"
+    crashing = APPLIED.format(image="nginx:1.27", behavior="run")
+    crashing = crashing.replace('1.27"', '1.27", command: [sh, -c, "echo no database; sleep 20; exit 3"]')
+    file.write_text(crashing)
+    applied = await shell.run("apply", "-f", str(file), *WHERE, *waiting)
+    assert applied.code == 10, applied
+    assert "a newest pod restarts" in applied.errors
+    assert applied.errors.endswith("\n  web: no database\n")
+
+
+@pytest.mark.full
+async def test_starting_no_replicas_ends_with_a_sentence(server: Server, tmp_path: Path) -> None:
+    shell = await given(server, tmp_path)
+    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", *WAIT)
+    await shell.succeed("containers", "stop", "web", *WHERE, "--wait")
+    outcome = await shell.run("containers", "start", "web", *WHERE, *WAIT)
+    assert outcome.code == 0
+    assert "web has no replicas, so nothing runs until it gets some" in outcome.errors
 
 
 @pytest.mark.full
@@ -127,16 +177,16 @@ async def test_what_waited_for_is_there_when_it_ends(server: Server, tmp_path: P
     shell = await given(server, tmp_path, "--replicas", "3")
     for _ in range(2):
         before = pods(server)
-        await shell.succeed("containers", "restart", "web", *WHERE, "--wait")
+        await shell.succeed("containers", "restart", "web", *WHERE, *WAIT)
         now = pods(server)
         assert len(now) == 3
         assert not now.keys() & before.keys()
-    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", *WAIT)
     assert list(pods(server).values()) == ["nginx:1.28"] * 3
     history = await shell.read("containers", "history", "web", *WHERE)
     assert not [change for change in history if change.get("reason") == "RollingOut"]
     await shell.succeed("containers", "stop", "web", *WHERE, "--wait")
-    await shell.succeed("containers", "start", "web", *WHERE, "--wait")
+    await shell.succeed("containers", "start", "web", *WHERE, *WAIT)
     assert len(pods(server)) == 3
 
 
@@ -160,13 +210,13 @@ async def test_no_pod_is_left_when_a_stop_or_a_pause_was_waited_for(
 @pytest.mark.full
 async def test_no_replicas_are_reached_and_left(server: Server, tmp_path: Path) -> None:
     shell = await given(server, tmp_path)
-    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", "--wait")
+    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "0", *WAIT)
 
     async def none() -> bool:
         return not pods(server)
 
     await poll_until(none)
-    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "2", "--wait")
+    await shell.succeed("containers", "update", "web", *WHERE, "--replicas", "2", *WAIT)
     assert len(pods(server)) == 2
     await poll_until(lambda: seen(server), lambda found: found.ready_replicas == 2)
 
@@ -177,10 +227,10 @@ async def test_a_held_rollout_is_told_and_waited_for_when_it_goes_on(server: Ser
     before = pods(server)
     await shell.succeed("containers", "pause", "web", *WHERE, "--mode", "hold_rollout", "--wait")
     await poll_until(lambda: seen(server), lambda found: found.reason == "")
-    kept = await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", "--wait")
+    kept = await shell.succeed("containers", "update", "web", *WHERE, "--image", "nginx:1.28", *WAIT)
     assert "RolloutHeld" in kept
     assert pods(server) == before
-    await shell.succeed("containers", "resume", "web", *WHERE, "--wait")
+    await shell.succeed("containers", "resume", "web", *WHERE, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
 
 

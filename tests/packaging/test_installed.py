@@ -188,7 +188,18 @@ async def test_the_server_is_installed_and_serves(tmp_path: Path) -> None:
         assert code == 0, printed
         for words in (
             ("namespaces", "create", "demo"),
-            ("containers", "create", "web", "--namespace", "demo", "--image", "nginx:1.27", "--wait"),
+            (
+                "containers",
+                "create",
+                "web",
+                "--namespace",
+                "demo",
+                "--image",
+                "nginx:1.27",
+                "--wait",
+                "--stable-for",
+                "0.3",
+            ),
         ):
             code, printed = await whole.pilothouse(*words)
             assert code == 0, printed

@@ -275,3 +275,23 @@ async def test_a_watch_from_before_the_first_event_goes_on(database: Database, t
         async with server.admin.namespaces.watch(resume_token=token) as changes, within(10):
             change = await anext(changes)
             assert (change.kind, change.resource.name) == (ChangeKind.ADDED, "first")
+
+
+async def test_answers_tell_until_when_they_are_complete_by_the_clock_of_rows(world: World) -> None:
+    rule = world.rule("WatchContainers")
+    request = request_for(rule, {"namespace": OWN, "bookmarkPeriodSeconds": 1})
+    async with world.admin.watching(rule, request) as stream, within(20):
+        answer = await anext(stream)
+        while answer.change_type != resource.CHANGE_TYPE_SYNCED:
+            assert not answer.HasField("server_time")
+            answer = await anext(stream)
+        synced = answer.server_time.ToDatetime()
+        await make(world, "timed")
+        while answer.container.name != "timed":
+            answer = await anext(stream)
+        made = answer.container.create_time.ToDatetime()
+        # It goes on while nothing changes.
+        while answer.change_type != resource.CHANGE_TYPE_BOOKMARK or answer.server_time.ToDatetime() < made:
+            answer = await anext(stream)
+    # What was made after the first state is not of before it.
+    assert synced <= made

@@ -20,6 +20,7 @@ BYTES = FieldDescriptorProto.TYPE_BYTES
 DOUBLE = FieldDescriptorProto.TYPE_DOUBLE
 INT64 = FieldDescriptorProto.TYPE_INT64
 BOOL = FieldDescriptorProto.TYPE_BOOL
+TIMESTAMP = ".google.protobuf.Timestamp"
 CHANGE_TYPE = ".pilothouse.resource.v1.ChangeType"
 SECRET = options.SENSITIVITY_SECRET
 PUBLIC = options.SENSITIVITY_PUBLIC

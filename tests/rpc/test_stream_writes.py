@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +15,7 @@ from pilothouse_server.rpc.watch import _Answers
 from pilothouse_server.store.feed import FeedEvent
 from tests.virtual_time import pass_time, virtual_time
 
+TIME = datetime(2026, 11, 24, 14, 30, 0, 123_456, UTC)
 ADDED, MODIFIED = resource.CHANGE_TYPE_ADDED, resource.CHANGE_TYPE_MODIFIED
 
 
@@ -24,6 +26,7 @@ def event(revision: int, name: str) -> FeedEvent:
 
 def shown(answer: bytes) -> tuple[int, str, int, str]:
     read = pb.WatchContainersResponse.FromString(answer)
+    assert read.server_time.ToDatetime(UTC) == TIME
     return read.change_type, read.container.name, read.revision, read.resume_token
 
 
@@ -34,13 +37,13 @@ def test_each_watcher_has_its_own_token_and_kind_of_change() -> None:
         for change in (ADDED, MODIFIED):
             for token in ("one", "another" * 30):
                 expected = (change, each.name, each.revision, token)
-                assert shown(answers.answer(change, each, token)) == expected
+                assert shown(answers.answer(change, each, token, TIME)) == expected
 
 
 def test_an_event_of_another_history_is_not_taken_for_one_of_the_same_revision() -> None:
     answers = _Answers()
-    assert shown(answers.answer(MODIFIED, event(7, "before"), "t"))[1] == "before"
-    assert shown(answers.answer(MODIFIED, event(7, "after"), "t"))[1] == "after"
+    assert shown(answers.answer(MODIFIED, event(7, "before"), "t", TIME))[1] == "before"
+    assert shown(answers.answer(MODIFIED, event(7, "after"), "t", TIME))[1] == "after"
 
 
 @virtual_time

@@ -16,7 +16,17 @@ from pilothouse.options.v1 import options_pb2 as options
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.validation import _resource_name_fields, _services_beside
-from tests.rpc.message_types import BOOL, BYTES, CHANGE_TYPE, INT64, PUBLIC, SECRET, STRING, ProtoFile
+from tests.rpc.message_types import (
+    BOOL,
+    BYTES,
+    CHANGE_TYPE,
+    INT64,
+    PUBLIC,
+    SECRET,
+    STRING,
+    TIMESTAMP,
+    ProtoFile,
+)
 
 ALL_FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 RULE = options.MethodRule(
@@ -180,12 +190,13 @@ WATCH_ANSWER: list[tuple[str, int | str]] = [
     ("thing", "Request"),
     ("revision", INT64),
     ("resume_token", STRING),
+    ("server_time", TIMESTAMP),
 ]
 
 
 def test_a_watch_answers_in_the_fields_that_are_written_by_hand() -> None:
     assert watch_answer(WATCH_ANSWER) == ()
-    swapped = [*WATCH_ANSWER[:2], WATCH_ANSWER[3], WATCH_ANSWER[2]]
+    swapped = [*WATCH_ANSWER[:2], WATCH_ANSWER[3], WATCH_ANSWER[2], WATCH_ANSWER[4]]
     assert [fault.split(" ", 1)[1] for fault in watch_answer(swapped)] == [
         "must have revision (int64) as field 3: rpc.watch writes it so",
         "must have resume_token (string) as field 4: rpc.watch writes it so",
@@ -195,7 +206,13 @@ def test_a_watch_answers_in_the_fields_that_are_written_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("number", "name", "kind"),
-    [(1, "kind", CHANGE_TYPE), (2, "thing", CHANGE_TYPE), (3, "revision", STRING), (4, "token", STRING)],
+    [
+        (1, "kind", CHANGE_TYPE),
+        (2, "thing", CHANGE_TYPE),
+        (3, "revision", STRING),
+        (4, "token", STRING),
+        (5, "server_time", "Request"),
+    ],
 )
 def test_a_field_of_a_watch_answer_that_is_another_is_refused(
     number: int, name: str, kind: int | str

@@ -118,7 +118,7 @@ async def test_apply_brings_volumes_between_configuration_and_containers(
     assert "container/web created (dry run)" in tried.out
     volumes = place.client.storage
     assert [each async for each in volumes.list_volumes(namespace=place.name)] == []
-    applied = await command("apply", "-f", "-", "--wait", stdin=MANIFEST.encode())
+    applied = await command("apply", "-f", "-", "--wait", "--stable-for", "0.3", stdin=MANIFEST.encode())
     assert applied.code == 0, applied.err
     assert [line.split()[0].split("/")[0] for line in applied.out.splitlines()[:5]] == [
         "configmap", "volume", "volume", "volume", "container",

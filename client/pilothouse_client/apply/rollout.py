@@ -1,14 +1,13 @@
 """Waits until applied containers run, and says what they wait for meanwhile.
 
-A container has arrived when the cluster follows its present generation, has rolled it out and all its replicas are
-ready. One that somebody has stopped or paused will not run by waiting: applying does not start it, so it counts as
-arrived, and is named. A reason that may pass (an image that cannot be pulled, a crash loop) does not end the
-wait, it is shown when it changes; one whose rollout the cluster has given up is not waited for any longer.
+A container has arrived when `pilothouse_client.waiting` says so: the cluster follows its present generation, has rolled
+it out, and its newest pods have run for a while without a restart. One that somebody has stopped or paused will not run
+by waiting: applying does not start it, so it counts as arrived, and is named. The wait ends as soon as one has failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from pilothouse.container.v1 import container_pb2 as pb
@@ -17,31 +16,59 @@ from pilothouse_client.client import Nouns
 from pilothouse_client.errors import DeadlineExceededError
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_client.transport import BlockingTransport
-from pilothouse_client.waiting import given_up, refused, runs_as_wanted, starts_from_nothing
+from pilothouse_client.waiting import (
+    BOOKMARK_SECONDS,
+    DEFAULT_PATIENCE,
+    ContainerWait,
+    Goal,
+    Outcome,
+    Patience,
+    ServerTime,
+    Verdict,
+    last_lines,
+    scales_up,
+    starts_from_nothing,
+)
 
 _AT_REST = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
 
 
 class Rollout:
-    """The containers waited for and what is known of them. `generations`: by name, what must have been followed."""
+    """The containers waited for, as their apply returned them, and what is known of them."""
 
-    def __init__(self, generations: Mapping[str, int]) -> None:
-        self._generations = dict(generations)
+    def __init__(
+        self,
+        containers: Sequence[pb.Container],
+        patience: Patience = DEFAULT_PATIENCE,
+        scales_up: Callable[[pb.Container], bool] = lambda _container: False,
+    ) -> None:
+        self._waits = {
+            each.name: ContainerWait(each, Goal.RUNNING, patience, scales_up) for each in containers
+        }
+        self._generations = {each.name: each.generation for each in containers}
+        self._time = ServerTime()
         self._last: dict[str, pb.Container] = {}
         self._said: dict[str, str] = {}
         self._gone: set[str] = set()
+        self._verdicts: dict[str, Verdict] = {}
 
     @property
     def missing(self) -> list[str]:
         """Names of those that have not arrived."""
-        return [name for name in self._generations if not self._arrived(name)]
+        return [name for name in self._waits if not self._arrived(name)]
+
+    @property
+    def failed(self) -> list[pb.Container]:
+        """Those that will not run by waiting, as they were seen last."""
+        return [self._last[name] for name, each in self._verdicts.items() if each.outcome is Outcome.FAILED]
 
     def ended(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return all(name in self._gone or self._given_up(name) for name in self.missing)
+        return bool(self.failed) or all(name in self._gone for name in self.missing)
 
     def observe(self, change: Change[pb.Container]) -> Iterator[str]:
-        """Take in one change of the watch; answers the lines to say about it."""
+        """Takes in one change of the watch; yields the lines to say about it."""
+        self._time.note(change)
         name = change.resource.name
         if change.kind is ChangeKind.SYNCED:
             for absent in self._generations.keys() - self._last.keys():
@@ -49,16 +76,21 @@ class Rollout:
                 yield f"container/{absent} is gone"
         elif change.kind is ChangeKind.RESTARTED:
             self._last.clear()
+            self._verdicts.clear()
         elif name in self._generations and change.kind is ChangeKind.DELETED:
             self._gone.add(name)
             yield f"container/{name} is gone"
         elif name in self._generations and change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED):
             self._gone.discard(name)
             self._last[name] = change.resource
-            line = self.line(name)
-            if self._said.get(name) != line:
-                self._said[name] = line
-                yield line
+        # Time passes for all of them, whatever the change is about.
+        for seen in self._last.values():
+            if seen.name not in self._gone:
+                self._verdicts[seen.name] = self._judge(seen)
+                line = self.line(seen.name)
+                if self._said.get(seen.name) != line:
+                    self._said[seen.name] = line
+                    yield line
 
     def line(self, name: str) -> str:
         """How a container does, and why."""
@@ -66,6 +98,9 @@ class Rollout:
         if container is None:
             return f"container/{name} has not been seen"
         state = pb.ContainerStatus.Name(container.status).removeprefix("CONTAINER_STATUS_").lower()
+        verdict = self._verdicts.get(name)
+        if verdict is not None and verdict.outcome is Outcome.FAILED:
+            return f"container/{name} {state}: {verdict.why}"
         if self._arrived(name):
             if container.status in _AT_REST:
                 return f"container/{name} {state}: not waited for, apply does not start it"
@@ -76,16 +111,15 @@ class Rollout:
         ready = f"{container.ready_replicas}/{container.replicas} ready"
         return f"container/{name} {state} ({ready})" + (f": {why}" if why else "")
 
-    def _arrived(self, name: str) -> bool:
-        container = self._last.get(name)
-        if container is None or name in self._gone or not self._follows(container):
-            return False
-        at_rest = container.status in _AT_REST and not starts_from_nothing(container)
-        return at_rest or (not refused(container) and runs_as_wanted(container))
+    def _judge(self, seen: pb.Container) -> Verdict:
+        at_rest = seen.status in _AT_REST and not starts_from_nothing(seen)
+        if at_rest and self._follows(seen):
+            return Verdict(Outcome.ARRIVED)
+        return self._waits[seen.name].judge(seen, self._time)
 
-    def _given_up(self, name: str) -> bool:
-        container = self._last.get(name)
-        return container is not None and self._follows(container) and given_up(container)
+    def _arrived(self, name: str) -> bool:
+        verdict = self._verdicts.get(name)
+        return name not in self._gone and verdict is not None and verdict.outcome is Outcome.ARRIVED
 
     def _follows(self, container: pb.Container) -> bool:
         return (
@@ -96,8 +130,9 @@ class Rollout:
 def wait(
     client: Nouns[BlockingTransport],
     namespace: str,
-    containers: Iterable[pb.Container],
+    containers: Sequence[pb.Container],
     timeout_seconds: float,
+    patience: Patience,
     say: Say,
     complain: Say,
 ) -> bool:
@@ -106,12 +141,14 @@ def wait(
     Raises:
         PilothouseError: the watch was refused or could not go on.
     """
-    rollout = Rollout({container.name: container.generation for container in containers})
+    rollout = Rollout(containers, patience, lambda seen: scales_up(client, seen))
     if rollout.ended():
         return True
     try:
         with closing(
-            client.with_options(timeout=timeout_seconds).containers.watch(namespace=namespace)
+            client.with_options(timeout=timeout_seconds).containers.watch(
+                namespace=namespace, bookmark_period_seconds=BOOKMARK_SECONDS
+            )
         ) as changes:
             for change in changes:
                 for line in rollout.observe(change):
@@ -119,12 +156,18 @@ def wait(
                 if rollout.ended():
                     break
     except DeadlineExceededError:
-        complain(f"not all containers were running after {timeout_seconds:g} seconds:")
-        for name in rollout.missing:
-            complain("  " + rollout.line(name))
-        return False
+        words = f"not all containers were running after {timeout_seconds:g} seconds:"
+    else:
+        words = "not all containers run as they should:"
     if rollout.missing:
-        complain("not all containers run as they should:")
-        for name in rollout.missing:
-            complain("  " + rollout.line(name))
+        _complain(client, rollout, words, complain)
     return not rollout.missing
+
+
+def _complain(client: Nouns[BlockingTransport], rollout: Rollout, words: str, complain: Say) -> None:
+    complain(words)
+    for name in rollout.missing:
+        complain("  " + rollout.line(name))
+    for failed in rollout.failed:
+        for line in last_lines(client, failed):
+            complain(f"  {failed.name}: {line}")

@@ -31,6 +31,7 @@ from pilothouse_client.apply.trial import Steps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_volumes
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
 
 _PAGE_SIZE = 1000
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -47,7 +48,7 @@ class Result(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to apply, where and how. `sources`: files, folders, `-`; `timeout_seconds`: for `wait`."""
+    """What to apply, where and how. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`."""
 
     sources: Sequence[str]
     namespace: str
@@ -55,6 +56,7 @@ class Options:
     dry_run: bool = False
     skip_unsupported: bool = False
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    patience: Patience = DEFAULT_PATIENCE
 
 
 def apply(
@@ -94,7 +96,15 @@ def apply(
     running = True
     if options.wait and not options.dry_run:
         applied = list(outcome.applied.values())
-        running = wait(client, options.namespace, applied, options.timeout_seconds, say, complain)
+        running = wait(
+            client,
+            options.namespace,
+            applied,
+            options.timeout_seconds,
+            options.patience,
+            say,
+            complain,
+        )
     say(_summary(outcome, options))
     if outcome.failed:
         return Result.FAILED

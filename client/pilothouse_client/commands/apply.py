@@ -9,8 +9,9 @@ import typer
 from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, Options, Result, apply
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
-from pilothouse_client.commands.options import Namespace, WaitSeconds, namespace_or_default
+from pilothouse_client.commands.options import Namespace, StableSeconds, WaitSeconds, namespace_or_default
 from pilothouse_client.commands.values import plain
+from pilothouse_client.waiting import Patience
 
 _EXIT_CODE_OF = {Result.DONE: 0, Result.FAILED: 1, Result.REFUSED: 3, Result.NOT_RUNNING: WAIT_FAILED}
 
@@ -29,6 +30,7 @@ def command(
     namespace: Namespace = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every container runs.")] = False,
     wait_timeout: WaitSeconds = DEFAULT_TIMEOUT_SECONDS,
+    stable_for: StableSeconds = 10.0,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show what would change; let the server check it, change nothing."),
@@ -54,6 +56,7 @@ def command(
         dry_run=dry_run,
         skip_unsupported=skip_unsupported,
         timeout_seconds=wait_timeout,
+        patience=Patience(stable_for=stable_for),
     )
     with connect() as client:
         result = apply(

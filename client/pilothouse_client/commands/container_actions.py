@@ -8,13 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.commands.container_columns import COLUMNS, ContainerName, wait_and_show, wait_until
+from pilothouse_client.commands.container_columns import (
+    COLUMNS,
+    ContainerName,
+    Times,
+    wait_and_show,
+    wait_until,
+)
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import (
     Etag,
     Format,
     Namespace,
     Output,
+    StableSeconds,
     ValidateOnly,
     Wait,
     WaitSeconds,
@@ -56,18 +63,38 @@ def _action(verb: str, goal: Goal) -> Callable[..., None]:
         validate_only: ValidateOnly = False,
         wait: Wait = False,
         wait_timeout: WaitSeconds = 300.0,
+        stable_for: StableSeconds = 10.0,
         output: Output = Format.TABLE,
     ) -> None:
-        with connect() as client:
-            call: Any = getattr(client.containers, verb)
-            container = call(
-                namespace=namespace_or_default(namespace), name=name, validate_only=validate_only
-            )
-            wait_and_show(
-                client, container, goal if wait and not validate_only else None, wait_timeout, output
-            )
+        times = Times(wait_timeout, stable_for)
+        _act(verb, name, namespace, validate_only, goal if wait else None, times, output)
 
-    return act
+    def stop(
+        name: ContainerName,
+        namespace: Namespace = "",
+        validate_only: ValidateOnly = False,
+        wait: Wait = False,
+        wait_timeout: WaitSeconds = 300.0,
+        output: Output = Format.TABLE,
+    ) -> None:
+        _act(verb, name, namespace, validate_only, goal if wait else None, Times(wait_timeout), output)
+
+    return act if goal is Goal.RUNNING else stop
+
+
+def _act(
+    verb: str,
+    name: str,
+    namespace: str,
+    validate_only: bool,
+    goal: Goal | None,
+    times: Times,
+    output: Format,
+) -> None:
+    with connect() as client:
+        call: Any = getattr(client.containers, verb)
+        container = call(namespace=namespace_or_default(namespace), name=name, validate_only=validate_only)
+        wait_and_show(client, container, None if validate_only else goal, times, output)
 
 
 def pause(
@@ -89,7 +116,7 @@ def pause(
             typer.echo(f"lost: {', '.join(answer.losses)}", err=True)
         reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
         goal = reached if wait and not validate_only else None
-        wait_and_show(client, answer.container, goal, wait_timeout, output)
+        wait_and_show(client, answer.container, goal, Times(wait_timeout), output)
 
 
 def delete(
@@ -113,7 +140,7 @@ def delete(
         if not wait or validate_only:
             show(container, COLUMNS, output)
             return
-        last = wait_until(client, container, Goal.DELETED, wait_timeout)
+        last = wait_until(client, container, Goal.DELETED, Times(wait_timeout))
     if output is Format.TABLE:
         # A row would show the last state of what is no more.
         done(f"container {where}/{name} deleted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,18 +64,36 @@ DETAILS_COLUMNS: list[Column[Any]] = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds to wait at most, and for how long a container must have run without a restart."""
+
+    timeout: float
+    stable_for: float = 10.0
+
+
 def wait_and_show(
-    client: Client, container: Container, goal: Goal | None, timeout: float, form: Format
+    client: Client, container: Container, goal: Goal | None, times: Times, form: Format
 ) -> None:
     """Shows a container, after it has reached the goal if there is one."""
     if goal is not None:
-        container = wait_until(client, container, goal, timeout)
+        container = wait_until(client, container, goal, times)
+        if goal.value == "running" and container.HasField("replicas") and not container.replicas:
+            words = "has no replicas, so nothing runs until it gets some"
+            typer.echo(
+                plain(
+                    f"{container.name} {words}: pilothouse containers update {container.name} --replicas N"
+                ),
+                err=True,
+            )
     show(container, COLUMNS, form)
 
 
-def wait_until(client: Client, container: Container, goal: Goal, timeout: float) -> Container:
+def wait_until(client: Client, container: Container, goal: Goal, times: Times) -> Container:
     """Returns the container's state at the goal; writes its progress meanwhile."""
-    from pilothouse_client.waiting import wait_for
+    from pilothouse_client.waiting import Patience, wait_for
+
+    timeout, patience = times.timeout, Patience(stable_for=times.stable_for)
 
     def words(seen: Container) -> str:
         return plain(
@@ -90,7 +109,7 @@ def wait_until(client: Client, container: Container, goal: Goal, timeout: float)
                 said = words(seen)
                 typer.echo(said, err=True)
 
-        return wait_for(client, container, goal, timeout=timeout, progress=say)
+        return wait_for(client, container, goal, timeout=timeout, patience=patience, progress=say)
     from rich.console import Console
     from rich.markup import escape
 
@@ -100,5 +119,6 @@ def wait_until(client: Client, container: Container, goal: Goal, timeout: float)
             container,
             goal,
             timeout=timeout,
+            patience=patience,
             progress=lambda seen: spinner.update(escape(words(seen))),
         )

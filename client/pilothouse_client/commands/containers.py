@@ -23,6 +23,7 @@ from pilothouse_client.commands.container_columns import (
     DETAILS_COLUMNS,
     HISTORY_COLUMNS,
     ContainerName,
+    Times,
     wait_and_show,
 )
 from pilothouse_client.commands.failures import CommandError
@@ -38,6 +39,7 @@ from pilothouse_client.commands.options import (
     OrderBy,
     Output,
     Selector,
+    StableSeconds,
     ValidateOnly,
     Wait,
     WaitSeconds,
@@ -91,6 +93,7 @@ def create(
     validate_only: ValidateOnly = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
+    stable_for: StableSeconds = 10.0,
     output: Output = Format.TABLE,
 ) -> None:
     """Make a container and start it."""
@@ -129,7 +132,7 @@ def create(
         )
         goal = Goal.RUNNING if wait and not validate_only else None
         note_volumes(made)
-        wait_and_show(client, made, goal, wait_timeout, output)
+        wait_and_show(client, made, goal, Times(wait_timeout, stable_for), output)
 
 
 @app.command("update")
@@ -167,6 +170,7 @@ def update(
     validate_only: ValidateOnly = False,
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,
+    stable_for: StableSeconds = 10.0,
     output: Output = Format.TABLE,
 ) -> None:
     """Change a container.
@@ -218,7 +222,7 @@ def update(
         )
         goal = container_actions.goal_of_change(changed) if wait and not validate_only else None
         note_volumes(changed)
-        wait_and_show(client, changed, goal, wait_timeout, output)
+        wait_and_show(client, changed, goal, Times(wait_timeout, stable_for), output)
 
 
 def _remove(container: pb.Container, variables: list[str], labels: list[str]) -> list[str]:

@@ -55,6 +55,8 @@ def report(error: Exception) -> int | None:
         return 1
     if _is(error, "pilothouse_client.waiting", "WaitError"):
         _say(str(error))
+        for line in getattr(error, "last_lines", ()):
+            typer.echo(plain(f"  {line}"), err=True)
         return WAIT_FAILED
     if _is(error, "pilothouse_client.errors", "PilothouseError"):
         return _report_call(error)

@@ -77,6 +77,12 @@ Limit = Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0
 Watch = Annotated[bool, typer.Option("-w", "--watch", help="Show changes until interrupted.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the cluster has done it.")]
 WaitSeconds = Annotated[float, typer.Option("--wait-timeout", min=0.1, help="Seconds to wait at most.")]
+StableSeconds = Annotated[
+    float,
+    typer.Option(
+        "--stable-for", min=0.0, help="With --wait: seconds that all pods must have run without a restart."
+    ),
+]
 ValidateOnly = Annotated[
     bool,
     typer.Option("--validate-only", callback=_note_dry_run, help="Check everything, change nothing."),

@@ -38,6 +38,7 @@ from pilothouse_server.containers.rollout import (
     says_why,
     witness,
 )
+from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
 from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
@@ -70,7 +71,6 @@ TERMINATING = "Terminating"
 # Reasons of a container that shall not run, while pods are left.
 WINDING_DOWN = frozenset({SCALING_DOWN, TERMINATING})
 
-SETTLE_SECONDS = 10.0
 # A Deployment has three.
 _MOST_CONDITIONS = 20
 
@@ -124,6 +124,17 @@ def observe(
     foreign = foreign_programs(container, deployment, permitted)
     if status == "running" and reason in ("", ROLLING_OUT) and foreign is not None:
         reason, message = foreign.type, foreign.message
+    stability = observe_stability(
+        container,
+        deployment,
+        newest,
+        pods,
+        _needed(container, deployment) if deployment is not None else 0,
+        now=now,
+        cluster_now=cluster_now or now,
+    )
+    if stability is not None and stability.recheck_seconds is not None:
+        recheck_seconds = min(stability.recheck_seconds, recheck_seconds or stability.recheck_seconds)
     unexplained = tuple(pod.metadata.name for pod in pods if waits_without_saying_why(pod))
     if unexplained and not events and (kept := _explained_before(container, status, reason)):
         reason, message = kept
@@ -135,7 +146,13 @@ def observe(
         status=status,
         reason=reason[:REASON_LIMIT],
         message=message[:MESSAGE_LIMIT],
-        conditions=_conditions(container, deployment, (rollout, foreign), now),
+        conditions=_conditions(
+            container,
+            deployment,
+            (rollout, foreign),
+            stability.condition if stability is not None else None,
+            now,
+        ),
     )
     return Observation(
         observed=observed,
@@ -312,6 +329,7 @@ def _conditions(
     container: Container,
     deployment: Deployment | None,
     shown: Iterable[Condition | None],
+    stable: Condition | None,
     now: datetime,
 ) -> tuple[Condition, ...]:
     before = {condition.type: condition for condition in container.observed.conditions}
@@ -342,6 +360,8 @@ def _conditions(
         old = before.get(condition.type)
         since = old.last_transition_time if old is not None and old.status == condition.status else now
         result += (msgspec.structs.replace(condition, last_transition_time=since),)
+    # Its time moves also while its status stays.
+    result += () if stable is None else (stable,)
     return tuple(sorted(result, key=lambda condition: condition.type))
 
 

@@ -78,10 +78,7 @@ def forget_state(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
 
     For a cluster that was put back to an older state: its generations begin lower again.
     """
-    return tuple(
-        msgspec.structs.replace(each, made_from="") if each.type == ROLLED_OUT else each
-        for each in conditions
-    )
+    return tuple(msgspec.structs.replace(each, made_from="") for each in conditions)
 
 
 def reason_of(
@@ -137,7 +134,7 @@ def _observed(
         return Condition(ROLLED_OUT, "True", ROLLED_OUT)
     if deployment.spec.paused and state.replicas > state.updated_replicas:
         return _held(container)
-    why = _of_newest(pods, newest if _is_of(newest, deployment) else None)
+    why = _of_newest(pods, newest if is_of(newest, deployment) else None)
     if late := _find(state.conditions, "Progressing", "False"):
         message = f"{late.message} {why[0]}: {why[1]}" if why else late.message
         return _not_yet(late.reason, message.strip())
@@ -181,7 +178,7 @@ def says_why(pod: PodObservation) -> bool:
     return pod.reason not in ORDINARY and pod.reason != "ContainersNotReady"
 
 
-def _is_of(newest: ReplicaSet | None, deployment: Deployment) -> bool:
+def is_of(newest: ReplicaSet | None, deployment: Deployment) -> bool:
     """Returns whether the replica set makes the Deployment's present template: its own may not be known yet."""
     revision = deployment.metadata.annotation(REVISION)
     return newest is not None and (not revision or newest.metadata.annotation(REVISION) == revision)

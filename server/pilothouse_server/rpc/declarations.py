@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.rpc.field_checks import RuleError, is_map, is_secret_by_name, map_fields, rule_of
@@ -31,6 +32,7 @@ WATCH_ANSWER = (
     (2, "", "message"),
     (3, "revision", "int64"),
     (4, "resume_token", "string"),
+    (5, "server_time", "google.protobuf.Timestamp"),
 )
 _TYPE_NAMES = {
     FieldDescriptor.TYPE_MESSAGE: "message",
@@ -152,6 +154,8 @@ def _watch_answer_faults(method: MethodDescriptor) -> Iterator[str]:
 def _type_name(field: FieldDescriptor) -> str:
     if field.enum_type is not None:
         return field.enum_type.full_name
+    if field.message_type is not None and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+        return field.message_type.full_name
     return _TYPE_NAMES.get(field.type, "")
 
 

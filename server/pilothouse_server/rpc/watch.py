@@ -29,6 +29,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.message import Message
 
@@ -54,6 +55,7 @@ from pilothouse_server.watch.hub import Hub
 from pilothouse_server.watch.resume_token import Position, TokenIssuer
 
 DEFAULT_BOOKMARK_SECONDS = 10.0
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     call.on_renewed = server.hub.wake
     # Who resumes reads no state.
     readers = server.looks if request.resume_token else server.readers
+    # The snapshot is taken later, so it has all that was committed before.
+    complete_until = None if request.resume_token else server.feed.complete_until
 
     async def read(current: ReadAhead[_Begun]) -> _Begun:
         while True:
@@ -166,8 +170,10 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     del first_state
     call.resume_token = tokens.token(position)
     if not request.resume_token:
-        yield _marker(resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token)
-    changes = _Changes(server, call, wanted, tokens, head, visible, position)
+        yield _marker(
+            resource.CHANGE_TYPE_SYNCED, position.revision, call.resume_token, server.feed.complete_until
+        )
+    changes = _Changes(server, call, wanted, tokens, head, visible, position, complete_until)
     period = float(request.bookmark_period_seconds or DEFAULT_BOOKMARK_SECONDS)
     async with aclosing(changes.answers(period)) as answers:
         async for answer in answers:
@@ -290,6 +296,7 @@ class _Changes:
         head: StreamHead,
         visible: frozenset[int] | None,
         position: Position,
+        complete_until: datetime | None,
     ) -> None:
         self._server = server
         self._call = call
@@ -301,6 +308,8 @@ class _Changes:
         self._mark = position.mark
         # What the first state showed before it was numbered; one goes once all its events are passed.
         self._skipped = position.skipped
+        # Every change that was committed before is sent; what follows may not be, so it moves when all are passed.
+        self._complete_until = complete_until
         self._passing = 0
         self._caught_up = False
 
@@ -313,6 +322,7 @@ class _Changes:
             behind = await self._server.hub.beyond(
                 self._revision, max(0.0, due - loop.time()), self._wanted.namespace_id
             )
+            newest, time = self._server.hub.newest, self._server.feed.complete_until
             if self._server.hub.history != self._head.history:
                 raise resume_token.changed(await self._server.feed.horizon())
             self._sight()
@@ -322,9 +332,12 @@ class _Changes:
                     if answer is not None:
                         yield answer
                         last_sent = loop.time()
+                if self._revision >= newest:
+                    self._complete_until = time
             elif loop.time() >= due:
                 self._call.resume_token = self._token()
-                yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._revision, self._call.resume_token)
+                self._complete_until = time
+                yield _marker(resource.CHANGE_TYPE_BOOKMARK, self._revision, self._call.resume_token, time)
                 last_sent, self._caught_up = loop.time(), True
 
     async def _events(self) -> Sequence[FeedEvent]:
@@ -359,7 +372,7 @@ class _Changes:
             self._end_with_namespace(event)
             return None
         self._call.resume_token = self._token()
-        return _ANSWERS.answer(change, event, self._call.resume_token)
+        return _ANSWERS.answer(change, event, self._call.resume_token, self._complete_until)
 
     def _end_with_namespace(self, event: FeedEvent) -> None:
         """Raises NotFound where the watch's namespace is gone: all that it held was told before."""
@@ -419,18 +432,18 @@ def _added(message: bytes) -> bytes:
 
 
 class _Answers:
-    """Answers from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string).
+    """Answers from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp).
 
-    `declarations.WATCH_ANSWER` says so too, and is checked at start. All but the token is the same for every watcher
-    that is shown the same change, and most are shown it at about the same time.
+    `declarations.WATCH_ANSWER` says so too, and is checked at start. All but the token and the time is the same for
+    every watcher that is shown the same change, and most are shown it at about the same time.
     """
 
     def __init__(self, kept: int = 256) -> None:
         self._kept = kept
         self._ready: dict[tuple[int, int], tuple[FeedEvent, bytes]] = {}
 
-    def answer(self, change: int, event: FeedEvent, token: str) -> bytes:
-        """Returns the answer with the token of one watcher."""
+    def answer(self, change: int, event: FeedEvent, token: str, time: datetime | None) -> bytes:
+        """Returns the answer with the token of one watcher, and the time."""
         key = (event.revision, change)
         found = self._ready.get(key)
         if found is None or found[0] is not event:
@@ -438,7 +451,7 @@ class _Answers:
                 self._ready.clear()
             found = self._ready[key] = (event, _without_token(change, event))
         encoded = token.encode()
-        return b"".join((found[1], varint(len(encoded)), encoded))
+        return b"".join((found[1], varint(len(encoded)), encoded, _server_time(time)))
 
 
 _ANSWERS = _Answers()
@@ -460,8 +473,17 @@ def _without_token(change: int, event: FeedEvent) -> bytes:
     )
 
 
-def _marker(change: int, revision: int, token: str) -> bytes:
+def _marker(change: int, revision: int, token: str, time: datetime | None) -> bytes:
     parts = [b"\x08", varint(change)]
     if revision:
         parts += [b"\x18", varint(revision)]
-    return b"".join((*parts, b"\x22", varint(len(token)), token.encode()))
+    return b"".join((*parts, b"\x22", varint(len(token)), token.encode(), _server_time(time)))
+
+
+def _server_time(time: datetime | None) -> bytes:
+    """Field 5: a Timestamp of field 1 (seconds) and field 2 (nanoseconds)."""
+    if time is None:
+        return b""
+    seconds, micros = divmod((time - _EPOCH) // _MICROSECOND, 1_000_000)
+    parts = (b"\x08", varint(seconds), b"\x10", varint(1000 * micros))
+    return b"".join((b"\x2a", varint(sum(map(len, parts))), *parts))

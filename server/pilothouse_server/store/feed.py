@@ -20,6 +20,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import asyncpg
@@ -70,11 +71,11 @@ _SEQUENCE = text(
     f"SELECT {_COLUMNS}, audit_sequence, history_id::text AS history, more, aside, oldest_seconds "  # noqa: S608
     "FROM sequence_changes()"
 )
-# Whether something is pending, and where the stream stands, by one snapshot; and whether work for the reconciler is
-# due, of each cluster by its index.
+# Whether something is pending, and where the stream stands, by one snapshot that is not older than `now`; and whether
+# work for the reconciler is due, of each cluster by its index.
 _LOOK = text(
     "SELECT revision, audit_sequence, history_id::text AS history, "
-    "clock_timestamp() AS now, EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
+    "statement_timestamp() AS now, EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
     "EXISTS (SELECT FROM clusters AS c CROSS JOIN LATERAL (SELECT FROM reconcile_work AS w "
     "WHERE w.cluster_name = c.name AND w.due_at <= statement_timestamp() "
     "AND (w.leased_until IS NULL OR w.leased_until <= statement_timestamp()) ORDER BY w.due_at LIMIT 1) AS one) AS due "
@@ -189,6 +190,9 @@ class Feed:
         # Told when the database's history became another one while this server ran.
         self.on_new_history: Callable[[], None] = lambda: None
         self._runs = False
+        # By the database's clock: whatever was committed before is in the hub. None before the first look.
+        self.complete_until: datetime | None = None
+        self._looked_at: datetime | None = None
         self._hint = asyncio.Event()
         self._started = asyncio.Event()
         self._due_told_at = 0.0
@@ -268,6 +272,7 @@ class Feed:
                     stirred_at = loop.time()
                     while await self._catch_up():
                         pass
+                self.complete_until = self._looked_at
                 self._started.set()
             except PilothouseError as error:
                 log.warning("changes cannot be numbered or read", reason=error.reason)
@@ -304,6 +309,7 @@ class Feed:
         async with self._store.system_call() as connection:
             found: Any = (await connection.execute(_LOOK)).one()
         self._store.clock.note(found.now)
+        self._looked_at = found.now
         now = asyncio.get_running_loop().time()
         if found.due and now - self._due_told_at >= _DUE_SECONDS:
             self._due_told_at = now

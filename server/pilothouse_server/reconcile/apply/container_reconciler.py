@@ -18,6 +18,7 @@ from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container, Observed
 from pilothouse_server.containers.observation import REPAIRED, WINDING_DOWN, observe, until_all_ready
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
+from pilothouse_server.containers.stability import applied_stability
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
@@ -321,6 +322,8 @@ def _with_rollout(
     if rollout is None:
         return observed
     conditions = set_condition(observed.conditions, rollout, now)
+    if (stable := applied_stability(container, deployment, now)) is not None:
+        conditions = set_condition(conditions, stable, now)
     observed = msgspec.structs.replace(observed, conditions=conditions)
     if rollout in container.observed.conditions or rollout.status == "True" or observed.status != "running":
         return observed

@@ -552,6 +552,7 @@ class WatchOperationsResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
     """ADDED, SYNCED or BOOKMARK."""
     revision: _builtins.int
@@ -562,6 +563,12 @@ class WatchOperationsResponse(_message.Message):
     def operation(self) -> Global___Operation:
         """Unset for SYNCED and BOOKMARK."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """Every change that was committed before this time has been sent. It is by the clock that sets the times of resources, such as
+        `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """
+
     def __init__(
         self,
         *,
@@ -569,10 +576,11 @@ class WatchOperationsResponse(_message.Message):
         operation: Global___Operation | None = ...,
         revision: _builtins.int = ...,
         resume_token: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "operation", b"operation", "resume_token", b"resume_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "operation", b"operation", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

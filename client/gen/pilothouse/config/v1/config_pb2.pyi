@@ -1347,6 +1347,7 @@ class WatchConfigsResponse(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
     """What happened."""
     revision: _builtins.int
@@ -1357,6 +1358,12 @@ class WatchConfigsResponse(_message.Message):
     def config(self) -> Global___Config:
         """Unset for SYNCED and BOOKMARK."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """Every change that was committed before this time has been sent. It is by the clock that sets the times of resources, such as
+        `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """
+
     def __init__(
         self,
         *,
@@ -1364,10 +1371,11 @@ class WatchConfigsResponse(_message.Message):
         config: Global___Config | None = ...,
         revision: _builtins.int = ...,
         resume_token: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "config", b"config", "resume_token", b"resume_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "config", b"config", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

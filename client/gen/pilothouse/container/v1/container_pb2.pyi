@@ -1174,7 +1174,8 @@ class Container(_message.Message):
     """The Kubernetes phase of its newest pod."""
     reason: _builtins.str
     """Why, a word, such as `ImagePullBackOff`. A container that is RUNNING has one while its newest rollout has not ended (old pods may
-    serve meanwhile): what its newest pods say, else `RollingOut`, `ProgressDeadlineExceeded` or `RolloutHeld`.
+    serve meanwhile): what its newest pods say, else `RollingOut`, `ProgressDeadlineExceeded` or `RolloutHeld`. One that is STOPPED or PAUSED
+    has `ScalingDown` or `Terminating` while pods are left.
     """
     message: _builtins.str
     """Why, for people; a cluster's refusal in its own words."""
@@ -1275,10 +1276,14 @@ class Container(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`, `RolledOut`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`, `VolumesAttachable`; `ForeignPrograms` while
+        """`Applied`, `RolledOut`, `Stable`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`, `VolumesAttachable`; `ForeignPrograms` while
         others' programs are in the pod template; `Repaired` once an object that others deleted was made anew. Once `observed_generation` has reached a
         `generation`, `RolledOut` tells of that generation or a later one: TRUE when all replicas are of the newest template and available and no
         older ones are left; FALSE with the reason `ProgressDeadlineExceeded` when the cluster has given up. Absent while stopped or paused.
+        `Stable` is about the pods of the newest ReplicaSet. FALSE with the reason `Restarted`: a program ended or began again in the last
+        10 s; `message` has its exit code and termination message. FALSE with the reason `Waiting`: fewer pods are ready than are wanted. TRUE:
+        all are ready; `last_transition_time` is the moment since when that is so without a restart. Compare it with `server_time` of a watch.
+        It says nothing while `stale_since` is set. Absent where no pod is wanted.
         `VolumesAttachable` is UNKNOWN (reason `ReadWriteOnce`) while several replicas want a claim of READ_WRITE_ONCE, which the pods of one node
         get; FALSE (reason `FailedAttachVolume`) when the cluster says so; absent otherwise.
         """
@@ -2318,6 +2323,7 @@ class WatchContainersResponse(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
     """What happened."""
     revision: _builtins.int
@@ -2328,6 +2334,12 @@ class WatchContainersResponse(_message.Message):
     def container(self) -> Global___Container:
         """Unset for SYNCED and BOOKMARK."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """Every change that was committed before this time has been sent. It is by the clock that sets the times of resources, such as
+        `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """
+
     def __init__(
         self,
         *,
@@ -2335,10 +2347,11 @@ class WatchContainersResponse(_message.Message):
         container: Global___Container | None = ...,
         revision: _builtins.int = ...,
         resume_token: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "container", b"container", "resume_token", b"resume_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "container", b"container", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -870,6 +870,7 @@ class WatchNamespacesResponse(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
     """What happened."""
     revision: _builtins.int
@@ -880,6 +881,12 @@ class WatchNamespacesResponse(_message.Message):
     def namespace(self) -> Global___Namespace:
         """Unset for SYNCED and BOOKMARK."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """Every change that was committed before this time has been sent. It is by the clock that sets the times of resources, such as
+        `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """
+
     def __init__(
         self,
         *,
@@ -887,10 +894,11 @@ class WatchNamespacesResponse(_message.Message):
         namespace: Global___Namespace | None = ...,
         revision: _builtins.int = ...,
         resume_token: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "namespace", b"namespace", "resume_token", b"resume_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "namespace", b"namespace", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

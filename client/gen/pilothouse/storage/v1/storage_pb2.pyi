@@ -878,6 +878,7 @@ class WatchVolumesResponse(_message.Message):
     VOLUME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
     """What happened."""
     revision: _builtins.int
@@ -888,6 +889,12 @@ class WatchVolumesResponse(_message.Message):
     def volume(self) -> Global___Volume:
         """Unset for SYNCED and BOOKMARK."""
 
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """Every change that was committed before this time has been sent. It is by the clock that sets the times of resources, such as
+        `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """
+
     def __init__(
         self,
         *,
@@ -895,10 +902,11 @@ class WatchVolumesResponse(_message.Message):
         volume: Global___Volume | None = ...,
         revision: _builtins.int = ...,
         resume_token: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["volume", b"volume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "resume_token", b"resume_token", "revision", b"revision", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_type", b"change_type", "resume_token", b"resume_token", "revision", b"revision", "server_time", b"server_time", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,213 @@
+"""Whether the newest pods run without a restart: the condition `Stable`.
+
+The restarts of all living pods cannot tell: their sum falls when old pods go, so a release that restarts again and
+again looks as if it ran. This condition is about the pods of the newest replica set alone:
+
+* FALSE/`Restarted`: one of them has ended, or began again within the last `SETTLE_SECONDS`. The message has the exit
+  code, and what the program left as its termination message. It stays until all wanted pods are ready.
+* FALSE/`Waiting`: fewer are ready than are wanted.
+* TRUE: all wanted pods are ready. `last_transition_time` is the moment since when that is so without a restart. It
+  moves also where a look finds that a pod has restarted, or was not ready, since the look before: after a time in
+  which nobody watched the cluster, for instance.
+
+It is absent where no pod is wanted.
+
+As `RolledOut` (see `rollout`), it remembers what it was made from. The worker resets it with the write that says that
+a generation was dealt with, if the apply changed the Deployment; the observer computes it from states that are as new,
+once the Deployment's controller has seen them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.rollout import NOT_FOLLOWED_MESSAGE, is_of
+from pilothouse_server.kubernetes.conditions import MESSAGE_LIMIT
+from pilothouse_server.kubernetes.errors import shown
+from pilothouse_server.kubernetes.objects import ContainerStatus, Deployment, Pod, ReplicaSet, storable
+from pilothouse_server.kubernetes.pod_observation import CRASH_LOOP
+from pilothouse_server.values.resources import Condition
+
+STABLE = "Stable"
+WAITING = "Waiting"
+RESTARTED = "Restarted"
+# For so long a program counts as restarted, as for the status (`observation.SETTLE_SECONDS`).
+SETTLE_SECONDS = 10.0
+
+
+class Stability(msgspec.Struct, frozen=True, gc=False):
+    """The condition, and after how many seconds it changes without a change on the cluster; None where it does not."""
+
+    condition: Condition
+    recheck_seconds: float | None = None
+
+
+class _Origin(msgspec.Struct, frozen=True, gc=False):
+    """What a condition was made from: a Deployment's uid and generation, the newest replica set, and when the last of
+    its pods became ready, in seconds by the cluster's clock; 0 where none did."""
+
+    deployment: str = ""
+    generation: int = 0
+    replica_set: str = ""
+    ready_since: int = 0
+
+    @classmethod
+    def of(cls, condition: Condition | None) -> _Origin:
+        """Returns that of a condition; an empty one where it does not say."""
+        match condition.made_from.split("/") if condition is not None else ():
+            case [deployment, generation, replica_set, ready_since]:
+                return cls(deployment, int(generation), replica_set, int(ready_since))
+            case _:
+                return cls()
+
+    def __str__(self) -> str:
+        return f"{self.deployment}/{self.generation}/{self.replica_set}/{self.ready_since}"
+
+    def is_newer_than(self, deployment: Deployment) -> bool:
+        return self.deployment == deployment.metadata.uid and self.generation > deployment.metadata.generation
+
+
+def observe_stability(
+    container: Container,
+    deployment: Deployment | None,
+    newest: ReplicaSet | None,
+    pods: Iterable[Pod],
+    needed: int,
+    *,
+    now: datetime,
+    cluster_now: datetime,
+) -> Stability | None:
+    """Returns what the pods show; None where none is wanted. `needed`: how many shall be ready."""
+    if container.desired_state != "running" or (deployment is not None and needed == 0):
+        return None
+    before = _before(container)
+    if deployment is None:
+        made_from = before.made_from if before is not None else ""
+        return Stability(_waiting("it is not on the cluster yet", made_from, before, now))
+    origin = _Origin.of(before)
+    followed = deployment.status.observed_generation >= deployment.metadata.generation
+    if newest is None or not followed or not is_of(newest, deployment) or origin.is_newer_than(deployment):
+        # The newest pods that are seen may be of what was wanted before.
+        return Stability(before or _waiting(NOT_FOLLOWED_MESSAGE, str(_Origin()), before, now))
+    mine = sorted((pod for pod in pods if _is_living_of(pod, newest)), key=lambda pod: pod.metadata.name)
+    ready_since = origin.ready_since if origin.replica_set == newest.metadata.name else 0
+    seen = _Origin(deployment.metadata.uid, deployment.metadata.generation, newest.metadata.name, ready_since)
+    if (restarted := _restarted(mine, cluster_now)) is not None:
+        message, seconds = restarted
+        condition = Condition(STABLE, "False", RESTARTED, message[:MESSAGE_LIMIT], made_from=str(seen))
+        return Stability(_with_time(condition, before, now), seconds)
+    ready = [pod for pod in mine if _is_ready(pod)]
+    if len(ready) >= needed:
+        return Stability(_all_ready(ready, seen, before, now))
+    if before is not None and before.reason == RESTARTED and origin.replica_set == newest.metadata.name:
+        return Stability(msgspec.structs.replace(before, made_from=str(seen)))
+    return Stability(_waiting(f"{len(ready)} of {needed} pods are ready", str(seen), before, now))
+
+
+def applied_stability(container: Container, deployment: Deployment, now: datetime) -> Condition | None:
+    """Returns the condition after an apply; None where it stays as it is.
+
+    What is there tells of the pods before the apply, if that changed the Deployment and no later state was seen.
+    """
+    before = _before(container)
+    if before is None or container.desired_state != "running" or deployment.spec.replicas == 0:
+        return None
+    origin = _Origin.of(before)
+    if origin.deployment == deployment.metadata.uid and origin.generation >= deployment.metadata.generation:
+        return None
+    reset = _Origin(deployment.metadata.uid, deployment.metadata.generation)
+    return _waiting(NOT_FOLLOWED_MESSAGE, str(reset), before, now)
+
+
+def _all_ready(ready: list[Pod], seen: _Origin, before: Condition | None, now: datetime) -> Condition:
+    ready_since = max(map(_ready_since, ready))
+    stays = before is not None and before.status == "True" and ready_since <= seen.ready_since
+    if not stays:
+        seen = msgspec.structs.replace(seen, ready_since=ready_since)
+    condition = Condition(STABLE, "True", STABLE, made_from=str(seen))
+    return _with_time(condition, before if stays else None, now)
+
+
+def _waiting(message: str, made_from: str, before: Condition | None, now: datetime) -> Condition:
+    return _with_time(Condition(STABLE, "False", WAITING, message, made_from=made_from), before, now)
+
+
+def _with_time(condition: Condition, before: Condition | None, now: datetime) -> Condition:
+    stays = before is not None and before.status == condition.status
+    since = before.last_transition_time if before is not None and stays else now
+    return msgspec.structs.replace(condition, last_transition_time=since)
+
+
+def _before(container: Container) -> Condition | None:
+    return next((each for each in container.observed.conditions if each.type == STABLE), None)
+
+
+def _is_living_of(pod: Pod, newest: ReplicaSet) -> bool:
+    owned = any(
+        o.kind == "ReplicaSet" and o.name == newest.metadata.name for o in pod.metadata.owner_references
+    )
+    return (
+        owned and pod.metadata.deletion_timestamp is None and pod.status.phase not in ("Failed", "Succeeded")
+    )
+
+
+def _is_ready(pod: Pod) -> bool:
+    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions)
+
+
+def _ready_since(pod: Pod) -> int:
+    """Returns since when a pod is ready and none of its containers restarted, in seconds by the cluster's clock.
+
+    1 where it does not say.
+    """
+    times = [each.last_transition_time for each in pod.status.conditions if each.type == "Ready"]
+    times += [
+        status.state.running.started_at
+        for status in pod.status.container_statuses
+        if status.restart_count > 0 and status.state.running is not None
+    ]
+    return max((int(time.timestamp()) for each in times if (time := storable(each)) is not None), default=1)
+
+
+def _restarted(pods: Iterable[Pod], cluster_now: datetime) -> tuple[str, float | None] | None:
+    """Returns the end of the first program that restarted, and for how many seconds that still counts."""
+    for pod in pods:
+        statuses = [(each, True) for each in pod.status.init_container_statuses]
+        statuses += [(each, False) for each in pod.status.container_statuses]
+        for status, init in statuses:
+            if (left := _restart_counts(status, cluster_now, init=init)) is not None:
+                return _end(pod, status), left or None
+    return None
+
+
+def _restart_counts(status: ContainerStatus, cluster_now: datetime, *, init: bool) -> float | None:
+    """Returns for how many seconds a restart still counts; 0 until something changes, None where there is none."""
+    state, last = status.state, status.last_state.terminated
+    if state.terminated is not None:
+        # An init container that is done has not failed.
+        return None if init and state.terminated.exit_code == 0 else 0.0
+    if state.waiting is not None:
+        return (
+            0.0
+            if status.restart_count > 0 or last is not None or state.waiting.reason == CRASH_LOOP
+            else None
+        )
+    if state.running is None or status.restart_count == 0:
+        return None
+    started = storable(state.running.started_at)
+    left = SETTLE_SECONDS - (cluster_now - started).total_seconds() if started is not None else 0.0
+    # A start in the future is a clock that is ahead; never wait longer than the period.
+    return min(left, SETTLE_SECONDS) if left > 0 else None
+
+
+def _end(pod: Pod, status: ContainerStatus) -> str:
+    ended = status.state.terminated or status.last_state.terminated
+    where = f"container {status.name} of pod {pod.metadata.name}"
+    if ended is None:
+        return f"{where} has restarted"
+    words = f"{where} ended: {ended.reason or 'Terminated'}, exit code {ended.exit_code}"
+    return f"{words}: {shown(ended.message).strip()}" if ended.message.strip() else words

@@ -1,0 +1,263 @@
+"""Waiting for a container that shall stay up: by the server's clock, over cuts, and with an end where it will not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from pilothouse.container.v1 import container_pb2 as pb
+from pilothouse.resource.v1 import resource_pb2
+from pilothouse_client import Client, RetryPolicy
+from pilothouse_client.streams import Change, ChangeKind
+from pilothouse_client.waiting import (
+    FALSE,
+    TRUE,
+    ContainerWait,
+    Goal,
+    Outcome,
+    Patience,
+    ServerTime,
+    Verdict,
+    WaitError,
+    scales_up,
+    wait_for,
+)
+from tests.client.fake_server import FakeServer
+from tests.waiting import patient, poll_until
+
+# By the server's clock, which has nothing to do with ours.
+BEGIN = datetime(2031, 5, 1, tzinfo=UTC)
+QUICK = RetryPolicy(initial_delay=0.001, greatest_delay=0.01)
+ASKED = pb.Container(name="web", namespace="shop", uid="u", generation=3)
+STABLE_FOR, UNSCHEDULABLE_FOR = 10.0, 60.0
+
+
+def condition(type_: str, status: Any, reason: str = "", *, since: float = 0.0) -> resource_pb2.Condition:
+    made = resource_pb2.Condition(type=type_, status=status, reason=reason, message=f"{reason} it says")
+    made.last_transition_time.FromDatetime(BEGIN + timedelta(seconds=since))
+    return made
+
+
+def running(*conditions: resource_pb2.Condition, **state: Any) -> pb.Container:
+    fields: dict[str, Any] = {"status": pb.CONTAINER_STATUS_RUNNING, "observed_generation": 3, **state}
+    return pb.Container(
+        name="web", namespace="shop", uid="u", generation=3, conditions=conditions, replicas=1, **fields
+    )
+
+
+def stable(since: float = 0.0) -> resource_pb2.Condition:
+    return condition("Stable", TRUE, "Stable", since=since)
+
+
+class Story:
+    """A wait, told what the watch says second by second of the server's time."""
+
+    def __init__(self, scaled_up: Callable[[pb.Container], bool] = lambda _: False) -> None:
+        self.time = ServerTime()
+        self.wait = ContainerWait(ASKED, Goal.RUNNING, Patience(STABLE_FOR, UNSCHEDULABLE_FOR), scaled_up)
+        self.seen = pb.Container()
+
+    def at(self, seconds: float, seen: pb.Container | None = None, **change: Any) -> Outcome:
+        """An answer of the watch: a change of the container, or a bookmark."""
+        return self.verdict(BEGIN + timedelta(seconds=seconds), seen, **change).outcome
+
+    def verdict(self, time: datetime | None, seen: pb.Container | None = None, **change: Any) -> Verdict:
+        kind = ChangeKind.BOOKMARK if seen is None else ChangeKind.MODIFIED
+        self.seen = self.seen if seen is None else seen
+        fields: dict[str, Any] = {"kind": kind, "resume_token": "token", "server_time": time, **change}
+        self.time.note(Change(resource=self.seen, **fields))
+        return self.wait.judge(self.seen, self.time)
+
+
+def test_it_arrives_once_it_has_been_stable_for_long_enough_without_an_event() -> None:
+    story = Story()
+    assert story.at(0, running()) is Outcome.WAITING
+    assert story.at(3, running(stable(3))) is Outcome.WAITING
+    assert story.at(12.9) is Outcome.WAITING
+    assert story.at(13) is Outcome.ARRIVED
+
+
+def test_what_has_run_for_long_arrives_with_the_first_state_that_is_whole() -> None:
+    story = Story()
+    first = story.verdict(None, running(stable(-60)), kind=ChangeKind.ADDED, resume_token="")
+    assert first.outcome is Outcome.WAITING
+    assert story.at(0, kind=ChangeKind.SYNCED) is Outcome.ARRIVED
+
+
+def test_a_restart_begins_the_time_anew_or_fails() -> None:
+    story = Story()
+    story.at(0, running(stable()))
+    # It came back so fast that nobody saw it away.
+    assert story.at(9, running(stable(9))) is Outcome.WAITING
+    assert story.at(12) is Outcome.WAITING
+    restarted = story.verdict(BEGIN, running(condition("Stable", FALSE, "Restarted")))
+    assert (restarted.outcome, restarted.why) == (
+        Outcome.FAILED,
+        "a newest pod restarts: Restarted it says",
+    )
+
+
+def test_the_time_before_a_cut_does_not_count() -> None:
+    story = Story()
+    story.at(0, running(stable()))
+    assert story.at(60, resumed=True) is Outcome.WAITING
+    assert story.at(69) is Outcome.WAITING
+    assert story.at(70) is Outcome.ARRIVED
+    # Nor where the watch begins anew.
+    again = Story()
+    again.at(0, running(stable()))
+    again.verdict(None, kind=ChangeKind.RESTARTED, resume_token="")
+    assert again.verdict(None, kind=ChangeKind.ADDED, resume_token="").outcome is Outcome.WAITING
+    assert again.at(60, kind=ChangeKind.SYNCED) is Outcome.WAITING
+    assert again.at(70) is Outcome.ARRIVED
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"observed_generation": 2},
+        {"reconciling": True},
+        {"status": pb.CONTAINER_STATUS_PENDING},
+        {"conditions": (condition("Stable", FALSE, "Waiting"),)},
+        {"conditions": (stable(), condition("RolledOut", FALSE, "RollingOut"))},
+    ],
+)
+def test_what_was_stable_before_the_change_does_not_count(state: dict[str, Any]) -> None:
+    conditions = state.pop("conditions", (stable(),))
+    assert Story().at(99, running(*conditions, **state)) is Outcome.WAITING
+
+
+def test_nothing_is_known_of_one_whose_cluster_is_away() -> None:
+    story = Story()
+    away = running(stable())
+    away.stale_since.FromDatetime(BEGIN)
+    assert story.at(99, away) is Outcome.WAITING
+
+
+def test_a_held_rollout_arrives_with_the_pods_that_run() -> None:
+    held = condition("RolledOut", FALSE, "RolloutHeld")
+    assert Story().at(99, running(held, stable())) is Outcome.ARRIVED
+    assert Story().at(99, running(held, condition("Stable", FALSE, "Restarted"))) is Outcome.FAILED
+
+
+def test_with_a_server_of_the_release_before_it_arrives_as_with_that() -> None:
+    story = Story()
+    assert story.verdict(None, running(), kind=ChangeKind.SYNCED).outcome is Outcome.ARRIVED
+    looping = running(status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
+    assert story.verdict(None, looping).outcome is Outcome.FAILED
+
+
+def test_old_pods_that_crash_do_not_fail_what_takes_their_place() -> None:
+    no_room = condition("RolledOut", FALSE, "Unschedulable")
+    waiting = condition("Stable", FALSE, "Waiting")
+    looping = running(no_room, waiting, status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
+    assert Story().at(0, looping) is Outcome.WAITING
+
+
+def test_without_room_it_fails_after_a_minute_unless_a_node_is_added() -> None:
+    pending = running(condition("RolledOut", FALSE, "Unschedulable"), status=pb.CONTAINER_STATUS_PENDING)
+    story = Story()
+    assert story.at(0, pending) is Outcome.WAITING
+    assert story.at(59) is Outcome.WAITING
+    failed = story.verdict(BEGIN + timedelta(seconds=60))
+    assert failed.outcome is Outcome.FAILED
+    assert failed.why == (
+        "no node has had room for it for 60 s, and no autoscaler adds one: Unschedulable it says"
+    )
+    asked: list[pb.Container] = []
+
+    def scaled_up(seen: pb.Container) -> bool:
+        asked.append(seen)
+        return True
+
+    scaling = Story(scaled_up)
+    assert scaling.at(0, pending) is Outcome.WAITING
+    assert scaling.at(60) is Outcome.WAITING
+    assert len(asked) == 1
+    assert scaling.at(119) is Outcome.WAITING
+    # A minute that was interrupted by room begins anew.
+    between = Story()
+    between.at(0, pending)
+    between.at(30, running(condition("RolledOut", FALSE, "RollingOut")))
+    between.at(40, pending)
+    assert between.at(99) is Outcome.WAITING
+    assert between.at(100) is Outcome.FAILED
+
+
+@pytest_asyncio.fixture
+async def fake() -> AsyncIterator[FakeServer]:
+    server = FakeServer()
+    server.api_keys["key"] = "admin"
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("events", "unavailable", "scales"),
+    [
+        (["NotTriggerScaleUp", "FailedScheduling"], "", False),
+        (["FailedScheduling", "TriggeredScaleUp"], "", True),
+        ([], "the cluster does not answer", True),
+        ([], "", False),
+    ],
+)
+async def test_whether_a_node_is_added_is_told_by_events(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch, events: list[str], unavailable: str, scales: bool
+) -> None:
+    """Where nobody can tell, waiting goes on."""
+    await fake.commit("container", ("shop", "web"), running())
+    told = [resource_pb2.KubernetesEvent(reason=reason) for reason in events]
+    fake.events, fake.events_unavailable = told, unavailable
+    with Client(fake.address, token="key") as client:
+        assert await asyncio.to_thread(scales_up, client, ASKED) is scales
+    fake.fail("GetContainer", grpc.StatusCode.PERMISSION_DENIED, reason="DENIED")
+    with Client(fake.address, token="key") as client:
+        assert await asyncio.to_thread(scales_up, client, ASKED)
+
+
+async def test_a_wait_goes_on_over_a_cut_and_counts_from_there(fake: FakeServer) -> None:
+    await fake.commit("container", ("shop", "web"), running(stable()))
+    times = {1: 5.0, 2: 20.0}
+    told: list[float] = []
+
+    def server_time() -> datetime:
+        told.append(times[len(fake.calls_of("WatchContainers"))])
+        return BEGIN + timedelta(seconds=told[-1])
+
+    async def was_told(seconds: float) -> bool:
+        return told.count(seconds) > 3
+
+    fake.bookmark_period, fake.server_time = 0.01, server_time
+    patience = Patience(STABLE_FOR)
+    with Client(fake.address, token="key", retry=QUICK) as client:
+        waiting = asyncio.create_task(
+            asyncio.to_thread(wait_for, client, ASKED, Goal.RUNNING, timeout=patient(60), patience=patience)
+        )
+        await poll_until(lambda: was_told(5))
+        await fake.cut_watches()
+        # Stable for twenty seconds, but nobody may have looked.
+        await poll_until(lambda: was_told(20))
+        assert not waiting.done()
+        times[2] = 30.0
+        assert (await waiting).name == "web"
+
+
+async def test_a_restart_fails_with_the_last_lines_that_the_caller_may_read(fake: FakeServer) -> None:
+    restarted = running(condition("Stable", FALSE, "Restarted"), replica_set_name="web-2")
+    await fake.commit("container", ("shop", "web"), restarted)
+    fake.log = [("web-1-old", b"of before"), ("web-2-a", b"begins"), ("web-2-a", b"no database")]
+    with Client(fake.address, token="key") as client:
+        for denied in (False, True):
+            if denied:
+                fake.fail("StreamLogs", grpc.StatusCode.PERMISSION_DENIED, reason="DENIED", times=2)
+            with pytest.raises(WaitError, match="web: a newest pod restarts: ") as failed:
+                await asyncio.to_thread(wait_for, client, ASKED, Goal.RUNNING, timeout=patient(30))
+            assert failed.value.last_lines == (() if denied else ("begins", "no database"))
+    assert fake.calls_of("StreamLogs")[0].request.previous
