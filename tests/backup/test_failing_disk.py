@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.backup import manifests, programs
+from pilothouse_server.backup import manifests, programs, repository
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.backup.schedule import Schedule, back_up_if_due
 from pilothouse_server.errors import FailedPrecondition
 from tests.backup.copies import back_up
 from tests.backup.test_schedule import made_at
-from tests.conftest import Database
+from tests.conftest import Database, connection
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 # What the steps of a backup ask of the system.
@@ -94,6 +94,20 @@ async def test_whichever_operation_fails_the_folder_is_what_cannot_be_used(
         if not disk.failed:
             break
     assert failed == set(CALLS)
+
+
+_LOCKS = (
+    "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
+    "WHERE locktype = 'advisory' AND datname = current_database()"
+)
+
+
+async def test_a_backup_that_has_ended_refuses_no_other(apart: Database) -> None:
+    async with connection(apart.maintenance_dsn) as looking:
+        for _ in range(30):
+            async with repository.snapshot(apart.maintenance_dsn):
+                assert await looking.fetchval(_LOCKS) == 1
+            assert await looking.fetchval(_LOCKS) == 0
 
 
 async def test_a_program_that_cannot_be_run_is_named(apart: Database, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Each connection is one of its own, not of a pool: it is held while a dump is wri
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import asyncpg
@@ -96,14 +96,19 @@ async def snapshot(dsn: str) -> AsyncIterator[Facts]:
         ):
             raise refused("another backup of this database is being made: wait for its end", "RUNS_ALREADY")
         try:
-            row = await connection.fetchrow(_FACTS)
-        except asyncpg.UndefinedTableError:
-            row = None
-        if row is None:
-            raise refused(
-                "the database holds no schema of Pilothouse, so there is nothing to back up", "NO_SCHEMA"
-            )
-        yield msgspec.convert(dict(row), Facts)
+            try:
+                row = await connection.fetchrow(_FACTS)
+            except asyncpg.UndefinedTableError:
+                row = None
+            if row is None:
+                raise refused(
+                    "the database holds no schema of Pilothouse, so there is nothing to back up", "NO_SCHEMA"
+                )
+            yield msgspec.convert(dict(row), Facts)
+        finally:
+            # PostgreSQL notices the end of a connection a moment later: until then the next backup would be refused.
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await connection.execute("ROLLBACK")
 
 
 async def look_at(dsn: str) -> Target:
