@@ -63,7 +63,10 @@ async def locked(server: Server) -> AsyncIterator[Callable[[], Awaitable[int]]]:
 
 
 async def revoke(server: Server, dora: AsyncClient, role: str, namespace: str, permission: str) -> None:
-    """Takes a grant back, and returns once the server knows."""
+    """Takes a grant back, and returns once the server knows.
+
+    Looks that go on while it is taken back are answered by what is left.
+    """
     await server.admin.identity.revoke_role(username="dora", role=role, namespace=namespace)
 
     async def lost() -> bool:
@@ -204,6 +207,35 @@ async def _what_was_only_added_is_in_nobodys_way(server: Server, dora: AsyncClie
 
         await poll_until(gained)
     assert (await call).description == "mine"
+
+
+async def test_a_read_that_loses_another_grant_is_answered_by_those_that_are_left(
+    shop: tuple[Server, AsyncClient],
+) -> None:
+    server, dora = shop
+    async with (
+        connection(server.database.admin_dsn) as sql,
+        connection(server.database.admin_dsn) as looking,
+        sql.transaction(),
+    ):
+        await sql.execute("LOCK TABLE containers IN ACCESS EXCLUSIVE MODE")
+        reading = asyncio.create_task(dora.containers.get(namespace="shop", name="none"))
+        listing = asyncio.create_task(_listed(dora))
+
+        async def waiting() -> int:
+            return int(await looking.fetchval(WAITING))
+
+        await poll_until(waiting, lambda count: count == 2)
+        # Both may go on by the role of a viewer.
+        await revoke(server, dora, "operator", "shop", "namespace.update")
+    assert await listing == 0
+    with pytest.raises(PilothouseError) as refused:
+        await reading
+    assert refused.value.code.name == "NOT_FOUND"
+
+
+async def _listed(client: AsyncClient) -> int:
+    return len([each async for each in client.containers.list(namespace="shop")])
 
 
 async def test_without_the_second_look_it_would_be_used(

@@ -128,8 +128,20 @@ class AuthorizationLayer:
                 raise await self._explained(call, call.principal, denied) from None
             if call.principal.foreign_namespaces:
                 await self._refuse_foreign(call, call.principal)
+        answer = await self._run(inner, call)
+        if not self._is_late(call) or await self._may_still(call):
+            return answer
+        if call.rule.mutates or not call.rule.only_reads:
+            raise _grants_changed()
+        # A read is done again by the grants that are left.
+        answer = await self._run(inner, call)
+        if await self._may_still(call):
+            return answer
+        raise _grants_changed()
+
+    async def _run(self, inner: Runner, call: Call) -> bytes:
         try:
-            answer = await inner(call)
+            return await inner(call)
         except PermissionDenied as denied:
             # Its transaction may be open still: nothing is looked up beside it.
             raise explained(denied, call.principal) from None
@@ -137,36 +149,37 @@ class AuthorizationLayer:
             raise
         except Exception:
             # A row that was just there and is not seen any more looks like a fault of ours.
-            await self._check_still(call)
+            if not await self._may_still(call):
+                raise _grants_changed() from None
             raise
-        if time.perf_counter() - call.started >= LATE_SECONDS:
-            await self._check_still(call)
-        return answer
 
-    async def _check_still(self, call: Call) -> None:
-        """Raises where the caller of a unary call lost meanwhile what it began with: nothing of it is kept or told.
+    def _is_late(self, call: Call) -> bool:
+        return time.perf_counter() - call.started >= LATE_SECONDS
+
+    async def _may_still(self, call: Call) -> bool:
+        """Whether the caller of a unary call has all grants that the call began with.
+
+        Where one was taken back that the call does not need, but which may have let a part of it be done, the call goes
+        by the newer grants from here on.
 
         Raises:
             Unauthenticated: what the caller has shown has ended.
             PermissionDenied: PERMISSION_REVOKED.
-            Aborted: another grant was taken back, which may have let a part of it be done.
         """
         before = call.principal
         if before is None or call.rule.streams:
-            return
+            return True
         principal = await self._authenticator.authenticate(call.shown, call.client_ip)
         if principal is before:
-            return
+            return True
         try:
-            authorize(call.rule, principal, call.namespace)
+            grant = authorize(call.rule, principal, call.namespace)
         except (NotFound, PermissionDenied):
             raise revoked(call.rule.permission, call.namespace) from None
-        if not set(before.grants).issubset(principal.grants):
-            raise Aborted(
-                "your grants have changed while the call went on, try again",
-                reason="CONCURRENT_CHANGE",
-                retry_after_seconds=0.1,
-            )
+        if set(before.grants).issubset(principal.grants):
+            return True
+        call.principal, call.facts.grant = principal, grant
+        return False
 
     async def _explained(
         self, call: Call, principal: Principal, denied: PermissionDenied
@@ -309,6 +322,14 @@ def _broken_off() -> Unavailable:
         "this server is shutting down and could not wait for the end of the call any longer: it is broken off, "
         "and another server cannot go on with it",
         reason="SHUTTING_DOWN",
+    )
+
+
+def _grants_changed() -> Aborted:
+    return Aborted(
+        "your grants have changed while the call went on, try again",
+        reason="CONCURRENT_CHANGE",
+        retry_after_seconds=0.1,
     )
 
 
