@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
@@ -91,7 +92,7 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
             await process.wait()
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_make_run_on_a_fresh_clone_says_what_it_does_and_serves_until_ctrl_c(tmp_path: Path) -> None:
     """PostgreSQL, the simulated cluster and the server come up, answer, and end with Ctrl-C.
 
@@ -124,7 +125,7 @@ async def test_make_run_on_a_fresh_clone_says_what_it_does_and_serves_until_ctrl
     assert rest == [f"cluster starts a simulated Kubernetes cluster, kept in {data}", "server starts"]
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -139,7 +140,7 @@ async def test_make_proto_makes_the_committed_stubs(tmp_path: Path) -> None:
     assert (tree / stub).read_bytes() == (ROOT / stub).read_bytes()
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 @pytest.mark.parametrize(
     "line",
     [
@@ -154,7 +155,7 @@ async def test_some_tests_are_run(tmp_path: Path, line: str) -> None:
     assert re.search(r"\b[1-9]\d* passed", printed)
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 @pytest.mark.parametrize("parts", ["", "PART=watches", "PART=kills"])
 async def test_make_soak_selects_the_long_tests(tmp_path: Path, parts: str) -> None:
     """A part that selects nothing fails, as pytest does."""
@@ -171,6 +172,9 @@ async def test_make_soak_refuses_an_unknown_part(tmp_path: Path) -> None:
 
 def test_what_ci_does_is_what_the_readme_says() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    # This program asks for the tests.
+    assert ".venv/bin/python .ci/run_tests.py" in lines
+    lines.append(" ".join(run_path(str(ROOT / ".ci" / "run_tests.py"))["FIRST"]))
     for command in BY_CI:
         assert any(line == command or line.startswith(f"{command} ") for line in lines), command
 

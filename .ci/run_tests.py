@@ -1,0 +1,44 @@
+"""Runs both tiers of the tests, and once more, by themselves, those that failed beside others.
+
+A fault fails again and fails the run. A test that passes when it is repeated does not, but it is a fault of the test or
+of the product as well: each is named at the end, so that nobody has to search the output for it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+# Which tests of the last run failed, as pytest keeps it.
+FAILED = Path(".pytest_cache/v/cache/lastfailed")
+TIERS = ("make", "test", "test-all")
+# Which tests took longest is told, so that one that takes longer than before is seen.
+FIRST = (*TIERS, "ARGS=--durations=25")
+ONCE_MORE = (*TIERS, "PARALLEL=", "ARGS=--last-failed --last-failed-no-failures=none")
+
+
+def failed() -> list[str]:
+    """The tests that failed in the last run."""
+    return sorted(json.loads(FAILED.read_text("utf-8"))) if FAILED.exists() else []
+
+
+def main() -> int:
+    # Of an earlier run in the same folder.
+    FAILED.unlink(missing_ok=True)
+    code = subprocess.run(FIRST, check=False).returncode
+    repeated: list[str] = []
+    if code:
+        repeated = failed()
+        code = subprocess.run(ONCE_MORE, check=False).returncode
+    twice = set(failed()) if code else set()
+    for name in repeated:
+        print(f"{'failed twice' if name in twice else 'needed a repeat'}: {name}")
+    if not repeated:
+        print("no test needed a repeat")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
