@@ -19,7 +19,7 @@ from pilothouse_server.metrics.model import Point, Sample, Steps
 from pilothouse_server.metrics.operations import pack_days, roll_up, roll_ups, usage
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.store.paging import PageRequest
-from tests.metrics.world import DAY, HOUR, Box, World, hours_ago, midnight
+from tests.metrics.world import DAY, HOUR, Box, World, midnight
 
 DAYS = 4
 QUARTER = 900
@@ -234,7 +234,8 @@ async def _box(world: World, index: int) -> Box:
 
 async def test_an_hour_is_rolled_up_once_it_has_settled(world: World) -> None:
     box = await world.box()
-    hour = hours_ago(3).replace(minute=0, second=0, microsecond=0)
+    # Not the last of its day, with which the day is rolled up, too.
+    hour = midnight(1) + 12 * HOUR
     await world.usage.write([box.sample(hour + timedelta(minutes=10))])
     assert await roll_up(world.store, hour + HOUR + timedelta(seconds=30)) == 0
     assert await roll_up(world.store, hour + HOUR + timedelta(seconds=SECONDS_AFTER)) == 1
