@@ -61,7 +61,7 @@ class Place:
         await poll_until(settled, what=f"{names} applied")
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_server(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
@@ -73,7 +73,7 @@ async def shared_server(
         yield server
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_cluster(shared_server: Server) -> AsyncIterator[ClusterClient]:
     assert shared_server.cluster is not None
     client = await ClusterClient.from_kubeconfig(shared_server.cluster.kubeconfig(), name="test")

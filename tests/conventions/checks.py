@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from tests.conventions.shared_servers import SHARED_SERVERS
 from tests.conventions.sources import Source
 from tests.conventions.waits import WAITS
 from tests.conventions.words import no_words_of_libraries
@@ -293,6 +294,7 @@ CHECKS: Sequence[Check] = (
     module_docstrings,
     nothing_left_open,
     *WAITS,
+    *SHARED_SERVERS,
     no_bare_tests,
     no_machine_paths,
     no_registry_hosts,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
 
-from tests.conventions import checks, migrations, tables, waits, words
+from tests.conventions import checks, migrations, shared_servers, tables, waits, words
 from tests.conventions.sources import Source, load
 
 
@@ -22,6 +22,18 @@ def _raising(kinds: str, said: str) -> str:
     return (
         "from pilothouse_server.errors import KINDS, OursError\n"
         f"try:\n    work()\nexcept {kinds} as error:\n    raise OursError({said}) from None\n"
+    )
+
+
+def _sharing(scope: str, patching: str = "pass") -> str:
+    """A file of tests with a server for so long, beside which another test does this."""
+    return (
+        "from pilothouse_server import app\nfrom pilothouse_server.app import Application\n"
+        "def started():\n    return Application()\n"
+        'def patched(monkeypatch):\n    monkeypatch.setattr(app, "LIMIT", 2)\n'
+        f'@pytest.fixture(scope="{scope}")\ndef server():\n    yield started()\n'
+        "def test_a(server):\n    assert server\n"
+        f"def test_b(monkeypatch):\n    {patching}\n"
     )
 
 
@@ -100,6 +112,39 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         waits.patient_deadlines,
         Source("tests/a.py", "call(timeout=0.5)"),
         Source("tests/a.py", "call(timeout=runs_out(0.5))\ncall(timeout=timeout)\ncall(timeout=None)"),
+    ),
+    *(
+        (
+            waits.patience_once,
+            Source("tests/a.py", text),
+            Source("tests/a.py", "within(30)\npoll_until(f, seconds=3)\ncall(timeout=patient(2))"),
+        )
+        for text in ("within(patient(30))", "poll_until(f, seconds=patient(3))", "patient(1 + patient(2))")
+    ),
+    (
+        shared_servers.servers_end_with_their_module,
+        Source("tests/a.py", _sharing("session")),
+        Source("tests/a.py", _sharing("module")),
+    ),
+    *(
+        (
+            shared_servers.nothing_patched_beside_shared_servers,
+            Source("tests/a.py", _sharing("module", patching)),
+            Source("tests/a.py", _sharing("function", patching)),
+        )
+        for patching in (
+            'monkeypatch.setattr(app, "LIMIT", 1)',
+            'monkeypatch.setattr(app.Application, "stop", stop)',
+            'monkeypatch.setattr("pilothouse_server.app.LIMIT", 1)',
+            "app.LIMIT = 1",
+            "with capture_logs() as lines:\n        pass",
+            "patched(monkeypatch)",
+        )
+    ),
+    (
+        shared_servers.nothing_patched_beside_shared_servers,
+        Source("tests/a.py", _sharing("module", 'monkeypatch.setattr(app, "LIMIT", 1)')),
+        Source("tests/a.py", _sharing("module", 'monkeypatch.setattr(server.pool, "limit", 1)')),
     ),
     (
         checks.no_bare_tests,

@@ -24,6 +24,8 @@ CLOCKS = {"monotonic", "perf_counter", "process_time", "thread_time"}
 LONG_TIER = "soak"
 PAUSES = {"sleep", "pass_time"}
 SCALED = {"patient", "runs_out"}
+# These scale what they are given.
+PATIENT = {"patient", "within", "poll_until", "finished"}
 
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 Loop = ast.While | ast.For | ast.AsyncFor
@@ -108,6 +110,16 @@ def _reads_clock(node: ast.AST) -> bool:
     return _name(node) in CLOCKS or loops
 
 
+def patience_once(sources: Sequence[Source]) -> Iterator[str]:
+    """`within` and `poll_until` are patient themselves; done twice, six seconds become four minutes."""
+    for source in _tests(sources):
+        for call in _calls(source.tree):
+            given = [*call.args, *(each.value for each in call.keywords if each.arg == "seconds")]
+            inner = [node for each in given for node in ast.walk(each) if isinstance(node, ast.Call)]
+            if _name(call) in PATIENT and any(_name(each) == "patient" for each in inner):
+                yield f"{source.path}:{call.lineno}: {_name(call)}(…) is patient itself: give it the plain seconds"
+
+
 def patient_deadlines(sources: Sequence[Source]) -> Iterator[str]:
     """A deadline in plain seconds is missed by a machine that does other work."""
     for source in _tests(sources):
@@ -155,4 +167,4 @@ def _name(call: ast.Call) -> str:
     return ast.unparse(call.func).split(".")[-1]
 
 
-WAITS = (no_sleeps_in_tests, one_way_to_poll, no_elapsed_time, patient_deadlines)
+WAITS = (no_sleeps_in_tests, one_way_to_poll, no_elapsed_time, patience_once, patient_deadlines)

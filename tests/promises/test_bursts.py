@@ -15,7 +15,7 @@ from tests.promises.hostile.wire import Connection, frame, header_block
 from tests.promises.requests import OWN, request_for
 from tests.promises.test_admission import admission_of
 from tests.promises.world import World, quiet_world
-from tests.waiting import patient, poll_until, within
+from tests.waiting import poll_until, within
 
 _CONNECTIONS, _CALLS_OF_EACH = 5, 100
 _CALLS = _CONNECTIONS * _CALLS_OF_EACH
@@ -57,7 +57,7 @@ async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> 
         assert answer.code == "OK", answer
         waiting = held.waiting
         held.end()
-        async with within(patient(30)):
+        async with within(30):
             for connection, number in streams:
                 await connection.all_ended([number])
     assert held.waiting == 0

@@ -122,7 +122,7 @@ def mount(volume: str = "data", path: str = "/data", **fields: Any) -> container
     return container_pb2.VolumeMount(volume=volume, mount_path=path, **fields)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def shared_server(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
