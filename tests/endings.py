@@ -1,9 +1,16 @@
 """How a test ends that hangs, and what is left of what tests started.
 
-A test that takes longer than its tier allows (pytest-timeout sets the alarm) is ended in order. What waits on the event
-loop is cancelled, so that its `finally` and its fixtures stop the servers and processes they started; the report
-shows where each thread and task stood. What goes on all the same is failed where it stands once a while is over. What
-cannot even be interrupted ends with its process (faulthandler), and the processes it started end with that.
+A test that fails or hangs ends within a minute, with its fixtures. A test that legitimately takes longer belongs to a
+heavy tier and says how long it may take: `@pytest.mark.full(minutes=5)`; a test of the soak has two hours. These
+limits hold at the usual patience and below, on a machine that does nothing else: a greater `PILOTHOUSE_TEST_PATIENCE`
+makes them longer, and so does a machine that has more to do than a run of the tests gives it. A fixture that several
+tests share has a limit of its own, and the test that happens to be the first begins anew after it.
+
+A test that reaches its limit (pytest-timeout sets the alarm) is ended in order. What waits on the event loop is
+cancelled, so that its `finally` and its fixtures stop the servers and processes they started; the report shows where
+each thread and task stood. A test that continues is failed where it stands some seconds later. A test that cannot be
+interrupted ends with its process (faulthandler), and the processes that it started end with that. The waits of
+`tests.waiting` end before the limit, so that most failures say what they waited for.
 
 At the end of a run no process may be left of those that tests started: what is left is named, killed, and fails it.
 
@@ -17,6 +24,8 @@ import asyncio
 import contextlib
 import ctypes
 import faulthandler
+import math
+import os
 import signal
 import sys
 import threading
@@ -28,14 +37,25 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.tiers import SOAK
-from tests.waiting import patient
+from tests.tiers import FULL, SOAK
+from tests.waiting import PATIENCE, set_limit
 
-# Of one test with its fixtures, on a quiet machine; and of what it does when it is told to end.
-LIMIT_SECONDS, SOAK_LIMIT_SECONDS, WINDING_UP_SECONDS = 100.0, 1200.0, 10.0
+# At the usual patience a minute is a minute.
+_SCALE = max(1.0, PATIENCE / 6.0)
+# So many processes that want to run a run of the tests gives to each core (`PARALLEL` in the Makefile).
+_USUAL_LOAD = 3.0
+# A whole test, and one of the soak.
+_MINUTES, _SOAK_MINUTES = 1.0, 120.0
+# A fixture of the whole run: one process migrates the database, the others wait for it.
+_SHARED_MINUTES = {"session": 5.0}
+# Within a test's minutes: what it takes to end when it is told to, first by a cancellation, then by a failure where it
+# stands; then the same for its fixtures.
+_GRACE_SECONDS = 5.0 * _SCALE
+_ENDING_SECONDS = 3 * _GRACE_SECONDS
 _SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 _PR_SET_CHILD_SUBREAPER = 36
-_HUNG, _SECONDS = pytest.StashKey[str](), pytest.StashKey[float]()
+_HUNG, _FAILED = pytest.StashKey[str](), pytest.StashKey[bool]()
+_SECONDS, _OF_TIER = pytest.StashKey[float](), pytest.StashKey[bool]()
 
 
 def pytest_configure() -> None:
@@ -47,38 +67,68 @@ def pytest_configure() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def _seconds(minutes: float) -> float:
+    """When the alarm comes of what may take so many minutes with its end."""
+    return minutes * 60.0 * _SCALE - _ENDING_SECONDS
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives each test the time of its tier."""
+    """Gives each test the time of its tier, or what it says itself."""
     for item in items:
         if item.get_closest_marker("timeout") is None:
-            seconds = SOAK_LIMIT_SECONDS if item.get_closest_marker(SOAK) else LIMIT_SECONDS
-            item.add_marker(pytest.mark.timeout(patient(seconds)))
+            minutes = _SOAK_MINUTES if item.get_closest_marker(SOAK) else _MINUTES
+            for marker in item.iter_markers(FULL):
+                minutes = max(minutes, marker.kwargs.get("minutes", _MINUTES))
+            item.add_marker(pytest.mark.timeout(_seconds(minutes)))
+            item.stash[_OF_TIER] = True
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
     """Sets the alarm of a test; the implementation of pytest-timeout's hook."""
-    item.stash[_SECONDS] = settings.timeout
-    _set_alarm(item, settings.timeout)
+    item.stash[_SECONDS] = settings.timeout * (_overload() if _OF_TIER in item.stash else 1.0)
+    _running[:] = [item]
+    _set_alarm(item, item.stash[_SECONDS])
     return True
+
+
+def _overload() -> float:
+    """How many times as long everything takes as in a run of the tests that has its cores for itself; at least 1."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)) / _USUAL_LOAD)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    """Gives a fixture that several tests share a time of its own, and then the test its own from the beginning."""
+    items = [] if fixturedef.scope == "function" else _running
+    for item in items:
+        minutes = _SHARED_MINUTES.get(fixturedef.scope, _MINUTES)
+        _set_alarm(item, max(_seconds(minutes) * _overload(), item.stash[_SECONDS]))
+    try:
+        return (yield)
+    finally:
+        for item in items:
+            if _HUNG not in item.stash:
+                _set_alarm(item, item.stash[_SECONDS])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """Sets it anew for the end of the fixtures: pytest-timeout takes it back when a test has failed."""
     if _SECONDS in item.stash:
-        _set_alarm(item, patient(WINDING_UP_SECONDS) if _HUNG in item.stash else item.stash[_SECONDS])
+        ends_badly = _HUNG in item.stash or _FAILED in item.stash
+        _set_alarm(item, _GRACE_SECONDS * _overload() if ends_badly else item.stash[_SECONDS])
     return (yield)
 
 
 def _set_alarm(item: pytest.Item, seconds: float) -> None:
     """Ends the test in order when so many seconds are over, then where it stands, then with its process."""
-    grace = patient(WINDING_UP_SECONDS)
+    set_limit(seconds - _GRACE_SECONDS if seconds > 2 * _GRACE_SECONDS else seconds)
 
     def alarm(_number: int, frame: FrameType | None) -> None:
         first = _HUNG not in item.stash
         if first:
             item.stash[_HUNG] = f"hung: it took longer than {seconds:g} s\n{_stacks()}"
-        signal.setitimer(signal.ITIMER_REAL, grace)
+        signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS)
         waited_for = _waited_for(frame)
         if first and waited_for is not None:
             # The loop may be in the middle of its selector, which this wakes.
@@ -88,12 +138,14 @@ def _set_alarm(item: pytest.Item, seconds: float) -> None:
 
     signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + 4 * grace, exit=True, file=2)
+    faulthandler.dump_traceback_later(seconds + 2.5 * _GRACE_SECONDS, exit=True, file=2)
 
 
 def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
     """Takes the alarm back."""
     signal.setitimer(signal.ITIMER_REAL, 0)
+    _running.clear()
+    set_limit(math.inf)
     faulthandler.cancel_dump_traceback_later()
     return True
 
@@ -128,6 +180,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fails what hung, also where it took its cancellation for something else and went on."""
     report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
     if _HUNG in item.stash:
         report.sections.append(("Hung", item.stash[_HUNG]))
         if report.passed:
@@ -143,7 +197,8 @@ def _kill_what_is_left() -> list[str]:
         with contextlib.suppress(psutil.Error):
             named.append(" ".join(process.cmdline()) or process.name())
             process.kill()
-    psutil.wait_procs(left, timeout=patient(WINDING_UP_SECONDS))
+    longest = 2 * _GRACE_SECONDS
+    psutil.wait_procs(left, timeout=longest)
     return named
 
 
@@ -159,6 +214,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     return result
 
 
+# The test that runs, while its alarm is set.
+_running: list[pytest.Item] = []
 _left: list[str] = []
 
 

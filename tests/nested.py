@@ -22,7 +22,7 @@ def pytest_run(
 ) -> tuple[int, str]:
     """The exit code and what it printed; in the background as a shell starts it there, with interrupts ignored."""
     (directory / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n    full: x\n    soak(part): x\n"
+        "[pytest]\nmarkers =\n    full(minutes): x\n    soak(part): x\n"
         "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
     )
     (directory / "test_of_its_own.py").write_text(text)

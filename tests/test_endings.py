@@ -9,7 +9,8 @@ import pytest
 
 from tests.nested import pytest_run
 
-pytestmark = pytest.mark.full
+# Each starts a whole run of pytest.
+pytestmark = pytest.mark.full(minutes=5)
 
 HASTY = {"PILOTHOUSE_TEST_PATIENCE": "0.1"}
 BEGINNING = """
@@ -74,6 +75,28 @@ def test_starts():
     asks = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout == "True\\n"
 """
+WAITS_IN_VAIN = """
+from tests.waiting import poll_until
+
+async def test_waits(program):
+    async def never(): return False
+    await poll_until(never, seconds=1000.0, what="the end")
+
+async def test_goes_on():
+    pass
+"""
+SHARES = """
+import tests.endings as endings
+endings._SHARED_MINUTES["module"] = 2.0
+
+@pytest.fixture(scope="module")
+def shared():
+    time.sleep(2.0)
+
+@pytest.mark.timeout(1.5)
+def test_has_its_own_time_after_what_is_shared(shared):
+    time.sleep(0.1)
+"""
 BOTH_WAYS = pytest.mark.parametrize(
     "options", [(), ("--numprocesses", "1")], ids=["alone", "by another process"]
 )
@@ -98,6 +121,36 @@ def test_a_test_that_hangs_fails_and_its_fixtures_end_what_they_started(
     assert "test_hangs" in printed.partition("task ")[2]
     assert (tmp_path / "ended").exists()
     assert "left running" not in printed
+
+
+def test_a_wait_in_vain_ends_before_the_alarm_with_its_own_words(tmp_path: Path) -> None:
+    code, printed = pytest_run(tmp_path, BEGINNING + WAITS_IN_VAIN)
+    assert code == pytest.ExitCode.TESTS_FAILED, printed
+    assert "1 failed, 1 passed" in printed
+    assert "the end did not come true within" in printed
+    assert "hung" not in printed
+    assert (tmp_path / "ended").exists()
+
+
+def test_what_tests_share_has_a_time_of_its_own(tmp_path: Path) -> None:
+    code, printed = pytest_run(tmp_path, BEGINNING + SHARES)
+    assert code == 0, printed
+
+
+@pytest.mark.parametrize(
+    ("mark", "seconds"),
+    [("", 45.0), ("@pytest.mark.full\n", 45.0), ("@pytest.mark.full(minutes=5)\n", 285.0)],
+)
+def test_a_test_has_a_minute_unless_it_says_more(tmp_path: Path, mark: str, seconds: float) -> None:
+    text = f"""
+{mark}def test_limit(request):
+    assert request.node.get_closest_marker("timeout").args == ({seconds},)
+"""
+    for patience in ("1", "6"):
+        code, printed = pytest_run(
+            tmp_path, BEGINNING + text, variables={"PILOTHOUSE_TEST_PATIENCE": patience}
+        )
+        assert code == 0, printed
 
 
 @pytest.mark.parametrize("text", [STUBBORN, BUSY], ids=["it goes on", "it is busy"])

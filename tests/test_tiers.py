@@ -8,7 +8,8 @@ import pytest
 
 from tests.nested import pytest_run
 
-pytestmark = pytest.mark.full
+# Each starts a whole run of pytest.
+pytestmark = pytest.mark.full(minutes=5)
 
 SKIPPED = """
 import pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 
 import hypothesis
@@ -76,11 +77,28 @@ async def test_a_look_follows_whatever_wakes_it() -> None:
 
 async def test_deadlines_grow_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "PATIENCE", 3.0)
+    # Longer than this test may take, so the limit is out of the way.
+    monkeypatch.setattr(waiting, "_limit", math.inf)
     assert patient(2.0) == 6.0
     assert runs_out(2.0) == 2.0
     now = asyncio.get_running_loop().time()
     async with within(1000.0) as deadline:
         assert (deadline.when() or 0) >= now + 3000.0
+
+
+async def test_a_wait_ends_within_the_limit_of_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_limit", waiting._limit)
+    monkeypatch.setattr(waiting, "_SHORTEST_DEADLINE_SECONDS", 0.05)
+    waiting.set_limit(0.0)
+    assert patient(1000.0) == 0.05
+
+    async def look() -> bool:
+        return False
+
+    with pytest.raises(AssertionError, match="the end did not come true"):
+        await poll_until(look, what="the end", seconds=1000.0)
+    waiting.set_limit(math.inf)
+    assert patient(1000.0) == 1000.0 * waiting.PATIENCE
 
 
 def test_no_example_fails_for_the_time_that_it_takes() -> None:

@@ -9,13 +9,18 @@ hold as they are written.
     async with within(10.0): ...                      # asyncio.timeout, made patient
     await asyncio.wait_for(process.wait(), patient(10.0))
     call(timeout=runs_out(0.5))                       # a time whose end is what the test is about
+
+No wait is longer than what is left of the test's own time limit (`tests.endings`). A wait that fails therefore ends
+with its own message, before the alarm ends the test.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,14 +31,27 @@ T = TypeVar("T")
 PATIENCE = float(os.environ.get("PILOTHOUSE_TEST_PATIENCE", "6"))
 # The first looks come soon after each other, the later ones cost a busy machine less.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _GROWTH = 0.005, 0.05, 1.3
+# A deadline that is taken after the limit has passed still lets a test put away what it began.
+_SHORTEST_DEADLINE_SECONDS = 1.0
+_limit = math.inf
+
+
+def set_limit(seconds: float) -> None:
+    """Sets the time that is left for waits from now on; `math.inf` takes the limit away."""
+    global _limit
+    _limit = time.monotonic() + seconds
 
 
 def patient(seconds: float) -> float:
     """The deadline, in seconds, of what takes so long at most on a quiet machine.
 
-    Virtual time passes as fast on every machine: there it is the number itself.
+    Virtual time passes as fast on every machine: there it is the number itself. The deadline is at most what is left
+    of the test's time limit.
     """
-    return seconds if _time_is_virtual() else seconds * PATIENCE
+    if _time_is_virtual():
+        return seconds
+    left = max(_limit - time.monotonic(), _SHORTEST_DEADLINE_SECONDS)
+    return min(seconds * PATIENCE, left)
 
 
 def _time_is_virtual() -> bool:
@@ -80,9 +98,10 @@ async def poll_until(
 
     AssertionError with what was seen last once `patient(seconds)` are over, also where a look does not return.
     """
+    longest = patient(seconds)
     pause = _FIRST_PAUSE_SECONDS
     seen: list[T] = []
-    deadline = within(seconds)
+    deadline = asyncio.timeout(longest)
     try:
         async with deadline:
             while True:
@@ -99,4 +118,4 @@ async def poll_until(
         if not deadline.expired():
             raise
         last = f"last seen: {seen[0]!r}" if seen else "no look returned"
-        raise AssertionError(f"{what} did not come true within {patient(seconds):g} s; {last}") from None
+        raise AssertionError(f"{what} did not come true within {longest:.3g} s; {last}") from None

@@ -11,14 +11,13 @@ from tests.prepared import memory
 from tests.processes import finished
 from tests.readme.served import ROOT, Shell, environment
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=30)
 
 BENCH = "make bench"
 # Why a row may have no figure here.
 _NOT_HERE = ("etcd is not installed", "no such option")
 
 
-@pytest.mark.timeout(1800)
 async def test_each_row_prints_a_figure(tmp_path: Path) -> None:
     page = tmp_path / "table.md"
     code, output, errors = await finished(

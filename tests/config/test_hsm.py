@@ -47,7 +47,7 @@ from tests.processes import finished
 from tests.server_program import program
 from tests.waiting import patient, poll_until
 
-pytestmark = [pytest.mark.full, needs_softhsm]
+pytestmark = [pytest.mark.full(minutes=10), needs_softhsm]
 
 SPACE = "vault"
 HERE = Binding("secrets", "ciphertext", "7a0c", "12")

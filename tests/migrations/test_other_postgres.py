@@ -53,7 +53,7 @@ def _debian() -> Path | None:
 
 _DEBIAN = _debian()
 pytestmark = [
-    pytest.mark.full,
+    pytest.mark.full(minutes=30),
     pytest.mark.skipif(_DEBIAN is None, reason="PostgreSQL 15 to 17 is not installed"),
 ]
 
@@ -79,7 +79,6 @@ def _stand_in(folder: Path, programs: Path) -> Path:
     return started
 
 
-@pytest.mark.timeout(1800)
 async def test_the_store_works_on_the_postgresql_of_debian(tmp_path: Path) -> None:
     assert _DEBIAN is not None
     started = _stand_in(tmp_path, _DEBIAN)

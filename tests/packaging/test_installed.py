@@ -21,7 +21,7 @@ from tests.conventions.sources import ROOT
 from tests.harness import PASSWORD, Server
 from tests.readme.served import environment, serving
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=10)
 
 UV = Path(sys.executable).parent / "uv"
 # As docs/python.md has them; they are run with uv's pip, in a folder whose dist/ holds the wheel.

@@ -34,7 +34,7 @@ _OF_EVERY_CHANGE = {
 
 
 def _tier(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.full if name in _OF_EVERY_CHANGE else pytest.mark.soak(part="kills")
+    return pytest.mark.full(minutes=10) if name in _OF_EVERY_CHANGE else pytest.mark.soak(part="kills")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_tier(name)) for name in OPERATIONS])
@@ -66,7 +66,7 @@ async def found_otherwise(
     return differences(ran.seen, undisturbed.seen).splitlines()
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_what_nobody_finishes_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
@@ -77,7 +77,7 @@ async def test_what_nobody_finishes_is_found(
     assert any(each.startswith("cluster: Deployment/web is None") for each in found)
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_a_database_that_is_not_told_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path
 ) -> None:
@@ -89,7 +89,7 @@ async def test_a_database_that_is_not_told_is_found(
     assert not any(each.startswith("cluster:") for each in found)
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_an_orphan_is_found(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

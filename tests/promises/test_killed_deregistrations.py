@@ -38,7 +38,7 @@ from tests.promises.killing import (
 )
 from tests.waiting import poll_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=10)
 
 _KINDS = (DEPLOYMENTS, SERVICES, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
 MAKING = Operation((), make_registered, 6, registered=True)

@@ -117,7 +117,7 @@ def test_the_shipped_leases_leave_time_for_the_work() -> None:
     assert LEASE_SECONDS <= PROMISED_SECONDS / 2
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 @pytest.mark.parametrize("finished", [0, 1, 5])
 async def test_the_next_server_finishes_what_was_asked_for(
     database: Database, tmp_path: Path, finished: int

@@ -21,7 +21,7 @@ from pilothouse_simulator import SimulatedCluster
 from tests.readme.served import PATH, README_ADDRESS, ROOT, Shell, environment, serving
 from tests.waiting import poll_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=10)
 
 PASSWORD = "correct horse battery staple"
 

@@ -16,7 +16,7 @@ from tests.reconcile.unseen import POLICIES, Others, agreeing, deployment, diffe
 MANY, CHANGED, AT_ONCE = 1000, 50, 25
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_fifty_of_a_thousand(database: Database, tmp_path: Path) -> None:
     policies = list(POLICIES.values())
     async with SimulatedCluster(speed=10.0) as cluster:

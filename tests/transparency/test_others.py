@@ -46,7 +46,7 @@ from tests.transparency.test_tampering import TAMPERINGS
 from tests.transparency.witness import witness
 from tests.waiting import poll_until
 
-pytestmark = [pytest.mark.full, needs_go]
+pytestmark = [pytest.mark.full(minutes=10), needs_go]
 
 ORIGIN = "example.com/pilothouse"
 VERIFIER = Path(audit_verifier.__file__)

@@ -15,7 +15,7 @@ _MINUTES = 17.0
 pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed")
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 async def test_cluster_and_database_agree_after_each_fault(folder: Path) -> None:
     report = await campaign(folder, FAULTS)
     assert report.problems == []

@@ -14,7 +14,7 @@ from tests.promises.over_time.steps import Fault
 pytestmark = pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed")
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=10)
 @pytest.mark.parametrize(
     ("sabotage", "fault", "problem"),
     [

@@ -36,7 +36,7 @@ _OF_EVERY_CHANGE = {
 
 
 def _tier(sabotage: str) -> pytest.MarkDecorator:
-    return pytest.mark.full if sabotage in _OF_EVERY_CHANGE else pytest.mark.soak(part="watches")
+    return pytest.mark.full(minutes=10) if sabotage in _OF_EVERY_CHANGE else pytest.mark.soak(part="watches")
 
 
 @pytest.mark.parametrize("sabotage", [pytest.param(each, marks=_tier(each)) for each in SABOTAGES])
