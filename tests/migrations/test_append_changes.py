@@ -318,7 +318,7 @@ async def test_a_new_word_of_the_log_needs_no_migration(database: Database) -> N
 async def test_requests_append_in_their_own_name_only(tenants: Database) -> None:
     async with tenants.owner() as owner:
         await owner.execute("TRUNCATE operation_logs, events")
-    mine = {"user_id": user_of(1), "namespace_id": 1}
+    mine: dict[str, Any] = {"user_id": user_of(1), "username": "alpha", "namespace_id": 1}
     async with tenants.app(user_of(1)) as app:
         await _append(app, audit=[_record(**mine)], events=[_event(namespace_id=1)])
     key = {"request_id": str(uuid4()), "method": "Create", "request_hmac": "aGk="}

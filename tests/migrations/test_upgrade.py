@@ -105,6 +105,8 @@ async def old_server_relabels(sql: asyncpg.Connection, step: int) -> None:
             "status_before": row["status"],
             "message": base64.b64encode(message.SerializeToString()).decode(),
         }
+        # The record is of nobody, as the server's own are.
+        await sql.execute("SET LOCAL ROLE pilothouse_system")
         await sql.fetchrow(
             "SELECT * FROM append_changes($1::text::jsonb, $2::text::jsonb)",
             json.dumps([{**one, "record_hash": record_hash(one).hex()}]),
@@ -253,10 +255,12 @@ async def test_nothing_pending_is_lost_on_the_way_down(database: Database, tmp_p
 
 
 async def _put(sql: asyncpg.Connection, one: dict[str, Any], event: dict[str, Any]) -> None:
-    await sql.fetchval(
-        "SELECT put_changes($1::text::jsonb, $2::bytea[], $3::text::jsonb, $4::bytea[])",
-        json.dumps([one]),
-        [record_hash(one)],
-        json.dumps([event]),
-        [b"a message"],
-    )
+    async with sql.transaction():
+        await sql.execute("SET LOCAL ROLE pilothouse_system")
+        await sql.fetchval(
+            "SELECT put_changes($1::text::jsonb, $2::bytea[], $3::text::jsonb, $4::bytea[])",
+            json.dumps([one]),
+            [record_hash(one)],
+            json.dumps([event]),
+            [b"a message"],
+        )

@@ -145,6 +145,7 @@ async def test_below_the_horizon_and_of_another_history_is_out_of_range(world: W
         ]
         for _, synced in watches:
             await asyncio.wait_for(synced.wait(), patient(10))
+        await sql.execute("SET ROLE pilothouse_owner")
         await sql.fetchval("SELECT begin_new_history()")
     # Open watches learn of it by themselves, and a token of before is refused.
     for watching, _ in watches:

@@ -11,18 +11,21 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from pilothouse_server.settings import Settings
+from pilothouse_server.store import engine
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.pool import Pool
 
 
 @asynccontextmanager
 async def pool_of(dsn: str, **settings: Any) -> AsyncIterator[Pool]:
-    """The pool of the login that a DSN names, closed at the end of the block."""
-    pools = Pools.connect(Settings(database_url=dsn, system_database_url=dsn, **settings))
+    """The pool of the login that a DSN names, which takes no role on; closed at the end of the block."""
+    chosen = Settings(database_url=dsn, **settings)
+    opener = engine._opener(dsn, chosen, "app", chosen.statement_timeout_seconds, "")
+    pool = Pool(opener, Pools.connect(chosen).app.limits)
     try:
-        yield pools.app
+        yield pool
     finally:
-        await pools.close()
+        await pool.close()
 
 
 def create_statements(metadata: MetaData) -> Iterator[str]:

@@ -52,7 +52,9 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
     finally:
         await cancel_and_wait(work)
         await pools.close()
-    assert (counted("failing"), counted("working")) == (runs["failing"], 0)
+    # Nor may it be counted: the end may come while its lock is given back.
+    assert runs["failing"] - counted("failing") in (0, 1)
+    assert counted("working") == 0
     async with database.system() as sql:
         noted = await sql.fetch("SELECT * FROM periodic_jobs ORDER BY name")
     failed, well = (dict(row) for row in noted)

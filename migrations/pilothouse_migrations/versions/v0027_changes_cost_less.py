@@ -49,7 +49,8 @@ _SEQUENCERS = (
 def upgrade() -> None:
     _reach()
     _messages()
-    _put()
+    define_check()
+    define_put_changes()
     _count()
     run("ALTER TABLE pending_changes SET (toast_tuple_target = 8160);")
     for function in _SEQUENCERS:
@@ -127,7 +128,8 @@ COMMENT ON FUNCTION keep_rendered_message(jsonb, bytea) IS
 """)
 
 
-def _put() -> None:
+def define_check() -> None:
+    """Defines the check as this release has it; a later migration comes back to it on its way down."""
     run("""
 CREATE OR REPLACE FUNCTION check_appended_changes(
     p_audit jsonb, p_events jsonb, p_operation jsonb, p_idempotency jsonb)
@@ -159,7 +161,12 @@ CREATE OR REPLACE FUNCTION check_appended_changes(
         END LOOP;
     END
     $$;
+""")
 
+
+def define_put_changes(checked: str = "caller_role = '@app@'") -> None:
+    """As `define_check`; `checked` is the condition under which the caller's changes are checked."""
+    run(f"""
 CREATE OR REPLACE FUNCTION put_changes(
     p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[],
     p_operation jsonb DEFAULT NULL, p_idempotency jsonb DEFAULT NULL)
@@ -173,7 +180,7 @@ CREATE OR REPLACE FUNCTION put_changes(
         v_events public.pending_event[];
         put_id bigint;
     BEGIN
-        IF caller_role = '@app@' THEN
+        IF {checked} THEN
             PERFORM public.check_appended_changes(p_audit, p_events, p_operation, p_idempotency);
         END IF;
         IF p_operation IS NOT NULL THEN
@@ -192,8 +199,8 @@ CREATE OR REPLACE FUNCTION put_changes(
                 decode(p_idempotency ->> 'response', 'base64'), (p_idempotency ->> 'operation_id')::uuid,
                 coalesce((p_idempotency ->> 'expires_at')::timestamptz, now() + interval '24 hours'));
         END IF;
-        IF jsonb_array_length(p_events) = 1 AND p_events #>> '{0,kind}' <> 'deleted' THEN
-            IF (p_events #>> '{0,kept_bytes}')::integer > 0 THEN
+        IF jsonb_array_length(p_events) = 1 AND p_events #>> '{{0,kind}}' <> 'deleted' THEN
+            IF (p_events #>> '{{0,kept_bytes}}')::integer > 0 THEN
                 PERFORM public.keep_rendered_message(p_events -> 0, p_messages[1]);
             END IF;
             v_events := ARRAY[

@@ -61,13 +61,13 @@ class Database:
     def connect(cls, settings: Settings) -> Database:
         """Makes the pools; nothing is dialled yet.
 
-        A role without a DSN of its own uses `database_url` and takes its role on when it connects, which
-        that login must be allowed to; with separate logins nothing is taken on.
+        A role without a DSN of its own uses `database_url`. Each login takes its role on when it connects, which it
+        must be allowed to: rights that a member only inherits do not make it that role for `put_changes`. Behind a
+        transaction pooler nothing can be taken on, so there the logins are the roles themselves.
         """
         shared = settings.database_url
-        separate = bool(settings.system_database_url)
         system_dsn = settings.system_database_url or shared
-        app_role = "" if separate else "pilothouse_app"
+        app_role = "pilothouse_app"
         limits = Limits(
             open=settings.pool_open_connections,
             working=settings.pool_working_connections,
@@ -83,7 +83,7 @@ class Database:
         return cls(
             app=Pool(_opener(shared, settings, "app", timeout, app_role), limits),
             system=Pool(
-                _opener(system_dsn, settings, "system", timeout, "" if separate else "pilothouse_system"),
+                _opener(system_dsn, settings, "system", timeout, "pilothouse_system"),
                 limits,
             ),
             maintenance=Pool(

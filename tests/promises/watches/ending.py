@@ -161,8 +161,8 @@ async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
         await _try_all(ground, probes)
         below = await _below(ground, followers, admins, choose)
         await _try_all(ground, below)
-        async with connection(ground.database.admin_dsn) as sql:
-            await sql.execute("SELECT begin_new_history()")
+        async with ground.database.owner() as owner:
+            await owner.execute("SELECT begin_new_history()")
         kept = [trial for trial in below if trial.how == GOES_ON]
         await _try_all(ground, [trial._replace(how=OF_ANOTHER_HISTORY) for trial in kept])
 
