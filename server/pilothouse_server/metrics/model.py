@@ -262,6 +262,19 @@ class PeriodicJob(msgspec.Struct, frozen=True):
     last_success_at: datetime | None
 
 
+class OldestSnapshot(msgspec.Struct, frozen=True):
+    """What keeps VACUUM from removing rows: a session, standby, slot or prepared transaction.
+
+    Its snapshot lies so many `transactions` back; `seconds` since its transaction began, 0 where that is not known.
+    """
+
+    kind: str
+    name: str
+    state: str
+    transactions: int
+    seconds: float
+
+
 class DatabaseStats(msgspec.Struct, frozen=True):
     """The state of the database. `slow_queries` is None where the extension that counts them cannot be read."""
 

@@ -4,13 +4,18 @@ vacuumed, expired rows removed.
 Every server runs this; an advisory lock lets one at a time do a job, and a job that another server holds is
 left to it. All jobs are such that doing them twice changes nothing. Each stands alone: one that fails, however, is
 logged, counted, noted for `GetDatabaseStats`, and tried again after its period, and keeps no other from its work.
+
+The lock is a session's, not a transaction's. A job may take hours, and a transaction that is open for so long has a
+snapshot (`backend_xmin`), so that VACUUM removes nothing that died since: a table of 400 rows that changes grew to
+80 MB within half an hour. So the lock needs a connection of its own past a transaction pooler, which that of the
+maintenance login is. Where the session is lost, so is the lock, and another server may begin the same job.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -23,11 +28,14 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
-from pilothouse_server.store.errors import connecting, of_the_driver
+from pilothouse_server.store.connection import Connection
+from pilothouse_server.store.errors import CONNECTION_LOST, connecting, of_the_driver
 from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
+from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.reaping import dead, reap
 from pilothouse_server.store.retention import AuditLog, Delivered, Retention
 from pilothouse_server.store.unit_of_work import Store
+from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +49,9 @@ _CARE_DELAY_SECONDS = 900.0
 _CLOCKS_APART_SECONDS = 60.0
 # At a start one job begins after the other: all at once would open two connections each, while the first callers come.
 _BETWEEN_SECONDS = 0.5
+_UNLOCK_SECONDS = 5.0
+_LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+_UNLOCK = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
 FAILED = Counter("pilothouse_periodic_failures_total", "Runs of periodic work that failed.", ("job",))
 
 
@@ -117,21 +128,46 @@ class PeriodicWork:
     async def _run_alone(self, periodic: Periodic) -> bool:
         """Runs the job; False where another server is at it."""
         with of_the_driver():
-            async with AsyncExitStack() as stack:
-                with connecting():
-                    connection = await stack.enter_async_context(
-                        self._store.database.maintenance.transaction()
-                    )
-                    # A job may take hours, in which this connection only holds the lock.
-                    await connection.command("SET LOCAL idle_in_transaction_session_timeout = 0")
-                    taken = await connection.execute(
-                        text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"),
-                        {"name": f"periodic/{periodic.name}"},
-                    )
-                if not taken.scalar_one():
-                    return False
-                await periodic.job()
-                return True
+            async with _locked(self._store.database.maintenance, f"periodic/{periodic.name}") as ours:
+                if ours:
+                    await periodic.job()
+                return ours
+
+
+@asynccontextmanager
+async def _locked(pool: Pool, name: str) -> AsyncIterator[bool]:
+    """Whether the advisory lock of this name was free; if so, a session holds it until the end of the block."""
+    with connecting():
+        connection = await pool.take()
+    ours: bool | None = None
+    try:
+        with connecting():
+            ours = bool((await connection.execute(_LOCK, {"name": name})).scalar_one())
+        yield ours
+    finally:
+        if ours is False:
+            pool.give(connection)
+        else:
+            await uncancelled(_unlock(pool, connection, name))
+
+
+async def _unlock(pool: Pool, connection: Connection, name: str) -> None:
+    """Gives the session back without the lock. One that may hold it still is closed, and the lock ends with it."""
+    try:
+        async with asyncio.timeout(_UNLOCK_SECONDS):
+            unlocked = (await connection.execute(_UNLOCK, {"name": name})).scalar_one()
+    except CONNECTION_LOST:
+        unlocked = None
+    if unlocked:
+        pool.give(connection)
+        return
+    await pool.discard(connection)
+    if unlocked is False:
+        log.error(
+            "the lock of periodic work is kept by another session: MAINTENANCE_DATABASE_URL must not lead to a "
+            "transaction pooler",
+            lock=name,
+        )
 
 
 async def _nobody_lacks(_sequence: int) -> bool:

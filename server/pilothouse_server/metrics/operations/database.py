@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilothouse_server.metrics.model import DatabaseStats, TableSize
+from pilothouse_server.metrics.model import DatabaseStats, OldestSnapshot, TableSize
 from pilothouse_server.metrics.repository import database
 from pilothouse_server.store.unit_of_work import Store
 
@@ -17,6 +17,12 @@ async def changes_set_aside(store: Store) -> int:
     """How many committed changes are set aside because they could not be numbered. Raises Unavailable."""
     async with database.as_owner(store) as transaction:
         return await database.changes_set_aside(transaction)
+
+
+async def oldest_snapshots(store: Store) -> tuple[OldestSnapshot, ...]:
+    """What keeps VACUUM from removing rows, the oldest of each kind that there is. Raises Unavailable."""
+    async with database.as_owner(store) as transaction:
+        return await database.oldest_snapshots(transaction)
 
 
 async def table_sizes(store: Store, *, include_partitions: bool) -> list[TableSize]:

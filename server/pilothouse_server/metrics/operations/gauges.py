@@ -6,6 +6,7 @@ Read once a minute, by servers that serve metrics only. What a look does not fin
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -13,8 +14,8 @@ from prometheus_client import Gauge
 
 from pilothouse_server.clusters.operations import orphans
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.metrics.model import DatabaseStats
-from pilothouse_server.metrics.operations.database import changes_set_aside, database_stats
+from pilothouse_server.metrics.model import DatabaseStats, OldestSnapshot
+from pilothouse_server.metrics.operations.database import changes_set_aside, database_stats, oldest_snapshots
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,18 @@ _GROWTH = Gauge(
     "Bytes that a partition has grown a day.",
     ("table", "partition"),
 )
+_OLDEST_SECONDS = Gauge(
+    "pilothouse_database_oldest_xmin_seconds",
+    "For how long the transaction has been open that has the oldest snapshot, by what has it: session or prepared.",
+    ("holder",),
+)
+_OLDEST_TRANSACTIONS = Gauge(
+    "pilothouse_database_oldest_xmin_transactions",
+    "How many transactions back the oldest snapshot lies, by what has it: session, standby, slot or prepared.",
+    ("holder",),
+)
+_HOLDERS: Final = ("session", "standby", "slot", "prepared")
+_HELD_LONG_SECONDS: Final = 600.0
 
 
 class DatabaseGauges:
@@ -72,6 +85,7 @@ class DatabaseGauges:
         """Reads the state of the database and shows it. Raises Unavailable."""
         _show(await database_stats(self._store, _NO_TABLE, 1))
         _SET_ASIDE.set(await changes_set_aside(self._store))
+        _show_snapshots(await oldest_snapshots(self._store))
         _show_orphans(*await orphans.counts(self._store))
 
 
@@ -97,3 +111,19 @@ def _show(stats: DatabaseStats) -> None:
     for part in stats.partition_growth:
         _PARTITION.labels(part.table_name, part.partition_name).set(part.total_bytes)
         _GROWTH.labels(part.table_name, part.partition_name).set(part.bytes_per_day)
+
+
+def _show_snapshots(found: Sequence[OldestSnapshot]) -> None:
+    held = {each.kind: each for each in found}
+    for kind in _HOLDERS:
+        oldest = held.get(kind)
+        _OLDEST_TRANSACTIONS.labels(kind).set(0 if oldest is None else oldest.transactions)
+        _OLDEST_SECONDS.labels(kind).set(0 if oldest is None else oldest.seconds)
+        if oldest is not None and oldest.seconds >= _HELD_LONG_SECONDS:
+            log.warning(
+                "a transaction is open for so long that VACUUM removes nothing that died since",
+                holder=kind,
+                name=oldest.name,
+                state=oldest.state,
+                seconds=round(oldest.seconds),
+            )

@@ -15,6 +15,7 @@ from pilothouse_server.metrics.model import (
     ColumnStatistics,
     Connections,
     DatabaseStats,
+    OldestSnapshot,
     PartitionGrowth,
     PeriodicJob,
     SlowQuery,
@@ -98,6 +99,30 @@ ORDER BY p.table_name, p.first_at, p.partition_name
 """)
 
 _SET_ASIDE = text("SELECT count(*) FROM pending_incidents")
+# What keeps VACUUM from removing rows: the oldest snapshot of a session, a standby that reports its own
+# (hot_standby_feedback), a replication slot, a prepared transaction. Of each kind the one that holds most. VACUUM's own
+# snapshot does not count, and neither does that of this look.
+_OLDEST_SNAPSHOTS = text("""
+SELECT DISTINCT ON (h.kind) h.kind, coalesce(h.name, '') AS name, coalesce(h.state, '') AS state,
+       CAST(age(h.xmin) AS bigint) AS transactions,
+       greatest(CAST(extract(epoch FROM clock_timestamp() - h.since) AS float8), 0) AS seconds
+FROM (
+    SELECT 'session' AS kind, a.application_name AS name, a.state, a.backend_xmin AS xmin, a.xact_start AS since
+    FROM pg_stat_activity AS a
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type <> 'walsender'
+      AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = a.pid)
+    UNION ALL
+    SELECT 'standby', r.application_name, r.state, r.backend_xmin, NULL FROM pg_stat_replication AS r
+    UNION ALL
+    SELECT 'slot', s.slot_name, CASE WHEN s.active THEN 'active' ELSE 'inactive' END, s.xmin, NULL
+    FROM pg_replication_slots AS s
+    UNION ALL
+    SELECT 'prepared', p.gid, '', p.transaction, p.prepared FROM pg_prepared_xacts AS p
+    WHERE p.database = current_database()
+) AS h
+WHERE h.xmin IS NOT NULL
+ORDER BY h.kind, age(h.xmin) DESC, h.since
+""")
 
 
 @asynccontextmanager
@@ -139,6 +164,11 @@ async def stats(transaction: ReadTransaction, table_name: str, most_queries: int
 async def changes_set_aside(transaction: ReadTransaction) -> int:
     """How many committed changes could not be numbered, and wait for somebody who looks at them."""
     return int((await transaction.connection.execute(_SET_ASIDE)).scalar_one())
+
+
+async def oldest_snapshots(transaction: ReadTransaction) -> tuple[OldestSnapshot, ...]:
+    """What keeps VACUUM from removing rows, the oldest of each kind that there is."""
+    return tuple(OldestSnapshot(*row) for row in await transaction.connection.execute(_OLDEST_SNAPSHOTS))
 
 
 async def table_bloat(transaction: ReadTransaction) -> tuple[TableBloat, ...]:
