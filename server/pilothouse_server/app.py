@@ -301,9 +301,7 @@ class Application:
         )
         dropping = Dropping(self.store, self.sealer.identity)
         standard = standard_jobs(self.store, self.settings, dropping, delivered=self.sinks.have)
-        tidying = Periodic(
-            "end what issuers do not confirm", federation.TIDY_SECONDS, lambda: federation.tidy(self.store)
-        )
+        tidying = Periodic("end what issuers do not confirm", federation.TIDY_SECONDS, self._tidy)
         jobs = [*standard, rolling_up, rendering, walking, tidying, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
@@ -499,6 +497,9 @@ class Application:
             await back_up_if_due(replace(schedule, now=lambda: now))
 
         return [Periodic("back up", LOOK_SECONDS, back_up)]
+
+    async def _tidy(self) -> None:
+        await federation.tidy(self.store, await earlier_now(self.store))
 
     async def _register_clusters(self) -> None:
         async with self.store.system_write("configuration") as transaction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.operations import federation
 from pilothouse_server.settings import SettingsError
+from pilothouse_server.store.periodic import earlier_now
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
@@ -364,13 +366,17 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     await leaves.Logout(pb.LogoutRequest())
     silent = await world.log_in("silent", ["devs"])
     await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '59 minutes'")
-    await federation.tidy(world.server.store)
+    await federation.tidy(world.server.store, await earlier_now(world.server.store))
     assert await world.rows("SELECT 1 FROM oidc_logins")
     await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '61 minutes'")
     await world.rows(
         "UPDATE federated_identities SET confirmed_until = now() WHERE subject = 'silent' RETURNING id"
     )
-    await federation.tidy(world.server.store)
+    # A database whose clock is ahead takes nothing away: the clock of the server counts, which is behind.
+    await federation.tidy(world.server.store, datetime.now(UTC) - timedelta(days=1))
+    assert await world.rows("SELECT 1 FROM oidc_logins")
+    assert await world.held(silent) != set()
+    await federation.tidy(world.server.store, await earlier_now(world.server.store))
     assert not await world.rows("SELECT 1 FROM oidc_logins")
     left = (
         "SELECT u.username FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = ANY ($1)"

@@ -53,12 +53,12 @@ async def test_times_two_years_ahead_are_over_and_others_are_left(database: Data
             await set_ahead(owner, None)
             before = await latest(owner)
             assert before.keys() == LEFT.keys()
-            assert await far_ahead.mend(store, settings) == {}
+            assert await far_ahead.mend(store, settings, datetime.now(UTC)) == {}
             assert await latest(owner) == before
 
             await set_ahead(owner, AHEAD)
             with capture_logs() as logs:
-                mended = await far_ahead.mend(store, settings)
+                mended = await far_ahead.mend(store, settings, datetime.now(UTC))
             assert len(mended) == len(LEFT)
             (told,) = [line for line in logs if "far ahead" in line["event"]]
             assert (told["log_level"], told["work"]) == ("warning", mended["work"])
@@ -67,6 +67,24 @@ async def test_times_two_years_ahead_are_over_and_others_are_left(database: Data
             work = await owner.fetch("SELECT due_at, lease_owner, leased_until FROM reconcile_work")
             assert {(row["lease_owner"], row["leased_until"]) for row in work} == {(None, None)}
             assert all(row["due_at"] <= datetime.now(UTC) for row in work)
-            assert await far_ahead.mend(store, settings) == {}
+            assert await far_ahead.mend(store, settings, datetime.now(UTC)) == {}
+    finally:
+        await pools.close()
+
+
+async def test_a_database_whose_clock_went_back_shortens_and_deletes_nothing(database: Database) -> None:
+    """What was written before lies ahead of the database's clock, and is right by the server's."""
+    pools = Pools.connect(settings_of(database))
+    store, settings = Store(pools), Settings()
+    tables = ("request_claims", "sessions", "idempotency_keys")
+    try:
+        async with database.owner() as owner:
+            await fill(owner)
+            await set_ahead(owner, AHEAD)
+            before = await latest(owner)
+            mended = await far_ahead.mend(store, settings, datetime.now(UTC) + AHEAD)
+            after = await latest(owner)
+            assert {table: after[table] for table in tables} == {table: before[table] for table in tables}
+            assert mended.keys() == {"work", "locked accounts"}
     finally:
         await pools.close()

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
 
-from pilothouse_server.store import reaping
+from pilothouse_server.audit.dropping import Dropping
+from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.keys import KeyRing
+from pilothouse_server.settings import Settings
+from pilothouse_server.store import periodic, reaping
+from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.engine import Database as Pools
-from pilothouse_server.store.reaping import Dead, dead, reap
+from pilothouse_server.store.periodic import standard_jobs
+from pilothouse_server.store.reaping import Dead, dead
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from tests.conftest import Database
 from tests.identity.server import settings_of
 
 _OLD = "now() - interval '2 days'"
+_OLD_KEY = "now() - interval '91 days'"
 _FILL = f"""
 INSERT INTO users (id, username, username_normalized, email, email_normalized, password_hash)
 VALUES (1, 'anna', 'anna', 'anna', 'anna', '!');
@@ -24,8 +32,9 @@ SELECT 1, gen_random_uuid(), sha256(('a' || i)::bytea), sha256(('r' || i)::bytea
     CASE WHEN i <= 35 THEN {_OLD} ELSE now() END FROM generate_series(1, 40) AS i;
 INSERT INTO api_keys (user_id, name, key_hash, prefix, expires_at, revoked_at)
 SELECT 1, 'key-' || i, sha256(('k' || i)::bytea), 'phk_',
-    CASE WHEN i <= 12 THEN {_OLD} ELSE now() + interval '1 day' END,
-    CASE WHEN i BETWEEN 13 AND 20 THEN {_OLD} WHEN i = 21 THEN now() END FROM generate_series(1, 25) AS i;
+    CASE WHEN i <= 12 THEN {_OLD_KEY} WHEN i = 22 THEN now() - interval '89 days' ELSE now() + interval '1 day' END,
+    CASE WHEN i BETWEEN 13 AND 20 THEN {_OLD_KEY} WHEN i = 21 THEN now() WHEN i = 23 THEN now() - interval '89 days' END
+FROM generate_series(1, 25) AS i;
 INSERT INTO login_throttles (account_hash, failures, locked_until, updated_at)
 VALUES ('\\x01', 1, NULL, {_OLD}), ('\\x02', 1, now() + interval '1 day', {_OLD}), ('\\x03', 1, NULL, now());
 INSERT INTO login_origins (account_hash, origin_hash, password_changed_at, updated_at)
@@ -83,6 +92,12 @@ async def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         await pools.close()
 
 
+async def reap(store: Store, tables: tuple[Dead, ...]) -> int:
+    """What is dead by two clocks that are right."""
+    now = datetime.now(UTC)
+    return await reaping.reap(store, tables, Clocks(now, now))
+
+
 async def counts(database: Database) -> dict[str, int]:
     async with database.owner() as owner:
         return {table: await owner.fetchval(f"SELECT count(*) FROM {table}") for table in _LEFT}
@@ -111,14 +126,42 @@ async def test_one_run_has_a_bound(database: Database, store: Lots, monkeypatch:
     assert (await counts(database))["sessions"] == 20
 
 
+async def removed_by_a_server(store: Store, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run of the periodic job, on a server whose clock is 100 days behind that of the database."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return datetime.now(UTC) - timedelta(days=100)
+
+    monkeypatch.setattr(periodic, "datetime", Behind)
+    identity = Identity.load(Settings(), KeyRing((bytes(32),)))
+    jobs = standard_jobs(store, settings_of(database), Dropping(store, identity))
+    (job,) = [each for each in jobs if each.name == "remove what has expired"]
+    await job.job()
+
+
+async def test_a_database_whose_clock_is_ahead_deletes_nothing_that_is_valid(
+    database: Database, store: Lots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the database all is over that expires within 100 days: keys, sessions, answers to replays, claims, log-ins."""
+    before = await counts(database)
+    await removed_by_a_server(store, database, monkeypatch)
+    # What is of a user who is gone waits for no time, and a challenge of the day after tomorrow is of a wrong clock.
+    assert await counts(database) == before | {"recovery_codes": 1, "login_challenges": 2}
+    await reap(store, dead(90))
+    assert await counts(database) == _LEFT
+
+
 @pytest.mark.parametrize("each", [each for each in dead(90) if each.order], ids=lambda each: each.table)
 async def test_the_dead_are_found_by_an_index(database: Database, each: Dead) -> None:
     """Also where there are few rows, and a scan would be as fast."""
     async with database.owner() as owner, owner.transaction():
         await owner.execute("SET LOCAL enable_seqscan = off")
         await owner.execute("SET LOCAL enable_sort = off")
+        condition = each.condition.replace(":earlier", "now()").replace(":later", "now()")
         plan = await owner.fetch(
-            f"EXPLAIN SELECT ctid FROM {each.table} WHERE {each.condition} ORDER BY {each.order} LIMIT 10 "
+            f"EXPLAIN SELECT ctid FROM {each.table} WHERE {condition} ORDER BY {each.order} LIMIT 10 "
             "FOR UPDATE SKIP LOCKED"
         )
     text = "\n".join(row[0] for row in plan)

@@ -3,8 +3,8 @@
 A record's time decides in which partition it lies and until when it is kept, and so it does of the answer that is kept
 for replays. Where the clocks of a server and of the database are more than a minute apart, one of them is wrong, and
 nobody can tell which. By a time that is too late a record is kept longer; by one that is too early it would be dropped
-before its time. So the later one counts, and that the clocks are apart is told. (What is dropped goes by the earlier
-one: `periodic.earlier_now`.)
+before its time. So the later one counts, and that the clocks are apart is told. (What is deleted by time goes by the
+earlier one: `Clocks`.)
 
 The feed notes the database's time with each of its looks, so it costs no round trip. Between two looks that goes on by
 the monotonic clock.
@@ -12,6 +12,7 @@ the monotonic clock.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -20,6 +21,18 @@ import structlog
 log = structlog.get_logger(__name__)
 
 APART = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What time it is by the clock of this server or of the database, whichever is behind, and by the other one.
+
+    What is deleted because its time is over is over by the `earlier` one: a clock that is ahead for seconds would
+    delete keys and sessions for good. What is taken for a leftover of a wrong clock lies ahead of the `later` one.
+    """
+
+    earlier: datetime
+    later: datetime
 
 
 class RecordClock:

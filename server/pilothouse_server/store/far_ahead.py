@@ -3,11 +3,14 @@
 A database whose clock was ahead for a while leaves times behind that come only much later, once the clock is right
 again: work that is leased until then, accounts that are locked, tokens that are valid. Whoever wrote them meant a
 moment from then, so each kind has a length that it cannot have by right. What lies beyond it is mended, and that is
-logged, because the clock should be looked at. (Leases on a cluster are looked after by those who want them, by their
-own clocks: `reconcile/queue/leadership.py`.)
+logged, because the clock should be looked at. What is deleted or shortened so lies ahead of the later of two clocks,
+the database's and this server's: where the database's is behind, what was written before is right. (Leases on a
+cluster are looked after by those who want them, by their own clocks: `reconcile/queue/leadership.py`.)
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 import structlog
 from sqlalchemy import text
@@ -35,7 +38,8 @@ RETURNING 1
 """)
 _CLAIMS = text(
     "DELETE FROM request_claims "
-    "WHERE expires_at > clock_timestamp() + make_interval(secs => CAST(:claim_seconds AS float8) + 60) RETURNING 1"
+    "WHERE expires_at > CAST(:later AS timestamptz) "
+    "+ make_interval(secs => CAST(:claim_seconds AS float8) + 60) RETURNING 1"
 )
 _THROTTLES = text(
     "UPDATE login_throttles SET locked_until = NULL, updated_at = clock_timestamp() "
@@ -45,19 +49,19 @@ _THROTTLES = text(
 # A session goes on, but for no longer than one that begins now.
 _SESSIONS = text("""
 UPDATE sessions
-SET access_expires_at =
-        least(access_expires_at, clock_timestamp() + make_interval(secs => CAST(:access_seconds AS float8))),
-    refresh_expires_at =
-        least(refresh_expires_at, clock_timestamp() + make_interval(secs => CAST(:refresh_seconds AS float8))),
-    created_at = least(created_at, clock_timestamp())
-WHERE access_expires_at > clock_timestamp() + make_interval(secs => CAST(:access_seconds AS float8) + 60)
-   OR refresh_expires_at > clock_timestamp() + make_interval(secs => CAST(:refresh_seconds AS float8) + 60)
-   OR created_at > clock_timestamp() + interval '1 minute'
+SET access_expires_at = least(access_expires_at,
+        CAST(:later AS timestamptz) + make_interval(secs => CAST(:access_seconds AS float8))),
+    refresh_expires_at = least(refresh_expires_at,
+        CAST(:later AS timestamptz) + make_interval(secs => CAST(:refresh_seconds AS float8))),
+    created_at = least(created_at, CAST(:later AS timestamptz))
+WHERE access_expires_at > CAST(:later AS timestamptz) + make_interval(secs => CAST(:access_seconds AS float8) + 60)
+   OR refresh_expires_at > CAST(:later AS timestamptz) + make_interval(secs => CAST(:refresh_seconds AS float8) + 60)
+   OR created_at > CAST(:later AS timestamptz) + interval '1 minute'
 RETURNING 1
 """)
 _KEYS = text("""
-UPDATE idempotency_keys SET expires_at = clock_timestamp() + make_interval(hours => :key_hours)
-WHERE expires_at > clock_timestamp() + make_interval(hours => :key_hours, mins => 1) RETURNING 1
+UPDATE idempotency_keys SET expires_at = CAST(:later AS timestamptz) + make_interval(hours => :key_hours)
+WHERE expires_at > CAST(:later AS timestamptz) + make_interval(hours => :key_hours, mins => 1) RETURNING 1
 """)
 _KINDS = {
     "work": _WORK,
@@ -71,9 +75,13 @@ LONGEST_CLAIM_SECONDS = 600.0
 LONGEST_LOCK_SECONDS = 900.0
 
 
-async def mend(store: Store, settings: Settings) -> dict[str, int]:
-    """Mends times that lie too far ahead; returns how many of each kind. Raises Unavailable."""
+async def mend(store: Store, settings: Settings, later: datetime) -> dict[str, int]:
+    """Mends times that lie too far ahead, also of the `later` of two clocks; returns how many of each kind.
+
+    Raises Unavailable.
+    """
     parameters = {
+        "later": later,
         "claim_seconds": LONGEST_CLAIM_SECONDS,
         "lock_seconds": LONGEST_LOCK_SECONDS,
         "access_seconds": float(settings.session_access_seconds),

@@ -28,6 +28,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.settings import Settings
 from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
+from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.errors import CONNECTION_LOST, connecting, of_the_driver
 from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
@@ -207,7 +208,10 @@ def standard_jobs(
         await Care(store.database.maintenance).round(period, settings.reindex_bloat_percent)
 
     async def expire() -> None:
-        await reap(store, dead(settings.login_memory_days))
+        await reap(store, dead(settings.login_memory_days), await clocks(store))
+
+    async def mend() -> None:
+        await far_ahead.mend(store, settings, (await clocks(store)).later)
 
     caring = (
         [Periodic(CARE, _CARE_LOOK_SECONDS, care, _CARE_DELAY_SECONDS)] if settings.care_period_hours else []
@@ -220,21 +224,25 @@ def standard_jobs(
         Periodic("drop old events", 600.0, drop_events),
         Periodic("refresh the container summary", 3600.0, refresh),
         Periodic("remove what has expired", 300.0, expire),
-        Periodic("mend times far ahead", far_ahead.MENDING_SECONDS, lambda: far_ahead.mend(store, settings)),
+        Periodic("mend times far ahead", far_ahead.MENDING_SECONDS, mend),
     ]
 
 
-async def earlier_now(store: Store) -> datetime:
-    """The time by this server's clock or the database's, whichever is behind: by one that is ahead, what is to be kept
-    would be dropped. Raises Unavailable.
-    """
+async def clocks(store: Store) -> Clocks:
+    """The time by this server's clock and by the database's. Raises Unavailable."""
     async with store.system_read() as transaction:
         theirs = await transaction.moment()
     ours = datetime.now(UTC)
-    apart = abs((ours - theirs).total_seconds())
+    return Clocks(min(ours, theirs), max(ours, theirs))
+
+
+async def earlier_now(store: Store) -> datetime:
+    """The earlier of the two: by a clock that is ahead, what is to be kept would be dropped. Raises Unavailable."""
+    found = await clocks(store)
+    apart = (found.later - found.earlier).total_seconds()
     if apart > _CLOCKS_APART_SECONDS:
         log.warning("the clocks of this server and of the database differ", seconds=round(apart))
-    return min(ours, theirs)
+    return found.earlier
 
 
 async def _as_owner(store: Store, statement: str) -> None:

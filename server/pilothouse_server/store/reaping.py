@@ -13,16 +13,23 @@ from typing import Final
 
 from sqlalchemy import text
 
+from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.unit_of_work import Store
 
 LOT: Final = 1000
 # Of each table in one run: what is left comes with the next, in five minutes.
 MOST_LOTS: Final = 500
+KEYS_KEPT_DAYS: Final = 90
+_EARLIER: Final = "CAST(:earlier AS timestamptz)"
+_LATER: Final = "CAST(:later AS timestamptz)"
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The rows of a table under `condition`; `order` is what an index has them by, '' where there are few rows."""
+    """The rows of a table under `condition`; `order` is what an index has them by, '' where there are few rows.
+
+    The condition takes the time as `:earlier` and `:later`, and asks for no other.
+    """
 
     table: str
     condition: str
@@ -32,41 +39,46 @@ class Dead:
 def dead(login_memory_days: int) -> tuple[Dead, ...]:
     """What has had its time, of each table."""
     return (
-        Dead("idempotency_keys", "expires_at < now()", "expires_at"),
-        Dead("request_claims", "expires_at < now()", "expires_at"),
+        Dead("idempotency_keys", f"expires_at < {_EARLIER}", "expires_at"),
+        Dead("request_claims", f"expires_at < {_EARLIER}", "expires_at"),
         # A refresh token that was used up is known as such until the session would have ended.
-        Dead("sessions", "refresh_expires_at < now() - interval '1 day'", "refresh_expires_at"),
+        Dead("sessions", f"refresh_expires_at < {_EARLIER} - interval '1 day'", "refresh_expires_at"),
         Dead(
             "api_keys",
-            "least(expires_at, revoked_at) < now() - interval '1 day'",
+            f"least(expires_at, revoked_at) < {_EARLIER} - make_interval(days => {KEYS_KEPT_DAYS})",
             "least(expires_at, revoked_at)",
         ),
         # Those of a clock that was ahead go as well: none lives for more than minutes.
-        Dead("login_challenges", "expires_at NOT BETWEEN now() AND now() + interval '1 hour'", "expires_at"),
-        Dead("device_logins", "expires_at NOT BETWEEN now() AND now() + interval '1 hour'", "expires_at"),
+        Dead("login_challenges", _outside("expires_at", "0", "1 hour"), "expires_at"),
+        Dead("device_logins", _outside("expires_at", "0", "1 hour"), "expires_at"),
         Dead(
             "user_secrets",
-            "secret_type = 'totp' AND name <> '' AND updated_at NOT BETWEEN now() - interval '1 hour'"
-            " AND now() + interval '1 hour'",
+            f"secret_type = 'totp' AND name <> '' AND {_outside('updated_at', '1 hour', '1 hour')}",
             "",
         ),
         # The seed goes with its user at once.
         Dead("recovery_codes", "user_id IN (SELECT id FROM users WHERE deleted_at IS NOT NULL)", ""),
         Dead(
             "login_throttles",
-            "updated_at < now() - interval '1 day' AND (locked_until IS NULL OR locked_until < now())",
+            f"updated_at < {_EARLIER} - interval '1 day' "
+            f"AND (locked_until IS NULL OR locked_until < {_EARLIER})",
             "updated_at",
         ),
         Dead(
             "login_origins",
-            f"updated_at < now() - make_interval(days => {int(login_memory_days)})",
+            f"updated_at < {_EARLIER} - make_interval(days => {int(login_memory_days)})",
             "updated_at",
         ),
     )
 
 
-async def reap(store: Store, tables: tuple[Dead, ...]) -> int:
-    """Deletes what has had its time, and returns how many rows that were.
+def _outside(column: str, before: str, after: str) -> str:
+    """Longer ago than an interval by the one clock, or further ahead than another by the other."""
+    return f"{column} NOT BETWEEN {_EARLIER} - interval '{before}' AND {_LATER} + interval '{after}'"
+
+
+async def reap(store: Store, tables: tuple[Dead, ...], clocks: Clocks) -> int:
+    """Deletes what has had its time by these clocks, and returns how many rows that were.
 
     Raises:
         Unavailable: the database is away; what was deleted before stays deleted.
@@ -74,7 +86,7 @@ async def reap(store: Store, tables: tuple[Dead, ...]) -> int:
     total = 0
     for each in tables:
         for _ in range(MOST_LOTS):
-            lot = await _lot(store, each)
+            lot = await _lot(store, each, clocks)
             total += lot
             if lot < LOT:
                 break
@@ -83,13 +95,16 @@ async def reap(store: Store, tables: tuple[Dead, ...]) -> int:
     return total
 
 
-async def _lot(store: Store, each: Dead) -> int:
+async def _lot(store: Store, each: Dead, clocks: Clocks) -> int:
     order = f"ORDER BY {each.order}" if each.order else ""
     statement = text(
         f"WITH gone AS (DELETE FROM {each.table} WHERE ctid = ANY (ARRAY("  # noqa: S608 - the words stand above
         f"SELECT ctid FROM {each.table} WHERE {each.condition} {order} "
         "LIMIT :lot FOR UPDATE SKIP LOCKED)) RETURNING 1) SELECT count(*) FROM gone"
     )
+    times = {"earlier": clocks.earlier, "later": clocks.later}
+    parameters = {name: moment for name, moment in times.items() if f":{name}" in each.condition}
     async with store.system_write("periodic") as transaction:
-        deleted: int = (await transaction.connection.execute(statement, {"lot": LOT})).scalar_one()
+        found = await transaction.connection.execute(statement, {"lot": LOT, **parameters})
+        deleted: int = found.scalar_one()
         return deleted

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -192,13 +192,16 @@ async def check_roles(store: Store, issuers: Iterable[IssuerConfig]) -> None:
             raise SettingsError(f'{rule.place}.role: there is no role "{rule.role}": make it first')
 
 
-async def tidy(store: Store) -> None:
-    """Removes what of log-ins and sessions has ended, and ends what issuers have not confirmed in time."""
+async def tidy(store: Store, now: datetime) -> None:
+    """Removes what of log-ins and sessions has ended, and ends what issuers have not confirmed in time.
+
+    `now` is the earlier of two clocks, because nothing of it comes back.
+    """
     async with store.system_write("periodic") as transaction:
-        await federation.remove_ended(transaction)
+        await federation.remove_ended(transaction, now)
     while True:
         async with store.system_write("periodic") as transaction:
-            gone = await federation.end_unconfirmed(transaction, _USERS_AT_ONCE)
+            gone = await federation.end_unconfirmed(transaction, now, _USERS_AT_ONCE)
             for (username, issuer), taken in gone.items():
                 _record(transaction, username, f"{issuer} has not vouched in time", (), taken)
             if gone:

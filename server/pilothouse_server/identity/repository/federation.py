@@ -33,18 +33,20 @@ _IDENTITIES = FEDERATED_IDENTITIES.c
 _LONGEST_ASKING = timedelta(minutes=5)
 _LOCK_IDENTITY = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/identity ' || :who, 0))")
 # Servers see by their own clocks what has expired: by one that is behind it must be known still that it was used.
-_EXPIRED_LOGINS = text("DELETE FROM oidc_logins WHERE expires_at < clock_timestamp() - interval '1 hour'")
+_EXPIRED_LOGINS = text(
+    "DELETE FROM oidc_logins WHERE expires_at < CAST(:now AS timestamptz) - interval '1 hour'"
+)
 _DEAD_SESSIONS = text("""
 WITH dead AS (
     DELETE FROM oidc_sessions AS o WHERE NOT EXISTS (
         SELECT FROM sessions AS s WHERE s.family_id = o.family_id AND s.revoked_at IS NULL
-        AND s.rotated_at IS NULL AND s.refresh_expires_at > now())
+        AND s.rotated_at IS NULL AND s.refresh_expires_at > CAST(:now AS timestamptz))
     RETURNING o.family_id)
 DELETE FROM user_secrets AS u USING dead WHERE u.secret_type = 'token' AND u.name = dead.family_id::text
 """)
 _UNCONFIRMED = text("""
 WITH late AS (
-    SELECT DISTINCT i.user_id FROM federated_identities AS i WHERE i.confirmed_until < now()
+    SELECT DISTINCT i.user_id FROM federated_identities AS i WHERE i.confirmed_until < CAST(:now AS timestamptz)
     AND EXISTS (SELECT FROM user_roles AS g WHERE g.user_id = i.user_id AND g.source IS NOT NULL)
     ORDER BY i.user_id LIMIT :most)
 DELETE FROM user_roles AS g USING late, users AS u, roles AS r
@@ -273,21 +275,23 @@ async def end_rule_grants(transaction: Transaction, user_id: UserId) -> tuple[Ta
     return tuple(TakenGrant(row.role, row.namespace or "") for row in gone)
 
 
-async def end_unconfirmed(transaction: Transaction, most: int) -> dict[tuple[str, str], list[TakenGrant]]:
-    """Takes away what rules gave to those whom their issuer has not vouched for in time, at most so many users at once.
+async def end_unconfirmed(
+    transaction: Transaction, now: datetime, most: int
+) -> dict[tuple[str, str], list[TakenGrant]]:
+    """Takes away what rules gave to those whom their issuer has not vouched for by now, at most so many users at once.
 
     Returns it by user and issuer, by their names.
     """
     gone: dict[tuple[str, str], list[TakenGrant]] = {}
-    for row in await transaction.connection.execute(_UNCONFIRMED, {"most": most}):
+    for row in await transaction.connection.execute(_UNCONFIRMED, {"now": now, "most": most}):
         gone.setdefault((row.username, row.source), []).append(TakenGrant(row.role, row.namespace or ""))
     return gone
 
 
-async def remove_ended(transaction: Transaction) -> None:
-    """Removes log-ins that cannot be completed any more, and of sessions that have ended what issuers gave."""
-    await transaction.connection.execute(_EXPIRED_LOGINS)
-    await transaction.connection.execute(_DEAD_SESSIONS)
+async def remove_ended(transaction: Transaction, now: datetime) -> None:
+    """Removes log-ins that cannot be completed any more, and of sessions that have ended by now what issuers gave."""
+    await transaction.connection.execute(_EXPIRED_LOGINS, {"now": now})
+    await transaction.connection.execute(_DEAD_SESSIONS, {"now": now})
 
 
 async def _put(transaction: Transaction, user_id: UserId, grant: RuleGrant, source: str) -> bool:
