@@ -4,6 +4,9 @@ The libraries' own loggers go through the same renderer. What they say at DEBUG 
 statements, so those of the database and of HTTP stay at WARNING whatever our own level is. What they warn of may be
 made by anybody who reaches the port: gRPC tells of each header that is no UTF-8, with what stands in it. So their lines
 of one kind have a bound, and bytes are not shown.
+
+Where the database is away, full or takes no writes, each call and each task of the server fails by it. All of them
+together write one line a minute for each such reason.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ _unwanted = {"rich", "greenlet"} - sys.modules.keys()
 sys.modules.update(dict.fromkeys(_unwanted))  # type: ignore[arg-type]
 import structlog  # noqa: E402
 
+from pilothouse_server.errors import PilothouseError  # noqa: E402
+
 for _name in _unwanted:
     del sys.modules[_name]
 
@@ -33,11 +38,14 @@ QUIET = ("sqlalchemy", "asyncpg", "aiohttp", "urllib3", "kubernetes", "alembic",
 
 # So many lines of one kind, which is a place in the code, in so long.
 _MOST_OF_A_KIND, _WHILE_SECONDS = 10, 60.0
+# Reasons of which the first line in so long tells enough.
+_OF_THE_DATABASE = frozenset({"DATABASE_BUSY", "DATABASE_FULL", "DATABASE_UNAVAILABLE"})
 
 
 def configure(level: str, log_format: str, *, process: int | None = None) -> None:
     """Sets logging up for the process; `log_format` is `text` or `json`. Each line says its number among several."""
     shared: list[Any] = [
+        OneLineAMinute(),
         *([] if process is None else [lambda _logger, _method, event: {**event, "process": process}]),
         _with_scope,
         structlog.processors.add_log_level,
@@ -70,6 +78,29 @@ def configure(level: str, log_format: str, *, process: int | None = None) -> Non
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class OneLineAMinute:
+    """Drops all lines but the first in a minute that have the same reason of the database. That line says how many were
+    left out since the one before.
+    """
+
+    def __init__(self) -> None:
+        # Of each reason: when its minute ends, and how many lines were left out.
+        self._reasons: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, _logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        """Returns the line, or raises DropEvent."""
+        reason = event.get("reason")
+        if reason not in _OF_THE_DATABASE:
+            return event
+        now = time.monotonic()
+        ends, left_out = self._reasons.get(reason, (0.0, 0))
+        if now < ends:
+            self._reasons[reason] = ends, left_out + 1
+            raise structlog.DropEvent
+        self._reasons[reason] = now + _WHILE_SECONDS, 0
+        return {**event, "left_out": left_out} if left_out else event
 
 
 class _Bounded(logging.Filter):
@@ -110,6 +141,17 @@ def _without_bytes(record: logging.LogRecord) -> None:
 def _with_scope(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     scope = SCOPE.get()
     return event if scope is None else {**scope(), **event}
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason of a domain error, which tells enough without a traceback; '' of all others.
+
+    Of several that is the first one's, if all of them are domain errors.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        reasons = [reason_of(each) for each in error.exceptions]
+        return reasons[0] if all(reasons) else ""
+    return error.reason if isinstance(error, PilothouseError) else ""
 
 
 def without_values(error: BaseException) -> tuple[type[Exception], Exception, TracebackType | None]:

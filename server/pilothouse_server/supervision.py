@@ -2,7 +2,8 @@
 
 A task that ends with an exception is logged with its name and started again, after a delay that doubles
 from a tenth of a second to half a minute; a task that has run for a minute begins at the shortest delay
-again. Nothing here hides a fault: each is logged as an error and counted.
+again. Nothing here hides a fault: each is logged and counted, with a traceback unless it is a domain error, such as a
+database that is away.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter
 
-from pilothouse_server.log_lines import without_values
+from pilothouse_server.log_lines import reason_of, without_values
 from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
@@ -55,12 +56,15 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
             await cancel_and_wait(attempt)
         if not attempt.cancelled() and (error := attempt.exception()) is not None:
             FAILURES.labels(name).inc()
-            log.error(
-                "background task failed",
-                task=name,
-                error=type(error).__name__,
-                exc_info=without_values(error),
-            )
+            if reason := reason_of(error):
+                log.warning("background task failed", task=name, reason=reason)
+            else:
+                log.error(
+                    "background task failed",
+                    task=name,
+                    error=type(error).__name__,
+                    exc_info=without_values(error),
+                )
         if loop.time() - started > _SETTLED_SECONDS:
             delay = 0.1
         await asyncio.sleep(delay)

@@ -20,7 +20,7 @@ from collections import deque
 import structlog
 from prometheus_client import Counter
 
-from pilothouse_server.errors import Aborted, Unavailable
+from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.tasks import uncancelled
@@ -157,7 +157,12 @@ class AuditWriter:
     def _give_up(self, batch: list[_Waiting], error: Exception) -> None:
         if not batch:
             return
-        log.error("audit records not written", count=len(batch), error=type(error).__name__)
+        why = (
+            {"reason": error.reason}
+            if isinstance(error, PilothouseError)
+            else {"error": type(error).__name__}
+        )
+        log.error("audit records not written", count=len(batch), **why)
         for _, done in batch:
             self._count_lost()
             if done is not None and not done.done():

@@ -214,8 +214,7 @@ class Connection:
         try:
             tag: str = await self.driver.execute(sql)
         except asyncpg.PostgresError as error:
-            self.unfinished = False
-            _make_discreet(error)
+            self._failed(error)
             raise
         self.unfinished = False
         return tag
@@ -230,8 +229,7 @@ class Connection:
                 table, schema_name=schema, columns=columns, records=records
             )
         except asyncpg.PostgresError as error:
-            self.unfinished = False
-            _make_discreet(error)
+            self._failed(error)
             raise
         self.unfinished = False
 
@@ -250,14 +248,21 @@ class Connection:
             raise
         await self.command(f"RELEASE SAVEPOINT {name}")
 
+    def _failed(self, error: asyncpg.PostgresError) -> None:
+        """Learns that PostgreSQL has refused a statement."""
+        self.unfinished = False
+        _make_discreet(error)
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._session is not None:
+            # The next one may find a server that takes writes: a proxy may lead elsewhere by now, a setting be another.
+            self._session.born = float("-inf")
+
     async def _fetch(self, form: Form, arguments: list[Any]) -> list[Any]:
         # As `_driven`, written out: it is done for each call, and many times.
         self.unfinished = True
         try:
             rows: list[Any] = await self.driver.run(form.sql, arguments, form.record_class)
         except asyncpg.PostgresError as error:
-            self.unfinished = False
-            _make_discreet(error)
+            self._failed(error)
             raise
         except asyncpg.DataError:
             raise _misfit() from None
@@ -272,8 +277,7 @@ class Connection:
         try:
             found = await work
         except asyncpg.PostgresError as error:
-            self.unfinished = False
-            _make_discreet(error)
+            self._failed(error)
             raise
         except asyncpg.DataError:
             raise _misfit() from None
@@ -286,8 +290,7 @@ class Connection:
         try:
             await self.driver.executemany(ready.sql, [ready.arguments(each) for each in parameters])
         except asyncpg.PostgresError as error:
-            self.unfinished = False
-            _make_discreet(error)
+            self._failed(error)
             raise
         except asyncpg.DataError:
             raise _misfit() from None

@@ -2,8 +2,10 @@
 
 `translated()` stands around every use of the database. A broken constraint becomes the domain error that
 its name stands for: nouns register their constraints with `register_constraint`, so that a race that a
-check before could not see ends as the same ALREADY_EXISTS. A database that is away becomes UNAVAILABLE.
-Everything else stays as it is and leaves the server as INTERNAL without its words.
+check before could not see ends as the same ALREADY_EXISTS. A database that is away becomes UNAVAILABLE, and so does
+one whose disk is full or that lacks another resource (SQLSTATE class 53), or that takes no writes (a standby). A metric
+counts these, and the log has a line a minute (`log_lines`). Everything else stays as it is and leaves the server as
+INTERNAL without its words.
 """
 
 from __future__ import annotations
@@ -13,12 +15,23 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import asyncpg
+import structlog
+from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, InvalidArgument, PilothouseError, Unavailable
 from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 
+log = structlog.get_logger(__name__)
+
 # Nothing can be numbered until one is made.
 PARTITION_MISSING = "PARTITION_MISSING"
+# How the function that numbers says so, under a code that PostgreSQL also uses for its own limits.
+_NO_PARTITION = "no partition of "
+REFUSED = Counter(
+    "pilothouse_database_refused_total",
+    "Statements that PostgreSQL refused because its disk is full, it lacks another resource or takes no writes.",
+    ("reason", "sqlstate"),
+)
 
 _constraints: dict[str, Callable[[], PilothouseError]] = {}
 
@@ -27,7 +40,6 @@ _AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.exceptions.InternalClientError,
     asyncpg.exceptions.InterfaceError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -57,6 +69,8 @@ _RETRY = (
     asyncpg.exceptions.InvalidCachedStatementError,
 )
 _SLOW = (asyncpg.QueryCanceledError, asyncio.TimeoutError)
+# Class 53; and 25006, of a standby that nobody has promoted, or of a server that was set so.
+_REFUSING = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
 
 
 def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None:
@@ -137,9 +151,7 @@ def fitting() -> Iterator[None]:
 
 def _meaning(cause: BaseException) -> PilothouseError | None:
     if isinstance(cause, PoolBusyError):
-        return Unavailable(
-            "all database connections are in use, try again", reason="DATABASE_BUSY", retry_after_seconds=1.0
-        )
+        return _busy("all database connections are in use, try again")
     if isinstance(cause, asyncpg.IntegrityConstraintViolationError):
         factory = _constraints.get(cause.constraint_name or "")
         return factory() if factory else None
@@ -151,10 +163,34 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
         return Unavailable(
             "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
         )
-    if isinstance(cause, asyncpg.ConfigurationLimitExceededError):
+    if isinstance(cause, _REFUSING):
+        return _refused(cause)
+    return database_unavailable() if isinstance(cause, _AWAY) else None
+
+
+def _refused(cause: asyncpg.PostgresError) -> Unavailable:
+    """What a database that answers does not do now; it is counted, and told."""
+    if isinstance(cause, asyncpg.ConfigurationLimitExceededError) and str(cause).startswith(_NO_PARTITION):
         return Unavailable(
             "a partition of the database is missing, so nothing can be numbered until it is made",
             reason=PARTITION_MISSING,
             retry_after_seconds=5.0,
         )
-    return database_unavailable() if isinstance(cause, _AWAY) else None
+    if isinstance(cause, asyncpg.DiskFullError):
+        error = Unavailable(
+            "the disk of the database is full, try again later",
+            reason="DATABASE_FULL",
+            retry_after_seconds=5.0,
+        )
+    elif isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
+        error = database_unavailable()
+    else:
+        error = _busy("the database lacks memory, connections or another resource, try again")
+    code = cause.sqlstate or ""
+    REFUSED.labels(error.reason, code).inc()
+    log.error("the database refuses statements", reason=error.reason, sqlstate=code)
+    return error
+
+
+def _busy(message: str) -> Unavailable:
+    return Unavailable(message, reason="DATABASE_BUSY", retry_after_seconds=1.0)

@@ -31,7 +31,7 @@ from sqlalchemy import text
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.continuity import Continuity
-from pilothouse_server.store.errors import CONNECTION_LOST, PARTITION_MISSING
+from pilothouse_server.store.errors import CONNECTION_LOST, PARTITION_MISSING, database_unavailable
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
 log = structlog.get_logger(__name__)
@@ -384,7 +384,7 @@ class Feed:
                 await self._listen_once()
                 delay = 0.1
             except CONNECTION_LOST as error:
-                log.warning("listener lost", error=type(error).__name__)
+                log.warning("listener lost", reason=database_unavailable().reason, error=type(error).__name__)
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
 

@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.log_lines import without_values
+from pilothouse_server.log_lines import reason_of, without_values
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
@@ -152,7 +152,10 @@ async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bo
         log.warning("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
         return False
     except Exception as error:
-        log.error("work under a lease failed", lease=lease.name, exc_info=without_values(error))
+        if reason := reason_of(error):
+            log.warning("work under a lease failed", lease=lease.name, reason=reason)
+        else:
+            log.error("work under a lease failed", lease=lease.name, exc_info=without_values(error))
     finally:
         await _give_up(store, lease)
     return True

@@ -23,11 +23,11 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 MOST_GATHER_SECONDS = 0.25
-_AWAY = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY")
+_AWAY = ("DATABASE_UNAVAILABLE", "DATABASE_BUSY", "DATABASE_FULL")
 
 
 def is_away(error: Exception) -> bool:
-    """Returns whether the database is away, so that others need not try."""
+    """Returns whether the database is away, busy or full, so that others need not try."""
     return isinstance(error, Unavailable) and error.reason in _AWAY
 
 
