@@ -1,7 +1,8 @@
 """Settings: every one is an environment variable `PILOTHOUSE_<NAME>`, read and checked once at start.
 
 A value that cannot be read is an error that names the variable, what it holds and what it may hold; an unknown
-`PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start.
+`PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start. An empty variable
+is one that is not set: Helm and compose write none so.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from pilothouse_server import setting_values
 from pilothouse_server.values import (
     InvalidValueError,
     database_address,
@@ -29,6 +31,8 @@ MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
 # What the protos say of passwords, and what a setting may ask for at most.
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
+# Whose default is something: they take the word none.
+_MAY_BE_NONE = (*_KEY_LISTS, "namespace_pod_security")
 _KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
 _ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
 _NETWORK = "neither an address nor a network such as 10.0.0.0/8"
@@ -269,12 +273,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     namespace_pod_security: Annotated[
         str,
         "Level of the Pod Security Standards of new namespaces whose labels name none: privileged, baseline or"
-        " restricted; empty: none is set, so that the cluster's own default counts.",
+        " restricted; none: none is set, so that the cluster's own default counts.",
     ] = "baseline"
     guarded_namespace_keys: Annotated[
         str,
         "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
-        " * stands for any text, and ! before a pattern takes out what it names.",
+        " * stands for any text, and ! before a pattern takes out what it names; none: none.",
     ] = ",".join(NAMESPACE_KEYS)
     guarded_object_keys: Annotated[
         str, "Likewise, those of volumes, config maps and secrets; they need namespace.security."
@@ -417,16 +421,6 @@ def _listed(text: str, name: str, fault: str, read: Callable[[str], T]) -> tuple
     return tuple(found)
 
 
-def _kind(default: object) -> str:
-    if isinstance(default, bool):
-        return "true or false"
-    return "a whole number" if isinstance(default, int) else "a number"
-
-
-def _is_path(annotated: Any) -> bool:
-    return "Path" in str(annotated.__origin__)
-
-
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Reads the settings.
 
@@ -448,11 +442,11 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             problems.append(f"{variable} is not a setting")
             continue
         try:
-            values[name] = (
-                Path(text) if _is_path(field.type) else msgspec.convert(text, field.type, strict=False)
-            )
-        except msgspec.ValidationError:
-            problems.append(f"{variable}={text!r}: must be {_kind(field.default)}")
+            given = setting_values.read(text, field, may_be_none=name in _MAY_BE_NONE)
+        except InvalidValueError as error:
+            problems.append(f"{variable}={text!r}: {error}")
+        else:
+            values |= {} if given is None else {name: given}
     if problems:
         raise SettingsError("; ".join(sorted(problems)))
     settings = Settings(**values)  # type: ignore[arg-type]
@@ -572,7 +566,7 @@ def _checked(settings: Settings) -> Settings:
     problems += _client_certificate_problems(settings)
     problems += _audit_problems(settings)
     problems += [
-        f"{PREFIX}{name.upper()} must be {', '.join(choices[:-1])} or {choices[-1] or 'empty'}"
+        f"{PREFIX}{name.upper()} must be {', '.join(choices[:-1])} or {choices[-1] or 'none'}"
         for name, choices in _CHOICES.items()
         if getattr(settings, name) not in choices
     ]

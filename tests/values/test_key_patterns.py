@@ -50,6 +50,6 @@ def test_what_is_no_key_is_refused_at_start(name: str, wrong: str) -> None:
         load({f"PILOTHOUSE_{name}": f"a.b/c, {wrong}"})
 
 
-def test_what_is_set_by_default_and_nothing_are_keys() -> None:
+def test_what_is_set_by_default_and_none_are_keys() -> None:
     assert load({}).guarded_pod_keys == Settings().guarded_pod_keys
-    assert load({"PILOTHOUSE_GUARDED_POD_KEYS": ""}).guarded_pod_keys == ""
+    assert load({"PILOTHOUSE_GUARDED_POD_KEYS": "none"}).guarded_pod_keys == ""

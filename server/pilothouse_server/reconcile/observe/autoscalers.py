@@ -15,6 +15,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import HORIZONTAL_POD_AUTOSCALERS
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
+from pilothouse_server.reconcile.queue.cluster_clients import log_failure
 from pilothouse_server.reconcile.repository import container_status, work_queue
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,10 @@ class Autoscalers:
         while True:
             try:
                 await self.look()
-            except (ClusterError, PilothouseError) as error:
-                log.info("autoscalers cannot be read", cluster=self._cluster.name, message=str(error))
+            except ClusterError as error:
+                log_failure("autoscalers cannot be read", self._cluster.name, error)
+            except PilothouseError as error:
+                log.info("autoscalers cannot be read", cluster=self._cluster.name, reason=error.reason)
             await asyncio.sleep(self._period_seconds)
 
     async def look(self) -> None:

@@ -23,6 +23,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.observe.informer import Informer
+from pilothouse_server.reconcile.queue.cluster_clients import log_failure
 from pilothouse_server.reconcile.queue.leadership import under_lease
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository.leases import Lease
@@ -89,13 +90,7 @@ class ClusterObserver(ABC):
 
     def watch_failed(self, error: ClusterError) -> None:
         """Logs what the cluster answered; the watch goes on by itself."""
-        log.info(
-            "watch interrupted",
-            subject=self.subject,
-            cluster=self.cluster.name,
-            reason=error.reason,
-            message=error.message,
-        )
+        log_failure("watch interrupted", self.cluster.name, error, subject=self.subject)
 
 
 class StatusObserver(ClusterObserver):

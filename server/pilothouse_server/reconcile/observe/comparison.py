@@ -136,7 +136,8 @@ class Comparison(ClusterObserver):
             compared, differing = compared + len(rows), differing + len(found)
             if found:
                 await self._ask_for_looks(found)
-        log.info(
+        write = log.info if differing else log.debug
+        write(
             "compared",
             cluster=self.cluster.name,
             kinds=sorted(kinds),

@@ -133,7 +133,7 @@ class Health:
                 await work_queue.requeue_failed(transaction, self._cluster_name)
         if recovered:
             await self._mark(stale=False)
-            log.info("cluster answers", cluster=self._cluster_name, version=version)
+            self._clients.came_back(self._cluster_name, version)
         self._written_at = monotonic()
 
     async def _write_away(self, error: ClusterError) -> None:
@@ -143,8 +143,7 @@ class Health:
             await cluster_status.write_unhealthy(
                 transaction, self._cluster_name, status, error.reason, error.message
             )
-        if self._failures == self._settings.failures:
-            log.warning("cluster is away", cluster=self._cluster_name, status=status, message=error.message)
+        self._clients.went_away(self._cluster_name, error)
         await self._mark(stale=True)
 
     async def _mark(self, *, stale: bool) -> None:

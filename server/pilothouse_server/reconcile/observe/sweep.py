@@ -48,6 +48,7 @@ from pilothouse_server.kubernetes.ownership import (
 )
 from pilothouse_server.reconcile.observe.cluster_view import container_uid, labelled_uid
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver
+from pilothouse_server.reconcile.queue.cluster_clients import log_failure
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import (
     container_status,
@@ -98,8 +99,10 @@ class Sweep:
                 await self.sweep()
             except LeaseLost:
                 raise
-            except (ClusterError, PilothouseError) as error:
-                log.info("sweep interrupted", cluster=self._cluster.name, message=str(error))
+            except ClusterError as error:
+                log_failure("sweep interrupted", self._cluster.name, error)
+            except PilothouseError as error:
+                log.info("sweep interrupted", cluster=self._cluster.name, reason=error.reason)
             await asyncio.sleep(self._settings.period_seconds)
 
     async def sweep(self) -> int:

@@ -23,6 +23,7 @@ from pilothouse_server.kubernetes.objects import NODES
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver, PodOwner
+from pilothouse_server.reconcile.queue.cluster_clients import log_failure
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)
@@ -60,7 +61,7 @@ class UsageCollector:
             try:
                 await self.collect()
             except ClusterError as error:
-                log.info("usage cannot be read", cluster=self._cluster.name, message=error.message)
+                log_failure("usage cannot be read", self._cluster.name, error)
             except PilothouseError as error:
                 log.warning("usage cannot be stored", cluster=self._cluster.name, reason=error.reason)
             next_round = max(monotonic(), next_round + self._period_seconds)

@@ -1,6 +1,10 @@
 """The clients of the clusters, one each, made when first needed and shared by all parts of the reconciler.
 
 A cluster has its own connection pool, rate limit and failures; nothing here waits for another cluster.
+
+Many tasks fail at once where a cluster goes away, and again and again until it is back. All of them together write one
+line to the log when it goes and one when it is back (`went_away`, `came_back`); what each of them met is shown at the
+level DEBUG (`log_failure`).
 """
 
 from __future__ import annotations
@@ -9,6 +13,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from time import monotonic
+
+import structlog
 
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.kubernetes.client import ClusterClient
@@ -23,6 +29,8 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.tasks import cancel_and_wait
+
+log = structlog.get_logger(__name__)
 
 # What is under way with a client that is replaced may end: longer than a request may take.
 RETIRED_SECONDS = 30.0
@@ -42,6 +50,12 @@ def is_out_of_reach(error: ClusterError) -> bool:
     return refused or (isinstance(error, Unreachable) and not for_all)
 
 
+def log_failure(event: str, cluster: str, error: ClusterError, **facts: str) -> None:
+    """Logs what a cluster answered to a task that goes on by itself."""
+    write = log.debug if is_out_of_reach(error) else log.info
+    write(event, cluster=cluster, reason=error.reason, message=error.message, **facts)
+
+
 class ClusterClients:
     """Clients by cluster name. `connect` makes one; it raises ClusterError where that cannot be done from here."""
 
@@ -55,6 +69,8 @@ class ClusterClients:
         # Why a cluster does not answer, as its row says it; when it last did or did not answer to us.
         self._reported: dict[str, str] = {}
         self._noted: dict[str, tuple[float, ClusterError | None]] = {}
+        # Whether the log says last that it answers.
+        self._told: dict[str, bool] = {}
         self._closed = False
 
     def note(self, name: str, error: ClusterError | None) -> None:
@@ -64,6 +80,18 @@ class ClusterClients:
             self._failures.pop(name, None)
         else:
             self._failures[name] += 1
+
+    def went_away(self, name: str, error: ClusterError) -> None:
+        """Has the log say once that a cluster is away, until it is back."""
+        if self._told.get(name) is not False:
+            self._told[name] = False
+            log.warning("cluster is away", cluster=name, reason=error.reason, message=error.message)
+
+    def came_back(self, name: str, version: str) -> None:
+        """Has the log say once that a cluster answers, until it is away."""
+        if self._told.get(name) is not True:
+            self._told[name] = True
+            log.info("cluster answers", cluster=name, version=version)
 
     def report(self, away: Mapping[str, str]) -> None:
         """Takes over why clusters do not answer to whoever watches them, of those that do not."""
@@ -115,9 +143,10 @@ class ClusterClients:
     async def is_reached(self, name: str, seconds: float) -> bool:
         """Returns whether the cluster answers to this server within `seconds`."""
         try:
-            await self.version(name, seconds)
+            version = await self.version(name, seconds)
         except ClusterError as error:
             return not is_out_of_reach(error)
+        self.came_back(name, version)
         return True
 
     async def client(self, name: str) -> ClusterClient:
@@ -140,6 +169,7 @@ class ClusterClients:
         """Connects anew from now on: the cluster's credentials changed, or it is deregistered."""
         self._failures.pop(name, None)
         self._noted.pop(name, None)
+        self._told.pop(name, None)
         self._elsewhere.discard(name)
         task = self._clients.pop(name, None)
         if task is not None:

@@ -149,7 +149,8 @@ async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bo
     except LeaseLost:
         log.warning("lease lost", lease=lease.name)
     except CannotLead as error:
-        log.warning("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
+        # What it waits for says itself that it is away.
+        log.debug("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
         return False
     except Exception as error:
         if reason := reason_of(error):
@@ -171,7 +172,7 @@ async def _stand_back(
     while True:
         await asyncio.sleep(settings.look_seconds)
         if await settings.can_lead():
-            log.info("the work of a lease can be done from here again", lease=name)
+            log.debug("the work of a lease can be done from here again", lease=name)
             return None
         await _see(store, name, sight)
         await settings.led_elsewhere(sight.is_held)

@@ -1,0 +1,76 @@
+"""A cluster that is away writes one line to the log when it goes and one when it is back, however many tasks fail."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.reconcile.observe.health import HealthSettings
+from tests.reconcile.world import QUICK, World
+from tests.server_logs import logging_as_served
+from tests.waiting import poll_until
+
+_AWAY, _BACK = ("warning", "cluster is away"), ("info", "cluster answers")
+# However busy the machine is: a cluster that answers is not away.
+_HEALTH = HealthSettings(probe_seconds=0.05, answer_seconds=60.0, last_seen_seconds=0.1)
+
+
+class _Log:
+    """What a server has written."""
+
+    def __init__(self, written: io.StringIO) -> None:
+        self._written = written
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._written.getvalue().splitlines()]
+
+    def told(self) -> list[tuple[str, str]]:
+        """What is written without DEBUG, of the cluster or of the lease on it."""
+        return [
+            (line["level"], line["event"])
+            for line in self.lines()
+            if line["level"] != "debug" and "local" in (line.get("cluster"), line.get("lease", "")[-5:])
+        ]
+
+    async def failures(self) -> tuple[int, int]:
+        """How often a watch failed, and how often the server let go of the cluster."""
+        events = [line["event"] for line in self.lines()]
+        return events.count("watch interrupted"), sum("is let go" in event for event in events)
+
+
+async def _outage(here: World, log: _Log) -> None:
+    """Many tasks fail again and again, and the server lets go of the cluster and takes it up again."""
+    watches, lettings = await log.failures()
+    here.cluster.faults.refuse_connections = True
+    here.cluster.faults.drop_watches()
+    await poll_until(
+        log.failures, lambda found: found[0] >= watches + 10 and found[1] >= lettings + 1, seconds=60
+    )
+    before = log.told().count(_BACK)
+    here.cluster.faults.clear()
+
+    async def is_back() -> bool:
+        return log.told().count(_BACK) > before
+
+    await poll_until(is_back)
+    await here.until(lambda row: row.observed.stale_since is None)
+
+
+async def test_an_outage_is_two_lines_of_the_log(here: World) -> None:
+    with logging_as_served("DEBUG", "json") as written:
+        log = _Log(written)
+        async with here.reconciling(msgspec.structs.replace(QUICK, health=_HEALTH)):
+            await here.namespace()
+            await here.create()
+            await here.running()
+            before = log.told()
+            assert [line for line in before if line in (_AWAY, _BACK)] == [_BACK]
+            for _ in range(2):
+                await _outage(here, log)
+        assert log.told()[len(before) :] == [_AWAY, _BACK, _AWAY, _BACK]
+        away = [line for line in log.lines() if line["event"] == _AWAY[1]]
+    assert [line["cluster"] for line in away] == ["local"] * 2
+    assert all(line["message"].startswith("cluster 'local'") for line in away)
