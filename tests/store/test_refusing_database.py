@@ -20,8 +20,10 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.rpc.interceptors import audit
+from pilothouse_server.rpc.refusals import Bounds
 from pilothouse_server.store.errors import translated
-from tests.conftest import Database, connection
+from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD, Server, running_server
 from tests.promises.test_failover import replicated
 from tests.server_logs import logging_as_served
@@ -117,6 +119,39 @@ async def test_calls_on_a_full_disk_are_repeated_and_the_log_has_one_line(
     assert [
         line for line in lines if line["level"] == "error" and line.get("reason") != "DATABASE_FULL"
     ] == []
+
+
+@pytest.mark.full
+async def test_sums_of_what_a_full_disk_refused_are_numbered(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namespaces that calls made are taken back with their transactions: no record refers to them."""
+    monkeypatch.setattr(audit, "_OF_A_USER", Bounds(of_a_kind=2, singly=4, sums=20))
+    async with (
+        running_server(database, tmp_path, with_cluster=False) as server,
+        connection(database.admin_dsn) as sql,
+        AsyncClient(
+            server.address, username="admin", password=PASSWORD, retry=RetryPolicy(attempts=1)
+        ) as impatient,
+    ):
+        await impatient.identity.check_permission(permission="namespace.create")
+        await sql.execute(_FULL)
+        for number in range(8):
+            await _refusal(impatient, f"shop-{number}")
+        await sql.execute(_ROOM)
+        server.application.audit.flush()
+        # Durable, so what was handed over before it is written, too.
+        await impatient.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+
+        async def summed() -> int:
+            await number_changes(sql)
+            return int(
+                await sql.fetchval("SELECT count(*) FROM operation_logs WHERE metadata ? 'summed'")
+                + await sql.fetchval("SELECT count(*) FROM pending_incidents")
+            )
+
+        await poll_until(summed)
+        assert await sql.fetch("SELECT sqlstate, constraint_name FROM pending_incidents") == []
 
 
 async def _set_read_only(sql: asyncpg.Connection, *, read_only: bool) -> None:

@@ -261,7 +261,8 @@ class AuditLayer:
             refusals, name = self.strangers, call.facts.resource_name
         else:
             refusals, name = self.users.of(principal.user_id, principal.username), _name(call)
-            namespace_id = call.facts.namespace_id or _granted_namespace(call)
+            # A namespace that was taken back again would keep the sum from being numbered.
+            namespace_id = _ids(call, error)[1] or _granted_namespace(call)
             namespace = "" if namespace_id is None else _namespace_name(call, namespace_id)
             if call.request is not None:
                 size = _REST_OF_RECORD + min(call.request.ByteSize(), _MOST_OF_REQUEST)
