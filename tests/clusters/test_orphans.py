@@ -112,6 +112,7 @@ class Restored:
             for table in TABLES:
                 await admin.execute(f"DELETE FROM {table}")
             await admin.execute("DELETE FROM reconcile_work WHERE resource_type <> 'namespace'")
+            await admin.execute("SET ROLE pilothouse_owner")
             await admin.execute("SELECT begin_new_history('an older dump was restored')")
 
     async def orphans(self, filter_: str = "") -> dict[str, pb.Orphan]:
@@ -242,6 +243,7 @@ async def test_a_decision_about_none_ends_the_hold(restored: Restored) -> None:
     await restored.resolve(pb.ORPHAN_ACTION_KEEP, all=True)
     assert await restored.conditions() == []
     async with connection(restored.database.admin_dsn) as admin:
+        await admin.execute("SET ROLE pilothouse_owner")
         await admin.execute("SELECT begin_new_history('again')")
     assert await restored.conditions() == HELD
 

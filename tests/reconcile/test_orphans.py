@@ -39,6 +39,7 @@ async def made_and_forgotten(here: World, *, new_history: bool) -> str:
         await admin.execute("DELETE FROM containers")
         await admin.execute("DELETE FROM reconcile_work WHERE resource_type = 'container'")
         if new_history:
+            await admin.execute("SET ROLE pilothouse_owner")
             await admin.execute("SELECT begin_new_history('an older dump was restored')")
     return row.uid
 
@@ -104,6 +105,7 @@ async def test_a_decision_is_about_the_orphans_that_it_names(here: World) -> Non
         assert await sweep.sweep() == 1
         assert await kinds_there(here) == {"Deployment"}
         async with connection(here.database.admin_dsn) as admin:
+            await admin.execute("SET ROLE pilothouse_owner")
             await admin.execute("SELECT begin_new_history('again')")
     async with sweeping(here, uid) as sweep:
         assert await sweep.sweep() == 0
