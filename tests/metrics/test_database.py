@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 from prometheus_client import REGISTRY
-from structlog.testing import capture_logs
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import PilothouseError
-from pilothouse_server.metrics.operations import DatabaseGauges, gauges
+from pilothouse_server.metrics.operations import DatabaseGauges
 from pilothouse_server.store.periodic import Periodic, PeriodicWork
 from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection
@@ -136,34 +134,6 @@ async def test_changes_that_were_set_aside_are_in_the_metrics(served: Served) ->
                 await admin.execute("DELETE FROM pending_incidents")
         await look()
         assert REGISTRY.get_sample_value("pilothouse_pending_incidents") == count
-
-
-async def test_who_keeps_vacuum_from_its_work_is_in_the_metrics_and_told(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A session whose transaction has a snapshot, as a dump or somebody's forgotten psql has."""
-    monkeypatch.setattr(gauges, "_HELD_LONG_SECONDS", 0.0)
-    shown = partial(REGISTRY.get_sample_value, labels={"holder": "session"})
-    look = DatabaseGauges(served.server.application.store).look
-    async with connection(served.server.database.admin_dsn) as admin:
-        await admin.execute("SET application_name = 'forgotten'")
-        async with admin.transaction(isolation="repeatable_read"):
-            await admin.fetchval("SELECT pg_current_xact_id()")
-            async with connection(served.server.database.admin_dsn) as other:
-                for _ in range(20):
-                    await other.execute("SELECT pg_current_xact_id()")
-            with capture_logs() as logs:
-                await look()
-            assert (shown("pilothouse_database_oldest_xmin_transactions") or 0) >= 20
-            assert (shown("pilothouse_database_oldest_xmin_seconds") or 0) > 0
-            told = [line for line in logs if "VACUUM removes nothing" in line["event"]]
-            assert [line["name"] for line in told] == ["forgotten"]
-
-    async def transactions() -> float | None:
-        await look()
-        return shown("pilothouse_database_oldest_xmin_transactions")
-
-    await poll_until(transactions, lambda count: count is not None and count < 20)
 
 
 async def test_periodic_work_that_fails_is_shown(served: Served) -> None:
