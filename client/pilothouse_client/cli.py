@@ -24,6 +24,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pilothouse_client.commands import failures
 from pilothouse_client.commands.invocation import Invocation, current
+from pilothouse_client.commands.terminal import say
 
 _ENTRY_POINT_GROUP = "pilothouse.commands"
 _PROGRAMS = "pilothouse.programs"
@@ -177,7 +178,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"pilothouse {version('pilothouse')}")
+        say(f"pilothouse {version('pilothouse')}")
         raise typer.Exit
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pilothouse_client.commands.terminal import say
 from pilothouse_server import event_loop, log_lines
 from pilothouse_server.allocator import give_back_large_buffers
 from pilothouse_server.gc_tuning import collect_rarely
@@ -179,16 +180,16 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 port = await server.start()
             except BaseException:
                 if (password := server.password_made) is not None:
-                    typer.echo(f"administrator admin, password {password} (made now, shown once)")
+                    say(f"administrator admin, password {password} (made now, shown once)")
                 raise
             collect_rarely()
             served_calls_go_first()
             _welcome(settings, port, server.password_made, dev=dev)
             if server.asking_port is not None:
                 host = settings.tls_client_listen.rpartition(":")[0]
-                typer.echo(f"Clients with certificates call {host}:{server.asking_port}")
+                say(f"Clients with certificates call {host}:{server.asking_port}")
             await stopping.wait()
-            typer.echo("draining: calls in flight end, watches are told to go on elsewhere")
+            say("draining: calls in flight end, watches are told to go on elsewhere")
             # The supervisor of several sees to their ends itself, and what `--dev` brings is to be ended in order.
             if settings.processes == 1 and not dev:
                 _end_at_last(settings.grace_seconds + CLOSING_SECONDS)
@@ -208,7 +209,7 @@ def _end_at_last(seconds: float) -> None:
 
     def end() -> None:
         time.sleep(seconds)
-        typer.echo("pilothouse: it has not ended within the grace, and is ended: does a disk hang?", err=True)
+        say("pilothouse: it has not ended within the grace, and is ended: does a disk hang?", err=True)
         os._exit(_FAULT)
 
     threading.Thread(target=end, name="end at last", daemon=True).start()
@@ -247,7 +248,7 @@ def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Pr
 
 def _say(step: str, what: str) -> None:
     """Writes one line before a step is taken, in the form of the Makefile's. To stderr: the address is the answer."""
-    typer.echo(f"{step:<12} {what}", err=True)
+    say(f"{step:<12} {what}", err=True)
 
 
 def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) -> None:
@@ -273,7 +274,7 @@ def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) 
             f"  {command} containers list --namespace demo --watch",
             f"  {command} audit tail",
         ]
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def _fingerprint(certificate: Path) -> str:
@@ -315,7 +316,7 @@ def migrate_init(
     names = _run(
         ensure_roles(_secured(admin_url), {role: password for role, password in given.items() if password})
     )
-    typer.echo(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
+    say(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
 
 
 @migrate.command("up")
@@ -324,7 +325,7 @@ def migrate_up(revision: Annotated[str, typer.Argument()] = "head") -> None:
     from pilothouse_migrations import runner
 
     applied = _run(runner.upgrade(_maintenance_url(), revision))
-    typer.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+    say(f"applied {', '.join(applied)}" if applied else "nothing to apply")
 
 
 @migrate.command("down")
@@ -335,7 +336,7 @@ def migrate_down(
     from pilothouse_migrations import runner
 
     reverted = _run(runner.downgrade(_maintenance_url(), revision))
-    typer.echo(f"reverted {', '.join(reverted)}" if reverted else "nothing to revert")
+    say(f"reverted {', '.join(reverted)}" if reverted else "nothing to revert")
 
 
 @migrate.command("status")
@@ -344,7 +345,7 @@ def migrate_status() -> None:
     from pilothouse_migrations import runner
 
     for entry in _run(runner.status(_maintenance_url())):
-        typer.echo(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
+        say(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
 
 
 @migrate.command("new-history")
@@ -360,7 +361,7 @@ def migrate_new_history(
     """
     from pilothouse_migrations.histories import begin_new_history
 
-    typer.echo(f"history {_run(begin_new_history(_maintenance_url(), reason))} begins")
+    say(f"history {_run(begin_new_history(_maintenance_url(), reason))} begins")
 
 
 def simulate_cluster(
@@ -416,7 +417,7 @@ def simulate_cluster(
 def _print_kubeconfig(kubeconfig: dict[str, Any]) -> None:
     import yaml
 
-    typer.echo(yaml.safe_dump(kubeconfig, sort_keys=False))
+    say(yaml.safe_dump(kubeconfig, sort_keys=False))
 
 
 def _settings(**given: str) -> Settings:
@@ -468,5 +469,5 @@ def _run(work: Coroutine[Any, Any, Any], loop: str = "asyncio") -> Any:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"pilothouse: {message}", err=True)
+    say(f"pilothouse: {message}", err=True)
     raise typer.Exit(code)

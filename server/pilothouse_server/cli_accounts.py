@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from pilothouse_client.commands.terminal import say
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.settings import Settings, SettingsError, load
 
@@ -55,10 +56,10 @@ def reset_password(
             raise
         _fail(words, _FAULT)
     if remove_second_factor:
-        typer.echo(f"{username} has no second factor any more")
-    typer.echo(f"password of {username} set; the sessions of {username} have ended")
+        say(f"{username} has no second factor any more")
+    say(f"password of {username} set; the sessions of {username} have ended")
     if not password_stdin:
-        typer.echo(f"\n  {username}   password  {password}\n  (made now, shown once, kept nowhere)")
+        say(f"\n  {username}   password  {password}\n  (made now, shown once, kept nowhere)")
 
 
 async def _reset(settings: Settings, username: str, password: str, *, without_factor: bool) -> None:
@@ -102,5 +103,5 @@ async def _database(settings: Settings) -> AsyncIterator[Settings]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"pilothouse: {message}", err=True)
+    say(f"pilothouse: {message}", err=True)
     raise typer.Exit(code)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pilothouse_client.commands.terminal import say
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, database_secured, load
 
@@ -74,9 +75,9 @@ def make(
         seconds=settings.backup_timeout_seconds,
     )
     made: Backup = _run(making.make(plan))
-    typer.echo(made.path)
+    say(made.path)
     if not made.manifest.encrypted_under:
-        typer.echo(
+        say(
             f"it is {_protection(made)}: whoever reads it reads the database. Name a key file by --key-file or "
             f"{PREFIX}BACKUP_KEY_FILE (pilothouse backup key FILE makes one)",
             err=True,
@@ -84,7 +85,7 @@ def make(
     _say_what_else(made, _held_by(master_key_file))
     master_keys = settings.key_file.resolve()
     if master_keys.exists() and made.path.resolve().is_relative_to(master_keys.parent):
-        typer.echo(
+        say(
             f"it lies beside the master keys ({settings.key_file}): who takes both reads its secrets. Name another "
             "folder by --directory or PILOTHOUSE_BACKUP_DIR, or copy it elsewhere",
             err=True,
@@ -104,12 +105,12 @@ def list_backups(directory: _Folder = None) -> None:
 
     for each in _run(found()):
         if isinstance(each, Backup):
-            typer.echo(
+            say(
                 f"{each.path.name}  {_moment(each.manifest.created_at)}  {each.bytes:>12} bytes  "
                 f"migration {each.manifest.schema_version}  {_protection(each)}"
             )
         else:
-            typer.echo(f"{each.name}  cannot be read: pilothouse backup verify {each}")
+            say(f"{each.name}  cannot be read: pilothouse backup verify {each}")
 
 
 @backup.command("verify")
@@ -119,7 +120,7 @@ def verify(path: _Path, key_file: _KeyFile = None) -> None:
 
     found: verifying.Verified = _run(verifying.verify(path, key_file or _settings().backup_key_file))
     manifest = found.backup.manifest
-    typer.echo(
+    say(
         f"{path} is whole: database {manifest.database} of {_moment(manifest.created_at)}, migration "
         f"{manifest.schema_version}, audit log up to {manifest.audit_sequence} with head {manifest.audit_head}; "
         f"{_protection(found.backup)}"
@@ -134,8 +135,8 @@ def make_key(file: Annotated[Path, typer.Argument(help="The file to make.")]) ->
     async def made() -> str:
         return sealing.make_key_file(file)
 
-    typer.echo(f"key {_run(made())} made in {file}")
-    typer.echo("keep a copy where the backups are not: without it they cannot be read", err=True)
+    say(f"key {_run(made())} made in {file}")
+    say("keep a copy where the backups are not: without it they cannot be read", err=True)
 
 
 def restore(
@@ -170,9 +171,9 @@ def restore(
         seconds=settings.backup_timeout_seconds,
     )
     restored: Backup = _run(restoring.restore(order))
-    typer.echo(f"{path} is restored: as of {_moment(restored.manifest.created_at)}")
+    say(f"{path} is restored: as of {_moment(restored.manifest.created_at)}")
     if restoring.is_older(restored):
-        typer.echo("it is of an earlier release: pilothouse migrate up", err=True)
+        say("it is of an earlier release: pilothouse migrate up", err=True)
     _say_what_else(restored)
 
 
@@ -209,7 +210,7 @@ def _say_what_else(found: Backup, along: Collection[str] | None = None) -> None:
         key_id for key_id in found.manifest.master_key_ids if not has_file or key_id not in (along or ())
     ]
     if missing:
-        typer.echo(
+        say(
             f"its secrets need the keys {' and '.join(missing)}, which are not part of it: keep them elsewhere (the "
             "file of master keys, or the token)",
             err=True,
@@ -270,5 +271,5 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"pilothouse: {message}", err=True)
+    say(f"pilothouse: {message}", err=True)
     raise typer.Exit(code)

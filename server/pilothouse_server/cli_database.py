@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from pilothouse_client.commands.terminal import say
 from pilothouse_server.processes.failures import words_of
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
 
@@ -72,29 +73,27 @@ def stats() -> None:
 
     with connect() as client:
         found = client.metrics.get_database_stats(slow_query_limit=10)
-    typer.echo(f"PostgreSQL {found.server_version}, {_mebibytes(found.database_bytes)}")
+    say(f"PostgreSQL {found.server_version}, {_mebibytes(found.database_bytes)}")
     used = sum(each.count for each in found.connections)
-    typer.echo(f"\nconnections: {used} of {found.max_connections}")
+    say(f"\nconnections: {used} of {found.max_connections}")
     for each in found.connections:
-        typer.echo(f"  {each.count:>5}  {each.role_name}  {each.application_name}  {each.state}")
-    typer.echo("\nbloat, estimated: of the table, of its indexes")
+        say(f"  {each.count:>5}  {each.role_name}  {each.application_name}  {each.state}")
+    say("\nbloat, estimated: of the table, of its indexes")
     for table in found.table_bloat[:10]:
         of_table, of_indexes = _mebibytes(table.table_bloat_bytes), _mebibytes(table.index_bloat_bytes)
-        typer.echo(f"  {of_table:>12}  {of_indexes:>12}  {table.table_name}")
-    typer.echo("\npartitions: size, and growth a day")
+        say(f"  {of_table:>12}  {of_indexes:>12}  {table.table_name}")
+    say("\npartitions: size, and growth a day")
     for part in found.partition_growth:
-        typer.echo(
+        say(
             f"  {_mebibytes(part.total_bytes):>12}  {_mebibytes(part.bytes_per_day):>12}  {part.partition_name}"
         )
     if not found.slow_queries_available:
-        typer.echo(
-            "\nslow statements are not told: pg_stat_statements is not set up (pilothouse migrate init)"
-        )
+        say("\nslow statements are not told: pg_stat_statements is not set up (pilothouse migrate init)")
         return
-    typer.echo("\nstatements by their time, all runs together: seconds, runs")
+    say("\nstatements by their time, all runs together: seconds, runs")
     for query in found.slow_queries:
         seconds = query.total_duration.ToTimedelta().total_seconds()
-        typer.echo(f"  {seconds:>9.3f}  {query.calls:>8}  {' '.join(query.query.split())[:120]}")
+        say(f"  {seconds:>9.3f}  {query.calls:>8}  {' '.join(query.query.split())[:120]}")
 
 
 def _mebibytes(count: float) -> str:
@@ -120,7 +119,7 @@ def _care(work: Callable[[Care], Awaitable[list[str]]]) -> None:
 
         database = Database.connect(settings)
         try:
-            return await work(Care(database.maintenance, tell=typer.echo))
+            return await work(Care(database.maintenance, tell=say))
         finally:
             await database.close()
 
@@ -131,7 +130,7 @@ def _care(work: Callable[[Care], Awaitable[list[str]]]) -> None:
             raise
         _fail(words, _FAULT)
     if not done:
-        typer.echo("nothing to do")
+        say("nothing to do")
 
 
 def _settings() -> Settings:
@@ -142,5 +141,5 @@ def _settings() -> Settings:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"pilothouse: {message}", err=True)
+    say(f"pilothouse: {message}", err=True)
     raise typer.Exit(code)

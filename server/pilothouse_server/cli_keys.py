@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
+from pilothouse_client.commands.terminal import say
 from pilothouse_server.settings import PREFIX, Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def add(
         _fail(f"{PREFIX}KEY_PROVIDERS does not name {provider}", _USAGE)
     if provider == keys.ENVIRONMENT:
         text, key_id = keys.new_key()
-        typer.echo(text)
-        typer.echo(
+        say(text)
+        say(
             f"key {key_id} is made: put this line before the others in {PREFIX}SECRET_KEYS of every server and start "
             "them again, then: pilothouse keys rotate",
             err=True,
@@ -77,8 +78,8 @@ def add(
             key_id, place = keys.add_key(path), str(path)
     except (SettingsError, OSError) as error:
         _fail(str(error))
-    typer.echo(f"key {key_id} added to {place}")
-    typer.echo(f"give every server this {_kind(provider)}, then: pilothouse keys rotate", err=True)
+    say(f"key {key_id} added to {place}")
+    say(f"give every server this {_kind(provider)}, then: pilothouse keys rotate", err=True)
 
 
 @app.command("list")
@@ -90,7 +91,7 @@ def list_keys(file: _File = None) -> None:
         _fail(str(error))
     several = len(set(held.values())) > 1
     for key_id, provider in held.items():
-        typer.echo(f"{key_id}  {provider}" if several else key_id)
+        say(f"{key_id}  {provider}" if several else key_id)
 
 
 @app.command("remove")
@@ -113,20 +114,20 @@ def remove(
         if key_id in held and not force:
             _refuse_needed(key_id, held)
         if provider == keys.ENVIRONMENT:
-            typer.echo(f"take key {key_id} out of {PREFIX}SECRET_KEYS of every server, and start them again")
+            say(f"take key {key_id} out of {PREFIX}SECRET_KEYS of every server, and start them again")
             return
         if provider == keys.PKCS11:
             name = f"{settings.pkcs11_key_label}.removed"
             _in_token(settings, lambda token: token.rename(key_id, name), writes=True)
-            typer.echo(f'key {key_id} of token "{settings.pkcs11_token}" has the label {name} now')
+            say(f'key {key_id} of token "{settings.pkcs11_token}" has the label {name} now')
             return
         path = _path(settings, file)
         kept = keys.remove_key(path, key_id, keep=force)
     except (SettingsError, OSError) as error:
         _fail(str(error))
-    typer.echo(f"key {key_id} removed from {path}")
+    say(f"key {key_id} removed from {path}")
     if kept is not None:
-        typer.echo(f"the former file is kept as {kept}: delete it once nothing needs the key", err=True)
+        say(f"the former file is kept as {kept}: delete it once nothing needs the key", err=True)
 
 
 @app.command("rotate")
@@ -146,7 +147,7 @@ def rotate(
             answer = client.config.rotate_keys(batch_size=batch_size)
             if not answer.remaining:
                 break
-            typer.echo(f"{answer.rotated} rotated, {answer.remaining} remain", err=True)
+            say(f"{answer.rotated} rotated, {answer.remaining} remain", err=True)
             if answer.rotated:
                 ends, pause = time.monotonic() + timeout, 0.05
                 continue
@@ -155,7 +156,7 @@ def rotate(
                 _fail(f"{answer.remaining} data keys could not be rotated: the server's log says which")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-    typer.echo(f"everything is encrypted under key {answer.key_id}")
+    say(f"everything is encrypted under key {answer.key_id}")
 
 
 def _refuse_needed(key_id: str, held: Collection[str]) -> None:
@@ -255,10 +256,10 @@ def _settings() -> Settings:
     try:
         return load()
     except SettingsError as error:
-        typer.echo(f"pilothouse: {error}", err=True)
+        say(f"pilothouse: {error}", err=True)
         raise typer.Exit(_USAGE) from None
 
 
 def _fail(message: str, code: int = _FAULT) -> NoReturn:
-    typer.echo(f"pilothouse: {message}", err=True)
+    say(f"pilothouse: {message}", err=True)
     raise typer.Exit(code)

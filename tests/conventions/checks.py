@@ -48,6 +48,17 @@ SIMULATOR = "server/pilothouse_simulator/"
 # Sets up the loggers of libraries, by their names.
 LOG_LINES = "server/pilothouse_server/log_lines.py"
 
+# The command, and the module by which alone it writes.
+WRITES_TO_TERMINALS = (
+    "client/pilothouse_client/cli.py",
+    "client/pilothouse_client/commands/",
+    "server/pilothouse_server/cli",
+)
+TERMINAL = "client/pilothouse_client/commands/terminal.py"
+WRITES_BY_ITSELF = re.compile(
+    r"\b(typer\.(echo|secho)|click\.echo|sys\.std(out|err)\.(write|buffer)|Console\(|Live\()|(?<![\w.])print\("
+)
+
 MOST_FIELDS_BY_HAND = 7
 
 Check = Callable[[Sequence[Source]], Iterable[str]]
@@ -288,7 +299,21 @@ def messages_are_converted(sources: Sequence[Source]) -> Iterator[str]:
                     )
 
 
+def one_way_to_the_terminal(sources: Sequence[Source]) -> Iterator[str]:
+    """What a server answers may hold what a terminal obeys, so the command writes by one module, which cleans it."""
+    for source in sources:
+        if not source.path.startswith(WRITES_TO_TERMINALS) or source.path == TERMINAL or not source.is_python:
+            continue
+        for number, line in enumerate(source.lines, 1):
+            if WRITES_BY_ITSELF.search(line):
+                yield (
+                    f"{source.path}:{number}: writes past what cleans words of a server: use say, write_data, "
+                    f"write_exactly, write_program_output, progress or console of {TERMINAL}"
+                )
+
+
 CHECKS: Sequence[Check] = (
+    one_way_to_the_terminal,
     file_length,
     telling_names,
     module_docstrings,

@@ -16,6 +16,8 @@ from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, Unique
 from tests.conventions import checks, migrations, shared_servers, tables, waits, words
 from tests.conventions.sources import Source, load
 
+COMMANDS = "client/pilothouse_client/commands/"
+
 
 def _raising(kinds: str, said: str) -> str:
     """A module that says so much of what it has caught."""
@@ -155,6 +157,16 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         checks.no_bare_tests,
         Source("tests/a.py", "async def test_a():\n    await call()"),
         Source("tests/a.py", "async def test_a():\n    assert await call()"),
+    ),
+    (
+        checks.one_way_to_the_terminal,
+        Source(f"{COMMANDS}a.py", "typer.echo(name)"),
+        Source(f"{COMMANDS}a.py", "say(name)\n_print(answer)"),
+    ),
+    (
+        checks.one_way_to_the_terminal,
+        Source(f"{COMMANDS}a.py", "sys.stdout.write(name)"),
+        Source(f"{COMMANDS}terminal.py", "sys.stdout.write(name)"),
     ),
     (checks.no_machine_paths, Source("a.md", "see /" + "root/a"), Source("a.md", "see protos/root/a")),
     (checks.no_machine_paths, Source("a.md", "/" + "work/a"), Source("a.md", "at/work/a, ./work/")),

@@ -22,6 +22,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import Column, done, show, show_all
 from pilothouse_client.commands.recent_proof import with_recent_proof
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_duration, to_timestamp
 from pilothouse_client.commands.values import moment
 
@@ -72,13 +73,13 @@ def _end(expires_in: str) -> Timestamp | None:
 def _show_made(answer: Any, output: Format, *, alone: bool) -> None:
     """Shows a key that was made: whole to programs, as a line of its own to people, or that line alone."""
     if alone:
-        typer.echo(answer.key)
+        say(answer.key)
     elif output is not Format.TABLE:
         show(answer, [], output)
     else:
         show(answer.api_key, COLUMNS, output)
         if answer.key:
-            typer.echo(f"\nkeep it now, it is not shown again:\n{answer.key}")
+            say(f"\nkeep it now, it is not shown again:\n{answer.key}")
 
 
 _Alone = Annotated[bool, typer.Option("-q", "--quiet", help="Print the key and nothing else.")]

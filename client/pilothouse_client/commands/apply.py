@@ -10,7 +10,7 @@ from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, Options, Result
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, StableSeconds, WaitSeconds, namespace_or_default
-from pilothouse_client.commands.values import plain
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Patience
 
 _EXIT_CODE_OF = {Result.DONE: 0, Result.FAILED: 1, Result.REFUSED: 3, Result.NOT_RUNNING: WAIT_FAILED}
@@ -62,8 +62,8 @@ def command(
         result = apply(
             client,
             options,
-            say=lambda line: typer.echo(plain(line)),
-            complain=lambda line: typer.echo(plain(line), err=True),
+            say=lambda line: say(line),
+            complain=lambda line: say(line, err=True),
         )
     if result is not Result.DONE:
         raise typer.Exit(_EXIT_CODE_OF[result])

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ import typer
 
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client import audit_verifier
-from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.failures import CommandError, reading_answers
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Namespace, Output
 from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.terminal import progress, say, write_exactly
 from pilothouse_client.commands.values import moment
 from pilothouse_client.errors import UnavailableError
 
@@ -78,15 +78,15 @@ def head(
     with connect() as client:
         found = client.audit.get_audit_head(size=size)
     if checkpoint:
-        sys.stdout.write(found.checkpoint)
+        write_exactly(found.checkpoint)
         return
     show(found, _HEAD, output)
     if output is Format.TABLE:
         # A checkpoint of a former history is verified by that history's key.
-        typer.echo("\nverifier keys:")
+        say("\nverifier keys:")
         for history in found.histories or [found]:
             for key in history.verifier_keys:
-                typer.echo(f"  {key}")
+                say(f"  {key}")
 
 
 def prove(
@@ -106,7 +106,7 @@ def prove(
     if record is not None:
         record.write_bytes(found.record.encode())
     if output is Format.TABLE:
-        sys.stdout.write(found.proof)
+        write_exactly(found.proof)
     else:
         show(found, [], output)
 
@@ -119,8 +119,8 @@ def _keys(found: pb.AuditHead) -> list[str]:
 def _check_proof(found: pb.ProveOperationResponse) -> None:
     """Raises CommandError where the record is not that of the log: its database shows another one than was recorded."""
     digest = hashlib.sha256(found.record.encode()).digest()
-    hashes = [base64.b64decode(each) for each in found.hashes]
     try:
+        hashes = [base64.b64decode(each) for each in found.hashes]
         size, root = audit_verifier.head(found.head.checkpoint, _keys(found.head))[1:]
         leaf = hashlib.sha256(b"\x00" + digest).digest()
         proven = audit_verifier.root_of(leaf, found.leaf_index, size, hashes) == root
@@ -173,7 +173,7 @@ def verify(
     else:
         _show_verified(report, output)
         if cosigned is not None:
-            typer.echo(f"cosigned up to {cosigned.size} leaves by {', '.join(cosigned.names)}")
+            say(f"cosigned up to {cosigned.size} leaves by {', '.join(cosigned.names)}")
     if not report.intact:
         raise typer.Exit(1)
 
@@ -185,19 +185,17 @@ def _verified(client: Client, kept: str, namespace: str) -> pb.VerifyAuditLogRes
 
 def _show_verified(report: pb.VerifyAuditLogResponse, output: Format) -> None:
     if report.intact:
-        typer.echo(
+        say(
             f"intact: {report.verified_records} records verified, {report.dropped_records} dropped by retention"
         )
         if not report.complete:
-            typer.echo(
-                "these are the records that you may see: whether the log lacks any of them is not known"
-            )
+            say("these are the records that you may see: whether the log lacks any of them is not known")
         if report.former_heads:
-            typer.echo(
+            say(
                 f"the {report.former_heads} oldest heads are signed by keys that the server does not know any more: "
                 "they were compared with the tree alone"
             )
-        typer.echo(report.head.checkpoint, nl=False)
+        say(report.head.checkpoint, nl=False)
     else:
         show_all(report.findings, _FINDING, output)
 
@@ -248,15 +246,14 @@ def _cosigned(client: Client, witnesses: Witnesses, kept: str) -> Cosigned:
 
 def _size_and_root(note: str) -> tuple[tuple[int, bytes], str]:
     """Of a head that the server says is the log's: it checks the signature, and witnesses sign the text."""
-    _, size, root = note.splitlines()[:3]
-    return (int(size), base64.b64decode(root)), note
+    with reading_answers():
+        _, size, root = note.splitlines()[:3]
+        return (int(size), base64.b64decode(root)), note
 
 
 def _last(answers: Iterator[pb.VerifyAuditLogResponse]) -> pb.VerifyAuditLogResponse:
     for answer in answers:
-        if sys.stderr.isatty():
-            shown = f"{answer.verified_records} of {answer.total_records} records"
-            sys.stderr.write("\r\033[K" if answer.done else f"\r{shown}")
+        progress("" if answer.done else f"{answer.verified_records} of {answer.total_records} records")
         if answer.done:
             return answer
     raise CommandError("the server did not say what it found")
@@ -279,7 +276,7 @@ def _verify_offline(
             found = audit_verifier.verify(iter(file), keys, kept, witnesses.keys, witnesses.quorum)
     except audit_verifier.WRONG as error:
         raise CommandError(f"{read}: {error!s}" if str(error) else f"{read} is empty") from None
-    typer.echo(json.dumps(found, indent=2))
+    say(json.dumps(found, indent=2))
     if audit_verifier.code(found):
         raise typer.Exit(audit_verifier.code(found))
 
@@ -315,7 +312,7 @@ def export(
             # There is nothing in it to go on with.
             file.unlink(missing_ok=True)
         raise
-    typer.echo(f"{begun.count} records up to {begun.place}")
+    say(f"{begun.count} records up to {begun.place}")
 
 
 def _opened(file: Path, *, fresh: bool) -> IO[str]:
@@ -467,7 +464,7 @@ def publish(
                 count += 1
         # Last, so that nobody finds a head whose tiles are not there yet.
         _put(folder / "checkpoint", found.checkpoint.encode())
-    typer.echo(f"{count} tiles, and the head of {found.size} leaves")
+    say(f"{count} tiles, and the head of {found.size} leaves")
 
 
 def _tile_paths(size: int) -> Iterator[str]:

@@ -37,6 +37,7 @@ from pilothouse_client.commands.options import (
     pairs,
 )
 from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.waiting import wait_until_deregistered
@@ -207,7 +208,7 @@ def rbac(
     if name or output is not Format.TABLE:
         show_all(answer.rights, _RIGHTS, output)
         return
-    typer.echo(answer.manifest, nl=False)
+    say(answer.manifest, nl=False)
 
 
 @app.command("orphans")
@@ -262,7 +263,7 @@ def orphans(
         )
     show_all(answer.results, _RESOLVED, output)
     held = "; leftovers are not deleted until all are decided" if answer.deletion_held else ""
-    typer.echo(f"{answer.resolved} decided, {answer.undecided} undecided{held}", err=True)
+    say(f"{answer.resolved} decided, {answer.undecided} undecided{held}", err=True)
     if any(result.problems for result in answer.results):
         raise typer.Exit(1)
 
@@ -271,7 +272,7 @@ def _warn(missing: Any) -> None:
     """Says on standard error what will not work; the result itself stays as it is."""
     for right in missing:
         resource = right.resource + (f".{right.api_group}" if right.api_group else "")
-        typer.echo(f"note: the cluster denies: {right.verb} {resource} (for {right.purpose})", err=True)
+        say(f"note: the cluster denies: {right.verb} {resource} (for {right.purpose})", err=True)
 
 
 @app.command("get")

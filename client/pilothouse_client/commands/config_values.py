@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.terminal import say
 
 if TYPE_CHECKING:
     from pilothouse.config.v1 import config_pb2 as pb
@@ -101,9 +102,9 @@ def changes_of(kind: str, changes: Iterable[Change[pb.Config]]) -> Iterator[Chan
 def report_consequences(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretResponse) -> None:
     """Writes which containers restart, and which will miss a key, to standard error: beside the result, not in it."""
     for name in answer.restarted:
-        typer.echo(f"container {name} restarts", err=True)
+        say(f"container {name} restarts", err=True)
     for name in answer.missing_keys:
-        typer.echo(f"container {name} reads a key that is removed: its next pods will not start", err=True)
+        say(f"container {name} reads a key that is removed: its next pods will not start", err=True)
 
 
 def check_replaced(replace: bool, remove: Iterable[str] | None) -> None:

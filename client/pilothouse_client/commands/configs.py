@@ -32,6 +32,7 @@ from pilothouse_client.commands.options import (
     pairs,
 )
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, moment, refusal
 
 app = typer.Typer(no_args_is_help=True, help="Configuration that containers read.", rich_markup_mode=None)
@@ -86,9 +87,9 @@ def get(name: _Name, namespace: Namespace = "", key: _Key = "", output: Output =
     if not key:
         show(found, COLUMNS, output)
     elif key in found.data:
-        typer.echo(found.data[key], nl=False)
+        write_exactly(found.data[key])
     elif key in found.binary_data:
-        typer.echo(found.binary_data[key], nl=False)
+        write_exactly(found.binary_data[key])
     else:
         raise CommandError(f"{name} has no key {key!r}")
 

@@ -31,6 +31,7 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.output import done, show
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Goal, starts_from_nothing
 
 # Verb -> what it does, and what `--wait` waits for.
@@ -113,7 +114,7 @@ def pause(
             namespace=namespace_or_default(namespace), name=name, mode=number, validate_only=validate_only
         )
         if answer.losses:
-            typer.echo(f"lost: {', '.join(answer.losses)}", err=True)
+            say(f"lost: {', '.join(answer.losses)}", err=True)
         reached = Goal.APPLIED if number == pb.PAUSE_MODE_HOLD_ROLLOUT else Goal.PAUSED
         goal = reached if wait and not validate_only else None
         wait_and_show(client, answer.container, goal, Times(wait_timeout), output)

@@ -10,7 +10,8 @@ import typer
 
 from pilothouse_client.commands.options import Format, complete_container
 from pilothouse_client.commands.output import Column, show
-from pilothouse_client.commands.values import enum_label, moment, optional, plain, span
+from pilothouse_client.commands.terminal import console, plain, say
+from pilothouse_client.commands.values import enum_label, moment, optional, span
 
 if TYPE_CHECKING:
     from pilothouse.container.v1.container_pb2 import Container
@@ -80,7 +81,7 @@ def wait_and_show(
         container = wait_until(client, container, goal, times)
         if goal.value == "running" and container.HasField("replicas") and not container.replicas:
             words = "has no replicas, so nothing runs until it gets some"
-            typer.echo(
+            say(
                 plain(
                     f"{container.name} {words}: pilothouse containers update {container.name} --replicas N"
                 ),
@@ -103,17 +104,16 @@ def wait_until(client: Client, container: Container, goal: Goal, times: Times) -
     if not sys.stderr.isatty():
         said = ""
 
-        def say(seen: Container) -> None:
+        def tell(seen: Container) -> None:
             nonlocal said
             if words(seen) != said:
                 said = words(seen)
-                typer.echo(said, err=True)
+                say(said, err=True)
 
-        return wait_for(client, container, goal, timeout=timeout, patience=patience, progress=say)
-    from rich.console import Console
+        return wait_for(client, container, goal, timeout=timeout, patience=patience, progress=tell)
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(f"{container.name}: waiting until {goal.value}")) as spinner:
+    with console(err=True).status(escape(plain(f"{container.name}: waiting until {goal.value}"))) as spinner:
         return wait_for(
             client,
             container,

@@ -24,7 +24,7 @@ from pilothouse_client.commands.container_columns import ContainerName
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, namespace_or_default
-from pilothouse_client.commands.values import plain
+from pilothouse_client.commands.terminal import say, write_program_output
 
 _CHUNK_BYTES = 16 * 1024
 _GREATEST_SIDE = 10_000
@@ -66,7 +66,7 @@ def execute(
     if result is None:
         raise CommandError("the server ended the program's output without its result")
     if result.message:
-        typer.echo(plain(f"error: {result.message}"), err=True)
+        say(f"error: {result.message}", err=True)
     raise typer.Exit(result.exit_code if 0 <= result.exit_code <= 255 else 1)
 
 
@@ -76,11 +76,9 @@ def _show_output(answers: Iterator[pb.ExecResponse]) -> pb.ExecResult | None:
     for answer in answers:
         match answer.WhichOneof("output"):
             case "stdout":
-                sys.stdout.buffer.write(answer.stdout)
-                sys.stdout.buffer.flush()
+                write_program_output(answer.stdout)
             case "stderr":
-                sys.stderr.buffer.write(answer.stderr)
-                sys.stderr.buffer.flush()
+                write_program_output(answer.stderr, err=True)
             case "result":
                 # The last answer. The call is the server's to end: hung up on, it would be one that was broken off.
                 with contextlib.suppress(PilothouseError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +10,8 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.commands.failures import exit_code_of
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, Selector, namespace_or_default
+from pilothouse_client.commands.terminal import plain, say, write_program_output
 from pilothouse_client.commands.times import parse_time, to_timestamp
-from pilothouse_client.commands.values import plain
 
 _CODE_OF_PROBLEM = {"CLUSTER_REFUSED": "FAILED_PRECONDITION", "CLUSTER_UNAVAILABLE": "UNAVAILABLE"}
 
@@ -64,19 +63,18 @@ def logs(
     with connect() as client, client.containers.stream_logs(**request) as answers:
         for answer in answers:
             many = many or answer.pods > 1
-            for entry in answer.entries:
-                named = many if prefix is None else prefix
-                sys.stdout.buffer.write(_line(entry, timestamps=timestamps, named=named))
-            sys.stdout.buffer.flush()
+            named = many if prefix is None else prefix
+            lines = (_line(entry, timestamps=timestamps, named=named) for entry in answer.entries)
+            write_program_output(b"".join(lines))
             for problem in answer.problems:
                 does = "waiting for" if follow else "error:"
                 words = f"{does} {problem.container}/{problem.pod}: {problem.message}"
-                typer.echo(plain(words), err=True)
+                say(words, err=True)
                 exit_code = exit_code or exit_code_of(_CODE_OF_PROBLEM.get(problem.reason, ""))
     raise typer.Exit(0 if follow else exit_code)
 
 
 def _line(entry: pb.LogEntry, *, timestamps: bool, named: bool) -> bytes:
-    parts = [f"{entry.container}/{entry.pod}".encode()] if named else []
+    parts = [plain(f"{entry.container}/{entry.pod}").encode()] if named else []
     parts += [entry.timestamp.ToJsonString().encode()] if timestamps else []
     return b" ".join([*parts, entry.line]) + b"\n"

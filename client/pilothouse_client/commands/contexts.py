@@ -22,6 +22,7 @@ from pilothouse_client.commands.invocation import (
     tls_of,
 )
 from pilothouse_client.commands.options import Format, Output
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.config_file import Configuration, Context
 
 app = typer.Typer(no_args_is_help=True, help="Servers you have logged in to.", rich_markup_mode=None)
@@ -47,15 +48,15 @@ def list_contexts(output: Output = Format.TABLE) -> None:
         for name, context in sorted(configuration.contexts.items())
     ]
     if output is Format.JSON:
-        typer.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
     elif output is Format.YAML:
         import yaml
 
-        typer.echo(yaml.safe_dump(rows, sort_keys=False), nl=False)
+        say(yaml.safe_dump(rows, sort_keys=False), nl=False)
     else:
         for row in rows:
             mark, state = ("*" if row["current"] else " "), ("" if row["logged_in"] else " (logged out)")
-            typer.echo(f"{mark} {row['name']}  {row['server']}  {row['namespace'] or '-'}{state}")
+            say(f"{mark} {row['name']}  {row['server']}  {row['namespace'] or '-'}{state}")
 
 
 def _change(name: str, change: str, namespace: str = "") -> None:
@@ -112,7 +113,7 @@ def add(
         certificate_files(invocation, None)
     )
     config_file().change(lambda configuration: configuration.with_context(name, context, use=True))
-    typer.echo(f"{invocation.server} knows you as {username} (context {name})")
+    say(f"{invocation.server} knows you as {username} (context {name})")
 
 
 @app.command("use")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-
-import typer
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pilothouse_client.commands import hints
-from pilothouse_client.commands.values import plain
+from pilothouse_client.commands.terminal import say
 
 # gRPC code -> exit code; whatever is missing is a fault: 1. A wrong command line is 2, as everywhere.
 _EXIT_CODE_OF = {
@@ -44,6 +44,18 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
+@contextmanager
+def reading_answers() -> Iterator[None]:
+    """Raises CommandError where the block cannot make sense of what a server has answered."""
+    try:
+        yield
+    except (ValueError, LookupError, OverflowError, RecursionError) as error:
+        raise CommandError(
+            f"the answer of the server cannot be read ({type(error).__name__}): is it a Pilothouse server of this "
+            "release or a newer one?"
+        ) from None
+
+
 def report(error: Exception) -> int | None:
     """Writes an error of ours to standard error; returns its exit code, None for any other error."""
     if isinstance(error, CommandError):
@@ -56,7 +68,7 @@ def report(error: Exception) -> int | None:
     if _is(error, "pilothouse_client.waiting", "WaitError"):
         _say(str(error))
         for line in getattr(error, "last_lines", ()):
-            typer.echo(plain(f"  {line}"), err=True)
+            say(f"  {line}", err=True)
         return WAIT_FAILED
     if _is(error, "pilothouse_client.errors", "PilothouseError"):
         return _report_call(error)
@@ -79,13 +91,13 @@ def _report_call(error: Exception) -> int:
     for violation in violations:
         # The rule comes in words; its name, where there is one, is for searching.
         rule = f" ({violation.reason})" if violation.reason else ""
-        typer.echo(plain(f"  {violation.field}: {violation.description}{rule}"), err=True)
+        say(f"  {violation.field}: {violation.description}{rule}", err=True)
     if code == "UNAUTHENTICATED":
-        typer.echo(plain(f"  {hints.logging_in()}"), err=True)
+        say(f"  {hints.logging_in()}", err=True)
     if remedy := hints.remedy_of(error.connection_problem):
-        typer.echo(plain(f"  {remedy}"), err=True)
+        say(f"  {remedy}", err=True)
     if error.retry_delay:
-        typer.echo(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
+        say(f"  try again in {math.ceil(error.retry_delay)} s", err=True)
     if (
         code in _OUTCOME_UNKNOWN
         and error.reason not in _DONE_NOTHING
@@ -93,10 +105,10 @@ def _report_call(error: Exception) -> int:
         and not error.never_sent
     ):
         words = "what it asks for may have been done: look before you repeat it"
-        typer.echo(f"  {words} (request {error.request_id})", err=True)
+        say(f"  {words} (request {error.request_id})", err=True)
     exit_code = exit_code_of(code)
     if exit_code == 1 and error.operation_id:
-        typer.echo(f"  operation {error.operation_id}", err=True)
+        say(f"  operation {error.operation_id}", err=True)
     return exit_code
 
 
@@ -106,4 +118,4 @@ def exit_code_of(code: str) -> int:
 
 
 def _say(message: str) -> None:
-    typer.echo(plain(f"error: {message}"), err=True)
+    say(f"error: {message}", err=True)

@@ -11,6 +11,7 @@ from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output, ValidateOnly
 from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
 
@@ -65,18 +66,18 @@ def simulate(
     if output is not Format.TABLE:
         show(answer, [], output)
         return
-    typer.echo(answer.summary)
+    say(answer.summary)
     for change in answer.changes:
-        typer.echo(f"in {change.namespace or 'every namespace'}:")
+        say(f"in {change.namespace or 'every namespace'}:")
         for verb, permissions in (
             ("gains", change.gained),
             ("keeps longer", change.extended),
             ("keeps less long", change.shortened),
         ):
             if permissions:
-                typer.echo(f"  {verb} {', '.join(permissions)}")
+                say(f"  {verb} {', '.join(permissions)}")
     if answer.partial:
-        typer.echo("grants over all namespaces, which you may not read, are not counted", err=True)
+        say("grants over all namespaces, which you may not read, are not counted", err=True)
 
 
 def _end(expires_in: str) -> Any:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
-from pilothouse_client.commands.values import plain
+from pilothouse_client.commands.terminal import plain, say
 from pilothouse_client.config_file import ConfigFile, Configuration, Context, FileTokenStore, default_path
 
 if TYPE_CHECKING:
@@ -186,15 +184,15 @@ def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
 def _report_interruption(error: PilothouseError | None) -> None:
     """Says on standard error that what is followed waits, and why; and that it goes on."""
     if error is None:
-        typer.echo("going on", err=True)
+        say("going on", err=True)
     else:
-        typer.echo(f"interrupted, going on as soon as possible: {_words(error)}", err=True)
+        say(f"interrupted, going on as soon as possible: {_words(error)}", err=True)
 
 
 def report_retry(error: PilothouseError, failures: int) -> None:
     """Says on standard error, once, that a call is not answered and why: it goes on to its deadline."""
     if failures == _FAILURES_UNTIL_THE_NOTICE:
-        typer.echo(f"trying again until the time is over: {_words(error)}", err=True)
+        say(f"trying again until the time is over: {_words(error)}", err=True)
 
 
 def _words(error: PilothouseError) -> str:

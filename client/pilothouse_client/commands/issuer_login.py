@@ -26,6 +26,7 @@ import typer
 
 from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
+from pilothouse_client.commands.terminal import say
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
@@ -95,9 +96,9 @@ def log_in_at(client: Client, way: Way) -> Any:
 
 
 def _show_code(begun: Any) -> None:
-    typer.echo(f"open {begun.verification_uri} in any browser, and type the code {begun.user_code}", err=True)
+    say(f"open {begun.verification_uri} in any browser, and type the code {begun.user_code}", err=True)
     if begun.verification_uri_complete:
-        typer.echo(f"or open {begun.verification_uri_complete}", err=True)
+        say(f"or open {begun.verification_uri_complete}", err=True)
 
 
 def way_of(words: Sequence[str]) -> Way | None:
@@ -146,10 +147,10 @@ def _send_browser(url: str, *, opens: bool) -> None:
     if urlsplit(url).scheme not in ("https", "http") or not url.isprintable():
         raise CommandError("the server names an address that no browser is sent to")
     if opens and _has_a_screen() and webbrowser.open(url):
-        typer.echo("your browser is asked to log you in; if it does not open, open", err=True)
+        say("your browser is asked to log you in; if it does not open, open", err=True)
     else:
-        typer.echo("to log in, open", err=True)
-    typer.echo(f"  {url}", err=True)
+        say("to log in, open", err=True)
+    say(f"  {url}", err=True)
 
 
 def _has_a_screen() -> bool:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Column, Columns, as_data, show, show_all
-from pilothouse_client.commands.values import moment, plain
+from pilothouse_client.commands.terminal import say
+from pilothouse_client.commands.values import moment
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -38,14 +37,14 @@ def show_with_events(resource: Message, answer: Any, columns: Columns, form: For
     if form is not Format.TABLE:
         return
     if answer.events:
-        typer.echo()
+        say()
         show_all(answer.events, EVENT_COLUMNS, form, _MOST)
     if answer.events_unavailable:
-        typer.echo(plain(f"no events: {answer.events_unavailable}"), err=True)
+        say(f"no events: {answer.events_unavailable}", err=True)
 
 
 def note_volumes(container: Container) -> None:
     """Writes, for people, where a container's pods cannot all have its volumes, or may not."""
     for condition in container.conditions:
         if condition.type == "VolumesAttachable":
-            typer.echo(plain(f"{container.name}: {condition.reason}: {condition.message}"), err=True)
+            say(f"{container.name}: {condition.reason}: {condition.message}", err=True)

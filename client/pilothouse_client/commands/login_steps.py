@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from pilothouse_client.commands.secret_input import can_ask, read_code, read_password
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import moment
 
 if TYPE_CHECKING:
@@ -31,10 +30,10 @@ def completed(
         return answer
     new_password = ""
     if pb.LOGIN_STEP_NEW_PASSWORD in answer.steps:
-        typer.echo("the code of the reset was right: choose a new password", err=True)
+        say("the code of the reset was right: choose a new password", err=True)
         new_password = read_password("New password", from_stdin=from_stdin, repeat=True)
     if pb.LOGIN_STEP_ENROLMENT in answer.steps:
-        typer.echo("your account must have a second factor", err=True)
+        say("your account must have a second factor", err=True)
         show_enrolment(answer.enrolment)
     needs_code = pb.LOGIN_STEP_CODE in answer.steps or pb.LOGIN_STEP_ENROLMENT in answer.steps
     for tries_left in reversed(range(_TRIES)):
@@ -44,11 +43,11 @@ def completed(
         except UnauthenticatedError as error:
             if code or error.reason != "WRONG_CODE" or not tries_left or not can_ask(from_stdin=from_stdin):
                 raise
-            typer.echo(error.message, err=True)
+            say(error.message, err=True)
         else:
             show_recovery_codes(done.recovery_codes)
             if "recovery_code" in shown:
-                typer.echo(f"{done.recovery_codes_left} recovery codes are left", err=True)
+                say(f"{done.recovery_codes_left} recovery codes are left", err=True)
             return done
     raise AssertionError("the last try returns or raises")
 
@@ -63,14 +62,14 @@ def show_enrolment(
     enrolment: second_factor_pb2.TotpEnrolment | second_factor_pb2.EnrolTotpResponse,
 ) -> None:
     """Prints the seed of an authenticator."""
-    typer.echo("Add this to your authenticator, by its address or as a key that is typed in:", err=True)
-    typer.echo(f"\n  {enrolment.otpauth_uri}\n  {enrolment.secret}\n")
-    typer.echo(f"It waits for its first code until {moment(enrolment.expire_time)}.", err=True)
+    say("Add this to your authenticator, by its address or as a key that is typed in:", err=True)
+    say(f"\n  {enrolment.otpauth_uri}\n  {enrolment.secret}\n")
+    say(f"It waits for its first code until {moment(enrolment.expire_time)}.", err=True)
 
 
 def show_recovery_codes(codes: object) -> None:
     """Prints recovery codes, where there are some."""
     lines = [f"  {code}" for code in codes]  # type: ignore[attr-defined]
     if lines:
-        typer.echo("Keep these apart from the authenticator. Each lets you in once without it:", err=True)
-        typer.echo("\n" + "\n".join(lines) + "\n")
+        say("Keep these apart from the authenticator. Each lets you in once without it:", err=True)
+        say("\n" + "\n".join(lines) + "\n")

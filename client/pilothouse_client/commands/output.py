@@ -8,16 +8,15 @@ watch) is written as one JSON object a line, or one YAML document each.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import typer
-
+from pilothouse_client.commands.failures import reading_answers
 from pilothouse_client.commands.options import Format, dry_run
+from pilothouse_client.commands.terminal import CONTROLS, console, say, write_data
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 # What marks that nothing was changed.
 DRY_RUN = "(dry run)"
-_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _STYLES = {
     "RUNNING": "green",
     "ACTIVE": "green",
@@ -56,7 +54,9 @@ class Column(Generic[Row]):
 
     def text(self, row: Row) -> str:
         # A value with line breaks or control characters must not take the table, or the terminal, apart.
-        return "".join(character if character.isprintable() else " " for character in str(self.cell(row)))
+        with reading_answers():
+            text = str(self.cell(row))
+        return "".join(character if character.isprintable() else " " for character in text)
 
 
 Columns = Sequence[Column[Any]]
@@ -108,14 +108,12 @@ def show(
 
 
 def _json(data: Any, indent: int | None = None) -> str:
-    """JSON whose characters are written as they are, but for those that a terminal obeys: what it escapes anyway, and
-    the control characters beyond ASCII.
-    """
-    return _escaped(json.dumps(data, ensure_ascii=False, indent=indent))
+    """Returns JSON whose characters beyond ASCII are not escaped."""
+    return json.dumps(data, ensure_ascii=False, indent=indent)
 
 
 def _yaml(data: Any) -> str:
-    """YAML of which the same is true."""
+    """Returns YAML, in which the control characters that `write_data` escapes stand between double quotes."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -123,19 +121,16 @@ def _yaml(data: Any) -> str:
 
     def written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         # Nothing is escaped but between these quotes.
-        style = '"' if _CONTROLS.search(text) else None
+        style = '"' if CONTROLS.search(text) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, written)
-    return _escaped(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True))
-
-
-def _escaped(text: str) -> str:
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _marked_data(message: Message, data_of: DataOf) -> dict[str, Any]:
-    data: dict[str, Any] = data_of(message)
+    with reading_answers():
+        data: dict[str, Any] = data_of(message)
     return data | {"dry_run": True} if dry_run.get() else data
 
 
@@ -157,7 +152,7 @@ def show_all(
     if form is Format.TABLE:
         table = list(chosen)
         if not table:
-            typer.echo("none", err=True)
+            say("none", err=True)
             return
         _write_table([[column.text(row) for column in columns] for row in table], columns)
     elif form is Format.YAML:
@@ -165,15 +160,15 @@ def show_all(
     else:
         separator = "["
         for row in chosen:
-            typer.echo(f"{separator}\n  " + _json(_marked_data(row, data_of)), nl=False)
+            write_data(f"{separator}\n  " + _json(_marked_data(row, data_of)), nl=False)
             separator = ","
-        typer.echo("[]" if separator == "[" else "\n]")
+        say("[]" if separator == "[" else "\n]")
 
 
 def done(message: str, form: Format = Format.TABLE) -> None:
     """Says that something without a result was done, or could be; to people only."""
     if form is Format.TABLE:
-        typer.echo(f"{message} {DRY_RUN}" if dry_run.get() else message)
+        say(f"{message} {DRY_RUN}" if dry_run.get() else message)
 
 
 def show_changes(
@@ -191,13 +186,14 @@ def show_changes(
                 "resume_token": change.resume_token,
             }
             if change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED):
-                data["resource"] = data_of(change.resource)
+                with reading_answers():
+                    data["resource"] = data_of(change.resource)
             _write_data(data, form, one_of_many=True)
         elif change.kind is ChangeKind.SYNCED:
             table.flush()
         elif change.kind is ChangeKind.RESTARTED:
             table.flush()
-            typer.echo(f"the watch begins anew, and the current state follows: {change.reason}", err=True)
+            say(f"the watch begins anew, and the current state follows: {change.reason}", err=True)
         elif change.kind is not ChangeKind.BOOKMARK:
             table.add(change)
         sys.stdout.flush()
@@ -235,7 +231,7 @@ class _GrowingTable:
             self._widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
         self._widths = _widths([[" " * width for width in self._widths], *self._rows])
         for row in self._rows:
-            typer.echo(_line(row, self._widths))
+            say(_line(row, self._widths))
         self._rows.clear()
 
 
@@ -266,12 +262,10 @@ def _write_table(rows: list[list[str]], columns: Columns) -> None:
     if not sys.stdout.isatty():
         widths = _widths([headings, *rows])
         for row in [headings, *rows]:
-            typer.echo(_line(row, widths))
+            say(_line(row, widths))
         return
-    from rich.console import Console
-
     whole = {column.heading for column in columns if column.whole}
-    Console().print(rich_table(headings, rows, whole=whole))
+    console().print(rich_table(headings, rows, whole=whole))
 
 
 def rich_table(
@@ -304,7 +298,7 @@ def rich_table(
 
 def _write_data(data: Any, form: Format, *, one_of_many: bool = False) -> None:
     if form is Format.JSON:
-        typer.echo(_json(data, indent=None if one_of_many else 2))
+        write_data(_json(data, indent=None if one_of_many else 2))
         return
     text = _yaml(data)
-    typer.echo(f"---\n{text}" if one_of_many else text, nl=False)
+    write_data(f"---\n{text}" if one_of_many else text, nl=False)

@@ -27,6 +27,7 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
 )
 from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 
 _NO = 1
@@ -84,7 +85,7 @@ def can_i(
             allowed = client.identity.explain_permission(
                 method=asked.method.full_name, namespace=place, username=user
             ).allowed
-    typer.echo("yes" if allowed else "no")
+    say("yes" if allowed else "no")
     raise typer.Exit(0 if allowed else _NO)
 
 
@@ -149,7 +150,7 @@ def who_can(
 
         show_all(principals(), _PRINCIPALS, output, limit)
     if partial and output is Format.TABLE:
-        typer.echo("others may by grants over all namespaces, which you may not read", err=True)
+        say("others may by grants over all namespaces, which you may not read", err=True)
 
 
 def _asked(verb: str, thing: str) -> _Asked:
@@ -188,11 +189,11 @@ def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
 
 
 def _print(answer: pb.ExplainPermissionResponse) -> None:
-    typer.echo(f"{'yes' if answer.allowed else 'no'}: {answer.summary}")
+    say(f"{'yes' if answer.allowed else 'no'}: {answer.summary}")
     if answer.key_refuses and answer.owner_refuses:
-        typer.echo("both the key and its owner refuse it")
+        say("both the key and its owner refuse it")
     for giver in answer.givers:
         roles = f", role {' or '.join(giver.roles)}" if giver.roles else ""
-        typer.echo(f"ask {giver.username}{roles}")
+        say(f"ask {giver.username}{roles}")
     if len(answer.grants) > 1:
         show_all(answer.grants, _CONSIDERED, Format.TABLE)

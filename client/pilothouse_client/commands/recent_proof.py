@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
 from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import config_file, connect, current, selected
 from pilothouse_client.commands.issuer_login import proved_by_browser, way_of
 from pilothouse_client.commands.login_steps import shown_code
 from pilothouse_client.commands.secret_input import can_ask, read_code, read_password
+from pilothouse_client.commands.terminal import say
 
 if TYPE_CHECKING:
     from pilothouse_client import Client, PilothouseError
@@ -58,7 +57,7 @@ def _prove(client: Client, required: PilothouseError) -> None:
     if proof == "log_in":
         _log_in_again(client)
         return
-    typer.echo("this needs a recent proof of who you are", err=True)
+    say("this needs a recent proof of who you are", err=True)
     _ask(client, by_code=proof == "code")
 
 
@@ -75,7 +74,7 @@ def _ask(client: Client, *, by_code: bool) -> None:
         except PermissionDeniedError as error:
             if not tries_left:
                 raise
-            typer.echo(error.message, err=True)
+            say(error.message, err=True)
         else:
             return
 
@@ -92,7 +91,7 @@ def _log_in_again(client: Client) -> None:
             f"this needs a log-in that is at most ten minutes old; log in again and repeat it: {hints.log_in()}",
             _NOT_ALLOWED,
         )
-    typer.echo("this needs a recent log-in at the issuer", err=True)
+    say("this needs a recent log-in at the issuer", err=True)
     answer: Any = proved_by_browser(client, way)
     if answer.user.username != context.username:
         raise CommandError(

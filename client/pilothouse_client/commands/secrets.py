@@ -31,6 +31,7 @@ from pilothouse_client.commands.options import (
     pairs,
 )
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, moment, refusal
 
 app = typer.Typer(
@@ -199,7 +200,7 @@ def reveal(
             namespace=namespace_or_default(namespace), name=name, keys=[key] if key else []
         )
     if key and output is Format.TABLE:
-        typer.echo(answer.data[key], nl=False)
+        write_exactly(answer.data[key])
     elif output is not Format.TABLE:
         show(answer, [], output)
     else:

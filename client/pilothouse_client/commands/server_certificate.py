@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import typer
-
 from pilothouse_client.commands import hints
 from pilothouse_client.commands.failures import AWAY, CommandError
+from pilothouse_client.commands.terminal import say
 
 if TYPE_CHECKING:
     from pilothouse_client.config_file import Context
@@ -103,7 +102,7 @@ def _pinned(target: Target, shown: Shown) -> Trust:
     name = name_in(shown.pem, target.address)
     if not name:
         raise CommandError(_unusable(target, shown), AWAY)
-    typer.echo(
+    say(
         f"nobody but {target.address} itself vouches for its certificate; it is trusted from now on\n"
         f"  fingerprint  {shown.fingerprint}\n"
         "compare it with what the server printed when it started",

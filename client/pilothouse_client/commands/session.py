@@ -38,6 +38,7 @@ from pilothouse_client.commands.login_steps import completed
 from pilothouse_client.commands.options import Format, Limit, Output
 from pilothouse_client.commands.output import Column, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.users import EndKeys, keys_left
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.config_file import Configuration, Context
@@ -192,7 +193,7 @@ def login(
         return known.with_context(context_name, context, use=True)
 
     file.change(remember)
-    typer.echo(f"logged in to {address} as {context.username} (context {context_name})")
+    say(f"logged in to {address} as {context.username} (context {context_name})")
 
 
 def _words(options: Mapping[str, str]) -> tuple[str, ...]:
@@ -237,20 +238,20 @@ def logout() -> None:
     file = config_file()
     name, context = selected(file.read(), current.get())
     if context is None or not context.tokens:
-        typer.echo("not logged in")
+        say("not logged in")
         return
     try:
         # Whoever logs out waits for no server: what counts is that this machine forgets.
         with connect(RetryPolicy(attempts=6)) as client:
             client.logout()
-        typer.echo(f"logged out of {context.server}")
+        say(f"logged out of {context.server}")
     except (UnavailableError, DeadlineExceededError):
         # The tokens must go all the same: that is what the user wants of this machine.
         def forget(configuration: Configuration) -> Configuration:
             return configuration.with_context(name, replace(configuration.contexts[name], tokens=None))
 
         file.change(forget)
-        typer.echo(
+        say(
             f"{context.server} is away: its session goes on until it expires, but is forgotten here", err=True
         )
 
@@ -262,14 +263,14 @@ def whoami(output: Output = Format.TABLE) -> None:
     if output is not Format.TABLE:
         show(answer, [], output)
         return
-    typer.echo(f"{answer.user.username} {answer.user.email}".strip())
+    say(f"{answer.user.username} {answer.user.email}".strip())
     if answer.HasField("api_key"):
         key = answer.api_key
-        typer.echo(f"by the key {key.name} ({key.api_key_id}), until {moment(key.expire_time)}")
+        say(f"by the key {key.name} ({key.api_key_id}), until {moment(key.expire_time)}")
     if answer.HasField("certificate"):
-        typer.echo(f"by the certificate of {answer.certificate.name} ({answer.certificate.fingerprint})")
+        say(f"by the certificate of {answer.certificate.name} ({answer.certificate.fingerprint})")
     if answer.permissions:
-        typer.echo(f"everywhere: {', '.join(answer.permissions)}")
+        say(f"everywhere: {', '.join(answer.permissions)}")
     show_all(answer.grants, grants.COLUMNS, output)
 
 
@@ -281,7 +282,7 @@ def passwd(password_stdin: FromStdin = False, end_keys: EndKeys = False) -> None
         answer = client.identity.change_password(
             current_password=present, new_password=new, revoke_keys=end_keys
         )
-    typer.echo("password changed; your other sessions have ended")
+    say("password changed; your other sessions have ended")
     keys_left(answer.valid_api_keys)
 
 

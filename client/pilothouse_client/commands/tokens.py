@@ -28,6 +28,7 @@ from pilothouse_client.commands.invocation import (
     selected,
     showing,
 )
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.config_file import Configuration, Context
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def exchange(
     with _stranger(tokens) as (client, context):
         answer = client.exchange_token(Workload(lambda: subject_token, username, lifetime))
     if not store:
-        typer.echo(answer.access_token)
+        say(answer.access_token)
         return
     kept = tokens.load()
     assert kept is not None
@@ -81,9 +82,7 @@ def exchange(
 
     config_file().change(remember)
     end = answer.access_expire_time.ToJsonString()
-    typer.echo(
-        f"acting as {context.username} at {context.server} until {end} (context {context_name})", err=True
-    )
+    say(f"acting as {context.username} at {context.server} until {end} (context {context_name})", err=True)
 
 
 @contextmanager

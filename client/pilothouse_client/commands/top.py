@@ -15,6 +15,7 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import AllNamespaces, Format, Namespace, Output, namespace_or_all
 from pilothouse_client.commands.output import Column, as_data, fitted, rich_table, show_all
+from pilothouse_client.commands.terminal import live, say, write_data
 from pilothouse_client.commands.values import moment, optional, size
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def command(
             await_first_samples(client, where)
             samples = client.metrics.list_top_containers(namespace=where, by=order, page_size=limit)
             if not samples:
-                typer.echo("no running container has been measured so far", err=True)
+                say("no running container has been measured so far", err=True)
             if samples or output is not Format.TABLE:
                 show_all(samples, COLUMNS, output)
         else:
@@ -119,24 +120,22 @@ def _write_samples(client: Client, namespace: str) -> None:
     with client.metrics.watch_usage(namespace=namespace) as answers:
         for answer in answers:
             for sample in answer.samples:
-                typer.echo(json.dumps(as_data(sample), ensure_ascii=False))
+                write_data(json.dumps(as_data(sample), ensure_ascii=False))
             sys.stdout.flush()
 
 
 def _live(client: Client, namespace: str, by: By, limit: int) -> None:
-    from rich.live import Live
-
     newest: dict[str, pb.UsageSample] = {}
     with (
         client.metrics.watch_usage(namespace=namespace) as answers,
-        Live("waiting for the first sample", auto_refresh=False, screen=True) as live,
+        live("waiting for the first sample", auto_refresh=False, screen=True) as screen,
     ):
         for answer in answers:
             newest.update({sample.container_uid: sample for sample in answer.samples})
             if newest:
                 # The width is asked for each time: a terminal can be resized.
-                table = live_table(ordered(newest, by, limit), live.console.width)
-                live.update(table, refresh=True)
+                table = live_table(ordered(newest, by, limit), screen.console.width)
+                screen.update(table, refresh=True)
 
 
 def live_table(samples: list[pb.UsageSample], width: int) -> Any:

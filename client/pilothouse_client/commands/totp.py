@@ -14,6 +14,7 @@ from pilothouse_client.commands.login_steps import show_enrolment, show_recovery
 from pilothouse_client.commands.output import done
 from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.secret_input import FromStdin, read_code, read_password
+from pilothouse_client.commands.terminal import say
 
 app = typer.Typer(no_args_is_help=True, help="Your second factor: an authenticator.", rich_markup_mode=None)
 
@@ -22,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Your second factor: an authenticat
 def enrol() -> None:
     """Get the key of a new authenticator. It counts once `totp confirm` has had a code of it."""
     show_enrolment(with_recent_proof(lambda client: client.identity.enrol_totp()))
-    typer.echo("then: pilothouse totp confirm", err=True)
+    say("then: pilothouse totp confirm", err=True)
 
 
 @app.command("confirm")

@@ -24,6 +24,7 @@ from pilothouse_client.commands.options import (
 )
 from pilothouse_client.commands.output import Column, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 
 app = typer.Typer(
@@ -148,8 +149,8 @@ def reset_password(
             username=username, new_password=password, one_time_code=one_time_code, revoke_keys=end_keys
         )
     if one_time_code:
-        typer.echo(f"\n  {answer.one_time_code}\n")
-        typer.echo(
+        say(f"\n  {answer.one_time_code}\n")
+        say(
             f"{username} logs in with this code in place of a password, once, until {moment(answer.expire_time)}",
             err=True,
         )
@@ -162,7 +163,7 @@ def keys_left(number: int, username: str = "") -> None:
     """Says on standard error how many API keys a new password has left valid; '' is the caller's own name."""
     if number:
         whose = f" --user {username}" if username else ""
-        typer.echo(
+        say(
             f"API keys of {username or 'your account'} that remain valid: {number}; they are listed by: "
             f"pilothouse api-keys list{whose} (--end-keys ends all of them with the password)",
             err=True,

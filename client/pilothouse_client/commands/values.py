@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 
-def plain(words: str) -> str:
-    """Words of a server as a terminal may have them. A cluster's, or those of a tenant's program, may stand in them:
-    control characters would be the terminal's to obey.
-    """
-    return "".join(each if each.isprintable() or each in "\n\t" else " " for each in words)
-
-
 def enum_prefix(name: str) -> str:
     """Returns what the values of an enum begin with: `ContainerStatus` gives `CONTAINER_STATUS_`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper() + "_"

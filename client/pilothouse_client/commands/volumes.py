@@ -36,6 +36,7 @@ from pilothouse_client.commands.options import (
     with_status,
 )
 from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.errors import PilothouseError
 
@@ -306,4 +307,4 @@ def detach(
 def _say_replaced(container: str, pods: int) -> None:
     """To people, so that the result stays alone on standard output."""
     if pods:
-        typer.echo(f"{container}: {pods} {'pod is' if pods == 1 else 'pods are'} replaced", err=True)
+        say(f"{container}: {pods} {'pod is' if pods == 1 else 'pods are'} replaced", err=True)

@@ -1,0 +1,81 @@
+"""The only module that writes to the terminal.
+
+Text of a server, of a cluster or of a tenant's program may hold control characters, and a terminal obeys them: they can
+move the cursor, rewrite what stands above, or set the window's title. So every word passes `plain`. Two functions write
+data as it is: `write_exactly` where a pipe or a file takes a value, and `write_program_output` for the bytes of a
+container's own program, as `kubectl logs` and `kubectl exec` do.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+# Control characters beyond ASCII, and those that change the direction of text. JSON escapes those of ASCII anyway.
+CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def plain(words: str) -> str:
+    """Returns text without what a terminal obeys: each character that cannot be printed becomes a blank, except line
+    breaks and tabs.
+    """
+    return "".join(each if each.isprintable() or each in "\n\t" else " " for each in words)
+
+
+def say(words: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Writes text, to standard error if `err`, with a line break at its end if `nl`."""
+    import typer
+
+    typer.echo(plain(str(words)), err=err, nl=nl)
+
+
+def write_data(text: str, *, nl: bool = True) -> None:
+    """Writes JSON or YAML, in which ASCII control characters are escaped already; the others are escaped here, so that
+    no value changes.
+    """
+    import typer
+
+    typer.echo(CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text), nl=nl)
+
+
+def write_exactly(value: str | bytes) -> None:
+    """Writes a value that was asked for. A pipe or a file takes it exactly, a terminal without what it would obey."""
+    if sys.stdout.isatty():
+        say(value if isinstance(value, str) else value.decode("utf-8", "replace"), nl=False)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(value.encode() if isinstance(value, str) else value)
+    sys.stdout.buffer.flush()
+
+
+def write_program_output(output: bytes, *, err: bool = False) -> None:
+    """Writes bytes of a container's program as they are."""
+    stream = sys.stderr if err else sys.stdout
+    stream.buffer.write(output)
+    stream.buffer.flush()
+
+
+def progress(words: str) -> None:
+    """Replaces the line that is being written on standard error; '' clears it. Writes nothing without a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{plain(words)}")
+        sys.stderr.flush()
+
+
+def console(*, err: bool = False) -> Console:
+    """Returns rich's console, for tables and spinners whose cells have passed `plain`."""
+    from rich.console import Console
+
+    return Console(stderr=err)
+
+
+def live(waiting: str, **options: Any) -> Any:
+    """Returns rich's live display, for tables whose cells have passed `plain`."""
+    from rich.live import Live
+
+    return Live(waiting, **options)
