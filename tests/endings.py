@@ -9,8 +9,8 @@ tests share has a limit of its own, and the test that happens to be the first be
 A test that reaches its limit (pytest-timeout sets the alarm) is ended in order. What waits on the event loop is
 cancelled, so that its `finally` and its fixtures stop the servers and processes they started; the report shows where
 each thread and task stood. A test that continues is failed where it stands some seconds later. A test that cannot be
-interrupted ends with its process (faulthandler), and the processes that it started end with that. The waits of
-`tests.waiting` end before the limit, so that most failures say what they waited for.
+interrupted ends with its process a minute later (faulthandler), and the processes that it started end with that. The
+waits of `tests.waiting` end before the limit, so that most failures say what they waited for.
 
 At the end of a run no process may be left of those that tests started: what is left is named, killed, and fails it.
 
@@ -138,7 +138,8 @@ def _set_alarm(item: pytest.Item, seconds: float) -> None:
 
     signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + 2.5 * _GRACE_SECONDS, exit=True, file=2)
+    # Seldom, and late: a process that ends takes what its other tests share along, and xdist may not get over it.
+    faulthandler.dump_traceback_later(seconds + 12 * _GRACE_SECONDS, exit=True, file=2)
 
 
 def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:

@@ -36,6 +36,6 @@ def pytest_run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=patient(60.0),
+        timeout=patient(120.0),
     )
     return ended.returncode, ended.stdout + ended.stderr
