@@ -128,7 +128,9 @@ async def test_a_volume_that_is_not_mounted_and_one_that_is_not_attached(
 ) -> None:
     shell = await given(server, tmp_path)
     await shell.succeed(
-        "containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", "--stable-for", "0.3"
+        *("containers", "create", "web", *WHERE, "--image", "nginx:1.27", "--wait", "--stable-for", "0.3"),
+        # Else what others add is taken away again.
+        *("--drift-policy", "report"),
     )
     mount_what_is_not_there(server)
     (line,) = await poll_until(told(server, "FailedMount"))

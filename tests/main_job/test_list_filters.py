@@ -22,7 +22,10 @@ from tests.harness import running_server
 
 _FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 # What a list does not go without.
-_NEEDED: dict[str, dict[str, Any]] = {"ListPrincipals": {"permission": "container.get"}}
+_NEEDED: dict[str, dict[str, Any]] = {
+    "ListPrincipals": {"permission": "container.get"},
+    "ListOrphans": {"cluster_name": "local"},
+}
 # An etag is compared by the calls that take it, never searched.
 _NEVER = {"etag"}
 _WHOLE = "a document as text; what is asked for of it has a field"
@@ -34,7 +37,14 @@ _NOT_FILTERED = {
     "ListImages": {"container_count": "it is counted for each caller; a page shows it"},
     "ListClusters": {"leader": "it is no column of the row: who watches it at this moment"},
     "ListApiKeys": {"hidden_namespaces": "it is counted for each caller; a page shows it"},
-    "ListVolumes": {"medium": "a choice within the document of an emptyDir's fields"},
+    "ListVolumes": {
+        "medium": "a choice within the document of an emptyDir's fields",
+        "optional": "a choice within the document of a config map's or secret's fields",
+    },
+    "ListOrphans": {
+        "cluster_name": "the list is of one cluster",
+        "decide_time": "whether it is decided is the state, which is filtered",
+    },
     "ListOperations": {
         "duration": "filtered as duration_ms, a whole number",
         "record_hash": "a record is found by its operation_id",
