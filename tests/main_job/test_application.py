@@ -13,7 +13,7 @@ from tests.harness import Server
 from tests.main_job.command import Shell, logged_in
 from tests.waiting import poll_until, within
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=5)
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT.parent / "shared" / "samples" / "online-boutique.yaml"

@@ -115,7 +115,7 @@ async def _running(client: AsyncClient) -> str:
     return web.pod_ip
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_path: Path) -> None:
     state = tmp_path / "data" / "cluster.json"
     async with development(tmp_path) as run:
@@ -132,7 +132,7 @@ async def test_a_kill_of_the_server_ends_the_simulator_and_loses_nothing(tmp_pat
     assert again["metadata"]["uid"] == pod["metadata"]["uid"]
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_server(tmp_path: Path) -> None:
     async with development(tmp_path) as run:
         await _run_web(run.client)
@@ -152,7 +152,7 @@ async def test_a_simulator_that_does_nothing_any_more_holds_no_call_of_the_serve
             os.kill(simulator, signal.SIGCONT)
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_simulator_that_dies_is_told_of_and_started_again(tmp_path: Path) -> None:
     async with development(tmp_path) as run:
         address = await _run_web(run.client)
@@ -176,7 +176,7 @@ async def test_a_simulator_that_dies_is_told_of_and_started_again(tmp_path: Path
         assert await _running(run.client) == address
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_simulator_that_cannot_start_ends_the_start_and_the_database(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

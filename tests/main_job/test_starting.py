@@ -57,7 +57,7 @@ async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_taken_address_is_told_and_costs_no_password(database: Database, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -74,7 +74,7 @@ async def test_a_taken_address_is_told_and_costs_no_password(database: Database,
         assert "logged in" in await shell.run(login, shown[1] + "\n")
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 @pytest.mark.parametrize(
     ("end_by", "loop"), [(signal.SIGINT, "asyncio"), (signal.SIGTERM, "asyncio"), (signal.SIGTERM, "uvloop")]
 )
@@ -89,7 +89,7 @@ async def test_a_server_in_the_background_ends_when_it_is_told_to(
         assert address
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -138,7 +138,7 @@ async def test_a_line_that_cannot_be_served_is_told(tmp_path: Path, line: str, c
     assert "Traceback" not in said
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_server_loads_what_it_needs_and_no_more(database: Database, tmp_path: Path) -> None:
     """Each of these takes megabytes: the parser of commands, what opens secrets, what speaks to clusters."""
     async with serving("pilothouse serve", tmp_path, variables(database)) as address:
@@ -156,7 +156,7 @@ async def test_a_server_loads_what_it_needs_and_no_more(database: Database, tmp_
     ] == []
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_the_data_folder_is_closed_to_others(tmp_path: Path) -> None:
     """PostgreSQL is in it too, as another user where root starts all."""
     folder = tmp_path / "data"
