@@ -278,7 +278,7 @@ def verify(
 
 
 def code(found: dict[str, Any]) -> int:
-    """What a program ends with that shows this: 3 where a checkpoint was given and not compared."""
+    """The exit code of a program that shows this: 3 if a checkpoint was given and not compared."""
     return 0 if found.get("checkpoint", "matches") == "matches" else 3
 
 

@@ -144,7 +144,7 @@ def failed_for_good(container: pb.Container) -> str:
         return f"its image cannot be had: {pending.reason} {pending.message}".rstrip()
     # Pods of before may still fail while those that take their place are on their way.
     passing = pending is not None and pending.reason == "RollingOut"
-    # Whose restarts they are is told by `Stable`, which servers of releases before do not have.
+    # `Stable` says which pods restarted; servers of earlier releases do not send it.
     looping = container.status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF and not _has_stable(container)
     broken = container.status == pb.CONTAINER_STATUS_FAILED or looping
     return (why or "its pods fail") if broken and not passing else ""
@@ -188,7 +188,7 @@ def _condition(
 
 
 class ServerTime:
-    """What a watch tells of the server's time. `now` is None where the server is of a release before this one."""
+    """The server's time, as a watch sends it. `now` is None with a server of an earlier release."""
 
     def __init__(self) -> None:
         self.now: datetime | None = None

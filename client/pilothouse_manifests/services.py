@@ -12,7 +12,7 @@ HEADLESS = "Headless"
 TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 
 _NO_ADDRESS = "None"
-# What a pod's port may be called: an IANA service name. A Service's port may have any DNS label of 63 characters.
+# A pod names its port by an IANA service name. A Service names its port by a DNS label of up to 63 characters.
 _POD_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 

@@ -110,7 +110,7 @@ class _Loader(
             length += 1
         blanks = self.prefix(length)
         self.forward(length)
-        # What follows a line break is PyYAML's to read.
+        # PyYAML reads the text after a line break.
         return super().scan_plain_spaces(indent, start_mark) or ([blanks] if blanks else [])
 
 

@@ -48,7 +48,7 @@ class Result(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to apply, where and how. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`."""
+    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`."""
 
     sources: Sequence[str]
     namespace: str

@@ -84,7 +84,7 @@ _Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE
 
 
 def _messages(cluster: Any) -> list[str]:
-    """What a cluster says of itself, and what waits for an administrator."""
+    """The conditions of a cluster, with those that wait for an administrator."""
     return [each for each in (cluster.message, *(item.message for item in cluster.conditions)) if each]
 
 
