@@ -26,7 +26,8 @@ unexport PYTHONDONTWRITEBYTECODE
 SAY = printf '%-12s %s\n' >&2
 # A file is one process's, with the servers that its tests share; the order is that of tests/conftest.py. Three processes
 # for each of two cores: tests of whole servers wait as long as they work, and with four a sixth of the time was idle.
-PARALLEL := --numprocesses 6 --dist loadfile --no-loadscope-reorder
+# One of them may be replaced when it crashes. Where a second one does, xdist would wait for its tests for ever.
+PARALLEL := --numprocesses 6 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 # Each part of the soak takes about twenty minutes on two cores at most; hostile takes thirty.
 SOAK_PARTS := watches kills time hostile
 PART ?= $(SOAK_PARTS)

@@ -13,31 +13,35 @@ from pathlib import Path
 
 # Which tests of the last run failed, as pytest keeps it.
 FAILED = Path(".pytest_cache/v/cache/lastfailed")
+# In which tests processes crashed, as tests/endings.py leaves it there.
+CRASHED = Path(".pytest_cache/v/tests/crashed")
 TIERS = ("make", "test", "test-all")
 # Which tests took longest is told, so that one that takes longer than before is seen.
 FIRST = (*TIERS, "ARGS=--durations=25")
 ONCE_MORE = (*TIERS, "PARALLEL=", "ARGS=--last-failed --last-failed-no-failures=none")
 
 
-def failed() -> list[str]:
-    """The tests that failed in the last run."""
-    return sorted(json.loads(FAILED.read_text("utf-8"))) if FAILED.exists() else []
+def named(file: Path) -> list[str]:
+    """The tests that the last run left in a file."""
+    return sorted(set(json.loads(file.read_text("utf-8")))) if file.exists() else []
 
 
 def main() -> int:
     # Of an earlier run in the same folder.
-    FAILED.unlink(missing_ok=True)
+    for file in (FAILED, CRASHED):
+        file.unlink(missing_ok=True)
     code = subprocess.run(FIRST, check=False).returncode
-    repeated: list[str] = []
+    crashed, repeated = named(CRASHED), named(FAILED) if code else []
     if code:
-        repeated = failed()
         code = subprocess.run(ONCE_MORE, check=False).returncode
-    twice = set(failed()) if code else set()
+    twice = set(named(FAILED)) if code else set()
     for name in repeated:
         print(f"{'failed twice' if name in twice else 'needed a repeat'}: {name}")
     if not repeated:
         print("no test needed a repeat")
-    return code
+    for name in crashed:
+        print(f"a process crashed, and tests after it may not have run: {name}")
+    return code or bool(crashed)
 
 
 if __name__ == "__main__":

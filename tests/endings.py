@@ -208,6 +208,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     """Looks for what is left once all fixtures are done, and the processes have ended that run tests for this one."""
     result = yield
     _left.extend(_kill_what_is_left())
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workeroutput"):
+        cache.set(CRASHED, _crashed)
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left"] = _left
     elif _left:
@@ -218,6 +221,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 # The test that runs, while its alarm is set.
 _running: list[pytest.Item] = []
 _left: list[str] = []
+# What pytest's cache keeps of the last run under this name, `.ci/run_tests.py` reads.
+CRASHED = "tests/crashed"
+_crashed: list[str] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str) -> None:
+    """Notes the test in which a process crashed that ran tests for this one: others of its may never have run."""
+    _crashed.append(crashitem)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -17,6 +17,7 @@ MAKE = """#!/bin/sh
 echo "$@" >> asked
 run=$(wc -l < asked)
 mkdir -p .pytest_cache/v/cache
+[ ! -e crashed ] || { mkdir -p .pytest_cache/v/tests && mv crashed .pytest_cache/v/tests/crashed; }
 if [ -e "$run" ]; then cp "$run" .pytest_cache/v/cache/lastfailed; echo "=== failed in run $run ==="; exit 2; fi
 echo '{}' > .pytest_cache/v/cache/lastfailed
 echo "=== passed in run $run ==="
@@ -78,6 +79,17 @@ def test_a_test_that_fails_twice_fails_the_run(folder: Path) -> None:
     assert printed[-2:] == [
         "needed a repeat: tests/test_a.py::test_a",
         "failed twice: tests/test_a.py::test_b",
+    ]
+
+
+def test_a_crash_fails_the_run_though_the_repeat_passes(folder: Path) -> None:
+    (folder / "1").write_text('{"tests/test_a.py::test_a": true}')
+    (folder / "crashed").write_text('["tests/test_a.py::test_a"]')
+    code, printed, _ = run(folder)
+    assert code == 1
+    assert printed[-2:] == [
+        "needed a repeat: tests/test_a.py::test_a",
+        "a process crashed, and tests after it may not have run: tests/test_a.py::test_a",
     ]
 
 

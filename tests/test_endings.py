@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.nested import pytest_run
+from tests.endings import CRASHED
+from tests.nested import ROOT, pytest_run
 
 # Each starts a whole run of pytest.
 pytestmark = pytest.mark.full(minutes=5)
@@ -74,6 +76,15 @@ STARTS = """
 def test_starts():
     asks = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout == "True\\n"
+"""
+CRASHES = """
+import os
+
+def test_crashes():
+    os._exit(1)
+
+def test_goes_on():
+    pass
 """
 WAITS_IN_VAIN = """
 from tests.waiting import poll_until
@@ -169,6 +180,19 @@ def test_a_test_that_cannot_be_interrupted_ends_with_its_process(tmp_path: Path)
     assert "crashed while running" in printed
     assert (tmp_path / "started").exists()
     assert "left running by a test, and killed: sleep 86399" in printed
+
+
+def test_a_test_that_crashes_each_process_ends_the_run_and_is_noted(tmp_path: Path) -> None:
+    for name in ("test_a.py", "test_b.py", "test_c.py"):
+        (tmp_path / name).write_text("def test_a(): pass\n\ndef test_b(): pass\n")
+    parallel = next(
+        line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("PARALLEL")
+    )
+    code, printed = pytest_run(tmp_path, BEGINNING + CRASHES, *parallel.partition(":= ")[2].split())
+    assert code == pytest.ExitCode.TESTS_FAILED, printed
+    assert "crashed while running" in printed
+    crashed = json.loads((tmp_path / ".pytest_cache" / "v" / CRASHED).read_text())
+    assert set(crashed) == {"test_of_its_own.py::test_crashes"}
 
 
 @BOTH_WAYS
