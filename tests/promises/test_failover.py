@@ -31,7 +31,7 @@ from tests.promises.world import World, quiet_world
 from tests.store.going_back import NAME, SETTINGS, Standby, one_address, point, send_to_all
 from tests.waiting import poll_until, within
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=5)
 T = TypeVar("T")
 _WRITERS, _FOLLOWERS = 6, 4
 # How a call may end while there is no primary. The callers' own deadline is 30 s: nobody may wait for that.

@@ -69,7 +69,7 @@ async def recovers(world: World, seconds: float) -> None:
     await poll_until(recovered, seconds=seconds)
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_a_database_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with with_its_own_database(tmp_path, monkeypatch) as (postgres, world):
         rule = world.rule("WatchContainers")
@@ -90,7 +90,7 @@ def connect_by(broken: pytest.MonkeyPatch, connecting: Callable[[], object]) -> 
         broken.setattr(module, "connecting", connecting)
 
 
-@pytest.mark.full
+@pytest.mark.full(minutes=5)
 async def test_poor_answers_and_a_server_that_does_not_recover_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
 # What is tried out without a cluster.
-_ASKS_NOBODY = {"RotateKeys", "DeregisterCluster", "DeleteImage"}
+_ASKS_NOBODY = {"RotateKeys", "DeregisterCluster", "DeleteImage", "ResolveOrphans"}
 # What asks a cluster, beside all that may `validate_only`.
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},
