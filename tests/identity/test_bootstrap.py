@@ -102,7 +102,7 @@ async def test_shipped_roles_are_brought_up_to_date(
     assert [row["permissions"] for row in after] == [row["permissions"] for row in before]
     assert [row["name"] for row, old in zip(after, before, strict=True) if row != old] == ["viewer"]
     assert [tuple(row) for row in records][-4:] == [
-        ("update", "role", "viewer"),
+        ("update", "role", "auditor"),
         ("create", "user", "admin"),
         ("grant", "role_grant", "admin"),
         ("update", "role", "viewer"),

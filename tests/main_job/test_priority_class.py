@@ -108,14 +108,26 @@ async def test_what_others_set_is_adopted(server: Server, demo: Kubectl) -> None
         ),
     )
     await named_on_the_cluster(demo, "gold.shop")
-    patch = {"spec": {"template": {"spec": {"priorityClassName": "system-cluster-critical"}}}}
+    await make_class(demo, "bronze.shop", 10)
+    patch = {"spec": {"template": {"spec": {"priorityClassName": "bronze.shop"}}}}
     await demo.ask("PATCH", DEMO, patch, "merge-patch+json")
 
     async def adopted() -> bool:
         found = await server.admin.containers.get(namespace="demo", name="web")
-        return found.priority_class == "system-cluster-critical"
+        return found.priority_class == "bronze.shop"
 
     await poll_until(adopted)
+    # A class that needs a permission is reported instead.
+    patch = {"spec": {"template": {"spec": {"priorityClassName": "system-cluster-critical"}}}}
+    await demo.ask("PATCH", DEMO, patch, "merge-patch+json")
+
+    async def reported() -> bool:
+        found = await server.admin.containers.get(namespace="demo", name="web")
+        drifted = next(each for each in found.conditions if each.type == "Drifted")
+        assert found.priority_class == "bronze.shop"
+        return "priorityClassName" in drifted.message
+
+    await poll_until(reported)
 
 
 async def test_an_import_and_an_apply_take_it_over(server: Server, demo: Kubectl, tmp_path: Path) -> None:

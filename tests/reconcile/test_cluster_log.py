@@ -47,7 +47,7 @@ async def _outage(here: World, log: _Log) -> None:
     here.cluster.faults.refuse_connections = True
     here.cluster.faults.drop_watches()
     await poll_until(
-        log.failures, lambda found: found[0] >= watches + 10 and found[1] >= lettings + 1, seconds=60
+        log.failures, lambda found: found[0] >= watches + 5 and found[1] >= lettings + 1, seconds=60
     )
     before = log.told().count(_BACK)
     here.cluster.faults.clear()

@@ -79,8 +79,6 @@ def _fill(message: Any) -> None:
         config_pb2.RevealSecretRequest,
         container_pb2.ListContainersRequest,
         container_pb2.ImportContainersRequest,
-        namespace_pb2.RegisterClusterRequest,
-        namespace_pb2.UpdateClusterRequest,
         audit_pb2.CreateAuditSinkRequest,
         audit_pb2.ExportAuditLogRequest,
     ],
@@ -105,6 +103,8 @@ def test_a_short_request_may_be_somewhat_longer() -> None:
         container_pb2.UpdateContainerRequest,
         config_pb2.CreateConfigMapRequest,
         namespace_pb2.UpdateNamespaceRequest,
+        namespace_pb2.RegisterClusterRequest,
+        namespace_pb2.UpdateClusterRequest,
     ],
 )
 def test_what_the_server_adds_has_no_bound(request_type: type[Message]) -> None:

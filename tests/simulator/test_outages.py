@@ -31,12 +31,16 @@ async def _cluster() -> AsyncIterator[tuple[SimulatedCluster, aiohttp.ClientSess
     async with SimulatedCluster(nodes=1) as cluster:
         cluster.store.create(NAMESPACES, {"metadata": {"name": "rec-down"}})
         await poll_cluster(cluster, lambda: bool(cluster.store.list(CONFIG_MAPS, "rec-down")))
-        # By nobody: an apply conflicts with what was posted, even with one's own.
-        cluster.store.create(
-            CONFIG_MAPS, {"metadata": {"name": "c", "namespace": "rec-down"}, "data": {"i": "0"}}
-        )
         headers = {"authorization": f"Bearer {cluster.token}"}
         async with aiohttp.ClientSession(cluster.url, headers=headers) as session:
+            # By the manager of the recordings: its later applies would conflict with anybody else.
+            applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"i": "0"}}
+            async with session.patch(
+                f"{_PATH}/c?fieldManager=pilothouse",
+                headers={"content-type": "application/apply-patch+yaml"},
+                data=json.dumps(applied),
+            ) as response:
+                assert response.status == 201
             yield cluster, session
 
 
