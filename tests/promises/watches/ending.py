@@ -171,7 +171,12 @@ async def _below(
     ground: Ground, followers: Sequence[Follower], callers: Sequence[Caller], choose: random.Random
 ) -> list[_Trial]:
     """Moves the horizon to the middle of what the tokens stand at, as the removal of old partitions does."""
-    revisions = sorted(given.revision for follower in followers for given in follower.tokens)
+    tried = [
+        (number, follower)
+        for number, follower in enumerate(followers)
+        if not follower.kind.user and not follower.watch.ended and follower.tokens
+    ]
+    revisions = sorted(given.revision for _, follower in tried for given in follower.tokens)
     horizon = revisions[len(revisions) // 2] + 1
     async with connection(ground.database.admin_dsn) as sql:
         await sql.execute("UPDATE stream_head SET oldest_revision = $1", horizon)
@@ -185,9 +190,12 @@ async def _below(
             follower.kind.wanted,
             given,
         )
-        for number, follower in enumerate(followers)
-        if not follower.kind.user and not follower.watch.ended
-        for given in choose.sample(follower.tokens, min(_TRIED, len(follower.tokens)))
+        for number, follower in tried
+        # The oldest of all is below, wherever the others stand.
+        for given in (
+            min(follower.tokens, key=lambda given: given.revision),
+            *choose.sample(follower.tokens, min(_TRIED, len(follower.tokens))),
+        )
     ]
 
 
