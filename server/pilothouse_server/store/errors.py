@@ -27,9 +27,9 @@ log = structlog.get_logger(__name__)
 PARTITION_MISSING = "PARTITION_MISSING"
 # How the function that numbers says so, under a code that PostgreSQL also uses for its own limits.
 _NO_PARTITION = "no partition of "
-# How `put_changes` begins to say that the caller does not reach what a record or an event names: not any more, as the
-# call was authorised before.
-_NOT_REACHED = "the caller may append"
+# How `put_changes` ends its refusal of a record or an event whose namespace the caller does not reach: not any more, as
+# the call was authorised before.
+_NOT_REACHED = "of reachable namespaces only"
 REFUSED = Counter(
     "pilothouse_database_refused_total",
     "Statements that PostgreSQL refused because its disk is full, it lacks another resource or takes no writes.",
@@ -162,7 +162,7 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
         return Aborted(
             "the change met another one, try again", reason="CONCURRENT_CHANGE", retry_after_seconds=0.1
         )
-    if isinstance(cause, asyncpg.InsufficientPrivilegeError) and str(cause).startswith(_NOT_REACHED):
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError) and str(cause).endswith(_NOT_REACHED):
         return Aborted(
             "your grants have changed while the call went on, try again",
             reason="CONCURRENT_CHANGE",
