@@ -1,6 +1,7 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
 # make test    the tests of every change, five minutes      make lint    every check of form and convention
 # make test-all  the heavy ones besides: kills at every write, other people's clients (kubectl, grpcurl: see .ci/run)
+# make test-lowest  with the oldest versions that pyproject.toml allows; a part of test-all
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
 # make profile what a call costs, layer by layer: GetContainer, or CreateContainer with  make profile ROW=2
@@ -37,7 +38,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all both-tiers lint proto bench profile soak lock wheel
+.PHONY: help setup run test test-all test-lowest both-tiers lint proto bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -61,6 +62,9 @@ test: setup
 test-all: setup
 	$(BIN)/pytest -m full $(PARALLEL) $(ARGS)
 endif
+
+test-lowest: setup
+	$(BIN)/pytest -m full tests/packaging/test_lowest.py $(ARGS)
 
 soak: setup
 	@for part in $(PART); do case " $(SOAK_PARTS) " in *" $$part "*) ;; *) \

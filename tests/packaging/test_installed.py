@@ -71,7 +71,7 @@ MISTAKES = {
 }
 
 
-def _run(*words: str | Path, cwd: Path, variables: Mapping[str, str] | None = None) -> str:
+def run(*words: str | Path, cwd: Path, variables: Mapping[str, str] | None = None) -> str:
     finished = subprocess.run(
         words,
         cwd=cwd,
@@ -85,21 +85,25 @@ def _run(*words: str | Path, cwd: Path, variables: Mapping[str, str] | None = No
     return finished.stdout
 
 
-class Installation:
-    """An environment outside the project, and the wheel that is installed into it."""
+LOCKED = f"--constraint {ROOT / 'requirements.lock'}"
 
-    def __init__(self, folder: Path) -> None:
+
+class Installation:
+    """An environment outside the project, and the wheel that is installed into it. `versions` is an option of uv."""
+
+    def __init__(self, folder: Path, versions: str = LOCKED) -> None:
         self.folder = folder
+        self._versions = versions
         self.bin = folder / "environment" / "bin"
-        _run(*MAKE_WHEEL.split(), f"DIST={folder / 'dist'}", cwd=ROOT)
+        run(*MAKE_WHEEL.split(), f"DIST={folder / 'dist'}", cwd=ROOT)
         never = {"UV_PYTHON_DOWNLOADS": "never"}
-        _run(UV, "venv", "--quiet", "--python", sys.executable, self.bin.parent, cwd=folder, variables=never)
+        run(UV, "venv", "--quiet", "--python", sys.executable, self.bin.parent, cwd=folder, variables=never)
 
     def install(self, line: str) -> None:
         """Runs a line `pip install …` of the page."""
-        options = f"--quiet --python {self.bin / 'python'} --constraint {ROOT / 'requirements.lock'}"
+        options = f"--quiet --python {self.bin / 'python'} {self._versions}"
         assert line.startswith("pip install ")
-        _run("bash", "-ceu", line.replace("pip install", f"{UV} pip install {options}", 1), cwd=self.folder)
+        run("bash", "-ceu", line.replace("pip install", f"{UV} pip install {options}", 1), cwd=self.folder)
 
     async def pilothouse(self, *words: str, given: str = "") -> tuple[int, str]:
         """Runs the installed command; returns its exit code and what it printed."""
@@ -142,7 +146,7 @@ def client_alone(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 
 def test_the_client_and_the_stubs_are_imported(client_alone: Installation) -> None:
-    printed = json.loads(_run(client_alone.bin / "python", "-c", IMPORTS, cwd=client_alone.folder))
+    printed = json.loads(run(client_alone.bin / "python", "-c", IMPORTS, cwd=client_alone.folder))
     assert printed["outside"] == []
     assert printed["imported"] > 50
 
