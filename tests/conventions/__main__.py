@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
-from tests.conventions import migrations, pages, tables
+from tests.conventions import migrations, pages, tables, words
 from tests.conventions.checks import CHECKS
-from tests.conventions.sources import ROOT, load
+from tests.conventions.sources import ROOT, Source, load
 
 PROGRAMS = Path(sys.executable).parent
 CODE = [
@@ -37,13 +38,13 @@ TOOLING = [str(path.relative_to(ROOT)) for path in sorted((ROOT / ".ci").glob("*
 Outcome = tuple[bool, str]
 
 
-def command(*words: str) -> Callable[[], Outcome]:
+def command(*arguments: str) -> Callable[[], Outcome]:
     """A check that is a program of the virtual environment: right if it exits with 0."""
 
     def run() -> Outcome:
         environment = dict(os.environ, PATH=f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}")
         finished = subprocess.run(
-            words,
+            arguments,
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -56,9 +57,19 @@ def command(*words: str) -> Callable[[], Outcome]:
     return run
 
 
+@cache
+def sources() -> Sequence[Source]:
+    """The project's files, which two steps share: to parse them takes five seconds."""
+    return load()
+
+
 def conventions() -> Outcome:
-    sources = load()
-    found = [finding for check in (*CHECKS, *pages.CHECKS) for finding in check(sources)]
+    found = [finding for check in (*CHECKS, *pages.CHECKS) for finding in check(sources())]
+    return not found, "\n".join(found)
+
+
+def plain_words() -> Outcome:
+    found = list(words.over_limits(words.findings(sources()), words.LIMITS))
     return not found, "\n".join(found)
 
 
@@ -84,6 +95,7 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
     ),
     ("imports (import-linter)", command("lint-imports", "--no-logo")),
     ("conventions (tests/conventions/checks.py, pages.py)", conventions),
+    ("words (tests/conventions/words.py)", plain_words),
     ("schema (tests/conventions/tables.py)", schema),
     ("migrations' SQL (squawk)", sql),
     ("protos (buf lint)", command("buf", "lint")),
@@ -98,9 +110,9 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
 
 def main() -> int:
     # buf needs the copied googleapis protos before any two of its checks run side by side.
-    prepared, words = command("python", ".ci/protos.py", "dependencies")()
+    prepared, output = command("python", ".ci/protos.py", "dependencies")()
     if not prepared:
-        print(words)
+        print(output)
         return 1
     failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -11,10 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from tests.conventions.library_text import no_words_of_libraries
 from tests.conventions.shared_servers import SHARED_SERVERS
 from tests.conventions.sources import Source
 from tests.conventions.waits import WAITS
-from tests.conventions.words import no_words_of_libraries
 
 LONGEST_FILE_LINES = 600
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
 
-from tests.conventions import checks, migrations, shared_servers, tables, waits, words
+from tests.conventions import checks, library_text, migrations, shared_servers, tables, waits
 from tests.conventions.sources import Source, load
 
 COMMANDS = "client/pilothouse_client/commands/"
@@ -256,7 +256,7 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     ),
     *(
         (
-            words.no_words_of_libraries,
+            library_text.no_words_of_libraries,
             Source("server/pilothouse_server/a.py", _raising(f"({kinds})", said)),
             Source("server/pilothouse_server/a.py", _raising("OursError", said)),
         )
@@ -270,7 +270,7 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         )
     ),
     (
-        words.no_words_of_libraries,
+        library_text.no_words_of_libraries,
         Source("server/pilothouse_server/a.py", _raising("OSError", "str(error)")),
         Source(
             "server/pilothouse_server/a.py", _raising("OSError", 'f"{failure(error)} {type(error).__name__}"')

@@ -1,86 +1,297 @@
-"""Whose words a message holds: ours, never those of a library.
+"""The lint step `words`: plain English, and one meaning for each class name.
 
-What a library says of a failure may hold addresses, credentials and what the other side sent. A message of aiohttp told
-a proxy's password to tenants, after an ordinary refusal.
+The step reads prose only: docstrings, comments, comments of protos and SQL, pages, and texts in the product's strings.
+Code in backticks and fences is left out. Each rule has a limit for each part of the project. A limit is the number of
+findings on the day it was written, so it may only fall: lower it after you rewrite, never raise it. The goals are 0
+for every rule but `docstring` (200) and `class name` (25).
+
+`python -m tests.conventions.words` prints the present numbers, and `python -m tests.conventions.words RULE PART` each
+finding.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 
-from tests.conventions.sources import Source
+from tests.conventions.sources import ROOT, Source, load
 
-SERVER = "server/pilothouse_server/"
-# What these say is read by whoever started the program, at the terminal or in its log, and by nobody else.
-OF_THE_OPERATOR = (
-    f"{SERVER}cli",
-    f"{SERVER}embedded/",
-    f"{SERVER}processes/",
-    f"{SERVER}simulation.py",
-    f"{SERVER}backup/",
+PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
+
+# The most findings that each rule may have in each part.
+LIMITS: Mapping[str, Mapping[str, int]] = {
+    "headless": {"server": 850, "client": 141, "migrations": 44, "protos": 125, "docs": 146, "tests": 561},
+    "docstring": {"server": 1541, "client": 243, "migrations": 57, "tests": 859},
+    "banned": {"server": 512, "client": 56, "migrations": 33, "protos": 24, "docs": 189, "tests": 288},
+    "class name": {"server": 88},
+}
+
+_WITH_TEXTS = ("server/", "client/", "migrations/")
+# This module and its controls quote what they forbid.
+_QUOTING = ("tests/conventions/words.py", "tests/conventions/test_words.py")
+_MOST_SHOWN = 30
+
+# What follows the end of a sentence, or begins a block, and opens the next sentence.
+_SENTENCE = re.compile(
+    r"(?:\A|(?<=[.!?])[)\"'*_]*\s)\s*([\"'(*_]*(?:Who|What|Whose|Whom|Whoever|Whatever)\b[^.!?]*[.!?]?)"
 )
-# Attributes that are numbers or names of ours.
-HARMLESS = {"problem_mark", "status", "errno", "code", "sqlstate", "constraint_name", "__class__"}
+# A relative without a noun before it. "A server whose lease" has one, and "of whose" has not.
+_NO_NOUN = (
+    "a also an and are as ask asks at be but by decides find finds for from give gives if in into is know knows of on "
+    "only or reads records say says see sees shows tell tells than that the then to under was when where with without"
+)
+_CLAUSE = re.compile(
+    r"\bwhat(ever)?\b|\bwhoever\b|(?:\A|[.,;:!?(]\s*|(?<![\w-])(?:"
+    + _NO_NOUN.replace(" ", "|")
+    + r")\s+)who(se|m)?\b",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
+_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+")
+_CODE = re.compile(r"`+[^`\n]*`+")
 
 
-def no_words_of_libraries(sources: Sequence[Source]) -> Iterator[str]:
-    """No f-string, str() or repr() takes in an exception that is not one of ours."""
-    for source in sources:
-        if not source.is_python or not source.path.startswith(SERVER):
-            continue
-        if source.path.startswith(OF_THE_OPERATOR):
-            continue
-        ours = _ours(source.tree)
-        for handler in ast.walk(source.tree):
-            if isinstance(handler, ast.ExceptHandler) and handler.name and not _all_ours(handler.type, ours):
-                for line in sorted(set(_taken_in(handler))):
-                    yield (
-                        f"{source.path}:{line}: the words of {handler.name!r} are a library's: say what failed in "
-                        "words of your own (class, host, port)"
-                    )
+@dataclass(frozen=True)
+class Block:
+    """Prose that stands together, from a line of a file on."""
+
+    path: str
+    line: int
+    text: str
+    is_docstring: bool = False
+
+    def line_of(self, offset: int) -> int:
+        return self.line + self.text.count("\n", 0, offset)
 
 
-def _ours(tree: ast.Module) -> set[str]:
-    """Names of classes that the project defines, as this module calls them. One in capitals holds several of others."""
-    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pilothouse_"):
-            found |= {alias.asname or alias.name for alias in node.names}
-    return {name for name in found if not name.isupper()}
+@dataclass(frozen=True)
+class Banned:
+    """A word that style.md replaces by another one."""
+
+    pattern: re.Pattern[str]
+    instead: str
 
 
-def _all_ours(kinds: ast.expr | None, ours: set[str]) -> bool:
-    if kinds is None:
-        return False
-    each = kinds.elts if isinstance(kinds, ast.Tuple) else [kinds]
-    return all(isinstance(kind, ast.Name) and kind.id in ours for kind in each)
+def _banned(pattern: str, instead: str) -> Banned:
+    return Banned(re.compile(rf"\b(?:{pattern})\b".replace(" ", r"\s+"), re.IGNORECASE), instead)
 
 
-def _taken_in(handler: ast.ExceptHandler) -> Iterator[int]:
-    for node in ast.walk(handler):
-        shown: list[ast.expr] = []
-        if isinstance(node, ast.FormattedValue):
-            shown = [node.value]
-        elif isinstance(node, ast.Call) and _is_text(node):
-            shown = node.args
-        if any(_says(each, handler.name) for each in shown) and isinstance(node, ast.expr):
-            yield node.lineno
+# Only words that have no right use in this project. Each stands in style.md's rule 5 or 6, or in its table.
+BANNED: Sequence[Banned] = (
+    _banned(r"(?<!are\s)(?<!were\s)(?<!is\s)all the same(?=[,.;:)]|$)", "but, nevertheless"),
+    _banned("besides", "also"),
+    _banned("beside", "next to"),
+    _banned("meanwhile", "during that time, until then"),
+    _banned("of ours", "our"),
+    _banned("anew", "again"),
+    _banned("at once", "immediately, or concurrently"),
+    _banned("you have come|come back later", "retry with backoff"),
+    _banned("outsiders?", "infrastructure service"),
+    _banned("strangers?", "anonymous caller"),
+    _banned("trickles?", "small chunks"),
+    _banned("way_in", "request_stream"),
+    _banned("way_back", "response_stream"),
+    _banned("homeless", "namespace_not_ready"),
+    _banned("far_ahead", "clock-skew repair"),
+    _banned("lost_sessions", "dead-connection reaper"),
+)
+_ANY_BANNED = re.compile("|".join(word.pattern.pattern for word in BANNED), re.IGNORECASE)
 
 
-def _is_text(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Name) and call.func.id in ("str", "repr", "format")
+def headless(block: Block) -> Iterator[tuple[int, str]]:
+    """Line and message of each sentence that begins with a relative without a noun. Questions may."""
+    for found in _SENTENCE.finditer(block.text):
+        if not found[1].rstrip(")\"'*_ ").endswith("?"):
+            opening = " ".join(found[1].split()[:4])
+            yield (
+                block.line_of(found.start(1)),
+                f'the sentence "{opening} …" begins with a relative: name its noun ("A caller that …")',
+            )
 
 
-def _says(node: ast.expr, name: str | None) -> bool:
-    """Whether an expression has the exception's text in it; what a function of ours makes of it has not."""
-    if isinstance(node, ast.Name):
-        return node.id == name
-    if isinstance(node, ast.Attribute):
-        return node.attr not in HARMLESS and _says(node.value, name)
-    if isinstance(node, ast.Call):
-        inner = node.func.value if isinstance(node.func, ast.Attribute) else None
-        return (_is_text(node) and any(_says(a, name) for a in node.args)) or (
-            inner is not None and _says(inner, name)
+def docstring(block: Block) -> Iterator[tuple[int, str]]:
+    """One finding for each docstring that holds a relative clause without a noun."""
+    found = _CLAUSE.search(block.text) if block.is_docstring else None
+    if found:
+        word = found[0].split()[-1].strip("(,.;:")
+        yield (
+            block.line_of(found.end() - 1),
+            f'the docstring has a clause with "{word}" and no noun: name the thing ("the rows that …")',
         )
-    return any(_says(child, name) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr))
+
+
+def banned(block: Block) -> Iterator[tuple[int, str]]:
+    """Each word that style.md replaces."""
+    if not _ANY_BANNED.search(block.text):
+        return
+    for word in BANNED:
+        for found in word.pattern.finditer(block.text):
+            yield block.line_of(found.start()), f'"{" ".join(found[0].split())}": write {word.instead}'
+
+
+_RULES: Mapping[str, Callable[[Block], Iterator[tuple[int, str]]]] = {
+    "headless": headless,
+    "docstring": docstring,
+    "banned": banned,
+}
+CLASS_NAMES = "class name"
+
+
+def part_of(path: str) -> str | None:
+    """The part of the project that a file counts for, or None where the rules do not apply."""
+    if path.startswith("client/gen/") or path in _QUOTING:
+        return None
+    if path.endswith(".md"):
+        return "docs"
+    first = path.partition("/")[0]
+    return first if first in PARTS else None
+
+
+def findings(sources: Sequence[Source]) -> dict[tuple[str, str], list[str]]:
+    """Every finding of every rule, as `path:line: message`, by rule and part."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for source in sources:
+        part = part_of(source.path)
+        if part is None:
+            continue
+        for block in blocks(source):
+            for rule, check in _RULES.items():
+                found[rule, part] += [f"{block.path}:{line}: {message}" for line, message in check(block)]
+    found[CLASS_NAMES, "server"] = list(shared_class_names(sources))
+    return found
+
+
+def over_limits(
+    found: Mapping[tuple[str, str], Sequence[str]], limits: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    """For each rule and part with more findings than its limit: the numbers, then the findings.
+
+    Findings in files that differ from the branch `main` of the remote come first.
+    """
+    for (rule, part), lines in sorted(found.items()):
+        limit = limits.get(rule, {}).get(part, 0)
+        if len(lines) <= limit:
+            continue
+        yield f"{rule}, {part}: {len(lines)} findings, {limit} allowed: rewrite at least {len(lines) - limit} of these"
+        changed = _changed()
+        shown = sorted(lines, key=lambda line: line.partition(":")[0] not in changed)
+        yield from shown[:_MOST_SHOWN]
+        if len(shown) > _MOST_SHOWN:
+            yield f"… all of them: python -m tests.conventions.words '{rule}' {part}"
+
+
+def _changed() -> set[str]:
+    """Paths of files that differ from the remote's `main`, or nothing where there is none."""
+    listed = subprocess.run(
+        ["git", "diff", "--name-only", "origin/main"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return set(listed.stdout.splitlines())
+
+
+def shared_class_names(sources: Sequence[Source]) -> Iterator[str]:
+    """One finding for each class name of the product that two or more modules define. Private names are free."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        if source.is_python and source.path.startswith(("server/", "client/pilothouse_")):
+            for node in source.tree.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(f"{source.path}:{node.lineno}")
+    for name, where in sorted(places.items()):
+        if len(where) > 1:
+            others = ", ".join(where[1:])
+            yield f"{where[0]}: class {name} stands in {others}, too: qualify one name"
+
+
+def blocks(source: Source) -> Iterator[Block]:
+    """The prose of a file, code in backticks blanked out."""
+    if source.is_python:
+        found = _of_python(source)
+    elif source.path.endswith(".proto"):
+        found = _of_comments(source, re.compile(r"(?:^|\s)//+(.*)$"))
+    elif source.path.endswith(".sql"):
+        found = _of_comments(source, re.compile(r"(?:^|\s)--(.*)$"))
+    elif source.path.endswith(".md"):
+        found = _of_page(source)
+    else:
+        return
+    for block in found:
+        text = _CODE.sub(lambda code: "`" + "x" * (len(code[0]) - 2) + "`", block.text)
+        yield Block(block.path, block.line, text, block.is_docstring)
+
+
+def _of_python(source: Source) -> Iterator[Block]:
+    docstrings: set[int] = set()
+    within: set[int] = set()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                docstrings.add(id(first.value))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.end_lineno is not None and node.end_lineno > node.lineno:
+                within.update(range(node.lineno, node.end_lineno + 1))
+            if id(node) in docstrings:
+                yield Block(source.path, node.lineno, node.value, is_docstring=True)
+            elif source.path.startswith(_WITH_TEXTS) and " " in node.value:
+                yield Block(source.path, node.lineno, node.value)
+    yield from _of_comments(source, re.compile(r"(?:^|  )#(.*)$"), without=within)
+
+
+def _of_comments(
+    source: Source, pattern: re.Pattern[str], without: Set[int] = frozenset()
+) -> Iterator[Block]:
+    """Comments; lines that hold nothing else and follow each other are one block."""
+    begun = 0
+    gathered: list[str] = []
+    for number, line in enumerate((*source.lines, ""), 1):
+        found = None if number in without else pattern.search(line)
+        alone = found is not None and not line[: found.start()].strip()
+        if gathered and not alone:
+            yield Block(source.path, begun, "\n".join(gathered))
+            gathered = []
+        if found is not None and alone:
+            begun = begun if gathered else number
+            gathered.append(found[1])
+        elif found is not None:
+            yield Block(source.path, number, found[1])
+
+
+def _of_page(source: Source) -> Iterator[Block]:
+    """Paragraphs, list items and cells of tables. Headings are left out, and so are fences."""
+    begun, fence = 0, ""
+    gathered: list[str] = []
+    for number, line in enumerate((*source.lines, ""), 1):
+        found = _FENCE.match(line)
+        apart = bool(fence or found or line.startswith(("#", "|")) or not line.strip() or _ITEM.match(line))
+        if gathered and apart:
+            yield Block(source.path, begun, "\n".join(gathered))
+            gathered = []
+        if found:
+            fence = "" if fence and line.strip() == fence else fence or found[1]
+        elif fence or line.startswith("#") or not line.strip():
+            continue
+        elif line.startswith("|"):
+            for cell in line.strip().strip("|").split("|"):
+                yield Block(source.path, number, cell.strip())
+        else:
+            begun = begun if gathered else number
+            gathered.append(_ITEM.sub("", line))
+
+
+def main(words: Sequence[str]) -> int:
+    found = findings(load())
+    if len(words) == 2:
+        print("\n".join(found[words[0], words[1]]))
+        return 0
+    for (rule, part), lines in sorted(found.items()):
+        print(f"{rule:12} {part:12} {len(lines):5} of {LIMITS.get(rule, {}).get(part, 0)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
