@@ -45,12 +45,12 @@ class Held:
 
 def main() -> None:
     """The command, watched."""
-    from pilothouse_server import cli
+    from pilothouse_server.cli import server
 
     file = Path(sys.argv.pop(1))
     held = Held()
     atexit.register(lambda: file.write_text(f"{held.longest * 1000} {held.longest_work * 1000}"))
-    welcome = cli._welcome
+    welcome = server._welcome
     ticking = []
 
     def watched(*arguments: Any, **named: Any) -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         ticking.append(asyncio.get_running_loop().create_task(held.tick()))
 
     # The last thing that the command does before it waits for its end.
-    cli._welcome = watched
+    server._welcome = watched
     command()
 
 

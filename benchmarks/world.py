@@ -25,7 +25,7 @@ from benchmarks.measure import Run
 from benchmarks.product import Product
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 
 _ROLES = RoleNames()
 # A hundred thousand take a minute on a quiet machine.

@@ -27,7 +27,7 @@ from pilothouse_server.config.repository import get as find_config
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.repository import get_many as find_containers
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.namespaces.manifests import namespace_manifest
 from pilothouse_server.namespaces.repository import get_many as find_namespaces
 from pilothouse_server.storage import claims

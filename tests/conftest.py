@@ -26,9 +26,9 @@ from alembic.script import ScriptDirectory
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import RoleNames, ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.identity import passwords
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.runtime.process_tuning import collect_rarely
 from tests.main_job import loaded
 from tests.migrations.filling import fill
 

@@ -22,7 +22,7 @@ from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse_client import AsyncClient
 from pilothouse_server.app import Application
 from pilothouse_server.reconcile.reconciler import ReconcilerSettings
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database
 

@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from pilothouse_server.embedded.account import Account
-from pilothouse_server.embedded.child import end, launch
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.child_program import end, launch
 from tests.conftest import ROLES, Database, connection
 from tests.waiting import poll_until
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.processes import finished
 from tests.tiers import has_nothing
 

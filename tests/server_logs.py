@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 import structlog
 
-from pilothouse_server import log_lines
+from pilothouse_server.runtime import log_lines
 
 
 @contextmanager

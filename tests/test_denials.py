@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server import denials
-from pilothouse_server.access import Credential, Grant, KeyLimits, KeyNamespace, Principal, within
-from pilothouse_server.denials import (
+from pilothouse_server.authorization import denials
+from pilothouse_server.authorization.access import (
+    Credential,
+    Grant,
+    KeyLimits,
+    KeyNamespace,
+    Principal,
+    within,
+)
+from pilothouse_server.authorization.denials import (
     Beyond,
     Denial,
     Giver,

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from pilothouse_server import event_loop
-from pilothouse_server.event_loop import cooperatively
-from pilothouse_server.settings import EVENT_LOOPS
+from pilothouse_server.runtime import event_loop
+from pilothouse_server.runtime.event_loop import cooperatively
+from pilothouse_server.settings.model import EVENT_LOOPS
 
 ITEMS = 10
 

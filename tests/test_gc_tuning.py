@@ -24,7 +24,7 @@ _LOAD = """
 import gc, sys
 
 if sys.argv[1] == "told":
-    from pilothouse_server.gc_tuning import collect_rarely
+    from pilothouse_server.runtime.process_tuning import collect_rarely
     collect_rarely()
 before = [each["collections"] for each in gc.get_stats()]
 for _ in range(500):

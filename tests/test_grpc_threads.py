@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from pilothouse_server.grpc_threads import NICENESS
+from pilothouse_server.runtime.process_tuning import READING_NICENESS as NICENESS
 from tests.processes import finished
 
 # Serves, has many connections read at once, so that gRPC starts further threads, and tells how nice each is.
@@ -13,7 +13,7 @@ _PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
 import grpc.aio
-from pilothouse_server.grpc_threads import served_calls_go_first
+from pilothouse_server.runtime.process_tuning import served_calls_go_first
 
 def nice():
     found = {}

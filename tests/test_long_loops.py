@@ -8,9 +8,9 @@ from time import thread_time
 
 import pytest
 
-from pilothouse_server import event_loop
-from pilothouse_server.event_loop import Share, cooperatively
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime import event_loop
+from pilothouse_server.runtime.event_loop import Share, cooperatively
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 _STEPS = 20
 

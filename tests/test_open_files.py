@@ -19,10 +19,10 @@ from tests.readme.served import serving
 _FEW = 512
 _PROGRAM = """
 import resource, sys
-from pilothouse_server import open_files
+from pilothouse_server.runtime import process_tuning
 
 if sys.argv[1] == "told":
-    open_files.allow_many_open_files()
+    process_tuning.allow_many_open_files()
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 # Python runs this module of a folder on its path before all else.

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from pilothouse_server import outbound
-from pilothouse_server.outbound import AddressRefused, Reach
+from pilothouse_server.outbound import destinations
+from pilothouse_server.outbound.destinations import AddressRefused, Reach
 
 PASSWORD = "a-password-in-an-address"
 
@@ -48,12 +48,12 @@ PASSWORD = "a-password-in-an-address"
         ("https://host name", "neither spaces"),
         ("https://host\n.example", "neither spaces"),
         ("https://hößt", "outside ASCII"),
-        ("https://" + "h" * outbound.LONGEST_ADDRESS, "at most 2048"),
+        ("https://" + "h" * destinations.LONGEST_ADDRESS, "at most 2048"),
     ],
 )
 def test_an_address_is_refused_by_its_rule_and_not_repeated(text: str, rule: str) -> None:
     with pytest.raises(AddressRefused) as refused:
-        outbound.origin(text)
+        destinations.origin(text)
     assert rule in str(refused.value)
     assert PASSWORD not in str(refused.value)
 
@@ -70,22 +70,22 @@ def test_an_address_is_refused_by_its_rule_and_not_repeated(text: str, rule: str
     ],
 )
 def test_an_address_is_read_in_one_way(text: str, read: str) -> None:
-    assert str(outbound.origin(text)) == read
+    assert str(destinations.origin(text)) == read
 
 
 def test_a_path_is_for_those_whose_purpose_has_one() -> None:
-    assert str(outbound.origin("https://host/a/b%20c", path=True)) == "https://host/a/b%20c"
+    assert str(destinations.origin("https://host/a/b%20c", path=True)) == "https://host/a/b%20c"
     with pytest.raises(AddressRefused, match="path"):
-        outbound.origin("https://host/a[b]", path=True)
+        destinations.origin("https://host/a[b]", path=True)
 
 
 def test_what_stands_before_a_host_becomes_a_header() -> None:
-    assert outbound.without_user_info("http://u%40x:p%3Aw@proxy:3128") == (
+    assert destinations.without_user_info("http://u%40x:p%3Aw@proxy:3128") == (
         "http://proxy:3128",
         aiohttp.encode_basic_auth("u@x", "p:w"),
     )
-    assert outbound.without_user_info("http://proxy:3128") == ("http://proxy:3128", "")
-    assert outbound.place_of(f"https://u:{PASSWORD}@host/{PASSWORD}") == "host:443"
+    assert destinations.without_user_info("http://proxy:3128") == ("http://proxy:3128", "")
+    assert destinations.place_of(f"https://u:{PASSWORD}@host/{PASSWORD}") == "host:443"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_stands_before_a_host_becomes_a_header() -> None:
 def test_addresses_of_a_machine_or_its_cloud_are_denied(address: str) -> None:
     assert Reach().denies(address)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with pytest.raises(outbound.AddressDenied):
+    with pytest.raises(destinations.AddressDenied):
         Reach().socket((family, socket.SOCK_STREAM, 0, "", (address, 443)))
 
 
@@ -204,7 +204,7 @@ async def test_a_name_that_leads_to_this_machine_is_not_connected_to() -> None:
         async with aiohttp.ClientSession(connector=connector) as session:
             with pytest.raises(aiohttp.ClientError) as refused:
                 await session.get("http://cluster.example")
-        assert "leads to an address of this machine" in outbound.failure(refused.value)
+        assert "leads to an address of this machine" in destinations.failure(refused.value)
         assert let_in == []
         # The control: the same name, where that is allowed.
         allowing = Reach([ipaddress.ip_network("127.0.0.0/8")]).connector(resolver=_Changing(port))
@@ -221,5 +221,5 @@ async def test_a_literal_that_nobody_resolves_is_not_connected_to_either() -> No
         async with aiohttp.ClientSession(connector=Reach().connector()) as session:
             with pytest.raises(aiohttp.ClientError) as refused:
                 await session.get(f"http://127.0.0.1:{port}")
-        assert "leads to an address of this machine" in outbound.failure(refused.value)
+        assert "leads to an address of this machine" in destinations.failure(refused.value)
         assert let_in == []

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from pilothouse_server.outbound import ANYWHERE, failure
-from pilothouse_server.outbound_connections import _Bounded
+from pilothouse_server.outbound.connections import _Bounded
+from pilothouse_server.outbound.destinations import ANYWHERE, failure
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 _ANSWER = _CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"

@@ -19,13 +19,13 @@ import aiohttp
 import pytest
 import uvloop
 
-from pilothouse_server.embedded.certificate import self_signed
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import AnswerTooLarge
 from pilothouse_server.kubernetes.exec import PROTOCOLS, Program, program
 from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
-from pilothouse_server.outbound import ANYWHERE, TooLong, cut, read
-from pilothouse_server.settings import EVENT_LOOPS
+from pilothouse_server.launch.embedded.certificate import self_signed
+from pilothouse_server.outbound.destinations import ANYWHERE, TooLong, cut, read
+from pilothouse_server.settings.model import EVENT_LOOPS
 from tests.waiting import patient
 
 End = Callable[[aiohttp.ClientResponse], Awaitable[None]]

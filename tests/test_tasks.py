@@ -7,8 +7,8 @@ import asyncio
 import pytest
 import structlog.testing
 
-from pilothouse_server.supervision import Supervisor
-from pilothouse_server.tasks import Cut, cancel_and_wait, uncancelled
+from pilothouse_server.runtime.supervision import Supervisor
+from pilothouse_server.runtime.tasks import Cut, cancel_and_wait, uncancelled
 from tests.waiting import within
 
 

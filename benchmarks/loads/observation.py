@@ -12,7 +12,6 @@ from typing import Any
 
 from benchmarks.child import answering
 from benchmarks.held import Held
-from pilothouse_server.gc_tuning import collect_rarely
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import PODS
@@ -20,7 +19,8 @@ from pilothouse_server.kubernetes.ownership import MANAGED_SELECTOR
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.process_tuning import collect_rarely
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 
 async def observe(kubeconfig: dict[str, Any]) -> list[float]:

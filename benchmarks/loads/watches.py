@@ -21,7 +21,7 @@ from benchmarks.baselines import etcd
 from benchmarks.child import answering
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 _STREAMS_PER_CONNECTION = 90
 # All at once would measure how servers bear a rush, which is not the question here.

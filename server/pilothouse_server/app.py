@@ -24,12 +24,12 @@ from pilothouse_server.audit.kept_heads import KeptHeads
 from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.audit.sealing import Sealer
 from pilothouse_server.audit.service import AuditService
+from pilothouse_server.audit.sinks.making import SenderMaker
+from pilothouse_server.audit.sinks.runner import SinkRunner
+from pilothouse_server.audit.sinks.service import SinkRules
 from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
 from pilothouse_server.audit.witnesses import Witnessing
-from pilothouse_server.audit_sinks.making import SenderMaker
-from pilothouse_server.audit_sinks.runner import SinkRunner
-from pilothouse_server.audit_sinks.service import SinkRules
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
@@ -41,9 +41,10 @@ from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.service_annotations import Keys
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.encryption.hsm import token_keys
+from pilothouse_server.encryption.keys import KeyRing, providers
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.hsm import token_keys
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
@@ -56,7 +57,6 @@ from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.importing.orphans import OrphanImports
 from pilothouse_server.importing.service import ImportHandler
-from pilothouse_server.keys import KeyRing, providers
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.metrics.messages import POINTS, watch_answer
@@ -72,7 +72,7 @@ from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.noun import namespaces_noun
-from pilothouse_server.outbound import Reach
+from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
 from pilothouse_server.reconcile.apply.namespace_reconciler import NamespaceReconciler
@@ -91,7 +91,8 @@ from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import GrpcServer, build, rules_and_handlers
 from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.rpc.watch import WatchLimits, WatchServer
-from pilothouse_server.settings import (
+from pilothouse_server.runtime.supervision import Supervisor
+from pilothouse_server.settings.model import (
     DATABASES,
     PREFIX,
     Settings,
@@ -116,7 +117,6 @@ from pilothouse_server.store.periodic import (
 )
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_anew
-from pilothouse_server.supervision import Supervisor
 from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.permitted_additions import PermittedAdditions

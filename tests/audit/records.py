@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pilothouse_server.audit_sinks.model import Record
+from pilothouse_server.audit.sinks.model import Record
 from tests.audit.canonical import as_canonical_json
 
 FIELDS: dict[str, Any] = {

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from pilothouse_server.audit_sinks.making import SenderMaker
-from pilothouse_server.audit_sinks.runner import SinkRunner
-from pilothouse_server.audit_sinks.senders.http import HttpSender
-from pilothouse_server.encryption import Envelopes
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.outbound import LOOPBACK, Reach
-from pilothouse_server.settings import Settings
+from pilothouse_server.audit.sinks.making import SenderMaker
+from pilothouse_server.audit.sinks.runner import SinkRunner
+from pilothouse_server.audit.sinks.senders.http import HttpSender
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.outbound.destinations import LOOPBACK, Reach
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database
 from pilothouse_server.store.unit_of_work import Store
 from tests.waiting import runs_out

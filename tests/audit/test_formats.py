@@ -12,8 +12,8 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from pilothouse_server.audit_sinks import formats, ocsf
-from pilothouse_server.audit_sinks.model import Record
+from pilothouse_server.audit.sinks import formats, ocsf
+from pilothouse_server.audit.sinks.model import Record
 from tests.audit.canonical import as_canonical_json
 from tests.audit.records import FIELDS, SAMPLES, record
 

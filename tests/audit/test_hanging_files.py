@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_server.audit_sinks import runner
-from pilothouse_server.audit_sinks.senders import SinkFailed, file
-from pilothouse_server.audit_sinks.senders.file import FileSender, FileWrites
+from pilothouse_server.audit.sinks import runner
+from pilothouse_server.audit.sinks.senders import SinkFailed, file
+from pilothouse_server.audit.sinks.senders.file import FileSender, FileWrites
 from tests.audit.receivers import http_receiver
 from tests.conftest import Database
 from tests.harness import Server, running_server
@@ -234,7 +234,7 @@ async def test_what_is_no_file_is_not_written(tmp_path: Path) -> None:
 _ENDS = """
 import asyncio, sys
 from pathlib import Path
-from pilothouse_server.audit_sinks.senders import SinkFailed, file
+from pilothouse_server.audit.sinks.senders import SinkFailed, file
 
 file.SEND_SECONDS = 0.1
 

@@ -17,12 +17,12 @@ from prometheus_client import REGISTRY
 
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_client import PilothouseError
-from pilothouse_server import outbound
-from pilothouse_server.audit_sinks import runner
-from pilothouse_server.audit_sinks.operations import signing_bytes
-from pilothouse_server.audit_sinks.senders import SinkFailed
-from pilothouse_server.audit_sinks.senders.syslog import SyslogSender
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.audit.sinks import runner
+from pilothouse_server.audit.sinks.operations import signing_bytes
+from pilothouse_server.audit.sinks.senders import SinkFailed
+from pilothouse_server.audit.sinks.senders.syslog import SyslogSender
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.outbound import destinations
 from tests.audit.receivers import blunt_receiver, http_receiver, self_signed, server_context, syslog_receiver
 from tests.audit.rsyslog import needs_rsyslog, rsyslog
 from tests.conftest import Database, connection, new_database
@@ -320,7 +320,7 @@ async def test_a_receiver_that_ends_its_side_before_it_has_all_has_taken_nothing
         listening.setblocking(False)
         # Some of the lines stay with the sender: the receiver's kernel takes no more.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reach = outbound.Reach(outbound.LOOPBACK)
+        reach = destinations.Reach(destinations.LOOPBACK)
         sender = SyslogSender("127.0.0.1", listening.getsockname()[1], reach)
         sending = asyncio.create_task(sender.send([b"x" * 400_000]))
         connection, _ = await loop.sock_accept(listening)

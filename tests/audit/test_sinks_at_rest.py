@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from pilothouse_server.audit_sinks.runner import SinkRunner
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.audit.sinks.runner import SinkRunner
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Watermark
 from tests.virtual_time import pass_time, virtual_time
 

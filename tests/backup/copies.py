@@ -12,7 +12,7 @@ from pilothouse_server.backup import making, restoring
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.backup.manifests import Backup
 from pilothouse_server.backup.restoring import Order
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection, new_database
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server import processes
 from pilothouse_server.backup import disk, making, manifests, schedule
 from pilothouse_server.backup.disk import Disk
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.errors import FailedPrecondition
+from pilothouse_server.launch import processes
 from tests.backup.copies import back_up
 from tests.backup.test_failing_disk import quick_programs
 from tests.backup.test_schedule import made_at

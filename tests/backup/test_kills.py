@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_server.backup import manifests
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.backup.copies import back_up, empty_database, objects_in, restore
 from tests.conftest import Database, connection
 from tests.processes import started

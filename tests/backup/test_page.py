@@ -17,8 +17,8 @@ from pilothouse_client import AsyncClient
 from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded.account import Account
-from pilothouse_server.embedded.postgres import EmbeddedPostgres, program
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
+from pilothouse_server.runtime.account import Account
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, addresses, connection, number_changes
 from tests.harness import PASSWORD

@@ -14,8 +14,8 @@ import pytest_asyncio
 from pilothouse_server.backup import making, manifests, programs, verifying
 from pilothouse_server.backup.manifests import MANIFEST, SUMS, Backup
 from pilothouse_server.backup.sealing import make_key_file
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import FailedPrecondition, Unavailable
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.backup.copies import back_up, copied, empty_database, flip, objects_in, restore
 from tests.conftest import Database, connection
 

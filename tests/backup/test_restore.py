@@ -13,7 +13,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.backup.sealing import make_key_file
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.backup.copies import back_up, empty_database, restore
 from tests.conftest import Database, connection, number_changes
 from tests.harness import Server, running_server

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pilothouse_server.backup.schedule import back_up_if_due
 from pilothouse_server.backup.sealing import make_key_file
-from pilothouse_server.cli_backup import backup
+from pilothouse_server.cli.backup import backup
 from tests.backup.test_schedule import schedule
 from tests.conftest import Database
 

@@ -14,7 +14,7 @@ from pilothouse_server.backup.making import Plan
 from pilothouse_server.backup.manifests import Backup, Manifest
 from pilothouse_server.backup.schedule import Schedule, back_up_if_due
 from pilothouse_server.backup.sealing import make_key_file
-from pilothouse_server.keys import KeyRing
+from pilothouse_server.encryption.keys import KeyRing
 from tests.conftest import Database
 from tests.harness import running_server
 from tests.waiting import poll_until

@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 
 from pilothouse_client.commands import issuer_login, recent_proof
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.client.command import Command, Ended
 from tests.conftest import Database, new_database
 from tests.identity.issuer import Issuer, issuer

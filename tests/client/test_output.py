@@ -18,8 +18,8 @@ from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Column, Columns, show, show_all, show_changes
 from pilothouse_client.errors import FieldViolation, error_of
 from pilothouse_client.streams import Change, ChangeKind
-from pilothouse_server.setting_list import described
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.listing import described
+from pilothouse_server.settings.model import Settings
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 

@@ -16,13 +16,13 @@ import aiohttp
 import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_server import outbound
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, Invalid, Unreachable
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.logs import LONGEST_LINE, LogOptions, pod_log
 from pilothouse_server.kubernetes.objects import PODS
 from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.outbound import destinations
 from tests.clusters import hostile
 from tests.clusters.given import QUICK
 from tests.clusters.hostile import MEGABYTE, Answer, Asked, hostile_server
@@ -106,7 +106,7 @@ async def test_the_control_takes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> N
     async def unbounded(response: aiohttp.ClientResponse, *_bounds: Any) -> bytes:
         return await response.read()
 
-    monkeypatch.setattr(outbound, "read", unbounded)
+    monkeypatch.setattr(destinations, "read", unbounded)
     async with _client(hostile.exploding(PACKED)) as client:
         with pytest.raises(AssertionError, match="<"), _at_most(MOST), pytest.raises(ClusterError):
             await client.version()

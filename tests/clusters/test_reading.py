@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from pilothouse_server import event_loop, outbound
 from pilothouse_server.kubernetes import transport
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import AnswerTooLarge
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS, SERVICES
 from pilothouse_server.kubernetes.transport import Limits
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.outbound import destinations
+from pilothouse_server.runtime import event_loop
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.clusters import hostile
 from tests.clusters.hostile import MEGABYTE, Answer, Asked, HostileServer, hostile_server
 from tests.waiting import poll_until
@@ -45,7 +46,7 @@ async def _client(
 def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How much of each answer that had several parts was read before its last one."""
     taken: list[int] = []
-    read = outbound.read
+    read = destinations.read
 
     async def counting(response: Any, most: int, more: Any) -> bytes:
         number = len(taken)
@@ -57,7 +58,7 @@ def read_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return await read(response, most, noting)
 
-    monkeypatch.setattr(outbound, "read", counting)
+    monkeypatch.setattr(destinations, "read", counting)
     return taken
 
 
@@ -67,7 +68,7 @@ async def test_others_have_their_turn_while_it_is_decompressed(
 ) -> None:
     turns = 0
     after_each_piece: list[int] = []
-    read = outbound.read
+    read = destinations.read
 
     async def tick() -> None:
         nonlocal turns
@@ -85,7 +86,7 @@ async def test_others_have_their_turn_while_it_is_decompressed(
     async def keeps(_share: event_loop.Share) -> None:
         """The control: what comes is taken as it comes."""
 
-    monkeypatch.setattr(outbound, "read", noting)
+    monkeypatch.setattr(destinations, "read", noting)
     # A share is used up by one piece, however fast the machine is.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     # Shares are what this is about: without the pauses of what is long.

@@ -18,7 +18,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import errors
 from pilothouse_client.retry import RetryPolicy
-from pilothouse_server import keys
+from pilothouse_server.encryption import keys
 from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_simulator import SimulatedCluster

@@ -14,13 +14,13 @@ import pytest_asyncio
 import yaml
 from aiohttp import web
 
-from pilothouse_server import outbound
 from pilothouse_server.kubernetes import connection, credentials, environment
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized, Unreachable
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.objects import NAMESPACES
-from pilothouse_server.outbound import ANYWHERE, Reach
+from pilothouse_server.outbound import destinations
+from pilothouse_server.outbound.destinations import ANYWHERE, Reach
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters.given import another_cluster, encoded, kubeconfig
@@ -165,7 +165,7 @@ async def test_a_proxy_that_is_not_reached_is_named_as_one(
             await client.list(NAMESPACES)
     assert unreachable.value.message.endswith(f"cannot be reached: {why}")
     # However its address is written.
-    assert outbound._leads_to("https://[0:0::1]:1", "::1")
+    assert destinations._leads_to("https://[0:0::1]:1", "::1")
 
 
 @pytest.fixture

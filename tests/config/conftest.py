@@ -10,10 +10,10 @@ import pytest_asyncio
 
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS, Manifest
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
 from tests.harness import Server, running_server
 from tests.waiting import poll_until

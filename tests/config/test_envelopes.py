@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
+from pilothouse_server.encryption.keys import KeyRing, add_key, remove_key
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
-from pilothouse_server.keys import KeyRing, add_key, remove_key
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 
 HERE = Binding("secrets", "ciphertext", "7a0c", "12")
 PLAINTEXT = b"the value"

@@ -24,15 +24,15 @@ from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError
-from pilothouse_server import token_keys
 from pilothouse_server.app import Application
 from pilothouse_server.backup.sealing import make_key_file
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.encryption import token_keys
+from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
+from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.encryption.token_keys import KeyNotAtHand, TokenKeys
 from pilothouse_server.errors import FailedPrecondition, Unavailable
-from pilothouse_server.hsm.token import PkcsToken, Place
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 from tests import server_program
 from tests.backup.copies import back_up, empty_database, restore
@@ -402,7 +402,7 @@ def library_process() -> int:
     (found,) = [
         int(child)
         for child in children
-        if b"pilothouse_server.hsm.program" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"pilothouse_server.encryption.hsm.program" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     return found
 
@@ -519,8 +519,8 @@ async def test_a_backup_of_what_the_token_wraps_is_restored(
 
 
 def test_settings_of_a_token_that_do_not_fit_are_told(database: Database, tmp_path: Path) -> None:
-    from pilothouse_server.hsm import token_keys as of_settings
-    from pilothouse_server.settings import SettingsError
+    from pilothouse_server.encryption.hsm import token_keys as of_settings
+    from pilothouse_server.settings.model import SettingsError
 
     for changes, words in (
         ({"key_providers": "file,pkcs11"}, "PILOTHOUSE_PKCS11_MODULE"),

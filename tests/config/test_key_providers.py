@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pilothouse_server.encryption import Binding, Envelopes
-from pilothouse_server.hsm import token_keys
-from pilothouse_server.keys import KeyRing, new_key, providers
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.encryption.envelopes import Binding, Envelopes
+from pilothouse_server.encryption.hsm import token_keys
+from pilothouse_server.encryption.keys import KeyRing, new_key, providers
+from pilothouse_server.settings.model import Settings, SettingsError, load
 
 HERE = Binding("secrets", "ciphertext", "7a0c", "12")
 ONE, TWO = "ab" * 32, "cd" * 32

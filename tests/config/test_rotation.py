@@ -14,9 +14,9 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_client.streams import ChangeKind
 from pilothouse_server.config.operations import rotation
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.encryption.keys import KeyRing, add_key, remove_key
 from pilothouse_server.errors import Unavailable
-from pilothouse_server.keys import KeyRing, add_key, remove_key
 from pilothouse_server.store import encryption_keys
 from tests.conftest import Database
 from tests.harness import Server, running_server

@@ -33,8 +33,8 @@ from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import STATISTICS_SCHEMA, ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.hsm.token import PkcsToken, Place
+from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_simulator import SimulatedCluster

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server import token_keys
-from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.encryption import token_keys
+from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
+from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.encryption.token_keys import KeyNotAtHand, TokenKeys
 from pilothouse_server.errors import Unavailable
-from pilothouse_server.hsm.token import PkcsToken, Place
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.token_keys import KeyNotAtHand, TokenKeys
 from tests.waiting import patient
 
 HERE = Binding("secrets", "ciphertext", "7a0c", "12")

@@ -41,12 +41,12 @@ FOR_CALLERS = {
 # Every call of the API has its line there, for whoever imports the client.
 API_OF_THE_CLIENT = "client/pilothouse_client/nouns/"
 PRODUCT = ("server/", "client/", "migrations/", "protos/", "pyproject.toml", "README.md", "docs/")
-SETTINGS = "server/pilothouse_server/settings.py"
+SETTINGS = "server/pilothouse_server/settings/model.py"
 # The one module that may catch a cancellation without raising it again.
-ENDS_TASKS = "server/pilothouse_server/tasks.py"
+ENDS_TASKS = "server/pilothouse_server/runtime/tasks.py"
 SIMULATOR = "server/pilothouse_simulator/"
 # Sets up the loggers of libraries, by their names.
-LOG_LINES = "server/pilothouse_server/log_lines.py"
+LOG_LINES = "server/pilothouse_server/runtime/log_lines.py"
 
 # The command, and the module by which alone it writes.
 WRITES_TO_TERMINALS = (

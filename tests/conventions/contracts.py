@@ -35,7 +35,7 @@ def _is_present(expression: ModuleExpression, graph: grimp.ImportGraph) -> bool:
 
 
 class OwnRepositoriesContract(Contract):
-    """`<root>.<noun>.repository` is imported by that noun and the packages `allowed_importers`, by nobody else."""
+    """`<root>…<noun>.repository` is imported by that noun and the packages `allowed_importers`, by nobody else."""
 
     type_name = "own_repositories"
 
@@ -53,10 +53,11 @@ class OwnRepositoriesContract(Contract):
 
     def _illegal(self, graph: grimp.ImportGraph) -> Iterator[tuple[str, str]]:
         allowed: list[str] = self.allowed_importers  # type: ignore[assignment]
-        for noun in graph.find_children(str(self.root)):
-            repository = f"{noun}.repository"
-            if repository not in graph.modules:
-                continue
+        rooms = (
+            module for module in graph.find_descendants(str(self.root)) if module.endswith(".repository")
+        )
+        for repository in rooms:
+            noun = repository.removesuffix(".repository")
             for module in {repository} | graph.find_descendants(repository):
                 for importer in graph.find_modules_that_directly_import(module):
                     if not any(f"{importer}.".startswith(f"{package}.") for package in (noun, *allowed)):

@@ -14,10 +14,8 @@ from tests.conventions.sources import Source
 SERVER = "server/pilothouse_server/"
 # What these say is read by whoever started the program, at the terminal or in its log, and by nobody else.
 OF_THE_OPERATOR = (
-    f"{SERVER}cli",
-    f"{SERVER}embedded/",
-    f"{SERVER}processes/",
-    f"{SERVER}simulation.py",
+    f"{SERVER}cli/",
+    f"{SERVER}launch/",
     f"{SERVER}backup/",
 )
 # Attributes that are numbers or names of ours.

@@ -26,7 +26,10 @@ SHELLS = {"console", "sh", "bash", "shell"}
 ARCHITECTURE = "ARCHITECTURE.md"
 GUIDES = {ARCHITECTURE, "CONTRIBUTING.md"}
 SECURITY = "docs/security.md"
-SETTINGS, SEATS = "server/pilothouse_server/settings.py", "server/pilothouse_server/rpc/admission/seats.py"
+SETTINGS, SEATS = (
+    "server/pilothouse_server/settings/model.py",
+    "server/pilothouse_server/rpc/admission/seats.py",
+)
 CONTRACTS_HEADING = "## What may import what"
 
 # Where a class of calls is named in the code.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from pilothouse_server.rpc.admission.seats import IN_USE, WAITING, Admission
-from pilothouse_server.settings import ADMISSION, Settings
+from pilothouse_server.settings.model import ADMISSION, Settings
 from tests.conventions import pages
 from tests.conventions.checks import Check
 from tests.conventions.sources import Source, load

@@ -69,10 +69,12 @@ def test_a_circle_of_modules_is_found(graph: grimp.ImportGraph, importer: str, i
 
 
 def test_an_import_of_the_server_is_found(graph: grimp.ImportGraph) -> None:
-    assert not is_kept("simulator", graph, ("pilothouse_simulator.cluster", "pilothouse_server.log_lines"))
+    assert not is_kept(
+        "simulator", graph, ("pilothouse_simulator.cluster", "pilothouse_server.runtime.log_lines")
+    )
 
 
-@pytest.mark.parametrize("importer", ["development", "cli", "app"])
+@pytest.mark.parametrize("importer", ["launch.development", "cli.server", "app"])
 def test_the_simulator_in_the_servers_process_is_found(graph: grimp.ImportGraph, importer: str) -> None:
     assert not is_kept(
         "simulator-process", graph, (f"pilothouse_server.{importer}", "pilothouse_simulator.cluster")

@@ -10,9 +10,9 @@ import pytest
 from cryptography import x509
 
 from pilothouse_client.handshake import fingerprint_of
-from pilothouse_server.embedded import certificate
-from pilothouse_server.embedded.certificate import fingerprint, self_signed
-from pilothouse_server.embedded.child import EmbeddedProgramError
+from pilothouse_server.launch.embedded import certificate
+from pilothouse_server.launch.embedded.certificate import fingerprint, self_signed
+from pilothouse_server.runtime.child_program import EmbeddedProgramError
 
 
 def test_it_is_made_once_and_is_private(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pilothouse_server.embedded.account import Account
-from pilothouse_server.embedded.postgres import (
+from pilothouse_server.launch.embedded.postgres import (
     DataDirectoryInUseError,
     EmbeddedPostgres,
     EmbeddedPostgresError,
     program,
 )
+from pilothouse_server.runtime.account import Account
 from tests.waiting import poll_until, within
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -33,7 +33,7 @@ LAUNCHER = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from pilothouse_server.embedded.postgres import EmbeddedPostgres
+    from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 
     async def main():
         postgres = EmbeddedPostgres(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from pilothouse_server.embedded.simulator import EmbeddedSimulator, EmbeddedSimulatorError
+from pilothouse_server.launch.embedded.simulator import EmbeddedSimulator, EmbeddedSimulatorError
 from pilothouse_simulator.store.state_file import parse
 from tests.processes import is_gone
 from tests.waiting import poll_until, runs_out
@@ -29,7 +29,7 @@ LAUNCHER = textwrap.dedent(
     """
     import asyncio, sys
     from pathlib import Path
-    from pilothouse_server.embedded.simulator import EmbeddedSimulator
+    from pilothouse_server.launch.embedded.simulator import EmbeddedSimulator
 
     async def main():
         simulator = EmbeddedSimulator(Path(sys.argv[1]))
@@ -98,7 +98,7 @@ async def test_the_command_line_holds_no_token(tmp_path: Path) -> None:
     async with running(tmp_path / "cluster.json") as (simulator, session):
         token = session.headers["authorization"].removeprefix("Bearer ")
         folder = Path(f"/proc/{process_of(simulator)}")
-        assert b"pilothouse_server.simulation" in (folder / "cmdline").read_bytes()
+        assert b"pilothouse_server.launch.simulation" in (folder / "cmdline").read_bytes()
         assert token.encode() not in (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
 
 

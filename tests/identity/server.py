@@ -22,9 +22,10 @@ from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_server.access import OVER_ALL_NAMESPACES
+from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES
 from pilothouse_server.config.operations import rotation
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import bootstrap
 from pilothouse_server.identity.noun import Needs, identity_services
@@ -32,8 +33,7 @@ from pilothouse_server.identity.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.outbound import LOOPBACK, Reach
+from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -42,12 +42,12 @@ from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.server import build, rules_and_handlers
-from pilothouse_server.settings import Settings, trusted_peers
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import Settings, trusted_peers
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database
 from tests.waiting import patient

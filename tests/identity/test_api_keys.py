@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.access import Grant, KeyLimits, KeyNamespace, Principal, within
+from pilothouse_server.authorization.access import Grant, KeyLimits, KeyNamespace, Principal, within
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.escalation import uncovered
 from pilothouse_server.identity.operations.api_keys import MOST_KEYS

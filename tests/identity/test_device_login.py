@@ -14,10 +14,10 @@ import pytest_asyncio
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
 from pilothouse_client import AsyncClient
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.operations.device_login import LOGIN_PREFIX, MOST_OF_AN_ADDRESS
 from pilothouse_server.identity.tokens import new_token
-from pilothouse_server.settings import Settings
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.settings.model import Settings
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
 from tests.identity.issuer import DEVICE, TOKEN, Issuer, issuer

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server.access import (
+from pilothouse_server.authorization.access import (
     OVER_ALL_NAMESPACES,
     Grant,
     KeyLimits,

@@ -10,7 +10,7 @@ from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.identity.failure_budgets import SECONDS_EACH, FailureBudgets
 from pilothouse_server.identity.hash_queue import HashQueue
 from pilothouse_server.rpc.addresses import address_group
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.waiting import within
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from pilothouse_server.identity.oidc.issuers import load_issuers
 from pilothouse_server.identity.oidc.rules import Gives, given_by
-from pilothouse_server.outbound import Reach
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.outbound.destinations import Reach
+from pilothouse_server.settings.model import SettingsError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "identity.md").read_text()
 EXAMPLES = [each for each in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if each.startswith("issuers:")]

@@ -8,8 +8,8 @@ import pytest
 
 from pilothouse_server.identity.oidc.issuers import load_issuers
 from pilothouse_server.identity.oidc.rules import Gives, given_by
-from pilothouse_server.outbound import Reach
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.outbound.destinations import Reach
+from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.values.names import username_problem
 
 ENTRY = """

@@ -18,7 +18,7 @@ from pilothouse_server.identity import tokens
 from pilothouse_server.identity.devices import DeviceTokens
 from pilothouse_server.identity.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.operations.guesses import FREE_FAILURES
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, number_changes
 from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, IdentityServer, Refused, refused, running
 from tests.waiting import poll_until

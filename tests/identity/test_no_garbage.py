@@ -1,7 +1,7 @@
 """However a call ends, what the server kept of it goes at once, and does not wait for a look for cycles.
 
-A server looks seldom (`gc_tuning`). An error knows the frames that it passed, and these the call: where the call knew
-the error, each refused call left 12 KB, as often as a stranger liked.
+A server rarely looks for cycles (`process_tuning`). An error refers to the frames that it passed, and these to the
+call. When the call also referred to the error, each refused call left 12 KB, as often as a stranger liked.
 """
 
 from __future__ import annotations

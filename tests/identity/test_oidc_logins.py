@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import NotFound
 from pilothouse_server.identity.oidc.trusted import TrustedIssuer, TrustedIssuers
 from pilothouse_server.identity.operations import oidc_logins
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
 from tests.identity.browser import browse
 from tests.identity.faults import TRAP, Fault

@@ -13,11 +13,11 @@ import pytest_asyncio
 
 from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.identity.operations import federation
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.store.periodic import earlier_now
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, new_database
 from tests.identity.faults import Fault
 from tests.identity.issuer import TOKEN, Claims, Registered

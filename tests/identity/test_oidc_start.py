@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client import AsyncClient
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 from tests.conftest import Database
 from tests.harness import running_server
 from tests.identity.browser import browse

@@ -20,7 +20,7 @@ from pilothouse_server.identity.oidc.trusted import (
     TrustedIssuer,
 )
 from pilothouse_server.identity.oidc.verify import MOST_TOKEN_LENGTH, issuer_named_by
-from pilothouse_server.outbound import Reach
+from pilothouse_server.outbound.destinations import Reach
 from tests.client.certificates import made
 from tests.identity.faults import TRAP, Fault
 from tests.identity.forge import FORGERIES, Forge

@@ -17,7 +17,7 @@ from pilothouse_server.errors import InvalidArgument, Unavailable
 from pilothouse_server.identity import password_policy
 from pilothouse_server.identity.local_reset import reset_locally
 from pilothouse_server.identity.password_policy import BreachedPasswords, PasswordPolicy
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from tests.conftest import Database
 from tests.identity.factors import challenged, complete
 from tests.identity.server import PASSWORD, Refused, running

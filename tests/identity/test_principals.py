@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pilothouse_server import access
-from pilothouse_server.access import Grant, Principal
+from pilothouse_server.authorization import access
+from pilothouse_server.authorization.access import Grant, Principal
 
 _VIEW = frozenset({"pod.get"})
 _ALL = frozenset({"*"})

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-from pilothouse_server.access import Grant, Principal
-from pilothouse_server.denials import Beyond, asked
+from pilothouse_server.authorization.access import Grant, Principal
+from pilothouse_server.authorization.denials import Beyond, asked
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.store.unit_of_work import Store

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server.access import OVER_ALL_NAMESPACES, Grant
+from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES, Grant
 from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.simulation import changes, same_grant
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.oidc.trusted import TrustedIssuer
-from pilothouse_server.outbound import LOOPBACK, Reach
+from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from tests.identity.issuer import Issuer
 
 CLIENT = "pilothouse"

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse_server.access import Grant, Principal
+from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.containers import privileges
 from pilothouse_server.containers.model import Container, TakenOver, Toleration
 from pilothouse_server.containers.privileges import BASELINE, BEYOND, Control, findings
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.importing.deployments import Converted, convert
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_simulator.admission.pod_security_checks import violations
 from tests.kubernetes.containers import container

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server import event_loop
 from pilothouse_server.kubernetes import decoding, logs, marks
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.decoding import MOST_ITEMS, MOST_VALUES
@@ -23,6 +22,7 @@ from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, To
 from pilothouse_server.kubernetes.logs import LogOptions, pod_log
 from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, DEPLOYMENTS, PODS, SERVICES, Resource
 from pilothouse_server.kubernetes.transport import Limits, Transport
+from pilothouse_server.runtime import event_loop
 from tests.clusters import hostile
 from tests.clusters.hostile import MEGABYTE, Asked, hostile_server
 from tests.waiting import poll_until

@@ -13,7 +13,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, Throttled, Unreachable
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, KubernetesObject
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values import resources
 from tests.virtual_time import pass_time, virtual_time

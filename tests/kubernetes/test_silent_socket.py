@@ -13,7 +13,7 @@ from aiohttp import web
 from pilothouse_server.kubernetes import transport
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.exec import PROTOCOLS, program
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.waiting import runs_out, within
 
 

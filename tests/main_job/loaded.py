@@ -204,7 +204,7 @@ def _load(*, with_server: bool) -> Callable[[], None]:
         cli.app(["--version"])
     if with_server:
         importlib.import_module("pilothouse_server.app")
-        importlib.import_module("pilothouse_server.cli")
+        importlib.import_module("pilothouse_server.cli.server")
     return cli.main
 
 

@@ -39,7 +39,7 @@ class Development:
         (found,) = [
             child
             for child in _children(self.process.pid)
-            if b"pilothouse_server.simulation" in Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"pilothouse_server.launch.simulation" in Path(f"/proc/{child}/cmdline").read_bytes()
         ]
         return found
 

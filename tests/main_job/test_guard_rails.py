@@ -12,8 +12,8 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_client import AsyncClient, PilothouseError
-from pilothouse_server.access import Grant
-from pilothouse_server.settings import SettingsError, load
+from pilothouse_server.authorization.access import Grant
+from pilothouse_server.settings.model import SettingsError, load
 from pilothouse_simulator.admission.pod_security import ENFORCE
 from pilothouse_simulator.values import resources
 from tests.conftest import Database

@@ -17,7 +17,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.values.key_patterns import KeyPatterns
 from tests.conftest import Database
 from tests.harness import running_server

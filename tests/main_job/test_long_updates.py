@@ -16,7 +16,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.containers import admission, messages, operations, rules
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.interceptors import audit
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.harness import running_server
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pilothouse_server.cli import serve_plainly
+from pilothouse_server.cli.server import serve_plainly
 from tests.conftest import Database
 from tests.readme.served import Shell, serving
 

@@ -15,8 +15,8 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import PilothouseError
 from pilothouse_server.metrics.operations import DatabaseGauges
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.periodic import Periodic, PeriodicWork
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.harness import running_server
 from tests.metrics.served import Served

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics import messages
 from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
 from pilothouse_server.metrics.operations import Rendering, pack_days, packing, roll_up

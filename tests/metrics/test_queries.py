@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server import event_loop
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.metrics.model import Point, Subject
 from pilothouse_server.metrics.operations import queries, rows_of_work, steps_of
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.rpc.admission.seats import is_wide
+from pilothouse_server.runtime import event_loop
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.paging import PageRequest
-from pilothouse_server.tasks import cancel_and_wait
 
 DAY = 86400
 NOW = datetime(2025, 6, 1, 12, 34, 56, 789, tzinfo=UTC)

@@ -14,10 +14,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import PilothouseError
-from pilothouse_server.event_loop import Share
 from pilothouse_server.metrics import service
 from pilothouse_server.metrics.operations import roll_up
 from pilothouse_server.rpc.admission.seats import Admission
+from pilothouse_server.runtime.event_loop import Share
 from tests.conftest import connection
 from tests.harness import Server
 from tests.metrics.served import Served, names

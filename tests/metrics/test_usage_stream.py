@@ -14,7 +14,7 @@ import pytest_asyncio
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.usage_stream import Interest, PublishedSample, UsageStream
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.metrics.world import Box, World, world_of
 from tests.waiting import Stopwatch, poll_until, within

@@ -13,7 +13,7 @@ import msgspec
 
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.metrics.operations import UsageStore
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database, number_changes

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from pilothouse_migrations import runner, schema
 from pilothouse_migrations.checksums import CHECKSUMS
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import ROLES, Database, new_database
 from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill

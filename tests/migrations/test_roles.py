@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from pilothouse_migrations.roles import STATISTICS_SCHEMA, RoleNames, async_dsn, ensure_roles, scram_verifier
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import ROLES, Database, connection, new_database
 
 

@@ -28,7 +28,7 @@ from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.namespace.v1 import namespace_pb2 as namespace
 from pilothouse_client import AsyncClient
 from pilothouse_migrations import runner
-from pilothouse_server.keys import KeyRing
+from pilothouse_server.encryption.keys import KeyRing
 from tests.conftest import Database, connection, number_changes
 from tests.harness import running_server
 from tests.promises.chain import broken_links

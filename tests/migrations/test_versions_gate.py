@@ -6,7 +6,7 @@ import pytest
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.versions_gate import UnsupportedServerError, check_server_version, refusal
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store import continuity
 from tests.conftest import Database, new_database
 from tests.promises import requests

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.calling import Outcome, failed
 
 # Each is a connection of its own: by default channels to one address share theirs.

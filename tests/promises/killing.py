@@ -21,12 +21,12 @@ import msgspec
 from google.protobuf.json_format import MessageToDict
 
 from pilothouse_server.containers import manifests
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Worker, WorkerSettings
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,

@@ -22,7 +22,7 @@ from pilothouse_server.rpc import pipeline
 from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.rpc.admission.seats import Admission, Ticket
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.promises.holding import LOGIN, connections, health_watch, held, holding, is_healthy, never_sent
 from tests.promises.requests import OWN, request_for, workload

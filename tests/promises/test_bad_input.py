@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2
 
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import OPERATION_KEY, Caller

@@ -13,7 +13,7 @@ import pytest
 from google.rpc import error_details_pb2 as details
 
 from pilothouse_server.containers import operations
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.calling import Outcome
 from tests.promises.requests import OWN, workload
 from tests.promises.test_recorded_calls import GARBAGE

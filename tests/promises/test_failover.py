@@ -22,8 +22,8 @@ import pytest
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import ROLES, Database, connection, number_changes
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN, Fields

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pilothouse_server.containers.model import Container
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient

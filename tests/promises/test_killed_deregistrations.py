@@ -11,8 +11,8 @@ import pytest
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.clusters.operations import deregistration
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.kubernetes.client import ClusterClient
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,

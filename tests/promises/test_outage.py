@@ -11,8 +11,8 @@ import pytest
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store import errors, opening, unit_of_work
 from tests.conftest import addresses, connection
 from tests.promises.requests import OWN, request_for, workload

@@ -16,7 +16,7 @@ import pytest
 
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import number_changes
 from tests.promises.calling import Caller, token_of
 from tests.promises.requests import OWN, request_for

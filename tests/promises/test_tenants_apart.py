@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.access import Principal
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.method_rules import Rule
 from tests.conftest import Database, new_database
 from tests.identity.replica import by_exchanged_token

@@ -15,8 +15,8 @@ import pytest
 
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse_server.rpc import watch
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.feed import FeedEvent
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import number_changes
 from tests.harness import running_server
 from tests.promises.calling import Caller, token_of

@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pilothouse_server.audit_sinks.runner import SinkRunner
+from pilothouse_server.audit.sinks.runner import SinkRunner
 from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES

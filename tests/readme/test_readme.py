@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from pilothouse_migrations.databases import ensure_database
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 from tests.readme.served import PATH, README_ADDRESS, ROOT, Shell, environment, serving
 from tests.waiting import poll_until

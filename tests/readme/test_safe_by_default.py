@@ -98,8 +98,8 @@ async def log_in_as_printed(shell: Shell, said: str) -> None:
 
 
 async def test_the_line_that_is_printed_next_fits_the_address(capsys: pytest.CaptureFixture[str]) -> None:
-    from pilothouse_server.cli import _welcome
-    from pilothouse_server.settings import Settings
+    from pilothouse_server.cli.server import _welcome
+    from pilothouse_server.settings.model import Settings
 
     def line(listen: str, **more: Path) -> str:
         _welcome(Settings(listen=listen, **more), 7, None, dev=True)  # type: ignore[arg-type]

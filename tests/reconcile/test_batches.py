@@ -27,8 +27,8 @@ from pilothouse_server.reconcile.queue.resource_reconciler import Done, Result
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Work
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator.values.resources import DEPLOYMENTS as SIMULATED_DEPLOYMENTS
 from tests.reconcile.world import PLATFORM, RECONCILERS, World

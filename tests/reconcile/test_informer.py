@@ -14,7 +14,7 @@ from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod, PodSpec
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.kubernetes.watch_stream import WatchEvent
 from pilothouse_server.reconcile.observe.informer import Informer
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.waiting import poll_until
 
 

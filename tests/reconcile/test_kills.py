@@ -31,7 +31,7 @@ from pilothouse_server.reconcile.repository import applied_containers, leases, w
 from pilothouse_server.reconcile.repository.applied_containers import Applied
 from pilothouse_server.reconcile.repository.container_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Release
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.reconcile.world import RECONCILERS, World
 from tests.waiting import poll_until
 

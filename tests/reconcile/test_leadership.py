@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from pilothouse_server.reconcile.queue.leadership import CannotLead, StandingBack, lead
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import Transaction
-from pilothouse_server.tasks import cancel_and_wait
 from tests.reconcile.world import World
 from tests.waiting import Stopwatch, within
 

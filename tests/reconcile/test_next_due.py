@@ -9,8 +9,8 @@ import pytest
 
 from pilothouse_server.reconcile.queue.worker import WorkerSettings
 from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.feed import Feed
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Hub
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until

@@ -16,7 +16,6 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from pilothouse_server import outbound
 from pilothouse_server.containers.messages import CONTAINER
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.observation import observe
@@ -37,6 +36,7 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.kubernetes.transport import Transport
 from pilothouse_server.kubernetes.watch_stream import cut_line, decode_event, split_lines
+from pilothouse_server.outbound import destinations
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.observe.images import running_image
 from pilothouse_server.reconcile.observe.imported_pods import ImportedPods
@@ -392,7 +392,7 @@ async def test_objects_that_users_made_too_dense_hide_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever may write to the cluster gives two Deployments half a million empty arguments each."""
-    read = outbound.read
+    read = destinations.read
     dense = b"[" + b'"",' * 500_000 + b'""]'
 
     def changed(body: bytes) -> bytes:
@@ -414,7 +414,7 @@ async def test_objects_that_users_made_too_dense_hide_no_other(
         async for line in split_lines(*arguments):
             yield changed(line)
 
-    monkeypatch.setattr(outbound, "read", reading)
+    monkeypatch.setattr(destinations, "read", reading)
     monkeypatch.setattr("pilothouse_server.kubernetes.client.split_lines", split)
     before = LEFT_OUT.labels("Deployment")._value.get()
     await here.namespace()

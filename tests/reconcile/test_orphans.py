@@ -14,7 +14,7 @@ from pilothouse_server.reconcile.observe.container_observer import ContainerObse
 from pilothouse_server.reconcile.observe.sweep import Sweep, SweepSettings
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
 from pilothouse_server.reconcile.repository import leases
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import connection
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until

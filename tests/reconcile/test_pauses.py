@@ -39,7 +39,7 @@ from pilothouse_server.reconcile.queue.backoff import (
     after_error,
     backoff_seconds,
 )
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from tests.reconcile.world import QUICK, World
 from tests.virtual_time import pass_time, virtual_time

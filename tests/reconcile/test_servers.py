@@ -22,7 +22,7 @@ from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerat
 from pilothouse_server.reconcile.queue.worker import Worker
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.work_queue import Work
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.reconcile.world import QUICK, World
 from tests.waiting import poll_until
 

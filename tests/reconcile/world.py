@@ -42,11 +42,11 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.rpc.noun import InNamespaces
-from pilothouse_server.settings import Settings
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.unit_of_work import Store, Transaction
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.resources import NamespaceId
 from pilothouse_simulator import SimulatedCluster

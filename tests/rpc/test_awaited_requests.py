@@ -8,7 +8,7 @@ import pytest
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
 from pilothouse_server.rpc.admission.bodies import Bodies
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 

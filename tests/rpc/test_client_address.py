@@ -10,7 +10,7 @@ import pytest
 from pilothouse.audit.v1 import audit_pb2, audit_pb2_grpc
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse_server.rpc.call import client_address
-from pilothouse_server.settings import SettingsError, load, trusted_peers
+from pilothouse_server.settings.model import SettingsError, load, trusted_peers
 from tests.conftest import Database
 from tests.harness import Server, running_server
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_server import event_loop
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer, duration, embedded, text_field, varint
+from pilothouse_server.runtime import event_loop
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage, PageRequest
-from pilothouse_server.tasks import cancel_and_wait
 
 _LIST = ListAnswer(pb.ListContainersResponse, "containers")
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))

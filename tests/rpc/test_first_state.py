@@ -12,7 +12,7 @@ import pytest
 
 from pilothouse_server.errors import ResourceExhausted, Unavailable
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers, Together
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.garbage import without_looks
 from tests.virtual_time import pass_time, virtual_time
 

@@ -9,8 +9,8 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2_grpc
 
-from pilothouse_server import log_lines
 from pilothouse_server.rpc.health import Health
+from pilothouse_server.runtime import log_lines
 from tests.promises.hostile.wire import (
     DATA,
     END_HEADERS,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.rpc.admission.limiter import Bounds, Limiter, _Flow
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import VirtualTimeLoop, pass_time, virtual_time
 from tests.waiting import Stopwatch, patient, within
 

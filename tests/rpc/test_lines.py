@@ -20,14 +20,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from pilothouse_server.embedded.certificate import self_signed
+from pilothouse_server.launch.embedded.certificate import self_signed
 from pilothouse_server.rpc import lines, server
 from pilothouse_server.rpc.health import SERVING, Health
 from pilothouse_server.rpc.lines import LINES, Lines, lines_of
 from pilothouse_server.rpc.port import ReservedPort, reserve
 from pilothouse_server.rpc.server import GrpcServer
 from pilothouse_server.rpc.tls.serving import Serving
-from pilothouse_server.settings import Settings, SettingsError
+from pilothouse_server.settings.model import Settings, SettingsError
 from tests.promises.hostile import wire
 from tests.waiting import patient, poll_until
 

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from pilothouse.container.v1 import container_pb2
-from pilothouse_server.access import Principal
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.interceptors.outer import outer

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.access import Grant, Principal
+from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.errors import (
     NotFound,
     PermissionDenied,
@@ -23,7 +23,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.rpc.call import AuditFacts, Call
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.waiting import patient, poll_until
 
 PERMISSION = "container.view"

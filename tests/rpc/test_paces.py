@@ -7,7 +7,7 @@ from collections import Counter
 
 from pilothouse_server.rpc.admission.paces import Paces, _Line
 from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import hold_up, pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 

@@ -16,10 +16,10 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc import packing
 from pilothouse_server.rpc.packing import is_packed, unpacked, unpacked_if_short
 from pilothouse_server.rpc.parts import SHORT_BYTES
+from pilothouse_server.runtime.event_loop import Share
 
 _FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 _MESSAGE = b"\x0a\x05noisy\x12\x03web"

@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
-from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc import parts, validation
 from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
+from pilothouse_server.runtime.event_loop import Share
 
 REQUEST: Any = container_pb2.CreateContainerRequest.DESCRIPTOR
 MANY = MOST_PARTS + 5_000

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pilothouse_server.rpc.port import reserve
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 from tests.waiting import patient
 
 

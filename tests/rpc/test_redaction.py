@@ -19,7 +19,7 @@ from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse_client.apply import literals
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.credential_names import reads_like_a_credential
-from pilothouse_server.settings import SettingsError, header_names, load
+from pilothouse_server.settings.model import SettingsError, header_names, load
 from tests.rpc.message_types import BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
 CANARY = "CANARY-7f3a"

@@ -20,9 +20,9 @@ from pilothouse_server.rpc.admission.seats import (
     is_wide,
     seats_for,
 )
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from pilothouse_server.store.paging import PageRequest
-from pilothouse_server.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, poll_until, within
 

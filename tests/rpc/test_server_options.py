@@ -9,7 +9,7 @@ import grpc
 
 from pilothouse_server.rpc.lines import LINES
 from pilothouse_server.rpc.server import options
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 
 # Silent streams were ended by `too_many_pings`, as the option that allows clients to ask had a name of our own.
 

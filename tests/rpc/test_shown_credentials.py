@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from pilothouse_server.access import Credential, KeyLimits
+from pilothouse_server.authorization.access import Credential, KeyLimits
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.rpc.interceptors.authorization import check_credential
 from pilothouse_server.rpc.method_rules import Rule, load

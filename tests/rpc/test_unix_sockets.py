@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pilothouse_server.rpc.health import SERVING, Health
 from pilothouse_server.rpc.lines import Lines
 from pilothouse_server.rpc.server import GrpcServer
-from pilothouse_server.settings import Settings, SettingsError
+from pilothouse_server.settings.model import Settings, SettingsError
 from tests.waiting import patient
 
 

@@ -17,7 +17,6 @@ from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as identity
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server import event_loop
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.rpc.field_checks import RuleError
 from pilothouse_server.rpc.validation import (
@@ -27,7 +26,8 @@ from pilothouse_server.rpc.validation import (
     validate,
     validate_in_steps,
 )
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime import event_loop
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.rpc.message_types import BOOL, BYTES, DOUBLE, INT64, SECRET, STRING, ProtoFile
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, reading_a_stretch
-from pilothouse_server.settings import Settings
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import Settings
 from tests.virtual_time import pass_time, virtual_time
 
 WIDTH = 10

@@ -22,7 +22,7 @@ from typing import Any
 
 import aiohttp
 
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from tests.simulator.known_differences import KNOWN
 from tests.simulator.recordings import load, namespaces_of

@@ -16,7 +16,7 @@ from pilothouse.resource.v1 import resource_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import NotFoundError
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, new_database
 from tests.harness import Server, running_server

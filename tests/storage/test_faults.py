@@ -22,10 +22,10 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.reconcile.repository import work_queue
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.storage import operations, repository
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.store.rendered import Rendered
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_simulator.controllers.claims import PROVISIONER
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 from tests.conftest import Database

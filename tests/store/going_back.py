@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 import asyncpg
 import psutil
 
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, addresses, connection
 from tests.waiting import poll_until
 

@@ -10,7 +10,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import engine
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.pool import Pool

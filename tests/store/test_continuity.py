@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.continuity import FILE_NAME, Continuity
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database, number_changes
 from tests.harness import settings_for

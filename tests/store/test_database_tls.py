@@ -13,8 +13,8 @@ from pilothouse_migrations import runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.backup import making, repository
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.processes.failures import words_of
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.launch.processes.failures import words_of
+from pilothouse_server.settings.model import SettingsError
 from tests.client.certificates import made
 from tests.conftest import ROLES, Database
 from tests.harness import running_server

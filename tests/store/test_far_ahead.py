@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 from structlog.testing import capture_logs
 
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import far_ahead
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.unit_of_work import Store

@@ -28,8 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.filter_grammar import DEEPEST_NESTING
 from pilothouse_server.store.filtering import (

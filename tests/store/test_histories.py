@@ -21,7 +21,7 @@ from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_migrations import runner
 from pilothouse_migrations.histories import begin_new_history
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres, program
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
 from pilothouse_server.store import continuity
 from tests.conftest import ROLES, Database, connection, new_database, number_changes
 from tests.harness import Server, running_server

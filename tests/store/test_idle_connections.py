@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from sqlalchemy import text
 
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
 from tests.conftest import Database
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from pilothouse_server.config.repository import configs
 from pilothouse_server.containers.repository import containers
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.storage import repository
 from pilothouse_server.store import statements

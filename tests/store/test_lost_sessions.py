@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.connection import Driver
 from pilothouse_server.store.lost_sessions import FIRST_LOOKS, LostSessions
 from pilothouse_server.store.pool import Limits, Pool
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.waiting import poll_until
 

@@ -34,8 +34,8 @@ from sqlalchemy import (
     select,
 )
 
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store import paging
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.paging import (

@@ -15,15 +15,15 @@ from structlog.testing import capture_logs
 
 from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.errors import Unavailable
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.settings import Settings
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import periodic, periodic_runs
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.pool import PoolClosedError
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database
 from tests.identity.server import settings_of
 from tests.waiting import poll_until

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 
 from pilothouse_server.audit.verification import Verification
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.periodic import Periodic, PeriodicWork
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection, number_changes
 from tests.harness import running_server
 from tests.identity.server import settings_of

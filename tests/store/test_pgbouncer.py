@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection
 from tests.pgbouncer import needs_pgbouncer, pooled
 from tests.promises.requests import OWN

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.pool import PoolBusyError, PoolClosedError
 from pilothouse_server.store.statements import StatementError
-from pilothouse_server.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.garbage import without_looks
 from tests.store.pools import pool_of

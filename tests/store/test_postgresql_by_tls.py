@@ -14,9 +14,9 @@ from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import RoleNames, ensure_roles
 from pilothouse_server.backup import making, restoring
-from pilothouse_server.embedded.account import Account
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.runtime.account import Account
 from tests.client.certificates import made
 from tests.conftest import Database, connection
 from tests.harness import running_server
@@ -38,7 +38,7 @@ AUTHORITY = made("databases", authority=True)
 @asynccontextmanager
 async def by_tls(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[EmbeddedPostgres, str]]:
     """Debian's PostgreSQL with a certificate for `localhost`, and the end of a URL that checks it."""
-    monkeypatch.setattr("pilothouse_server.embedded.postgres.program", lambda name: _PROGRAMS / name)
+    monkeypatch.setattr("pilothouse_server.launch.embedded.postgres.program", lambda name: _PROGRAMS / name)
     certificate = made("localhost", by=AUTHORITY)
     with tempfile.TemporaryDirectory(prefix="pilothouse-tls-") as name:
         folder = Path(name)

@@ -11,8 +11,8 @@ import pytest_asyncio
 
 from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.log_identity import Identity
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.settings import Settings
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import periodic, reaping
 from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.engine import Database as Pools

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.metrics.v1 import metrics_pb2 as metrics
 from pilothouse.namespace.v1 import namespace_pb2 as namespaces
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.settings import Settings
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
 from tests.conftest import ROLES, Database, connection, new_database
 from tests.harness import Server, running_server

@@ -26,7 +26,7 @@ from tests.readme.served import BIN, environment
 from tests.waiting import patient, poll_until, within
 
 PASSWORD = "correct horse battery staple"
-PROGRAM = "pilothouse_server.processes.program"
+PROGRAM = "pilothouse_server.launch.processes.program"
 _SERVES = re.compile(r"serves gRPC on (\S+:(\d+))")
 _METRICS = re.compile(r"metrics are served +port=(\d+)")
 Labels = dict[str, str]

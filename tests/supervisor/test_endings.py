@@ -24,7 +24,7 @@ from pilothouse_client import (
     PilothouseError,
     RetryPolicy,
 )
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.processes import is_gone
 from tests.supervisor.group import PASSWORD, Group, group, variables

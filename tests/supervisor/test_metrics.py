@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pilothouse_server.processes.link import Family, Figures, Sample
-from pilothouse_server.processes.metrics import Totals
+from pilothouse_server.launch.processes.link import Family, Figures, Sample
+from pilothouse_server.launch.processes.metrics import Totals
 
 CALLS, OPEN, CPU = "pilothouse_calls", "pilothouse_open", "process_cpu_seconds"
 Found = dict[tuple[str, str], float]

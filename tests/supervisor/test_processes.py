@@ -12,8 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_server.processes.supervisor import of_one_process
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.launch.processes.supervisor import of_one_process
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from tests.conftest import Database, connection
 from tests.processes import is_gone
 from tests.readme.served import Shell, serving

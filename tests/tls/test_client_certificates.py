@@ -23,8 +23,8 @@ from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import AsyncClient, PilothouseError, RetryPolicy, Tls, UnavailableError
 from pilothouse_client.handshake import find_problem
 from pilothouse_client.target import Target
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.client.certificates import made, revoked_list
 from tests.conftest import Database, new_database
 from tests.tls.ground import CI, Ground, ground

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pilothouse_server.rpc.tls import authorities, users
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from tests.client.certificates import Made, made, revoked_list
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client import AsyncClient, Tls
-from pilothouse_server.processes.supervisor import Processes
+from pilothouse_server.launch.processes.supervisor import Processes
 from tests.client.certificates import made
 from tests.conftest import Database
 from tests.harness import NOWHERE, settings_for

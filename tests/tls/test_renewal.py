@@ -25,7 +25,7 @@ from pilothouse_server.rpc.tls import pair
 from pilothouse_server.rpc.tls.expiry import Expiry
 from pilothouse_server.rpc.tls.files import Reloaded
 from pilothouse_server.rpc.tls.serving import Serving
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 from tests.client.certificates import made
 from tests.conftest import Database
 from tests.tls.serving import Files, fingerprint, metric, replace, serving_tls, shown, token_of_admin

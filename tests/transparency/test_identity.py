@@ -9,8 +9,8 @@ import pytest
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.log_identity import Identity, name_of, origin_of
 from pilothouse_server.audit.notes import Checkpoint, Signer, Verifier
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.settings import Settings, SettingsError
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.settings.model import Settings, SettingsError
 from pilothouse_server.store.audit_tree import TreeState
 from tests.conftest import Database
 from tests.harness import running_server

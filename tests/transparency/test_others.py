@@ -26,8 +26,8 @@ from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import Checkpoint
 from pilothouse_server.audit.sealing import Sealer
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.errors import FailedPrecondition
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection, new_database
 from tests.harness import running_server
 from tests.server_program import ServerProgram, program, variables

@@ -12,7 +12,7 @@ from pilothouse.audit.v1.audit_pb2 import AuditHead
 from pilothouse_client import audit_verifier
 from pilothouse_server.audit.notes import Verifier
 from pilothouse_server.audit.policy import Policy
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 from tests.conftest import Database
 from tests.harness import running_server
 from tests.transparency.logs import fill, witnessed

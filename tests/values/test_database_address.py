@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server.settings import SettingsError, load
+from pilothouse_server.settings.model import SettingsError, load
 from pilothouse_server.values import InvalidValueError, database_address
 from pilothouse_server.values.database_address import secured, weakness
 

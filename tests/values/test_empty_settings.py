@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from pilothouse_server.values.client_variables import CLIENT_VARIABLES
 
 _NAMES = [field.name for field in msgspec.structs.fields(Settings)]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from pilothouse_server.embedded.certificate import self_signed
+from pilothouse_server.launch.embedded.certificate import self_signed
 from pilothouse_server.rpc.transport import check_transport
-from pilothouse_server.settings import Settings, SettingsError, load
+from pilothouse_server.settings.model import Settings, SettingsError, load
 from pilothouse_server.values import listening
 
 

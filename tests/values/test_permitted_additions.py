@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pilothouse_server.settings import SettingsError, load
+from pilothouse_server.settings.model import SettingsError, load
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 
 _POD = ".spec.template.spec"

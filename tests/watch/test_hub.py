@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.feed import FeedEvent
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Hub
 from tests.virtual_time import pass_time, virtual_time
 

@@ -14,7 +14,7 @@ import msgspec
 
 from pilothouse_server.audit import merkle, proofs
 from pilothouse_server.audit.merkle import Prover
-from pilothouse_server.event_loop import Share
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.unit_of_work import Store
 

@@ -20,7 +20,7 @@ import structlog
 
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import Checkpoint, NoteError
-from pilothouse_server.tasks import uncancelled
+from pilothouse_server.runtime.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 

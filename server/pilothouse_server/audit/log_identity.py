@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import Checkpoint, NoteError, Signer, Verifier
 from pilothouse_server.audit.policy import Policy
-from pilothouse_server.keys import KeyRing
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.store.audit_tree import TreeState
 
 _USE = "audit-log-signature"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import NoteError, Verifier
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.settings.model import PREFIX, SettingsError
 
 _VARIABLE = f"{PREFIX}AUDIT_WITNESSES"
 MOST_WITNESSES = 15

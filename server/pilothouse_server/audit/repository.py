@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Select, Text, false, func, or_, select, text
 
 from pilothouse_server.audit.model import Operation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
-from pilothouse_server.event_loop import Share
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
     NextPage,

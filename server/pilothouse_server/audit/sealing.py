@@ -30,11 +30,11 @@ from pilothouse_server.audit.log_identity import Identity, origin_of
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import PREFIX, SettingsError
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store, Transaction
-from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 

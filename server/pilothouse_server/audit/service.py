@@ -13,10 +13,10 @@ from pilothouse_server.audit import drops, exporting, messages, notes, operation
 from pilothouse_server.audit.operations import Sight
 from pilothouse_server.audit.proofs import Head
 from pilothouse_server.audit.sealing import Sealer
+from pilothouse_server.audit.sinks.service import AuditSinkCalls, SinkRules
 from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.audit.witnesses import published
-from pilothouse_server.audit_sinks.service import AuditSinkCalls, SinkRules
 from pilothouse_server.errors import FailedPrecondition, NotFound, PermissionDenied, invalid, not_found
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire

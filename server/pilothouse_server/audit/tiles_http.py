@@ -9,7 +9,7 @@ from pilothouse_server.audit.policy import Policy
 from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.audit.witnesses import published
 from pilothouse_server.errors import InvalidArgument, NotFound, PilothouseError
-from pilothouse_server.settings import address_refused
+from pilothouse_server.settings.model import address_refused
 from pilothouse_server.store.unit_of_work import Store
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from pilothouse_server.audit.drops import Dropped
 from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
-from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc.admission.seats import reading_a_stretch
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store

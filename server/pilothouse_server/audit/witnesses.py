@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import Counter, Gauge
 
-from pilothouse_server import outbound
 from pilothouse_server.audit import notes, proofs
 from pilothouse_server.audit.alarms import raise_alarm
 from pilothouse_server.audit.notes import NoteError, Verifier
 from pilothouse_server.audit.policy import MOST_WITNESSES, Policy, Witness
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.outbound import destinations
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import Seal
 from pilothouse_server.store.unit_of_work import Store
@@ -132,7 +132,7 @@ class Witnessing:
             if status == _CONFLICT and answer.strip().isdecimal() and int(answer) <= seal.size:
                 old = self._sizes[name] = int(answer)
                 status, answer = await self._post(session, witness, seal, old)
-        except (ClientError, TimeoutError, ValueError, outbound.TooLong) as error:
+        except (ClientError, TimeoutError, ValueError, destinations.TooLong) as error:
             FAILURES.labels(name, _AWAY).inc()
             log.warning(
                 "a witness of the audit log is away", witness=name, reason=_AWAY, error=type(error).__name__
@@ -202,7 +202,7 @@ class Witnessing:
         async with session.post(
             f"{witness.url}/add-checkpoint", data=body.encode(), allow_redirects=False
         ) as answer:
-            content = await outbound.read(answer, _MOST_ANSWER_BYTES)
+            content = await destinations.read(answer, _MOST_ANSWER_BYTES)
             return answer.status, content.decode("utf-8", "replace")
 
 

@@ -21,7 +21,7 @@ from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.backup.manifests import Backup
 from pilothouse_server.backup.programs import Programs, Run
 from pilothouse_server.backup.sealing import BackupKeys, opened
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 _BLOCK: Final = 1 << 20
 _OF_THE_SERVER: Final = re.compile(rb"\d+; \d+ \d+ ((COMMENT|ACL) - )?(EXTENSION|SCHEMA) ")

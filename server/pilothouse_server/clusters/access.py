@@ -18,7 +18,7 @@ import structlog
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.operations.registration import TriedOut
 from pilothouse_server.clusters.refusals import KnownAway
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -38,7 +38,7 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
-from pilothouse_server.outbound import Reach
+from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

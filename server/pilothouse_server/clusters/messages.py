@@ -19,7 +19,7 @@ from pilothouse_server.kubernetes.credentials import Credentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.kubernetes.rights import Right
-from pilothouse_server.outbound import Reach
+from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
 

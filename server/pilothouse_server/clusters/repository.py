@@ -19,7 +19,7 @@ from pilothouse_server.clusters.model import (
     OrphanSweeps,
 )
 from pilothouse_server.clusters.tables import CLUSTERS, ORPHANS
-from pilothouse_server.encryption import Sealed
+from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields

@@ -9,7 +9,7 @@ from pilothouse_server.config import messages
 from pilothouse_server.config.operations import configs
 from pilothouse_server.config.readers import Readers
 from pilothouse_server.config.service import ConfigService
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.unready import Watched

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository, rules

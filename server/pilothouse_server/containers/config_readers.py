@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import admission, operations, repository, rules
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION

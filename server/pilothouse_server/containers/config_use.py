@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.containers.model import Container, EnvVar
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.values.volumes import VolumeMount

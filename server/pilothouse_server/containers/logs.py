@@ -22,7 +22,7 @@ from pilothouse_server.containers.pod_log_reader import (
 )
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import Throttled, Unreachable
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 FindPods = Callable[[], Awaitable[Sequence[tuple[Container, Pod]]]]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import operations, repository
 from pilothouse_server.containers.admission import refuse_power_by_reading
 from pilothouse_server.containers.dry_run import check_on_cluster

@@ -19,17 +19,17 @@ from uuid import uuid4
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.expected import Expectations
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.surroundings import Admission, Needs
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
-from pilothouse_server.event_loop import Share, others_first
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
+from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.storage.operations import mounts_changed
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction

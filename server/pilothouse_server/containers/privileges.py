@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.containers.model import (
     Container,
     HttpGet,

@@ -20,7 +20,6 @@ from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
 from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import invalid, not_found
-from pilothouse_server.event_loop import Share, others_first
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
@@ -29,6 +28,7 @@ from pilothouse_server.rpc.call import Call, drafts, waits_outside
 from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask, goes_last
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
 _PAUSE_MODE: dict[int, PauseMode] = {

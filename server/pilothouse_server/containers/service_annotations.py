@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION, refuse_guarded_keys
 from pilothouse_server.errors import over_all_namespaces_needed

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import structlog
 
-from pilothouse_server.access import Principal
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import PilothouseError, Unauthenticated
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.repository import api_keys, grants, sessions

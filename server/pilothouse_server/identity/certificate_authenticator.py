@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pilothouse_server.access import Credential, Principal
+from pilothouse_server.authorization.access import Credential, Principal
 from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.repository import certificates

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from pilothouse_server.access import Grant
+from pilothouse_server.authorization.access import Grant
 from pilothouse_server.errors import PermissionDenied
 
 # No role can name these: permissions are lower-case words.

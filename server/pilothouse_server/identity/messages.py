@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pilothouse.identity.v1 import certificates_pb2, federation_pb2, second_factor_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.access import Credential
+from pilothouse_server.authorization.access import Credential
 from pilothouse_server.identity.model import (
     BegunLogin,
     Enrolment,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from pilothouse_server.access import KeyNamespace
+from pilothouse_server.authorization.access import KeyNamespace
 
 UserId = NewType("UserId", int)
 RoleId = NewType("RoleId", int)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.identity.api_keys_service import ApiKeysService
 from pilothouse_server.identity.device_login_service import DeviceLoginService
 from pilothouse_server.identity.factor_service import FactorService
@@ -34,9 +35,8 @@ from pilothouse_server.identity.permission_service import PermissionService
 from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.service import IdentityService
 from pilothouse_server.identity.token_exchange_service import TokenExchangeService
-from pilothouse_server.keys import KeyRing
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
 
 

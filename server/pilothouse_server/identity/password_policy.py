@@ -24,7 +24,7 @@ from typing import BinaryIO, Final
 from pilothouse_server.errors import Unavailable, invalid
 from pilothouse_server.identity import totp
 from pilothouse_server.identity.passwords import Passwords
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.values.names import normalise_username
 
 LONGEST_PASSWORD: Final = 1024

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import permissions_pb2 as messages
-from pilothouse_server import denials
-from pilothouse_server.access import Grant
-from pilothouse_server.denials import Denial, Finding
+from pilothouse_server.authorization import denials
+from pilothouse_server.authorization.access import Grant
+from pilothouse_server.authorization.denials import Denial, Finding
 from pilothouse_server.errors import PermissionDenied, invalid
 from pilothouse_server.identity.model import PrincipalGrant
 from pilothouse_server.identity.operations import explanations, grants, permissions

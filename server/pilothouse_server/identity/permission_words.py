@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from pilothouse_server.access import OVER_ALL_NAMESPACES, permission_matches
-from pilothouse_server.denials import Question
+from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES, permission_matches
+from pilothouse_server.authorization.denials import Question
 from pilothouse_server.errors import invalid, missing
 from pilothouse_server.rpc.method_rules import Rule
 

@@ -13,8 +13,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from pilothouse_server.access import Principal
-from pilothouse_server.denials import Beyond, Question
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.authorization.denials import Beyond, Question
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.identity.operations import explanations
 from pilothouse_server.store.unit_of_work import Store

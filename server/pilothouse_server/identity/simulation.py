@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from pilothouse_server.access import Grant
-from pilothouse_server.denials import Question
+from pilothouse_server.authorization.access import Grant
+from pilothouse_server.authorization.denials import Question
 from pilothouse_server.identity.permission_words import PermissionWords
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)

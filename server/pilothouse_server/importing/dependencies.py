@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import ConfigMap, Kind
 from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.importing import sources, unfit, volumes
 from pilothouse_server.importing.deployments import Converted
 from pilothouse_server.kubernetes.client import ClusterClient

@@ -21,7 +21,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.containers import (
     admission,
@@ -34,7 +34,7 @@ from pilothouse_server.containers import (
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.privileges import refuse_guarded_keys
 from pilothouse_server.containers.service_annotations import Keys
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError, already_exists
 from pilothouse_server.importing import dependencies, unfit
 from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.model import Orphan
 from pilothouse_server.clusters.operations.orphans import Read, Resolved, uids_of
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import admission
 from pilothouse_server.containers.service_annotations import Keys
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.importing.dependencies import Dependencies, Discovered, Existing

@@ -6,7 +6,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
 from pilothouse_server.containers.service_annotations import Keys
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace

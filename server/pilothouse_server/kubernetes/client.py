@@ -24,7 +24,6 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.decoding import (
     AT_ONCE_BYTES,
@@ -70,8 +69,9 @@ from pilothouse_server.kubernetes.watch_stream import (
     split_lines,
     without_object,
 )
-from pilothouse_server.outbound import ANYWHERE, Reach, TooLong
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.outbound.destinations import ANYWHERE, Reach, TooLong
+from pilothouse_server.runtime.event_loop import cooperatively
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 FIELD_MANAGER = "pilothouse"
 APPLY = "application/apply-patch+yaml"

@@ -23,10 +23,10 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from pilothouse_server import outbound
 from pilothouse_server.kubernetes import environment, expiry
 from pilothouse_server.kubernetes.errors import CredentialsRefused
-from pilothouse_server.outbound import ANYWHERE, AddressRefused, Origin, Reach
+from pilothouse_server.outbound import destinations
+from pilothouse_server.outbound.destinations import ANYWHERE, AddressRefused, Origin, Reach
 
 FILE_KEYS = {
     "cluster": ("certificate-authority",),
@@ -140,7 +140,7 @@ def server_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin:
     if not isinstance(server, str) or not server:
         raise CredentialsRefused("the address of the API server is missing: it must be text", field=SERVER)
     try:
-        return outbound.origin(server, path=path)
+        return destinations.origin(server, path=path)
     except AddressRefused as refused:
         raise CredentialsRefused(f"the address of the API server {refused}", field=SERVER) from None
 
@@ -161,7 +161,7 @@ def proxy_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin | None
     if not isinstance(proxy, str):
         raise CredentialsRefused("the 'proxy-url' must be text", field=PROXY)
     try:
-        return outbound.origin(outbound.without_user_info(proxy)[0], path=path)
+        return destinations.origin(destinations.without_user_info(proxy)[0], path=path)
     except AddressRefused as refused:
         raise CredentialsRefused(f"the 'proxy-url' {refused}", field=PROXY) from None
     except ValueError:
@@ -182,7 +182,7 @@ def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
 
 def _check_tls(cluster: Mapping[str, Any]) -> None:
     name, unverified = cluster.get("tls-server-name"), cluster.get("insecure-skip-tls-verify")
-    if name not in (None, "") and not (isinstance(name, str) and outbound.is_host(name)):
+    if name not in (None, "") and not (isinstance(name, str) and destinations.is_host(name)):
         raise CredentialsRefused(
             "the kubeconfig's cluster holds a 'tls-server-name' that is no name of a host"
         )
@@ -277,7 +277,7 @@ def _shown(user: Mapping[str, Any]) -> Iterator[str | None]:
     if not certificate:
         yield None
         return
-    with outbound.key_pair_file(certificate, key) as path:
+    with destinations.key_pair_file(certificate, key) as path:
         yield path
 
 
@@ -320,7 +320,7 @@ def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
     server = str(configuration.host)
     own = reach is ANYWHERE
     options = environment.session_options(server, netrc=own and "BearerToken" not in configuration.api_key)
-    proxy, authorization = outbound.without_user_info(str(configuration.proxy or ""))
+    proxy, authorization = destinations.without_user_info(str(configuration.proxy or ""))
     if not proxy:
         proxy, authorization = environment.proxy_of(server)
         reach = ANYWHERE if proxy else reach

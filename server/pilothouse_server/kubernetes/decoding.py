@@ -22,8 +22,8 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from pilothouse_server.event_loop import Share, long_work
 from pilothouse_server.kubernetes.errors import UNREADABLE, Unreadable
+from pilothouse_server.runtime.event_loop import Share, long_work
 
 # So much is decoded in one piece whatever it holds.
 AT_ONCE_BYTES: Final = 256 * 1024

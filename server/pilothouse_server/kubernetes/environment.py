@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from pilothouse_server.outbound import without_user_info
+from pilothouse_server.outbound.destinations import without_user_info
 
 
 def proxy_of(server: str) -> tuple[str, str]:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilothouse_server.event_loop import Share
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import PODS
+from pilothouse_server.runtime.event_loop import Share
 
 LONGEST_LINE = 256 * 1024
 _NANOSECONDS = 1_000_000_000

@@ -21,8 +21,6 @@ from urllib.parse import urlencode
 import msgspec
 from yarl import URL
 
-from pilothouse_server import outbound
-from pilothouse_server.event_loop import Share, long_work
 from pilothouse_server.kubernetes.decoding import (
     AT_ONCE_BYTES,
     MOST_OF_USERS_BYTES,
@@ -46,7 +44,9 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.rate_limit import RateLimit
-from pilothouse_server.outbound import ANYWHERE, Reach, Redirected, TooLong
+from pilothouse_server.outbound import destinations
+from pilothouse_server.outbound.destinations import ANYWHERE, Reach, Redirected, TooLong
+from pilothouse_server.runtime.event_loop import Share, long_work
 
 JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
@@ -180,7 +180,7 @@ class Transport:
     @property
     def place(self) -> str:
         """Host and port of the API server: all of its address that a message names."""
-        return outbound.place_of(self.server)
+        return destinations.place_of(self.server)
 
     def too_large(self, what: str) -> AnswerTooLarge:
         """Returns the error for something that is longer than it may be, and notes it (`excess`).
@@ -301,7 +301,7 @@ class Transport:
 
         try:
             async with asyncio.timeout(seconds):
-                body = await outbound.read(response, bound.most, more)
+                body = await destinations.read(response, bound.most, more)
         except TooLong:
             self._long_pages += not given_up
             raise
@@ -373,7 +373,7 @@ class Transport:
                 yield response
             finally:
                 # A body read to its end gives the connection back; any other is cut off with it.
-                response.release() if response.content.at_eof() else outbound.cut(response)
+                response.release() if response.content.at_eof() else destinations.cut(response)
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, Redirected) as broken:
             raise self._unreachable(broken) from broken
 
@@ -386,7 +386,7 @@ class Transport:
             )
         try:
             async with asyncio.timeout(self._limits.request_seconds):
-                body = await outbound.read(response, _ERROR_BYTES)
+                body = await destinations.read(response, _ERROR_BYTES)
         except TooLong:
             body = b""
         error = from_response(response.status, response.headers, body)
@@ -397,9 +397,9 @@ class Transport:
         """The error for what the library raised, none of whose words are passed on: they may hold credentials."""
         if isinstance(error, TimeoutError):
             return Unreachable(f"cluster {self.name!r} did not answer in time")
-        why = outbound.failure(error, self.server)
+        why = destinations.failure(error, self.server)
         kind = NotTrusted if isinstance(error, aiohttp.ClientConnectorCertificateError) else Unreachable
-        what = "cannot be used" if outbound.is_reached(error) else "cannot be reached"
+        what = "cannot be used" if destinations.is_reached(error) else "cannot be reached"
         return kind(f"cluster {self.name!r} at {self.place} {what}: {why}")
 
     def _session(self, rest: Any) -> aiohttp.ClientSession:
@@ -408,7 +408,7 @@ class Transport:
             rest.pool_manager = aiohttp.ClientSession(
                 connector=self._reach.connector(limit=rest.maxsize, ssl=rest.ssl_context),
                 read_bufsize=_READ_AHEAD_BYTES,
-                middlewares=(outbound.refuse_redirects,),
+                middlewares=(destinations.refuse_redirects,),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 **getattr(self._api.configuration, "session_options", {"trust_env": False}),
             )
@@ -478,7 +478,7 @@ class Transport:
         except (aiohttp.ClientError, OSError, Redirected) as error:
             raise self._unreachable(error) from error
         # From the beginning: the library lets go of the connection where it ends a websocket itself.
-        with outbound.cutting(socket._response):
+        with destinations.cutting(socket._response):
             try:
                 yield socket
             finally:

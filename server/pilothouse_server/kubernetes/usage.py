@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pilothouse_server.event_loop import cooperatively
+from pilothouse_server.runtime.event_loop import cooperatively
 
 NANO = 1_000_000_000
 # More than whoever stores it takes. A cluster may send a number of thousands of digits, of which no share can be told.

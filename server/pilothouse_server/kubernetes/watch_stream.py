@@ -16,7 +16,7 @@ from pilothouse_server.kubernetes.errors import UNREADABLE, Status, Unreachable,
 from pilothouse_server.kubernetes.left_out import known
 from pilothouse_server.kubernetes.marks import read
 from pilothouse_server.kubernetes.objects import KubernetesObject, Resource, T
-from pilothouse_server.outbound import TooLong
+from pilothouse_server.outbound.destinations import TooLong
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 

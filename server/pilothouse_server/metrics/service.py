@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.errors import not_found
-from pilothouse_server.event_loop import Share
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
 from pilothouse_server.metrics.operations import Recorder, Recording, UsageStore
@@ -20,8 +19,9 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.admission.seats import is_wide
 from pilothouse_server.rpc.call import Call, counts_as
 from pilothouse_server.rpc.encoding import ListAnswer
+from pilothouse_server.runtime.event_loop import Share
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.paging import DEFAULT_PAGE_SIZE, LARGEST_PAGE_BYTES
-from pilothouse_server.tasks import cancel_and_wait
 
 # So long samples of a slow sender wait for others to share their batch.
 GATHER_SECONDS = 1.0

@@ -24,9 +24,9 @@ import structlog
 from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.metrics.model import StoredSample
 from pilothouse_server.metrics.repository import notifications, samples
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.errors import database_unavailable
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import cancel_and_wait
 from pilothouse_server.watch.hub import Watermark
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.errors import over_all_namespaces_needed
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.values.key_patterns import KeyPatterns

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.operations.registration import (
     locate_for_namespace,
 )

@@ -48,9 +48,9 @@ from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.queue.worker import Reconcilers, Worker, WorkerSettings
 from pilothouse_server.reconcile.repository import cluster_status
 from pilothouse_server.reconcile.repository.leases import Lease
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.reconciled import OBSERVE
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
-from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 

@@ -18,12 +18,12 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from pilothouse_server.access import Grant, May, Principal
+from pilothouse_server.authorization.access import Grant, May, Principal
 from pilothouse_server.errors import PilothouseError, ResourceExhausted
 from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.tls.shown import Shown
-from pilothouse_server.settings import TrustedPeer
+from pilothouse_server.settings.model import TrustedPeer
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc.field_checks import descriptor_of
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.paging import LARGEST_PAGE_BYTES, NextPage
 
 T = TypeVar("T")

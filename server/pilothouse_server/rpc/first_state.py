@@ -27,7 +27,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.rpc.call import too_slow
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 T = TypeVar("T")
 # So long one waits for its turn: longer than others may let their caller's wait (`AheadLimits.waiting_seconds`).

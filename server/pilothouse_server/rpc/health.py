@@ -12,7 +12,7 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio
 
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 # The published type stubs do not know `List` yet.
 _MESSAGES: Any = health_pb2

@@ -29,6 +29,7 @@ from pilothouse_server.errors import InvalidArgument, Unavailable, Violation
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Runner
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
 from pilothouse_server.store.far_ahead import LONGEST_CLAIM_SECONDS
@@ -40,7 +41,6 @@ from pilothouse_server.store.idempotency_keys import (
     being_served,
 )
 from pilothouse_server.store.turns import Turns
-from pilothouse_server.tasks import uncancelled
 
 # How long a replay waits for the first answer at most, and the part of its own time that it may use for that.
 _LONGEST_WAIT_SECONDS: Final = 30.0

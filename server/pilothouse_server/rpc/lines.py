@@ -29,7 +29,7 @@ import grpc.aio
 import structlog
 
 from pilothouse_server.rpc.port import reserve
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.values import listening
 
 log = structlog.get_logger(__name__)

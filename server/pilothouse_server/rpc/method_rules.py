@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server.denials import Reach
+from pilothouse_server.authorization.denials import Reach
 
 # Resource types of methods that name a namespace and touch nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")

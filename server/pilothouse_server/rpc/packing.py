@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc.parts import SHORT_BYTES
+from pilothouse_server.runtime.event_loop import Share
 
 _GZIP: Final = b"\x1f\x8b"
 _DEFLATE: Final = b"\x78"

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import Descriptor
 
-from pilothouse_server.event_loop import Share
+from pilothouse_server.runtime.event_loop import Share
 
 # The largest request there is has 5,000 samples, of half a dozen texts and two dozen numbers each.
 MOST_PARTS: Final = 60_000

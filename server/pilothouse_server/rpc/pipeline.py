@@ -31,7 +31,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from pilothouse_server.access import Credential, Principal
+from pilothouse_server.authorization.access import Credential, Principal
 from pilothouse_server.errors import (
     InvalidArgument,
     PermissionDenied,
@@ -51,7 +51,7 @@ from pilothouse_server.rpc.parts import SHORT_BYTES
 from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.rpc.way_back import WayBack
 from pilothouse_server.rpc.way_in import WayIn
-from pilothouse_server.settings import TrustedPeer
+from pilothouse_server.settings.model import TrustedPeer
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from pilothouse_server.store.unit_of_work import Store
 

@@ -13,7 +13,7 @@ import errno
 import socket
 from collections.abc import Sequence
 
-from pilothouse_server.settings import PREFIX, SettingsError, address_refused
+from pilothouse_server.settings.model import PREFIX, SettingsError, address_refused
 
 _Family = tuple[socket.AddressFamily, str]
 # An address that this machine does not have, as ::1 without IPv6, where its name has another one, too.

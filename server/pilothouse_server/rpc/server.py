@@ -32,7 +32,7 @@ from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Pipeline
 from pilothouse_server.rpc.tls.serving import Serving
 from pilothouse_server.rpc.transport import check_transport
-from pilothouse_server.settings import Settings, address_refused
+from pilothouse_server.settings.model import Settings, address_refused
 from pilothouse_server.values.listening import unix_problem
 
 # For how long a connection has new calls of one process, where there are several.

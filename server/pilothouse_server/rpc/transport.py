@@ -5,7 +5,7 @@ It loads little, so that a command can ask before anything is made for a server 
 
 from __future__ import annotations
 
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.values import listening
 
 

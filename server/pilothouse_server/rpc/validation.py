@@ -25,7 +25,6 @@ from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_server.errors import REQUIRED, InvalidArgument, Violation, invalid, missing_field
-from pilothouse_server.event_loop import Share
 from pilothouse_server.rpc.field_checks import (
     MOST_VIOLATIONS,
     Check,
@@ -40,6 +39,7 @@ from pilothouse_server.rpc.field_checks import (
     timestamp_check,
 )
 from pilothouse_server.rpc.parts import SHORT_BYTES
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.values.names import resource_name_problem
 
 MOST_MASK_PATHS: Final = 256

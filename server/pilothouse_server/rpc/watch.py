@@ -35,11 +35,11 @@ from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import NotFound, not_found
-from pilothouse_server.event_loop import Share, tick_before
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
 from pilothouse_server.rpc.encoding import varint
 from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers
+from pilothouse_server.runtime.event_loop import Share, tick_before
 from pilothouse_server.store.feed import (
     MOST_PENDING_IDS,
     Feed,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.store.unit_of_work import Transaction

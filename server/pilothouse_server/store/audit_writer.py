@@ -21,9 +21,9 @@ import structlog
 from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ import asyncpg
 from asyncpg.protocol import NO_TIMEOUT
 from sqlalchemy import Executable
 
-from pilothouse_server.event_loop import Share
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store import array_types, statements
 from pilothouse_server.store.results import Result, Row, row_class
 from pilothouse_server.store.statements import Form, Parameters, StatementError

@@ -30,9 +30,9 @@ import structlog
 from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.errors import database_unavailable
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 

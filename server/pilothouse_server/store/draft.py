@@ -17,11 +17,11 @@ from uuid import UUID
 from sqlalchemy import Executable
 
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.unit_of_work import Actor, Event, ReadTransaction, Store, described
-from pilothouse_server.tasks import uncancelled
 
 # How long a draft waits in this process for others that would wait for each other's locks.
 _TURN_SECONDS = 20.0

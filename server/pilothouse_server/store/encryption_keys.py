@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from pilothouse_server.encryption import Binding
+from pilothouse_server.encryption.envelopes import Binding
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 # An arbitrary number that nothing else locks.

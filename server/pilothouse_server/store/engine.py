@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from sqlalchemy.engine import make_url
 
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.connection import Driver
 from pilothouse_server.store.lost_sessions import LostSessions, watch_over
 from pilothouse_server.store.pool import Limits, Pool

@@ -15,7 +15,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import text
 
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

@@ -42,7 +42,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, tuple_
 
 from pilothouse_server.errors import InvalidArgument, invalid
-from pilothouse_server.event_loop import Share
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.results import Row
 

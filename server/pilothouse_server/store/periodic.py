@@ -25,7 +25,8 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.settings import Settings
+from pilothouse_server.runtime.tasks import uncancelled
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import far_ahead, periodic_runs
 from pilothouse_server.store.care import Care
 from pilothouse_server.store.clock import Clocks
@@ -36,7 +37,6 @@ from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.reaping import dead, reap
 from pilothouse_server.store.retention import AuditLog, Delivered, Retention
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 

@@ -26,8 +26,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.connection import Connection, Driver, Loan, Session
-from pilothouse_server.tasks import uncancelled
 
 # A call that has had its connection for so long does not count any more among those that work.
 SHORT_SECONDS: Final = 0.25

@@ -28,6 +28,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Executable, text
 
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
@@ -38,7 +39,6 @@ from pilothouse_server.store.errors import connecting, fitting, translated
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.rendered import Rendered
 from pilothouse_server.store.turns import Turns
-from pilothouse_server.tasks import uncancelled
 from pilothouse_server.values.actors import SYSTEM
 
 Kind = Literal["added", "modified", "deleted"]

@@ -13,7 +13,7 @@ import grpc.aio
 
 from pilothouse.container.v1 import container_pb2, container_pb2_grpc
 from pilothouse.namespace.v1 import namespace_pb2, namespace_pb2_grpc
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.waiting import patient, runs_out
 

@@ -29,7 +29,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, MemoryTokenStore
-from pilothouse_server.keys import KeyRing
+from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD

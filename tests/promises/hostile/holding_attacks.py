@@ -14,7 +14,7 @@ from contextlib import suppress
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame

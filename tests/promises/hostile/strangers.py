@@ -14,7 +14,7 @@ from itertools import count
 
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse_server.identity import tokens
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.hostile import wire
 from tests.promises.hostile.attacker import Order, Report, run
 from tests.promises.hostile.wire import Connection, frame

@@ -13,7 +13,7 @@ import grpc
 
 from pilothouse.container.v1 import container_pb2 as container
 from pilothouse.resource.v1 import resource_pb2 as resource
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.promises.over_time.site import SPACE, Site, site
 from tests.promises.over_time.steps import FAULTS, Fault, work
 from tests.waiting import poll_until, runs_out

@@ -19,11 +19,11 @@ import grpc.aio
 
 from pilothouse_migrations import runner
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.embedded import postgres
-from pilothouse_server.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.keys import KeyRing
+from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.launch.embedded import postgres
+from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_simulator import SimulatedCluster

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from pilothouse_server.embedded.postgres import program
+from pilothouse_server.launch.embedded.postgres import program
 from tests.conftest import connection, number_changes
 from tests.processes import finished
 from tests.promises.over_time.site import SPACE, Site, clock

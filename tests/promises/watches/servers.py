@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-from pilothouse_server.keys import KeyRing
+from pilothouse_server.encryption.keys import KeyRing
 from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.main_job import loaded

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from pilothouse_server.access import May
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters import repository
 from pilothouse_server.clusters.model import Cluster, Orphan, OrphanState, OrphanSweeps
 from pilothouse_server.clusters.operations import registration

@@ -14,7 +14,7 @@ import msgspec
 
 from pilothouse_server.clusters import repository
 from pilothouse_server.clusters.model import Cluster
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, already_exists, not_found
 from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.credentials import Credentials

@@ -17,13 +17,13 @@ import structlog
 
 from pilothouse_server.config import repository
 from pilothouse_server.config.operations import configs
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.encryption.token_keys import ENCRYPTION_KEY_MISSING, KeyNotAtHand
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.encryption_keys import ENVELOPE_TABLES, SECRETS, EnvelopeTable, WrappedKey
 from pilothouse_server.store.unit_of_work import Store, Transaction
-from pilothouse_server.token_keys import ENCRYPTION_KEY_MISSING, KeyNotAtHand
 
 log = structlog.get_logger(__name__)
 

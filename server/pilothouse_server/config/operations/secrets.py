@@ -16,7 +16,7 @@ import msgspec
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import OPAQUE, Secret, Values
 from pilothouse_server.config.operations import configs, rules
-from pilothouse_server.encryption import Binding, Envelopes, Sealed
+from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
 from pilothouse_server.errors import already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import locate as locate_namespace

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.repository.rows import TABLES, binary_document, sizes_document, whole
 from pilothouse_server.config.tables import SECRETS
-from pilothouse_server.encryption import Sealed
+from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.errors import already_exists
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction

@@ -10,7 +10,7 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes.exec import Ended, Output, Program
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.credential_names import masked_argument
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 _KEPT_BYTES = 8 * 1024
 _MOST_CHARACTERS = 2000

@@ -13,7 +13,7 @@ import msgspec
 
 from pilothouse_server.identity.oidc.fetching import IssuerFailed, IssuerHttp
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
-from pilothouse_server.outbound import AddressRefused, Reach, origin
+from pilothouse_server.outbound.destinations import AddressRefused, Reach, origin
 
 PATH: Final = "/.well-known/openid-configuration"
 

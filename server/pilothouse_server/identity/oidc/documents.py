@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 
 MOST_BYTES: Final = 256 * 1024
 _DEEPEST: Final = 10

@@ -19,8 +19,8 @@ from urllib.parse import quote, urlencode
 
 from pilothouse_server.errors import PilothouseError, Unavailable
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
-from pilothouse_server.outbound import Reach, Redirected, cut, failure, read
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.outbound.destinations import Reach, Redirected, cut, failure, read
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     import aiohttp

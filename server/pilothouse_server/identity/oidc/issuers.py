@@ -26,8 +26,8 @@ import msgspec
 from pilothouse_server.identity.oidc.documents import Entry, read_entry
 from pilothouse_server.identity.oidc.rules import Rule, read_rule
 from pilothouse_server.identity.oidc.workloads import Workloads, read_workloads
-from pilothouse_server.outbound import AddressRefused, Origin, Reach, origin
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.outbound.destinations import AddressRefused, Origin, Reach, origin
+from pilothouse_server.settings.model import PREFIX, SettingsError
 
 VARIABLE: Final = f"{PREFIX}OIDC_ISSUERS_FILE"
 # Those that a public key verifies. What is signed with a secret that two share is not among them, nor is `none`.

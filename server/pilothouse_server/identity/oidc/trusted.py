@@ -15,8 +15,8 @@ from pilothouse_server.identity.oidc.fetching import IssuerFailed, IssuerHttp, K
 from pilothouse_server.identity.oidc.issuers import IssuerConfig, load_issuers
 from pilothouse_server.identity.oidc.jwks import PublicKey, read_keys
 from pilothouse_server.identity.oidc.verify import Expected, VerifiedToken, verify
-from pilothouse_server.outbound import Reach
-from pilothouse_server.settings import Settings
+from pilothouse_server.outbound.destinations import Reach
+from pilothouse_server.settings.model import Settings
 
 # A key that the issuer takes back is not believed for longer than this, while the issuer can be asked.
 FRESH_SECONDS: Final = 300.0

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from pilothouse_server.access import Grant, KeyLimits, KeyNamespace, Principal, within
+from pilothouse_server.authorization.access import Grant, KeyLimits, KeyNamespace, Principal, within
 from pilothouse_server.errors import (
     FailedPrecondition,
     NotFound,
@@ -34,7 +34,7 @@ from pilothouse_server.identity.operations.escalation_guard import check_caller_
 from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.repository import api_keys, grants
 from pilothouse_server.identity.repository.users import get as get_user
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import is_service_account, normalise_username

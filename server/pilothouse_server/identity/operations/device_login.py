@@ -35,7 +35,7 @@ from pilothouse_server.identity.operations.federation import Entered, Federation
 from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import device_logins
 from pilothouse_server.identity.repository.device_logins import DeviceLogin
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
 
 if TYPE_CHECKING:

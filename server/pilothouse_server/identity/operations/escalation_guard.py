@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pilothouse_server.access import Grant, Principal
+from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.identity.escalation import check_covered
 from pilothouse_server.identity.repository import grants
 from pilothouse_server.store.unit_of_work import ReadTransaction

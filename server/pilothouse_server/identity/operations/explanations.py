@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pilothouse_server.access import Grant, Principal
-from pilothouse_server.denials import (
+from pilothouse_server.authorization.access import Grant, Principal
+from pilothouse_server.authorization.denials import (
     MOST_NAMED,
     Beyond,
     Denial,

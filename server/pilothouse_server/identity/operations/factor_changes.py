@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pilothouse_server.access import Principal
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import (
     FailedPrecondition,
     PermissionDenied,

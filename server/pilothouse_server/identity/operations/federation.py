@@ -29,7 +29,7 @@ from pilothouse_server.identity.operations.session_tokens import Origin, Session
 from pilothouse_server.identity.operations.user_secrets import UserSecrets
 from pilothouse_server.identity.repository import federation, grants, sessions, users
 from pilothouse_server.identity.repository.federation import AskedSession, RuleGrant, TakenGrant
-from pilothouse_server.settings import SettingsError
+from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.actors import is_reserved_username
 from pilothouse_server.values.names import email_problem, text_problem, username_problem

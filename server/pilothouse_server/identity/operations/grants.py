@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from pilothouse_server.access import Grant, Principal
+from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.errors import FailedPrecondition, invalid, not_found
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import roles, users

@@ -33,7 +33,7 @@ from pilothouse_server.identity.oidc.trusted import Granted, GrantRefused, Trust
 from pilothouse_server.identity.operations.federation import Entered, Federation
 from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import federation
-from pilothouse_server.outbound import AddressRefused, origin
+from pilothouse_server.outbound.destinations import AddressRefused, origin
 from pilothouse_server.store.unit_of_work import Store
 
 LOGIN_LASTS: Final = timedelta(minutes=10)

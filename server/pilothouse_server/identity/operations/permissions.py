@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pilothouse_server.access import Principal, permission_matches
+from pilothouse_server.authorization.access import Principal, permission_matches
 from pilothouse_server.identity.escalation import holds_form
 from pilothouse_server.identity.operations.explanations import other_user
 from pilothouse_server.identity.permission_words import PermissionWords

@@ -30,8 +30,8 @@ from pilothouse_server.identity.oidc.verify import VerifiedToken
 from pilothouse_server.identity.operations.federation import Federation
 from pilothouse_server.identity.repository import federation
 from pilothouse_server.identity.repository.federation import AskedSession
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.unit_of_work import Actor, Store
-from pilothouse_server.tasks import uncancelled
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.access import Principal
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import FailedPrecondition, already_exists, missing, not_found
 from pilothouse_server.identity.model import Role
 from pilothouse_server.identity.operations.escalation_guard import check_caller_covers

@@ -22,7 +22,7 @@ from pilothouse_server.identity.model import Enrolment, SessionMethod, UserId
 from pilothouse_server.identity.operations.user_secrets import UserSecrets
 from pilothouse_server.identity.repository import roles, second_factors
 from pilothouse_server.identity.repository.users import Credentials
-from pilothouse_server.settings import PREFIX, Settings, SettingsError
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 
 # How long a seed may wait for its first code.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from pilothouse_server.access import Principal
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import PermissionDenied, ResourceExhausted, invalid, missing, not_found
 from pilothouse_server.identity.model import ServiceAccount
 from pilothouse_server.identity.operations.places import place

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.model import IssuedTokens, SessionMethod, UserId
 from pilothouse_server.identity.repository import sessions
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import Transaction
 

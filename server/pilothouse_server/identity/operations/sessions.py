@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from pilothouse_server.access import Principal
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import FailedPrecondition, PermissionDenied, not_found
 from pilothouse_server.identity.model import Session, User, UserId
 from pilothouse_server.identity.operations.users import check_untouched, locate

@@ -38,7 +38,7 @@ from pilothouse_server.identity.oidc.verify import (
 from pilothouse_server.identity.oidc.workloads import Account, Workloads
 from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens, ShortToken
 from pilothouse_server.identity.repository import users
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pilothouse_server.encryption import Envelopes
+from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.identity.model import SecretKind, UserId
 from pilothouse_server.identity.repository import user_secrets
 from pilothouse_server.store import encryption_keys

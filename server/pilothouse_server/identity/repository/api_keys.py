@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from pilothouse_server.access import Credential, KeyLimits, KeyNamespace, Principal, within
+from pilothouse_server.authorization.access import Credential, KeyLimits, KeyNamespace, Principal, within
 from pilothouse_server.errors import already_exists
 from pilothouse_server.identity.model import ApiKey, UserId
 from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam
 
-from pilothouse_server.access import Credential, Principal
+from pilothouse_server.authorization.access import Credential, Principal
 from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants
 from pilothouse_server.identity.tables import USERS
 from pilothouse_server.store.unit_of_work import ReadTransaction

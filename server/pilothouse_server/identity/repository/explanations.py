@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, String, and_, cast, false, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, array
 
-from pilothouse_server.access import Grant, permission_matches
-from pilothouse_server.denials import Question
+from pilothouse_server.authorization.access import Grant, permission_matches
+from pilothouse_server.authorization.denials import Question
 from pilothouse_server.identity.model import PrincipalGrant, Role
 from pilothouse_server.identity.repository.grants import held, held_grants
 from pilothouse_server.identity.repository.roles import role_of

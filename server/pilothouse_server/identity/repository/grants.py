@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from pilothouse_server.access import Grant
+from pilothouse_server.authorization.access import Grant
 from pilothouse_server.errors import not_found
 from pilothouse_server.identity.model import Role, RoleGrant, RoleId, UserId
 from pilothouse_server.identity.shipped_roles import excluded_from

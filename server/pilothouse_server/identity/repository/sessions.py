@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
-from pilothouse_server.access import Credential, Principal
+from pilothouse_server.authorization.access import Credential, Principal
 from pilothouse_server.identity.model import Session, SessionMethod, UserId
 from pilothouse_server.identity.repository.grants import FOREIGN_NAMESPACES, held, held_grants
 from pilothouse_server.identity.tables import SESSIONS, USERS

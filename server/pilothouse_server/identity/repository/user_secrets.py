@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from pilothouse_server.encryption import Sealed
+from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.identity.model import SecretKind, UserId
 from pilothouse_server.identity.tables import USER_SECRETS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics.model import Point
 from pilothouse_server.metrics.operations.roll_ups import roll_up
 from pilothouse_server.metrics.repository import days, series
 from pilothouse_server.metrics.repository.series import DAY, HOUR
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.unit_of_work import Store
 
 _DAYS_AT_ONCE: Final = 500

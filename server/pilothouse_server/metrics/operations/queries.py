@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from pilothouse_server.errors import invalid, not_found
-from pilothouse_server.event_loop import Share
 from pilothouse_server.metrics.model import (
     ContainerDetails,
     PackedDay,
@@ -24,6 +23,7 @@ from pilothouse_server.metrics.model import (
 )
 from pilothouse_server.metrics.repository import days, overview, samples, series
 from pilothouse_server.namespaces.operations import locate as locate_namespace
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
 

@@ -17,13 +17,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from pilothouse_server.access import Principal
-from pilothouse_server.event_loop import Share
+from pilothouse_server.authorization.access import Principal
 from pilothouse_server.metrics.model import Sample, Target, TimeRange
 from pilothouse_server.metrics.operations.storing import BATCH_SAMPLES, UsageStore, problem
 from pilothouse_server.metrics.repository import samples
+from pilothouse_server.runtime.event_loop import Share
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import ReadTransaction
-from pilothouse_server.tasks import cancel_and_wait
 
 PERMISSION: Final = "metrics.record"
 CONTAINER_NOT_FOUND: Final = "CONTAINER_NOT_FOUND"

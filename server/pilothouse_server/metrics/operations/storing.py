@@ -20,12 +20,12 @@ import structlog
 from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.metrics.model import Sample, Stored, TimeRange
 from pilothouse_server.metrics.operations import roll_ups
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.metrics.repository.samples import insert as insert_samples
 from pilothouse_server.metrics.repository.samples import time_range
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

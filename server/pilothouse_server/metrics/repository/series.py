@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Executable, Select, TextClause, select, text
 
-from pilothouse_server.event_loop import Share
 from pilothouse_server.metrics.model import Point, Steps, Subject
 from pilothouse_server.metrics.tables import CONTAINERS
+from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.paging import (
     NextPage,
     OrderColumn,

@@ -18,7 +18,7 @@ from pilothouse_server.config import objects
 from pilothouse_server.config.model import Config, Kind, Secret, Values
 from pilothouse_server.config.objects import ConfigObject
 from pilothouse_server.config.operations import secrets
-from pilothouse_server.encryption import Envelopes, Sealed
+from pilothouse_server.encryption.envelopes import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED

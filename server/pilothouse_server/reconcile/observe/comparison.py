@@ -25,7 +25,6 @@ import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.client import object_key
 from pilothouse_server.kubernetes.errors import ClusterError
@@ -36,6 +35,7 @@ from pilothouse_server.reconcile.observe.cluster_view import labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.reconcile.repository import applied_objects
 from pilothouse_server.reconcile.repository.applied_objects import Applied, Key
+from pilothouse_server.runtime.event_loop import cooperatively
 
 log = structlog.get_logger(__name__)
 

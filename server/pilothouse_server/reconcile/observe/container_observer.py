@@ -23,7 +23,6 @@ from pilothouse_server.containers import manifests
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES
 from pilothouse_server.containers.model import Container, Resources
 from pilothouse_server.containers.observation import Observation, observe
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.events import MESSAGE_LIMIT, Warned
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -52,6 +51,7 @@ from pilothouse_server.reconcile.repository import (
     work_queue,
 )
 from pilothouse_server.reconcile.repository.container_status import ORDINARY_REASONS, Change
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.values.resources import NamespaceId

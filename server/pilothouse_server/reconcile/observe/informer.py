@@ -19,7 +19,6 @@ from contextlib import aclosing
 from time import monotonic
 from typing import Generic
 
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.client import ClusterClient, object_key
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
@@ -31,6 +30,7 @@ from pilothouse_server.kubernetes.errors import (
 from pilothouse_server.kubernetes.marks import older
 from pilothouse_server.kubernetes.objects import Resource, T
 from pilothouse_server.reconcile.queue.backoff import after_error
+from pilothouse_server.runtime.event_loop import cooperatively
 
 Key = tuple[str, str]
 # A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.

@@ -17,13 +17,13 @@ import structlog
 
 from pilothouse_server.containers.model import Resources
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.event_loop import cooperatively
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import NODES
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
 from pilothouse_server.metrics.model import Sample
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver, PodOwner
 from pilothouse_server.reconcile.queue.cluster_clients import log_failure
+from pilothouse_server.runtime.event_loop import cooperatively
 from pilothouse_server.values.quantity import Quantity
 
 log = structlog.get_logger(__name__)

@@ -28,7 +28,7 @@ from pilothouse_server.kubernetes.errors import (
     Unauthorized,
     Unreachable,
 )
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 

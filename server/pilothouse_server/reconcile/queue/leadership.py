@@ -23,12 +23,12 @@ import msgspec
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.log_lines import reason_of, without_values
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
 from pilothouse_server.reconcile.repository import leases
 from pilothouse_server.reconcile.repository.leases import Lease, SeenLease
+from pilothouse_server.runtime.log_lines import reason_of, without_values
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
-from pilothouse_server.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import admission
 from pilothouse_server.containers.model import Container
-from pilothouse_server.encryption import Sealed
+from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.kubernetes.conditions import set_condition
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
 from pilothouse_server.rpc.admission.limiter import too_many_calls
-from pilothouse_server.tasks import Cut
+from pilothouse_server.runtime.tasks import Cut
 
 T = TypeVar("T")
 

@@ -52,7 +52,7 @@ from pilothouse_server.rpc.admission.bodies import Bodies
 from pilothouse_server.rpc.admission.limiter import Bounds, Limiter
 from pilothouse_server.rpc.admission.paces import Paces
 from pilothouse_server.rpc.admission.unsent import Unsent
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE, WIDE_PAGE_SIZE
 
 T = TypeVar("T")

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from pilothouse.options.v1 import options_pb2 as options
+from pilothouse_server.encryption.token_keys import KeyNotAtHand
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
-from pilothouse_server.event_loop import long_work, others_first
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
@@ -32,12 +32,12 @@ from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Runner
 from pilothouse_server.rpc.refusals import MINUTE, Bounds, Kind, Refusals, RefusalsOfCallers
 from pilothouse_server.rpc.status import HTTP_STATUS
+from pilothouse_server.runtime.event_loop import long_work, others_first
+from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.append import Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.errors import translated
-from pilothouse_server.tasks import uncancelled
-from pilothouse_server.token_keys import KeyNotAtHand
 from pilothouse_server.values import names
 
 # Of the answer to a `validate_only`, which else looks as if all had been done.

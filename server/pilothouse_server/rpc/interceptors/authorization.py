@@ -23,9 +23,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from pilothouse.options.v1 import options_pb2 as options
-from pilothouse_server import denials
-from pilothouse_server.access import Credential, Grant, Principal
-from pilothouse_server.denials import Beyond, Denial, Question
+from pilothouse_server.authorization import denials
+from pilothouse_server.authorization.access import Credential, Grant, Principal
+from pilothouse_server.authorization.denials import Beyond, Denial, Question
 from pilothouse_server.errors import (
     Aborted,
     FailedPrecondition,
@@ -41,7 +41,7 @@ from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Authenticator, Runner
 from pilothouse_server.rpc.tls.shown import Shown
-from pilothouse_server.tasks import cancel_and_wait
+from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
 RECHECK_SECONDS = 2.0

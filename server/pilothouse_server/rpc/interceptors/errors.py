@@ -8,10 +8,10 @@ from __future__ import annotations
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.log_lines import without_values
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import CallFailed
 from pilothouse_server.rpc.status import CODES, STATUS_KEY, internal_status, rich_status
+from pilothouse_server.runtime.log_lines import without_values
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextvars import Token
 from typing import Any
 
-from pilothouse_server.log_lines import SCOPE
 from pilothouse_server.rpc.call import Call
+from pilothouse_server.runtime.log_lines import SCOPE
 
 OPERATION_KEY = "pilothouse-operation-id"
 

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable
 
 from google.protobuf.message import Message
 
-from pilothouse_server.event_loop import long_work
 from pilothouse_server.rpc.admission.seats import before_trial
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Runner
 from pilothouse_server.rpc.validation import goes_last, is_long, validate, validate_in_steps
+from pilothouse_server.runtime.event_loop import long_work
 
 
 def validation(rule: Rule, inner: Runner) -> Runner:

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pilothouse_server.rpc.tls import files
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.settings.model import PREFIX, SettingsError
 
 _CA, _CRL = "TLS_CLIENT_CA_FILE", "TLS_CLIENT_CRL_FILE"
 MOST_CRL_BYTES: Final = 64 << 20

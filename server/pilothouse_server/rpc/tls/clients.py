@@ -32,7 +32,7 @@ from pilothouse_server.rpc.tls.files import Reloaded
 from pilothouse_server.rpc.tls.pair import fingerprint
 from pilothouse_server.rpc.tls.shown import Shown, TokenOverCertificate, Vouched
 from pilothouse_server.rpc.tls.users import UserRules
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 
 log = structlog.get_logger(__name__)
 

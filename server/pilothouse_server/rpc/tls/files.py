@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge
 
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.settings.model import PREFIX, SettingsError
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pilothouse_server.rpc.tls import files
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.settings.model import PREFIX, SettingsError
 
 _SETTINGS = f"{PREFIX}TLS_CERTIFICATE_FILE, {PREFIX}TLS_KEY_FILE"
 # Other curves and kinds of keys no client of gRPC agrees to.

@@ -21,7 +21,7 @@ import structlog
 
 from pilothouse_server.rpc.tls.expiry import Expiry
 from pilothouse_server.rpc.tls.files import Reloaded
-from pilothouse_server.settings import Settings
+from pilothouse_server.settings.model import Settings
 
 if TYPE_CHECKING:
     from pilothouse_server.rpc.tls.clients import ClientTrust

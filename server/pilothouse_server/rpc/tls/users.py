@@ -30,7 +30,7 @@ from urllib.parse import unquote
 from cryptography import x509
 
 from pilothouse_server.rpc.tls import files
-from pilothouse_server.settings import PREFIX, SettingsError
+from pilothouse_server.settings.model import PREFIX, SettingsError
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.names import principal_problem
 

@@ -1,0 +1,188 @@
+"""The rules of sinks: what an address may be, what belongs to which kind, and how their secrets are kept."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pilothouse_server.audit.sinks import repository
+from pilothouse_server.audit.sinks.model import AuditSink, Secrets
+from pilothouse_server.audit.sinks.senders import tls
+from pilothouse_server.encryption.envelopes import Envelopes, Sealed
+from pilothouse_server.errors import FailedPrecondition, already_exists, invalid, not_found
+from pilothouse_server.outbound.destinations import AddressRefused, Origin, Reach, origin
+from pilothouse_server.store import encryption_keys
+from pilothouse_server.store.feed import stream_head
+from pilothouse_server.store.unit_of_work import Transaction
+
+list_page = repository.list_sinks
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What a full file is renamed to, which another sink must not write.
+_ROTATED = re.compile(r".*\.\d{8}T[0-9.]*Z?")
+_USER_INFO = re.compile(r"//[^/]*@")
+_QUERY = re.compile(r"([?#]).*", re.DOTALL)
+_PORT = re.compile(r".*:\d{1,5}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]{0,4096}")
+# They are the sender's own.
+_RESERVED = re.compile(
+    r"(host|content-.*|transfer-encoding|connection|webhook-.*|user-agent|expect|te|trailer|upgrade)",
+    re.IGNORECASE,
+)
+_MOST_HEADERS = 20
+_SCHEMES: Mapping[str, Sequence[str]] = {
+    "http": ("https", "http"),
+    "otlp": ("https", "http"),
+    "syslog": ("tls", "tcp"),
+}
+_KEY_PREFIX = "whsec_"
+_SAFE = frozenset({"https", "tls"})
+
+
+def check(wanted: AuditSink, secrets: Secrets, folder: Path | None, reach: Reach) -> None:
+    """Refuses a sink that could not be used; nothing is asked of the network.
+
+    Raises:
+        InvalidArgument: a field, by its path in the request.
+        FailedPrecondition: files are written only where the server's settings name a folder.
+    """
+    if wanted.kind == "file":
+        _check_file(wanted, secrets, folder)
+        return
+    for name in ("rotate_bytes", "keep_files"):
+        if getattr(wanted, name):
+            raise invalid(f"audit_sink.{name}", "belongs to files only")
+    if wanted.kind == "otlp" and wanted.format != "ocsf":
+        raise invalid("audit_sink.format", "must not be given: OTLP has a form of its own")
+    address = address_of(wanted, reach)
+    if wanted.kind == "syslog":
+        if secrets.headers or secrets.signing_key:
+            raise invalid("credentials", "must hold no headers and no signing key: syslog has neither")
+    else:
+        _check_headers(secrets.headers)
+        signing_bytes(secrets.signing_key)
+    trusted = wanted.certificate_authority or wanted.client_certificate or secrets.client_key
+    if trusted and address.scheme not in _SAFE:
+        raise invalid(
+            "audit_sink.certificate_authority", f"must not be given: {address.scheme}:// has no TLS"
+        )
+    tls.context(wanted.certificate_authority, wanted.client_certificate, secrets.client_key)
+
+
+def signing_bytes(key: str) -> bytes:
+    """The bytes that sign: after `whsec_` a key is base64 (Standard Webhooks); any other is its own bytes.
+
+    Raises InvalidArgument where what follows `whsec_` is not base64.
+    """
+    if not key.startswith(_KEY_PREFIX):
+        return key.encode()
+    try:
+        found = base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True)
+    except ValueError:
+        found = b""
+    if not found:
+        raise invalid(
+            "credentials.signing_key", "must be base64 after whsec_, as Standard Webhooks write a signing key"
+        )
+    return found
+
+
+def without_credentials(address: str) -> str:
+    """An address as it was given, as a record may show it: without user info, query and fragment."""
+    return _QUERY.sub(r"\1[redacted]", _USER_INFO.sub("//[redacted]@", address))
+
+
+def address_of(sink: AuditSink, reach: Reach) -> Origin:
+    """The parts of the address of a sink that is no file. Raises InvalidArgument where it must not be connected to."""
+    if sink.kind == "syslog" and not _PORT.fullmatch(sink.address):
+        raise invalid("audit_sink.address", "must have a port, such as tls://siem.example.com:6514")
+    try:
+        found = origin(sink.address, schemes=_SCHEMES[sink.kind], path=sink.kind != "syslog")
+        reach.check(found.host)
+    except AddressRefused as error:
+        raise invalid("audit_sink.address", str(error)) from None
+    return found
+
+
+async def create(
+    transaction: Transaction,
+    wanted: AuditSink,
+    secrets: Secrets,
+    envelopes: Envelopes,
+    start_after: int | None,
+) -> AuditSink:
+    """Adds a sink that `check` has let through. `start_after` None begins with the oldest record that is kept.
+
+    Raises:
+        InvalidArgument: it would begin after records that there are not yet.
+        AlreadyExists: the name, or a file of this name that another sink writes.
+        Unavailable: the active key is held by no key provider of this server.
+    """
+    if await repository.find(transaction, wanted.name) is not None:
+        raise already_exists("audit sink", wanted.name)
+    newest = (await stream_head(transaction)).audit_sequence
+    if start_after is not None and start_after > newest:
+        # All up to there would never be sent, without a word.
+        raise invalid("start_after_sequence", f"must be at most {newest}, where the log ends")
+    added = await repository.add(transaction, wanted, start_after or 0)
+    if secrets != Secrets():
+        key_id = await encryption_keys.active_key_id(transaction)
+        binding = encryption_keys.AUDIT_SINKS.binding(added.uid, "")
+        await repository.seal(
+            transaction, added, envelopes.seal(msgspec.json.encode(secrets), binding, key_id)
+        )
+    return added
+
+
+async def delete(transaction: Transaction, name: str) -> AuditSink:
+    """Removes a sink; what it has not got is not sent any more. Raises NotFound."""
+    found = await repository.find(transaction, name)
+    if found is None:
+        raise not_found("audit sink", name)
+    await repository.remove(transaction, found)
+    return found
+
+
+def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> Secrets:
+    """The secrets of a sink.
+
+    Raises:
+        Unavailable: the key is held by no key provider of this server.
+        FailedPrecondition: the ciphertext does not belong to this sink.
+    """
+    if sealed is None:
+        return Secrets()
+    binding = encryption_keys.AUDIT_SINKS.binding(sink.uid, "")
+    return msgspec.json.decode(envelopes.open(sealed, binding), type=Secrets)
+
+
+def _check_file(wanted: AuditSink, secrets: Secrets, folder: Path | None) -> None:
+    if folder is None:
+        raise FailedPrecondition(
+            "this server writes no files: its setting PILOTHOUSE_AUDIT_SINK_DIR names no folder",
+            reason="NO_SINK_FOLDER",
+        )
+    if not _FILE_NAME.fullmatch(wanted.address) or _ROTATED.fullmatch(wanted.address):
+        raise invalid(
+            "audit_sink.address",
+            "must be the plain name of a file: letters, digits, `.`, `_` and `-`, without a time at its end",
+        )
+    if secrets != Secrets() or wanted.certificate_authority or wanted.client_certificate:
+        raise invalid("credentials", "must not be given: nobody is connected to")
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    if len(headers) > _MOST_HEADERS:
+        raise invalid("credentials.headers", f"must be at most {_MOST_HEADERS}")
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or _RESERVED.fullmatch(name):
+            raise invalid("credentials.headers", "must have names of headers that are not the sender's own")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise invalid(
+                "credentials.headers", "must have values without control characters, at most 4,096 long"
+            )

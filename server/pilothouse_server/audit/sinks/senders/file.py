@@ -1,0 +1,222 @@
+"""A file of JSON lines in the folder of the setting `audit_sink_dir`, rotated by size.
+
+A batch is acknowledged once it is on the disk (fsync). A line that a kill cut off is taken away before the next batch
+is written: it was not acknowledged, so it is written again. A file that is full is renamed to its name, a dot and the
+time, and a new one begins; how many of those are kept is the sink's, 0 keeps all.
+
+One server at a time writes, by the sink's lease, and holds a lock on the file; where several machines serve, the folder
+is one that they share, or each has a part of the log, in order and with repetitions where the lease has moved.
+
+A disk may hang, as one of the network does whose server is gone, and a thread that waits for it can be ended by nobody.
+So each file is written by threads of its own, one at a time, which nothing else needs and no end of a server waits
+for. A batch that is not on the disk in time is given up: the sink fails and is tried again, by whoever takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pilothouse_server.audit.sinks.senders import SEND_SECONDS, SinkFailed
+
+DEFAULT_ROTATE_BYTES = 64 * 1024 * 1024
+_TAIL_BYTES = 64 * 1024
+# So many threads of a server wait for the disk; each has one batch in its hands.
+MOST_WRITES: Final = 64
+# So often a file is opened that is put away meanwhile.
+_MOST_OPENED: Final = 5
+# What a file system says that has no locks. Then the lease alone keeps others away.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+# Returns whether nobody waits for a write any more.
+GivenUp = Callable[[], bool]
+
+
+class FileWrites:
+    """What the files of one server are written by: a thread for each, which may wait for the disk for ever."""
+
+    def __init__(self) -> None:
+        self._running: dict[Path, asyncio.Future[None]] = {}
+
+    async def run(self, path: Path, write: Callable[[GivenUp], None]) -> None:
+        """Returns once `write` has, which is given up after some seconds, and where the caller is cancelled.
+
+        Raises:
+            OSError: `write` failed; TimeoutError: it, or the one of this file before it, has not ended in time.
+            SinkFailed: too many hang already, or `write` says so.
+        """
+        given_up = threading.Event()
+        async with asyncio.timeout(SEND_SECONDS):
+            while (before := self._running.get(path)) is not None:
+                await asyncio.wait([before])
+            if len(self._running) >= MOST_WRITES:
+                raise SinkFailed("FILE", "too many writes wait for the disk already")
+            done = self._begun(path, lambda: write(given_up.is_set))
+            try:
+                await asyncio.shield(done)
+            finally:
+                given_up.set()
+
+    def _begun(self, path: Path, work: Callable[[], None]) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            del self._running[path]
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+                # Nobody may wait for it any more.
+                done.exception()
+
+        def run() -> None:
+            failure: Exception | None = None
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - handed to who waits
+                failure = error
+            # The loop may have ended meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, failure)
+
+        # No end of the process waits for one of these, as it does for the threads of a pool.
+        threading.Thread(target=run, name=f"sink {path.name}", daemon=True).start()
+        self._running[path] = done
+        return done
+
+
+class FileSender:
+    """Appends to one file, by `writes` of the server."""
+
+    def __init__(self, path: Path, writes: FileWrites, rotate_bytes: int = 0, keep_files: int = 0) -> None:
+        self._path = path
+        self._writes = writes
+        self._rotate_bytes = rotate_bytes or DEFAULT_ROTATE_BYTES
+        self._keep_files = keep_files
+
+    async def send(self, items: Sequence[bytes]) -> None:
+        """Returns once the lines are on the disk. Raises SinkFailed."""
+        lines = b"".join(item + b"\n" for item in items)
+        try:
+            await self._writes.run(self._path, lambda given_up: self._append(lines, given_up))
+        except TimeoutError:
+            raise SinkFailed(
+                "FILE",
+                f"the file is not written within {SEND_SECONDS:g} s: its disk hangs, or another program holds its lock",
+            ) from None
+        except OSError as error:
+            raise SinkFailed("FILE", f"the file cannot be written: {os.strerror(error.errno or 0)}") from None
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _append(self, lines: bytes, given_up: GivenUp) -> None:
+        descriptor = self._opened()
+        try:
+            # Another server may write it by now, and what this one would cut off be a line of that one's.
+            if given_up():
+                return
+            size = _without_torn_line(descriptor)
+            if size and size + len(lines) > self._rotate_bytes:
+                os.fsync(descriptor)
+                os.close(descriptor)
+                descriptor = -1
+                self._rotate()
+                descriptor = self._opened()
+                size = 0
+            if given_up():
+                return
+            _write_all(descriptor, lines)
+            os.fsync(descriptor)
+            if size == 0:
+                _sync_folder(self._path.parent)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _opened(self) -> int:
+        """The file, which no other program writes until it is closed. Raises OSError, SinkFailed."""
+        for _ in range(_MOST_OPENED):
+            descriptor = self._locked()
+            if self._stands_there(descriptor):
+                return descriptor
+            os.close(descriptor)
+        raise SinkFailed("FILE", "another program puts the file away each time it is opened")
+
+    def _locked(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            # A pipe takes what nobody reads until it is full, and then nothing.
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise SinkFailed("FILE", "what stands in its place is no file")
+            _lock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _stands_there(self, descriptor: int) -> bool:
+        """Whether its name is still that of the file: who had the lock before may have renamed it, or removed it, and
+        what is written to it then is lost.
+        """
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _rotate(self) -> None:
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        os.rename(self._path, self._path.with_name(f"{self._path.name}.{moment}"))
+        _sync_folder(self._path.parent)
+        if self._keep_files:
+            old = sorted(self._path.parent.glob(f"{self._path.name}.[0-9]*T[0-9]*Z"))
+            for path in old[: -self._keep_files]:
+                path.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _without_torn_line(descriptor: int) -> int:
+    """Cuts off what follows the last line break; returns the size that is left."""
+    size = end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - _TAIL_BYTES)
+        at = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if at >= 0:
+            end = start + at + 1
+            break
+        end = start
+    if end != size:
+        os.ftruncate(descriptor, end)
+    return end
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,43 @@
+"""TLS contexts from PEM that stands in a row: no key touches a disk."""
+
+from __future__ import annotations
+
+import ssl
+
+from pilothouse_server.errors import invalid
+from pilothouse_server.outbound.destinations import key_pair_file
+
+
+def context(authority: str, certificate: str, key: str) -> ssl.SSLContext | None:
+    """Returns what a sink is trusted by, and what we show it; None where the system's authorities do.
+
+    Raises InvalidArgument: not PEM, or the key is not the certificate's.
+    """
+    if not (authority or certificate or key):
+        return None
+    try:
+        made = ssl.create_default_context(cadata=authority or None)
+    except (ssl.SSLError, ValueError):
+        raise invalid("audit_sink.certificate_authority", "must be certificates in PEM form") from None
+    if bool(certificate) != bool(key):
+        field = "credentials.client_key" if certificate else "audit_sink.client_certificate"
+        raise invalid(field, "must be given: certificate and key belong together", reason="REQUIRED")
+    if certificate:
+        _load(made, certificate, key)
+    return made
+
+
+def _load(made: ssl.SSLContext, certificate: str, key: str) -> None:
+    try:
+        with key_pair_file(certificate.encode(), key.encode()) as path:
+            made.load_cert_chain(path)
+    except (OSError, ValueError):
+        raise invalid(
+            "audit_sink.client_certificate",
+            "must be a certificate in PEM form that credentials.client_key belongs to",
+        ) from None
+
+
+def system_context() -> ssl.SSLContext:
+    """Returns what trusts the system's authorities."""
+    return ssl.create_default_context()

@@ -1,0 +1,71 @@
+"""The calls of AuditService that are about sinks: request → operation → response."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pilothouse.audit.v1 import audit_pb2 as pb
+from pilothouse_server.audit.sinks import messages, operations
+from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.errors import missing
+from pilothouse_server.outbound.destinations import Reach
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call
+from pilothouse_server.rpc.encoding import ListAnswer
+
+_SINKS = ListAnswer(pb.ListAuditSinksResponse, "audit_sinks")
+
+
+class SinkRules(msgspec.Struct, frozen=True):
+    """What the server's settings say of sinks: the folder of files, if any, and what may be connected to."""
+
+    folder: Path | None
+    reach: Reach
+    envelopes: Envelopes
+
+
+class AuditSinkCalls:
+    """What AuditService serves about sinks."""
+
+    def __init__(self, rules: SinkRules, page_key: bytes) -> None:
+        self._sinks = rules
+        self._sink_page_key = page_key
+
+    async def CreateAuditSink(
+        self, request: pb.CreateAuditSinkRequest, call: Call
+    ) -> pb.CreateAuditSinkResponse:
+        """Adds a sink; that it can be reached is found when it is sent to."""
+        for field in ("name", "kind", "address"):
+            if not getattr(request.audit_sink, field):
+                raise missing(f"audit_sink.{field}")
+        wanted = messages.AUDIT_SINK.from_proto(request.audit_sink)
+        # The record of the call is made of the request: where it is refused for a password in it, too.
+        request.audit_sink.address = operations.without_credentials(wanted.address)
+        secrets = messages.secrets(request.credentials)
+        operations.check(wanted, secrets, self._sinks.folder, self._sinks.reach)
+        created = await operations.create(
+            await call.transaction(),
+            wanted,
+            secrets,
+            self._sinks.envelopes,
+            request.start_after_sequence if request.HasField("start_after_sequence") else None,
+        )
+        call.describe(resource_id=created.id, resource_uid=created.uid)
+        return pb.CreateAuditSinkResponse(audit_sink=messages.AUDIT_SINK.to_proto(created))
+
+    async def ListAuditSinks(self, _request: pb.ListAuditSinksRequest, call: Call) -> bytes:
+        """Lists sinks, with how far each has come."""
+        page = wire.page_request(call, self._sink_page_key)
+        async with call.read() as transaction:
+            found, next_page = await operations.list_page(transaction, page)
+        return await _SINKS.rendered(found, messages.AUDIT_SINK.to_proto, next_page)
+
+    async def DeleteAuditSink(
+        self, request: pb.DeleteAuditSinkRequest, call: Call
+    ) -> pb.DeleteAuditSinkResponse:
+        """Removes a sink."""
+        deleted = await operations.delete(await call.transaction(), request.name)
+        call.describe(resource_id=deleted.id, resource_uid=deleted.uid)
+        return pb.DeleteAuditSinkResponse()

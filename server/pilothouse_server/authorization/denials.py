@@ -1,0 +1,379 @@
+"""Why something is allowed, or where the right to it ends, from grants alone.
+
+A refusal and `ExplainPermission` say the same by this. All is computed from what the caller's own grants say, so it
+tells nothing of what others have: a namespace that no grant reaches is spoken of as one that does not exist.
+
+What only the database knows (grants that have ended, who could give what is missing) is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal
+
+from pilothouse_server.authorization.access import (
+    OVER_ALL_NAMESPACES,
+    Credential,
+    Grant,
+    KeyLimits,
+    permission_matches,
+    within,
+)
+
+# How far a permission must reach: in the namespace that is named, over all, or wherever it is.
+Reach = Literal["there", "everywhere", "somewhere"]
+
+# So many grants, names and users are told.
+MOST_CONSIDERED: Final = 16
+MOST_NAMED: Final = 5
+
+
+class Denial(StrEnum):
+    """Where the right to something ends; the value is the word of the API."""
+
+    NO_GRANT = "NO_GRANT"
+    EXCLUDED = "EXCLUDED"
+    OVER_ALL_NAMESPACES = "OVER_ALL_NAMESPACES"
+    ELSEWHERE = "ELSEWHERE"
+    EXPIRED = "EXPIRED"
+    NAMESPACE_NOT_FOUND = "NAMESPACE_NOT_FOUND"
+    CREDENTIAL = "CREDENTIAL"
+    USER_INACTIVE = "USER_INACTIVE"
+
+
+# Of several the first is told: what is nearest to being allowed.
+_ORDER: Final = (Denial.OVER_ALL_NAMESPACES, Denial.EXPIRED, Denial.EXCLUDED, Denial.ELSEWHERE)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: a permission as `<noun>.<verb>`, in a namespace ('' where none is named), and how far it must
+    reach. `over_all` says that it works only from a grant over all namespaces, `reads` that there is something to do by
+    it that only reads.
+    """
+
+    permission: str
+    namespace: str = ""
+    reach: Reach = "everywhere"
+    over_all: bool = False
+    reads: bool = True
+
+    @property
+    def forms(self) -> tuple[str, str, str]:
+        """The forms in which a role may name the permission."""
+        return (self.permission, f"{self.permission.partition('.')[0]}.*", "*")
+
+    @property
+    def only_over_all(self) -> bool:
+        """Whether the permission works only from a grant over all namespaces."""
+        return self.over_all or self.permission in OVER_ALL_NAMESPACES
+
+    def allowed_by(self, grants: Iterable[Grant]) -> list[Grant]:
+        """Returns those of living `grants` by which the permission is held as far as is asked.
+
+        CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant all decide by this.
+        """
+        over_all = self.only_over_all
+        return [
+            grant
+            for grant in grants
+            if self.is_about(grant)
+            and not (over_all and grant.namespace is not None)
+            and grant.holds(self.permission)
+        ]
+
+    def is_about(self, grant: Grant) -> bool:
+        """Whether the grant reaches as far as is asked."""
+        if self.reach == "there":
+            return grant.namespace in (None, self.namespace)
+        return self.reach == "somewhere" or grant.namespace is None
+
+
+def asked(permission: str, namespace: str) -> Question:
+    """The question whether a permission is held in a namespace, or over all where that is empty."""
+    return Question(permission, namespace, "there" if namespace else "everywhere")
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """A grant that was looked at; `denial` is None where it allows what is asked."""
+
+    grant: Grant
+    denial: Denial | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Giver:
+    """Who could grant what is missing, and the names of roles that would do."""
+
+    username: str
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What only the database knows: grants that have ended, and who could give what is missing, as the caller sees
+    them.
+    """
+
+    ended: tuple[Grant, ...] = ()
+    givers: tuple[Giver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of a question. `denial` is None where it is allowed.
+
+    `considered` are the grants that allow it, else those that come near. Of a key that was shown `key_refuses` and
+    `owner_refuses` say which of the two does not give it. `roles_there` are the roles that reach as far as is asked.
+    """
+
+    question: Question
+    denial: Denial | None
+    considered: tuple[Considered, ...] = ()
+    givers: tuple[Giver, ...] = ()
+    key_refuses: bool = False
+    owner_refuses: bool = False
+    roles_there: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it is allowed."""
+        return self.denial is None
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """The grants behind the answer: those that allow it, or those by which it ends where it does."""
+        return tuple(each.grant for each in self.considered if each.denial == self.denial)
+
+
+_NOTHING: Final = Beyond()
+
+
+def weigh(
+    question: Question, living: Sequence[Grant], beyond: Beyond = _NOTHING, *, known: bool = False
+) -> Finding:
+    """Returns what the grants of one user, of which `living` have not ended, make of a question.
+
+    `known`: whoever asks knows that the namespace is there, though none of the grants may reach it.
+    """
+    reached = (
+        known
+        or not question.namespace
+        or any(grant.namespace in (None, question.namespace) for grant in living)
+    )
+    holding = question.allowed_by(living) if reached else []
+    if holding:
+        return Finding(question, None, tuple(map(Considered, holding[:MOST_CONSIDERED])))
+    near = [Considered(grant, why) for grant in living if (why := _ends(question, grant)) is not None]
+    near += [
+        Considered(grant, Denial.EXPIRED)
+        for grant in question.allowed_by(beyond.ended)
+        # Of a namespace that is not reached nothing is known, not even that it was.
+        if reached or grant.namespace is None
+    ]
+    found = {each.denial for each in near}
+    nearest = next((each for each in _ORDER if each in found), Denial.NO_GRANT)
+    denial = nearest if reached else Denial.NAMESPACE_NOT_FOUND
+    roles = dict.fromkeys(grant.role for grant in living if question.is_about(grant))
+    return Finding(
+        question,
+        denial,
+        tuple(sorted(near, key=lambda each: each.denial is not denial)[:MOST_CONSIDERED]),
+        beyond.givers if reached else (),
+        roles_there=tuple(roles),
+    )
+
+
+def weigh_credential(question: Question, finding: Finding, credential: Credential) -> Finding:
+    """Returns what came of a question that was asked with a key, with which of key and owner refuses.
+
+    The grants of its owner are not shown: who holds a key learns no more of its owner than the key gives.
+    """
+    limits = credential.limits
+    if limits is None or finding.denial is Denial.NAMESPACE_NOT_FOUND:
+        return finding
+    key_gives = _gives(limits, question) and (question.reads or not limits.read_only)
+    if finding.allowed and key_gives:
+        return finding
+    owner_refuses = not weigh(question, limits.owner_grants).allowed
+    return replace(
+        finding,
+        denial=Denial.CREDENTIAL if finding.allowed or not owner_refuses else finding.denial,
+        givers=finding.givers if owner_refuses else (),
+        key_refuses=not owner_refuses or not key_gives,
+        owner_refuses=owner_refuses,
+    )
+
+
+def _gives(limits: KeyLimits, question: Question) -> bool:
+    """Whether a key with these limits would give what is asked, if its owner held everything."""
+    everything = Grant("", None, None, frozenset({"*"}))
+    return weigh(question, within([everything], limits)).allowed
+
+
+def _ends(question: Question, grant: Grant) -> Denial | None:
+    """Why a living grant that names the permission does not give it; None where it does not come near."""
+    wanted = question.permission
+    if not any(permission_matches(form, wanted) for form in grant.permissions):
+        return None
+    if any(permission_matches(excluded, wanted) for excluded in grant.excluded):
+        return Denial.EXCLUDED if question.is_about(grant) else None
+    if grant.namespace is not None and question.only_over_all:
+        # A grant elsewhere would not give it there either.
+        near = question.namespace in ("", grant.namespace)
+        return Denial.OVER_ALL_NAMESPACES if near else None
+    return None if question.is_about(grant) else Denial.ELSEWHERE
+
+
+def metadata(finding: Finding) -> dict[str, str]:
+    """Returns the finding as values of an error's details; names are separated by commas."""
+    if finding.denial is None:
+        return {}
+    told = {"why": str(finding.denial)}
+    if finding.denial in (Denial.EXCLUDED, Denial.OVER_ALL_NAMESPACES, Denial.EXPIRED):
+        told["roles"] = _joined(grant.role for grant in finding.grants)
+    elsewhere = [each.grant.namespace for each in finding.considered if each.denial is Denial.ELSEWHERE]
+    if elsewhere:
+        told["held_in"] = _joined(name for name in elsewhere if name)
+    if finding.denial is Denial.EXPIRED:
+        told["ended"] = moment(max(map(_end, finding.grants)))
+    if finding.givers:
+        told["ask"] = _joined(giver.username for giver in finding.givers)
+    return told
+
+
+def summary(finding: Finding, of: str = "", *, details: bool = True) -> str:
+    """Returns the whole finding as one sentence without a full stop; see `reason`."""
+    where = f"{finding.question.permission} {place(finding.question)}"
+    if not finding.allowed:
+        return f"{where} is not allowed: {reason(finding, of, details=details)}"
+    if not details or not finding.considered:
+        return f"{where} is allowed"
+    lasting = [grant for grant in finding.grants if grant.expires_at is None]
+    best = lasting[0] if lasting else max(finding.grants, key=_end)
+    until = "" if best.expires_at is None else f", until {moment(best.expires_at)}"
+    return f"{where} is allowed by {_granted(best)}{until}"
+
+
+def reason(finding: Finding, of: str = "", *, details: bool = True) -> str:
+    """Returns why something is not allowed, and whom to ask. `of` is the name of the user; '' speaks to the user.
+
+    Without `details` no role, namespace or time of a grant is named.
+    """
+    words = (_WORDS if details else _SHORT)[finding.denial or Denial.NO_GRANT](finding, of)
+    if not finding.givers:
+        return words
+    return f"{words}; {_listed([giver.username for giver in finding.givers])} could grant it"
+
+
+def place(question: Question) -> str:
+    """Where it is asked about, in words."""
+    if question.reach == "there":
+        return f'in namespace "{question.namespace}"'
+    return "in any namespace" if question.reach == "somewhere" else "over all namespaces"
+
+
+def moment(time: datetime) -> str:
+    """A time in UTC as people read it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _not_found(finding: Finding, of: str) -> str:
+    words = f'namespace "{finding.question.namespace}" not found'
+    ended = [each for each in finding.considered if each.denial is Denial.EXPIRED]
+    if not ended:
+        return words
+    return f"{words}: {_expired(replace(finding, denial=Denial.EXPIRED), of)}"
+
+
+def _inactive(_finding: Finding, of: str) -> str:
+    return f"{of or 'you'} may not log in, and so may do nothing"
+
+
+def _credential(_finding: Finding, _of: str) -> str:
+    return "the key does not give it, though its owner holds it"
+
+
+def _excluded(finding: Finding, of: str) -> str:
+    return f"{_whose(of)} {_granted(finding.grants[0])} leaves it out"
+
+
+def _over_all(finding: Finding, of: str) -> str:
+    return f"{_over_all_short(finding, of)}, which {_whose(of)} {_granted(finding.grants[0])} is not"
+
+
+def _over_all_short(_finding: Finding, _of: str) -> str:
+    return "it works only from a grant over all namespaces"
+
+
+def _expired(finding: Finding, of: str) -> str:
+    last = max(finding.grants, key=_end)
+    return f"{_whose(of)} grant of {_granted(last)} ended at {moment(_end(last))}"
+
+
+def _elsewhere(finding: Finding, of: str) -> str:
+    names = dict.fromkeys(f'"{grant.namespace}"' for grant in finding.grants)
+    plural = "s" if len(names) != 1 else ""
+    return f"{of or 'you'} {'holds' if of else 'hold'} it only in namespace{plural} {_listed(list(names))}"
+
+
+def _no_grant(finding: Finding, of: str) -> str:
+    roles = [f'"{role}"' for role in finding.roles_there]
+    if not roles:
+        return f"{of or 'you'} {'has' if of else 'have'} no grant {_there(finding.question)}"
+    plural, verb = ("", "does") if len(roles) == 1 else ("s", "do")
+    return f"{_whose(of)} role{plural} {_listed(roles)} {_there(finding.question)} {verb} not hold it"
+
+
+def _unsaid(finding: Finding, of: str) -> str:
+    return f"{of or 'you'} {'does' if of else 'do'} not hold it {_there(finding.question)}"
+
+
+_Says = Callable[[Finding, str], str]
+_WORDS: Final[Mapping[Denial, _Says]] = {
+    Denial.NAMESPACE_NOT_FOUND: _not_found,
+    Denial.USER_INACTIVE: _inactive,
+    Denial.CREDENTIAL: _credential,
+    Denial.EXCLUDED: _excluded,
+    Denial.OVER_ALL_NAMESPACES: _over_all,
+    Denial.EXPIRED: _expired,
+    Denial.ELSEWHERE: _elsewhere,
+    Denial.NO_GRANT: _no_grant,
+}
+_SHORT: Final[Mapping[Denial, _Says]] = {
+    **dict.fromkeys(Denial, _unsaid),
+    Denial.NAMESPACE_NOT_FOUND: _not_found,
+    Denial.USER_INACTIVE: _inactive,
+    Denial.OVER_ALL_NAMESPACES: _over_all_short,
+}
+
+
+def _there(question: Question) -> str:
+    return "there" if question.reach == "there" else place(question)
+
+
+def _whose(of: str) -> str:
+    return f"{of}'s" if of else "your"
+
+
+def _granted(grant: Grant) -> str:
+    where = f'in namespace "{grant.namespace}"' if grant.namespace else "over all namespaces"
+    return f'role "{grant.role}" {where}'
+
+
+def _end(grant: Grant) -> datetime:
+    assert grant.expires_at is not None, "what never ends has not ended"
+    return grant.expires_at
+
+
+def _joined(names: Iterable[str]) -> str:
+    return ",".join(list(dict.fromkeys(names))[:MOST_NAMED])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"

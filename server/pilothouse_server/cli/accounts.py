@@ -1,0 +1,107 @@
+"""`pilothouse reset-password --local`: a lost password replaced on the server's machine.
+
+It works on the database that the settings name, or on the one in the data folder, whether a server runs or not. Who can
+read those settings may do it, and nobody else can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, NoReturn
+
+import typer
+
+from pilothouse_client.commands.terminal import say
+from pilothouse_server.launch.processes.failures import words_of
+from pilothouse_server.settings.model import Settings, SettingsError, load
+
+_FAULT = 1
+_USAGE = 2
+
+
+def reset_password(
+    username: Annotated[str, typer.Argument(help="Whose.")] = "admin",
+    local: Annotated[bool, typer.Option("--local", help="Directly in the server's database.")] = False,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the new password; else one is made and shown once.")
+    ] = False,
+    remove_second_factor: Annotated[
+        bool, typer.Option("--remove-second-factor", help="Take the authenticator away, too.")
+    ] = False,
+) -> None:
+    """Set a user's password on the server's machine, where nobody can log in who might.
+
+    Needs the server's settings (PILOTHOUSE_DATABASE_URL, or PILOTHOUSE_DATA_DIR of `serve --dev`). The user's sessions
+    end; it stands in the audit log. Who can log in uses `pilothouse users reset-password`.
+    """
+    if not local:
+        _fail(
+            "say --local, on the server's machine; who may log in: pilothouse users reset-password NAME",
+            _USAGE,
+        )
+    try:
+        settings = load()
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else secrets.token_urlsafe(24)
+    try:
+        asyncio.run(_reset(settings, username, password, without_factor=remove_second_factor))
+    except Exception as error:
+        if (words := words_of(error)) is None:
+            raise
+        _fail(words, _FAULT)
+    if remove_second_factor:
+        say(f"{username} has no second factor any more")
+    say(f"password of {username} set; the sessions of {username} have ended")
+    if not password_stdin:
+        say(f"\n  {username}   password  {password}\n  (made now, shown once, kept nowhere)")
+
+
+async def _reset(settings: Settings, username: str, password: str, *, without_factor: bool) -> None:
+    from pilothouse_migrations import schema
+    from pilothouse_server.identity.local_reset import reset_locally
+    from pilothouse_server.identity.password_policy import NewPasswords
+    from pilothouse_server.identity.passwords import Passwords
+    from pilothouse_server.store.engine import Database, plain_dsn
+    from pilothouse_server.store.unit_of_work import Store
+
+    passwords = Passwords(threads=1)
+    try:
+        async with _database(settings) as reached:
+            await schema.check(plain_dsn(reached.maintenance_database_url or reached.database_url))
+            database = Database.connect(reached)
+            try:
+                await reset_locally(
+                    Store(database),
+                    NewPasswords(passwords, settings),
+                    username,
+                    password,
+                    {"account": getpass.getuser()},
+                    without_factor=without_factor,
+                )
+            finally:
+                await database.close()
+    finally:
+        passwords.close()
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Settings]:
+    """Settings that reach the server's database."""
+    if settings.database_url:
+        yield settings
+        return
+    from pilothouse_server.launch.development import local_database
+
+    async with local_database(settings) as reached:
+        yield reached
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    say(f"pilothouse: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,475 @@
+"""The verbs that the server adds to the `pilothouse` command: serve, migrate, simulate-cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pilothouse_client.commands.terminal import say
+from pilothouse_server.launch.processes import CLOSING_SECONDS
+from pilothouse_server.launch.processes.failures import words_of
+from pilothouse_server.rpc.transport import check_transport
+from pilothouse_server.runtime import event_loop, log_lines
+from pilothouse_server.runtime.process_tuning import (
+    allow_many_open_files,
+    collect_rarely,
+    give_back_large_buffers,
+    served_calls_go_first,
+)
+from pilothouse_server.settings.listing import described
+from pilothouse_server.settings.model import (
+    MOST_PROCESSES,
+    PREFIX,
+    Settings,
+    SettingsError,
+    address_refused,
+    database_secured,
+    load,
+)
+from pilothouse_server.values import listening
+
+if TYPE_CHECKING:
+    from pilothouse_server.app import Application
+    from pilothouse_server.launch.processes.supervisor import Processes
+
+_FAULT = 1
+_USAGE = 2
+
+
+def _in_lines(setting: str) -> str:
+    """Returns the setting in lines for a narrow terminal; a long list goes on, indented, after a comma."""
+    lines = [""]
+    for item in re.findall(r"[^,]*,?", setting):
+        if len(lines[-1]) + len(item) > 78:
+            lines.append(" " * 6)
+        lines[-1] += item
+    return "\n".join(lines)
+
+
+# The backspace keeps the lines of a paragraph as they are: a setting, and below it what it is.
+_SETTINGS = "Settings, with their defaults:\n\n\b\n" + "\n".join(
+    _in_lines(f"{variable}={default}")
+    + "\n"
+    + fill(what, 74, initial_indent=" " * 4, subsequent_indent=" " * 4)
+    for variable, default, what in described()
+)
+serve = typer.Typer()
+migrate = typer.Typer(help="Bring a database to this version's schema.", no_args_is_help=True)
+
+
+@serve.command(epilog=_SETTINGS)
+def _serve_until_ended(
+    dev: Annotated[
+        bool,
+        typer.Option(
+            "--dev", help="Bring along PostgreSQL and a simulated cluster where none is configured."
+        ),
+    ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_PROCESSES,
+            metavar="N",
+            help="Serve by N processes on the one port; default PILOTHOUSE_PROCESSES.",
+        ),
+    ] = None,
+    tls_self_signed: Annotated[
+        bool,
+        typer.Option(
+            "--tls-self-signed",
+            help="With --dev: serve TLS by a certificate that is made here and kept in the data folder.",
+        ),
+    ] = False,
+) -> None:
+    """Run the control plane until SIGTERM or Ctrl-C. Settings are environment variables, listed below."""
+    _run_server(dev, "" if processes is None else str(processes), self_signed=tls_self_signed)
+
+
+def serve_plainly(words: Sequence[str]) -> bool:
+    """Serves where the words are options of `serve` as they stand in its help, without typer; else returns False."""
+    rest, dev, self_signed, processes = list(words), False, False, ""
+    while rest:
+        word = rest.pop(0)
+        if word == "--dev":
+            dev = True
+        elif word == "--tls-self-signed":
+            self_signed = True
+        elif word == "--processes" and rest and rest[0].isdecimal():
+            processes = rest.pop(0)
+        else:
+            return False
+    try:
+        _run_server(dev, processes, self_signed=self_signed)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    return True
+
+
+def _run_server(dev: bool, processes: str, *, self_signed: bool) -> None:
+    """Serves until it is told to end. `processes`, where given, goes before the setting."""
+    settings = _settings(PROCESSES=processes) if processes else _settings()
+    if self_signed:
+        settings = _with_certificate(settings, dev=dev)
+    try:
+        check_transport(settings)
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+    log_lines.configure(settings.log_level, settings.log_format)
+    give_back_large_buffers()
+    allow_many_open_files()
+    if not dev and not settings.database_url:
+        _fail(f"{PREFIX}DATABASE_URL must be set (or try it with --dev)", _USAGE)
+    # The supervisor of several processes has little to do.
+    _run(_serve(settings, dev=dev), settings.event_loop if settings.processes == 1 else "asyncio")
+
+
+def _with_certificate(settings: Settings, *, dev: bool) -> Settings:
+    """The settings, with a certificate that is kept in the data folder, and made where there is none."""
+    if not dev:
+        _fail("--tls-self-signed goes with --dev", _USAGE)
+    if settings.tls_certificate_file is not None:
+        _fail(f"--tls-self-signed and {PREFIX}TLS_CERTIFICATE_FILE exclude each other", _USAGE)
+    import msgspec
+
+    from pilothouse_server.launch.embedded.certificate import self_signed
+
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        pair = self_signed(settings.data_dir / "tls", listening.split(settings.listen)[0])
+    except Exception as error:
+        if (words := words_of(error)) is None:
+            raise
+        _fail(words, _FAULT)
+    return msgspec.structs.replace(settings, tls_certificate_file=pair.certificate, tls_key_file=pair.key)
+
+
+async def _serve(settings: Settings, *, dev: bool) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    kubeconfigs = _kubeconfigs(settings)
+    # Before anything is made for it: that an address is taken is told at once.
+    addresses = _free_addresses(settings)
+    surroundings = None
+    if dev:
+        from pilothouse_server.launch.development import Development
+
+        surroundings = Development(settings, kubeconfigs, _say)
+    try:
+        if surroundings is not None:
+            settings = await surroundings.start()
+            kubeconfigs = surroundings.kubeconfigs
+            _say("server", "starts")
+        server = _server(settings, kubeconfigs)
+        addresses.close()
+        try:
+            try:
+                port = await server.start()
+            except BaseException:
+                if (password := server.password_made) is not None:
+                    say(f"administrator admin, password {password} (made now, shown once)")
+                raise
+            collect_rarely()
+            served_calls_go_first()
+            _welcome(settings, port, server.password_made, dev=dev)
+            if server.asking_port is not None:
+                host = settings.tls_client_listen.rpartition(":")[0]
+                say(f"Clients with certificates call {host}:{server.asking_port}")
+            await stopping.wait()
+            say("draining: calls in flight end, watches are told to go on elsewhere")
+            # The supervisor of several sees to their ends itself, and what `--dev` brings is to be ended in order.
+            if settings.processes == 1 and not dev:
+                _end_at_last(settings.grace_seconds + CLOSING_SECONDS)
+        finally:
+            await server.stop()
+    finally:
+        addresses.close()
+        if surroundings is not None:
+            await surroundings.stop()
+
+
+def _end_at_last(seconds: float) -> None:
+    """Has the process end after so many seconds, if it has not ended by itself.
+
+    A thread that waits for a disk which hangs can be ended by nobody, and a process ends after its threads only.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        say("pilothouse: it has not ended within the grace, and is ended: does a disk hang?", err=True)
+        os._exit(_FAULT)
+
+    threading.Thread(target=end, name="end at last", daemon=True).start()
+
+
+def _free_addresses(settings: Settings) -> contextlib.ExitStack:
+    """The addresses that are served on, held until they are given up; not those where a free one is asked for.
+
+    Raises:
+        SettingsError: something else listens on one, or it is no address of this machine.
+    """
+    with contextlib.ExitStack() as held:
+        for name in ("listen", "tls_client_listen", "metrics_listen", "audit_tiles_listen"):
+            address: str = getattr(settings, name)
+            if listening.unix_problem(address):
+                raise address_refused(address, name.upper())
+            if not address or listening.is_unix(address) or not listening.split(address)[1]:
+                continue
+            from pilothouse_server.rpc.port import reserve
+
+            held.callback(reserve(address, name.upper()).close)
+        return held.pop_all()
+
+
+def _server(settings: Settings, kubeconfigs: dict[str, Any]) -> Application | Processes:
+    """One server in this process, or a supervisor of several."""
+    # These import half a second's worth of libraries, which no other verb needs, and the supervisor does not.
+    if settings.processes == 1:
+        from pilothouse_server.app import Application
+
+        return Application(settings, kubeconfigs)
+    from pilothouse_server.launch.processes.supervisor import Processes
+
+    return Processes(settings, kubeconfigs)
+
+
+def _say(step: str, what: str) -> None:
+    """Writes one line before a step is taken, in the form of the Makefile's. To stderr: the address is the answer."""
+    say(f"{step:<12} {what}", err=True)
+
+
+def _welcome(settings: Settings, port: int, password: str | None, *, dev: bool) -> None:
+    host = settings.listen.rpartition(":")[0]
+    address = settings.listen if listening.is_unix(settings.listen) else f"{host}:{port}"
+    lines = [f"Pilothouse serves gRPC on {address}"]
+    if dev and settings.tls_certificate_file is not None:
+        lines += ["", f"  certificate    {_fingerprint(settings.tls_certificate_file)}"]
+    if password is not None:
+        lines += [
+            "",
+            f"  administrator  admin   password  {password}",
+            "  (made now, shown once, kept nowhere)",
+        ]
+    if dev:
+        command = _own_command()
+        lines += [
+            "",
+            "Try next, in another terminal:",
+            f"  {command} login --server {listening.called_by(settings.listen, port)}{_how(settings)} --user admin",
+            f"  {command} namespaces create demo",
+            f"  {command} containers create web --namespace demo --image nginx:1.27 --port 80 --wait",
+            f"  {command} containers list --namespace demo --watch",
+            f"  {command} audit tail",
+        ]
+    say("\n".join(lines))
+
+
+def _fingerprint(certificate: Path) -> str:
+    from pilothouse_server.launch.embedded.certificate import fingerprint
+
+    return fingerprint(certificate)
+
+
+def _how(settings: Settings) -> str:
+    """What a client on this machine must be told: it calls the machine's own addresses in plain text, others by TLS."""
+    local = listening.is_called_in_plain_text(settings.listen)
+    encrypted = settings.tls_certificate_file is not None
+    if encrypted == local:
+        return " --secure" if encrypted else " --insecure"
+    return ""
+
+
+def _own_command() -> str:
+    """How the command is called from here: by its path where that is not searched."""
+    own = Path(sys.argv[0])
+    if shutil.which(own.name) is not None:
+        return own.name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+
+
+@migrate.command("init")
+def migrate_init(
+    admin_url: Annotated[
+        str, typer.Option(help="postgresql:// URL of a superuser, to the product's database.")
+    ],
+    app_password: Annotated[str, typer.Option(envvar=f"{PREFIX}APP_PASSWORD")] = "",
+    system_password: Annotated[str, typer.Option(envvar=f"{PREFIX}SYSTEM_PASSWORD")] = "",
+    maintenance_password: Annotated[str, typer.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
+) -> None:
+    """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
+    from pilothouse_migrations.roles import ensure_roles
+
+    given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
+    names = _run(
+        ensure_roles(_secured(admin_url), {role: password for role, password in given.items() if password})
+    )
+    say(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
+
+
+@migrate.command("up")
+def migrate_up(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Apply migrations up to REVISION."""
+    from pilothouse_migrations import runner
+
+    applied = _run(runner.upgrade(_maintenance_url(), revision))
+    say(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+
+
+@migrate.command("down")
+def migrate_down(
+    revision: Annotated[str, typer.Argument(help="The last migration to keep; base: none.")],
+) -> None:
+    """Revert the migrations after REVISION."""
+    from pilothouse_migrations import runner
+
+    reverted = _run(runner.downgrade(_maintenance_url(), revision))
+    say(f"reverted {', '.join(reverted)}" if reverted else "nothing to revert")
+
+
+@migrate.command("status")
+def migrate_status() -> None:
+    """Show which migrations are applied."""
+    from pilothouse_migrations import runner
+
+    for entry in _run(runner.status(_maintenance_url())):
+        say(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
+
+
+@migrate.command("new-history")
+def migrate_new_history(
+    reason: Annotated[
+        str, typer.Option(help="Why; it stands in the audit log.")
+    ] = "an administrator asked for it",
+) -> None:
+    """Begin a new history of events, after a database was put back where no server could notice it.
+
+    Resume tokens of watches from before are refused from then on, running watches end and their clients begin anew;
+    the servers may run meanwhile. It changes nothing else, and stands in the audit log.
+    """
+    from pilothouse_migrations.histories import begin_new_history
+
+    say(f"history {_run(begin_new_history(_maintenance_url(), reason))} begins")
+
+
+def simulate_cluster(
+    port: Annotated[int, typer.Option(help="0: a free one.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, max=1000)] = 3,
+    speed: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
+    state: Annotated[Path | None, typer.Option(help="File that keeps the cluster between runs.")] = None,
+) -> None:
+    """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C.
+
+    \b
+      pilothouse simulate-cluster > k.yaml &
+      KUBECONFIG=k.yaml kubectl get nodes
+      PILOTHOUSE_KUBECONFIG=k.yaml pilothouse serve --dev
+
+    It speaks HTTPS; its certificate and token are new in each run, and in the kubeconfig.
+
+    What becomes of a pod is said by its annotation simulate.pilothouse.dev/behavior:
+
+    \b
+      run                it serves (as without the annotation)
+      crash-loop         its containers fail again and again
+      exit:CODE          its containers end with this code
+      oom                its containers are killed for their memory
+      start-error        its containers cannot be started
+      readiness-failing  it runs and never gets ready
+      image-pull-error   its images cannot be pulled
+      unschedulable      no node takes it
+
+    Beside it simulate.pilothouse.dev/cpu and /memory are quantities of usage, and /start-seconds is the time
+    that a container needs until it serves.
+
+    Faults of the whole cluster are set by a POST of JSON to /simulator/faults, and shown by a GET:
+
+    \b
+      echo '{"latency_seconds": 2}' | kubectl create --raw /simulator/faults -f -
+      latency_seconds, error_rate, error_code   every answer, or a share of them
+      fail_next {"count", "code"}               the next answers
+      lose_answers                              the next writes are done and answered 504
+      retry_after_seconds                       what a code 429 says
+      refuse_connections, storage_stalled, storage_stopped, too_busy_for_bookmarks
+                                                true, and false again
+      webhooks                                  that refuse writes: a list of {"name", "resources", "message", "fails"}
+      restart {"kill", "down_seconds"}          the API server goes and comes back
+      drop_watches, clear                       true: at once
+    """
+    from pilothouse_server.launch.simulation import simulate_for_kubectl
+
+    log_lines.configure("INFO", "text")
+    _run(simulate_for_kubectl(nodes, speed, port, state, _print_kubeconfig))
+
+
+def _print_kubeconfig(kubeconfig: dict[str, Any]) -> None:
+    import yaml
+
+    say(yaml.safe_dump(kubeconfig, sort_keys=False))
+
+
+def _settings(**given: str) -> Settings:
+    """The settings; those that the command line gives come before the environment's."""
+    try:
+        return load({**os.environ, **{f"{PREFIX}{name}": value for name, value in given.items()}})
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+
+
+def _secured(url: str) -> str:
+    """A URL of the command line, as those of settings are taken."""
+    try:
+        return database_secured("--admin-url", url, _settings().database_ca_file, os.environ)
+    except SettingsError as error:
+        _fail(str(error), _USAGE)
+
+
+def _maintenance_url() -> str:
+    settings = _settings()
+    url = settings.maintenance_database_url or settings.database_url
+    if not url:
+        _fail(f"{PREFIX}MAINTENANCE_DATABASE_URL or {PREFIX}DATABASE_URL must be set", _USAGE)
+    return url
+
+
+def _kubeconfigs(settings: Settings) -> dict[str, Any]:
+    if settings.kubeconfig is None:
+        return {}
+    import yaml
+
+    try:
+        document = yaml.safe_load(settings.kubeconfig.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        _fail(f"{PREFIX}KUBECONFIG: {settings.kubeconfig}: {error}", _USAGE)
+    return {"local": document}
+
+
+def _run(work: Coroutine[Any, Any, Any], loop: str = "asyncio") -> Any:
+    """Runs to the end on that event loop; a known failure is one line, not a traceback."""
+    try:
+        return event_loop.run(work, loop)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if (words := words_of(error)) is None:
+            raise
+        _fail(words, _FAULT)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    say(f"pilothouse: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,302 @@
+"""The server's secret keys, all derived from master keys that never enter the database.
+
+A master key is 32 random bytes, written in hexadecimal. Two providers give them, each the newest first: the key
+file, a key a line, which only its owner may read and which is made at the first start unless a file is named; and
+the environment, a setting that is read once. Replicas need the same keys. Each use has a key of its own (HKDF-SHA256
+with the use as info), so that what one use reveals says nothing of another.
+
+Two kinds of use. What must stay the same while keys come and go (tokens of pages and watches, request ids)
+derives from the *oldest* key: the last one of the last provider. What encrypts stored values has a key for every
+master key (`key_encryption_keys`), each with an identifier that is derived too: the database names keys by it,
+whichever provider has them. A key may be removed once no stored value is encrypted under it, for such a value is lost
+with it: `pilothouse keys remove` asks first (`cli.keys`), this module does not. If it was the oldest, page and resume
+tokens given out before end.
+
+The third provider, a PKCS#11 token, gives no master key: its keys wrap and never leave it (`encryption.hsm`).
+
+The file is read again when a key is asked for that was not in it (`refresh`), so a key is added without a
+restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
+
+FILE, ENVIRONMENT, PKCS11 = PROVIDERS = ("file", "environment", "pkcs11")
+_LENGTH = 32
+_ID_LENGTH = 8
+_VARIABLE = f"{PREFIX}SECRET_KEY_FILE"
+
+
+class Source(Protocol):
+    """Where master keys are read from. `provider` is its name in the settings."""
+
+    @property
+    def provider(self) -> str: ...
+
+    def read(self) -> list[bytes]:
+        """The keys, newest first. Raises SettingsError."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """The key file."""
+
+    path: Path
+    provider: str = FILE
+
+    def read(self) -> list[bytes]:
+        """The keys of the file as it is now. Raises SettingsError."""
+        return _read(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSource:
+    """Keys that a setting holds. They stay until a restart."""
+
+    text: str
+    provider: str = ENVIRONMENT
+
+    def read(self) -> list[bytes]:
+        """The keys of the setting. Raises SettingsError, which never shows what it holds."""
+        return _parsed(re.split(r"[\s,]+", self.text.strip(" \t\r\n,")), f"{PREFIX}SECRET_KEYS")
+
+    def __repr__(self) -> str:
+        return "EnvironmentSource()"
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Keys as they are."""
+
+    masters: Sequence[bytes]
+    provider: str = ENVIRONMENT
+
+    def read(self) -> list[bytes]:
+        return list(self.masters)
+
+    def __repr__(self) -> str:
+        return "_Given()"
+
+
+class KeyRing:
+    """Keys by use, from one or more master keys, newest first."""
+
+    def __init__(self, masters: Sequence[bytes] = (), sources: Sequence[Source] = ()) -> None:
+        self._sources = sources or [_Given(masters)]
+        self.refresh()
+
+    @classmethod
+    def of(cls, settings: Settings, *, create: bool = True) -> KeyRing:
+        """The master keys of the providers that the settings name; a key file in the data folder is made if `create`.
+
+        Raises:
+            SettingsError: the providers are none that there are, none of them has master keys, or as `load`.
+        """
+        named = providers(settings)
+        sources: list[Source] = []
+        for provider in named:
+            if provider == FILE:
+                if create and settings.secret_key_file is None:
+                    _make(settings.key_file)
+                sources.append(FileSource(settings.key_file))
+            elif provider == ENVIRONMENT:
+                sources.append(EnvironmentSource(settings.secret_keys))
+        if settings.secret_keys and ENVIRONMENT not in named:
+            raise SettingsError(
+                f"{PREFIX}SECRET_KEYS holds keys that are not used: {PREFIX}KEY_PROVIDERS does not name {ENVIRONMENT}"
+            )
+        if not sources:
+            raise SettingsError(
+                f"{PREFIX}KEY_PROVIDERS: {FILE} or {ENVIRONMENT} is needed, too: the keys of a token encrypt, and what"
+                " signs tokens of pages and watches follows from a master key"
+            )
+        return cls(sources=sources)
+
+    @classmethod
+    def load(cls, path: Path, *, create: bool) -> KeyRing:
+        """Reads the key file; makes it first if `create` and it is not there.
+
+        Raises:
+            SettingsError: the file is not there, not lines of 32 bytes in hexadecimal, or readable by others.
+        """
+        if create:
+            _make(path)
+        return cls(sources=[FileSource(path)])
+
+    @property
+    def newest_key_id(self) -> str:
+        """Identifier of the key-encryption key of the first master key."""
+        return next(iter(self._by_id))
+
+    @property
+    def key_encryption_keys(self) -> Mapping[str, bytes]:
+        """The 32-byte keys that wrap data keys, by identifier, newest first."""
+        return self._by_id
+
+    @property
+    def providers(self) -> Mapping[str, str]:
+        """By identifier of a key, the name of the first provider that has it."""
+        return self._providers
+
+    def derive(self, use: str) -> bytes:
+        """The 32-byte key of one use, such as `resume-token`; the same while the oldest key stays."""
+        return _derived(self._oldest, use, _LENGTH)
+
+    def derive_each(self, use: str) -> list[bytes]:
+        """The 32-byte key of one use of every master key, newest first: for what old and new keys sign both."""
+        return [_derived(master, use, _LENGTH) for master in self._masters]
+
+    def refresh(self) -> None:
+        """Reads the keys again; what is there now counts.
+
+        Raises:
+            SettingsError: as `of`; the keys stay as they were.
+        """
+        found = [(master, source.provider) for source in self._sources for master in source.read()]
+        self._oldest = found[-1][0]
+        # A key that is moved from one provider to another is in both for a while.
+        self._masters = tuple(dict.fromkeys(master for master, _ in found))
+        self._by_id = {
+            key_id_of(master): _derived(master, "key-encryption-key", _LENGTH) for master in self._masters
+        }
+        self._providers: dict[str, str] = {}
+        for master, provider in found:
+            self._providers.setdefault(key_id_of(master), provider)
+
+
+def providers(settings: Settings) -> tuple[str, ...]:
+    """The providers that the settings name, in their order. Raises SettingsError."""
+    named = tuple(part.strip() for part in settings.key_providers.split(",") if part.strip())
+    for name in named:
+        if name not in PROVIDERS:
+            raise SettingsError(f"{PREFIX}KEY_PROVIDERS: {name!r} is none of {', '.join(PROVIDERS)}")
+    if not named or len(set(named)) != len(named):
+        raise SettingsError(f"{PREFIX}KEY_PROVIDERS must name one provider or more, each once")
+    return named
+
+
+def new_key() -> tuple[str, str]:
+    """A new master key as it is written, and its identifier."""
+    master = secrets.token_bytes(_LENGTH)
+    return master.hex(), key_id_of(master)
+
+
+def key_id_of(master: bytes) -> str:
+    """The identifier of the key-encryption key of a master key."""
+    return _derived(master, "key-encryption-key-id", _ID_LENGTH).hex()
+
+
+def add_key(path: Path) -> str:
+    """Puts a new newest key into the key file, in one step that a kill leaves undone or done; answers its
+    identifier.
+
+    Raises:
+        SettingsError: as `KeyRing.load`.
+    """
+    with _alone(path):
+        added = secrets.token_bytes(_LENGTH)
+        _write(path, [added, *_read(path)])
+    return key_id_of(added)
+
+
+def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
+    """Takes a key out of the key file. `keep`: the file as it was stays beside it, where the answer says.
+
+    Raises:
+        SettingsError: as `KeyRing.load`; or there is no such key, or it is the newest.
+    """
+    with _alone(path):
+        masters = _read(path)
+        ids = list(KeyRing(masters).key_encryption_keys)
+        if key_id not in ids:
+            raise SettingsError(f"{path} holds no key {key_id}; it holds {', '.join(ids)}")
+        if ids[0] == key_id:
+            raise SettingsError(f"{key_id} is the newest key of {path}: what is encrypted next needs it")
+        kept = path.with_name(f"{path.name}.with-{key_id}") if keep else None
+        if kept is not None:
+            _write(kept, masters)
+        _write(path, [master for master, each in zip(masters, ids, strict=True) if each != key_id])
+    return kept
+
+
+def _derived(master: bytes, use: str, length: int) -> bytes:
+    """The first block of HKDF-SHA256 (RFC 5869) without salt; `length` is 32 at most.
+
+    Written out, because the library that has it takes 8 MB, which a server that opens no stored value does without.
+    """
+    pseudorandom = hmac.digest(bytes(_LENGTH), master, "sha256")
+    return hmac.digest(pseudorandom, f"pilothouse/{use}\x01".encode(), "sha256")[:length]
+
+
+def _read(path: Path) -> list[bytes]:
+    try:
+        lines, mode = path.read_text().split(), path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        words = (error.strerror if isinstance(error, OSError) else None) or "cannot be read"
+        raise SettingsError(f"{_VARIABLE}: {path}: {words.lower()}") from None
+    if mode & 0o077:
+        raise SettingsError(f"{_VARIABLE}: {path} can be read by others: chmod 600 it")
+    return _parsed(lines, f"{_VARIABLE}: {path}")
+
+
+def _parsed(words: Sequence[str], where: str) -> list[bytes]:
+    try:
+        masters = [bytes.fromhex(word) for word in words]
+    except ValueError:
+        masters = []
+    if not masters or any(len(master) != _LENGTH for master in masters):
+        raise SettingsError(f"{where} must hold keys of {_LENGTH} bytes in hexadecimal")
+    if len(set(masters)) != len(masters):
+        raise SettingsError(f"{where} holds a key twice")
+    return masters
+
+
+def _make(path: Path) -> None:
+    """Makes the key file with a first key, unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(path, [secrets.token_bytes(_LENGTH)], new=True)
+
+
+def _write(path: Path, masters: Sequence[bytes], *, new: bool = False) -> None:
+    """Writes the file in one step. `new`: another process's file stays, which it may have read already."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"{master.hex()}\n" for master in masters)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)
+        temporary.unlink()
+    else:
+        temporary.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two who change the file do so one after the other."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)

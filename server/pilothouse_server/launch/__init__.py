@@ -1,0 +1,1 @@
+"""How a server is started: several processes on one port, development with embedded programs, a simulated cluster."""

@@ -1,0 +1,150 @@
+"""What `pilothouse serve --dev` brings along: PostgreSQL and a simulated cluster, each a process of its own that ends
+with the server, so that one command is enough to try it.
+
+Everything lives under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
+simulated cluster, kept too), `master.key`. Only its owner may enter the folder where it is made here;
+PostgreSQL, which is another user where root starts all, gets in nonetheless (`runtime.account`). The first
+start makes the roles, migrates and goes on; a later one only migrates. A database or a kubeconfig that is
+configured is used instead of the one that would be brought along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from pilothouse_migrations import schema
+from pilothouse_migrations.databases import ensure_database
+from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_server.clusters.access import Kubeconfigs
+from pilothouse_server.launch.embedded.postgres import DataDirectoryInUseError, EmbeddedPostgres
+from pilothouse_server.launch.embedded.simulator import EmbeddedSimulator
+from pilothouse_server.outbound.destinations import LOOPBACK
+from pilothouse_server.runtime.tasks import cancel_and_wait
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
+
+DATABASE = "pilothouse"
+
+
+def running_database(settings: Settings) -> str:
+    """The URL, as the maintenance login, of the database that a server with these settings runs; "" where none does."""
+    postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+    there = (postgres.socket_directory / f".s.PGSQL.{postgres.port}").exists()
+    return postgres.dsn(DATABASE, RoleNames().maintenance) if there else ""
+
+
+@asynccontextmanager
+async def local_database(settings: Settings) -> AsyncIterator[Settings]:
+    """Settings that reach the database in the data folder until the end of the block; one that no server runs at the
+    moment is started for it.
+
+    Raises:
+        SettingsError: there is none.
+        EmbeddedProgramError: it does not start.
+    """
+    postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+    if not postgres.has_data:
+        raise SettingsError(
+            f"{settings.data_dir} holds no database: name the server's folder by {PREFIX}DATA_DIR, or its database by"
+            f" {PREFIX}DATABASE_URL"
+        )
+    own = True
+    try:
+        await postgres.start()
+    except DataDirectoryInUseError:
+        own = False
+    try:
+        yield _reaching(settings, postgres)
+    finally:
+        if own:
+            await postgres.stop()
+
+
+def _reaching(settings: Settings, postgres: EmbeddedPostgres) -> Settings:
+    names = RoleNames()
+    return msgspec.structs.replace(
+        settings,
+        database_url=postgres.dsn(DATABASE, names.app),
+        system_database_url=postgres.dsn(DATABASE, names.system),
+        maintenance_database_url=postgres.dsn(DATABASE, names.maintenance),
+    )
+
+
+class Development:
+    """The surroundings of a server on one machine. `start` returns the settings that reach them.
+
+    Args:
+        settings: those of the server.
+        kubeconfigs: the clusters that are configured, by name; none: a simulated one is started.
+        say: called before each step that takes time, with the step and what it does, as in ("database", "starts …").
+    """
+
+    def __init__(self, settings: Settings, kubeconfigs: Kubeconfigs, say: Callable[[str, str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self.kubeconfigs: dict[str, Mapping[str, Any]] = dict(kubeconfigs)
+        self._postgres: EmbeddedPostgres | None = None
+        self._simulator: EmbeddedSimulator | None = None
+
+    async def start(self) -> Settings:
+        """Starts what is not configured.
+
+        Raises:
+            EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text says why.
+            OSError: the data folder cannot be made.
+        """
+        settings = self._settings
+        if not settings.outbound_networks:
+            # Who tries it out has clusters on this machine.
+            settings = msgspec.structs.replace(settings, outbound_networks=",".join(map(str, LOOPBACK)))
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        starting = None if self.kubeconfigs else asyncio.create_task(self._start_simulator())
+        try:
+            if not settings.database_url:
+                settings = await self._start_postgres(settings)
+            if starting is not None:
+                # It has been on its way beside the database.
+                self._say("cluster", f"starts a simulated Kubernetes cluster, kept in {settings.data_dir}")
+                self.kubeconfigs["local"] = await starting
+        except BaseException:
+            if starting is not None:
+                await cancel_and_wait(starting)
+            raise
+        return settings
+
+    async def stop(self) -> None:
+        """Stops what was started, the database last."""
+        if self._simulator is not None:
+            await self._simulator.stop()
+        if self._postgres is not None:
+            await self._postgres.stop()
+
+    async def _start_simulator(self) -> Mapping[str, Any]:
+        self._simulator = EmbeddedSimulator(
+            self._settings.data_dir / "cluster.json",
+            log_level=self._settings.log_level,
+            log_format=self._settings.log_format,
+        )
+        return await self._simulator.start()
+
+    async def _start_postgres(self, settings: Settings) -> Settings:
+        postgres = self._postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
+        verb = "starts" if postgres.has_data else "makes and starts"
+        self._say("database", f"{verb} PostgreSQL in {settings.data_dir / 'postgres'}")
+        await postgres.start()
+        await ensure_database(postgres.dsn(), DATABASE)
+        await ensure_roles(postgres.dsn(DATABASE))
+        reaching = _reaching(settings, postgres)
+        maintenance = reaching.maintenance_database_url
+        pending = await schema.pending_migrations(maintenance)
+        if pending:
+            # Alembic, which a server that finds its schema does not need.
+            from pilothouse_migrations import runner
+
+            self._say("database", f"brings its schema up to date: migrations to apply: {len(pending)}")
+            await runner.upgrade(maintenance)
+        return reaching

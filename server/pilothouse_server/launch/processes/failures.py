@@ -1,0 +1,34 @@
+"""What is said of a failure: one line where it is known, by the command and by a process of its own alike.
+
+Whatever else goes wrong is a fault of the program, and shows where it happened.
+"""
+
+from __future__ import annotations
+
+
+def words_of(error: BaseException) -> str | None:
+    """Returns what is said of a failure that is known, else None."""
+    # Imported when something has failed: a supervisor needs none of them otherwise.
+    from pilothouse_migrations.databases import DatabaseRefusedError
+    from pilothouse_migrations.schema import MigrationError
+    from pilothouse_migrations.versions_gate import UnsupportedServerError
+    from pilothouse_server.errors import PilothouseError
+    from pilothouse_server.kubernetes.errors import ClusterError
+    from pilothouse_server.runtime.child_program import EmbeddedProgramError
+    from pilothouse_server.values.database_address import tls_problem
+
+    if isinstance(error, DatabaseRefusedError):
+        return f"the database refused: {error.orig}"
+    if problem := tls_problem(error):
+        return problem
+    # SettingsError is a ValueError.
+    known = (
+        PilothouseError,
+        MigrationError,
+        UnsupportedServerError,
+        EmbeddedProgramError,
+        ClusterError,
+        ValueError,
+        OSError,
+    )
+    return str(error) if isinstance(error, known) else None

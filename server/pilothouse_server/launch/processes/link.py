@@ -1,0 +1,89 @@
+"""What a supervisor and its child say to each other: a line of JSON each, over the socket that is the child's stdin.
+
+The supervisor begins with `Orders`. The child answers once, `Serving` or `Failed`. From then on an empty line asks for
+its `Figures`. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.settings.model import Settings
+
+# Of one line: a server's figures are some 100 KB.
+LINE_BYTES = 16 * 1024 * 1024
+ASK_FOR_FIGURES = b"\n"
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What a child is to be. `launcher` is the process id of its supervisor, `number` its own among the children."""
+
+    launcher: int
+    number: int
+    settings: Settings
+    kubeconfigs: dict[str, dict[str, Any]]
+
+
+class Serving(msgspec.Struct, frozen=True, tag=True):
+    """Calls are served. `password` is that of an administrator made by this start, shown nowhere else."""
+
+    password: str | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """It could not start; `why` is for people. `password` as of `Serving`: it was made before."""
+
+    why: str
+    password: str | None = None
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One value, as of Prometheus: `name` with its suffix, as in `_total`."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Family(msgspec.Struct, frozen=True, array_like=True):
+    """One metric: `kind` is counter, gauge, histogram, summary, info or unknown."""
+
+    name: str
+    help: str
+    kind: str
+    samples: list[Sample]
+
+
+class Figures(msgspec.Struct, frozen=True, tag=True):
+    """What one process has counted and measured."""
+
+    families: list[Family]
+
+
+Said = Serving | Failed | Figures
+
+
+def encode(message: Orders | Said) -> bytes:
+    """Returns the line that says it."""
+    return msgspec.json.encode(message, enc_hook=str) + b"\n"
+
+
+def orders_of(line: bytes) -> Orders:
+    """Reads the supervisor's line."""
+    return msgspec.json.decode(line, type=Orders, dec_hook=_path)
+
+
+def said_by(line: bytes) -> Said:
+    """Reads a child's line."""
+    said: Said = _SAID.decode(line)
+    return said
+
+
+_SAID = msgspec.json.Decoder(Said)
+
+
+def _path(wanted: type, value: object) -> object:
+    return Path(str(value)) if wanted is Path else value

@@ -1,0 +1,138 @@
+"""The figures of all processes, served as those of one server.
+
+What our own counters and histograms count is summed: whoever asks how many calls there were means the server's. What a
+process had counted when it was last asked stays in the sum after its end, so that a sum never falls: Prometheus would
+take that for a restart of all and count everything again. A gauge is of one process, and so is all that the interpreter
+and the kernel say of one (`process_…`, `python_…`): those bear the label `process`.
+
+A process that does not answer in time stands in the sums with what it said last, and its gauges are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+import prometheus_client
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
+
+from pilothouse_server.launch.processes.link import Family, Figures, Sample
+from pilothouse_server.settings.model import address_refused
+
+_OURS = "pilothouse_"
+_SUMMED = ("counter", "histogram", "summary")
+# A sample of Prometheus' own that says since when a counter counts: the sum does so since the first.
+_CREATED = "_created"
+# Longer than any process is waited for.
+_COLLECT_SECONDS = 10.0
+_Labels = tuple[tuple[str, str], ...]
+# By family, sample and labels.
+_Sums = dict[tuple[str, str, _Labels], float]
+
+
+class Totals:
+    """What was counted by processes that have ended, and what each that runs had counted when it was last asked."""
+
+    def __init__(self) -> None:
+        self._ended: _Sums = {}
+        self._last: dict[str, Figures] = {}
+        self._families: dict[str, Family] = {}
+
+    def heard(self, process: str, figures: Figures) -> None:
+        """Takes what a process says of itself; it replaces what it said before."""
+        self._last[process] = figures
+        for family in figures.families:
+            self._families.setdefault(family.name, family)
+
+    def ended(self, process: str) -> None:
+        """Keeps what the process had counted; the next one of its name begins with nothing."""
+        figures = self._last.pop(process, None)
+        if figures is not None:
+            _add(self._ended, figures)
+
+    def metrics(self, heard_now: Collection[str]) -> list[Metric]:
+        """Returns all that has samples; gauges of the processes in `heard_now` alone."""
+        sums = dict(self._ended)
+        for figures in self._last.values():
+            _add(sums, figures)
+        metrics = {name: Metric(name, family.help, family.kind) for name, family in self._families.items()}
+        for (family_name, sample_name, labels), value in sums.items():
+            metrics[family_name].add_sample(sample_name, dict(labels), value)
+        for process in heard_now:
+            for family in self._last[process].families:
+                if not _is_summed(family):
+                    for sample in family.samples:
+                        labelled = {**sample.labels, "process": process}
+                        metrics[family.name].add_sample(sample.name, labelled, sample.value)
+        return [metric for metric in metrics.values() if metric.samples]
+
+
+def _is_summed(family: Family) -> bool:
+    return family.kind in _SUMMED and family.name.startswith(_OURS)
+
+
+def _add(sums: _Sums, figures: Figures) -> None:
+    for family in figures.families:
+        if _is_summed(family):
+            for sample in family.samples:
+                _add_sample(sums, family.name, sample)
+
+
+def _add_sample(sums: _Sums, family_name: str, sample: Sample) -> None:
+    key = family_name, sample.name, tuple(sorted(sample.labels.items()))
+    if sample.name.endswith(_CREATED):
+        sums[key] = min(sums.get(key, sample.value), sample.value)
+    else:
+        sums[key] = sums.get(key, 0.0) + sample.value
+
+
+def figures_of_this_process() -> Figures:
+    """Returns what this process has counted and measured."""
+    return Figures(
+        [
+            Family(
+                family.name,
+                family.documentation,
+                family.type,
+                [Sample(sample.name, dict(sample.labels), float(sample.value)) for sample in family.samples],
+            )
+            for family in prometheus_client.REGISTRY.collect()
+        ]
+    )
+
+
+class MetricsServer:
+    """Serves over HTTP what `collect` returns; that runs on the event loop, which is asked from the server's threads.
+
+    `port` is the one that is listened on.
+    """
+
+    def __init__(self, listen: str, collect: Callable[[], Coroutine[Any, Any, list[Metric]]]) -> None:
+        self._collect = collect
+        self._loop = asyncio.get_running_loop()
+        host, _, port = listen.rpartition(":")
+        try:
+            self._server, self._thread = prometheus_client.start_http_server(
+                int(port), host or "127.0.0.1", _Registry(self._families)
+            )
+        except (OSError, ValueError, OverflowError):
+            raise address_refused(listen, "METRICS_LISTEN") from None
+        self.port = int(self._server.server_port)
+
+    def _families(self) -> list[Metric]:
+        return asyncio.run_coroutine_threadsafe(self._collect(), self._loop).result(_COLLECT_SECONDS)
+
+    async def close(self) -> None:
+        """Ends it; whoever is being answered is answered."""
+        await asyncio.to_thread(self._server.shutdown)
+        self._server.server_close()
+
+
+class _Registry(Collector):
+    def __init__(self, families: Callable[[], list[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families()

@@ -1,0 +1,92 @@
+"""One of several server processes: the program that a supervisor starts.
+
+It is the same server that `pilothouse serve` is without other processes, told what to do by a line on its standard
+input; which event loop it runs on is its only argument. Its log lines bear its number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+from pilothouse_server.app import Application
+from pilothouse_server.launch.processes import link
+from pilothouse_server.launch.processes.failures import words_of
+from pilothouse_server.launch.processes.link import Failed, Orders, Serving
+from pilothouse_server.launch.processes.metrics import figures_of_this_process
+from pilothouse_server.runtime import event_loop, log_lines
+from pilothouse_server.runtime.process_tuning import (
+    collect_rarely,
+    give_back_large_buffers,
+    served_calls_go_first,
+)
+from pilothouse_server.runtime.tasks import cancel_and_wait
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> int:
+    """Serves until SIGTERM, or until the supervisor is gone."""
+    give_back_large_buffers()
+    return event_loop.run(_run(socket.socket(fileno=sys.stdin.fileno())), sys.argv[1])
+
+
+async def _run(supervisor: socket.socket) -> int:
+    stopping = asyncio.Event()
+    for number in _ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    reader, writer = await asyncio.open_connection(sock=supervisor, limit=link.LINE_BYTES)
+    orders = link.orders_of(await reader.readline())
+    log_lines.configure(orders.settings.log_level, orders.settings.log_format, process=orders.number)
+    if os.getppid() != orders.launcher:
+        # It was killed before the kernel had noted that this process is to end with it.
+        return 1
+    try:
+        return await _serve(orders, reader, writer, stopping)
+    finally:
+        writer.close()
+        # It ends already; a signal that came while the loop is closed would be told as a fault of the handler.
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _serve(
+    orders: Orders, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+) -> int:
+    application: Application | None = None
+    try:
+        try:
+            application = Application(orders.settings, orders.kubeconfigs)
+            await application.start()
+        except Exception as error:
+            if (why := words_of(error)) is None:
+                raise
+            writer.write(link.encode(Failed(why, application.password_made if application else None)))
+            return 1
+        collect_rarely()
+        served_calls_go_first()
+        writer.write(link.encode(Serving(application.password_made)))
+        answering = asyncio.create_task(_answer(reader, writer, stopping), name="supervisor")
+        await stopping.wait()
+        await cancel_and_wait(answering)
+    finally:
+        if application is not None:
+            await application.stop()
+    return 0
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+) -> None:
+    """Says the figures whenever they are asked for, until the supervisor is gone."""
+    while await reader.readline():
+        writer.write(link.encode(figures_of_this_process()))
+        await writer.drain()
+    stopping.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

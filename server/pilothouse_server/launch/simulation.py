@@ -1,0 +1,87 @@
+"""The simulated cluster as a program: what `pilothouse simulate-cluster` runs, and the process of `serve --dev`.
+
+The simulator is a house of its own and imports nothing of the server. How its lines look and how rarely garbage is
+collected is the business of whoever runs it: it is set here for both programs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from pilothouse_server.runtime import log_lines
+from pilothouse_server.runtime.process_tuning import collect_rarely
+from pilothouse_simulator import SimulatedCluster
+
+log = structlog.get_logger(__name__)
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What the launcher (`embedded.simulator`) hands the process: JSON on standard input.
+
+    `launcher` is its process id. `port` 0 is a free one.
+    """
+
+    launcher: int
+    state_path: str
+    token: str
+    port: int
+    log_level: str
+    log_format: str
+
+
+async def simulate(cluster: SimulatedCluster, announce: Callable[[dict[str, Any]], None]) -> None:
+    """Runs the cluster until SIGTERM or SIGINT; `announce` is given its kubeconfig when it answers.
+
+    Raises:
+        OSError: its port or its state file is taken.
+        ValueError: its state file cannot be read.
+    """
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    collect_rarely()
+    async with cluster:
+        announce(cluster.kubeconfig())
+        await stopping.wait()
+
+
+async def simulate_for_kubectl(
+    nodes: int, speed: float, port: int, state_path: Path | None, announce: Callable[[dict[str, Any]], None]
+) -> None:
+    """Runs a cluster over TLS, as `simulate`: kubectl sends no token over plain HTTP."""
+    cluster = SimulatedCluster(nodes=nodes, speed=speed, port=port, state_path=state_path, tls=True)
+    await simulate(cluster, announce)
+
+
+def main() -> int:
+    """The process of `serve --dev`: orders from standard input, the kubeconfig to standard output."""
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    log_lines.configure(orders.log_level, orders.log_format)
+    if os.getppid() != orders.launcher:
+        # It was killed before the kernel had noted that this process is to end with it.
+        return 1
+    cluster = SimulatedCluster(port=orders.port, token=orders.token, state_path=Path(orders.state_path))
+    try:
+        asyncio.run(simulate(cluster, _announce))
+    except (OSError, ValueError) as error:
+        log.error("the simulated cluster cannot run", why=str(error))
+        return 1
+    return 0
+
+
+def _announce(kubeconfig: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(kubeconfig) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

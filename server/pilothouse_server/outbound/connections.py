@@ -1,0 +1,238 @@
+"""The connections of `outbound.destinations`, with bounds on what the other side sends.
+
+A connection ends where the other side sends too much that is not a response. A response that comes in small pieces is
+read with pauses.
+
+aiohttp passes over 100 and 103 without end and without a pause, and counts nothing of what is around a body: extensions
+of chunks, or chunks of a byte. Each kept the event loop from all others for as long as it was sent.
+
+And whatever one read of a socket brings it goes through in one turn of the loop: a quarter of a megabyte is a hundred
+thousand parts of a message that are empty, or forty thousand chunks of two bytes, and takes 50 ms or more. So some are
+gone through at a time, and the rest is held meanwhile, as is the socket, until it is this connection's turn of all
+long work: ten with pauses of their own took the whole loop, and one cluster is asked by as many. Of HTTP whatever is
+small has a line of its own, be it a chunk, a header or an answer. Of a websocket frames count that end no message. (Of
+those that do the library itself goes through so many, and no further before they are read.)
+
+Apart, because it imports aiohttp, which takes long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, WebSocketError
+
+from pilothouse_server.runtime.event_loop import long_work
+
+# Answers before the answer (100, 103) to one request.
+_MOST_INTERIM: Final = 16
+# What a connection may send that is of no body: as much, and so many times what is of one. (Each line of a log has 30
+# bytes or more, and six around it where the other side sends it by itself.)
+_MOST_AROUND_BYTES: Final = 1024 * 1024
+_MOST_AROUND_TIMES: Final = 4
+# So many lines, or parts of messages, are gone through at a time, which is less than a millisecond. (A log has lines of
+# its own, and has some 100,000 of them a second so, where nobody else does anything.)
+_LINES_AT_ONCE: Final = 512
+_PARTS_AT_ONCE: Final = 256
+# Of one message. The longest that is taken has a kilobyte in each.
+_MOST_PARTS: Final = 4096
+
+
+class Connector(aiohttp.TCPConnector):
+    """A connector of aiohttp, with its options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        factory: Any = partial(_Bounded, loop=self._loop)
+        self._factory = factory
+
+
+class _Bounded(ResponseHandler):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._interim = self._received = 0
+        # What was received and is not gone through, and what goes on with it.
+        self._held = b""
+        self._going_on: asyncio.Task[None] | None = None
+        self._frames: _Frames | None = None
+
+    @property
+    def should_close(self) -> bool:
+        """Whether it is of no use for another request: what is held is of none."""
+        return bool(self._held) or super().should_close
+
+    def set_response_params(self, **given: Any) -> None:
+        """A request begins."""
+        self._interim = self._received = 0
+        super().set_response_params(**given)
+
+    def set_parser(self, parser: Any, payload: Any, data_received_cb: Any = None) -> None:
+        """A websocket begins."""
+        self._frames = _Frames()
+        # What came with the answer to the handshake goes through it first, in its order.
+        self._tail += self._held
+        self._held = b""
+        super().set_parser(parser, payload, data_received_cb)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """The head of an answer has come."""
+        if 100 <= data[0].code < 200 and data[0].code != 101:
+            self._interim += 1
+        if self._interim <= _MOST_INTERIM:
+            super().feed_data(data, size)
+        else:
+            self._refuse()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come; none, where the library goes on with what it has kept itself."""
+        if self._held and data:
+            self._held += data
+        else:
+            self._go_through(data)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The reader has room again."""
+        super().resume_reading(resume_parser)
+        if self._held:
+            self._go_on_in_turn()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It ended. What came before is gone through, unless it is we who ended it."""
+        if self._going_on is not None:
+            self._going_on.cancel()
+            self._going_on = None
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            super().data_received(held)
+        super().connection_lost(exc)
+
+    def _resume_reading_for_buffer(self) -> None:
+        if not self._held:
+            super()._resume_reading_for_buffer()
+
+    def _go_on_in_turn(self) -> None:
+        if self._going_on is None:
+            self._going_on = self._loop.create_task(self._in_turn(), name="read what comes in small pieces")
+
+    async def _in_turn(self) -> None:
+        await long_work(last=True)
+        self._going_on = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        # With a reader that has no room, `resume_reading` goes on.
+        if self._reading_paused:
+            return
+        held, self._held = self._held, b""
+        if self.transport is None:
+            return
+        self._go_through(held)
+        if not self._waits_for_parser:
+            self._resume_reading_for_buffer()
+
+    @property
+    def _waits_for_parser(self) -> bool:
+        """Whether the library keeps what comes, and holds the socket where it is much, until a websocket begins."""
+        return self._upgraded and self._frames is None
+
+    def _go_through(self, data: bytes) -> None:
+        frames = self._frames
+        if frames is not None:
+            end = frames.end_of_some(data)
+        else:
+            end = len(data) if self._waits_for_parser else _end_of_lines(data)
+        self._take(data if end == len(data) else data[:end])
+        if frames is not None and frames.parts > _MOST_PARTS:
+            self._refuse_message()
+        elif end < len(data) and self.transport is not None:
+            self._held += data[end:]
+            self._pause_reading_for_buffer()
+            self._go_on_in_turn()
+
+    def _take(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._upgraded:
+            return
+        self._received += len(data)
+        body: int = getattr(self._payload, "total_bytes", 0)
+        if self._received > _MOST_AROUND_BYTES + _MOST_AROUND_TIMES * body:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        transport, self.transport = self.transport, None
+        if transport is None:
+            return
+        if self._payload is not None:
+            self._payload.set_exception(aiohttp.ClientPayloadError())
+        self.set_exception(HttpProcessingError())
+        transport.abort()
+
+    def _refuse_message(self) -> None:
+        """Ends a websocket as the library does where a message is too long; nothing more of it is read."""
+        queue, self._payload = self._payload, None
+        self._payload_parser, self._payload_parser_failed = None, True
+        self._pause_reading_for_buffer()
+        if queue is not None:
+            queue.set_exception(WebSocketError(aiohttp.WSCloseCode.MESSAGE_TOO_BIG, "too many parts"))
+
+
+def _end_of_lines(data: bytes) -> int:
+    """Where so many lines end; the end of all that has fewer."""
+    end = 0
+    for _ in range(_LINES_AT_ONCE):
+        end = data.find(b"\n", end) + 1
+        if not end:
+            return len(data)
+    return end
+
+
+class _Frames:
+    """The frames of a websocket as they come: how many parts the present message has that do not end it."""
+
+    __slots__ = ("_head", "_rest", "parts")
+
+    def __init__(self) -> None:
+        # The head of a frame so far, and how much of a frame's content is to come.
+        self._head = bytearray()
+        self._rest = 0
+        self.parts = 0
+
+    def end_of_some(self, data: bytes) -> int:
+        """Where so many parts have begun, or one more than a message may have; the end of all that has fewer."""
+        at, some = 0, 0
+        while at < len(data):
+            if self._rest:
+                taken = min(self._rest, len(data) - at)
+                self._rest -= taken
+                at += taken
+                continue
+            if some == _PARTS_AT_ONCE or self.parts > _MOST_PARTS:
+                return at
+            self._head.append(data[at])
+            at += 1
+            if len(self._head) == _length_of_head(self._head):
+                some += self._begin()
+        return at
+
+    def _begin(self) -> bool:
+        """A frame begins, by its head; returns whether it is such a part."""
+        head = self._head
+        ends, is_control = bool(head[0] & 0x80), bool(head[0] & 0x08)
+        short = head[1] & 0x7F
+        length = {126: 2, 127: 8}.get(short, 0)
+        self._rest = int.from_bytes(head[2 : 2 + length]) if length else short
+        head.clear()
+        if not is_control:
+            self.parts = 0 if ends else self.parts + 1
+        return not ends
+
+
+def _length_of_head(head: bytearray) -> int:
+    """How long the head of a frame is, by its beginning."""
+    if len(head) < 2:
+        return 2
+    return 2 + {126: 2, 127: 8}.get(head[1] & 0x7F, 0) + (4 if head[1] & 0x80 else 0)

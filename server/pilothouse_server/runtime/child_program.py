@@ -1,0 +1,78 @@
+"""A program that ends with this process, however this process ends.
+
+The kernel sends the program a signal when its launcher dies (PDEATHSIG), also by SIGKILL. It counts the thread that
+started the program as the launcher: a program started from a thread that ends early would be signalled early. So only
+the main thread starts one.
+
+The program has a session of its own. Ctrl-C in a terminal reaches only the launcher, which ends its own work first.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from pilothouse_server.runtime.account import Account
+
+Stream = int | IO[bytes] | None
+
+
+class EmbeddedProgramError(Exception):
+    """A program that Pilothouse brings along cannot be started or stopped. The message says why."""
+
+
+def require_main_thread() -> None:
+    """RuntimeError unless this is the main thread, the only one that lives as long as the process."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "an embedded program dies with the thread that starts it: start it from the main thread"
+        )
+
+
+def launch(
+    command: Sequence[str | Path],
+    *,
+    account: Account,
+    dies_by: str,
+    environment: dict[str, str] | None = None,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    directory: Path = Path("/"),
+) -> subprocess.Popen[bytes]:
+    """Starts a program as `account`, which gets the signal `dies_by` (as in "INT") when this process dies.
+
+    `directory` is the one it runs in.
+
+    Raises:
+        RuntimeError: not called from the main thread.
+        FileNotFoundError: the program, or `setpriv`, is missing.
+    """
+    require_main_thread()
+    return subprocess.Popen(
+        [*account.command(dies_with_parent_by=dies_by), *command],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment,
+        cwd=directory,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals], seconds: float) -> None:
+    """Sends the signals one after the other, each after `seconds` for the one before it, until the program has ended.
+
+    Blocks: not for the event loop.
+    """
+    for number in signals:
+        process.send_signal(number)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+        return

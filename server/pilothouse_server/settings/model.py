@@ -1,0 +1,593 @@
+"""Settings: every one is an environment variable `PILOTHOUSE_<NAME>`, read and checked once at start.
+
+A value that cannot be read is an error that names the variable, what it holds and what it may hold; an unknown
+`PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start. An empty variable
+is one that is not set: Helm and compose write none so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from pilothouse_server.settings import reading
+from pilothouse_server.values import (
+    InvalidValueError,
+    database_address,
+    key_patterns,
+    listening,
+    permitted_additions,
+)
+from pilothouse_server.values.client_variables import CLIENT_VARIABLES
+from pilothouse_server.values.guarded_keys import NAMESPACE_KEYS, OBJECT_KEYS, POD_KEYS
+
+PREFIX = "PILOTHOUSE_"
+MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
+# What the protos say of passwords, and what a setting may ask for at most.
+_SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
+_KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
+# Whose default is something: they take the word none.
+_MAY_BE_NONE = (*_KEY_LISTS, "namespace_pod_security")
+_KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
+_ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
+_NETWORK = "neither an address nor a network such as 10.0.0.0/8"
+T = TypeVar("T")
+DATABASES = (
+    "database_url", "system_database_url", "maintenance_database_url", "direct_database_url", "replica_database_url",
+)  # fmt: skip
+EVENT_LOOPS = ("uvloop", "asyncio")
+# What bounds calls: each must be greater than 0.
+ADMISSION = (
+    "handshake_seconds", "max_connection_idle_seconds", "request_seconds", "max_awaited_requests",
+    "max_concurrent_calls", "max_calls_per_user", "max_calls_per_address", "max_streams", "max_streams_per_user",
+    "max_cluster_calls", "max_cluster_calls_per_user", "max_cluster_streams", "max_cluster_streams_per_user",
+    "max_health_watches_per_address", "admission_wait_seconds",
+)  # fmt: skip
+_CHOICES = {
+    "event_loop": EVENT_LOOPS,
+    "log_format": ("text", "json"),
+    "log_level": ("DEBUG", "INFO", "WARNING", "ERROR"),
+    "namespace_pod_security": ("privileged", "baseline", "restricted", ""),
+}
+
+
+class SettingsError(ValueError):
+    """A setting is missing, misspelt or cannot be read; the text names the variable and the rule."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, with their defaults.
+
+    Names in lower case here are `PILOTHOUSE_` in upper case outside. What each is stands in its type, from where
+    `pilothouse serve --help` takes it.
+    """
+
+    listen: Annotated[str, "HOST:PORT to serve gRPC on; port 0 takes a free one."] = "127.0.0.1:50051"
+    processes: Annotated[
+        int,
+        f"Server processes on that address, {MOST_PROCESSES} at most; one that ends is started again. More than the"
+        " machine has cores bring nothing.",
+    ] = 1
+    event_loop: Annotated[
+        str,
+        "What runs the server: asyncio, which is Python's own, or uvloop, which takes less of a processor.",
+    ] = "asyncio"
+    data_dir: Annotated[
+        Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
+    ] = Path(".pilothouse")
+    bootstrap_password: Annotated[
+        str, "Password of the first administrator; without it one is made and shown once."
+    ] = ""
+    reflection: Annotated[
+        bool, "Whether gRPC server reflection is served, which grpcurl and buf curl use."
+    ] = True
+    tls_certificate_file: Annotated[
+        Path | None, "PEM file of the certificate chain to serve TLS with; needs the key, too."
+    ] = None
+    tls_key_file: Annotated[Path | None, "PEM file of the key of that certificate."] = None
+    tls_client_ca_file: Annotated[
+        Path | None,
+        "PEM file of the authorities of clients' certificates; each client of LISTEN must show one of theirs.",
+    ] = None
+    tls_client_listen: Annotated[
+        str, "HOST:PORT that asks clients for certificates, so that LISTEN asks for none; empty: LISTEN asks."
+    ] = ""
+    tls_client_users_file: Annotated[
+        Path | None,
+        "File of rules that say whose a client's certificate is; empty: nobody's, a token is needed.",
+    ] = None
+    tls_client_crl_file: Annotated[
+        Path | None,
+        "File of the lists of revoked certificates of those authorities, PEM or DER; empty: none.",
+    ] = None
+    insecure: Annotated[
+        bool,
+        "True serves plain text beyond this machine, too, as behind a proxy that ends TLS; passwords and tokens pass as"
+        " they are.",
+    ] = False
+    metrics_listen: Annotated[str, "HOST:PORT to serve Prometheus metrics on; empty: nowhere."] = ""
+    log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
+    log_format: Annotated[str, "text for people, json for programs."] = "text"
+    trusted_proxies: Annotated[
+        str,
+        "Addresses and networks, separated by commas, whose word on the client's address is taken;"
+        " unix: callers over a Unix socket.",
+    ] = ""
+
+    database_url: Annotated[
+        str, "postgresql:// URL of the database, as pilothouse_app or one that may take on all three roles."
+    ] = ""
+    system_database_url: Annotated[str, "The same as pilothouse_system; empty: DATABASE_URL."] = ""
+    maintenance_database_url: Annotated[
+        str, "The same as pilothouse_maintenance, for migrations and partitions; empty: DATABASE_URL."
+    ] = ""
+    direct_database_url: Annotated[
+        str,
+        "SYSTEM_DATABASE_URL past the transaction pooler that it leads to, for LISTEN; empty: there is no pooler.",
+    ] = ""
+    replica_database_url: Annotated[
+        str, "A read replica, for ListOperations and QueryUsage; empty: none."
+    ] = ""
+    database_ca_file: Annotated[
+        Path | None,
+        "PEM file of the authorities of PostgreSQL's certificate, where a URL names none; empty: the system's.",
+    ] = None
+    # The pool of the seed's § 6.2.
+    pool_idle_connections: Annotated[
+        int, "Database connections that are kept without work, by all processes together."
+    ] = 10
+    pool_open_connections: Annotated[
+        int, "Database connections at most of each pool, by all processes together."
+    ] = 100
+    pool_working_connections: Annotated[
+        int, "Those of them that work at a time, less those that take long; by all processes together."
+    ] = 8
+    pool_prepared_statements: Annotated[
+        bool, "False behind a transaction pooler that does not know prepared statements."
+    ] = True
+    pool_max_lifetime_seconds: Annotated[float, "Age at which a database connection is replaced."] = 3600.0
+    pool_max_idle_seconds: Annotated[
+        float, "Time without work after which a database connection is closed."
+    ] = 1800.0
+    statement_timeout_seconds: Annotated[float, "Time after which PostgreSQL ends a statement."] = 30.0
+
+    session_access_seconds: Annotated[int, "Life of an access token."] = 900
+    session_refresh_seconds: Annotated[int, "Life of a refresh token that is not used."] = 7 * 86400
+    session_max_age_seconds: Annotated[int, "Age at which a session ends, however often it is refreshed."] = (
+        30 * 86400
+    )
+    api_key_days: Annotated[int, "Life of an API key that is made without an end of its own."] = 90
+    api_key_max_days: Annotated[int, "Longest life that an API key may be given."] = 366
+    token_exchange_seconds: Annotated[
+        int,
+        "Longest life of a session that a program exchanged its platform's token for; it ends with that token at the"
+        " latest.",
+    ] = 900
+    principal_cache_seconds: Annotated[
+        float, "How long a token and its grants are not looked up again; at most 1."
+    ] = 1.0
+
+    login_failures_per_address: Annotated[
+        int,
+        "Failed log-ins of one address (of IPv6: of one network of 64 bits) in each process before it has to wait; one"
+        " more each half second.",
+    ] = 100
+    login_memory_days: Annotated[
+        int,
+        "How long a device or an address that logged in is remembered, so that it passes the lock of its account.",
+    ] = 90
+
+    password_min_length: Annotated[int, "Fewest characters of a new password; at least 12."] = 12
+    password_breached_file: Annotated[
+        Path | None,
+        "File of passwords that nobody may take, in the order of bytes, a line each: SHA-1 in upper-case hexadecimal,"
+        " as Have I Been Pwned has them, or the passwords themselves; empty: none.",
+    ] = None
+    one_time_code_hours: Annotated[
+        float, "How long the one-time code of a reset lets its user set a new password."
+    ] = 24.0
+    second_factor_roles: Annotated[
+        str,
+        "Roles, separated by commas, whose users need a second factor to log in by password; * stands for everybody.",
+    ] = ""
+
+    grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
+    max_message_bytes: Annotated[int, "Greatest request."] = 4 * 1024 * 1024
+    max_concurrent_streams: Annotated[int, "Calls at once on one connection."] = 100
+    handshake_seconds: Annotated[float, "Time for a new connection to say what it is."] = 15.0
+    max_connection_idle_seconds: Annotated[
+        float,
+        "Time without a call after which a connection is closed; its client connects anew with its next call.",
+    ] = 15.0
+    request_seconds: Annotated[float, "Time for a request to arrive once its call was opened."] = 10.0
+    max_awaited_requests: Annotated[
+        int,
+        "Calls in each process whose request has not arrived; beyond, who has most of them loses the oldest.",
+    ] = 500
+    max_concurrent_calls: Annotated[
+        int, "Calls that each process serves at once, less streams; further ones wait their turn."
+    ] = 256
+    max_calls_per_user: Annotated[int, "Those of them that one user has."] = 32
+    max_calls_per_address: Annotated[
+        int,
+        "Calls without a log-in that each process serves at once for one address; at least ten times"
+        " MAX_CALLS_PER_USER, as strangers may share one.",
+    ] = 320
+    max_streams: Annotated[int, "Streams open at once in each process; further ones are refused."] = 2000
+    max_streams_per_user: Annotated[int, "Those of them that one user has."] = 200
+    max_cluster_calls: Annotated[
+        int, "Calls in each process that wait for one cluster; further ones wait their turn."
+    ] = 32
+    max_cluster_calls_per_user: Annotated[int, "Those of them that one user has."] = 8
+    max_cluster_streams: Annotated[
+        int, "Streams in each process that read logs from one cluster, or run programs there."
+    ] = 96
+    max_cluster_streams_per_user: Annotated[int, "Those of them that one user has."] = 24
+    max_health_watches_per_address: Annotated[
+        int,
+        "Watches of the server's health, and streams of reflection, that each process keeps for one address.",
+    ] = 100
+    admission_wait_seconds: Annotated[
+        float, "How long a call waits for its turn at most, before it is told to come back."
+    ] = 5.0
+    max_connection_age_seconds: Annotated[
+        int,
+        "Age at which a client is asked to connect anew, so that replicas share the load. With several processes new"
+        " calls move on after five minutes at most, and streams may stay until then.",
+    ] = 3600
+    watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch is ended."] = (
+        10_000
+    )
+    event_ring_size: Annotated[int, "Newest events that each process keeps in memory for its watchers."] = (
+        4096
+    )
+
+    outbound_networks: Annotated[
+        str,
+        "Networks, separated by commas, that addresses given by callers (clusters) may lie in although they are of"
+        " this machine or its network alone, as 127.0.0.0/8; with --dev loopback may be.",
+    ] = ""
+    kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
+    kubeconfig_context: Annotated[str, "Its context to use; empty: the current one."] = ""
+    cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
+    usage_period_seconds: Annotated[float, "Time between two measurements of usage."] = 10.0
+    cluster_requests_per_second: Annotated[
+        float, "Requests of each process to one cluster a second, in the long run; twice as many at once."
+    ] = 1000.0
+    cluster_connections: Annotated[int, "Connections of each process to one cluster's API server."] = 128
+    reconcile_workers: Annotated[
+        int,
+        "Objects of one cluster that each process reconciles at once; fewer than it has connections to it.",
+    ] = 64
+    cluster_comparison_seconds: Annotated[
+        float,
+        "Time in which everything on a cluster is compared with what is wanted once, although nothing happened; spread"
+        " over it.",
+    ] = 86400.0
+
+    namespace_pod_security: Annotated[
+        str,
+        "Level of the Pod Security Standards of new namespaces whose labels name none: privileged, baseline or"
+        " restricted; none: none is set, so that the cluster's own default counts.",
+    ] = "baseline"
+    guarded_namespace_keys: Annotated[
+        str,
+        "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
+        " * stands for any text, and ! before a pattern takes out what it names; none: none.",
+    ] = ",".join(NAMESPACE_KEYS)
+    guarded_object_keys: Annotated[
+        str, "Likewise, those of volumes, config maps and secrets; they need namespace.security."
+    ] = ",".join(OBJECT_KEYS)
+    guarded_pod_keys: Annotated[
+        str,
+        "Keys of annotations and labels of containers' pods that need the permission container.privileged; written as"
+        " GUARDED_NAMESPACE_KEYS.",
+    ] = ",".join(POD_KEYS)
+    service_annotations: Annotated[
+        str,
+        "Keys of annotations of Services that every caller may set, separated by commas; PREFIX/* stands for all of a"
+        " prefix. Others need the permission container.privileged.",
+    ] = "prometheus.io/*"
+
+    drift_additions: Annotated[
+        str,
+        "What others may add to pod templates and Services without it being drift: FIELD-MANAGER:PATH, separated by"
+        " commas; * stands for any text in either.",
+    ] = ""
+
+    audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
+    audit_origin: Annotated[
+        str,
+        "Name of the audit log in its sealed heads, such as example.com/pilothouse; set once. Empty: one is made.",
+    ] = ""
+    audit_key_file: Annotated[
+        Path | None,
+        "File of the keys that sign its heads, a line each: PRIVATE+KEY+NAME+ID+BASE64, and of a former key, which only"
+        " verifies, NAME+ID+BASE64. With none that signs, keys follow from the master keys.",
+    ] = None
+    audit_key: Annotated[str, "Those keys themselves; where there is no file."] = ""
+    audit_seal_seconds: Annotated[
+        float, "Time between two seals of the audit log while there is something new; at most 60."
+    ] = 30.0
+    audit_witnesses: Annotated[
+        str,
+        "Witnesses that sign the heads of the audit log, and how many have to: K of KEY@URL, KEY@URL; empty: none.",
+    ] = ""
+    audit_tiles_listen: Annotated[
+        str,
+        "HOST:PORT to serve the heads and tiles of the audit log on, by HTTP to everybody; empty: nowhere.",
+    ] = ""
+    audit_headers: Annotated[
+        str,
+        "Request headers, separated by commas, that audit records keep beside user-agent, content-type, traceparent and"
+        " grpc-*; PREFIX* stands for all of a prefix.",
+    ] = ""
+    audit_sink_dir: Annotated[
+        Path | None, "Folder that sinks of the audit log which are files stand in; empty: there are none."
+    ] = None
+    usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
+    event_retention_hours: Annotated[
+        int, "How long events are kept, that is, how long after a cut a watch can be resumed."
+    ] = 24
+    idempotency_retention_hours: Annotated[int, "How long a request_id is recognised."] = 24
+
+    backup_dir: Annotated[
+        Path | None, "Folder that backups are made in on schedule; empty: none are made."
+    ] = None
+    backup_period_hours: Annotated[float, "Time between two of them."] = 24.0
+    backup_retention_days: Annotated[float, "How long they are kept; the newest is kept longer."] = 7.0
+    backup_key_file: Annotated[
+        Path | None, "File of the key that backups are encrypted under; empty: they are not encrypted."
+    ] = None
+    backup_timeout_seconds: Annotated[float, "Time after which a backup is given up."] = 6 * 3600.0
+    care_period_hours: Annotated[
+        float, "Time between two rounds of ANALYZE and VACUUM over all tables; 0: none."
+    ] = 24.0
+    reindex_bloat_percent: Annotated[
+        float, "Share of an index that is empty at which a round builds it anew; 0: never."
+    ] = 50.0
+
+    oidc_issuers_file: Annotated[
+        Path | None,
+        "File (YAML or JSON) of the OpenID Connect issuers whose users may log in, and what their groups give;"
+        " docs/identity.md. Empty: there are none.",
+    ] = None
+
+    key_providers: Annotated[
+        str,
+        "Where keys are, separated by commas: file, environment, pkcs11. The first one's newest key encrypts, all"
+        " decrypt, and what tokens are signed by follows from the last key of file or environment.",
+    ] = "file"
+    secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
+    secret_keys: Annotated[
+        str, "Of the provider environment: the master keys themselves, the newest first, in hexadecimal."
+    ] = ""
+    pkcs11_module: Annotated[Path | None, "Of the provider pkcs11: the library of the token (HSM)."] = None
+    pkcs11_token: Annotated[str, "Label of the token."] = ""
+    pkcs11_pin_file: Annotated[Path | None, "File of the PIN of its user."] = None
+    pkcs11_pin: Annotated[str, "That PIN itself; where there is no file."] = ""
+    pkcs11_key_label: Annotated[
+        str, "Label of the keys; of several with it the one with the greatest CKA_ID is the newest."
+    ] = "pilothouse"
+    pkcs11_timeout_seconds: Annotated[float, "Time for one answer of the token."] = 5.0
+
+    @property
+    def key_file(self) -> Path:
+        """Where the master keys are: the file that is named, else one in the data folder."""
+        return self.secret_key_file or self.data_dir / "master.key"
+
+
+def address_refused(address: str, name: str = "LISTEN") -> SettingsError:
+    """Returns the error for an address to listen on, of the setting `name`, that cannot be had."""
+    why = listening.why_refused(address)
+    return SettingsError(f"{PREFIX}{name}: {address} cannot be listened on: {why}")
+
+
+TrustedPeer = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
+
+
+def trusted_peers(text: str) -> tuple[TrustedPeer, ...]:
+    """The peers that `trusted_proxies` names. Raises SettingsError."""
+    return _listed(
+        text, "TRUSTED_PROXIES", _NETWORK, lambda one: "unix" if one == "unix" else ipaddress.ip_network(one)
+    )
+
+
+def outbound_networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """The networks that `outbound_networks` names. Raises SettingsError."""
+    return _listed(text, "OUTBOUND_NETWORKS", _NETWORK, ipaddress.ip_network)
+
+
+def header_names(text: str) -> tuple[str, ...]:
+    """The names and prefixes of headers that `audit_headers` lists, in lower case. Raises SettingsError."""
+    return _listed(
+        text.lower(), "AUDIT_HEADERS", "no name of a header, nor PREFIX*", key_patterns.checked_header
+    )
+
+
+def _listed(text: str, name: str, fault: str, read: Callable[[str], T]) -> tuple[T, ...]:
+    """What `read` makes of each part; one that it refuses by ValueError is `fault`. Raises SettingsError."""
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            found.append(read(part))
+        except ValueError:
+            raise SettingsError(f"{PREFIX}{name}: {part!r} is {fault}") from None
+    return tuple(found)
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings.
+
+    Raises:
+        SettingsError: names each variable that is unknown or cannot be read.
+    """
+    environment = os.environ if environment is None else environment
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name.upper() in CLIENT_VARIABLES:
+            continue
+        field = fields.get(name)
+        if field is None:
+            problems.append(f"{variable} is not a setting")
+            continue
+        try:
+            given = reading.read(text, field, may_be_none=name in _MAY_BE_NONE)
+        except InvalidValueError as error:
+            problems.append(f"{variable}={text!r}: {error}")
+        else:
+            values |= {} if given is None else {name: given}
+    if problems:
+        raise SettingsError("; ".join(sorted(problems)))
+    settings = Settings(**values)  # type: ignore[arg-type]
+    return with_secured_databases(_checked(settings), environment)
+
+
+def with_secured_databases(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The settings, whose URLs of databases say how far TLS is asked for.
+
+    Raises:
+        SettingsError: there is nothing to check a database's certificate by.
+    """
+    changed = {
+        name: database_secured(
+            f"{PREFIX}{name.upper()}", getattr(settings, name), settings.database_ca_file, environment
+        )
+        for name in DATABASES
+    }
+    return msgspec.structs.replace(settings, **changed)
+
+
+def database_secured(name: str, url: str, ca_file: Path | None, environment: Mapping[str, str]) -> str:
+    """The URL of a database that is called `name`, which says how far TLS is asked for. Raises SettingsError."""
+    try:
+        return database_address.secured(url, "" if ca_file is None else str(ca_file), environment)
+    except InvalidValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+
+
+def _wrong_addresses(settings: Settings) -> list[str]:
+    problems = []
+    for name in ("listen", "metrics_listen", "tls_client_listen", "audit_tiles_listen"):
+        address = getattr(settings, name)
+        by_grpc = name in ("listen", "tls_client_listen")
+        try:
+            if address or name == "listen":
+                listening.check(address, may_be_unix=by_grpc, shared=settings.processes > 1)
+        except InvalidValueError as error:
+            problems.append(f"{PREFIX}{name.upper()}: {error}")
+    return problems
+
+
+def _admission_problems(settings: Settings) -> list[str]:
+    if settings.max_calls_per_address >= 10 * settings.max_calls_per_user:
+        return []
+    return [
+        f"{PREFIX}MAX_CALLS_PER_ADDRESS must be at least ten times {PREFIX}MAX_CALLS_PER_USER: strangers may share an"
+        " address"
+    ]
+
+
+def _checked(settings: Settings) -> Settings:
+    trusted_peers(settings.trusted_proxies)
+    outbound_networks(settings.outbound_networks)
+    header_names(settings.audit_headers)
+    _listed(settings.drift_additions, "DRIFT_ADDITIONS", _ADDITION, permitted_additions.checked)
+    for name in _KEY_LISTS:
+        _listed(getattr(settings, name), name.upper(), _KEY, key_patterns.checked)
+    problems = _wrong_addresses(settings)
+    problems += [
+        f"{PREFIX}{name.upper()} must be greater than 0"
+        for name in (
+            "pool_open_connections",
+            "pool_working_connections",
+            "session_access_seconds",
+            "session_refresh_seconds",
+            "token_exchange_seconds",
+            "login_failures_per_address",
+            "login_memory_days",
+            "api_key_days",
+            "one_time_code_hours",
+            "max_message_bytes",
+            *ADMISSION,
+            "cluster_timeout_seconds",
+            "cluster_comparison_seconds",
+            "cluster_requests_per_second",
+            "cluster_connections",
+            "event_ring_size",
+            "watch_max_lag_events",
+            "backup_period_hours",
+            "backup_retention_days",
+            "backup_timeout_seconds",
+        )
+        if getattr(settings, name) <= 0
+    ]
+    if not 1 <= settings.processes <= MOST_PROCESSES:
+        problems.append(f"{PREFIX}PROCESSES must be from 1 to {MOST_PROCESSES}")
+    elif settings.pool_open_connections < settings.processes:
+        problems.append(
+            f"{PREFIX}POOL_OPEN_CONNECTIONS must be at least {PREFIX}PROCESSES: the processes share them"
+        )
+    problems += _admission_problems(settings)
+    if not _SHORTEST_PASSWORD <= settings.password_min_length <= _MOST_SHORTEST_PASSWORD:
+        problems.append(
+            f"{PREFIX}PASSWORD_MIN_LENGTH must be from {_SHORTEST_PASSWORD} to {_MOST_SHORTEST_PASSWORD}"
+        )
+    problems += [
+        f"{PREFIX}{name.upper()} must not be less than 0"
+        for name in ("care_period_hours", "reindex_bloat_percent")
+        if getattr(settings, name) < 0
+    ]
+    if settings.api_key_max_days < settings.api_key_days:
+        problems.append(f"{PREFIX}API_KEY_MAX_DAYS must be at least {PREFIX}API_KEY_DAYS")
+    if settings.principal_cache_seconds > 1.0:
+        problems.append(
+            f"{PREFIX}PRINCIPAL_CACHE_SECONDS must be at most 1: a revoked grant must stop working within 1 s"
+        )
+    if settings.direct_database_url and not (
+        settings.system_database_url and settings.maintenance_database_url
+    ):
+        problems.append(
+            f"{PREFIX}DIRECT_DATABASE_URL says that {PREFIX}DATABASE_URL is a transaction pooler, which forgets a role"
+            f" that is taken on: {PREFIX}SYSTEM_DATABASE_URL and {PREFIX}MAINTENANCE_DATABASE_URL are needed, too"
+        )
+    if bool(settings.tls_certificate_file) != bool(settings.tls_key_file):
+        problems.append(f"{PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE belong together")
+    problems += _client_certificate_problems(settings)
+    problems += _audit_problems(settings)
+    problems += [
+        f"{PREFIX}{name.upper()} must be {', '.join(choices[:-1])} or {choices[-1] or 'none'}"
+        for name, choices in _CHOICES.items()
+        if getattr(settings, name) not in choices
+    ]
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings
+
+
+def _client_certificate_problems(settings: Settings) -> list[str]:
+    if settings.tls_client_ca_file is not None and settings.tls_certificate_file is None:
+        return [
+            f"{PREFIX}TLS_CLIENT_CA_FILE needs TLS: {PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE"
+        ]
+    return [
+        f"{PREFIX}{name.upper()} needs {PREFIX}TLS_CLIENT_CA_FILE"
+        for name in ("tls_client_listen", "tls_client_users_file", "tls_client_crl_file")
+        if getattr(settings, name) and settings.tls_client_ca_file is None
+    ]
+
+
+def _audit_problems(settings: Settings) -> list[str]:
+    if 0 < settings.audit_seal_seconds <= _MOST_SEAL_SECONDS:
+        return []
+    return [f"{PREFIX}AUDIT_SEAL_SECONDS must be greater than 0 and at most {_MOST_SEAL_SECONDS:.0f}"]
