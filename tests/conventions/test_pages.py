@@ -57,6 +57,11 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
         Source("README.md", "x" * pages.README_COLUMNS),
     ),
     (
+        pages.security_is_short,
+        Source(pages.SECURITY, "word\n" * (pages.SECURITY_WORDS + 1)),
+        Source(pages.SECURITY, "word\n" * pages.SECURITY_WORDS),
+    ),
+    (
         pages.links_lead_somewhere,
         Source("README.md", "see [it](docs/gone.md)"),
         Source("README.md", "see [it](docs/api.md), [them](docs/), [all](https://example.org/gone.md)"),
@@ -106,9 +111,9 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
     ),
     *(
         (
-            pages.limits_are_told,
-            Source(pages.SECURITY, _LIMITS.replace(left_out, "")),
-            Source(pages.SECURITY, _LIMITS),
+            pages.limits_are_listed,
+            Source(pages.LIMITS, _LIMITS.replace(left_out, "")),
+            Source(pages.LIMITS, _LIMITS),
         )
         for left_out in _LIMITS.split()
     ),

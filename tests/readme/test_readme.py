@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery staple"
 
 
 LOGIN = "pilothouse login --server 127.0.0.1:50051 --user admin"
-# The README's, then those of docs/command.md and docs/security.md.
+# The commands of the README, then those of docs/command.md and docs/security.md.
 FIRST = (
     ("pilothouse namespaces create demo", "demo"),
     (
