@@ -307,7 +307,7 @@ class Application:
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
         def begin_anew() -> None:
-            """What this server knew was of a database that went back since."""
+            """Drops state that belongs to the history before the database went back."""
             self._callers.invalidate()
             self.usage_stream.begin_anew()
             self.reconciler.begin_anew()
@@ -429,7 +429,7 @@ class Application:
         return None if error is None else unavailability(error, cluster)
 
     def _nouns(self, watches: WatchServer, page_key: bytes) -> list[Noun]:
-        """Each noun with what it needs of those above it, in the order in which a namespace's contents are deleted."""
+        """The nouns with their dependencies, in the order in which a namespace's contents are deleted."""
         connect = unless_away(in_a_seat(self.clusters.client, before_cluster), self.clusters.away)
         keys = Keys(
             KeyPatterns(self.settings.service_annotations),
@@ -467,7 +467,7 @@ class Application:
         ]
 
     def _guarded(self) -> Guarded:
-        """What of a namespace is not for those who hold it."""
+        """The parts of a namespace that its own administrators may not change."""
         settings = self.settings
         return Guarded(
             KeyPatterns(settings.guarded_namespace_keys, guarding=True), settings.namespace_pod_security

@@ -26,7 +26,7 @@ SHELLS = {"console", "sh", "bash", "shell"}
 ARCHITECTURE = "ARCHITECTURE.md"
 GUIDES = {ARCHITECTURE, "CONTRIBUTING.md"}
 SECURITY, LIMITS = "docs/security.md", "docs/limits.md"
-# What an operator reads before a server is reachable by others.
+# An operator reads this page before others can reach the server.
 SECURITY_WORDS = 2500
 SETTINGS, SEATS = (
     "server/pilothouse_server/settings/model.py",
