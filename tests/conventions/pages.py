@@ -243,7 +243,7 @@ def security_is_short(sources: Sequence[Source]) -> Iterator[str]:
     """The page on security has at most 2,500 words: limits, keys and TLS have pages of their own."""
     for source in sources:
         if source.path == SECURITY and (words := len(source.text.split())) > SECURITY_WORDS:
-            yield f"{SECURITY}:1: {words} words, more than {SECURITY_WORDS}: move details to limits.md, keys.md or tls.md"
+            yield f"{SECURITY}:1: {words} words, more than {SECURITY_WORDS}: move details to limits.md, keys.md, tls.md"
 
 
 def limits_are_listed(sources: Sequence[Source]) -> Iterator[str]:
