@@ -213,9 +213,10 @@ def _refusal(address: str, tls: Tls, seconds: float) -> int | None:
     """Why a handshake fails; None where it succeeds. OSError where nobody listens."""
     context = _context(_roots(tls))
     name = tls.server_name or split(address)[0]
-    opened = _connect(address, seconds)
+    opened = _connect_for_tls(address, context, name, seconds)
     try:
-        with opened, context.wrap_socket(opened, server_hostname=name) as made:
+        with opened as made:
+            made.do_handshake()
             if made.selected_alpn_protocol() != "h2":
                 return _NO_HTTP2
             return _ASKED if _is_asked(made) else None
@@ -310,14 +311,37 @@ def _connect(address: str, seconds: float) -> socket.socket:
     return socket.create_connection((host, int(port)), seconds)
 
 
+def _connect_for_tls(address: str, context: ssl.SSLContext, name: str, seconds: float) -> ssl.SSLSocket:
+    """A connected socket before its handshake. OSError where nobody listens.
+
+    It is wrapped before it connects: `wrap_socket` leaks a connected socket that its peer has reset already.
+    """
+    host, port = split(address)
+    failure = OSError(f"{host} has no address")
+    for family, kind, protocol, _, place in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM):
+        made = context.wrap_socket(
+            socket.socket(family, kind, protocol), server_hostname=name or None, do_handshake_on_connect=False
+        )
+        made.settimeout(seconds)
+        try:
+            made.connect(place)
+        except OSError as error:
+            made.close()
+            failure = error
+        else:
+            return made
+    raise failure
+
+
 def _handshake(address: str, context: ssl.SSLContext, name: str, seconds: float) -> ssl.SSLSocket:
     """A socket after its handshake. OSError where nobody listens, or it fails."""
-    opened = _connect(address, seconds)
+    made = _connect_for_tls(address, context, name, seconds)
     try:
-        return context.wrap_socket(opened, server_hostname=name or None)
+        made.do_handshake()
     except BaseException:
-        opened.close()
+        made.close()
         raise
+    return made
 
 
 # What a server of plain text says to an HTTP/2 client: nothing, HTTP/2, or what is none.

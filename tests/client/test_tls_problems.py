@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import select
 import shlex
+import socket
 import ssl
+import struct
+import warnings
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pilothouse_client import AsyncClient, Client, RetryPolicy, Tls, UnauthenticatedError, UnavailableError
+from pilothouse_client import (
+    AsyncClient,
+    Client,
+    RetryPolicy,
+    Tls,
+    UnauthenticatedError,
+    UnavailableError,
+    handshake,
+)
 from pilothouse_client.commands import hints
 from pilothouse_client.handshake import fingerprint_of, same_fingerprint
 from tests.client.certificates import Made, made
@@ -22,7 +36,7 @@ from tests.client.command import Command, Ended
 from tests.client.conftest import PASSWORD
 from tests.client.fake_server import FakeServer
 from tests.promises.watches.proxy import proxy
-from tests.waiting import within
+from tests.waiting import patient, within
 
 AUTHORITY = made("authority", authority=True)
 STRANGE = made("another authority", authority=True)
@@ -171,6 +185,38 @@ async def test_who_says_nothing_is_not_said_to_speak_anything() -> None:
         with pytest.raises(UnavailableError) as found:
             await client.identity.who_am_i()
     assert found.value.connection_problem == ""
+
+
+class _Late(ssl.SSLContext):
+    """Takes a connection over once its peer has reset it."""
+
+    def wrap_socket(self, sock: socket.socket, *given: Any, **options: Any) -> ssl.SSLSocket:
+        if sock.getsockname()[1]:
+            select.select([sock], [], [], patient(5.0))
+        return super().wrap_socket(sock, *given, **options)
+
+
+def test_a_reset_before_the_handshake_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset() -> None:
+        opened, _ = listening.accept()
+        # A close that lingers for no time is a reset.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        opened.close()
+
+    context = _Late(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    monkeypatch.setattr(handshake, "_unchecked", lambda: context)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        ThreadPoolExecutor(1) as pool,
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("always", ResourceWarning)
+        resetting = pool.submit(reset)
+        assert handshake.shown_by(f"127.0.0.1:{listening.getsockname()[1]}", Tls(), patient(5.0)) is None
+        resetting.result()
+        gc.collect()
+    assert [str(warning.message) for warning in warned if "SSLSocket" in str(warning.message)] == []
 
 
 def test_fingerprints_are_compared_however_they_are_written() -> None:
