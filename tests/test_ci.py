@@ -11,6 +11,8 @@ import pytest
 
 from tests.nested import ROOT
 
+pytestmark = pytest.mark.full
+
 PROGRAM = ROOT / ".ci" / "run_tests.py"
 # Its runs fail with the tests that a file names for each: `1` for the first, `2` for the second.
 MAKE = """#!/bin/sh

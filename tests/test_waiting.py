@@ -12,6 +12,8 @@ import pytest
 from tests import waiting
 from tests.waiting import patient, poll_until, runs_out, within
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from benchmarks.layers import Frame
 
 from benchmarks import layers
 
+pytestmark = pytest.mark.full
+
 _SERVER = "/somewhere/server/pilothouse_server"
 _LIBRARIES = "/somewhere/site-packages"
 _LOOP: list[Frame] = [("/lib/asyncio/events.py", "Handle._run"), ("/lib/asyncio/runners.py", "run")]

@@ -21,6 +21,8 @@ from benchmarks.measure import (
 
 from benchmarks import table
 
+pytestmark = pytest.mark.full
+
 
 def _arm(name: str, order: list[str], values: Iterator[float]) -> Callable[[], Awaitable[float]]:
     async def run() -> float:

@@ -6,8 +6,12 @@ import asyncio
 import os
 import sys
 
+import pytest
+
 from benchmarks import processor
 from tests.processes import started
+
+pytestmark = pytest.mark.full
 
 _SECONDS = 0.3
 # Works for so long by its own clock, says so, and lives until its input ends.

@@ -16,6 +16,8 @@ from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, Unique
 from tests.conventions import checks, library_text, migrations, shared_servers, tables, waits
 from tests.conventions.sources import Source, load
 
+pytestmark = pytest.mark.full
+
 COMMANDS = "client/pilothouse_client/commands/"
 
 

@@ -12,6 +12,8 @@ from tests.conventions import pages
 from tests.conventions.checks import Check
 from tests.conventions.sources import Source, load
 
+pytestmark = pytest.mark.full
+
 TREE = [
     Source("tests/test_a.py", '"""A test."""\ncommand = "pilothouse is-tested"\n'),
     Source("server/house/containers/operations.py", "def create_container(): ...\n"),

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conventions.sources import ROOT
 
+pytestmark = pytest.mark.full
+
 _BRANCHES = "".join(f"    if a == {number}:\n        a += 1\n" for number in range(10))
 _PARAMETERS = ", ".join(f"a{number}: int" for number in range(9))
 

@@ -22,6 +22,8 @@ from tests.simulator.replay import Options, check, replay
 from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _CLAIMS = "06c-persistentvolumeclaims"

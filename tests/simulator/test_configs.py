@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pilothouse_simulator.exec.environment import environment_of, files_of
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import NODE_VALUES, recorded_cluster
 from tests.simulator.replay import Options, check, replay
 from tests.virtual_time import virtual_time
+
+pytestmark = pytest.mark.full
 
 _CONFIGS = "06b-configmaps-and-secrets"
 

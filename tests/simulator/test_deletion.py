@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
@@ -26,6 +28,8 @@ from tests.simulator.workloads import (
     stored,
 )
 from tests.virtual_time import virtual_time
+
+pytestmark = pytest.mark.full
 
 JsonObject = dict[str, Any]
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pilothouse_simulator import SimulatedCluster
 from tests.simulator.replay import Options, check, create, replay
 from tests.virtual_time import virtual_time
+
+pytestmark = pytest.mark.full
 
 JsonObject = dict[str, Any]
 

@@ -20,6 +20,8 @@ from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 from tests.waiting import patient, runs_out
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _EXEC = "08b-exec-websocket"

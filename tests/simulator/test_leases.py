@@ -12,6 +12,8 @@ from tests.simulator.recordings import load
 from tests.simulator.replay import Body, Options, Replay, check, create, replay
 from tests.virtual_time import virtual_time
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _LEASE = "10-lease"

@@ -17,6 +17,8 @@ from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 from tests.waiting import within
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _LOGS = "08a-logs"

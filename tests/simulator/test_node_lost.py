@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.nodes.node_objects import NodeShape
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NODES, PODS
@@ -12,6 +14,8 @@ from tests.simulator.recorded_cluster import NODE_VALUES, RECORDED_TIMINGS
 from tests.simulator.replay import Options, Replay, check, replay
 from tests.simulator.workloads import NAMESPACE, deployment, pods_of, poll_cluster
 from tests.virtual_time import virtual_time
+
+pytestmark = pytest.mark.full
 
 JsonObject = dict[str, Any]
 

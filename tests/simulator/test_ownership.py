@@ -27,6 +27,8 @@ from pilothouse_simulator.values.quantities import canonical_quantity, parse_qua
 from pilothouse_simulator.values.resources import DEPLOYMENTS
 from pilothouse_simulator.values.selectors import build_predicate
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _names = st.sampled_from(["a", "b", "c", "d"])

@@ -18,6 +18,8 @@ from tests.simulator.replay import Options, Replay, check, replay
 from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _POD_SECURITY = "07c-pod-security"

@@ -27,6 +27,8 @@ from tests.simulator.workloads import (
 )
 from tests.virtual_time import virtual_time
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 

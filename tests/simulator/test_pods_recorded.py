@@ -14,6 +14,8 @@ from tests.simulator.recordings import load
 from tests.simulator.replay import Options, check, replay
 from tests.virtual_time import virtual_time
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _SPEED = 12.0

@@ -24,6 +24,8 @@ from tests.simulator.replay import Options, Replay, check, replay
 from tests.simulator.workloads import poll_cluster
 from tests.virtual_time import virtual_time
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _QUOTA = "07a-quota-and-limitrange"

@@ -11,6 +11,8 @@ import pytest_asyncio
 from pilothouse_simulator import SimulatedCluster
 from tests.simulator.replay import create
 
+pytestmark = pytest.mark.full
+
 _ONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"

@@ -23,6 +23,8 @@ from tests.simulator.program import simulate_cluster
 from tests.virtual_time import virtual_time
 from tests.waiting import poll_until, runs_out
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 _NAMESPACES = "/api/v1/namespaces"

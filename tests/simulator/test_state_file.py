@@ -26,6 +26,8 @@ from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES
 from tests.virtual_time import virtual_time
 from tests.waiting import poll_until
 
+pytestmark = pytest.mark.full
+
 JsonObject = dict[str, Any]
 
 

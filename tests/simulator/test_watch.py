@@ -6,12 +6,15 @@ import json
 from typing import Any
 
 import aiohttp
+import pytest
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import CONFIG_MAPS
 from tests.simulator.replay import Options, Replay, check, create, replay
 from tests.virtual_time import virtual_time
+
+pytestmark = pytest.mark.full
 
 JsonObject = dict[str, Any]
 

@@ -12,6 +12,8 @@ from tests.promises.hostile.bystanders import Window
 from tests.promises.hostile.ground import Verdict, ground
 from tests.promises.hostile.sabotage import SABOTAGES
 
+pytestmark = pytest.mark.full
+
 ATTACKS = "tests.promises.hostile.attacks"
 _SABOTAGE = "tests.promises.hostile.sabotage"
 # What is broken → what must be said.

@@ -12,6 +12,8 @@ import pytest
 from tests.promises.watches.proxy import Proxy, proxy
 from tests.waiting import poll_until, runs_out, within
 
+pytestmark = pytest.mark.full
+
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

@@ -34,6 +34,8 @@ from tests.promises.watches.validators import (
     violations,
 )
 
+pytestmark = pytest.mark.full
+
 FRONT = Wanted(label=("tier", "front"))
 STOPPED = Wanted(status="STOPPED")
 
