@@ -97,10 +97,9 @@ def _strange(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
 
 def _foreign(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
     """An import of each noun's repository by a module of another noun."""
-    root = options["root"]
-    for noun in sorted(graph.find_children(root)):
-        if f"{noun}.repository" in graph.modules:
-            yield ATTIC, _inside(graph, f"{noun}.repository")
+    for room in sorted(graph.find_descendants(options["root"])):
+        if room.endswith(".repository"):
+            yield ATTIC, _inside(graph, room)
 
 
 KINDS: dict[str, tuple[type[Contract], Callable[[grimp.ImportGraph, Options], Iterator[Import]]]] = {

@@ -9,6 +9,8 @@ import pytest
 from tests.conventions import words
 from tests.conventions.sources import Source
 
+pytestmark = pytest.mark.full
+
 CASES: Sequence[tuple[str, Source, Source]] = [
     # rule, one finding, none
     *(
