@@ -12,29 +12,31 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import prometheus_client
 import structlog
 
 from pilothouse_migrations import schema
 from pilothouse_server.audit import kept_heads
-from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.kept_heads import KeptHeads
 from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.noun import audit_jobs, audit_noun
 from pilothouse_server.audit.sealing import Sealer
-from pilothouse_server.audit.service import AuditService
+from pilothouse_server.audit.sinks import tables as sinks_tables
 from pilothouse_server.audit.sinks.making import SenderMaker
 from pilothouse_server.audit.sinks.runner import SinkRunner
 from pilothouse_server.audit.sinks.service import SinkRules
 from pilothouse_server.audit.tiles_http import TilesServer
-from pilothouse_server.audit.walking import DELAY_SECONDS, PERIOD_SECONDS, walk
 from pilothouse_server.audit.witnesses import Witnessing
+from pilothouse_server.clusters import tables as clusters_tables
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
+from pilothouse_server.config import tables as config_tables
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
+from pilothouse_server.containers import tables as containers_tables
 from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.containers.mounting import Mounter
@@ -45,6 +47,7 @@ from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
 from pilothouse_server.encryption.keys import KeyRing, providers
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.identity import tables as identity_tables
 from pilothouse_server.identity.authenticator import TokenAuthenticator
 from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
@@ -59,15 +62,12 @@ from pilothouse_server.importing.orphans import OrphanImports
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.transport import Limits
-from pilothouse_server.metrics.messages import POINTS, watch_answer
-from pilothouse_server.metrics.operations import (
-    ROLL_UP_SECONDS,
-    DatabaseGauges,
-    UsageStore,
-    roll_up_and_pack,
-)
-from pilothouse_server.metrics.service import MetricsService
+from pilothouse_server.metrics import tables as metrics_tables
+from pilothouse_server.metrics.messages import watch_answer
+from pilothouse_server.metrics.noun import ROLL_UP, metrics_noun
+from pilothouse_server.metrics.operations import DatabaseGauges, UsageStore
 from pilothouse_server.metrics.usage_stream import UsageStream
+from pilothouse_server.namespaces import tables as namespaces_tables
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.messages import named_namespace
@@ -102,12 +102,14 @@ from pilothouse_server.settings.model import (
     outbound_networks,
     trusted_peers,
 )
+from pilothouse_server.storage import tables as storage_tables
 from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
+from pilothouse_server.store.noun_tables import sealed_tables
 from pilothouse_server.store.periodic import (
     MAKE_PARTITIONS,
     Periodic,
@@ -123,6 +125,19 @@ from pilothouse_server.values.permitted_additions import PermittedAdditions
 from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
+
+# What the store must know of the tables of each noun. The commands use this list without a server.
+NOUN_TABLES: Final = (
+    containers_tables.OWNED,
+    storage_tables.OWNED,
+    config_tables.OWNED,
+    metrics_tables.OWNED,
+    sinks_tables.OWNED,
+    namespaces_tables.OWNED,
+    clusters_tables.OWNED,
+    identity_tables.OWNED,
+)
+SEALED: Final = sealed_tables(NOUN_TABLES)
 
 
 class Application:
@@ -221,6 +236,7 @@ class Application:
             reconcilers=self.reconcilers,
         )
         self.watched: dict[str, Watched] = {}
+        self._jobs: list[Periodic] = []
         self._passwords = Passwords()
         self.issuers = TrustedIssuers.load(settings, self._reach)
         self._new_passwords = NewPasswords(self._passwords, settings)
@@ -264,7 +280,7 @@ class Application:
             SettingsError: the address is taken, or a role that settings name is not there.
         """
         await self._check_schema()
-        await rotation.begin(self.store, self.envelopes)
+        await rotation.begin(self.store, self.envelopes, SEALED)
         await self.sealer.begin()
         self._server = self._build_server()
         # A process among others has its address held for it, and takes no connection from them before it serves.
@@ -289,20 +305,12 @@ class Application:
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)
-        rolling_up = Periodic("roll up usage", ROLL_UP_SECONDS, lambda: roll_up_and_pack(self.store, POINTS))
         rendering = Periodic(
             "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
         )
-        walking = Periodic(
-            "verify the audit log",
-            PERIOD_SECONDS,
-            lambda: walk(self.store, self.sealer.identity),
-            DELAY_SECONDS,
-        )
-        dropping = Dropping(self.store, self.sealer.identity)
-        standard = standard_jobs(self.store, self.settings, dropping, delivered=self.sinks.have)
+        standard = standard_jobs(self.store, self.settings, NOUN_TABLES)
         tidying = Periodic("end what issuers do not confirm", federation.TIDY_SECONDS, self._tidy)
-        jobs = [*standard, rolling_up, rendering, walking, tidying, *self._backups()]
+        jobs = [*standard, *self._jobs, rendering, tidying, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
 
@@ -311,7 +319,7 @@ class Application:
             self._callers.invalidate()
             self.usage_stream.begin_anew()
             self.reconciler.begin_anew()
-            for job in (MAKE_PARTITIONS, rolling_up.name):
+            for job in (MAKE_PARTITIONS, ROLL_UP):
                 periodic.run_now(job)
 
         self.feed.on_new_history = begin_anew
@@ -383,6 +391,7 @@ class Application:
         nouns = self._nouns(watches, page_key)
         for noun in nouns:
             self.watched |= noun.watched
+            self._jobs += noun.jobs
         self.store.renderers |= {name: each.render for name, each in self.watched.items()}
         descriptors: dict[Any, Sequence[object]] = {noun.service.DESCRIPTOR: [noun.service] for noun in nouns}
         identity = IdentityService.DESCRIPTOR
@@ -437,9 +446,13 @@ class Application:
         )
         objects = KeyPatterns(self.settings.guarded_object_keys, guarding=True)
         in_namespaces = [
-            containers_noun(watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys),
+            containers_noun(
+                watches, page_key, connect, ImportHandler(connect, self.envelopes, keys), keys, self.store
+            ),
             storage_noun(watches, page_key, connect, Mounter(keys), objects),
-            config_noun(watches, page_key, connect, self.envelopes, ConfigReaders(keys.guarded), objects),
+            config_noun(
+                watches, page_key, connect, self.envelopes, SEALED, ConfigReaders(keys.guarded), objects
+            ),
         ]
         contents = Contents(
             nouns=[noun.in_namespaces for noun in in_namespaces if noun.in_namespaces is not None],
@@ -455,15 +468,14 @@ class Application:
                 self._guarded(),
                 OrphanImports(connect, self.envelopes, keys),
             ),
-            Noun(
-                service=AuditService(
-                    watches,
-                    page_key,
-                    self.sealer,
-                    SinkRules(self.settings.audit_sink_dir, self._reach, self.envelopes),
-                )
+            audit_noun(
+                watches,
+                page_key,
+                self.sealer,
+                SinkRules(self.settings.audit_sink_dir, self._reach, self.envelopes),
+                audit_jobs(self.store, self.settings, self.sealer.identity, self.sinks.have),
             ),
-            Noun(service=MetricsService(self.usage, self.usage_stream, page_key)),
+            metrics_noun(self.store, self.settings, self.usage, self.usage_stream, page_key),
         ]
 
     def _guarded(self) -> Guarded:
@@ -487,6 +499,7 @@ class Application:
                 folder=settings.backup_dir,
                 key_file=settings.backup_key_file,
                 seconds=settings.backup_timeout_seconds,
+                sealed=SEALED,
             ),
             period=timedelta(hours=settings.backup_period_hours),
             kept=timedelta(days=settings.backup_retention_days),

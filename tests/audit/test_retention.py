@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from pilothouse_server import app
-from pilothouse_server.store.periodic import Periodic, standard_jobs
+from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.noun import audit_jobs
+from pilothouse_server.settings.model import Settings
+from pilothouse_server.store.periodic import Periodic
+from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database
 from tests.harness import running_server
 
@@ -18,11 +22,11 @@ async def test_records_that_a_required_sink_lacks_are_kept(
 ) -> None:
     asked: list[Any] = []
 
-    def jobs(*arguments: Any, delivered: Any) -> list[Periodic]:
+    def jobs(store: Store, settings: Settings, identity: Identity, delivered: Any) -> tuple[Periodic, ...]:
         asked.append(delivered)
-        return standard_jobs(*arguments, delivered=delivered)
+        return audit_jobs(store, settings, identity, delivered)
 
-    monkeypatch.setattr(app, "standard_jobs", jobs)
+    monkeypatch.setattr(app, "audit_jobs", jobs)
     async with running_server(database, tmp_path, with_cluster=False) as server, database.system() as sql:
         # What it answers, the job that drops old records goes by.
         (have,) = asked

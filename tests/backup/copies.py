@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pilothouse_server.app import SEALED
 from pilothouse_server.backup import making, restoring
 from pilothouse_server.backup.making import Plan
 from pilothouse_server.backup.manifests import Backup
@@ -18,7 +19,7 @@ from tests.conftest import Database, connection, new_database
 
 async def back_up(database: Database, folder: Path, **changes: Any) -> Backup:
     """A backup of a database."""
-    return await making.make(Plan(dsn=database.maintenance_dsn, folder=folder, **changes))
+    return await making.make(Plan(dsn=database.maintenance_dsn, folder=folder, sealed=SEALED, **changes))
 
 
 async def restore(path: Path, database: Database, **changes: Any) -> Backup:

@@ -105,7 +105,7 @@ _LOCKS = (
 async def test_a_backup_that_has_ended_refuses_no_other(apart: Database) -> None:
     async with connection(apart.maintenance_dsn) as looking:
         for _ in range(30):
-            async with repository.snapshot(apart.maintenance_dsn):
+            async with repository.snapshot(apart.maintenance_dsn, ()):
                 assert await looking.fetchval(_LOCKS) == 1
             assert await looking.fetchval(_LOCKS) == 0
 

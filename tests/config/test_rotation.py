@@ -13,6 +13,7 @@ from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_client.streams import ChangeKind
+from pilothouse_server.app import SEALED
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.keys import KeyRing, add_key, remove_key
@@ -129,7 +130,7 @@ async def test_killed_at_any_row_it_goes_on(
 
         monkeypatch.setattr(encryption_keys, "put_rewrapped", dying)
         try:
-            await rotation.rotate(store, envelopes, 100)
+            await rotation.rotate(store, envelopes, SEALED, 100)
         except Killed:
             assert death
         for name in names:
@@ -166,7 +167,7 @@ async def test_the_switch_waits_for_writers_under_the_old_key(vault: Server, tmp
     store, envelopes = vault.application.store, vault.application.envelopes
     async with store.system_write("test") as writing:
         old = await encryption_keys.active_key_id(writing)
-        switching = asyncio.create_task(rotation.rotate(store, envelopes, 100))
+        switching = asyncio.create_task(rotation.rotate(store, envelopes, SEALED, 100))
         async with vault.database.system() as connection:
 
             async def waits() -> bool:
@@ -225,9 +226,9 @@ async def test_a_server_without_the_keys_of_what_is_stored_does_not_start(
     store = vault.application.store
     stranger = Envelopes(KeyRing.load(tmp_path / "another.key", create=True))
     with pytest.raises(Unavailable) as refused:
-        await rotation.begin(store, stranger)
+        await rotation.begin(store, stranger, SEALED)
     assert refused.value.reason == "ENCRYPTION_KEY_MISSING"
-    await rotation.begin(store, vault.application.envelopes)
+    await rotation.begin(store, vault.application.envelopes, SEALED)
     assert await value_of(vault, "kept") == "kept"
 
 

@@ -22,6 +22,7 @@ from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
+from pilothouse_server.app import SEALED
 from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption.envelopes import Envelopes
@@ -230,7 +231,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     ring = KeyRing([key])
     issuers = issuers or TrustedIssuers.load(settings, Reach(LOOPBACK))
     envelopes = Envelopes(ring)
-    await rotation.begin(store, envelopes)
+    await rotation.begin(store, envelopes, SEALED)
     services = identity_services(
         Needs(store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers)
     )

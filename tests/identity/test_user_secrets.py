@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pilothouse_server.app import SEALED
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.keys import KeyRing, add_key, remove_key
@@ -80,12 +81,12 @@ async def test_rotation_wraps_them_anew_and_the_old_key_may_go(
     file = tmp_path / "master.key"
     envelopes = Envelopes(KeyRing.load(file, create=True))
     old = envelopes.newest_key_id
-    await rotation.begin(server.store, envelopes)
+    await rotation.begin(server.store, envelopes, SEALED)
     kept = UserSecrets(envelopes)
     async with server.store.system_write() as transaction:
         await kept.keep(transaction, anna, "totp", CANARY)
     new = add_key(file)
-    done = await rotation.rotate(server.store, envelopes, 100)
+    done = await rotation.rotate(server.store, envelopes, SEALED, 100)
     assert (done.rotated, done.remaining, done.key_id) == (1, 0, new)
     remove_key(file, old)
     async with server.store.system_read() as reading:

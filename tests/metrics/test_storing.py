@@ -12,9 +12,10 @@ import pytest
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.metrics.model import Stored
 from pilothouse_server.metrics.operations import UsageStore, roll_up
+from pilothouse_server.metrics.tables import USAGE
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
-from pilothouse_server.store.partitions import USAGE, Partitions
+from pilothouse_server.store.partitions import Partitions
 from tests.metrics.world import DAY, Box, World, hours_ago, midnight
 
 

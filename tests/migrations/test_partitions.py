@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from pilothouse_server.metrics.tables import USAGE
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.partitions import (
     AUDIT_LOG,
     EVENTS,
-    SCHEMES,
-    USAGE,
+    OWN,
     PartitionBusyError,
     Partitions,
 )
@@ -40,7 +40,7 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
 
 @pytest.fixture
 def partitions(pool: Pool) -> Partitions:
-    return Partitions(pool)
+    return Partitions(pool, of_nouns=(USAGE,))
 
 
 async def _log(owner: asyncpg.Connection, moment: datetime, sequence: int) -> str:
@@ -69,13 +69,13 @@ async def test_the_migrations_make_enough_ahead(partitions: Partitions) -> None:
     assert months[-1].upper > now + timedelta(days=365)
     assert days[-1].upper > now + timedelta(days=14)
     assert revisions[-1].upper == 3_000_000
-    for table in (scheme.table for scheme in SCHEMES):
+    for table in (scheme.table for scheme in (*OWN, USAGE)):
         for earlier, later in pairwise(await _bounds(partitions, table)):
             assert earlier[1] == later[0]
 
 
 async def test_missing_partitions_are_made_again(database: Database, partitions: Partitions) -> None:
-    before = {scheme.table: await _bounds(partitions, scheme.table) for scheme in SCHEMES}
+    before = {scheme.table: await _bounds(partitions, scheme.table) for scheme in (*OWN, USAGE)}
     async with database.owner() as owner:
         for name in (
             *(one.name for one in (await partitions.by_time(AUDIT_LOG.table))[4:6]),
@@ -84,7 +84,7 @@ async def test_missing_partitions_are_made_again(database: Database, partitions:
         ):
             await owner.execute(f"DROP TABLE {name}")
     assert await partitions.make_ahead() == 4
-    assert {scheme.table: await _bounds(partitions, scheme.table) for scheme in SCHEMES} == before
+    assert {scheme.table: await _bounds(partitions, scheme.table) for scheme in (*OWN, USAGE)} == before
     assert await partitions.make_ahead() == 0
 
 
@@ -296,8 +296,8 @@ async def test_unknown_tables_have_no_partitions(partitions: Partitions) -> None
 
 async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(database: Database, pool: Pool) -> None:
     """While a long transaction holds the table, others go on writing, and the drop ends with an error that says so."""
-    patient = Partitions(pool)
-    hasty = Partitions(pool, attempts=2)
+    patient = Partitions(pool, of_nouns=(USAGE,))
+    hasty = Partitions(pool, of_nouns=(USAGE,), attempts=2)
     async with database.owner() as owner, database.owner() as reader, database.owner() as writer:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 1)")
         transaction = reader.transaction()
@@ -318,16 +318,16 @@ async def test_a_lock_that_is_held_is_waited_for_briefly_and_again(database: Dat
 async def test_making_partitions_gives_way_to_writers(database: Database, pool: Pool) -> None:
     """A partition refers to `users`; while a transaction writes there, none can be made, and nobody waits for it."""
     async with database.owner() as owner, database.system() as writer:
-        last = (await Partitions(pool).by_time(AUDIT_LOG.table))[-1].name
+        last = (await Partitions(pool, of_nouns=(USAGE,)).by_time(AUDIT_LOG.table))[-1].name
         await owner.execute(f"DROP TABLE {last}")
         transaction = writer.transaction()
         await transaction.start()
         await writer.execute("UPDATE users SET updated_at = now()")
         with pytest.raises(PartitionBusyError):
-            await Partitions(pool, attempts=2).make_ahead()
+            await Partitions(pool, of_nouns=(USAGE,), attempts=2).make_ahead()
         assert last not in await _names(owner)
         await transaction.commit()
-        assert await Partitions(pool).make_ahead() == 1
+        assert await Partitions(pool, of_nouns=(USAGE,)).make_ahead() == 1
 
 
 @pytest.mark.parametrize(
@@ -386,13 +386,15 @@ async def test_what_somebody_detached_by_hand_is_left_alone(
 async def test_two_replicas_can_make_and_drop_at_once(database: Database, pool: Pool) -> None:
     async with database.owner() as owner:
         await owner.execute("SELECT create_monthly_partitions('operation_logs', '2020-01-01', 2)")
-        for partition in (await Partitions(pool).by_time(USAGE.table))[-3:]:
+        for partition in (await Partitions(pool, of_nouns=(USAGE,)).by_time(USAGE.table))[-3:]:
             await owner.execute(f"DROP TABLE {partition.name}")
     limit = datetime(2020, 3, 1, tzinfo=UTC)
-    made = await asyncio.gather(*(Partitions(pool).make_ahead() for _ in range(2)))
+    made = await asyncio.gather(*(Partitions(pool, of_nouns=(USAGE,)).make_ahead() for _ in range(2)))
     assert sum(made) == 3
-    assert await Partitions(pool).make_ahead() == 0
-    dropped = await asyncio.gather(*(Partitions(pool).drop_older(AUDIT_LOG, limit) for _ in range(2)))
+    assert await Partitions(pool, of_nouns=(USAGE,)).make_ahead() == 0
+    dropped = await asyncio.gather(
+        *(Partitions(pool, of_nouns=(USAGE,)).drop_older(AUDIT_LOG, limit) for _ in range(2))
+    )
     assert {name for names in dropped for name in names} == {
         "operation_logs_y2020m01",
         "operation_logs_y2020m02",

@@ -30,7 +30,7 @@ async def test_all_of_a_server_connects_by_tls(database: Database, tmp_path: Pat
         # Roles, migrations and the look of a backup, which open connections of their own.
         await ensure_roles(by_tls.admin_dsn)
         assert all(each.applied for each in await runner.status(by_tls.maintenance_dsn))
-        async with repository.snapshot(by_tls.maintenance_dsn) as facts:
+        async with repository.snapshot(by_tls.maintenance_dsn, ()) as facts:
             assert facts.database == database.name
         before = dict(proxy.connections)
         with structlog.testing.capture_logs() as lines:

@@ -13,10 +13,12 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from pilothouse_server.audit.dropping import Dropping
+from pilothouse_server.app import NOUN_TABLES
 from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.noun import audit_jobs
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.metrics.noun import metrics_jobs
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store import periodic, periodic_runs
@@ -110,7 +112,7 @@ async def test_every_job_says_of_itself_that_the_database_is_away(database: Data
     pools = Pools.connect(settings)
     store = Store(pools)
     try:
-        for job in standard_jobs(store, settings, log_of(store)):
+        for job in all_jobs(store, settings):
             with pytest.raises(Unavailable) as refused:
                 await job.job()
             assert refused.value.reason == "DATABASE_UNAVAILABLE", job.name
@@ -132,9 +134,18 @@ async def test_a_job_that_works_again_fails_no_more(database: Database) -> None:
         await pools.close()
 
 
-def log_of(store: Store) -> Dropping:
-    """The audit log, with keys of its own."""
-    return Dropping(store, Identity.load(Settings(), KeyRing((bytes(32),))))
+async def nobody_lacks(_sequence: int) -> bool:
+    return True
+
+
+def all_jobs(store: Store, settings: Settings) -> list[Periodic]:
+    """The jobs of the store, and those of the nouns that drop or roll up; the log has keys of its own."""
+    identity = Identity.load(Settings(), KeyRing((bytes(32),)))
+    return [
+        *standard_jobs(store, settings, NOUN_TABLES),
+        *audit_jobs(store, settings, identity, nobody_lacks),
+        *metrics_jobs(store, settings),
+    ]
 
 
 class Ahead:
@@ -155,7 +166,7 @@ async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
         async with database.owner() as owner:
             before = await owner.fetch("SELECT relname FROM pg_class ORDER BY 1")
             with capture_logs() as logs:
-                for job in standard_jobs(store, settings_of(database), log_of(store)):
+                for job in all_jobs(store, settings_of(database)):
                     if job.name.startswith("drop"):
                         await job.job()
             assert await owner.fetch("SELECT relname FROM pg_class ORDER BY 1") == before

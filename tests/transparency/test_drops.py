@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 from pilothouse_client import audit_verifier
 from pilothouse_server.audit import drops
 from pilothouse_server.audit.notes import Signer
+from pilothouse_server.audit.repository import Stretch
+from pilothouse_server.audit.retention import _record
 from pilothouse_server.audit.verification import Fault
-from pilothouse_server.store.retention import Stretch, _record
 from tests.conftest import Database, connection
 from tests.harness import Server, running_server
 from tests.transparency.go import needs_go, run

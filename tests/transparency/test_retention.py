@@ -18,10 +18,10 @@ from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
 from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.audit import operations
 from pilothouse_server.audit.dropping import Dropping
+from pilothouse_server.audit.retention import Retention, merged
 from pilothouse_server.audit.verification import Fault
 from pilothouse_server.audit.walking import walk
 from pilothouse_server.store.partitions import Partitions
-from pilothouse_server.store.retention import Retention, merged
 from tests.conftest import Database, connection
 from tests.harness import Server, running_server
 from tests.transparency.logs import exported, fill, last_month, lines_of, this_month
@@ -172,13 +172,13 @@ async def test_what_cannot_all_be_told_is_kept(
             await fill(server, 2, age=last_month())
             await fill(server, 2)
         await server.application.sealer.seal()
-        monkeypatch.setattr("pilothouse_server.store.retention._MOST_STRETCHES", 3)
+        monkeypatch.setattr("pilothouse_server.audit.retention._MOST_STRETCHES", 3)
         assert await retention(server).drop_older(this_month()) == []
         assert REGISTRY.get_sample_value("pilothouse_audit_partitions_held", {"reason": "too many stretches"})
         async with server.admin.audit.verify_audit_log() as answers:
             *_, verdict = [answer async for answer in answers]
         assert (verdict.intact, verdict.dropped_records) == (True, 0)
-        monkeypatch.setattr("pilothouse_server.store.retention._MOST_STRETCHES", 4)
+        monkeypatch.setattr("pilothouse_server.audit.retention._MOST_STRETCHES", 4)
         (dropped,) = await retention(server).drop_older(this_month())
         async with server.admin.audit.verify_audit_log() as answers:
             *_, verdict = [answer async for answer in answers]

@@ -8,16 +8,16 @@ from typing import Any
 
 from pilothouse_server.audit import drops
 from pilothouse_server.audit.log_identity import Identity, origin_of
+from pilothouse_server.audit.repository import Stretch
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.audit_tree import TreeState
-from pilothouse_server.store.retention import Stretch
 from pilothouse_server.store.unit_of_work import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Dropping:
-    """The log as retention sees it (`store.retention.AuditLog`). All raise Unavailable where the database is away."""
+    """The tree over the log and its keys, as retention needs them. All raise Unavailable: no database."""
 
     store: Store
     identity: Identity

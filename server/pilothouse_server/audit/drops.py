@@ -20,8 +20,8 @@ from typing import Any
 
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import NoteError, Verifier
+from pilothouse_server.audit.repository import Stretch
 from pilothouse_server.store import audit_chain
-from pilothouse_server.store.retention import Stretch
 
 
 def text(name: str, dropped: Sequence[Stretch]) -> str:

@@ -5,7 +5,7 @@ records.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +27,27 @@ from pilothouse_server.store.paging import (
     read_page_in_slices,
 )
 from pilothouse_server.store.references import NAMESPACES
-from pilothouse_server.store.retention import MOST_LOOKED_AT
 from pilothouse_server.store.unit_of_work import ReadTransaction
+
+# First and last place, and the chain's value at the last one in hexadecimal.
+Stretch = tuple[int, int, str]
+# At most this many records that claim to be of retention are read.
+_MOST_DROP_RECORDS = 100
+_PARTITION_FACTS = text(
+    "SELECT max(l.sequence) AS last, "
+    "min(l.sequence) <= (SELECT t.chain_length FROM audit_tree AS t WHERE t.id = 1) AS chained, "
+    "coalesce((SELECT max(s.size) FROM audit_seals AS s), 0) "
+    "+ (SELECT t.chain_length - 1 FROM audit_tree AS t WHERE t.id = 1) AS sealed, "
+    "bool_or(l.namespace_id IN (SELECT n.id FROM namespaces AS n WHERE n.legal_hold)) AS held "
+    "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper"
+)
+_STRETCHES = text(
+    "SELECT min(i.sequence) AS first, max(i.sequence) AS last, "
+    "encode((array_agg(i.chain_hash ORDER BY i.sequence DESC))[1], 'hex') AS chain "
+    "FROM (SELECT l.sequence, l.chain_hash, l.sequence - row_number() OVER (ORDER BY l.sequence) AS island "
+    "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper) AS i "
+    "GROUP BY i.island ORDER BY 1 LIMIT :most"
+)
 
 _LOG = OPERATION_LOGS.c
 _FILTERS = {
@@ -260,7 +279,7 @@ async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]
         select(_LOG.metadata)
         .where(_LOG.action == "delete", _LOG.resource_type == "audit_log", _LOG.user_id.is_(None))
         .order_by(_LOG.sequence.desc())
-        .limit(MOST_LOOKED_AT)
+        .limit(_MOST_DROP_RECORDS)
     )
     return (await transaction.connection.execute(query)).scalars()
 
@@ -337,3 +356,18 @@ def _stats(row: Any) -> UserOperationStats:
         avg_duration_ms=None if row.avg_duration_ms is None else float(row.avg_duration_ms),
         operations_last_30_days=row.operations_last_30_days,
     )
+
+
+async def partition_facts(transaction: ReadTransaction, bounds: Mapping[str, Any]) -> Any:
+    """What keeps the records of a partition between the times `lower` and `upper`: a row.
+
+    `last` is the newest place, None where it is empty, `sealed` the newest place that a signed head covers, `held`
+    whether a namespace with a record there is under legal hold, `chained` whether a record is of the hash chain.
+    """
+    return (await transaction.connection.execute(_PARTITION_FACTS, bounds)).one()
+
+
+async def stretches(transaction: ReadTransaction, bounds: Mapping[str, Any], most: int) -> list[Stretch]:
+    """The places of the log that a partition between the times `lower` and `upper` holds, at most `most` stretches."""
+    rows = await transaction.connection.execute(_STRETCHES, {**bounds, "most": most})
+    return [(row.first, row.last, row.chain) for row in rows]

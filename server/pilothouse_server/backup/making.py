@@ -23,6 +23,7 @@ from pilothouse_server.backup.manifests import Backup, File, HashingWriter, Mani
 from pilothouse_server.backup.programs import Programs, Run
 from pilothouse_server.backup.repository import OWNER, Facts
 from pilothouse_server.backup.sealing import BackupKeys, Sealer, Writer
+from pilothouse_server.store.noun_tables import EnvelopeTable
 
 _BLOCK: Final = 1 << 20
 # No more than this waits to be brought to the disk, so that a slow one ends each step in time.
@@ -42,7 +43,8 @@ class Plan:
     """What is backed up, where to, and how.
 
     `dsn` is of the maintenance login. `key_file` encrypts; without it nothing is encrypted, and `master_key_file`
-    cannot be taken along. `seconds` is how long all of it may take.
+    cannot be taken along. `seconds` is how long all of it may take. `sealed` are all tables with encrypted values: the
+    manifest names the keys that they need.
     """
 
     dsn: str
@@ -50,6 +52,7 @@ class Plan:
     key_file: Path | None = None
     master_key_file: Path | None = None
     seconds: float = DEFAULT_SECONDS
+    sealed: Sequence[EnvelopeTable] = ()
     free: Callable[[Path], int] = free_bytes
     programs_in: Sequence[Path] | None = None
 
@@ -95,7 +98,7 @@ async def _make(plan: Plan, moment: datetime) -> Backup:
 
 async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datetime) -> Manifest:
     async with AsyncExitStack() as stack:
-        facts = await stack.enter_async_context(repository.snapshot(plan.dsn))
+        facts = await stack.enter_async_context(repository.snapshot(plan.dsn, plan.sealed))
         found = await programs.find(facts.server_version_number, plan.programs_in, database=plan.dsn)
         await plan.disk.answer(_check_space, plan, facts)
         run = await stack.enter_async_context(_pg_dump(found, plan.dsn, facts))

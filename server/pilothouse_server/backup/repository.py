@@ -5,7 +5,7 @@ Each connection is one of its own, not of a pool: it is held while a dump is wri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ from pilothouse_migrations.roles import RoleNames, driver_dsn
 from pilothouse_migrations.schema import ADVISORY_LOCK
 from pilothouse_server.backup.failures import refused
 from pilothouse_server.backup.manifests import Manifest
-from pilothouse_server.store.encryption_keys import ENVELOPE_TABLES
 from pilothouse_server.store.errors import CONNECTION_LOST, database_unavailable
+from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.values.database_address import tls_problem
 
 OWNER: Final = RoleNames().owner
@@ -31,26 +31,29 @@ SELECT count(*) FROM pg_catalog.pg_class AS c
 WHERE c.relnamespace = 'public'::pg_catalog.regnamespace
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
 """
-_USES: Final = " UNION ".join(
-    f"SELECT key_id FROM public.{table.table} WHERE key_id IS NOT NULL"  # noqa: S608 - our own constants
-    for table in ENVELOPE_TABLES
-)
-_FACTS: Final = f"""
+_FACTS: Final = """
 SELECT current_database() AS database, current_setting('server_version_num')::integer AS server_version_number,
        (SELECT version_num FROM public.alembic_version) AS schema_version,
        h.history_id::text AS history_id, h.revision, h.audit_sequence, encode(h.audit_chain_hash, 'hex') AS audit_head,
        pg_database_size(current_database()) AS database_bytes,
        (SELECT sum(pg_table_size(c.oid))::bigint FROM pg_class AS c
         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'm')) AS table_bytes,
-       ARRAY(SELECT key_id FROM ({_USES} UNION SELECT key_id FROM public.encryption_keys WHERE status = 'active') AS
-       used
+       ARRAY(SELECT key_id FROM ({uses} SELECT key_id FROM public.encryption_keys WHERE status = 'active') AS used
              ORDER BY key_id) AS master_key_ids,
        ARRAY(SELECT quote_ident(nspname) FROM pg_namespace
              WHERE nspname <> 'public' AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
              ORDER BY nspname) AS other_schemas,
        pg_export_snapshot() AS snapshot
 FROM public.stream_head AS h WHERE h.id = 1
-"""  # noqa: S608 - our own constants
+"""
+
+
+def _facts(sealed: Iterable[EnvelopeTable]) -> str:
+    uses = "".join(
+        f"SELECT key_id FROM public.{table.table} WHERE key_id IS NOT NULL UNION "  # noqa: S608 - constants of the nouns
+        for table in sealed
+    )
+    return _FACTS.format(uses=uses)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +83,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def snapshot(dsn: str) -> AsyncIterator[Facts]:
+async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[Facts]:
     """The facts of a snapshot, which lasts until the end of the block. One backup of a database at a time.
+
+    `sealed` are all tables with encrypted values.
 
     Raises:
         Unavailable: the database does not answer.
@@ -97,7 +102,7 @@ async def snapshot(dsn: str) -> AsyncIterator[Facts]:
             raise refused("another backup of this database is being made: wait for its end", "RUNS_ALREADY")
         try:
             try:
-                row = await connection.fetchrow(_FACTS)
+                row = await connection.fetchrow(_facts(sealed))
             except asyncpg.UndefinedTableError:
                 row = None
             if row is None:

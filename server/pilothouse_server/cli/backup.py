@@ -63,6 +63,7 @@ def make(
     """Make a backup of the database, and print where it is."""
     if context.invoked_subcommand is not None:
         return
+    from pilothouse_server.app import SEALED
     from pilothouse_server.backup import making
 
     settings = _settings()
@@ -73,6 +74,7 @@ def make(
         key_file=key_file or settings.backup_key_file,
         master_key_file=master_key_file,
         seconds=settings.backup_timeout_seconds,
+        sealed=SEALED,
     )
     made: Backup = _run(making.make(plan))
     say(made.path)

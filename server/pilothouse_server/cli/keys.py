@@ -184,6 +184,7 @@ def _refuse_needed(key_id: str, held: Collection[str]) -> None:
 
 
 def _uses_in_database(settings: Settings) -> tuple[Mapping[str, int], str]:
+    from pilothouse_server.app import SEALED
     from pilothouse_server.config.operations import rotation
     from pilothouse_server.store.engine import Database
     from pilothouse_server.store.unit_of_work import Store
@@ -191,7 +192,7 @@ def _uses_in_database(settings: Settings) -> tuple[Mapping[str, int], str]:
     async def ask() -> rotation.KeyUse:
         database = Database.connect(settings)
         try:
-            return await rotation.look(Store(database))
+            return await rotation.look(Store(database), SEALED)
         finally:
             await database.close()
 

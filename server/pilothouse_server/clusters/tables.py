@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Column, DateTime, LargeBinary, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import EnvelopeTable, NounTables
 
 CLUSTERS = Table(
     "clusters",
@@ -53,3 +56,6 @@ ORPHANS = Table(
     Column("decided_by", BigInteger),
     comment="Objects of ours on clusters that the database does not know, as the last sweep found them.",
 )
+
+SEALED_CREDENTIALS: Final = EnvelopeTable("clusters", "credentials")
+OWNED: Final = NounTables(tables=frozenset({"clusters", "orphans"}), sealed=(SEALED_CREDENTIALS,))

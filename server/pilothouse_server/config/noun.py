@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from pilothouse_server.clusters.refusals import Connect
@@ -12,6 +13,7 @@ from pilothouse_server.config.service import ConfigService
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unready import Watched
 from pilothouse_server.values.key_patterns import KeyPatterns
 
@@ -21,12 +23,17 @@ def config_noun(
     page_key: bytes,
     connect: Connect,
     envelopes: Envelopes,
+    sealed: Sequence[EnvelopeTable],
     readers: Readers,
     guarded: KeyPatterns,
 ) -> Noun:
-    """Returns the noun config; `readers` knows who reads config maps and secrets, `guarded` keys few may set."""
+    """Returns the noun config.
+
+    `sealed` are all tables with encrypted values. `readers` finds the containers that read config maps and secrets.
+    `guarded` are the keys that need a permission of their own.
+    """
     return Noun(
-        service=ConfigService(watches, page_key, connect, envelopes, readers, guarded),
+        service=ConfigService(watches, page_key, connect, envelopes, sealed, readers, guarded),
         watched={
             "config_map": Watched(
                 partial(configs.get_many, kind="config_map"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 from pilothouse.config.v1 import config_pb2 as pb
@@ -22,6 +22,7 @@ from pilothouse_server.rpc.encoding import AnswerField, ListAnswer
 from pilothouse_server.rpc.interceptors.authorization import permission_denied
 from pilothouse_server.rpc.validation import check_update_mask
 from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
+from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 
@@ -50,13 +51,16 @@ class ConfigService:
         page_key: bytes,
         connect: Connect,
         envelopes: Envelopes,
+        sealed: Sequence[EnvelopeTable],
         readers: Readers,
         guarded: KeyPatterns,
     ) -> None:
+        """`sealed` are all tables with encrypted values, for RotateKeys."""
         self._watches = watches
         self._page_key = page_key
         self._connect = connect
         self._envelopes = envelopes
+        self._sealed = sealed
         self._readers = readers
         self._guarded = guarded
 
@@ -210,8 +214,8 @@ class ConfigService:
             rotated = 0
         else:
             batch = request.batch_size or rotation.DEFAULT_BATCH
-            rotated = (await rotation.rotate(call.store, self._envelopes, batch)).rotated
-        key_id, used = self._envelopes.newest_key_id, await rotation.look(call.store)
+            rotated = (await rotation.rotate(call.store, self._envelopes, self._sealed, batch)).rotated
+        key_id, used = self._envelopes.newest_key_id, await rotation.look(call.store, self._sealed)
         remaining = sum(rows for key, rows in used.uses.items() if key != key_id)
         call.describe(resource_name=key_id, rotated=rotated, remaining=remaining, key_id=key_id)
         keys = messages.encryption_keys(used.uses, used.active, self._envelopes.key_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -16,6 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import EnvelopeTable, NounTables
 
 
 def _common() -> list[Column[Any]]:
@@ -61,3 +62,6 @@ SECRETS = Table(
     Column("key_id", String(64)),
     comment="Secrets that containers of a namespace read, encrypted by the application.",
 )
+
+SEALED_SECRETS: Final = EnvelopeTable("secrets", "ciphertext", owner="namespace_id")
+OWNED: Final = NounTables(tables=frozenset({"config_maps", "secrets"}), sealed=(SEALED_SECRETS,))

@@ -10,6 +10,8 @@ from pilothouse_server.containers.service import ContainerService, ImportContain
 from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.periodic import Periodic, run_as_owner
+from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.store.unready import Watched
 
 
@@ -19,11 +21,16 @@ def containers_noun(
     connect: Connect,
     import_containers: ImportContainers,
     keys: Keys,
+    store: Store,
 ) -> Noun:
     """Returns the noun containers; `import_containers` serves the call that takes Deployments over.
 
     `keys`: annotations and labels by who may set them.
     """
+
+    async def refresh_summary() -> None:
+        await run_as_owner(store, "SELECT refresh_container_summary()")
+
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers, keys),
         watched={"container": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
@@ -31,4 +38,5 @@ def containers_noun(
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
         ),
+        jobs=(Periodic("refresh the container summary", 3600.0, refresh_summary),),
     )

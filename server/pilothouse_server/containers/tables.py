@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import NounTables
 
 CONTAINERS = Table(
     "containers",
@@ -172,4 +175,18 @@ VOLUMES = table(
     column("spec", JSONB()),
     column("deletion_requested_at", DateTime(timezone=True)),
     schema="public",
+)
+
+OWNED: Final = NounTables(
+    tables=frozenset(
+        {
+            "container_images",
+            "container_pods",
+            "container_status_history",
+            "container_volumes",
+            "containers",
+            "environment_variables",
+            "port_mappings",
+        }
+    )
 )

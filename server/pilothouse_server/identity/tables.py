@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,6 +18,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import (
+    EARLIER,
+    EnvelopeTable,
+    ExpiringRows,
+    NounTables,
+    SkewRepair,
+    outside,
+)
 
 # Other nouns may have declared the columns of it that they read (the name of who made something).
 USERS = Table(
@@ -231,4 +241,86 @@ DEVICE_LOGINS = Table(
     Column("next_poll_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
     comment="Log-ins of devices that wait for a person to agree at the issuer.",
+)
+
+KEYS_KEPT_DAYS: Final = 90
+# An account is locked for at most this long.
+LONGEST_LOCK_SECONDS: Final = 900.0
+
+SEALED_USER_SECRETS: Final = EnvelopeTable("user_secrets", "encrypted_value", row="id", owner="user_id")
+
+_EXPIRING = (
+    # A used refresh token is recognised as used until its session would have ended.
+    ExpiringRows("sessions", f"refresh_expires_at < {EARLIER} - interval '1 day'", "refresh_expires_at"),
+    ExpiringRows(
+        "api_keys",
+        f"least(expires_at, revoked_at) < {EARLIER} - make_interval(days => {KEYS_KEPT_DAYS})",
+        "least(expires_at, revoked_at)",
+    ),
+    # Rows that a clock ahead of time wrote go as well: none lives for more than minutes.
+    ExpiringRows("login_challenges", outside("expires_at", "0", "1 hour"), "expires_at"),
+    ExpiringRows("device_logins", outside("expires_at", "0", "1 hour"), "expires_at"),
+    ExpiringRows(
+        "user_secrets",
+        f"secret_type = 'totp' AND name <> '' AND {outside('updated_at', '1 hour', '1 hour')}",
+        "",
+    ),
+    # The second factor itself is deleted together with its user.
+    ExpiringRows("recovery_codes", "user_id IN (SELECT id FROM users WHERE deleted_at IS NOT NULL)", ""),
+    ExpiringRows(
+        "login_throttles",
+        f"updated_at < {EARLIER} - interval '1 day' AND (locked_until IS NULL OR locked_until < {EARLIER})",
+        "updated_at",
+    ),
+    ExpiringRows(
+        "login_origins",
+        f"updated_at < {EARLIER} - make_interval(days => CAST(:login_memory_days AS integer))",
+        "updated_at",
+    ),
+)
+
+_UNLOCK = f"""
+UPDATE login_throttles SET locked_until = NULL, updated_at = clock_timestamp()
+WHERE locked_until > clock_timestamp() + interval '{LONGEST_LOCK_SECONDS + 60} seconds'
+   OR updated_at > clock_timestamp() + interval '1 minute'
+RETURNING 1
+"""  # noqa: S608 - a constant of ours
+# A session lives on, but no longer than one that begins now.
+_SHORTEN_SESSIONS = """
+UPDATE sessions
+SET access_expires_at = least(access_expires_at,
+        CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_access_seconds AS float8))),
+    refresh_expires_at = least(refresh_expires_at,
+        CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_refresh_seconds AS float8))),
+    created_at = least(created_at, CAST(:later AS timestamptz))
+WHERE access_expires_at
+        > CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_access_seconds AS float8) + 60)
+   OR refresh_expires_at
+        > CAST(:later AS timestamptz) + make_interval(secs => CAST(:session_refresh_seconds AS float8) + 60)
+   OR created_at > CAST(:later AS timestamptz) + interval '1 minute'
+RETURNING 1
+"""
+
+OWNED: Final = NounTables(
+    tables=frozenset(
+        {
+            "api_keys",
+            "device_logins",
+            "federated_identities",
+            "login_challenges",
+            "login_origins",
+            "login_throttles",
+            "oidc_logins",
+            "oidc_sessions",
+            "recovery_codes",
+            "roles",
+            "sessions",
+            "user_roles",
+            "user_secrets",
+            "users",
+        }
+    ),
+    expiring=_EXPIRING,
+    sealed=(SEALED_USER_SECRETS,),
+    skew_repairs=(SkewRepair("locked accounts", _UNLOCK), SkewRepair("sessions", _SHORTEN_SESSIONS)),
 )

@@ -6,6 +6,8 @@ and unions that say more as SQL.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -22,6 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import NounTables
+from pilothouse_server.store.partitions import Scheme
 
 CONTAINER_DETAILS = Table(
     "container_details",
@@ -86,4 +90,17 @@ CONTAINERS = table(
     column("name", String(253)),
     column("namespace_id", BigInteger()),
     schema="public",
+)
+
+USAGE: Final = Scheme("container_resource_usage", "day", 14)
+OWNED: Final = NounTables(
+    tables=frozenset(
+        {
+            "container_resource_usage",
+            "container_usage_daily",
+            "container_usage_days",
+            "container_usage_hourly",
+        }
+    ),
+    partitioned=(USAGE,),
 )

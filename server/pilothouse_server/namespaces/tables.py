@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Boolean, DateTime, String, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from pilothouse_server.store.noun_tables import NounTables
 
 NAMESPACES = table(
     "namespaces",
@@ -46,3 +50,5 @@ CLUSTERS = table(
     column("stale_since", DateTime(timezone=True)),
     schema="public",
 )
+
+OWNED: Final = NounTables(tables=frozenset({"namespaces", "quota_counters"}))

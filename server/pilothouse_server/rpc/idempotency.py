@@ -32,7 +32,7 @@ from pilothouse_server.rpc.pipeline import Runner
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Idempotency
-from pilothouse_server.store.far_ahead import LONGEST_CLAIM_SECONDS
+from pilothouse_server.store.clock_skew import LONGEST_CLAIM_SECONDS
 from pilothouse_server.store.idempotency_keys import (
     BeingServed,
     Look,

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from pilothouse_server.store.periodic import Periodic
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.store.unready import Watched
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
@@ -44,9 +45,11 @@ class Noun:
 
     `watched`: how its watched resources are loaded and rendered, by their types. `permissions`: those that its
     operations ask for beside the ones that its methods declare. `in_namespaces` is None for what does not live in them.
+    `jobs` are its periodic work.
     """
 
     service: Service
     watched: Mapping[str, Watched] = field(default_factory=dict)
     permissions: frozenset[str] = frozenset()
     in_namespaces: InNamespaces | None = None
+    jobs: tuple[Periodic, ...] = ()

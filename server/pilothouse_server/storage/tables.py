@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Column, DateTime, String, Table, Text, column, table
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import NounTables
 
 VOLUMES = Table(
     "volumes",
@@ -61,3 +64,5 @@ CONTAINER_VOLUMES = table(
     column("volume_id", BigInteger()),
     schema="public",
 )
+
+OWNED: Final = NounTables(tables=frozenset({"volumes"}))

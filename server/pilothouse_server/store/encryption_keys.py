@@ -10,38 +10,17 @@ Cut off anywhere, rotation goes on where it stands: every row says which key wra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from pilothouse_server.encryption.envelopes import Binding
+from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 # An arbitrary number that nothing else locks.
 _LOCK = 0x70_69_6C_6F_74_4B_45_4B
 
-
-@dataclass(frozen=True, slots=True)
-class EnvelopeTable:
-    """Where encrypted values are kept: the table, the column of the ciphertext, and by what a row is bound."""
-
-    table: str
-    column: str
-    row: str = "uid"
-    owner: str = ""
-
-    def binding(self, row: str, owner: str) -> Binding:
-        """The binding of the value of one row."""
-        return Binding(self.table, self.column, row, owner)
-
-
-SECRETS = EnvelopeTable("secrets", "ciphertext", owner="namespace_id")
-CLUSTERS = EnvelopeTable("clusters", "credentials")
-AUDIT_SINKS = EnvelopeTable("audit_sinks", "secrets")
-USER_SECRETS = EnvelopeTable("user_secrets", "encrypted_value", row="id", owner="user_id")
-# Every table with an encrypted value: a key may be forgotten once none of them refers to it.
-ENVELOPE_TABLES = (SECRETS, CLUSTERS, AUDIT_SINKS, USER_SECRETS)
 
 _ACTIVE = text("SELECT key_id FROM encryption_keys WHERE status = 'active'")
 _SHARED = text("SELECT pg_advisory_xact_lock_shared(:lock)")
@@ -110,19 +89,14 @@ async def lock(transaction: Transaction) -> None:
     await transaction.connection.execute(_EXCLUSIVE, {"lock": _LOCK})
 
 
-async def uses(transaction: ReadTransaction) -> dict[str, int]:
-    """How many rows' data keys each key wraps; no key that wraps none."""
+async def uses(transaction: ReadTransaction, tables: Iterable[EnvelopeTable]) -> dict[str, int]:
+    """How many rows' data keys each key wraps; no key that wraps none. `tables` are all that hold encrypted values."""
     union = " UNION ALL ".join(
         f"SELECT key_id FROM {table.table} WHERE key_id IS NOT NULL"  # noqa: S608 - our own constants
-        for table in ENVELOPE_TABLES
+        for table in tables
     )
     counted = text(f"SELECT key_id, count(*) AS rows FROM ({union}) AS used GROUP BY key_id")  # noqa: S608
     return {row.key_id: row.rows for row in await transaction.connection.execute(counted)}
-
-
-async def in_use(transaction: ReadTransaction) -> frozenset[str]:
-    """Keys that wrap the data key of any row."""
-    return frozenset(await uses(transaction))
 
 
 async def take_old(
@@ -151,16 +125,16 @@ async def put_rewrapped(
     )
 
 
-async def count_old(transaction: ReadTransaction, active: str) -> int:
-    """How many rows of all tables another key wraps."""
+async def count_old(transaction: ReadTransaction, tables: Iterable[EnvelopeTable], active: str) -> int:
+    """How many rows of all these tables another key wraps."""
     counts = " + ".join(
         f"(SELECT count(*) FROM {table.table} WHERE key_id <> :active)"  # noqa: S608
-        for table in ENVELOPE_TABLES
+        for table in tables
     )
     found = await transaction.connection.execute(text(f"SELECT {counts}"), {"active": active})
     return int(found.scalar_one())
 
 
-async def retire_unused(transaction: Transaction) -> None:
-    """Marks keys that were replaced and that nothing uses any more."""
-    await transaction.connection.execute(_RETIRE, {"used": sorted(await in_use(transaction))})
+async def retire_unused(transaction: Transaction, tables: Iterable[EnvelopeTable]) -> None:
+    """Marks keys that were replaced and that no row of these tables uses any more."""
+    await transaction.connection.execute(_RETIRE, {"used": sorted(await uses(transaction, tables))})

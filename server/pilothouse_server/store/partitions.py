@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -102,9 +102,8 @@ class Scheme:
 
 
 AUDIT_LOG = Scheme("operation_logs", "month", 12)
-USAGE = Scheme("container_resource_usage", "day", 14)
 EVENTS = Scheme("events", "revision", 2)
-SCHEMES = (AUDIT_LOG, USAGE, EVENTS)
+OWN = (AUDIT_LOG, EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +121,17 @@ class Partitions:
     each step.
     """
 
-    def __init__(self, pool: Pool, owner: str = "pilothouse_owner", *, attempts: int = ATTEMPTS) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        owner: str = "pilothouse_owner",
+        *,
+        of_nouns: Iterable[Scheme] = (),
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        """`of_nouns`: the partitioned tables of nouns, whose partitions are made ahead with the store's own."""
         self._pool = pool
+        self._schemes = (*OWN, *of_nouns)
         self._owner = owner
         self._attempts = attempts
 
@@ -132,7 +140,7 @@ class Partitions:
 
         Raises PartitionBusyError, after which the tables before it are complete.
         """
-        return sum([await self._make_ahead(scheme) for scheme in SCHEMES])
+        return sum([await self._make_ahead(scheme) for scheme in self._schemes])
 
     async def by_time(self, table: str) -> list[Partition[datetime]]:
         """The partitions of a table that is partitioned by time, oldest first."""
@@ -144,7 +152,7 @@ class Partitions:
         return [Partition(*row) for row in await self._list(table, _BY_REVISION)]
 
     async def drop_older(self, scheme: Scheme, before: datetime) -> list[str]:
-        """Drop the partitions of `AUDIT_LOG` or `USAGE` that hold nothing at or after `before`.
+        """Drop the partitions of a table by time that hold nothing at or after `before`.
 
         Returns the names of what was dropped, oldest first, with what an earlier call left behind.
         Operations older than the log that is left are deleted with it. One that cannot be dropped does not keep the

@@ -14,7 +14,7 @@ maintenance login is. Where the session is lost, so is the lock, and another ser
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,15 +27,14 @@ from sqlalchemy import text
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.settings.model import Settings
-from pilothouse_server.store import far_ahead, periodic_runs
+from pilothouse_server.store import clock_skew, expiry, periodic_runs
 from pilothouse_server.store.care import Care
 from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.errors import CONNECTION_LOST, connecting, of_the_driver
-from pilothouse_server.store.partitions import USAGE, PartitionBusyError, Partitions
+from pilothouse_server.store.noun_tables import NounTables
+from pilothouse_server.store.partitions import PartitionBusyError, Partitions
 from pilothouse_server.store.pool import Pool
-from pilothouse_server.store.reaping import dead, reap
-from pilothouse_server.store.retention import AuditLog, Delivered, Retention
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
@@ -171,28 +170,12 @@ async def _unlock(pool: Pool, connection: Connection, name: str) -> None:
         )
 
 
-async def _nobody_lacks(_sequence: int) -> bool:
-    return True
-
-
-def standard_jobs(
-    store: Store, settings: Settings, dropping: AuditLog, *, delivered: Delivered = _nobody_lacks
-) -> list[Periodic]:
-    """What every database needs.
-
-    `dropping` is the tree over the audit log with its keys; `delivered` says whether everybody who has to has the
-    records up to a place.
-    """
-    partitions = Partitions(store.database.maintenance)
-    retention = Retention(store, partitions, delivered, dropping)
-
-    async def drop_records() -> None:
-        kept = timedelta(days=31 * settings.audit_retention_months)
-        await retention.drop_older(await earlier_now(store) - kept)
-
-    async def drop_usage() -> None:
-        kept = timedelta(days=settings.usage_retention_days)
-        await partitions.drop_older(USAGE, await earlier_now(store) - kept)
+def standard_jobs(store: Store, settings: Settings, nouns: Sequence[NounTables]) -> list[Periodic]:
+    """The jobs that every database needs, over the store's own tables and those of the nouns."""
+    partitioned = [scheme for noun in nouns for scheme in noun.partitioned]
+    partitions = Partitions(store.database.maintenance, of_nouns=partitioned)
+    expiring = [*expiry.OWN, *(rows for noun in nouns for rows in noun.expiring)]
+    repairs = [*clock_skew.OWN, *(repair for noun in nouns for repair in noun.skew_repairs)]
 
     async def drop_events() -> None:
         kept = timedelta(hours=settings.event_retention_hours)
@@ -200,18 +183,15 @@ def standard_jobs(
             await partitions.first_event_since(await earlier_now(store) - kept)
         )
 
-    async def refresh() -> None:
-        await _as_owner(store, "SELECT refresh_container_summary()")
-
     async def care() -> None:
         period = timedelta(hours=settings.care_period_hours)
         await Care(store.database.maintenance).round(period, settings.reindex_bloat_percent)
 
     async def expire() -> None:
-        await reap(store, dead(settings.login_memory_days), await clocks(store))
+        await expiry.delete_expired(store, expiring, settings, await clocks(store))
 
-    async def mend() -> None:
-        await far_ahead.mend(store, settings, (await clocks(store)).later)
+    async def repair() -> None:
+        await clock_skew.repair(store, repairs, settings, await clocks(store))
 
     caring = (
         [Periodic(CARE, _CARE_LOOK_SECONDS, care, _CARE_DELAY_SECONDS)] if settings.care_period_hours else []
@@ -219,12 +199,9 @@ def standard_jobs(
     return [
         *caring,
         Periodic(MAKE_PARTITIONS, 600.0, partitions.make_ahead),
-        Periodic("drop old partitions of the log", 3600.0, drop_records),
-        Periodic("drop old partitions of usage", 3600.0, drop_usage),
         Periodic("drop old events", 600.0, drop_events),
-        Periodic("refresh the container summary", 3600.0, refresh),
         Periodic("remove what has expired", 300.0, expire),
-        Periodic("mend times far ahead", far_ahead.MENDING_SECONDS, mend),
+        Periodic("mend times far ahead", clock_skew.REPAIR_SECONDS, repair),
     ]
 
 
@@ -245,8 +222,8 @@ async def earlier_now(store: Store) -> datetime:
     return found.earlier
 
 
-async def _as_owner(store: Store, statement: str) -> None:
-    """Runs a statement as the owner, whom the maintenance role may become for a transaction."""
+async def run_as_owner(store: Store, statement: str) -> None:
+    """Runs a statement as the owner of the schema; the maintenance role takes that role for one transaction."""
     with connecting():
         async with store.database.maintenance.transaction() as connection:
             await connection.command("SET LOCAL ROLE pilothouse_owner")

@@ -12,6 +12,7 @@ import msgspec
 from pilothouse_server.audit.sinks import repository
 from pilothouse_server.audit.sinks.model import AuditSink, Secrets
 from pilothouse_server.audit.sinks.senders import tls
+from pilothouse_server.audit.sinks.tables import SEALED_SINKS
 from pilothouse_server.encryption.envelopes import Envelopes, Sealed
 from pilothouse_server.errors import FailedPrecondition, already_exists, invalid, not_found
 from pilothouse_server.outbound.destinations import AddressRefused, Origin, Reach, origin
@@ -132,7 +133,7 @@ async def create(
     added = await repository.add(transaction, wanted, start_after or 0)
     if secrets != Secrets():
         key_id = await encryption_keys.active_key_id(transaction)
-        binding = encryption_keys.AUDIT_SINKS.binding(added.uid, "")
+        binding = SEALED_SINKS.binding(added.uid, "")
         await repository.seal(
             transaction, added, envelopes.seal(msgspec.json.encode(secrets), binding, key_id)
         )
@@ -157,7 +158,7 @@ def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> Secr
     """
     if sealed is None:
         return Secrets()
-    binding = encryption_keys.AUDIT_SINKS.binding(sink.uid, "")
+    binding = SEALED_SINKS.binding(sink.uid, "")
     return msgspec.json.decode(envelopes.open(sealed, binding), type=Secrets)
 
 

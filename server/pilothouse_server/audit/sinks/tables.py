@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from pilothouse_server.store.metadata import METADATA
+from pilothouse_server.store.noun_tables import EnvelopeTable, NounTables
 
 AUDIT_SINKS = Table(
     "audit_sinks",
@@ -37,3 +40,6 @@ AUDIT_SINKS = Table(
     Column("created_by", BigInteger),
     comment="Where records of the audit log are sent, each with the sequence of the last one that it has acknowledged.",
 )
+
+SEALED_SINKS: Final = EnvelopeTable("audit_sinks", "secrets")
+OWNED: Final = NounTables(tables=frozenset({"audit_sinks"}), sealed=(SEALED_SINKS,))

@@ -14,6 +14,7 @@ import msgspec
 
 from pilothouse_server.clusters import repository
 from pilothouse_server.clusters.model import Cluster
+from pilothouse_server.clusters.tables import SEALED_CREDENTIALS
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, already_exists, not_found
 from pilothouse_server.kubernetes import credentials
@@ -143,7 +144,7 @@ async def opened(store: Store, name: str, envelopes: Envelopes) -> Credentials |
     if sealed is None:
         return None
     await envelopes.at_hand(sealed)
-    return credentials.decode(envelopes.open(sealed, encryption_keys.CLUSTERS.binding(uid, "")))
+    return credentials.decode(envelopes.open(sealed, SEALED_CREDENTIALS.binding(uid, "")))
 
 
 def refuse_deregistering(cluster: Cluster) -> None:
@@ -158,7 +159,7 @@ async def _sealed(
     transaction: Transaction, cluster: Cluster, tried_out: TriedOut, envelopes: Envelopes
 ) -> dict[str, Any]:
     key_id = await encryption_keys.active_key_id(transaction)
-    binding = encryption_keys.CLUSTERS.binding(cluster.uid, "")
+    binding = SEALED_CREDENTIALS.binding(cluster.uid, "")
     sealed = envelopes.seal(credentials.encode(tried_out.credentials), binding, key_id)
     return {
         "api_server": tried_out.api_server,

@@ -17,12 +17,14 @@ import structlog
 
 from pilothouse_server.config import repository
 from pilothouse_server.config.operations import configs
+from pilothouse_server.config.tables import SEALED_SECRETS
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.token_keys import ENCRYPTION_KEY_MISSING, KeyNotAtHand
 from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavailable
 from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.store import encryption_keys
-from pilothouse_server.store.encryption_keys import ENVELOPE_TABLES, SECRETS, EnvelopeTable, WrappedKey
+from pilothouse_server.store.encryption_keys import WrappedKey
+from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.store.unit_of_work import Store, Transaction
 
 log = structlog.get_logger(__name__)
@@ -53,15 +55,16 @@ class KeyUse:
     active: str
 
 
-async def look(store: Store) -> KeyUse:
+async def look(store: Store, tables: Sequence[EnvelopeTable]) -> KeyUse:
     """What depends on which key, at one moment."""
     async with store.system_read(snapshot=True) as transaction:
         return KeyUse(
-            await encryption_keys.uses(transaction), await encryption_keys.find_active(transaction) or ""
+            await encryption_keys.uses(transaction, tables),
+            await encryption_keys.find_active(transaction) or "",
         )
 
 
-async def begin(store: Store, envelopes: Envelopes) -> None:
+async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTable]) -> None:
     """Reads the providers, and chooses the key to encrypt under where none was chosen yet; what a server does before it
     serves.
 
@@ -79,7 +82,7 @@ async def begin(store: Store, envelopes: Envelopes) -> None:
             log.warning("the token holds no key with the label of the settings: pilothouse keys add")
     async with store.system_write("key rotation") as transaction:
         await encryption_keys.lock(transaction)
-        missing = await _missing(transaction, envelopes)
+        missing = await _missing(transaction, envelopes, tables)
         if missing or failure:
             raise _refuse_start(missing, failure)
         active = await encryption_keys.find_active(transaction)
@@ -105,8 +108,10 @@ class _Missing:
         return f"{self.values} stored values need the key {self.key_id}{had}"
 
 
-async def _missing(transaction: Transaction, envelopes: Envelopes) -> list[_Missing]:
-    uses = await encryption_keys.uses(transaction)
+async def _missing(
+    transaction: Transaction, envelopes: Envelopes, tables: Sequence[EnvelopeTable]
+) -> list[_Missing]:
+    uses = await encryption_keys.uses(transaction, tables)
     providers = await encryption_keys.find_providers(transaction)
     held = envelopes.key_ids
     return [
@@ -129,7 +134,7 @@ def _refuse_start(missing: Sequence[_Missing], failure: PilothouseError | None) 
     )
 
 
-async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
+async def rotate(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTable], batch: int) -> Rotated:
     """Makes the newest key the active one and wraps up to `batch` data keys by it.
 
     Raises:
@@ -144,7 +149,7 @@ async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
         if await encryption_keys.find_active(transaction) != active:
             await encryption_keys.activate(transaction, active, envelopes.providers[active])
     rotated = 0
-    for table in ENVELOPE_TABLES:
+    for table in tables:
         position = 0
         while rotated < batch:
             rows = min(_TRANSACTION_ROWS, batch - rotated)
@@ -154,8 +159,8 @@ async def rotate(store: Store, envelopes: Envelopes, batch: int) -> Rotated:
                 break
             position = taken[-1].id
     async with store.system_write("key rotation") as transaction:
-        remaining = await encryption_keys.count_old(transaction, active)
-        await encryption_keys.retire_unused(transaction)
+        remaining = await encryption_keys.count_old(transaction, tables, active)
+        await encryption_keys.retire_unused(transaction, tables)
     return Rotated(rotated, remaining, active)
 
 
@@ -203,7 +208,7 @@ async def _rewrap(
             continue
         await encryption_keys.put_rewrapped(transaction, table, each.id, data_key, active)
         done.append(each.id)
-    if table is SECRETS and done:
+    if table == SEALED_SECRETS and done:
         for secret in await repository.get_many(transaction, done, "secret"):
             transaction.emit(configs.event("secret", secret, "modified", secret))
     return len(done)

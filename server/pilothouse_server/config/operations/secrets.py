@@ -16,6 +16,7 @@ import msgspec
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import OPAQUE, Secret, Values
 from pilothouse_server.config.operations import configs, rules
+from pilothouse_server.config.tables import SEALED_SECRETS
 from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
 from pilothouse_server.errors import already_exists, not_found
 from pilothouse_server.namespaces.model import Namespace
@@ -180,7 +181,7 @@ def opened(secret: Secret, sealed: Sealed, envelopes: Envelopes) -> Values:
 
 def binding(secret: Secret) -> Binding:
     """Where the values of a secret belong."""
-    return encryption_keys.SECRETS.binding(secret.uid, str(secret.namespace_id))
+    return SEALED_SECRETS.binding(secret.uid, str(secret.namespace_id))
 
 
 async def _seal(transaction: Transaction, secret: Secret, values: Values, envelopes: Envelopes) -> Sealed:

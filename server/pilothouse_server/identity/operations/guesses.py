@@ -34,8 +34,8 @@ from pilothouse_server.identity.repository import login_origins, throttles
 from pilothouse_server.identity.repository.login_origins import KnownOrigin
 from pilothouse_server.identity.repository.throttles import Throttle
 from pilothouse_server.identity.repository.users import Credentials
+from pilothouse_server.identity.tables import LONGEST_LOCK_SECONDS
 from pilothouse_server.settings.model import Settings
-from pilothouse_server.store.far_ahead import LONGEST_LOCK_SECONDS
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_username
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.identity.model import SecretKind, UserId
 from pilothouse_server.identity.repository import user_secrets
+from pilothouse_server.identity.tables import SEALED_USER_SECRETS
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
@@ -40,7 +41,7 @@ class UserSecrets:
         """
         key_id = await encryption_keys.active_key_id(transaction)
         secret_id = await user_secrets.claim(transaction, user_id, kind, name, key_id)
-        binding = encryption_keys.USER_SECRETS.binding(str(secret_id), str(user_id))
+        binding = SEALED_USER_SECRETS.binding(str(secret_id), str(user_id))
         await user_secrets.seal(transaction, secret_id, self._envelopes.seal(value, binding, key_id))
 
     async def read(
@@ -61,7 +62,7 @@ class UserSecrets:
         stored = await user_secrets.find(transaction, user_id, kind, name, lock=lock)
         if stored is None:
             return None
-        binding = encryption_keys.USER_SECRETS.binding(str(stored.id), str(user_id))
+        binding = SEALED_USER_SECRETS.binding(str(stored.id), str(user_id))
         return OpenedSecret(self._envelopes.open(stored.sealed, binding), stored.updated_at)
 
     async def forget(

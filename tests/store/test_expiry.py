@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
 
-from pilothouse_server.audit.dropping import Dropping
-from pilothouse_server.audit.log_identity import Identity
-from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.app import NOUN_TABLES
 from pilothouse_server.settings.model import Settings
-from pilothouse_server.store import periodic, reaping
+from pilothouse_server.store import expiry, periodic
 from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.engine import Database as Pools
+from pilothouse_server.store.noun_tables import ExpiringRows
 from pilothouse_server.store.periodic import standard_jobs
-from pilothouse_server.store.reaping import Dead, dead
 from pilothouse_server.store.unit_of_work import Store, Transaction
 from tests.conftest import Database
 from tests.identity.server import settings_of
@@ -54,6 +52,7 @@ VALUES (1, 'totp', '', '\\x01', 'key', {_OLD}), (1, 'totp', 'pending', '\\x01', 
 INSERT INTO request_claims (user_id, request_id, owner, expires_at)
 VALUES (1, gen_random_uuid(), gen_random_uuid(), {_OLD});
 """
+EXPIRING = [*expiry.OWN, *(rows for noun in NOUN_TABLES for rows in noun.expiring)]
 _LEFT = {
     "sessions": 5,
     "api_keys": 5,
@@ -82,7 +81,7 @@ class Lots(Store):
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lots]:
-    monkeypatch.setattr(reaping, "LOT", 10)
+    monkeypatch.setattr(expiry, "LOT", 10)
     async with database.owner() as owner:
         await owner.execute(_FILL)
     pools = Pools.connect(settings_of(database))
@@ -92,10 +91,10 @@ async def store(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         await pools.close()
 
 
-async def reap(store: Store, tables: tuple[Dead, ...]) -> int:
-    """What is dead by two clocks that are right."""
+async def delete_expired(store: Store, tables: Sequence[ExpiringRows]) -> int:
+    """One run by two clocks that are right."""
     now = datetime.now(UTC)
-    return await reaping.reap(store, tables, Clocks(now, now))
+    return await expiry.delete_expired(store, tables, Settings(), Clocks(now, now))
 
 
 async def counts(database: Database) -> dict[str, int]:
@@ -104,25 +103,25 @@ async def counts(database: Database) -> dict[str, int]:
 
 
 async def test_the_dead_go_in_lots_and_the_living_stay(database: Database, store: Lots) -> None:
-    assert await reap(store, dead(90)) == 35 + 20 + 1 + 1 + 1 + 1 + 2 + 1 + 1
+    assert await delete_expired(store, EXPIRING) == 35 + 20 + 1 + 1 + 1 + 1 + 2 + 1 + 1
     assert await counts(database) == _LEFT
     # Four lots of sessions and three of keys, which end with one that is not full, and one of each other table.
-    assert store.written == 4 + 3 + len(dead(90)) - 2
-    assert await reap(store, dead(90)) == 0
+    assert store.written == 4 + 3 + len(EXPIRING) - 2
+    assert await delete_expired(store, EXPIRING) == 0
 
 
 async def test_a_row_that_somebody_holds_is_left_to_the_next_run(database: Database, store: Lots) -> None:
     async with database.system() as system, system.transaction():
         await system.execute("SELECT FROM sessions WHERE access_token_hash = sha256('a1') FOR UPDATE")
-        await reap(store, dead(90))
+        await delete_expired(store, EXPIRING)
         assert (await counts(database))["sessions"] == _LEFT["sessions"] + 1
-    await reap(store, dead(90))
+    await delete_expired(store, EXPIRING)
     assert await counts(database) == _LEFT
 
 
 async def test_one_run_has_a_bound(database: Database, store: Lots, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reaping, "MOST_LOTS", 2)
-    assert await reap(store, tuple(each for each in dead(90) if each.table == "sessions")) == 20
+    monkeypatch.setattr(expiry, "MOST_LOTS", 2)
+    assert await delete_expired(store, [each for each in EXPIRING if each.table == "sessions"]) == 20
     assert (await counts(database))["sessions"] == 20
 
 
@@ -135,8 +134,7 @@ async def removed_by_a_server(store: Store, database: Database, monkeypatch: pyt
             return datetime.now(UTC) - timedelta(days=100)
 
     monkeypatch.setattr(periodic, "datetime", Behind)
-    identity = Identity.load(Settings(), KeyRing((bytes(32),)))
-    jobs = standard_jobs(store, settings_of(database), Dropping(store, identity))
+    jobs = standard_jobs(store, settings_of(database), NOUN_TABLES)
     (job,) = [each for each in jobs if each.name == "remove what has expired"]
     await job.job()
 
@@ -149,17 +147,18 @@ async def test_a_database_whose_clock_is_ahead_deletes_nothing_that_is_valid(
     await removed_by_a_server(store, database, monkeypatch)
     # What is of a user who is gone waits for no time, and a challenge of the day after tomorrow is of a wrong clock.
     assert await counts(database) == before | {"recovery_codes": 1, "login_challenges": 2}
-    await reap(store, dead(90))
+    await delete_expired(store, EXPIRING)
     assert await counts(database) == _LEFT
 
 
-@pytest.mark.parametrize("each", [each for each in dead(90) if each.order], ids=lambda each: each.table)
-async def test_the_dead_are_found_by_an_index(database: Database, each: Dead) -> None:
+@pytest.mark.parametrize("each", [each for each in EXPIRING if each.order], ids=lambda each: each.table)
+async def test_the_dead_are_found_by_an_index(database: Database, each: ExpiringRows) -> None:
     """Also where there are few rows, and a scan would be as fast."""
     async with database.owner() as owner, owner.transaction():
         await owner.execute("SET LOCAL enable_seqscan = off")
         await owner.execute("SET LOCAL enable_sort = off")
         condition = each.condition.replace(":earlier", "now()").replace(":later", "now()")
+        condition = condition.replace(":login_memory_days", "90")
         plan = await owner.fetch(
             f"EXPLAIN SELECT ctid FROM {each.table} WHERE {condition} ORDER BY {each.order} LIMIT 10 "
             "FOR UPDATE SKIP LOCKED"

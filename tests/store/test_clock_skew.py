@@ -8,8 +8,10 @@ from typing import Any
 import asyncpg
 from structlog.testing import capture_logs
 
+from pilothouse_server.app import NOUN_TABLES
 from pilothouse_server.settings.model import Settings
-from pilothouse_server.store import far_ahead
+from pilothouse_server.store import clock_skew
+from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database
@@ -44,6 +46,12 @@ async def latest(sql: asyncpg.Connection) -> dict[str, datetime]:
     return {table: moment for table, moment in found.items() if moment is not None}
 
 
+async def repair(store: Store, later: datetime) -> dict[str, int]:
+    """One run over the tables of the store and of all nouns."""
+    repairs = [*clock_skew.OWN, *(each for noun in NOUN_TABLES for each in noun.skew_repairs)]
+    return await clock_skew.repair(store, repairs, Settings(), Clocks(datetime.now(UTC), later))
+
+
 async def test_times_two_years_ahead_are_over_and_others_are_left(database: Database) -> None:
     pools = Pools.connect(settings_of(database))
     store, settings = Store(pools), Settings()
@@ -53,21 +61,21 @@ async def test_times_two_years_ahead_are_over_and_others_are_left(database: Data
             await set_ahead(owner, None)
             before = await latest(owner)
             assert before.keys() == LEFT.keys()
-            assert await far_ahead.mend(store, settings, datetime.now(UTC)) == {}
+            assert await repair(store, datetime.now(UTC)) == {}
             assert await latest(owner) == before
 
             await set_ahead(owner, AHEAD)
             with capture_logs() as logs:
-                mended = await far_ahead.mend(store, settings, datetime.now(UTC))
+                mended = await repair(store, datetime.now(UTC))
             assert len(mended) == len(LEFT)
-            (told,) = [line for line in logs if "far ahead" in line["event"]]
+            (told,) = [line for line in logs if "too far ahead" in line["event"]]
             assert (told["log_level"], told["work"]) == ("warning", mended["work"])
             longest = timedelta(seconds=settings.session_refresh_seconds, minutes=1)
             assert all(moment < datetime.now(UTC) + longest for moment in (await latest(owner)).values())
             work = await owner.fetch("SELECT due_at, lease_owner, leased_until FROM reconcile_work")
             assert {(row["lease_owner"], row["leased_until"]) for row in work} == {(None, None)}
             assert all(row["due_at"] <= datetime.now(UTC) for row in work)
-            assert await far_ahead.mend(store, settings, datetime.now(UTC)) == {}
+            assert await repair(store, datetime.now(UTC)) == {}
     finally:
         await pools.close()
 
@@ -75,14 +83,14 @@ async def test_times_two_years_ahead_are_over_and_others_are_left(database: Data
 async def test_a_database_whose_clock_went_back_shortens_and_deletes_nothing(database: Database) -> None:
     """What was written before lies ahead of the database's clock, and is right by the server's."""
     pools = Pools.connect(settings_of(database))
-    store, settings = Store(pools), Settings()
+    store = Store(pools)
     tables = ("request_claims", "sessions", "idempotency_keys")
     try:
         async with database.owner() as owner:
             await fill(owner)
             await set_ahead(owner, AHEAD)
             before = await latest(owner)
-            mended = await far_ahead.mend(store, settings, datetime.now(UTC) + AHEAD)
+            mended = await repair(store, datetime.now(UTC) + AHEAD)
             after = await latest(owner)
             assert {table: after[table] for table in tables} == {table: before[table] for table in tables}
             assert mended.keys() == {"work", "locked accounts"}

@@ -16,16 +16,18 @@ fault.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import text
 
+from pilothouse_server.audit import repository
+from pilothouse_server.audit.dropping import Dropping
+from pilothouse_server.audit.repository import Stretch
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.partitions import AUDIT_LOG, Partition, Partitions
 from pilothouse_server.store.unit_of_work import Store
@@ -48,44 +50,6 @@ _MOST_READ = 50_000
 
 # (last sequence of a partition) → whether everybody who has to has the records up to there
 Delivered = Callable[[int], Awaitable[bool]]
-# First and last place, and the chain's value at the last one in hexadecimal.
-Stretch = tuple[int, int, str]
-
-_FACTS = text(
-    "SELECT max(l.sequence) AS last, "
-    "min(l.sequence) <= (SELECT t.chain_length FROM audit_tree AS t WHERE t.id = 1) AS chained, "
-    "coalesce((SELECT max(s.size) FROM audit_seals AS s), 0) "
-    "+ (SELECT t.chain_length - 1 FROM audit_tree AS t WHERE t.id = 1) AS sealed, "
-    "bool_or(l.namespace_id IN (SELECT n.id FROM namespaces AS n WHERE n.legal_hold)) AS held "
-    "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper"
-)
-_STRETCHES = text(
-    "SELECT min(i.sequence) AS first, max(i.sequence) AS last, "
-    "encode((array_agg(i.chain_hash ORDER BY i.sequence DESC))[1], 'hex') AS chain "
-    "FROM (SELECT l.sequence, l.chain_hash, l.sequence - row_number() OVER (ORDER BY l.sequence) AS island "
-    "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper) AS i "
-    "GROUP BY i.island ORDER BY 1 LIMIT :most"
-)
-_BEFORE = text(
-    "SELECT l.metadata FROM operation_logs AS l "
-    "WHERE l.action = 'delete' AND l.resource_type = 'audit_log' AND l.user_id IS NULL "
-    "ORDER BY l.sequence DESC LIMIT :most"
-)
-# A record of retention is looked for among so many that say that they are one.
-MOST_LOOKED_AT = 100
-
-
-class AuditLog(Protocol):
-    """The tree over the log and its keys, as far as retention needs them."""
-
-    async def intact(self, stretches: Sequence[Stretch]) -> bool:
-        """Whether these records are there, and are those of the tree."""
-
-    async def sign(self, dropped: Sequence[Stretch]) -> str:
-        """The lines of the signatures of every key under what was dropped."""
-
-    async def signed(self, metadata: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Whether a key of the log has signed what a record says was dropped, and whether all that sign now have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +59,7 @@ class Retention:
     store: Store
     partitions: Partitions
     delivered: Delivered
-    audit_log: AuditLog
+    audit_log: Dropping
 
     async def drop_older(self, before: datetime) -> list[str]:
         """Drops the partitions of the log that hold nothing at or after `before`, and that nothing keeps.
@@ -129,7 +93,7 @@ class Retention:
     async def _facts(self, partition: Partition[datetime]) -> Any:
         """What a partition holds; `chained`: of the hash chain of the first releases, too."""
         async with self.store.system_read() as transaction:
-            return (await transaction.connection.execute(_FACTS, _bounds(partition))).one()
+            return await repository.partition_facts(transaction, _bounds(partition))
 
     async def _kept_by(self, facts: Any) -> str:
         """Why a partition stays; '' where it may go."""
@@ -144,10 +108,7 @@ class Retention:
     async def _stretches(self, partition: Partition[datetime]) -> list[Stretch]:
         """The places of the log that a partition holds."""
         async with self.store.system_read() as transaction:
-            rows = await transaction.connection.execute(
-                _STRETCHES, {**_bounds(partition), "most": _MOST_READ}
-            )
-            return [(row.first, row.last, row.chain) for row in rows]
+            return await repository.stretches(transaction, _bounds(partition), _MOST_READ)
 
     async def _doubted(self, found: Sequence[Stretch]) -> str:
         """Why records stay although nothing keeps them; '' where they may go."""
@@ -181,11 +142,11 @@ class Retention:
     async def _told(self) -> tuple[list[Stretch], bool]:
         """What the newest record says was dropped that the log has signed, and whether every key has that signs now."""
         async with self.store.system_read() as transaction:
-            rows = (await transaction.connection.execute(_BEFORE, {"most": MOST_LOOKED_AT})).all()
-        for row in rows:
-            by_one, by_all = await self.audit_log.signed(row.metadata)
+            told = list(await repository.drop_records(transaction))
+        for metadata in told:
+            by_one, by_all = await self.audit_log.signed(metadata)
             if by_one:
-                return [(first, last, chain) for first, last, chain in row.metadata["dropped"]], by_all
+                return [(first, last, chain) for first, last, chain in metadata["dropped"]], by_all
         return [], True
 
 
