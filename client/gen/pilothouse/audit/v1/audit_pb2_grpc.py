@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """The audit log: one record of every call of every service, chained by hash in commit order.
+    """The audit log: one record of every call of every service, in commit order. A caller sees their own records and those
+    of the namespaces that they reach; a grant over all namespaces shows everything.
 
-    A caller sees the own records and those of the namespaces it reaches; a grant over all namespaces sees everything.
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel):
@@ -106,10 +106,10 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """The audit log: one record of every call of every service, chained by hash in commit order.
+    """The audit log: one record of every call of every service, in commit order. A caller sees their own records and those
+    of the namespaces that they reach; a grant over all namespaces shows everything.
 
-    A caller sees the own records and those of the namespaces it reaches; a grant over all namespaces sees everything.
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def ListOperations(self, request, context):
@@ -121,55 +121,55 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOperation(self, request, context):
-        """Answers one record.
+        """Returns one record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOperations(self, request, context):
-        """Watches records as they are committed. There is no current state: SYNCED is the first answer. Otherwise the contract is
-        that of ContainerService.WatchContainers; tokens count `sequence`.
+        """Streams records as they are committed. There is no current state: SYNCED is the first response. Otherwise the
+        contract is that of ContainerService.WatchContainers. Tokens count `sequence`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUserOperationStats(self, request, context):
-        """Answers what users have done, one row a user, from the records that the caller may see.
+        """Returns what users have done, one row per user, from the records that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateAuditSink(self, request, context):
-        """Adds a sink: a place that the records of the log are sent to, all of them, at least once and in the order of the log. Nothing is
-        asked of it: whether it can be reached is shown by ListAuditSinks.
-        INVALID_ARGUMENT: an address of this server's machine or of its network alone, unless a setting allows it.
-        FAILED_PRECONDITION (NO_SINK_FOLDER): a file, where the setting PILOTHOUSE_AUDIT_SINK_DIR names no folder.
+        """Creates a sink: a place to which the server sends every record of the log, at least once and in the order of the
+        log. The call does not contact the sink: ListAuditSinks shows whether it can be reached. INVALID_ARGUMENT: the
+        address is on the server's own machine or link, unless a setting allows it. FAILED_PRECONDITION (NO_SINK_FOLDER):
+        the sink is a file, and PILOTHOUSE_AUDIT_SINK_DIR names no folder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditSinks(self, request, context):
-        """Lists sinks, with how far each has come. Filter: the fields of AuditSink. Order: `name` (default), `create_time`.
+        """Lists sinks with their progress. Filter: the fields of AuditSink. Order: `name` (default), `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAuditSink(self, request, context):
-        """Removes a sink with its cursor and its credentials. What was sent stays where it is.
+        """Deletes a sink with its cursor and its credentials. Records that were sent stay at the receiver.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAuditHead(self, request, context):
-        """Answers the newest sealed head of the log, or the one of a size. The log is a Merkle tree (RFC 6962) of which records are the
-        leaves; its heads are signed notes (C2SP tlog-checkpoint) that tools of others verify. See docs/audit.md.
-        NOT_FOUND: no head of that size was sealed.
+        """Returns the newest sealed head of the log, or the head of one size. The log is a Merkle tree (RFC 6962) with the
+        records as leaves. Its heads are signed notes (C2SP tlog-checkpoint), which independent tools verify. See
+        docs/audit.md. NOT_FOUND: no head of that size was sealed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,7 +177,7 @@ class AuditServiceServicer:
 
     def ProveOperation(self, request, context):
         """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
-        sealed head. A record that no head covers yet is sealed at once.
+        sealed head. A record that no head covers yet is sealed immediately.
         FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -185,35 +185,36 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ProveConsistency(self, request, context):
-        """Proves that the log of a sealed head begins with all of the log of an earlier one.
-        FAILED_PRECONDITION: the checkpoint is of another log, no key of this log has signed it, or the log contradicts it.
+        """Proves that the log of a sealed head begins with the whole log of an earlier head. FAILED_PRECONDITION: the
+        checkpoint is of another log, no key of this log has signed it, or the log contradicts it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAuditTile(self, request, context):
-        """Answers a tile of the log's tree, as C2SP tlog-tiles has it: what `pilothouse audit publish` writes to a folder.
-        NOT_FOUND: the tree does not reach so far.
+        """Returns a tile of the log's tree in the form of C2SP tlog-tiles, as `pilothouse audit publish` writes it to a
+        folder. NOT_FOUND: the tree does not reach so far.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAuditLog(self, request, context):
-        """Verifies all of the log: every record against its hash, every hash against the tree, the tree against every sealed head, and those
-        against a checkpoint that the caller kept. Answers how far it is, and last what was found and where.
-        The tree and its heads are verified for every caller. A caller without the permission over all namespaces has only the records
-        verified that it may see: whether the log lacks some of them is known over all namespaces alone.
-        FAILED_PRECONDITION: the checkpoint is of another log, or no key of this log has signed it.
+        """Verifies the whole log: every record against its hash, every hash against the tree, the tree against every sealed
+        head, and the heads against a checkpoint that the caller kept. Streams the progress, then the findings. The tree
+        and its heads are verified for every caller. Records are verified as far as the caller may see them: only a caller
+        with the permission over all namespaces learns whether records are missing. FAILED_PRECONDITION: the checkpoint is
+        of another log, or no key of this log has signed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportAuditLog(self, request, context):
-        """Exports records in the order of the log, each as it is hashed, with the hashes that lead from it to one head, which comes first.
-        The last answer says that it is the last. After a cut it goes on from `tree_size` and the last `sequence`.
+        """Exports records in the order of the log, each as it is hashed, with the hashes that lead from it to one head. The
+        first response has the head; the last one has `done`. To continue after an interruption, send `tree_size` and the
+        last `sequence`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,10 +297,10 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """The audit log: one record of every call of every service, chained by hash in commit order.
+    """The audit log: one record of every call of every service, in commit order. A caller sees their own records and those
+    of the namespaces that they reach; a grant over all namespaces shows everything.
 
-    A caller sees the own records and those of the namespaces it reaches; a grant over all namespaces sees everything.
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     @staticmethod

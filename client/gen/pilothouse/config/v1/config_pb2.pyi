@@ -126,28 +126,28 @@ class ConfigMap(_message.Message):
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     RECONCILING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required; RFC 1123 label; unique in the namespace; immutable."""
+    """Required. RFC 1123 label, unique in the namespace; immutable."""
     namespace: _builtins.str
-    """The platform's name of the namespace; taken from the request."""
+    """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
     """Permanent identifier."""
     immutable: _builtins.bool
-    """Default false; once true neither it nor the data can change."""
+    """Default false. Once true, neither it nor the data can change."""
     kubernetes_name: _builtins.str
     """Name on the cluster."""
     created_by: _builtins.str
-    """Who made it."""
+    """Name of the user who created it."""
     etag: _builtins.str
-    """Changes with every change of what is wanted."""
+    """Version of the desired state, which each change replaces."""
     generation: _builtins.int
-    """Counts the changes of what is wanted."""
+    """Number of changes of the desired state."""
     observed_generation: _builtins.int
-    """The generation that was last applied to the cluster."""
+    """Generation that was last applied to the cluster."""
     reconciling: _builtins.bool
-    """Whether the cluster has yet to follow."""
+    """Whether the cluster has not reached the desired state yet."""
     @_builtins.property
     def data(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Text by key. Together with `binary_data` at most 1 MiB; a key stands in one of the two."""
+        """Text by key. Together with `binary_data` at most 1 MiB. A key may be in one of the two only."""
 
     @_builtins.property
     def binary_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
@@ -155,27 +155,31 @@ class ConfigMap(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
+        """Labels, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        namespaces.
+        """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
+        """Labels, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        namespaces.
+        """
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`; a cluster's refusal in its own words."""
+        """Condition `Applied`; its message has a refusal in the cluster's own words."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """Time of creation."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When its deletion was asked for; unset otherwise."""
+        """Time when its deletion was requested; unset otherwise."""
 
     def __init__(
         self,
@@ -209,7 +213,7 @@ Global___ConfigMap: _TypeAlias = ConfigMap  # noqa: Y015
 
 @_typing.final
 class Secret(_message.Message):
-    """A secret. Its values are given by callers and never answered but by RevealSecret."""
+    """A secret. Callers send its values; only RevealSecret returns them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -335,9 +339,9 @@ class Secret(_message.Message):
     RECONCILING_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required; RFC 1123 label; unique in the namespace; immutable."""
+    """Required. RFC 1123 label, unique in the namespace; immutable."""
     namespace: _builtins.str
-    """The platform's name of the namespace; taken from the request."""
+    """Name of the namespace on the platform, taken from the request."""
     uid: _builtins.str
     """Permanent identifier."""
     type: _builtins.str
@@ -345,56 +349,62 @@ class Secret(_message.Message):
     `.dockerconfigjson`, `kubernetes.io/basic-auth` `username` or `password`, `kubernetes.io/ssh-auth` `ssh-privatekey`.
     """
     immutable: _builtins.bool
-    """Default false; once true neither it nor the data can change."""
+    """Default false. Once true, neither it nor the data can change."""
     kubernetes_name: _builtins.str
     """Name on the cluster."""
     created_by: _builtins.str
-    """Who made it."""
+    """Name of the user who created it."""
     etag: _builtins.str
-    """Changes with every change of what is wanted."""
+    """Version of the desired state, which each change replaces."""
     generation: _builtins.int
-    """Counts the changes of what is wanted."""
+    """Number of changes of the desired state."""
     observed_generation: _builtins.int
-    """The generation that was last applied to the cluster."""
+    """Generation that was last applied to the cluster."""
     reconciling: _builtins.bool
-    """Whether the cluster has yet to follow."""
+    """Whether the cluster has not reached the desired state yet."""
     key_id: _builtins.str
     """Identifier of the key-encryption key that wraps its data key."""
     @_builtins.property
     def data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
-        """Bytes by key; at most 1 MiB together. Given by callers; always empty in answers but RevealSecret's."""
+        """Bytes by key, at most 1 MiB together. Input only: empty in responses except that of RevealSecret."""
 
     @_builtins.property
     def string_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Text by key, for convenience; taken over into `data`; a key stands in one of the two. Always empty in answers."""
+        """Text by key, which the server stores in `data`. A key may be in one of the two only. Input only: always empty in
+        responses.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
+        """Labels, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        namespaces.
+        """
 
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Also set on the cluster. Keys of the server's setting GUARDED_OBJECT_KEYS need `namespace.security` over all namespaces."""
+        """Labels, also set on the cluster. Keys of the setting GUARDED_OBJECT_KEYS need `namespace.security` over all
+        namespaces.
+        """
 
     @_builtins.property
     def key_sizes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Bytes of each value, by key."""
+        """Size of each value in bytes, by key."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
-        """`Applied`; a cluster's refusal in its own words."""
+        """Condition `Applied`; its message has a refusal in the cluster's own words."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """Time of creation."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When its deletion was asked for; unset otherwise."""
+        """Time when its deletion was requested; unset otherwise."""
 
     def __init__(
         self,
@@ -431,7 +441,7 @@ Global___Secret: _TypeAlias = Secret  # noqa: Y015
 
 @_typing.final
 class CreateConfigMapRequest(_message.Message):
-    """A config map to be made."""
+    """Request to create a config map."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -442,9 +452,9 @@ class CreateConfigMapRequest(_message.Message):
     namespace: _builtins.str
     """Required."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, also on the cluster; write nothing but the audit record."""
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
         """Required, with `name`."""
@@ -467,14 +477,14 @@ Global___CreateConfigMapRequest: _TypeAlias = CreateConfigMapRequest  # noqa: Y0
 
 @_typing.final
 class CreateConfigMapResponse(_message.Message):
-    """The config map made."""
+    """The created config map."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -524,7 +534,7 @@ class GetConfigMapResponse(_message.Message):
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -541,7 +551,7 @@ Global___GetConfigMapResponse: _TypeAlias = GetConfigMapResponse  # noqa: Y015
 
 @_typing.final
 class ListConfigMapsRequest(_message.Message):
-    """Asks for a page of config maps."""
+    """Request for a page of config maps."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -552,11 +562,11 @@ class ListConfigMapsRequest(_message.Message):
     ORDER_BY_FIELD_NUMBER: _builtins.int
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty means every namespace that the caller may see."""
+    """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     page_size: _builtins.int
-    """Default 50, at most 1,000."""
+    """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """From the previous page; bound to the request's other fields."""
+    """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
     """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
@@ -590,10 +600,10 @@ class ListConfigMapsResponse(_message.Message):
     CONFIG_MAPS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def config_maps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfigMap]:
-        """In the order asked for."""
+        """Items in the requested order."""
 
     def __init__(
         self,
@@ -611,7 +621,7 @@ Global___ListConfigMapsResponse: _TypeAlias = ListConfigMapsResponse  # noqa: Y0
 
 @_typing.final
 class UpdateConfigMapRequest(_message.Message):
-    """A change of a config map."""
+    """Request to change a config map."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -671,34 +681,36 @@ class UpdateConfigMapRequest(_message.Message):
     name: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, also on the cluster; write nothing but the audit record."""
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     restart_containers: _builtins.bool
-    """Restart every running container that uses it; needs `container.restart`, too."""
+    """Restarts every running container that uses it; also needs `container.restart`."""
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
-        """The new values of the fields that `update_mask` names."""
+        """New values of the fields in `update_mask`."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`data`, `binary_data`, `immutable`, `labels`, `annotations`; required unless single keys are set or removed. `data` replaces all text."""
+        """Fields to change: `data`, `binary_data`, `immutable`, `labels`, `annotations`. Required unless single keys are set
+        or removed. `data` replaces all text.
+        """
 
     @_builtins.property
     def set_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Text to set by key; all other keys stay. Not together with `data` or `binary_data` in the mask. A key whose bytes were in
-        `binary_data` becomes text.
+        """Text to set by key; all other keys stay. Not together with `data` or `binary_data` in the mask. A key that had
+        bytes in `binary_data` becomes text.
         """
 
     @_builtins.property
     def set_binary_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
-        """Bytes to set by key, likewise."""
+        """Bytes to set by key, under the same rules."""
 
     @_builtins.property
     def remove_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys to drop; all others stay. INVALID_ARGUMENT (reason KEY_NOT_FOUND) for one that is not there."""
+        """Keys to remove; all others stay. INVALID_ARGUMENT (reason KEY_NOT_FOUND): there is no such key."""
 
     def __init__(
         self,
@@ -734,16 +746,16 @@ class UpdateConfigMapResponse(_message.Message):
     MISSING_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
-        """As stored."""
+        """The stored resource."""
 
     @_builtins.property
     def restarted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the containers that are restarted."""
+        """Names of the restarted containers."""
 
     @_builtins.property
     def missing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the containers whose environment reads a key that this change removed. Those that run go on; their next pods do not
-        start (CreateContainerConfigError) before the key is back or is not read any more.
+        """Names of the containers whose environment reads a key that this change removed. Running pods continue; new pods do
+        not start (CreateContainerConfigError) until the key is back or nothing reads it.
         """
 
     def __init__(
@@ -777,11 +789,11 @@ class DeleteConfigMapRequest(_message.Message):
     name: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, also on the cluster; write nothing but the audit record."""
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     def __init__(
         self,
         *,
@@ -801,14 +813,14 @@ Global___DeleteConfigMapRequest: _TypeAlias = DeleteConfigMapRequest  # noqa: Y0
 
 @_typing.final
 class DeleteConfigMapResponse(_message.Message):
-    """The config map goes as soon as its cluster lets it."""
+    """The cluster deletes the config map as soon as nothing prevents it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_MAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config_map(self) -> Global___ConfigMap:
-        """As it was marked for deletion."""
+        """The resource as it was marked for deletion."""
 
     def __init__(
         self,
@@ -825,7 +837,7 @@ Global___DeleteConfigMapResponse: _TypeAlias = DeleteConfigMapResponse  # noqa: 
 
 @_typing.final
 class CreateSecretRequest(_message.Message):
-    """A secret to be made."""
+    """Request to create a secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -836,9 +848,9 @@ class CreateSecretRequest(_message.Message):
     namespace: _builtins.str
     """Required."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, also on the cluster; write nothing but the audit record."""
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     @_builtins.property
     def secret(self) -> Global___Secret:
         """Required, with `name`."""
@@ -861,14 +873,14 @@ Global___CreateSecretRequest: _TypeAlias = CreateSecretRequest  # noqa: Y015
 
 @_typing.final
 class CreateSecretResponse(_message.Message):
-    """The secret made."""
+    """The created secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SECRET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -918,7 +930,7 @@ class GetSecretResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -935,7 +947,7 @@ Global___GetSecretResponse: _TypeAlias = GetSecretResponse  # noqa: Y015
 
 @_typing.final
 class ListSecretsRequest(_message.Message):
-    """Asks for a page of secrets."""
+    """Request for a page of secrets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -946,11 +958,11 @@ class ListSecretsRequest(_message.Message):
     ORDER_BY_FIELD_NUMBER: _builtins.int
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty means every namespace that the caller may see."""
+    """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     page_size: _builtins.int
-    """Default 50, at most 1,000."""
+    """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """From the previous page; bound to the request's other fields."""
+    """Token of the previous page. It is valid only with the same other fields of the request."""
     filter: _builtins.str
     """AIP-160, such as `status = RUNNING AND labels.app = "web"`."""
     order_by: _builtins.str
@@ -984,10 +996,10 @@ class ListSecretsResponse(_message.Message):
     SECRETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Secret]:
-        """In the order asked for."""
+        """Items in the requested order."""
 
     def __init__(
         self,
@@ -1005,7 +1017,7 @@ Global___ListSecretsResponse: _TypeAlias = ListSecretsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateSecretRequest(_message.Message):
-    """A change of a secret."""
+    """Request to change a secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1044,30 +1056,30 @@ class UpdateSecretRequest(_message.Message):
     name: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, also on the cluster; write nothing but the audit record."""
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     restart_containers: _builtins.bool
-    """Restart every running container that uses it; needs `container.restart`, too."""
+    """Restarts every running container that uses it; also needs `container.restart`."""
     @_builtins.property
     def secret(self) -> Global___Secret:
-        """The new values of the fields that `update_mask` names."""
+        """New values of the fields in `update_mask`."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`data`, `string_data`, `immutable`, `labels`, `annotations`; required unless single keys are set or removed. `data` replaces all values, `string_data` sets the keys that it names."""
-
-    @_builtins.property
-    def set_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
-        """Values to set by key, text or not; all other keys stay, and need not be known. Not together with `data` or `string_data` in
-        the mask.
+        """Fields to change: `data`, `string_data`, `immutable`, `labels`, `annotations`. Required unless single keys are set
+        or removed. `data` replaces all values; `string_data` sets the keys that it names.
         """
 
     @_builtins.property
+    def set_data(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Values to set by key, as text or bytes; all other keys stay. Not together with `data` or `string_data` in the mask."""
+
+    @_builtins.property
     def remove_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys to drop; all others stay. INVALID_ARGUMENT (reason KEY_NOT_FOUND) for one that is not there."""
+        """Keys to remove; all others stay. INVALID_ARGUMENT (reason KEY_NOT_FOUND): there is no such key."""
 
     def __init__(
         self,
@@ -1102,16 +1114,16 @@ class UpdateSecretResponse(_message.Message):
     MISSING_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
-        """As stored."""
+        """The stored resource."""
 
     @_builtins.property
     def restarted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the containers that are restarted."""
+        """Names of the restarted containers."""
 
     @_builtins.property
     def missing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the containers whose environment reads a key that this change removed. Those that run go on; their next pods do not
-        start (CreateContainerConfigError) before the key is back or is not read any more.
+        """Names of the containers whose environment reads a key that this change removed. Running pods continue; new pods do
+        not start (CreateContainerConfigError) until the key is back or nothing reads it.
         """
 
     def __init__(
@@ -1145,11 +1157,11 @@ class DeleteSecretRequest(_message.Message):
     name: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, also on the cluster; write nothing but the audit record."""
+    """Makes all checks, including the cluster's dry run, and writes nothing except the audit record."""
     def __init__(
         self,
         *,
@@ -1169,14 +1181,14 @@ Global___DeleteSecretRequest: _TypeAlias = DeleteSecretRequest  # noqa: Y015
 
 @_typing.final
 class DeleteSecretResponse(_message.Message):
-    """The secret goes as soon as its cluster lets it."""
+    """The cluster deletes the secret as soon as nothing prevents it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SECRET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> Global___Secret:
-        """As it was marked for deletion."""
+        """The resource as it was marked for deletion."""
 
     def __init__(
         self,
@@ -1206,7 +1218,7 @@ class RevealSecretRequest(_message.Message):
     """Required."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these keys; empty means all."""
+        """Restricts the response to these keys; empty means all."""
 
     def __init__(
         self,
@@ -1269,7 +1281,7 @@ Global___RevealSecretResponse: _TypeAlias = RevealSecretResponse  # noqa: Y015
 
 @_typing.final
 class WatchConfigsRequest(_message.Message):
-    """Asks for a stream of config maps and secrets."""
+    """Request for a stream of config maps and secrets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1279,13 +1291,13 @@ class WatchConfigsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     BOOKMARK_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty means every namespace that the caller may see."""
+    """Restricts the result to this namespace; empty means every namespace that the caller may see."""
     name: _builtins.str
-    """Only those of this name; empty means all."""
+    """Restricts the stream to this name; empty means all."""
     label_selector: _builtins.str
     """Kubernetes label selector."""
     resume_token: _builtins.str
-    """Go on exactly after the answer that carried it; the other fields must be as then."""
+    """Token of an earlier response. The stream continues exactly after that response; the other fields must be unchanged."""
     bookmark_period_seconds: _builtins.int
     """Seconds between bookmarks while nothing happens; default 10, at most 300."""
     def __init__(
@@ -1339,7 +1351,7 @@ Global___Config: _TypeAlias = Config  # noqa: Y015
 
 @_typing.final
 class WatchConfigsResponse(_message.Message):
-    """One answer of the stream."""
+    """One response of the stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1349,19 +1361,21 @@ class WatchConfigsResponse(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     change_type: _resource_pb2.ChangeType.ValueType
-    """What happened."""
+    """Kind of the change."""
     revision: _builtins.int
-    """Commit order of the change; 0 for the current state before SYNCED. For SYNCED a lower bound: see ChangeType."""
+    """Position of the change in commit order; 0 for the current state before SYNCED. For SYNCED it is a lower bound: see
+    ChangeType.
+    """
     resume_token: _builtins.str
-    """Empty before SYNCED."""
+    """Token to continue after this response; empty before SYNCED."""
     @_builtins.property
     def config(self) -> Global___Config:
         """Unset for SYNCED and BOOKMARK."""
 
     @_builtins.property
     def server_time(self) -> _timestamp_pb2.Timestamp:
-        """Every change that was committed before this time has been sent. It is by the clock that sets the times of resources, such as
-        `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
+        """Every change that was committed before this time has been sent. The clock is the one that sets times of resources,
+        such as `last_transition_time` of conditions: compare those with it, not with your own clock. Unset before SYNCED.
         """
 
     def __init__(
@@ -1383,16 +1397,16 @@ Global___WatchConfigsResponse: _TypeAlias = WatchConfigsResponse  # noqa: Y015
 
 @_typing.final
 class RotateKeysRequest(_message.Message):
-    """Asks for a batch of rotation."""
+    """Request to rotate one batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
-    """Most secrets in this call; default 1,000, at most 10,000."""
+    """Greatest number of secrets in this call; default 1,000, at most 10,000."""
     validate_only: _builtins.bool
-    """Only answer what uses which key; rotate nothing, write nothing but the audit record."""
+    """Returns the use of each key, rotates nothing, and writes nothing except the audit record."""
     def __init__(
         self,
         *,
@@ -1418,13 +1432,13 @@ class EncryptionKey(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     IN_KEY_FILE_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """Its identifier, as `pilothouse keys list` shows it."""
+    """Identifier, as `pilothouse keys list` shows it."""
     uses: _builtins.int
-    """How many values (secrets, credentials of clusters and of users) can be read with this key only."""
+    """Number of values (secrets, credentials of clusters and of users) that only this key can decrypt."""
     active: _builtins.bool
-    """Whether new values are encrypted under it."""
+    """Whether it encrypts new values."""
     in_key_file: _builtins.bool
-    """Whether a key provider of the server that answers holds it: its key file, its environment or its token."""
+    """Whether a key provider of this server has it: its key file, its environment or its token."""
     def __init__(
         self,
         *,
@@ -1443,7 +1457,7 @@ Global___EncryptionKey: _TypeAlias = EncryptionKey  # noqa: Y015
 
 @_typing.final
 class RotateKeysResponse(_message.Message):
-    """What is left."""
+    """Progress of the rotation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1452,14 +1466,16 @@ class RotateKeysResponse(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     rotated: _builtins.int
-    """Secrets whose data key was wrapped anew by this call."""
+    """Secrets whose data key this call wrapped again."""
     remaining: _builtins.int
     """Secrets that still use an older key."""
     key_id: _builtins.str
     """Identifier of the newest key-encryption key."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncryptionKey]:
-        """Every key of the server's key providers and every key in use. One that has no `uses` and is not `active` may go."""
+        """Every key of the server's key providers and every key in use. A key without `uses` that is not `active` can be
+        removed.
+        """
 
     def __init__(
         self,

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class ConfigServiceStub:
-    """Configuration of containers. Secret values are encrypted before they reach the database, and never shown but by RevealSecret.
+    """Configuration of containers. Secret values are encrypted before they reach the database; only RevealSecret returns
+    them. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel):
@@ -106,21 +106,21 @@ class ConfigServiceStub:
 
 
 class ConfigServiceServicer:
-    """Configuration of containers. Secret values are encrypted before they reach the database, and never shown but by RevealSecret.
+    """Configuration of containers. Secret values are encrypted before they reach the database; only RevealSecret returns
+    them. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def CreateConfigMap(self, request, context):
-        """Makes a config map. ALREADY_EXISTS if the name is taken in the namespace; INVALID_ARGUMENT if it holds over 1 MiB.
+        """Creates a config map. ALREADY_EXISTS: the name is taken in the namespace. INVALID_ARGUMENT: the data exceed 1 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetConfigMap(self, request, context):
-        """Answers one config map.
+        """Returns one config map.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,30 +134,30 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConfigMap(self, request, context):
-        """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
-        that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
-        container that uses it is restarted.
+        """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
+        container that uses it has rights over the node, or over others, that the caller may not give. With
+        `restart_containers` every running container that uses it is restarted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConfigMap(self, request, context):
-        """Deletes a config map that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE, with who uses it) otherwise.
+        """Deletes a config map that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE, with the users) otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSecret(self, request, context):
-        """Makes a secret. Errors as CreateConfigMap; INVALID_ARGUMENT if a key that its type requires is missing.
+        """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSecret(self, request, context):
-        """Answers one secret: its keys and their sizes, never its values.
+        """Returns one secret: its keys and their sizes, never its values.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,14 +178,14 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSecret(self, request, context):
-        """Deletes a secret that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise.
+        """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevealSecret(self, request, context):
-        """Answers the values of a secret. Recorded before the answer leaves, without the values.
+        """Returns the values of a secret. The audit record, without the values, is committed before the response is sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,9 +200,10 @@ class ConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKeys(self, request, context):
-        """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
-        until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-        KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
+        """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
+        Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
+        (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
+        does not respond.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -285,10 +286,10 @@ def add_ConfigServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ConfigService:
-    """Configuration of containers. Secret values are encrypted before they reach the database, and never shown but by RevealSecret.
+    """Configuration of containers. Secret values are encrypted before they reach the database; only RevealSecret returns
+    them. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     @staticmethod

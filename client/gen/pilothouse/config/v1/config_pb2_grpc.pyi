@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ConfigServiceStub:
-    """Configuration of containers. Secret values are encrypted before they reach the database, and never shown but by RevealSecret.
+    """Configuration of containers. Secret values are encrypted before they reach the database; only RevealSecret returns
+    them. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     @_typing.overload
@@ -38,89 +38,91 @@ class ConfigServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ConfigServiceAsyncStub: ...
     CreateConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.CreateConfigMapRequest, _config_pb2.CreateConfigMapResponse]
-    """Makes a config map. ALREADY_EXISTS if the name is taken in the namespace; INVALID_ARGUMENT if it holds over 1 MiB."""
+    """Creates a config map. ALREADY_EXISTS: the name is taken in the namespace. INVALID_ARGUMENT: the data exceed 1 MiB."""
     GetConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetConfigMapRequest, _config_pb2.GetConfigMapResponse]
-    """Answers one config map."""
+    """Returns one config map."""
     ListConfigMaps: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListConfigMapsRequest, _config_pb2.ListConfigMapsResponse]
     """Lists config maps. Filter: `name`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigMapRequest, _config_pb2.UpdateConfigMapResponse]
-    """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
-    that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
-    container that uses it is restarted.
+    """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
+    container that uses it has rights over the node, or over others, that the caller may not give. With
+    `restart_containers` every running container that uses it is restarted.
     """
     DeleteConfigMap: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigMapRequest, _config_pb2.DeleteConfigMapResponse]
-    """Deletes a config map that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE, with who uses it) otherwise."""
+    """Deletes a config map that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE, with the users) otherwise."""
     CreateSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.CreateSecretRequest, _config_pb2.CreateSecretResponse]
-    """Makes a secret. Errors as CreateConfigMap; INVALID_ARGUMENT if a key that its type requires is missing."""
+    """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
     GetSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.GetSecretRequest, _config_pb2.GetSecretResponse]
-    """Answers one secret: its keys and their sizes, never its values."""
+    """Returns one secret: its keys and their sizes, never its values."""
     ListSecrets: _grpc.UnaryUnaryMultiCallable[_config_pb2.ListSecretsRequest, _config_pb2.ListSecretsResponse]
     """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.UpdateSecretRequest, _config_pb2.UpdateSecretResponse]
     """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
     DeleteSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]
-    """Deletes a secret that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
+    """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
     RevealSecret: _grpc.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]
-    """Answers the values of a secret. Recorded before the answer leaves, without the values."""
+    """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
     WatchConfigs: _grpc.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]
     """Watches config maps and secrets (without values); each change holds one of the two. The contract is that of
     ContainerService.WatchContainers.
     """
     RotateKeys: _grpc.UnaryUnaryMultiCallable[_config_pb2.RotateKeysRequest, _config_pb2.RotateKeysResponse]
-    """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
-    until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-    KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
+    """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
+    Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
+    (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
+    does not respond.
     """
 
 @_typing.type_check_only
 class ConfigServiceAsyncStub(ConfigServiceStub):
-    """Configuration of containers. Secret values are encrypted before they reach the database, and never shown but by RevealSecret.
+    """Configuration of containers. Secret values are encrypted before they reach the database; only RevealSecret returns
+    them. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.CreateConfigMapRequest, _config_pb2.CreateConfigMapResponse]  # type: ignore[assignment]
-    """Makes a config map. ALREADY_EXISTS if the name is taken in the namespace; INVALID_ARGUMENT if it holds over 1 MiB."""
+    """Creates a config map. ALREADY_EXISTS: the name is taken in the namespace. INVALID_ARGUMENT: the data exceed 1 MiB."""
     GetConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.GetConfigMapRequest, _config_pb2.GetConfigMapResponse]  # type: ignore[assignment]
-    """Answers one config map."""
+    """Returns one config map."""
     ListConfigMaps: _aio.UnaryUnaryMultiCallable[_config_pb2.ListConfigMapsRequest, _config_pb2.ListConfigMapsResponse]  # type: ignore[assignment]
     """Lists config maps. Filter: `name`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateConfigMapRequest, _config_pb2.UpdateConfigMapResponse]  # type: ignore[assignment]
-    """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
-    that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
-    container that uses it is restarted.
+    """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
+    container that uses it has rights over the node, or over others, that the caller may not give. With
+    `restart_containers` every running container that uses it is restarted.
     """
     DeleteConfigMap: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteConfigMapRequest, _config_pb2.DeleteConfigMapResponse]  # type: ignore[assignment]
-    """Deletes a config map that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE, with who uses it) otherwise."""
+    """Deletes a config map that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE, with the users) otherwise."""
     CreateSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.CreateSecretRequest, _config_pb2.CreateSecretResponse]  # type: ignore[assignment]
-    """Makes a secret. Errors as CreateConfigMap; INVALID_ARGUMENT if a key that its type requires is missing."""
+    """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
     GetSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.GetSecretRequest, _config_pb2.GetSecretResponse]  # type: ignore[assignment]
-    """Answers one secret: its keys and their sizes, never its values."""
+    """Returns one secret: its keys and their sizes, never its values."""
     ListSecrets: _aio.UnaryUnaryMultiCallable[_config_pb2.ListSecretsRequest, _config_pb2.ListSecretsResponse]  # type: ignore[assignment]
     """Lists secrets, without values. Filter: `name`, `type`, `immutable`, `labels.KEY`. Order: `name` (default), `create_time`."""
     UpdateSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.UpdateSecretRequest, _config_pb2.UpdateSecretResponse]  # type: ignore[assignment]
     """Changes a secret. Errors and `restart_containers` as UpdateConfigMap."""
     DeleteSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.DeleteSecretRequest, _config_pb2.DeleteSecretResponse]  # type: ignore[assignment]
-    """Deletes a secret that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
+    """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
     RevealSecret: _aio.UnaryUnaryMultiCallable[_config_pb2.RevealSecretRequest, _config_pb2.RevealSecretResponse]  # type: ignore[assignment]
-    """Answers the values of a secret. Recorded before the answer leaves, without the values."""
+    """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
     WatchConfigs: _aio.UnaryStreamMultiCallable[_config_pb2.WatchConfigsRequest, _config_pb2.WatchConfigsResponse]  # type: ignore[assignment]
     """Watches config maps and secrets (without values); each change holds one of the two. The contract is that of
     ContainerService.WatchContainers.
     """
     RotateKeys: _aio.UnaryUnaryMultiCallable[_config_pb2.RotateKeysRequest, _config_pb2.RotateKeysResponse]  # type: ignore[assignment]
-    """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
-    until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-    KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
+    """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
+    Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
+    (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
+    does not respond.
     """
 
 class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Configuration of containers. Secret values are encrypted before they reach the database, and never shown but by RevealSecret.
+    """Configuration of containers. Secret values are encrypted before they reach the database; only RevealSecret returns
+    them. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     @_abc_1.abstractmethod
@@ -129,7 +131,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.CreateConfigMapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.CreateConfigMapResponse, _abc.Awaitable[_config_pb2.CreateConfigMapResponse]]:
-        """Makes a config map. ALREADY_EXISTS if the name is taken in the namespace; INVALID_ARGUMENT if it holds over 1 MiB."""
+        """Creates a config map. ALREADY_EXISTS: the name is taken in the namespace. INVALID_ARGUMENT: the data exceed 1 MiB."""
 
     @_abc_1.abstractmethod
     def GetConfigMap(
@@ -137,7 +139,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.GetConfigMapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.GetConfigMapResponse, _abc.Awaitable[_config_pb2.GetConfigMapResponse]]:
-        """Answers one config map."""
+        """Returns one config map."""
 
     @_abc_1.abstractmethod
     def ListConfigMaps(
@@ -153,9 +155,9 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.UpdateConfigMapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.UpdateConfigMapResponse, _abc.Awaitable[_config_pb2.UpdateConfigMapResponse]]:
-        """Changes a config map; FAILED_PRECONDITION (reason IMMUTABLE) if it is immutable; PERMISSION_DENIED for its data if a container
-        that uses it has rights over the node, or others, that the caller may not give one. With `restart_containers` every running
-        container that uses it is restarted.
+        """Changes a config map. FAILED_PRECONDITION (reason IMMUTABLE): it is immutable. PERMISSION_DENIED for its data: a
+        container that uses it has rights over the node, or over others, that the caller may not give. With
+        `restart_containers` every running container that uses it is restarted.
         """
 
     @_abc_1.abstractmethod
@@ -164,7 +166,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.DeleteConfigMapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.DeleteConfigMapResponse, _abc.Awaitable[_config_pb2.DeleteConfigMapResponse]]:
-        """Deletes a config map that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE, with who uses it) otherwise."""
+        """Deletes a config map that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE, with the users) otherwise."""
 
     @_abc_1.abstractmethod
     def CreateSecret(
@@ -172,7 +174,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.CreateSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.CreateSecretResponse, _abc.Awaitable[_config_pb2.CreateSecretResponse]]:
-        """Makes a secret. Errors as CreateConfigMap; INVALID_ARGUMENT if a key that its type requires is missing."""
+        """Creates a secret. Errors as CreateConfigMap, and INVALID_ARGUMENT: a key that its type requires is missing."""
 
     @_abc_1.abstractmethod
     def GetSecret(
@@ -180,7 +182,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.GetSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.GetSecretResponse, _abc.Awaitable[_config_pb2.GetSecretResponse]]:
-        """Answers one secret: its keys and their sizes, never its values."""
+        """Returns one secret: its keys and their sizes, never its values."""
 
     @_abc_1.abstractmethod
     def ListSecrets(
@@ -204,7 +206,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.DeleteSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.DeleteSecretResponse, _abc.Awaitable[_config_pb2.DeleteSecretResponse]]:
-        """Deletes a secret that nothing uses; FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
+        """Deletes a secret that nothing uses. FAILED_PRECONDITION (reason CONFIG_IN_USE) otherwise."""
 
     @_abc_1.abstractmethod
     def RevealSecret(
@@ -212,7 +214,7 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.RevealSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.RevealSecretResponse, _abc.Awaitable[_config_pb2.RevealSecretResponse]]:
-        """Answers the values of a secret. Recorded before the answer leaves, without the values."""
+        """Returns the values of a secret. The audit record, without the values, is committed before the response is sent."""
 
     @_abc_1.abstractmethod
     def WatchConfigs(
@@ -230,9 +232,10 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _config_pb2.RotateKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_config_pb2.RotateKeysResponse, _abc.Awaitable[_config_pb2.RotateKeysResponse]]:
-        """Wraps the data keys of all secrets anew with the newest key-encryption key, a batch at a time and without downtime; call it
-        until `remaining` is 0. A call that is cut off changes nothing but what it had committed. FAILED_PRECONDITION (reason
-        KEY_FILE_UNREADABLE) if the server cannot read its key file; UNAVAILABLE (ENCRYPTION_TOKEN_AWAY) if its token does not answer.
+        """Wraps the data keys of all secrets with the newest key-encryption key, one batch per call and without downtime.
+        Call it until `remaining` is 0. A call that is interrupted keeps the batches that it committed. FAILED_PRECONDITION
+        (reason KEY_FILE_UNREADABLE): the server cannot read its key file. UNAVAILABLE (ENCRYPTION_TOKEN_AWAY): its token
+        does not respond.
         """
 
 def add_ConfigServiceServicer_to_server(servicer: ConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

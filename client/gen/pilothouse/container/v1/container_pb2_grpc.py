@@ -26,11 +26,12 @@ if _version_not_supported:
 
 
 class ContainerServiceStub:
-    """Containers: each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
 
-    Mutations commit what is wanted and answer at once; the reconciler brings the cluster to it, and a refusal by the cluster shows
-    as `reason`, `message` and the condition `Applied` = FALSE with the cluster's own words.
-    Errors that every method may answer: as IdentityService says.
+    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
+    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel):
@@ -132,29 +133,34 @@ class ContainerServiceStub:
 
 
 class ContainerServiceServicer:
-    """Containers: each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
 
-    Mutations commit what is wanted and answer at once; the reconciler brings the cluster to it, and a refusal by the cluster shows
-    as `reason`, `message` and the condition `Applied` = FALSE with the cluster's own words.
-    Errors that every method may answer: as IdentityService says.
+    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
+    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+
+    Errors of every method: see IdentityService.
     """
 
     def CreateContainer(self, request, context):
-        """Makes a container. ALREADY_EXISTS if the name, or the name of one of its services, is taken in the namespace;
-        RESOURCE_EXHAUSTED (reason QUOTA_EXCEEDED, with limit, used and asked) if the namespace's quota would be passed;
-        FAILED_PRECONDITION if the namespace is inactive or being deleted; PERMISSION_DENIED for a volume that is a folder of the
-        node without `storage.host_path`, and for rights over the node without `container.privileged`: what the level `baseline` of
-        the Pod Security Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. No shipped role but
-        `admin` holds either, and neither works from a grant in one namespace. PERMISSION_DENIED also for config maps and secrets that it mounts, reads
-        or pulls by without `config.use` in the namespace. All or nothing.
+        """Creates a container; all or nothing.
+
+        ALREADY_EXISTS: the name, or the name of one of its services, is taken in the namespace. RESOURCE_EXHAUSTED (reason
+        QUOTA_EXCEEDED, with limit, used and asked): it would exceed the namespace's quota. FAILED_PRECONDITION: the
+        namespace is inactive or is being deleted.
+
+        PERMISSION_DENIED without `storage.host_path`: it mounts a folder of the node. PERMISSION_DENIED without
+        `container.privileged`: it has rights over the node, which are those that the level `baseline` of the Pod Security
+        Standards forbids, and tolerations, priorities, annotations and labels that reach beyond the pod. Of the shipped
+        roles only `admin` holds these two, and neither works from a grant in one namespace. PERMISSION_DENIED without
+        `config.use` in the namespace: it mounts, reads or pulls with config maps or secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetContainer(self, request, context):
-        """Answers one container. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
-        then: `events_unavailable` says so.
+        """Returns one container. The call waits for the cluster only if `include_events` is set. If the cluster does not
+        respond then, the call succeeds and `events_unavailable` has the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,85 +174,93 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateContainer(self, request, context):
-        """Changes what is wanted of a container. Errors as CreateContainer; ABORTED if `etag` is not the current one.
+        """Changes the desired state of a container. Errors as CreateContainer, and ABORTED: `etag` is not the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteContainer(self, request, context):
-        """Deletes a container: its objects are deleted in the foreground, and it is listed, with `delete_time` set, until they
-        are gone. Deleting one that is being deleted is OK and changes nothing.
+        """Deletes a container. Its objects are deleted in the foreground, and it stays listed, with `delete_time` set, until
+        they are gone. To delete a container that is being deleted is OK and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportContainers(self, request, context):
-        """Takes existing Deployments of the namespace's Kubernetes namespace over, with the Services in front of their pods, and without
-        restarting a pod: they keep their selector and their pods' labels. Answers with what the cluster says: waits for it.
-        What their pods mount and read comes along, in the same call: PersistentVolumeClaims become volumes, ConfigMaps and Secrets become
-        config maps and secrets, the values of the latter encrypted at once. They stay what they are; our label alone is added. What Kubernetes or
-        Helm makes for itself, and what a controller owns, is not taken over and stands in the way. Who may not make a volume (`storage.create`) or
-        a config map or secret (`config.create`) does not make one by an import. From then on config maps and secrets are the platform's: what
-        others change of them is taken back, and deleting them deletes them. A claim is given back by DeleteVolume, with its data.
-        Each Deployment stands for itself: one that cannot be represented, or whose name or share of the quota is not free, stays as
-        it is and `problems` says why. One whose pods an apply would change is imported with DRIFT_POLICY_REPORT.
-        UNAVAILABLE if the cluster does not answer; FAILED_PRECONDITION if it does not let us look, or if the namespace is inactive or
-        being deleted.
+        """Takes over existing Deployments of the namespace's Kubernetes namespace, with the Services in front of their pods,
+        without restarting a pod: they keep their selector and their pods' labels. The call waits for the cluster.
+
+        The same call imports what their pods mount and read: PersistentVolumeClaims become volumes; ConfigMaps and Secrets
+        become config maps and secrets, with encrypted values. The objects stay as they are, and only get our label.
+        Objects that Kubernetes or Helm makes for itself, or that a controller owns, are not taken over and prevent the
+        import. The caller needs `storage.create` to import volumes, and `config.create` to import config maps and secrets.
+        Afterwards config maps and secrets belong to the platform: changes by others are reverted, and a deletion deletes
+        them. DeleteVolume returns a claim with its data to the cluster.
+
+        Each Deployment is imported by itself: one that cannot be represented, or for which name or quota is not free,
+        stays as it is, and `problems` has the reasons. If an apply would change the pods, the Deployment is imported with
+        DRIFT_POLICY_REPORT.
+
+        UNAVAILABLE: the cluster does not respond. FAILED_PRECONDITION: it denies the read, or the namespace is inactive or
+        is being deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartContainer(self, request, context):
-        """Starts a stopped container with the replicas it had. Nothing changes if it is started. FAILED_PRECONDITION (reason ILLEGAL_TRANSITION,
-        names the current state) if it is paused.
+        """Starts a stopped container with its former replicas. A started container does not change. FAILED_PRECONDITION
+        (reason ILLEGAL_TRANSITION, with the current state): it is paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopContainer(self, request, context):
-        """Stops a container: scaled to no replicas, which are remembered. Nothing changes if it is stopped. FAILED_PRECONDITION if it is paused.
+        """Stops a container: scales it to no replicas and stores their number. A stopped container does not change.
+        FAILED_PRECONDITION: it is paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseContainer(self, request, context):
-        """Pauses a container. Nothing changes if it is paused in this mode. FAILED_PRECONDITION if it is stopped, or for PAUSE_MODE_FREEZE,
-        which no Kubernetes runtime interface offers.
+        """Pauses a container. One that is paused in this mode does not change. FAILED_PRECONDITION: it is stopped, or the
+        mode is PAUSE_MODE_FREEZE, which no Kubernetes runtime interface offers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeContainer(self, request, context):
-        """Ends a pause of either mode. Nothing changes if it is not paused. FAILED_PRECONDITION if it is stopped.
+        """Ends a pause of either mode. A container that is not paused does not change. FAILED_PRECONDITION: it is stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestartContainer(self, request, context):
-        """Replaces every pod, a few at a time. FAILED_PRECONDITION if it is stopped or paused.
+        """Replaces every pod, a few at a time. FAILED_PRECONDITION: it is stopped or paused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchContainers(self, request, context):
-        """Watches containers. The first answers are the current state (ADDED, no token), then one SYNCED, then every change in commit order, and
-        a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED on each answer carries a token; with it
-        a later call, on any replica, goes on exactly after that answer: no gap, no duplicate.
-        A container that stops matching the filter is DELETED. Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`):
-        the token is older than what is kept: watch anew without it. OUT_OF_RANGE (reason WATCH_CHANGED): so do where the database
-        went back to an earlier state, where the caller may see other namespaces now, and where the token is of a namespace that is gone,
-        though there may be another of its name. NOT_FOUND: the namespace is gone; what it held was told as DELETED before.
-        INVALID_ARGUMENT (reason RESUME_TOKEN): the token is another
-        caller's or another filter's. RESOURCE_EXHAUSTED (reason SLOW_CONSUMER, with `resume_token`): read faster, resume with it.
-        UNAUTHENTICATED or PERMISSION_DENIED when the session or the grant ends. UNAVAILABLE (reason SHUTTING_DOWN): resume on another replica.
+        """Streams containers. The first responses are the current state (ADDED, without a token), then one SYNCED, then every
+        change in commit order, and a BOOKMARK at least every `bookmark_period_seconds` while nothing happens. From SYNCED
+        on each response has a token. A later call with it, on any replica, continues exactly after that response, without
+        gap or duplicate. A container that stops matching the filter is DELETED.
+
+        Errors: OUT_OF_RANGE (reason WATCH_HORIZON, with `oldest_revision`): the token is older than the stored events;
+        watch again without it. OUT_OF_RANGE (reason WATCH_CHANGED): the database went back to an earlier state, the caller
+        may see other namespaces now, or the token's namespace is gone, even if another one has its name; watch again
+        without it. NOT_FOUND: the namespace is gone; its containers were sent as DELETED before. INVALID_ARGUMENT (reason
+        RESUME_TOKEN): the token is another caller's or another filter's. RESOURCE_EXHAUSTED (reason SLOW_CONSUMER, with
+        `resume_token`): read faster, and resume with the token. UNAUTHENTICATED or PERMISSION_DENIED: the session or the
+        grant has ended. UNAVAILABLE (reason SHUTTING_DOWN): resume on another replica.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,28 +274,31 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamLogs(self, request, context):
-        """Streams logs as the cluster holds them. NOT_FOUND for a container or pod that is not there; FAILED_PRECONDITION (reason
-        CLUSTER_REFUSED, in the cluster's words) where it has no log; UNAVAILABLE where its cluster does not answer and `follow` is not set.
-        Of several logs one that cannot be read is told by `problems`, and the others are read. With `follow` an interrupted log
-        goes on by itself, without duplicates. Ends as Exec does when the right to it ends.
+        """Streams logs as the cluster stores them. NOT_FOUND: there is no such container or pod. FAILED_PRECONDITION (reason
+        CLUSTER_REFUSED, in the cluster's words): it has no log. UNAVAILABLE: its cluster does not respond and `follow` is
+        not set. If one of several logs cannot be read, `problems` names it and the others are read. With `follow` an
+        interrupted log continues by itself, without duplicates. The stream ends like Exec when the right to it ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Exec(self, request_iterator, context):
-        """Runs a program in a container. PERMISSION_DENIED where the container has rights over the node, or others, that the caller may
-        not give one (as CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING) where no pod is running; ends with PERMISSION_DENIED or
-        UNAUTHENTICATED within 5 s when the right to it ends. UNAVAILABLE (reason SHUTTING_DOWN) where the server ends before the program
-        does: not before most of its grace is over, because another server cannot go on with it. The start and the end are recorded,
-        with the exit code; the content only if asked.
+        """Runs a program in a container. The audit log has its start and its end with the exit code, and the content only if
+        requested.
+
+        PERMISSION_DENIED: the container has rights over the node, or over others, that the caller may not give (as
+        CreateContainer). FAILED_PRECONDITION (reason NOT_RUNNING): no pod is running. PERMISSION_DENIED or
+        UNAUTHENTICATED: the right ended less than 5 s ago. UNAVAILABLE (reason SHUTTING_DOWN): the server ends before the
+        program does. That happens only after most of the server's grace, because another server cannot take the program
+        over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """Answers one image that a container the caller may see uses.
+        """Returns one image, if a container that the caller may see uses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -295,7 +312,8 @@ class ContainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """Forgets an image that no container uses; FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count) otherwise.
+        """Deletes an image that no container uses from the list. FAILED_PRECONDITION (reason IMAGE_IN_USE, with the count)
+        otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -403,11 +421,12 @@ def add_ContainerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ContainerService:
-    """Containers: each is one Kubernetes Deployment with the Services of its ports.
+    """Containers. Each is one Kubernetes Deployment with the Services of its ports.
 
-    Mutations commit what is wanted and answer at once; the reconciler brings the cluster to it, and a refusal by the cluster shows
-    as `reason`, `message` and the condition `Applied` = FALSE with the cluster's own words.
-    Errors that every method may answer: as IdentityService says.
+    A mutation commits the desired state and returns; the reconciler brings the cluster to it. A refusal by the cluster
+    shows in `reason`, `message` and the condition `Applied` = FALSE, in the cluster's own words.
+
+    Errors of every method: see IdentityService.
     """
 
     @staticmethod

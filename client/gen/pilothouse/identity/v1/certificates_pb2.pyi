@@ -25,7 +25,7 @@ class ShownCertificate(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """That of its names by which the caller is known: its kind (dns, uri or email), a colon, the name."""
+    """The name of the certificate that identifies the caller: its kind (dns, uri or email), a colon, the name."""
     fingerprint: _builtins.str
     """SHA-256, as openssl x509 -fingerprint -sha256 shows it."""
     def __init__(

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class BeginOidcLoginRequest(_message.Message):
-    """Asks where a log-in at an issuer begins."""
+    """Request to begin a log-in at an issuer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,14 +27,14 @@ class BeginOidcLoginRequest(_message.Message):
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     MAX_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
-    """Name of the issuer, as the server's file has it; may be empty where there is one."""
+    """Name of the issuer in the server's file; may be empty if there is only one."""
     redirect_uri: _builtins.str
-    """Required. Where the browser comes back to: an address of the caller's own machine, `http://127.0.0.1:PORT/...`,
-    `http://[::1]:PORT/...` or `http://localhost:PORT/...`, or one of those in the issuer's entry.
+    """Required. Address to which the browser returns: on the caller's own machine, `http://127.0.0.1:PORT/...`,
+    `http://[::1]:PORT/...` or `http://localhost:PORT/...`, or one of the issuer's entry.
     """
     max_age_seconds: _builtins.int
-    """How long ago the issuer may have asked the person at most (`max_age` of OpenID Connect), so that the log-in is a recent
-    proof; the ID token must say so (`auth_time`). 0: whenever the issuer likes.
+    """Greatest age of the person's authentication at the issuer (`max_age` of OpenID Connect), so that the log-in is a
+    recent proof; the ID token must confirm it (`auth_time`). 0 means no bound.
     """
     def __init__(
         self,
@@ -53,7 +53,7 @@ Global___BeginOidcLoginRequest: _TypeAlias = BeginOidcLoginRequest  # noqa: Y015
 
 @_typing.final
 class BeginOidcLoginResponse(_message.Message):
-    """Where the log-in goes on."""
+    """Next step of the log-in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,16 +63,16 @@ class BeginOidcLoginResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ISSUER_FIELD_NUMBER: _builtins.int
     authorization_url: _builtins.str
-    """To be opened in the user's browser. It holds `state`."""
+    """Address to open in the user's browser. It contains `state`."""
     state: _builtins.str
-    """The browser comes back with it as `state`; one that comes back with another is of another log-in."""
+    """Value that the browser must bring back as `state`; another one belongs to another log-in."""
     login_token: _builtins.str
-    """To be kept by whoever began, shown to nobody, and given to CompleteOidcLogin: it binds the log-in to its beginner."""
+    """Token for CompleteOidcLogin, which binds the log-in to its caller. Show it to nobody."""
     issuer: _builtins.str
     """Name of the issuer."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it can be completed."""
+        """Time until which the log-in can be completed."""
 
     def __init__(
         self,
@@ -102,13 +102,13 @@ class CompleteOidcLoginRequest(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     ISS_FIELD_NUMBER: _builtins.int
     login_token: _builtins.str
-    """Required. What BeginOidcLogin answered."""
+    """Required. The token from BeginOidcLogin."""
     state: _builtins.str
-    """Required. What the browser came back with."""
+    """Required. Value that the browser brought back."""
     code: _builtins.str
-    """Required. What the browser came back with."""
+    """Required. Value that the browser brought back."""
     iss: _builtins.str
-    """What the browser came back with as `iss`; needed where the issuer says that it names itself (RFC 9207)."""
+    """Value that the browser brought back as `iss`; required if the issuer announces it (RFC 9207)."""
     def __init__(
         self,
         *,

@@ -31,11 +31,11 @@ class _UserStatus:
 class _UserStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UserStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     USER_STATUS_UNSPECIFIED: _UserStatus.ValueType  # 0
-    """Not given; CreateUser takes it as ACTIVE."""
+    """Not given; CreateUser treats it as ACTIVE."""
     USER_STATUS_ACTIVE: _UserStatus.ValueType  # 1
     """May log in."""
     USER_STATUS_INACTIVE: _UserStatus.ValueType  # 2
-    """Switched off by an administrator."""
+    """Disabled by an administrator."""
     USER_STATUS_LOCKED: _UserStatus.ValueType  # 3
     """Locked by an administrator."""
 
@@ -43,11 +43,11 @@ class UserStatus(_UserStatus, metaclass=_UserStatusEnumTypeWrapper):
     """Whether a user may log in."""
 
 USER_STATUS_UNSPECIFIED: UserStatus.ValueType  # 0
-"""Not given; CreateUser takes it as ACTIVE."""
+"""Not given; CreateUser treats it as ACTIVE."""
 USER_STATUS_ACTIVE: UserStatus.ValueType  # 1
 """May log in."""
 USER_STATUS_INACTIVE: UserStatus.ValueType  # 2
-"""Switched off by an administrator."""
+"""Disabled by an administrator."""
 USER_STATUS_LOCKED: UserStatus.ValueType  # 3
 """Locked by an administrator."""
 Global___UserStatus: _TypeAlias = UserStatus  # noqa: Y015
@@ -72,7 +72,7 @@ class _SessionMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Session
     """A token of a trusted issuer (RFC 8693)."""
 
 class SessionMethod(_SessionMethod, metaclass=_SessionMethodEnumTypeWrapper):
-    """What somebody has shown to begin a session."""
+    """Way in which a session began."""
 
 SESSION_METHOD_UNSPECIFIED: SessionMethod.ValueType  # 0
 """Never returned."""
@@ -107,9 +107,9 @@ class User(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     SECOND_FACTOR_FIELD_NUMBER: _builtins.int
     username: _builtins.str
-    """Unique among the living, compared without case and in Unicode normal form; immutable."""
+    """Unique among users that are not deleted, compared without case and in Unicode normal form; immutable."""
     email: _builtins.str
-    """Unique among the living; at most 255 characters."""
+    """Unique among users that are not deleted; at most 255 characters."""
     full_name: _builtins.str
     """At most 100 characters."""
     avatar_url: _builtins.str
@@ -119,22 +119,22 @@ class User(_message.Message):
     uid: _builtins.str
     """Permanent identifier."""
     created_by: _builtins.str
-    """Who made it; empty for the bootstrap administrator."""
+    """Name of the user who created it; empty for the bootstrap administrator."""
     etag: _builtins.str
-    """Changes with every change of the user."""
+    """Version, which each change of the user replaces."""
     second_factor: _builtins.bool
-    """Whether a code of an authenticator is asked for beside the password."""
+    """Whether a log-in by password also requires a code of an authenticator."""
     @_builtins.property
     def last_login_time(self) -> _timestamp_pb2.Timestamp:
-        """When the user last logged in; unset if never."""
+        """Time of the last log-in; unset if never."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """Time of creation."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """Time of the last change."""
 
     def __init__(
         self,
@@ -183,26 +183,28 @@ class Role(_message.Message):
     description: _builtins.str
     """At most 1,024 characters."""
     is_system: _builtins.bool
-    """Shipped with the product: cannot be changed or deleted."""
+    """Whether it is shipped with the product and cannot be changed or deleted."""
     uid: _builtins.str
     """Permanent identifier."""
     etag: _builtins.str
-    """Changes with every change of the role."""
+    """Version, which each change of the role replaces."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`<noun>.<verb>`, `<noun>.*` or `*`, each of a permission that there is (UNKNOWN_PERMISSION); at most 256."""
+        """`<noun>.<verb>`, `<noun>.*` or `*`, each of an existing permission (UNKNOWN_PERMISSION otherwise); at most 256."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """Time of creation."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def excluded_permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Permissions that `permissions` would hold but are taken out, such as `config.reveal`; only shipped roles have them."""
+        """Permissions that `permissions` includes but the role does not hold, such as `config.reveal`; only shipped roles
+        have them.
+        """
 
     def __init__(
         self,
@@ -240,22 +242,22 @@ class RoleGrant(_message.Message):
     ASSIGNED_BY_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     username: _builtins.str
-    """Who holds it."""
+    """Name of the holder."""
     role: _builtins.str
     """Name of the role."""
     namespace: _builtins.str
-    """Where; empty means every namespace."""
+    """Namespace of the grant; empty means every namespace."""
     assigned_by: _builtins.str
-    """Who gave it; empty for the bootstrap grant, and for one that a rule gives."""
+    """Name of the user who granted it; empty for the bootstrap grant, and for one of a rule."""
     source: _builtins.str
-    """Name of the issuer whose rules give it; empty where somebody did. It cannot be revoked by hand."""
+    """Name of the issuer whose rules give it; empty if a user granted it. A grant of a rule cannot be revoked by hand."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends; unset means never."""
+        """Time when it ends; unset means never."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was given."""
+        """Time of the grant."""
 
     def __init__(
         self,
@@ -291,26 +293,26 @@ class Session(_message.Message):
     CURRENT_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """Identifier to revoke it by."""
+    """Identifier for RevokeSession."""
     client_ip: _builtins.str
-    """Address it was made from."""
+    """Address from which the user logged in."""
     user_agent: _builtins.str
-    """Program it was made by."""
+    """Program with which the user logged in."""
     current: _builtins.bool
     """Whether this call uses it."""
     method: Global___SessionMethod.ValueType
-    """What was shown to begin it."""
+    """Way in which it began."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the user logged in."""
+        """Time of the log-in."""
 
     @_builtins.property
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was last used; exact to a minute."""
+        """Time of the last use, to the minute."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When its refresh token expires."""
+        """Time when its refresh token expires."""
 
     def __init__(
         self,
@@ -334,7 +336,7 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class LoginRequest(_message.Message):
-    """Asks for tokens."""
+    """Request for tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -346,8 +348,8 @@ class LoginRequest(_message.Message):
     password: _builtins.str
     """Required; at most 1,024 characters."""
     device_token: _builtins.str
-    """What the last log-in of this user on this device answered as `device_token`, so that others who guess passwords do not
-    lock this device out; empty where there was none. One that is not valid any more is ignored.
+    """`device_token` from the last log-in of this user on this device, so that others who guess passwords do not lock
+    this device out; empty if there was none. An invalid one is ignored.
     """
     def __init__(
         self,
@@ -366,7 +368,7 @@ Global___LoginRequest: _TypeAlias = LoginRequest  # noqa: Y015
 
 @_typing.final
 class LoginResponse(_message.Message):
-    """Tokens of a new session, or where more than a password is needed a challenge and what it asks for."""
+    """Tokens of a new session, or a challenge if more than a password is required."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -385,34 +387,34 @@ class LoginResponse(_message.Message):
     refresh_token: _builtins.str
     """Works once, with RefreshSession."""
     device_token: _builtins.str
-    """Keep it where tokens are kept, also after a log-out, and send it with the next log-in of this user. It lets nobody in
-    by itself, and ends with the password.
+    """Token to store next to the other tokens, also after a log-out, and to send with the next log-in of this user. It is
+    no credential by itself, and ends with the password.
     """
     challenge: _builtins.str
-    """Set where the log-in is not complete; then there are no tokens yet. Send it with CompleteLogin, once."""
+    """Challenge for CompleteLogin, valid once; set if the log-in is not complete. There are no tokens then."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the access token stops working."""
+        """Time when the access token stops working."""
 
     @_builtins.property
     def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the refresh token stops working."""
+        """Time when the refresh token stops working."""
 
     @_builtins.property
     def user(self) -> Global___User:
-        """Who logged in."""
+        """The user who logged in."""
 
     @_builtins.property
     def challenge_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the challenge stops working."""
+        """Time when the challenge stops working."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_second_factor_pb2.LoginStep.ValueType]:
-        """What CompleteLogin has to be given."""
+        """Steps that CompleteLogin requires."""
 
     @_builtins.property
     def enrolment(self) -> _second_factor_pb2.TotpEnrolment:
-        """For LOGIN_STEP_ENROLMENT: what the user enrols an authenticator with."""
+        """For LOGIN_STEP_ENROLMENT: the authenticator to enrol."""
 
     def __init__(
         self,
@@ -455,24 +457,24 @@ class CompleteLoginResponse(_message.Message):
     refresh_token: _builtins.str
     """Works once, with RefreshSession."""
     device_token: _builtins.str
-    """As LoginResponse.device_token."""
+    """Device token, as LoginResponse.device_token."""
     recovery_codes_left: _builtins.int
-    """How many recovery codes the user has left."""
+    """Number of recovery codes that the user has left."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the access token stops working."""
+        """Time when the access token stops working."""
 
     @_builtins.property
     def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the refresh token stops working."""
+        """Time when the refresh token stops working."""
 
     @_builtins.property
     def user(self) -> Global___User:
-        """Who logged in."""
+        """The user who logged in."""
 
     @_builtins.property
     def recovery_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where an authenticator was enrolled: shown once, as by ConfirmTotp."""
+        """Recovery codes if an authenticator was enrolled. They are shown once, as by ConfirmTotp."""
 
     def __init__(
         self,
@@ -496,7 +498,7 @@ Global___CompleteLoginResponse: _TypeAlias = CompleteLoginResponse  # noqa: Y015
 
 @_typing.final
 class CompleteDeviceLoginResponse(_message.Message):
-    """Tokens of a new session that a person agreed to elsewhere."""
+    """Tokens of a new session to which a person agreed in another browser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -511,15 +513,15 @@ class CompleteDeviceLoginResponse(_message.Message):
     """Works once, with RefreshSession, which asks the issuer again."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the access token stops working."""
+        """Time when the access token stops working."""
 
     @_builtins.property
     def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the refresh token stops working."""
+        """Time when the refresh token stops working."""
 
     @_builtins.property
     def user(self) -> Global___User:
-        """Who logged in."""
+        """The user who logged in."""
 
     def __init__(
         self,
@@ -540,7 +542,7 @@ Global___CompleteDeviceLoginResponse: _TypeAlias = CompleteDeviceLoginResponse  
 
 @_typing.final
 class ExchangeTokenResponse(_message.Message):
-    """The token of a short session. It is not renewed: another subject token is exchanged instead."""
+    """The token of a short session. It is not renewed: exchange another subject token instead."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -557,11 +559,11 @@ class ExchangeTokenResponse(_message.Message):
     """`Bearer`."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it stops working; never later than the subject token does."""
+        """Time when it stops working, not later than the subject token."""
 
     @_builtins.property
     def user(self) -> Global___User:
-        """Whom it acts as."""
+        """User as whom the session acts."""
 
     def __init__(
         self,
@@ -597,15 +599,15 @@ class CompleteOidcLoginResponse(_message.Message):
     """Works once, with RefreshSession, which asks the issuer again."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the access token stops working."""
+        """Time when the access token stops working."""
 
     @_builtins.property
     def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the refresh token stops working."""
+        """Time when the refresh token stops working."""
 
     @_builtins.property
     def user(self) -> Global___User:
-        """Who logged in."""
+        """The user who logged in."""
 
     def __init__(
         self,
@@ -626,7 +628,7 @@ Global___CompleteOidcLoginResponse: _TypeAlias = CompleteOidcLoginResponse  # no
 
 @_typing.final
 class RefreshSessionRequest(_message.Message):
-    """Asks for new tokens."""
+    """Request for new tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -657,16 +659,16 @@ class RefreshSessionResponse(_message.Message):
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     REFRESH_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
-    """Replaces the former access token, which stops working."""
+    """Access token in place of the former one, which stops working."""
     refresh_token: _builtins.str
-    """Replaces the refresh token just used."""
+    """Refresh token in place of the one just used."""
     @_builtins.property
     def access_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the access token stops working."""
+        """Time when the access token stops working."""
 
     @_builtins.property
     def refresh_expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the refresh token stops working; a refresh does not move it past the session's greatest age."""
+        """Time when the refresh token stops working; a refresh does not move it beyond the session's greatest age."""
 
     def __init__(
         self,
@@ -720,7 +722,7 @@ Global___LogoutResponse: _TypeAlias = LogoutResponse  # noqa: Y015
 
 @_typing.final
 class WhoAmIRequest(_message.Message):
-    """Asks who is calling."""
+    """Request for the caller's identity."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -748,11 +750,11 @@ class WhoAmIResponse(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
-        """Who calls."""
+        """The caller."""
 
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleGrant]:
-        """Living grants."""
+        """Valid grants."""
 
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -760,11 +762,11 @@ class WhoAmIResponse(_message.Message):
 
     @_builtins.property
     def api_key(self) -> _api_keys_pb2.ApiKey:
-        """The key that the call was made with; unset where it was a session. Grants and permissions are then what it leaves of them."""
+        """The key of the call; unset for a session. Grants and permissions are then restricted by it."""
 
     @_builtins.property
     def certificate(self) -> _certificates_pb2.ShownCertificate:
-        """The certificate that the call was made with; unset where the call had a token."""
+        """The certificate of the call; unset if the call had a token."""
 
     def __init__(
         self,
@@ -785,7 +787,7 @@ Global___WhoAmIResponse: _TypeAlias = WhoAmIResponse  # noqa: Y015
 
 @_typing.final
 class ChangePasswordRequest(_message.Message):
-    """A new password of one's own."""
+    """Request to change the caller's own password."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -797,7 +799,7 @@ class ChangePasswordRequest(_message.Message):
     new_password: _builtins.str
     """Required; as CreateUserRequest.password, and not the current one."""
     revoke_keys: _builtins.bool
-    """End the caller's API keys, too."""
+    """Also ends the caller's API keys."""
     def __init__(
         self,
         *,
@@ -821,7 +823,7 @@ class ChangePasswordResponse(_message.Message):
 
     VALID_API_KEYS_FIELD_NUMBER: _builtins.int
     valid_api_keys: _builtins.int
-    """How many API keys of the caller remain valid."""
+    """Number of API keys of the caller that remain valid."""
     def __init__(
         self,
         *,
@@ -837,7 +839,7 @@ Global___ChangePasswordResponse: _TypeAlias = ChangePasswordResponse  # noqa: Y0
 
 @_typing.final
 class CreateUserRequest(_message.Message):
-    """A user to be made."""
+    """Request to create a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -846,13 +848,13 @@ class CreateUserRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     password: _builtins.str
-    """Required; 12 to 1,024 characters or as many as the server's PILOTHOUSE_PASSWORD_MIN_LENGTH says, without the user name,
-    and none that stands in the server's list of stolen ones (reasons WEAK_PASSWORD, BREACHED_PASSWORD).
+    """Required. 12 to 1,024 characters, or at least as many as PILOTHOUSE_PASSWORD_MIN_LENGTH says; not containing the
+    user name, not common (reason WEAK_PASSWORD), and not in the server's list of stolen ones (BREACHED_PASSWORD).
     """
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     @_builtins.property
     def user(self) -> Global___User:
         """Required, with `username` and `email`."""
@@ -875,14 +877,14 @@ Global___CreateUserRequest: _TypeAlias = CreateUserRequest  # noqa: Y015
 
 @_typing.final
 class CreateUserResponse(_message.Message):
-    """The user made."""
+    """The created user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -928,7 +930,7 @@ class GetUserResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -945,7 +947,7 @@ Global___GetUserResponse: _TypeAlias = GetUserResponse  # noqa: Y015
 
 @_typing.final
 class ListUsersRequest(_message.Message):
-    """Asks for a page of users."""
+    """Request for a page of users."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -954,9 +956,9 @@ class ListUsersRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Default 50, at most 1,000."""
+    """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """From the previous page; bound to filter and order."""
+    """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
     """AIP-160, such as `status = ACTIVE`."""
     order_by: _builtins.str
@@ -986,10 +988,10 @@ class ListUsersResponse(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
-        """In the order asked for."""
+        """Items in the requested order."""
 
     def __init__(
         self,
@@ -1007,7 +1009,7 @@ Global___ListUsersResponse: _TypeAlias = ListUsersResponse  # noqa: Y015
 
 @_typing.final
 class UpdateUserRequest(_message.Message):
-    """A change of a user."""
+    """Request to change a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1020,18 +1022,18 @@ class UpdateUserRequest(_message.Message):
     username: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     @_builtins.property
     def user(self) -> Global___User:
-        """The new values."""
+        """New values."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`email`, `full_name`, `avatar_url`, `status`; required."""
+        """Required. Fields to change: `email`, `full_name`, `avatar_url`, `status`."""
 
     def __init__(
         self,
@@ -1060,7 +1062,7 @@ class UpdateUserResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user(self) -> Global___User:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -1088,11 +1090,11 @@ class DeleteUserRequest(_message.Message):
     username: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     def __init__(
         self,
         *,
@@ -1111,7 +1113,7 @@ Global___DeleteUserRequest: _TypeAlias = DeleteUserRequest  # noqa: Y015
 
 @_typing.final
 class DeleteUserResponse(_message.Message):
-    """The user is gone."""
+    """The user is deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1128,7 +1130,7 @@ Global___DeleteUserResponse: _TypeAlias = DeleteUserResponse  # noqa: Y015
 
 @_typing.final
 class ResetPasswordRequest(_message.Message):
-    """A new password for another user, or a code to set one with."""
+    """Request to set another user's password, or for a one-time code."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1142,11 +1144,11 @@ class ResetPasswordRequest(_message.Message):
     new_password: _builtins.str
     """As CreateUserRequest.password; required unless `one_time_code` is set."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     one_time_code: _builtins.bool
-    """Answer a one-time code in place of setting a password that somebody else knows."""
+    """Returns a one-time code instead of setting a password that the caller knows."""
     revoke_keys: _builtins.bool
-    """End the user's API keys, too."""
+    """Also ends the user's API keys."""
     def __init__(
         self,
         *,
@@ -1166,7 +1168,7 @@ Global___ResetPasswordRequest: _TypeAlias = ResetPasswordRequest  # noqa: Y015
 
 @_typing.final
 class ResetPasswordResponse(_message.Message):
-    """The password is set, or the one-time code in its place."""
+    """The password is set, or there is a one-time code in its place."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1174,12 +1176,14 @@ class ResetPasswordResponse(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     VALID_API_KEYS_FIELD_NUMBER: _builtins.int
     one_time_code: _builtins.str
-    """Shown once; the user logs in with it in place of a password, and is asked for a new one. Empty unless it was asked for."""
+    """Code to show once. The user logs in with it in place of a password, and must then set a new one. Empty unless it
+    was requested.
+    """
     valid_api_keys: _builtins.int
-    """How many API keys of the user remain valid."""
+    """Number of API keys of the user that remain valid."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the code stops working."""
+        """Time when the code stops working."""
 
     def __init__(
         self,
@@ -1198,7 +1202,7 @@ Global___ResetPasswordResponse: _TypeAlias = ResetPasswordResponse  # noqa: Y015
 
 @_typing.final
 class CreateRoleRequest(_message.Message):
-    """A role to be made."""
+    """Request to create a role."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1206,9 +1210,9 @@ class CreateRoleRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     @_builtins.property
     def role(self) -> Global___Role:
         """Required, with `name`."""
@@ -1230,14 +1234,14 @@ Global___CreateRoleRequest: _TypeAlias = CreateRoleRequest  # noqa: Y015
 
 @_typing.final
 class CreateRoleResponse(_message.Message):
-    """The role made."""
+    """The created role."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def role(self) -> Global___Role:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -1283,7 +1287,7 @@ class GetRoleResponse(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def role(self) -> Global___Role:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -1300,7 +1304,7 @@ Global___GetRoleResponse: _TypeAlias = GetRoleResponse  # noqa: Y015
 
 @_typing.final
 class ListRolesRequest(_message.Message):
-    """Asks for a page of roles."""
+    """Request for a page of roles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1309,9 +1313,9 @@ class ListRolesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Default 50, at most 1,000."""
+    """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """From the previous page; bound to filter and order."""
+    """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
     """AIP-160."""
     order_by: _builtins.str
@@ -1341,10 +1345,10 @@ class ListRolesResponse(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]:
-        """In the order asked for."""
+        """Items in the requested order."""
 
     def __init__(
         self,
@@ -1362,7 +1366,7 @@ Global___ListRolesResponse: _TypeAlias = ListRolesResponse  # noqa: Y015
 
 @_typing.final
 class UpdateRoleRequest(_message.Message):
-    """A change of a role."""
+    """Request to change a role."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1375,18 +1379,18 @@ class UpdateRoleRequest(_message.Message):
     name: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     @_builtins.property
     def role(self) -> Global___Role:
-        """The new values."""
+        """New values."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`display_name`, `description`, `permissions`; required."""
+        """Required. Fields to change: `display_name`, `description`, `permissions`."""
 
     def __init__(
         self,
@@ -1415,7 +1419,7 @@ class UpdateRoleResponse(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def role(self) -> Global___Role:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -1443,11 +1447,11 @@ class DeleteRoleRequest(_message.Message):
     name: _builtins.str
     """Required."""
     etag: _builtins.str
-    """If given, ABORTED unless it is the current one."""
+    """Expected version. If it is given and is not the current one, the call fails with ABORTED."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     def __init__(
         self,
         *,
@@ -1466,7 +1470,7 @@ Global___DeleteRoleRequest: _TypeAlias = DeleteRoleRequest  # noqa: Y015
 
 @_typing.final
 class DeleteRoleResponse(_message.Message):
-    """The role is gone."""
+    """The role is deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1483,7 +1487,7 @@ Global___DeleteRoleResponse: _TypeAlias = DeleteRoleResponse  # noqa: Y015
 
 @_typing.final
 class GrantRoleRequest(_message.Message):
-    """A grant to be made."""
+    """Request to grant a role."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1500,9 +1504,9 @@ class GrantRoleRequest(_message.Message):
     namespace: _builtins.str
     """Empty means every namespace, which needs a grant over every namespace."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     validate_only: _builtins.bool
-    """Check everything, write nothing but the audit record."""
+    """Makes all checks and writes nothing except the audit record."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Unset means never; must lie in the future."""
@@ -1527,14 +1531,14 @@ Global___GrantRoleRequest: _TypeAlias = GrantRoleRequest  # noqa: Y015
 
 @_typing.final
 class GrantRoleResponse(_message.Message):
-    """The grant made."""
+    """The grant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GRANT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def grant(self) -> Global___RoleGrant:
-        """As stored."""
+        """The stored resource."""
 
     def __init__(
         self,
@@ -1551,7 +1555,7 @@ Global___GrantRoleResponse: _TypeAlias = GrantRoleResponse  # noqa: Y015
 
 @_typing.final
 class RevokeRoleRequest(_message.Message):
-    """Names a grant to take back."""
+    """Request to revoke a grant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1564,9 +1568,9 @@ class RevokeRoleRequest(_message.Message):
     role: _builtins.str
     """Required; name of the role."""
     namespace: _builtins.str
-    """As it was granted; empty means the grant over every namespace."""
+    """Namespace of the grant; empty means the grant over every namespace."""
     request_id: _builtins.str
-    """UUID; a replay answers the first response."""
+    """UUID. A repetition with the same one returns the first response and changes nothing."""
     def __init__(
         self,
         *,
@@ -1585,7 +1589,7 @@ Global___RevokeRoleRequest: _TypeAlias = RevokeRoleRequest  # noqa: Y015
 
 @_typing.final
 class RevokeRoleResponse(_message.Message):
-    """The grant is gone."""
+    """The grant is revoked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1602,7 +1606,7 @@ Global___RevokeRoleResponse: _TypeAlias = RevokeRoleResponse  # noqa: Y015
 
 @_typing.final
 class ListRoleGrantsRequest(_message.Message):
-    """Asks for a page of grants."""
+    """Request for a page of grants."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1612,11 +1616,11 @@ class ListRoleGrantsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty means every grant that the caller may see."""
+    """Restricts the result to this namespace; empty means every grant that the caller may see."""
     page_size: _builtins.int
-    """Default 50, at most 1,000."""
+    """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """From the previous page; bound to filter and order."""
+    """Token of the previous page. It is valid only with the same filter and order."""
     filter: _builtins.str
     """AIP-160: `username`, `role`."""
     order_by: _builtins.str
@@ -1647,10 +1651,10 @@ class ListRoleGrantsResponse(_message.Message):
     ROLE_GRANTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def role_grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleGrant]:
-        """Oldest first unless asked otherwise."""
+        """Keys, oldest first unless `order_by` says otherwise."""
 
     def __init__(
         self,
@@ -1668,7 +1672,7 @@ Global___ListRoleGrantsResponse: _TypeAlias = ListRoleGrantsResponse  # noqa: Y0
 
 @_typing.final
 class ListSessionsRequest(_message.Message):
-    """Asks for sessions."""
+    """Request for sessions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1676,11 +1680,11 @@ class ListSessionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Default 50, at most 1,000."""
+    """Items in a page; default 50, at most 1,000."""
     page_token: _builtins.str
-    """From the previous page."""
+    """Token of the previous page."""
     username: _builtins.str
-    """Whose; empty means the caller's own."""
+    """Name of the user; empty means the caller."""
     def __init__(
         self,
         *,
@@ -1705,7 +1709,7 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Token of the next page; empty on the last page."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
         """Newest first."""
@@ -1726,7 +1730,7 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class RevokeSessionRequest(_message.Message):
-    """Names a session to end."""
+    """Request to end a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1735,7 +1739,7 @@ class RevokeSessionRequest(_message.Message):
     session_id: _builtins.str
     """Required."""
     username: _builtins.str
-    """Whose; empty means the caller's own."""
+    """Name of the user; empty means the caller."""
     def __init__(
         self,
         *,
@@ -1769,7 +1773,7 @@ Global___RevokeSessionResponse: _TypeAlias = RevokeSessionResponse  # noqa: Y015
 
 @_typing.final
 class CheckPermissionRequest(_message.Message):
-    """Asks about a permission."""
+    """Request about a permission."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1777,9 +1781,9 @@ class CheckPermissionRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     permission: _builtins.str
-    """Required; such as `container.delete`."""
+    """Required. A permission such as `container.delete`."""
     namespace: _builtins.str
-    """Empty asks about every namespace at once."""
+    """Namespace; empty means all namespaces together."""
     username: _builtins.str
     """Empty means the caller."""
     def __init__(
@@ -1805,7 +1809,7 @@ class CheckPermissionResponse(_message.Message):
 
     ALLOWED_FIELD_NUMBER: _builtins.int
     allowed: _builtins.bool
-    """True if a living grant holds it there. A namespace that does not exist or is not visible answers false."""
+    """True if a valid grant holds it there. False for a namespace that does not exist or is not visible."""
     def __init__(
         self,
         *,

@@ -33,11 +33,11 @@ if _version_not_supported:
 
 
 class IdentityServiceStub:
-    """Who may do what.
+    """Users, roles, grants, credentials and permission checks.
 
-    Errors that every method may answer: UNAUTHENTICATED (no token, a wrong one, an expired or revoked one), PERMISSION_DENIED
-    (names the permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A
-    resource that the caller may not see answers NOT_FOUND, exactly as one that does not exist.
+    Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
+    caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     def __init__(self, channel):
@@ -264,93 +264,95 @@ class IdentityServiceStub:
 
 
 class IdentityServiceServicer:
-    """Who may do what.
+    """Users, roles, grants, credentials and permission checks.
 
-    Errors that every method may answer: UNAUTHENTICATED (no token, a wrong one, an expired or revoked one), PERMISSION_DENIED
-    (names the permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A
-    resource that the caller may not see answers NOT_FOUND, exactly as one that does not exist.
+    Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
+    caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     def Login(self, request, context):
-        """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-        RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-        the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
-        tokens but a `challenge`, for CompleteLogin.
+        """Exchanges a user name and a password for tokens. If more than a password is required, the response has a
+        `challenge` for CompleteLogin in place of tokens. UNAUTHENTICATED: the user is unknown or the password is wrong.
+        RESOURCE_EXHAUSTED with RetryInfo: too many failures (LOGIN_THROTTLED for the account, LOGIN_LIMITED for the
+        address), or too many concurrent log-ins (LOGIN_BUSY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteLogin(self, request, context):
-        """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
-        the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
-        wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-        was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
-        after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
+        """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
+        authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
+        is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
+        another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
+        codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefreshSession(self, request, context):
-        """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-        (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-        must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
-        first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
-        any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
-        allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+        """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
+        sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
+        have a second factor (SECOND_FACTOR_NEEDED).
+
+        For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
+        UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
+        (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
+        is asking.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BeginDeviceLogin(self, request, context):
-        """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
-        issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
-        has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
-        (ISSUER_UNAVAILABLE) where the issuer is away.
+        """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
+        an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
+        the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
+        UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteDeviceLogin(self, request, context):
-        """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
-        (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
-        (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
-        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
+        """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+        with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
+        unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
+        completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
+        away, and the log-in stays pending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeToken(self, request, context):
-        """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
-        UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
-        one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
-        (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+        """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
+        short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
+        PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
+        (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+        issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BeginOidcLogin(self, request, context):
-        """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
-        of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
-        address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
-        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+        """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
+        nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
+        permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
+        issuer is away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteOidcLogin(self, request, context):
-        """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
-        (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
-        (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
-        RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
+        """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
+        the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
+        no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
+        failures of one address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -364,20 +366,20 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WhoAmI(self, request, context):
-        """Answers the caller, with the living grants and the permissions they add up to.
+        """Returns the caller, with the valid grants and their permissions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reauthenticate(self, request, context):
-        """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
-        recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+        """Gives the session a recent proof for ten minutes: the caller shows the password, a code of the authenticator or a
+        recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
         refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
-        `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
-        failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
-        (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
-        authenticator (NO_SECOND_FACTOR).
+        `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
+        as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
+        log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
+        (NO_SECOND_FACTOR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -385,57 +387,57 @@ class IdentityServiceServicer:
 
     def ChangePassword(self, request, context):
         """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
-        `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+        `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD): the current password is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnrolTotp(self, request, context):
-        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
-        (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
-        FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+        """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
+        (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
+        caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmTotp(self, request, context):
-        """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-        WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
-        REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+        """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+        sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
+        REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableTotp(self, request, context):
-        """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
-        WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
-        (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+        """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
+        end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
+        none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetSecondFactor(self, request, context):
-        """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
-        ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
-        is the caller's own (OWN_SECOND_FACTOR).
+        """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
+        ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
+        (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateUser(self, request, context):
-        """Makes a user. ALREADY_EXISTS if the name or the e-mail address is taken.
+        """Creates a user. ALREADY_EXISTS: the name or the e-mail address is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """Answers one user.
+        """Returns one user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -449,37 +451,37 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes a user. A user who is made inactive or locked loses all sessions.
+        """Changes a user. All sessions end if the user becomes inactive or locked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Deletes a user: sessions and grants end at once; the name stays in the audit log. FAILED_PRECONDITION
-        (reason LAST_ADMINISTRATOR) for the last user who holds every permission.
+        """Deletes a user. Sessions and grants end immediately; the name stays in the audit log. FAILED_PRECONDITION (reason
+        LAST_ADMINISTRATOR): no other user holds every permission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetPassword(self, request, context):
-        """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-        new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
+        """Sets another user's password and ends all sessions of that user; or returns a one-time code, with which the user
+        sets a new password at the next log-in. A second factor stays. API keys stay unless `revoke_keys` is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateRole(self, request, context):
-        """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not.
+        """Creates a role. PERMISSION_DENIED (reason ESCALATION): it holds a permission that the caller does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRole(self, request, context):
-        """Answers one role.
+        """Returns one role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -493,30 +495,30 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRole(self, request, context):
-        """Changes a role; a shipped role is FAILED_PRECONDITION (reason SYSTEM_ROLE).
+        """Changes a role. FAILED_PRECONDITION (reason SYSTEM_ROLE): it is a shipped role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRole(self, request, context):
-        """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
-        likewise (reason ROLE_IN_RULES).
+        """Deletes a role that nobody holds. FAILED_PRECONDITION: users hold it (with the count), or rules of an issuer give
+        it (reason ROLE_IN_RULES).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GrantRole(self, request, context):
-        """Grants a role to a user, in one namespace or in all. Granting again changes the expiry. PERMISSION_DENIED
-        (reason ESCALATION) if the role holds a permission that the caller does not hold there.
+        """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
+        ESCALATION): the role holds a permission that the caller does not hold there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeRole(self, request, context):
-        """Takes a grant back; NOT_FOUND if there is none.
+        """Revokes a grant. NOT_FOUND: there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -530,39 +532,40 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-        what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
-        proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+        """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
+        would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
+        recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
+        50 valid keys. ALREADY_EXISTS: the name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists living keys: the caller's own, or another's.
+        """Lists valid keys: the caller's own, or another user's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
-        PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+        """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+        PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
-        namespaces). A key may end itself, and no other.
+        """Ends a key of the caller, of a service account (`service_account.delete` in its namespace) or of another user
+        (`user.update` over all namespaces). A caller with a key may end that key only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateServiceAccount(self, request, context):
-        """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace.
+        """Creates a service account. ALREADY_EXISTS: the name is taken in the namespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -583,47 +586,48 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's.
+        """Lists the caller's own sessions, newest first; or another user's, with `user.get` over all namespaces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
-        (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+        """Ends one of the caller's own sessions; or one of another user's, with `user.update` over all namespaces.
+        PERMISSION_DENIED (reason ESCALATION): that user holds permissions that the caller does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckPermission(self, request, context):
-        """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
-        (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+        """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
+        (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainPermission(self, request, context):
-        """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
-        where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
-        come near) for what there is not.
+        """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
+        that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
+        UNKNOWN_METHOD, with similar ones): there is no such permission or method.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPrincipals(self, request, context):
-        """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-        `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
+        """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
+        permission. Filter: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`. Order:
+        `username` (default), `create_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SimulateGrant(self, request, context):
-        """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same.
+        """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -856,11 +860,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdentityService:
-    """Who may do what.
+    """Users, roles, grants, credentials and permission checks.
 
-    Errors that every method may answer: UNAUTHENTICATED (no token, a wrong one, an expired or revoked one), PERMISSION_DENIED
-    (names the permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A
-    resource that the caller may not see answers NOT_FOUND, exactly as one that does not exist.
+    Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
+    caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     @staticmethod

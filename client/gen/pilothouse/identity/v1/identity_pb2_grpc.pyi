@@ -34,11 +34,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IdentityServiceStub:
-    """Who may do what.
+    """Users, roles, grants, credentials and permission checks.
 
-    Errors that every method may answer: UNAUTHENTICATED (no token, a wrong one, an expired or revoked one), PERMISSION_DENIED
-    (names the permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A
-    resource that the caller may not see answers NOT_FOUND, exactly as one that does not exist.
+    Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
+    caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     @_typing.overload
@@ -46,359 +46,367 @@ class IdentityServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     Login: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LoginRequest, _identity_pb2.LoginResponse]
-    """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-    RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-    the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
-    tokens but a `challenge`, for CompleteLogin.
+    """Exchanges a user name and a password for tokens. If more than a password is required, the response has a
+    `challenge` for CompleteLogin in place of tokens. UNAUTHENTICATED: the user is unknown or the password is wrong.
+    RESOURCE_EXHAUSTED with RetryInfo: too many failures (LOGIN_THROTTLED for the account, LOGIN_LIMITED for the
+    address), or too many concurrent log-ins (LOGIN_BUSY).
     """
     CompleteLogin: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.CompleteLoginRequest, _identity_pb2.CompleteLoginResponse]
-    """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
-    the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
-    wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-    was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
-    after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
+    """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
+    authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
+    is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
+    another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
+    codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]
-    """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-    (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-    must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
-    first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
-    any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
-    allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+    """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
+    sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
+    have a second factor (SECOND_FACTOR_NEEDED).
+
+    For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
+    UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
+    (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
+    is asking.
     """
     BeginDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.BeginDeviceLoginRequest, _device_login_pb2.BeginDeviceLoginResponse]
-    """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
-    issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
-    has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
-    (ISSUER_UNAVAILABLE) where the issuer is away.
+    """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
+    an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
+    the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
+    UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
     """
     CompleteDeviceLogin: _grpc.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]
-    """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
-    (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
-    (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
-    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
+    """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+    with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
+    unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
+    completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
+    away, and the log-in stays pending.
     """
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]
-    """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
-    UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
-    one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
-    (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+    """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
+    short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
+    PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
+    (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+    issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
     """
     BeginOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]
-    """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
-    of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
-    address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
-    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+    """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
+    nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
+    permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
+    issuer is away.
     """
     CompleteOidcLogin: _grpc.UnaryUnaryMultiCallable[_federation_pb2.CompleteOidcLoginRequest, _identity_pb2.CompleteOidcLoginResponse]
-    """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
-    (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
-    (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
-    RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
+    """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
+    the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
+    no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
+    failures of one address.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]
     """Ends the session of the token used for this call."""
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]
-    """Answers the caller, with the living grants and the permissions they add up to."""
+    """Returns the caller, with the valid grants and their permissions."""
     Reauthenticate: _grpc.UnaryUnaryMultiCallable[_reauthentication_pb2.ReauthenticateRequest, _reauthentication_pb2.ReauthenticateResponse]
-    """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
-    recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+    """Gives the session a recent proof for ten minutes: the caller shows the password, a code of the authenticator or a
+    recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
     refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
-    `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
-    failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
-    (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
-    authenticator (NO_SECOND_FACTOR).
+    `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
+    as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
+    log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
+    (NO_SECOND_FACTOR).
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
     """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
-    `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+    `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD): the current password is wrong.
     """
     EnrolTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]
-    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
-    (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
-    FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+    """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
+    (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
+    caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
     """
     ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]
-    """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-    WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
-    REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+    """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+    sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
+    REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     DisableTotp: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]
-    """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
-    WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
-    (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+    """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
+    end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
+    none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
     """
     ResetSecondFactor: _grpc.UnaryUnaryMultiCallable[_second_factor_pb2.ResetSecondFactorRequest, _second_factor_pb2.ResetSecondFactorResponse]
-    """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
-    ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
-    is the caller's own (OWN_SECOND_FACTOR).
+    """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
+    ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
+    (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.CreateUserResponse]
-    """Makes a user. ALREADY_EXISTS if the name or the e-mail address is taken."""
+    """Creates a user. ALREADY_EXISTS: the name or the e-mail address is taken."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]
-    """Answers one user."""
+    """Returns one user."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListUsersRequest, _identity_pb2.ListUsersResponse]
     """Lists users. Filter: `status`, `username`. Order: `username` (default), `create_time`."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateUserRequest, _identity_pb2.UpdateUserResponse]
-    """Changes a user. A user who is made inactive or locked loses all sessions."""
+    """Changes a user. All sessions end if the user becomes inactive or locked."""
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteUserRequest, _identity_pb2.DeleteUserResponse]
-    """Deletes a user: sessions and grants end at once; the name stays in the audit log. FAILED_PRECONDITION
-    (reason LAST_ADMINISTRATOR) for the last user who holds every permission.
+    """Deletes a user. Sessions and grants end immediately; the name stays in the audit log. FAILED_PRECONDITION (reason
+    LAST_ADMINISTRATOR): no other user holds every permission.
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]
-    """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-    new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
+    """Sets another user's password and ends all sessions of that user; or returns a one-time code, with which the user
+    sets a new password at the next log-in. A second factor stays. API keys stay unless `revoke_keys` is set.
     """
     CreateRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateRoleRequest, _identity_pb2.CreateRoleResponse]
-    """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
+    """Creates a role. PERMISSION_DENIED (reason ESCALATION): it holds a permission that the caller does not."""
     GetRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetRoleRequest, _identity_pb2.GetRoleResponse]
-    """Answers one role."""
+    """Returns one role."""
     ListRoles: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListRolesRequest, _identity_pb2.ListRolesResponse]
     """Lists roles. Filter: `name`, `is_system`. Order: `name` (default), `create_time`."""
     UpdateRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateRoleRequest, _identity_pb2.UpdateRoleResponse]
-    """Changes a role; a shipped role is FAILED_PRECONDITION (reason SYSTEM_ROLE)."""
+    """Changes a role. FAILED_PRECONDITION (reason SYSTEM_ROLE): it is a shipped role."""
     DeleteRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteRoleRequest, _identity_pb2.DeleteRoleResponse]
-    """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
-    likewise (reason ROLE_IN_RULES).
+    """Deletes a role that nobody holds. FAILED_PRECONDITION: users hold it (with the count), or rules of an issuer give
+    it (reason ROLE_IN_RULES).
     """
     GrantRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.GrantRoleResponse]
-    """Grants a role to a user, in one namespace or in all. Granting again changes the expiry. PERMISSION_DENIED
-    (reason ESCALATION) if the role holds a permission that the caller does not hold there.
+    """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
+    ESCALATION): the role holds a permission that the caller does not hold there.
     """
     RevokeRole: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRoleRequest, _identity_pb2.RevokeRoleResponse]
-    """Takes a grant back; NOT_FOUND if there is none."""
+    """Revokes a grant. NOT_FOUND: there is none."""
     ListRoleGrants: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListRoleGrantsRequest, _identity_pb2.ListRoleGrantsResponse]
     """Lists grants. Filter: `username`, `role`."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]
-    """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-    what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
-    proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+    """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
+    would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
+    recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
+    50 valid keys. ALREADY_EXISTS: the name is taken.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]
-    """Lists living keys: the caller's own, or another's."""
+    """Lists valid keys: the caller's own, or another user's."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]
-    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
-    PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+    """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+    PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]
-    """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
-    namespaces). A key may end itself, and no other.
+    """Ends a key of the caller, of a service account (`service_account.delete` in its namespace) or of another user
+    (`user.update` over all namespaces). A caller with a key may end that key only.
     """
     CreateServiceAccount: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.CreateServiceAccountRequest, _api_keys_pb2.CreateServiceAccountResponse]
-    """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace."""
+    """Creates a service account. ALREADY_EXISTS: the name is taken in the namespace."""
     ListServiceAccounts: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.ListServiceAccountsRequest, _api_keys_pb2.ListServiceAccountsResponse]
     """Lists service accounts."""
     DeleteServiceAccount: _grpc.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteServiceAccountRequest, _api_keys_pb2.DeleteServiceAccountResponse]
     """Deletes a service account with its keys and grants."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]
-    """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's."""
+    """Lists the caller's own sessions, newest first; or another user's, with `user.get` over all namespaces."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]
-    """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
-    (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+    """Ends one of the caller's own sessions; or one of another user's, with `user.update` over all namespaces.
+    PERMISSION_DENIED (reason ESCALATION): that user holds permissions that the caller does not.
     """
     CheckPermission: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]
-    """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
-    (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+    """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
+    (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
     """
     ExplainPermission: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionRequest, _permissions_pb2.ExplainPermissionResponse]
-    """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
-    where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
-    come near) for what there is not.
+    """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
+    that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
+    UNKNOWN_METHOD, with similar ones): there is no such permission or method.
     """
     ListPrincipals: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]
-    """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-    `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
+    """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
+    permission. Filter: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`. Order:
+    `username` (default), `create_time`.
     """
     SimulateGrant: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]
-    """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
+    """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant."""
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
-    """Who may do what.
+    """Users, roles, grants, credentials and permission checks.
 
-    Errors that every method may answer: UNAUTHENTICATED (no token, a wrong one, an expired or revoked one), PERMISSION_DENIED
-    (names the permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A
-    resource that the caller may not see answers NOT_FOUND, exactly as one that does not exist.
+    Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
+    caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_identity_pb2.LoginRequest, _identity_pb2.LoginResponse]  # type: ignore[assignment]
-    """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-    RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-    the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
-    tokens but a `challenge`, for CompleteLogin.
+    """Exchanges a user name and a password for tokens. If more than a password is required, the response has a
+    `challenge` for CompleteLogin in place of tokens. UNAUTHENTICATED: the user is unknown or the password is wrong.
+    RESOURCE_EXHAUSTED with RetryInfo: too many failures (LOGIN_THROTTLED for the account, LOGIN_LIMITED for the
+    address), or too many concurrent log-ins (LOGIN_BUSY).
     """
     CompleteLogin: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.CompleteLoginRequest, _identity_pb2.CompleteLoginResponse]  # type: ignore[assignment]
-    """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
-    the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
-    wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-    was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
-    after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
+    """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
+    authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
+    is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
+    another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
+    codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshSessionRequest, _identity_pb2.RefreshSessionResponse]  # type: ignore[assignment]
-    """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-    (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-    must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
-    first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
-    any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
-    allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+    """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
+    sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
+    have a second factor (SECOND_FACTOR_NEEDED).
+
+    For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
+    UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
+    (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
+    is asking.
     """
     BeginDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.BeginDeviceLoginRequest, _device_login_pb2.BeginDeviceLoginResponse]  # type: ignore[assignment]
-    """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
-    issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
-    has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
-    (ISSUER_UNAVAILABLE) where the issuer is away.
+    """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
+    an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
+    the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
+    UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
     """
     CompleteDeviceLogin: _aio.UnaryUnaryMultiCallable[_device_login_pb2.CompleteDeviceLoginRequest, _identity_pb2.CompleteDeviceLoginResponse]  # type: ignore[assignment]
-    """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-    with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
-    (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
-    (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
-    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
+    """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+    with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
+    unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
+    completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
+    away, and the log-in stays pending.
     """
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_exchange_pb2.ExchangeTokenRequest, _identity_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
-    """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
-    UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-    (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
-    one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
-    (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+    """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
+    short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
+    PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
+    (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+    issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
     """
     BeginOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.BeginOidcLoginRequest, _federation_pb2.BeginOidcLoginResponse]  # type: ignore[assignment]
-    """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
-    of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
-    address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
-    UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+    """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
+    nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
+    permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
+    issuer is away.
     """
     CompleteOidcLogin: _aio.UnaryUnaryMultiCallable[_federation_pb2.CompleteOidcLoginRequest, _identity_pb2.CompleteOidcLoginResponse]  # type: ignore[assignment]
-    """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
-    (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
-    (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
-    RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
+    """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
+    the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
+    no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
+    failures of one address.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_identity_pb2.LogoutRequest, _identity_pb2.LogoutResponse]  # type: ignore[assignment]
     """Ends the session of the token used for this call."""
     WhoAmI: _aio.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]  # type: ignore[assignment]
-    """Answers the caller, with the living grants and the permissions they add up to."""
+    """Returns the caller, with the valid grants and their permissions."""
     Reauthenticate: _aio.UnaryUnaryMultiCallable[_reauthentication_pb2.ReauthenticateRequest, _reauthentication_pb2.ReauthenticateResponse]  # type: ignore[assignment]
-    """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
-    recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+    """Gives the session a recent proof for ten minutes: the caller shows the password, a code of the authenticator or a
+    recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
     refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
-    `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
-    failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
-    (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
-    authenticator (NO_SECOND_FACTOR).
+    `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
+    as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
+    log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
+    (NO_SECOND_FACTOR).
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
-    `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+    `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD): the current password is wrong.
     """
     EnrolTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.EnrolTotpRequest, _second_factor_pb2.EnrolTotpResponse]  # type: ignore[assignment]
-    """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
-    (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
-    FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+    """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
+    (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
+    caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
     """
     ConfirmTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ConfirmTotpRequest, _second_factor_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
-    """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-    WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
-    REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+    """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+    sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
+    REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     DisableTotp: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.DisableTotpRequest, _second_factor_pb2.DisableTotpResponse]  # type: ignore[assignment]
-    """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
-    WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
-    (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+    """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
+    end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
+    none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
     """
     ResetSecondFactor: _aio.UnaryUnaryMultiCallable[_second_factor_pb2.ResetSecondFactorRequest, _second_factor_pb2.ResetSecondFactorResponse]  # type: ignore[assignment]
-    """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
-    ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
-    is the caller's own (OWN_SECOND_FACTOR).
+    """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
+    ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
+    (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.CreateUserResponse]  # type: ignore[assignment]
-    """Makes a user. ALREADY_EXISTS if the name or the e-mail address is taken."""
+    """Creates a user. ALREADY_EXISTS: the name or the e-mail address is taken."""
     GetUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]  # type: ignore[assignment]
-    """Answers one user."""
+    """Returns one user."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListUsersRequest, _identity_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists users. Filter: `status`, `username`. Order: `username` (default), `create_time`."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateUserRequest, _identity_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Changes a user. A user who is made inactive or locked loses all sessions."""
+    """Changes a user. All sessions end if the user becomes inactive or locked."""
     DeleteUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteUserRequest, _identity_pb2.DeleteUserResponse]  # type: ignore[assignment]
-    """Deletes a user: sessions and grants end at once; the name stays in the audit log. FAILED_PRECONDITION
-    (reason LAST_ADMINISTRATOR) for the last user who holds every permission.
+    """Deletes a user. Sessions and grants end immediately; the name stays in the audit log. FAILED_PRECONDITION (reason
+    LAST_ADMINISTRATOR): no other user holds every permission.
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.ResetPasswordResponse]  # type: ignore[assignment]
-    """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-    new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
+    """Sets another user's password and ends all sessions of that user; or returns a one-time code, with which the user
+    sets a new password at the next log-in. A second factor stays. API keys stay unless `revoke_keys` is set.
     """
     CreateRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateRoleRequest, _identity_pb2.CreateRoleResponse]  # type: ignore[assignment]
-    """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
+    """Creates a role. PERMISSION_DENIED (reason ESCALATION): it holds a permission that the caller does not."""
     GetRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetRoleRequest, _identity_pb2.GetRoleResponse]  # type: ignore[assignment]
-    """Answers one role."""
+    """Returns one role."""
     ListRoles: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListRolesRequest, _identity_pb2.ListRolesResponse]  # type: ignore[assignment]
     """Lists roles. Filter: `name`, `is_system`. Order: `name` (default), `create_time`."""
     UpdateRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateRoleRequest, _identity_pb2.UpdateRoleResponse]  # type: ignore[assignment]
-    """Changes a role; a shipped role is FAILED_PRECONDITION (reason SYSTEM_ROLE)."""
+    """Changes a role. FAILED_PRECONDITION (reason SYSTEM_ROLE): it is a shipped role."""
     DeleteRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteRoleRequest, _identity_pb2.DeleteRoleResponse]  # type: ignore[assignment]
-    """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
-    likewise (reason ROLE_IN_RULES).
+    """Deletes a role that nobody holds. FAILED_PRECONDITION: users hold it (with the count), or rules of an issuer give
+    it (reason ROLE_IN_RULES).
     """
     GrantRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.GrantRoleRequest, _identity_pb2.GrantRoleResponse]  # type: ignore[assignment]
-    """Grants a role to a user, in one namespace or in all. Granting again changes the expiry. PERMISSION_DENIED
-    (reason ESCALATION) if the role holds a permission that the caller does not hold there.
+    """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
+    ESCALATION): the role holds a permission that the caller does not hold there.
     """
     RevokeRole: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeRoleRequest, _identity_pb2.RevokeRoleResponse]  # type: ignore[assignment]
-    """Takes a grant back; NOT_FOUND if there is none."""
+    """Revokes a grant. NOT_FOUND: there is none."""
     ListRoleGrants: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListRoleGrantsRequest, _identity_pb2.ListRoleGrantsResponse]  # type: ignore[assignment]
     """Lists grants. Filter: `username`, `role`."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateApiKeyRequest, _api_keys_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-    what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
-    proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+    """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
+    would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
+    recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
+    50 valid keys. ALREADY_EXISTS: the name is taken.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListApiKeysRequest, _api_keys_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists living keys: the caller's own, or another's."""
+    """Lists valid keys: the caller's own, or another user's."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RotateApiKeyRequest, _api_keys_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
-    PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+    """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+    PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.RevokeApiKeyRequest, _api_keys_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
-    namespaces). A key may end itself, and no other.
+    """Ends a key of the caller, of a service account (`service_account.delete` in its namespace) or of another user
+    (`user.update` over all namespaces). A caller with a key may end that key only.
     """
     CreateServiceAccount: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.CreateServiceAccountRequest, _api_keys_pb2.CreateServiceAccountResponse]  # type: ignore[assignment]
-    """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace."""
+    """Creates a service account. ALREADY_EXISTS: the name is taken in the namespace."""
     ListServiceAccounts: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.ListServiceAccountsRequest, _api_keys_pb2.ListServiceAccountsResponse]  # type: ignore[assignment]
     """Lists service accounts."""
     DeleteServiceAccount: _aio.UnaryUnaryMultiCallable[_api_keys_pb2.DeleteServiceAccountRequest, _api_keys_pb2.DeleteServiceAccountResponse]  # type: ignore[assignment]
     """Deletes a service account with its keys and grants."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's."""
+    """Lists the caller's own sessions, newest first; or another user's, with `user.get` over all namespaces."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.RevokeSessionResponse]  # type: ignore[assignment]
-    """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
-    (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+    """Ends one of the caller's own sessions; or one of another user's, with `user.update` over all namespaces.
+    PERMISSION_DENIED (reason ESCALATION): that user holds permissions that the caller does not.
     """
     CheckPermission: _aio.UnaryUnaryMultiCallable[_identity_pb2.CheckPermissionRequest, _identity_pb2.CheckPermissionResponse]  # type: ignore[assignment]
-    """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
-    (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+    """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
+    (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
     """
     ExplainPermission: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ExplainPermissionRequest, _permissions_pb2.ExplainPermissionResponse]  # type: ignore[assignment]
-    """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
-    where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
-    come near) for what there is not.
+    """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
+    that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
+    UNKNOWN_METHOD, with similar ones): there is no such permission or method.
     """
     ListPrincipals: _aio.UnaryUnaryMultiCallable[_permissions_pb2.ListPrincipalsRequest, _permissions_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
-    """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-    `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
+    """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
+    permission. Filter: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`. Order:
+    `username` (default), `create_time`.
     """
     SimulateGrant: _aio.UnaryUnaryMultiCallable[_permissions_pb2.SimulateGrantRequest, _permissions_pb2.SimulateGrantResponse]  # type: ignore[assignment]
-    """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
+    """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who may do what.
+    """Users, roles, grants, credentials and permission checks.
 
-    Errors that every method may answer: UNAUTHENTICATED (no token, a wrong one, an expired or revoked one), PERMISSION_DENIED
-    (names the permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A
-    resource that the caller may not see answers NOT_FOUND, exactly as one that does not exist.
+    Errors of every method: UNAUTHENTICATED (no token, or a wrong, expired or revoked one), PERMISSION_DENIED (names the
+    permission), INVALID_ARGUMENT (BadRequest names the fields), UNAVAILABLE (the database is away). A resource that the
+    caller may not see is NOT_FOUND, exactly like one that does not exist.
     """
 
     @_abc_1.abstractmethod
@@ -407,10 +415,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.LoginResponse, _abc.Awaitable[_identity_pb2.LoginResponse]]:
-        """Exchanges a user name and a password for tokens. UNAUTHENTICATED for an unknown user as for a wrong password;
-        RESOURCE_EXHAUSTED with RetryInfo after too many failures (reason LOGIN_THROTTLED of the account, LOGIN_LIMITED of
-        the address) or where too many log in at once (LOGIN_BUSY). Where more than a password is needed the answer has no
-        tokens but a `challenge`, for CompleteLogin.
+        """Exchanges a user name and a password for tokens. If more than a password is required, the response has a
+        `challenge` for CompleteLogin in place of tokens. UNAUTHENTICATED: the user is unknown or the password is wrong.
+        RESOURCE_EXHAUSTED with RetryInfo: too many failures (LOGIN_THROTTLED for the account, LOGIN_LIMITED for the
+        address), or too many concurrent log-ins (LOGIN_BUSY).
         """
 
     @_abc_1.abstractmethod
@@ -419,11 +427,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.CompleteLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteLoginResponse, _abc.Awaitable[_identity_pb2.CompleteLoginResponse]]:
-        """Completes a log-in that Login has answered with a `challenge`: by a code of the authenticator or a recovery code, by
-        the first code of one that is enrolled now, by a new password, as `steps` says; all by one call. UNAUTHENTICATED for a
-        wrong or used code (WRONG_CODE), which counts as a wrong password, and for a challenge that was used, has expired or
-        was given to another address or device (INVALID_CHALLENGE); FAILED_PRECONDITION after a hundred wrong codes in a row,
-        after which only a recovery code is taken (SECOND_FACTOR_LOCKED); RESOURCE_EXHAUSTED as Login.
+        """Completes, in one call, a log-in for which Login returned a `challenge`, with what `steps` lists: a code of the
+        authenticator or a recovery code, the first code of a new authenticator, a new password. UNAUTHENTICATED: the code
+        is wrong or used (WRONG_CODE; it counts as a wrong password), or the challenge was used, has expired or belongs to
+        another address or device (INVALID_CHALLENGE). FAILED_PRECONDITION (SECOND_FACTOR_LOCKED): after a hundred wrong
+        codes in a row only a recovery code is accepted. RESOURCE_EXHAUSTED as Login.
         """
 
     @_abc_1.abstractmethod
@@ -432,12 +440,14 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RefreshSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RefreshSessionResponse, _abc.Awaitable[_identity_pb2.RefreshSessionResponse]]:
-        """Exchanges a refresh token for new tokens. Each refresh token works once; a replay ends its whole family
-        (UNAUTHENTICATED, reason REFRESH_TOKEN_REPLAYED). A session that was begun by a password alone ends here once its user
-        must have a second factor (reason SECOND_FACTOR_NEEDED). Of a session that was begun at an issuer the issuer is asked
-        first, and the grants that its rules give are brought in step: UNAUTHENTICATED (ISSUER_REFUSED) where it does not vouch
-        any more, which ends the session; UNAVAILABLE (ISSUER_UNAVAILABLE) where it has been away for longer than its entry
-        allows; ABORTED (REFRESH_UNDER_WAY) while another call asks.
+        """Exchanges a refresh token for new tokens. Each refresh token works once. UNAUTHENTICATED: a second use ends all
+        sessions of its family (REFRESH_TOKEN_REPLAYED); a session that began by a password alone ends once its user must
+        have a second factor (SECOND_FACTOR_NEEDED).
+
+        For a session that began at an issuer the server asks the issuer first and updates the grants of its rules.
+        UNAUTHENTICATED (ISSUER_REFUSED): the issuer no longer vouches, and the session ends. UNAVAILABLE
+        (ISSUER_UNAVAILABLE): it has been away for longer than its entry allows. ABORTED (REFRESH_UNDER_WAY): another call
+        is asking.
         """
 
     @_abc_1.abstractmethod
@@ -446,10 +456,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_login_pb2.BeginDeviceLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_login_pb2.BeginDeviceLoginResponse, _abc.Awaitable[_device_login_pb2.BeginDeviceLoginResponse]]:
-        """Begins a log-in where there is no browser (RFC 8628): answers a code that a person types in any browser, at an address of the
-        issuer. NOT_FOUND for an issuer that this server does not trust; FAILED_PRECONDITION (reason NO_DEVICE_LOGIN) where the issuer
-        has no such log-in; RESOURCE_EXHAUSTED (LOGIN_LIMITED) where too many of one address wait or came to nothing; UNAVAILABLE
-        (ISSUER_UNAVAILABLE) where the issuer is away.
+        """Begins a log-in without a browser on this machine (RFC 8628): returns a code that a person types in any browser, at
+        an address of the issuer. NOT_FOUND: the server does not trust the issuer. FAILED_PRECONDITION (NO_DEVICE_LOGIN):
+        the issuer does not offer it. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many pending or failed ones of one address.
+        UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is away.
         """
 
     @_abc_1.abstractmethod
@@ -458,11 +468,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_login_pb2.CompleteDeviceLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteDeviceLoginResponse, _abc.Awaitable[_identity_pb2.CompleteDeviceLoginResponse]]:
-        """Asks whether the person has agreed, and then answers tokens, once. Until then FAILED_PRECONDITION (reason AUTHORIZATION_PENDING),
-        with RetryInfo: ask again after that. RESOURCE_EXHAUSTED for who asks earlier (SLOW_DOWN), or too often for log-ins that are not known
-        (LOGIN_LIMITED). UNAUTHENTICATED where the person refused
-        (LOGIN_DENIED), for a log-in that is not known, was completed or has expired (INVALID_LOGIN), and as CompleteOidcLogin;
-        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away: the log-in waits on.
+        """Polls whether the person has agreed, and then returns tokens, once. FAILED_PRECONDITION (AUTHORIZATION_PENDING)
+        with RetryInfo: not yet; repeat after that time. RESOURCE_EXHAUSTED: polled too early (SLOW_DOWN), or too often for
+        unknown log-ins (LOGIN_LIMITED). UNAUTHENTICATED: the person refused (LOGIN_DENIED), the log-in is unknown,
+        completed or expired (INVALID_LOGIN), or as CompleteOidcLogin. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer is
+        away, and the log-in stays pending.
         """
 
     @_abc_1.abstractmethod
@@ -471,11 +481,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_exchange_pb2.ExchangeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ExchangeTokenResponse, _abc.Awaitable[_identity_pb2.ExchangeTokenResponse]]:
-        """Exchanges a token of a trusted issuer, as of a Kubernetes ServiceAccount or a CI job, for the token of a short session (RFC 8693).
-        UNAUTHENTICATED (reason ISSUER_TOKEN_REFUSED, with `rule`) for a token that is not what it must be; PERMISSION_DENIED
-        (WORKLOAD_NOT_ALLOWED) where the server's rules give it no such account; RESOURCE_EXHAUSTED (LOGIN_LIMITED) after too many tokens of
-        one address that no issuer has signed, or too many of the same issuer and subject that were refused; UNAVAILABLE
-        (ISSUER_UNAVAILABLE) where the issuer's keys cannot be had.
+        """Exchanges a token of a trusted issuer, such as that of a Kubernetes ServiceAccount or a CI job, for the token of a
+        short session (RFC 8693). UNAUTHENTICATED (ISSUER_TOKEN_REFUSED, with `rule`): the token violates a rule.
+        PERMISSION_DENIED (WORKLOAD_NOT_ALLOWED): the server's rules give it no such account. RESOURCE_EXHAUSTED
+        (LOGIN_LIMITED): too many tokens of one address that no issuer has signed, or too many refused ones of the same
+        issuer and subject. UNAVAILABLE (ISSUER_UNAVAILABLE): the issuer's keys cannot be fetched.
         """
 
     @_abc_1.abstractmethod
@@ -484,10 +494,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.BeginOidcLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.BeginOidcLoginResponse, _abc.Awaitable[_federation_pb2.BeginOidcLoginResponse]]:
-        """Answers where a log-in at an issuer begins: an address for the browser, with PKCE, `state` and `nonce`. Nothing is kept
-        of it but what the caller is given. NOT_FOUND for an issuer that this server does not trust; INVALID_ARGUMENT for an
-        address to come back to that is not allowed; RESOURCE_EXHAUSTED (reason LOGIN_LIMITED) after too many of one address;
-        UNAVAILABLE (ISSUER_UNAVAILABLE) where the issuer is away.
+        """Begins a log-in at an issuer: returns an address for the browser, with PKCE, `state` and `nonce`. The server stores
+        nothing of it. NOT_FOUND: the server does not trust the issuer. INVALID_ARGUMENT: the return address is not
+        permitted. RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many of one address. UNAVAILABLE (ISSUER_UNAVAILABLE): the
+        issuer is away.
         """
 
     @_abc_1.abstractmethod
@@ -496,10 +506,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.CompleteOidcLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CompleteOidcLoginResponse, _abc.Awaitable[_identity_pb2.CompleteOidcLoginResponse]]:
-        """Exchanges what the browser came back with for tokens. UNAUTHENTICATED for what is not of this log-in or was used
-        (reason INVALID_LOGIN), a code that the issuer does not take (CODE_REFUSED), an ID token that is not what it must be
-        (ISSUER_TOKEN_REFUSED), and somebody who has no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED);
-        RESOURCE_EXHAUSTED after too many failures of one address (LOGIN_LIMITED).
+        """Exchanges the browser's result for tokens. UNAUTHENTICATED: it is not of this log-in or was used (INVALID_LOGIN),
+        the issuer refuses the code (CODE_REFUSED), the ID token violates a rule (ISSUER_TOKEN_REFUSED), or the person has
+        no account here (NO_ACCOUNT) or may not log in (ACCOUNT_CLOSED). RESOURCE_EXHAUSTED (LOGIN_LIMITED): too many
+        failures of one address.
         """
 
     @_abc_1.abstractmethod
@@ -516,7 +526,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.WhoAmIRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.WhoAmIResponse, _abc.Awaitable[_identity_pb2.WhoAmIResponse]]:
-        """Answers the caller, with the living grants and the permissions they add up to."""
+        """Returns the caller, with the valid grants and their permissions."""
 
     @_abc_1.abstractmethod
     def Reauthenticate(
@@ -524,13 +534,13 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reauthentication_pb2.ReauthenticateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reauthentication_pb2.ReauthenticateResponse, _abc.Awaitable[_reauthentication_pb2.ReauthenticateResponse]]:
-        """Gives the session a recent proof, for ten minutes: the caller shows the password, a code of the authenticator or a
-        recovery code. A log-in is a proof, too; a refresh renews none. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
+        """Gives the session a recent proof for ten minutes: the caller shows the password, a code of the authenticator or a
+        recovery code. A log-in is a proof, too; a refresh is not. EnrolTotp, ConfirmTotp, CreateApiKey and RotateApiKey
         refuse a session without one (PERMISSION_DENIED, reason REAUTHENTICATION_REQUIRED; `proof` in the metadata is
-        `password`, `code` or `log_in`). PERMISSION_DENIED for a wrong proof (WRONG_PASSWORD, WRONG_CODE), which counts as a
-        failed log-in; RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION in a session that an issuer has begun
-        (ISSUER_SESSION): log in there again, with `max_age_seconds` of BeginOidcLogin; for a code where the caller has no
-        authenticator (NO_SECOND_FACTOR).
+        `password`, `code` or `log_in`). PERMISSION_DENIED: the proof is wrong (WRONG_PASSWORD, WRONG_CODE), which counts
+        as a failed log-in. RESOURCE_EXHAUSTED as Login. FAILED_PRECONDITION: an issuer began the session (ISSUER_SESSION;
+        log in there again, with `max_age_seconds` of BeginOidcLogin), or the caller shows a code and has no authenticator
+        (NO_SECOND_FACTOR).
         """
 
     @_abc_1.abstractmethod
@@ -540,7 +550,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
         """Changes the caller's own password and ends every other session of the caller. API keys stay valid unless
-        `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD) if the current one is wrong.
+        `revoke_keys` is set. PERMISSION_DENIED (reason WRONG_PASSWORD): the current password is wrong.
         """
 
     @_abc_1.abstractmethod
@@ -549,9 +559,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.EnrolTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.EnrolTotpResponse, _abc.Awaitable[_second_factor_pb2.EnrolTotpResponse]]:
-        """Answers the seed of an authenticator for the caller, in place of a former one that was not confirmed. PERMISSION_DENIED
-        (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
-        FAILED_PRECONDITION if the caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
+        """Returns the seed of an authenticator for the caller, and replaces one that was not confirmed. PERMISSION_DENIED
+        (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate. FAILED_PRECONDITION: the
+        caller has one (TOTP_ENROLLED) or cannot log in by password (NO_PASSWORD).
         """
 
     @_abc_1.abstractmethod
@@ -560,9 +570,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.ConfirmTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.ConfirmTotpResponse, _abc.Awaitable[_second_factor_pb2.ConfirmTotpResponse]]:
-        """Has the authenticator that EnrolTotp answered count from now on, by its present code (else INVALID_ARGUMENT, reason
-        WRONG_CODE). Answers recovery codes; the caller's other sessions end. PERMISSION_DENIED (reason
-        REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+        """Activates the authenticator of EnrolTotp by its present code, and returns recovery codes. The caller's other
+        sessions end. INVALID_ARGUMENT (reason WRONG_CODE): the code is wrong. PERMISSION_DENIED (reason
+        REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
 
     @_abc_1.abstractmethod
@@ -571,9 +581,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.DisableTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.DisableTotpResponse, _abc.Awaitable[_second_factor_pb2.DisableTotpResponse]]:
-        """Takes the caller's own authenticator away; needs the password, a code or a recovery code (else PERMISSION_DENIED, reason
-        WRONG_PASSWORD or WRONG_CODE). The caller's other sessions end. FAILED_PRECONDITION if there is none
-        (NO_SECOND_FACTOR) or the caller must have one (SECOND_FACTOR_REQUIRED).
+        """Removes the caller's own authenticator, by the password, a code or a recovery code. The caller's other sessions
+        end. PERMISSION_DENIED (reason WRONG_PASSWORD or WRONG_CODE): the proof is wrong. FAILED_PRECONDITION: there is
+        none (NO_SECOND_FACTOR), or the caller must have one (SECOND_FACTOR_REQUIRED).
         """
 
     @_abc_1.abstractmethod
@@ -582,9 +592,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _second_factor_pb2.ResetSecondFactorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_second_factor_pb2.ResetSecondFactorResponse, _abc.Awaitable[_second_factor_pb2.ResetSecondFactorResponse]]:
-        """Takes another user's authenticator away, where it is lost, and ends all sessions of that user. PERMISSION_DENIED (reason
-        ESCALATION) if the user holds what the caller does not; FAILED_PRECONDITION if there is none (NO_SECOND_FACTOR) or it
-        is the caller's own (OWN_SECOND_FACTOR).
+        """Removes another user's lost authenticator and ends all sessions of that user. PERMISSION_DENIED (reason
+        ESCALATION): the user holds permissions that the caller does not. FAILED_PRECONDITION: there is none
+        (NO_SECOND_FACTOR), or it is the caller's own (OWN_SECOND_FACTOR).
         """
 
     @_abc_1.abstractmethod
@@ -593,7 +603,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CreateUserResponse, _abc.Awaitable[_identity_pb2.CreateUserResponse]]:
-        """Makes a user. ALREADY_EXISTS if the name or the e-mail address is taken."""
+        """Creates a user. ALREADY_EXISTS: the name or the e-mail address is taken."""
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -601,7 +611,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.GetUserResponse, _abc.Awaitable[_identity_pb2.GetUserResponse]]:
-        """Answers one user."""
+        """Returns one user."""
 
     @_abc_1.abstractmethod
     def ListUsers(
@@ -617,7 +627,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.UpdateUserResponse, _abc.Awaitable[_identity_pb2.UpdateUserResponse]]:
-        """Changes a user. A user who is made inactive or locked loses all sessions."""
+        """Changes a user. All sessions end if the user becomes inactive or locked."""
 
     @_abc_1.abstractmethod
     def DeleteUser(
@@ -625,8 +635,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteUserResponse, _abc.Awaitable[_identity_pb2.DeleteUserResponse]]:
-        """Deletes a user: sessions and grants end at once; the name stays in the audit log. FAILED_PRECONDITION
-        (reason LAST_ADMINISTRATOR) for the last user who holds every permission.
+        """Deletes a user. Sessions and grants end immediately; the name stays in the audit log. FAILED_PRECONDITION (reason
+        LAST_ADMINISTRATOR): no other user holds every permission.
         """
 
     @_abc_1.abstractmethod
@@ -635,8 +645,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.ResetPasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ResetPasswordResponse, _abc.Awaitable[_identity_pb2.ResetPasswordResponse]]:
-        """Sets another user's password and ends all sessions of that user; or answers a one-time code, with which the user sets a
-        new password at the next log-in. A second factor stays, and so do API keys unless `revoke_keys` is set.
+        """Sets another user's password and ends all sessions of that user; or returns a one-time code, with which the user
+        sets a new password at the next log-in. A second factor stays. API keys stay unless `revoke_keys` is set.
         """
 
     @_abc_1.abstractmethod
@@ -645,7 +655,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.CreateRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CreateRoleResponse, _abc.Awaitable[_identity_pb2.CreateRoleResponse]]:
-        """Makes a role. PERMISSION_DENIED (reason ESCALATION) if it holds a permission that the caller does not."""
+        """Creates a role. PERMISSION_DENIED (reason ESCALATION): it holds a permission that the caller does not."""
 
     @_abc_1.abstractmethod
     def GetRole(
@@ -653,7 +663,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.GetRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.GetRoleResponse, _abc.Awaitable[_identity_pb2.GetRoleResponse]]:
-        """Answers one role."""
+        """Returns one role."""
 
     @_abc_1.abstractmethod
     def ListRoles(
@@ -669,7 +679,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.UpdateRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.UpdateRoleResponse, _abc.Awaitable[_identity_pb2.UpdateRoleResponse]]:
-        """Changes a role; a shipped role is FAILED_PRECONDITION (reason SYSTEM_ROLE)."""
+        """Changes a role. FAILED_PRECONDITION (reason SYSTEM_ROLE): it is a shipped role."""
 
     @_abc_1.abstractmethod
     def DeleteRole(
@@ -677,8 +687,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.DeleteRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.DeleteRoleResponse, _abc.Awaitable[_identity_pb2.DeleteRoleResponse]]:
-        """Deletes a role that nobody holds; a held one is FAILED_PRECONDITION with the count, one that the rules of an issuer give
-        likewise (reason ROLE_IN_RULES).
+        """Deletes a role that nobody holds. FAILED_PRECONDITION: users hold it (with the count), or rules of an issuer give
+        it (reason ROLE_IN_RULES).
         """
 
     @_abc_1.abstractmethod
@@ -687,8 +697,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.GrantRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.GrantRoleResponse, _abc.Awaitable[_identity_pb2.GrantRoleResponse]]:
-        """Grants a role to a user, in one namespace or in all. Granting again changes the expiry. PERMISSION_DENIED
-        (reason ESCALATION) if the role holds a permission that the caller does not hold there.
+        """Grants a role to a user, in one namespace or in all. To grant again changes the expiry. PERMISSION_DENIED (reason
+        ESCALATION): the role holds a permission that the caller does not hold there.
         """
 
     @_abc_1.abstractmethod
@@ -697,7 +707,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RevokeRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RevokeRoleResponse, _abc.Awaitable[_identity_pb2.RevokeRoleResponse]]:
-        """Takes a grant back; NOT_FOUND if there is none."""
+        """Revokes a grant. NOT_FOUND: there is none."""
 
     @_abc_1.abstractmethod
     def ListRoleGrants(
@@ -713,9 +723,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.CreateApiKeyResponse]]:
-        """Makes a key for the caller, or for a service account. The key is answered once. PERMISSION_DENIED (reason ESCALATION) where it would give
-        what the caller does not hold, or names what its user does not hold, and (REAUTHENTICATION_REQUIRED) in a session without a recent
-        proof: see Reauthenticate. RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS) beyond 50 living keys of a user; ALREADY_EXISTS for the name.
+        """Creates a key for the caller or for a service account. The secret is returned once. PERMISSION_DENIED: the key
+        would give what the caller does not hold, or names what its user does not hold (ESCALATION), or the session has no
+        recent proof (REAUTHENTICATION_REQUIRED; see Reauthenticate). RESOURCE_EXHAUSTED (reason TOO_MANY_KEYS): a user has
+        50 valid keys. ALREADY_EXISTS: the name is taken.
         """
 
     @_abc_1.abstractmethod
@@ -724,7 +735,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.ListApiKeysResponse, _abc.Awaitable[_api_keys_pb2.ListApiKeysResponse]]:
-        """Lists living keys: the caller's own, or another's."""
+        """Lists valid keys: the caller's own, or another user's."""
 
     @_abc_1.abstractmethod
     def RotateApiKey(
@@ -732,8 +743,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RotateApiKeyResponse]]:
-        """Makes a key with the limits of one that lives, whose place it takes; the old one lives on for as long as is asked for.
-        PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED) in a session without a recent proof: see Reauthenticate.
+        """Creates a key with the limits of a valid one and replaces that one, which stays valid for `overlap`.
+        PERMISSION_DENIED (reason REAUTHENTICATION_REQUIRED): the session has no recent proof; see Reauthenticate.
         """
 
     @_abc_1.abstractmethod
@@ -742,8 +753,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.RevokeApiKeyResponse, _abc.Awaitable[_api_keys_pb2.RevokeApiKeyResponse]]:
-        """Ends a key of the caller's own, of a service account (`service_account.delete` in its namespace) or of another user (`user.update` over all
-        namespaces). A key may end itself, and no other.
+        """Ends a key of the caller, of a service account (`service_account.delete` in its namespace) or of another user
+        (`user.update` over all namespaces). A caller with a key may end that key only.
         """
 
     @_abc_1.abstractmethod
@@ -752,7 +763,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_keys_pb2.CreateServiceAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_keys_pb2.CreateServiceAccountResponse, _abc.Awaitable[_api_keys_pb2.CreateServiceAccountResponse]]:
-        """Makes a service account. ALREADY_EXISTS if the name is taken in the namespace."""
+        """Creates a service account. ALREADY_EXISTS: the name is taken in the namespace."""
 
     @_abc_1.abstractmethod
     def ListServiceAccounts(
@@ -776,7 +787,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ListSessionsResponse, _abc.Awaitable[_identity_pb2.ListSessionsResponse]]:
-        """Lists the caller's own sessions, newest first; or, for those with `user.get` over all namespaces, another user's."""
+        """Lists the caller's own sessions, newest first; or another user's, with `user.get` over all namespaces."""
 
     @_abc_1.abstractmethod
     def RevokeSession(
@@ -784,8 +795,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RevokeSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RevokeSessionResponse, _abc.Awaitable[_identity_pb2.RevokeSessionResponse]]:
-        """Ends one of the caller's own sessions; or, for those with `user.update` over all namespaces, one of another user's
-        (PERMISSION_DENIED, reason ESCALATION, if that user holds what the caller does not).
+        """Ends one of the caller's own sessions; or one of another user's, with `user.update` over all namespaces.
+        PERMISSION_DENIED (reason ESCALATION): that user holds permissions that the caller does not.
         """
 
     @_abc_1.abstractmethod
@@ -794,8 +805,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.CheckPermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CheckPermissionResponse, _abc.Awaitable[_identity_pb2.CheckPermissionResponse]]:
-        """Tells whether the caller (or, for those with `user.get` everywhere, another user) may do something. INVALID_ARGUMENT
-        (reason UNKNOWN_PERMISSION, with those that come near) for a permission that there is not.
+        """Returns whether the caller may do something, or another user, with `user.get` over all namespaces. INVALID_ARGUMENT
+        (reason UNKNOWN_PERMISSION, with similar ones): there is no such permission.
         """
 
     @_abc_1.abstractmethod
@@ -804,9 +815,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_pb2.ExplainPermissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.ExplainPermissionResponse, _abc.Awaitable[_permissions_pb2.ExplainPermissionResponse]]:
-        """Tells why the caller (or, for those with `user.get` everywhere, another user) may do something: by which grant; or
-        where the right to it ends, and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION, UNKNOWN_METHOD, with those that
-        come near) for what there is not.
+        """Returns why the caller may or may not do something, or another user, with `user.get` over all namespaces: the grant
+        that allows it, or where the right ends and who could give it. INVALID_ARGUMENT (reasons UNKNOWN_PERMISSION,
+        UNKNOWN_METHOD, with similar ones): there is no such permission or method.
         """
 
     @_abc_1.abstractmethod
@@ -815,8 +826,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_pb2.ListPrincipalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.ListPrincipalsResponse, _abc.Awaitable[_permissions_pb2.ListPrincipalsResponse]]:
-        """Lists who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION). Filter: `username`, `role`,
-        `namespace`, `expire_time`, `create_time`, `service_account`. Order: `username` (default), `create_time`.
+        """Lists the users who may do something, by grant. INVALID_ARGUMENT (reason UNKNOWN_PERMISSION): there is no such
+        permission. Filter: `username`, `role`, `namespace`, `expire_time`, `create_time`, `service_account`. Order:
+        `username` (default), `create_time`.
         """
 
     @_abc_1.abstractmethod
@@ -825,6 +837,6 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_pb2.SimulateGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.SimulateGrantResponse, _abc.Awaitable[_permissions_pb2.SimulateGrantResponse]]:
-        """Tells what a grant would change, and changes nothing. Refused as GrantRole refuses the same."""
+        """Returns what a grant would change, and changes nothing. Refused as GrantRole refuses the same grant."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class MetricsServiceStub:
-    """Usage of containers. Samples are collected from each cluster's kubelets by the server itself.
+    """Usage of containers. The server collects samples from each cluster's kubelets. Percentages are of the limit if there
+    is one, else of the request, else unset.
 
-    Percentages are of the limit if there is one, else of the request, else unset.
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel):
@@ -81,47 +81,49 @@ class MetricsServiceStub:
 
 
 class MetricsServiceServicer:
-    """Usage of containers. Samples are collected from each cluster's kubelets by the server itself.
+    """Usage of containers. The server collects samples from each cluster's kubelets. Percentages are of the limit if there
+    is one, else of the request, else unset.
 
-    Percentages are of the limit if there is one, else of the request, else unset.
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def RecordUsage(self, request_iterator, context):
-        """Stores samples that somebody other than the server has measured. Each sample is taken or refused by itself, and the answer says how many
-        and why; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while the stream lasts: a stream that is
-        cut has stored some of what was sent, and may be sent again: of a container and a time there is one sample, the first. Needs `metrics.record` in the namespace of each
-        sample; percentages are computed by the server, and requests and limits that are not given are taken from the container.
+        """Stores samples that a caller has measured. Each sample is accepted or refused by itself, and the response has the
+        counts and reasons; only a malformed message ends the stream. Samples are stored in batches of up to 5,000 while
+        the stream lasts. An interrupted stream has stored a part and may be sent again: for a container and a time only
+        the first sample is stored. Needs `metrics.record` in the namespace of each sample. The server computes
+        percentages, and takes missing requests and limits from the container.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryUsage(self, request, context):
-        """Answers the usage of containers over a range of time, in steps. INVALID_ARGUMENT if the range is empty or holds over 11,000 steps.
+        """Returns the usage of containers over a range of time, in steps. INVALID_ARGUMENT: the range is empty or has over
+        11,000 steps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchUsage(self, request, context):
-        """Streams the newest sample of each container, then each sample as it is stored. Samples are not replayed: a stream that is cut is opened
-        anew. A slow reader gets the newest sample of each container, never a growing queue. Samples that are stored late, after a newer one of
-        their container, are not streamed.
+        """Streams the newest sample of each container, then each sample as it is stored. Samples are not replayed: after an
+        interruption, open another stream. A slow reader gets the newest sample of each container, never a growing queue. A
+        sample that is stored after a newer one of its container is not streamed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetContainerDetails(self, request, context):
-        """Answers a container with its namespace, image, creator, uptime and newest sample.
+        """Returns a container with its namespace, image, creator, uptime and newest sample.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNamespaceSummary(self, request, context):
-        """Answers what each namespace holds, as of the last refresh (every hour).
+        """Returns the contents of each namespace, as of the last refresh (every hour).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,15 +137,16 @@ class MetricsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDatabaseStats(self, request, context):
-        """Answers the state of the platform's own database: its size, connections, slowest statements, what its planner knows of each column, and
-        which periodic work fails.
+        """Returns the state of the platform's own database: size, connections, slowest statements, the planner's statistics
+        of each column, and failures of periodic work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTableSizes(self, request, context):
-        """Answers the size of each table of the platform's own database. The partitions of a table, one a day or month, show how it grows.
+        """Returns the size of each table of the platform's own database. The partitions of a table, one a day or month, show
+        its growth.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,10 +204,10 @@ def add_MetricsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MetricsService:
-    """Usage of containers. Samples are collected from each cluster's kubelets by the server itself.
+    """Usage of containers. The server collects samples from each cluster's kubelets. Percentages are of the limit if there
+    is one, else of the request, else unset.
 
-    Percentages are of the limit if there is one, else of the request, else unset.
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     @staticmethod

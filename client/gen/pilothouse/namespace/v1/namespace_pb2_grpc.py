@@ -26,11 +26,14 @@ if _version_not_supported:
 
 
 class NamespaceServiceStub:
-    """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
+    one cluster.
 
-    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
-    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
-    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
+    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel):
@@ -117,24 +120,27 @@ class NamespaceServiceStub:
 
 
 class NamespaceServiceServicer:
-    """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
+    one cluster.
 
-    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
-    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
-    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
+    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+
+    Errors of every method: see IdentityService.
     """
 
     def CreateNamespace(self, request, context):
-        """Makes a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS if the name, or the Kubernetes
-        name on that cluster, is taken. PERMISSION_DENIED for `resource_quota` without `namespace.quota`, and for labels and annotations that
-        clusters obey without `namespace.security`.
+        """Creates a namespace; the reconciler makes its Kubernetes namespace. ALREADY_EXISTS: the name, or the Kubernetes
+        name on that cluster, is taken. PERMISSION_DENIED: `resource_quota` without `namespace.quota`, or labels and
+        annotations that clusters obey without `namespace.security`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetNamespace(self, request, context):
-        """Answers one namespace.
+        """Returns one namespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,16 +155,17 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNamespace(self, request, context):
-        """Changes a namespace. A quota below what is used is taken, and refuses only what comes after. PERMISSION_DENIED for
-        `adopt` without every permission over every namespace, for `legal_hold` without `audit.hold`, and as CreateNamespace: neither permission works from a grant in one namespace.
+        """Changes a namespace. A quota below the present use is accepted, and refuses only later requests. PERMISSION_DENIED:
+        `adopt` without every permission over every namespace, `legal_hold` without `audit.hold` over all namespaces, and
+        as CreateNamespace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteNamespace(self, request, context):
-        """Deletes a namespace. FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts) unless it is empty or `cascade`
-        is set. It is listed, with `delete_time` set, until the cluster's objects are gone.
+        """Deletes a namespace. It stays listed, with `delete_time` set, until the cluster's objects are gone.
+        FAILED_PRECONDITION (reason NAMESPACE_NOT_EMPTY, with the counts): it is not empty and `cascade` is not set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,26 +179,26 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetQuotaUsage(self, request, context):
-        """Answers what a namespace's containers add up to, beside its quota.
+        """Returns the sums of a namespace's containers, and its quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterCluster(self, request, context):
-        """Registers a cluster: connects with what is given, and asks whether the cluster grants the rights that the
-        platform needs. Answers with what the cluster says; the credentials are stored encrypted and never shown again.
-        INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED) for credentials that cannot be used: malformed, expired,
-        running a program or naming a file. UNAVAILABLE (CLUSTER_UNREACHABLE) if it does not answer in time.
-        FAILED_PRECONDITION if it does not accept the credentials (CLUSTER_UNAUTHORIZED) or denies a right without which
-        nothing works (CLUSTER_RIGHTS_MISSING; the metadata lists them). ALREADY_EXISTS if the name is taken.
+        """Registers a cluster: connects with the credentials, and asks whether the cluster grants the rights that the
+        platform needs. The call waits for the cluster. Credentials are stored encrypted and never returned.
+        INVALID_ARGUMENT (reason CLUSTER_CREDENTIALS_REFUSED): the credentials are malformed or expired, run a program or
+        name a file. UNAVAILABLE (CLUSTER_UNREACHABLE): the cluster does not respond in time. FAILED_PRECONDITION: it
+        refuses the credentials (CLUSTER_UNAUTHORIZED) or denies a required right (CLUSTER_RIGHTS_MISSING, with the list in
+        the metadata). ALREADY_EXISTS: the name is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCluster(self, request, context):
-        """Answers one cluster.
+        """Returns one cluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,44 +212,45 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCluster(self, request, context):
-        """Changes a cluster, or gives it new credentials, which are tried first as RegisterCluster does. Every server uses them
-        within seconds, without a restart. FAILED_PRECONDITION (CLUSTER_CONFIGURED) for credentials of a cluster that the
-        server's own configuration reaches.
+        """Changes a cluster, or gives it new credentials, which are checked first as by RegisterCluster. Every server uses
+        them within seconds, without a restart. FAILED_PRECONDITION (CLUSTER_CONFIGURED): the server's own configuration
+        has the credentials of this cluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeregisterCluster(self, request, context):
-        """Forgets a cluster. FAILED_PRECONDITION (reason CLUSTER_NOT_EMPTY, with the counts) while namespaces are on it, unless
-        `objects` says what becomes of them; CLUSTER_CONFIGURED while the server's own configuration reaches it.
+        """Removes a cluster from the platform. FAILED_PRECONDITION: namespaces are on it and `objects` does not say what
+        becomes of them (CLUSTER_NOT_EMPTY, with the counts), or the server's own configuration has it
+        (CLUSTER_CONFIGURED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRequiredRights(self, request, context):
-        """Answers the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name` the
-        cluster is asked which of them it denies; errors then as RegisterCluster.
+        """Returns the rights that the platform needs on a cluster, and a ClusterRole that grants exactly these. With `name`,
+        the server asks that cluster which of them it denies; errors then as RegisterCluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrphans(self, request, context):
-        """Lists the orphans of a cluster, as the last sweep found them: objects that carry a label of the platform and that the database does not
-        know. After a new history (a restored backup, a promoted standby) they may be workloads that were made since, and none of them is deleted
-        until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`, `first_seen_time`. Order: `name` (default), `kind`,
-        `first_seen_time`.
+        """Lists the orphans of a cluster as the last sweep found them: objects that carry a label of the platform and that
+        the database does not know. After a new history (a restored backup, a promoted standby) they may be later
+        workloads, so none is deleted until ResolveOrphans. Filter: `kind`, `kubernetes_namespace`, `name`, `uid`, `state`,
+        `first_seen_time`. Order: `name` (default), `kind`, `first_seen_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveOrphans(self, request, context):
-        """Decides about orphans of a cluster. Once no orphan is undecided the sweep deletes new leftovers by itself again; a call that finds none
-        does that, too. NOT_FOUND for an orphan that is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED) while the cluster has not been
-        swept since the new history began: retry when it answers.
+        """Decides about orphans of a cluster. Once no orphan is undecided, or if there is none, the sweep deletes new
+        leftovers by itself again. NOT_FOUND: an orphan is not listed. FAILED_PRECONDITION (reason ORPHANS_NOT_LISTED): the
+        cluster has not been swept since the new history began; retry when it responds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -335,11 +343,14 @@ def add_NamespaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class NamespaceService:
-    """The unit of tenancy: grants, quotas and names hold per namespace; each is one Kubernetes namespace of one cluster.
+    """Namespaces, the unit of tenancy: grants, quotas and names hold per namespace, and each is one Kubernetes namespace of
+    one cluster.
 
-    Errors that every method may answer: as IdentityService says. A namespace whose Kubernetes namespace is somebody's (its `reason` is
-    `NameTaken`, or `LabelLost` where it lost the label by which it was ours) is read-only, until an administrator takes it over by `adopt`: what
-    changes or reaches what it holds, in any service, is FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+    A namespace is read-only while its Kubernetes namespace is somebody else's (its `reason` is `NameTaken`, or
+    `LabelLost` if it lost our label), until an administrator takes it over by `adopt`. Calls of any service that change
+    or reach its contents are FAILED_PRECONDITION (reason NAMESPACE_NOT_OURS).
+
+    Errors of every method: see IdentityService.
     """
 
     @staticmethod

@@ -3,8 +3,8 @@
 isort:skip_file
 Declarations that the server, the client and the documentation read from the descriptors.
 
-Every method carries a MethodRule; every field whose name or type could hold a credential carries a
-sensitivity. The server refuses to start when one is missing.
+Every method has a MethodRule; every field whose name or type could hold a credential has a sensitivity. The server
+refuses to start when one is missing.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -32,21 +32,21 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     ACCESS_UNSPECIFIED: _Access.ValueType  # 0
     """Not declared: the server refuses to start."""
     ACCESS_PUBLIC: _Access.ValueType  # 1
-    """Nobody needs to be logged in."""
+    """Everybody; no log-in is required."""
     ACCESS_AUTHENTICATED: _Access.ValueType  # 2
-    """Every user who is logged in; the handler acts on the caller's own things only."""
+    """Every user who is logged in; the handler acts on the caller's own resources only."""
     ACCESS_PERMISSION: _Access.ValueType  # 3
     """A user with `permission`."""
 
 class Access(_Access, metaclass=_AccessEnumTypeWrapper):
-    """Who may call a method."""
+    """Callers of a method."""
 
 ACCESS_UNSPECIFIED: Access.ValueType  # 0
 """Not declared: the server refuses to start."""
 ACCESS_PUBLIC: Access.ValueType  # 1
-"""Nobody needs to be logged in."""
+"""Everybody; no log-in is required."""
 ACCESS_AUTHENTICATED: Access.ValueType  # 2
-"""Every user who is logged in; the handler acts on the caller's own things only."""
+"""Every user who is logged in; the handler acts on the caller's own resources only."""
 ACCESS_PERMISSION: Access.ValueType  # 3
 """A user with `permission`."""
 Global___Access: _TypeAlias = Access  # noqa: Y015
@@ -62,25 +62,25 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_NAMESPACE: _Scope.ValueType  # 1
     """The namespace named by `namespace_field`; empty is INVALID_ARGUMENT."""
     SCOPE_NAMESPACE_OR_VISIBLE: _Scope.ValueType  # 2
-    """The namespace named by `namespace_field`; empty means every namespace the caller may see."""
+    """The namespace named by `namespace_field`; empty means every namespace that the caller may see."""
     SCOPE_PLATFORM: _Scope.ValueType  # 3
-    """A grant over all namespaces: what the method touches belongs to no single tenant."""
+    """All namespaces, because the method's resources belong to no single tenant."""
     SCOPE_ANY: _Scope.ValueType  # 4
-    """Any grant that holds the permission; the handler filters by what the caller reaches."""
+    """Any namespace; the handler filters by the namespaces that the caller reaches."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
-    """How far a permission must reach."""
+    """Where the permission must be held."""
 
 SCOPE_UNSPECIFIED: Scope.ValueType  # 0
 """Not declared: only allowed where access is not ACCESS_PERMISSION."""
 SCOPE_NAMESPACE: Scope.ValueType  # 1
 """The namespace named by `namespace_field`; empty is INVALID_ARGUMENT."""
 SCOPE_NAMESPACE_OR_VISIBLE: Scope.ValueType  # 2
-"""The namespace named by `namespace_field`; empty means every namespace the caller may see."""
+"""The namespace named by `namespace_field`; empty means every namespace that the caller may see."""
 SCOPE_PLATFORM: Scope.ValueType  # 3
-"""A grant over all namespaces: what the method touches belongs to no single tenant."""
+"""All namespaces, because the method's resources belong to no single tenant."""
 SCOPE_ANY: Scope.ValueType  # 4
-"""Any grant that holds the permission; the handler filters by what the caller reaches."""
+"""Any namespace; the handler filters by the namespaces that the caller reaches."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 class _AuditLevel:
@@ -96,10 +96,10 @@ class _AuditLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditLevel
     AUDIT_LEVEL_MUTATION: _AuditLevel.ValueType  # 2
     """A change: its record is part of the transaction that changes."""
     AUDIT_LEVEL_DURABLE: _AuditLevel.ValueType  # 3
-    """Recorded before the answer leaves, although nothing of the tenant's changes (log in, reveal, exec)."""
+    """Recorded before the response is sent, although no resource of a tenant changes (log in, reveal, exec)."""
 
 class AuditLevel(_AuditLevel, metaclass=_AuditLevelEnumTypeWrapper):
-    """How a call is recorded."""
+    """Way to record a call."""
 
 AUDIT_LEVEL_UNSPECIFIED: AuditLevel.ValueType  # 0
 """Not declared: the server refuses to start."""
@@ -108,7 +108,7 @@ AUDIT_LEVEL_READ: AuditLevel.ValueType  # 1
 AUDIT_LEVEL_MUTATION: AuditLevel.ValueType  # 2
 """A change: its record is part of the transaction that changes."""
 AUDIT_LEVEL_DURABLE: AuditLevel.ValueType  # 3
-"""Recorded before the answer leaves, although nothing of the tenant's changes (log in, reveal, exec)."""
+"""Recorded before the response is sent, although no resource of a tenant changes (log in, reveal, exec)."""
 Global___AuditLevel: _TypeAlias = AuditLevel  # noqa: Y015
 
 class _Sensitivity:
@@ -122,12 +122,12 @@ class _SensitivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sensitivi
     SENSITIVITY_PUBLIC: _Sensitivity.ValueType  # 1
     """May be shown."""
     SENSITIVITY_SECRET: _Sensitivity.ValueType  # 2
-    """A credential or a secret: replaced before a record, an event or a replayed answer is built."""
+    """A credential or a secret: replaced before the server builds a record, an event or a replayed response."""
     SENSITIVITY_UNRECORDED: _Sensitivity.ValueType  # 3
-    """May be shown, but audit records leave it out: a stranger types it, perhaps a password into the wrong field."""
+    """May be shown, but audit records leave it out: an anonymous caller may type a password into the wrong field."""
     SENSITIVITY_NAMED: _Sensitivity.ValueType  # 4
-    """May be shown, but in records of calls not where its name reads like a credential's: that of the field `name` beside it, or in an argument
-    of a program the option or variable before it.
+    """May be shown, but audit records mask it if its name reads like a credential's: the field `name` next to it, or, in
+    an argument of a program, the option or variable before it.
     """
 
 class Sensitivity(_Sensitivity, metaclass=_SensitivityEnumTypeWrapper):
@@ -138,12 +138,12 @@ SENSITIVITY_UNSPECIFIED: Sensitivity.ValueType  # 0
 SENSITIVITY_PUBLIC: Sensitivity.ValueType  # 1
 """May be shown."""
 SENSITIVITY_SECRET: Sensitivity.ValueType  # 2
-"""A credential or a secret: replaced before a record, an event or a replayed answer is built."""
+"""A credential or a secret: replaced before the server builds a record, an event or a replayed response."""
 SENSITIVITY_UNRECORDED: Sensitivity.ValueType  # 3
-"""May be shown, but audit records leave it out: a stranger types it, perhaps a password into the wrong field."""
+"""May be shown, but audit records leave it out: an anonymous caller may type a password into the wrong field."""
 SENSITIVITY_NAMED: Sensitivity.ValueType  # 4
-"""May be shown, but in records of calls not where its name reads like a credential's: that of the field `name` beside it, or in an argument
-of a program the option or variable before it.
+"""May be shown, but audit records mask it if its name reads like a credential's: the field `name` next to it, or, in
+an argument of a program, the option or variable before it.
 """
 Global___Sensitivity: _TypeAlias = Sensitivity  # noqa: Y015
 
@@ -190,10 +190,10 @@ class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Format.ValueTy
     FORMAT_CONFIG_KEY: _Format.ValueType  # 17
     """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
     FORMAT_PRINCIPAL: _Format.ValueType  # 18
-    """Who grants are given to: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
+    """Holder of grants: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
 
 class Format(_Format, metaclass=_FormatEnumTypeWrapper):
-    """A form that a string (or each key of a map) must have."""
+    """Required form of a string (or of each key of a map)."""
 
 FORMAT_UNSPECIFIED: Format.ValueType  # 0
 """Any text."""
@@ -232,7 +232,7 @@ FORMAT_PORT_NAME: Format.ValueType  # 16
 FORMAT_CONFIG_KEY: Format.ValueType  # 17
 """A key of a config map or secret: letters, digits, `.`, `_`, `-`, at most 253."""
 FORMAT_PRINCIPAL: Format.ValueType  # 18
-"""Who grants are given to: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
+"""Holder of grants: a user name, or a service account's (`sa:<namespace>:<name>`, `sa:<name>`); at most 50."""
 Global___Format: _TypeAlias = Format  # noqa: Y015
 
 @_typing.final
@@ -251,24 +251,24 @@ class MethodRule(_message.Message):
     NAME_FIELD_FIELD_NUMBER: _builtins.int
     SESSION_ONLY_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
-    """Who may call."""
+    """Permitted callers."""
     permission: _builtins.str
-    """`<noun>.<verb>`, as roles list it; empty unless access is ACCESS_PERMISSION."""
+    """`<noun>.<verb>`, as in roles; empty unless access is ACCESS_PERMISSION."""
     scope: Global___Scope.ValueType
-    """How far the permission must reach."""
+    """Where the permission must be held."""
     namespace_field: _builtins.str
     """Path of the request field that names the namespace, such as `namespace`."""
     audit: Global___AuditLevel.ValueType
-    """How the call is recorded."""
+    """Way to record the call."""
     action: _builtins.str
-    """The word of `operation_logs.action`, such as `create`."""
+    """Word for `operation_logs.action`, such as `create`."""
     resource_type: _builtins.str
-    """The word of `operation_logs.resource_type`, such as `container`."""
+    """Word for `operation_logs.resource_type`, such as `container`."""
     name_field: _builtins.str
-    """Path of the request field that names the resource, such as `container.name`; empty where there is none."""
+    """Path of the request field that names the resource, such as `container.name`; empty if there is none."""
     session_only: _builtins.bool
-    """Whether the caller must have logged in: an API key, a certificate or a token that was exchanged does not do, because the method looks after
-    what callers are known by (passwords, keys, sessions).
+    """Whether the caller must have a session from a log-in. An API key, a certificate or an exchanged token is refused,
+    because the method manages credentials (passwords, keys, sessions).
     """
     def __init__(
         self,
@@ -325,11 +325,11 @@ class FieldRule(_message.Message):
     sensitivity: Global___Sensitivity.ValueType
     """Whether the value may be shown."""
     output_only: _builtins.bool
-    """Set by the server; what a client sends is ignored and an update mask may not name it."""
+    """Set by the server. A value from a client is ignored, and an update mask may not name it."""
     immutable: _builtins.bool
-    """Given at creation and never changed after."""
+    """Set at creation, and never changed."""
     each_by_itself: _builtins.bool
-    """Of a repeated message: the method takes or refuses each item by itself, so one that is wrong does not end the call."""
+    """For a repeated message: the method accepts or refuses each item by itself, so one wrong item does not end the call."""
     def __init__(
         self,
         *,
@@ -363,6 +363,6 @@ Global___FieldRule: _TypeAlias = FieldRule  # noqa: Y015
 METHOD_FIELD_NUMBER: _builtins.int
 FIELD_FIELD_NUMBER: _builtins.int
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRule]
-"""Who may call the method, where its namespace is found and how the call is recorded."""
+"""Required permission of the method, place of its namespace, and audit level."""
 field: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRule]
-"""What a value must look like, and whether it is secret."""
+"""Rules of a value, and whether it is secret."""

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class StorageServiceStub:
-    """Volumes of a namespace: claims of storage, config maps and secrets shown as files, folders of the node, folders in memory.
+    """Volumes of a namespace: claims of storage, config maps and secrets shown as files, folders of the node, folders in
+    memory. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def __init__(self, channel):
@@ -81,23 +81,24 @@ class StorageServiceStub:
 
 
 class StorageServiceServicer:
-    """Volumes of a namespace: claims of storage, config maps and secrets shown as files, folders of the node, folders in memory.
+    """Volumes of a namespace: claims of storage, config maps and secrets shown as files, folders of the node, folders in
+    memory. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     def CreateVolume(self, request, context):
-        """Makes a volume. With `validate_only` a `storage_class` that the cluster does not have is INVALID_ARGUMENT (reason
-        STORAGE_CLASS_NOT_FOUND, with the classes there are); in earnest such a claim waits for its class, FAILED. ALREADY_EXISTS if the name is taken in the namespace; PERMISSION_DENIED for HOST_PATH without `storage.host_path`.
+        """Creates a volume. ALREADY_EXISTS: the name is taken in the namespace. PERMISSION_DENIED: HOST_PATH without
+        `storage.host_path`. With `validate_only`, INVALID_ARGUMENT (reason STORAGE_CLASS_NOT_FOUND, with the existing
+        classes): the cluster has no such `storage_class`. Without it, such a claim is FAILED and waits for its class.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVolume(self, request, context):
-        """Answers one volume. Waits for the cluster only where `include_events` asks for it, and a cluster that does not answer is no error
-        then: `events_unavailable` says so.
+        """Returns one volume. The call waits for the cluster only if `include_events` is set. If the cluster does not respond
+        then, the call succeeds and `events_unavailable` has the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,41 +112,43 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateVolume(self, request, context):
-        """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim (a smaller one is
-        INVALID_ARGUMENT, reason SIZE_SMALLER). What the cluster refuses, because the storage class does not allow growth or
-        the claim is not bound yet, shows as `Applied` False with its words; the former size may then be asked for again. The
-        `size` of an emptyDir changes only while no container mounts it (else FAILED_PRECONDITION, reason VOLUME_IN_USE).
-        A claim that was bound and that somebody deletes on the cluster is not made again by itself, because the new one would
-        be empty: the volume is FAILED with the reason `ClaimLost` and names what was lost. `replace_lost_claim` asks for a new
-        one; a claim that is brought back with its labels is taken up again.
+        """Changes a volume: labels, annotations, `mount_path`, and a greater `size` of a claim. INVALID_ARGUMENT (reason
+        SIZE_SMALLER): a claim cannot shrink. If the cluster refuses the size, because the storage class does not permit
+        growth or the claim is not bound yet, `Applied` is False with its words, and the former size may be set again.
+        FAILED_PRECONDITION (reason VOLUME_IN_USE): the `size` of an emptyDir changes only while no container mounts it.
+
+        If somebody deletes a bound claim on the cluster, the server does not make it again, because the new one would be
+        empty: the volume is FAILED with the reason `ClaimLost` and names the lost claim. `replace_lost_claim` makes a new
+        one. A claim that is restored with its labels is used again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVolume(self, request, context):
-        """Deletes a volume that no container mounts; FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers) otherwise.
-        A claim stays, being deleted, until no pod uses it; its storage then goes or stays as its class says.
-        A claim that ImportContainers took over is given back instead: our label goes, the claim and its data stay on the cluster.
+        """Deletes a volume that no container mounts. A claim stays, in deletion, until no pod uses it; its class decides
+        whether its storage is deleted. A claim of ImportContainers is released instead: our label is removed, and the
+        claim stays on the cluster with its data. FAILED_PRECONDITION (reason VOLUME_IN_USE, with the containers):
+        containers mount it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AttachVolume(self, request, context):
-        """Mounts a volume into a container. The pods are replaced for it: `restarts` of the answer says how many. One that is
-        mounted so already is left as it is. FAILED_PRECONDITION if something else is mounted at the path
-        (MOUNT_PATH_TAKEN); PERMISSION_DENIED for HOST_PATH without `storage.host_path`. Claims of READ_ONLY_MANY are
-        mounted read-only.
+        """Mounts a volume into a container and replaces its pods; `restarts` of the response is their number. An existing
+        identical mount does not change. Claims of READ_ONLY_MANY are mounted read-only. FAILED_PRECONDITION
+        (MOUNT_PATH_TAKEN): another volume is mounted at the path. PERMISSION_DENIED: HOST_PATH without
+        `storage.host_path`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DetachVolume(self, request, context):
-        """Takes mounts away from a container and its init containers. The pods are replaced for it. FAILED_PRECONDITION
-        (reason VOLUME_NOT_MOUNTED) if there is none; PERMISSION_DENIED for a folder of the node without `storage.host_path`,
-        and for what shows a config map or secret to a container with rights over the node, without `container.privileged`.
+        """Removes mounts from a container and its init containers and replaces its pods. FAILED_PRECONDITION (reason
+        VOLUME_NOT_MOUNTED): there is none. PERMISSION_DENIED: a folder of the node without `storage.host_path`, or a
+        config map or secret that a container with rights over the node mounts, without `container.privileged`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,10 +213,10 @@ def add_StorageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageService:
-    """Volumes of a namespace: claims of storage, config maps and secrets shown as files, folders of the node, folders in memory.
+    """Volumes of a namespace: claims of storage, config maps and secrets shown as files, folders of the node, folders in
+    memory. A mutation commits the desired state, and the reconciler applies it (see ContainerService).
 
-    Mutations commit what is wanted; the reconciler applies it (see ContainerService).
-    Errors that every method may answer: as IdentityService says.
+    Errors of every method: see IdentityService.
     """
 
     @staticmethod
