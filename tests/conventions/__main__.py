@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from tests.conventions import migrations, pages, tables, words
+from tests.conventions import migrations, pages, private_members, tables, words
 from tests.conventions.checks import CHECKS
 from tests.conventions.sources import ROOT, Source, load
 
@@ -73,6 +73,11 @@ def plain_words() -> Outcome:
     return not found, "\n".join(found)
 
 
+def private() -> Outcome:
+    found = list(private_members.findings(sources()))
+    return not found, "\n".join(found)
+
+
 def schema() -> Outcome:
     found = list(tables.findings(tables.all_tables()))
     return not found, "\n".join(found)
@@ -96,6 +101,7 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
     ("imports (import-linter)", command("lint-imports", "--no-logo")),
     ("conventions (tests/conventions/checks.py, pages.py)", conventions),
     ("words (tests/conventions/words.py)", plain_words),
+    ("private members (tests/conventions/private_members.py)", private),
     ("schema (tests/conventions/tables.py)", schema),
     ("migrations' SQL (squawk)", sql),
     ("protos (buf lint)", command("buf", "lint")),
