@@ -7,6 +7,8 @@ import pytest
 from tests.conventions.private_members import Use, findings
 from tests.conventions.sources import Source
 
+pytestmark = pytest.mark.full
+
 PATH = "server/pilothouse_server/a.py"
 USES = {
     "an attribute": "def f(session):\n    return session._loop\n",

@@ -108,7 +108,7 @@ async def test_an_apply_that_timed_out_is_applied_again() -> None:
     async with serving(server) as client:
         with pytest.raises(Unreachable, match="within the allotted timeout") as failure:
             await client.apply(CONFIG_MAPS, manifest)
-        assert failure.value.retryable
+        assert failure.value.outlook == "passing"
         stored = await client.apply(CONFIG_MAPS, manifest)
     assert stored.metadata.resource_version == "7138"
     first, second = (body for method, _, _, body in server.requests if method == "PATCH")
@@ -152,7 +152,7 @@ async def test_applies_are_created_repeated_changed_and_in_conflict() -> None:
         with pytest.raises(Conflict) as conflict:
             await client.apply(DEPLOYMENTS, manifest)
         assert conflict.value.fields == (FieldConflict("pilothouse", ".spec.replicas"),)
-        assert not conflict.value.retryable
+        assert conflict.value.outlook == "refused"
         forced = await client.apply(DEPLOYMENTS, manifest, force=True)
         assert forced.metadata.uid == created.metadata.uid
         fresh = {**manifest, "metadata": {"name": "fresh", "namespace": "rec-apply"}}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pilothouse_server.kubernetes.errors import (
+    NAME_TAKEN,
+    Cause,
     ClusterError,
     Conflict,
+    CredentialsRefused,
     Expired,
     FieldConflict,
     Forbidden,
@@ -45,7 +48,7 @@ def test_a_field_owned_by_others_names_every_manager_and_field() -> None:
         FieldConflict("pilothouse", '.spec.template.spec.containers[name="app"].image'),
         FieldConflict("pilothouse", '.spec.template.spec.containers[name="app"].env[name="A"].value'),
     )
-    assert not error.retryable
+    assert error.outlook == "refused"
 
 
 def test_the_manager_is_found_in_every_wording() -> None:
@@ -61,7 +64,7 @@ def test_a_stale_version_is_a_conflict_without_fields_that_may_be_repeated() -> 
     error = find("03a-deployment-server-side-apply", "stale resourceVersion")
     assert isinstance(error, Conflict)
     assert error.fields == ()
-    assert error.retryable
+    assert error.outlook == "passing"
 
 
 def test_a_taken_name_is_told_from_a_stale_version() -> None:
@@ -90,7 +93,7 @@ def test_timeouts_in_plain_text_are_outages() -> None:
     errors = [error for note, error in failures("11b-storage-stalled") if note != "bad timeout value"]
     assert errors
     assert {type(error) for error in errors} == {Unreachable}
-    assert all(error.retryable for error in errors)
+    assert all(error.outlook == "passing" for error in errors)
 
 
 def test_quota_keeps_the_clusters_words() -> None:
@@ -138,7 +141,7 @@ def test_what_is_too_large_is_a_refusal_whichever_part_of_the_cluster_says_so() 
     for note in ("body above 3 MiB", "object above what etcd takes"):
         error = find("03b-deployment-validation", note)
         assert isinstance(error, TooLarge)
-        assert (error.reason, error.retryable) == ("TooLarge", False)
+        assert (error.reason, error.outlook) == ("TooLarge", "refused")
         assert "too large" in error.message
     sent = "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2716463 vs. 2097152)"
     assert isinstance(from_status(Status(status="Failure", message=sent), code=500), TooLarge)
@@ -148,7 +151,7 @@ def test_a_server_that_answers_is_told_from_one_that_does_not() -> None:
     webhook = 'Internal error occurred: failed calling webhook "a.b": failed to call webhook: EOF'
     error = from_status(Status(status="Failure", message=webhook, reason="InternalError"), code=500)
     assert isinstance(error, InternalError)
-    assert (error.reason, error.retryable, error.message) == ("InternalError", True, webhook)
+    assert (error.reason, error.outlook, error.message) == ("InternalError", "passing", webhook)
     leaderless = "rpc error: code = Unavailable desc = etcdserver: leader changed"
     assert isinstance(from_status(Status(status="Failure", message=leaderless), code=500), Unreachable)
     assert isinstance(from_response(500, {}, b"<html>proxy</html>"), Unreachable)
@@ -169,3 +172,20 @@ def test_no_word_of_a_refusal_holds_what_no_database_does(code: int) -> None:
     (shown,) = error.causes
     said = {error.message, error.status_reason, shown.reason, shown.message, shown.field}
     assert said == {"ab"}
+
+
+@pytest.mark.parametrize(
+    ("error", "outlook"),
+    [
+        (NotFound("no such namespace", code=404), "gone"),
+        (Forbidden("going", code=403, causes=(Cause("NamespaceTerminating"),)), "gone"),
+        (Forbidden("quota", code=403), "refused"),
+        (Conflict("the name is taken", status_reason=NAME_TAKEN), "refused"),
+        (Conflict("there already", status_reason="AlreadyExists"), "refused"),
+        (Conflict("stale version"), "passing"),
+        (CredentialsRefused("no certificate"), "passing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_error_says_what_becomes_of_the_call(error: ClusterError, outlook: str) -> None:
+    assert error.outlook == outlook

@@ -156,7 +156,7 @@ async def test_an_apply_whose_answer_was_lost_is_repeated_to_the_same_end() -> N
         cluster.faults.lose_answers(1)
         with pytest.raises(Unreachable) as lost:
             await client.apply(CONFIG_MAPS, _config_map("a"))
-        assert lost.value.retryable
+        assert lost.value.outlook == "passing"
         stored = cluster.store.get(resources.CONFIG_MAPS, "default", "a")
         assert stored is not None
         again = await client.apply(CONFIG_MAPS, _config_map("a"))

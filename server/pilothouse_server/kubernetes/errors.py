@@ -29,8 +29,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
+
+# What becomes of the same call later: it may succeed without anybody changing anything; it fails until somebody changes
+# something; or what it is about, or its namespace, is no longer there.
+Outlook = Literal["passing", "refused", "gone"]
 
 # The `status_reason` of a Conflict that we raise ourselves: an object of somebody else has the name.
 NAME_TAKEN = "NameTaken"
@@ -77,11 +82,11 @@ class ClusterError(Exception):
 
     `message` holds the cluster's own words where there are any, else ours, and never those of a library; safe to show
     to who may use the cluster. `answered`: the HTTP status with which the cluster's own words came; 0: they are ours.
-    `retryable`: the same call may succeed later without anybody changing it. `does`: what is true of the cluster, said
-    between its name and `message`.
+    `outlook`: what becomes of the same call later. `does`: what is true of the cluster, said between its name and
+    `message`.
     """
 
-    retryable = True
+    outlook: Outlook = "passing"
     answered = 0
     does = "refuses"
 
@@ -157,7 +162,7 @@ class CredentialsRefused(ClusterError):
     `field`: which part of the credentials is wrong, as `address.api_server`; '' where none of them alone is.
     """
 
-    retryable = False
+    # `outlook` stays "passing": not the object is refused, and it is applied once the credentials are corrected.
     does = "cannot be asked"
 
     def __init__(self, message: str, *, field: str = "") -> None:
@@ -175,7 +180,7 @@ class Refused(ClusterError):
     `code`: HTTP status; `status_reason`: the Status' reason, empty where the server gave none; `causes`: by field.
     """
 
-    retryable = False
+    outlook: Outlook = "refused"
 
     def __init__(
         self, message: str, *, code: int, status_reason: str = "", causes: tuple[Cause, ...] = ()
@@ -194,6 +199,8 @@ class Refused(ClusterError):
 class NotFound(Refused):
     """The object, or the namespace it should be made in, is not there."""
 
+    outlook = "gone"
+
 
 class Forbidden(Refused):
     """403. The message names the verb and resource, the quota, or the policy that forbids.
@@ -204,6 +211,10 @@ class Forbidden(Refused):
     @property
     def namespace_terminating(self) -> bool:
         return any(cause.reason == "NamespaceTerminating" for cause in self.causes)
+
+    @property
+    def outlook(self) -> Outlook:  # type: ignore[override]
+        return "gone" if self.namespace_terminating else "refused"
 
     @property
     def permission(self) -> str:
@@ -232,8 +243,8 @@ class Conflict(Refused):
     ) -> None:
         super().__init__(message, code=code, status_reason=status_reason, causes=causes)
         self.fields = fields
-        if status_reason == NAME_TAKEN:
-            # We leave alone what is there; the cluster said nothing.
+        if self.name_taken:
+            # The cluster said nothing.
             self.does = "cannot be used here"
 
     @property
@@ -241,8 +252,13 @@ class Conflict(Refused):
         return self.status_reason == "AlreadyExists"
 
     @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        return not self.fields and not self.already_exists
+    def name_taken(self) -> bool:
+        """Whether an object of somebody else has the name, which we leave alone."""
+        return self.status_reason == NAME_TAKEN
+
+    @property
+    def outlook(self) -> Outlook:  # type: ignore[override]
+        return "refused" if self.fields or self.already_exists or self.name_taken else "passing"
 
 
 class Invalid(Refused):

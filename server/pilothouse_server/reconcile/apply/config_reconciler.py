@@ -31,7 +31,6 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     dealt_with,
     failed,
     home_again_seconds,
-    is_refusal,
     missing_home,
     waiting,
 )
@@ -102,7 +101,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         if isinstance(error, Refused) and error.reason == "NotFound":
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
-        refused = is_refusal(error)
+        refused = error.outlook != "passing"
         if not refused and attempts == 0:
             # Once is nothing: most of what fails in passing is over at the second attempt.
             return

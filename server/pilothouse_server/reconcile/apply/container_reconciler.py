@@ -21,7 +21,7 @@ from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.containers.stability import applied_stability
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
-from pilothouse_server.kubernetes.errors import ClusterError, Conflict, Forbidden, NotFound, Refused
+from pilothouse_server.kubernetes.errors import ClusterError, NotFound
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
@@ -33,7 +33,6 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     dealt_with,
     failed,
     home_again_seconds,
-    is_name_taken,
     waiting,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -225,7 +224,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         if isinstance(error, NotFound):
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
-        refused = _is_refusal(error)
+        refused = error.outlook == "refused"
         if not refused and attempts == 0:
             # Once is nothing: most of what fails in passing is over at the second attempt.
             return
@@ -342,15 +341,6 @@ def _after_error(
     if refused:
         generation = dealt_with(container, loaded.container.generation)
     return Change(container, observed, generation)
-
-
-def _is_refusal(error: ClusterError) -> bool:
-    """Returns whether the cluster refuses the container itself; a conflict with another writer passes."""
-    if is_name_taken(error):
-        return True
-    passing = isinstance(error, NotFound) or (isinstance(error, Forbidden) and error.namespace_terminating)
-    passing = passing or (isinstance(error, Conflict) and error.retryable)
-    return isinstance(error, Refused) and not passing
 
 
 def _with_conditions(container: Container, conditions: tuple[Condition, ...]) -> Container:

@@ -28,7 +28,6 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     OneByOne,
     dealt_with,
     failed,
-    is_refusal,
 )
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.reconcile.queue.resource_reconciler import Progress, Result
@@ -96,7 +95,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
         attempts: int,
     ) -> None:
         """Writes why the namespace is not applied."""
-        refused = is_refusal(error)
+        refused = error.outlook != "passing"
         generation = row.observed_generation
         # A namespace that was refused is not on the cluster: its containers go on waiting for it.
         if refused and generation:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, ClusterError, Conflict, Refused
+from pilothouse_server.kubernetes.errors import ClusterError, Conflict
 from pilothouse_server.reconcile.queue.resource_reconciler import (
     LOST,
     Acted,
@@ -193,9 +193,4 @@ def failed(error: ClusterError, *, refused: bool) -> Condition:
 
 def is_name_taken(error: ClusterError) -> bool:
     """Returns whether an object of somebody else has the name."""
-    return isinstance(error, Conflict) and error.status_reason == NAME_TAKEN
-
-
-def is_refusal(error: ClusterError) -> bool:
-    """Returns whether the cluster will answer the same until somebody changes something."""
-    return is_name_taken(error) or (isinstance(error, Refused) and not error.retryable)
+    return isinstance(error, Conflict) and error.name_taken

@@ -24,7 +24,6 @@ from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
     ClusterError,
     Conflict,
-    Forbidden,
     Invalid,
     NotFound,
 )
@@ -35,7 +34,6 @@ from pilothouse_server.reconcile.apply.row_reconciler import (
     dealt_with,
     failed,
     home_again_seconds,
-    is_refusal,
     missing_home,
     waiting,
 )
@@ -105,7 +103,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
         if row.deletion_requested_at is not None:
             return
-        refused = _is_refusal(error)
+        refused = error.outlook == "refused"
         if not refused and attempts == 0:
             # Once is nothing: most of what fails in passing is over at the second attempt.
             return
@@ -187,11 +185,6 @@ async def _delete(client: LeasedClient, volume: Volume) -> VolumeProgress:
     home = volume.namespace_ref
     await client.delete(PERSISTENT_VOLUME_CLAIMS, home, name, uid=uid, propagation="Background")
     return VolumeProgress(again_seconds=_GONE_AGAIN_SECONDS)
-
-
-def _is_refusal(error: ClusterError) -> bool:
-    passing = isinstance(error, NotFound) or (isinstance(error, Forbidden) and error.namespace_terminating)
-    return is_refusal(error) and not passing
 
 
 def _refused(row: Volume, loaded: LoadedVolume, observed: Observed, transaction: Transaction) -> Observed:

@@ -6,9 +6,9 @@ import random
 
 from pilothouse_server.kubernetes.errors import (
     LABEL_LOST,
+    NAME_TAKEN,
     ClusterError,
     Forbidden,
-    Refused,
     Throttled,
 )
 
@@ -36,9 +36,8 @@ def is_passing_denial(error: object, attempts: int) -> bool:
 
 def after_error(error: ClusterError, attempts: int) -> float:
     """Returns the pause after `error`; a server that says when to come again is not asked earlier."""
-    refused = isinstance(error, Refused) and not error.retryable
-    if refused and not is_passing_denial(error, attempts - 1):
-        elsewhere = isinstance(error, Forbidden) or error.reason == LABEL_LOST
+    if error.outlook != "passing" and not is_passing_denial(error, attempts - 1):
+        elsewhere = isinstance(error, Forbidden) or error.reason in (LABEL_LOST, NAME_TAKEN)
         most = MENDED_ELSEWHERE_MOST_SECONDS if elsewhere else REFUSED_MOST_SECONDS
         return backoff_seconds(attempts, REFUSED_FIRST_SECONDS, most)
     seconds = backoff_seconds(attempts, TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS)
