@@ -23,11 +23,10 @@ from benchmarks.child import Child
 from benchmarks.machine import Cores, environment, pin
 from benchmarks.measure import Run
 from benchmarks.product import Product
-from pilothouse_migrations import runner
-from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_migrations import roles, runner
+from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 
-_ROLES = RoleNames()
 # A hundred thousand take a minute on a quiet machine.
 _RENDERED_SECONDS = 900.0
 _SETTINGS = {
@@ -248,15 +247,15 @@ class World:
             await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
             if template != "template0":
                 # Rights on the database itself are not copied with it.
-                await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {_ROLES.owner}")
-                logins = ", ".join(_ROLES.logins().values())
+                await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {roles.OWNER}")
+                logins = ", ".join(roles.LOGINS.values())
                 await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
         dsn = self.postgres.dsn
         return Database(
             name,
-            app=dsn(name, _ROLES.app),
-            system=dsn(name, _ROLES.system),
-            maintenance=dsn(name, _ROLES.maintenance),
+            app=dsn(name, roles.APP),
+            system=dsn(name, roles.SYSTEM),
+            maintenance=dsn(name, roles.MAINTENANCE),
             superuser=dsn(name),
         )
 

@@ -24,8 +24,8 @@ import structlog
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from pilothouse_migrations import runner
-from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_migrations import roles, runner
+from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.identity import passwords
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.process_tuning import collect_rarely
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 LOOP = os.environ.get("PILOTHOUSE_TEST_EVENT_LOOP", "")
 pytest_plugins = ["tests.tiers", "tests.endings", "tests.prepared", *(["tests.loops"] if LOOP else [])]
 
-ROLES = RoleNames()
 TEMPLATE = "pilothouse_template"
 # The files that take a minute and more, the longest first: one that is begun late is alone at the end.
 FIRST = (
@@ -122,7 +121,7 @@ class Database:
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection of the maintenance role that has become the owner, as migrations and backups do."""
         async with connection(self.maintenance_dsn) as opened:
-            await opened.execute(f"SET ROLE {ROLES.owner}")
+            await opened.execute(f"SET ROLE {roles.OWNER}")
             yield opened
 
 
@@ -146,9 +145,9 @@ def addresses(server: EmbeddedPostgres, name: str) -> Database:
     """The addresses of the database `name` on `server`."""
     return Database(
         name=name,
-        app_dsn=server.dsn(name, ROLES.app),
-        system_dsn=server.dsn(name, ROLES.system),
-        maintenance_dsn=server.dsn(name, ROLES.maintenance),
+        app_dsn=server.dsn(name, roles.APP),
+        system_dsn=server.dsn(name, roles.SYSTEM),
+        maintenance_dsn=server.dsn(name, roles.MAINTENANCE),
         admin_dsn=server.dsn(name),
     )
 
@@ -162,8 +161,8 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
         # Rights on the database itself are not copied with it.
         await admin.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         if template != "template0":
-            await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {ROLES.owner}")
-            logins = ", ".join(ROLES.logins().values())
+            await admin.execute(f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {roles.OWNER}")
+            logins = ", ".join(roles.LOGINS.values())
             await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {logins}")
         try:
             yield addresses(server, name)

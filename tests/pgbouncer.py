@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from pilothouse_migrations import roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.account import Account
 from pilothouse_server.runtime.child_program import end, launch
-from tests.conftest import ROLES, Database, connection
+from tests.conftest import Database, connection
 from tests.waiting import poll_until
 
 PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
@@ -37,7 +38,7 @@ async def pooled(
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder = Path(name)
         users = folder / "users.txt"
-        users.write_text("".join(f'"{role}" ""\n' for role in ROLES.logins().values()))
+        users.write_text("".join(f'"{role}" ""\n' for role in roles.LOGINS.values()))
         settings = folder / "pgbouncer.ini"
         settings.write_text(
             "[databases]\n"
@@ -55,15 +56,15 @@ async def pooled(
 
             async def answers() -> bool:
                 try:
-                    async with connection(f"postgresql://{ROLES.system}@/{database.name}?{where}"):
+                    async with connection(f"postgresql://{roles.SYSTEM}@/{database.name}?{where}"):
                         return True
                 except OSError:
                     return False
 
             await poll_until(answers, bool, what="pgbouncer takes connections")
             yield {
-                "database_url": f"postgresql://{ROLES.app}@/{database.name}?{where}",
-                "system_database_url": f"postgresql://{ROLES.system}@/{database.name}?{where}",
+                "database_url": f"postgresql://{roles.APP}@/{database.name}?{where}",
+                "system_database_url": f"postgresql://{roles.SYSTEM}@/{database.name}?{where}",
                 "direct_database_url": database.system_dsn,
                 "pool_prepared_statements": prepared_statements > 0,
             }

@@ -54,7 +54,7 @@ class DeviceToken:
         return self.token if self.username.casefold() in ("", username.casefold()) else ""
 
     def keep(self, answer: LoggedIn, username: str) -> None:
-        """Keeps the token of a log-in; one of an older server that has none changes nothing."""
+        """Keeps the token of a log-in. A log-in without one changes nothing."""
         if answer.device_token:
             self.token, self.username = answer.device_token, username
 

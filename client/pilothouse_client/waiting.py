@@ -144,9 +144,7 @@ def failed_for_good(container: pb.Container) -> str:
         return f"its image cannot be had: {pending.reason} {pending.message}".rstrip()
     # Pods of before may still fail while those that take their place are on their way.
     passing = pending is not None and pending.reason == "RollingOut"
-    # `Stable` says which pods restarted; servers of earlier releases do not send it.
-    looping = container.status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF and not _has_stable(container)
-    broken = container.status == pb.CONTAINER_STATUS_FAILED or looping
+    broken = container.status == pb.CONTAINER_STATUS_FAILED
     return (why or "its pods fail") if broken and not passing else ""
 
 
@@ -177,10 +175,6 @@ def _wants_no_pods(container: pb.Container) -> bool:
     return container.HasField("replicas") and container.replicas == 0
 
 
-def _has_stable(container: pb.Container) -> bool:
-    return any(each.type == "Stable" for each in container.conditions)
-
-
 def _condition(
     container: pb.Container | Namespace, type_: str, status: resource_pb2.ConditionStatus.ValueType
 ) -> resource_pb2.Condition | None:
@@ -188,7 +182,7 @@ def _condition(
 
 
 class ServerTime:
-    """The server's time, as a watch sends it. `now` is None with a server of an earlier release."""
+    """The server's time, as a watch sends it. `now` is None until it has sent one."""
 
     def __init__(self) -> None:
         self.now: datetime | None = None
@@ -250,9 +244,8 @@ class ContainerWait:
         if not time.in_step or seen.HasField("stale_since"):
             return False
         stable = _condition(seen, "Stable", TRUE)
-        if stable is None or time.now is None:
-            # A server of a release before has neither.
-            return time.now is None
+        if stable is None:
+            return False
         since = stable.last_transition_time.ToDatetime(UTC)
         return time.seconds_since(since) >= self._patience.stable_for
 
@@ -433,5 +426,5 @@ def _too_late(last: pb.Container, goal: Goal, timeout: float, patience: Patience
     if goal is Goal.RUNNING and last.status == pb.CONTAINER_STATUS_RUNNING:
         rolled_out = _condition(last, "RolledOut", FALSE) is None
         stays = f"has not run for {patience.stable_for:g} s without a restart"
-        missing = stays if rolled_out and _has_stable(last) else "has not been rolled out"
+        missing = stays if rolled_out else "has not been rolled out"
     return f"{last.name} {missing} after {timeout:g} s{': ' + detail if detail else ''}"

@@ -16,7 +16,6 @@ context.configure(
     connection=attributes["connection"],
     transaction_per_migration=True,
     on_version_apply=attributes["on_version_apply"],
-    role_prefix=attributes["role_prefix"],
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -9,23 +9,23 @@ from __future__ import annotations
 import asyncpg
 
 from pilothouse_migrations import schema
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, driver_dsn
+from pilothouse_migrations.roles import OWNER, driver_dsn
 
 _SECONDS = 60.0
 
 
-async def begin_new_history(dsn: str, reason: str, *, prefix: str = DEFAULT_PREFIX) -> str:
+async def begin_new_history(dsn: str, reason: str) -> str:
     """Begins a new history, with its record in the audit log; returns its name.
 
     `dsn` is the maintenance login's. Tokens of watches from before are refused from now on, and running watches end.
 
     Raises what `schema.check` does, and schema.RefusedError where the database does not let it.
     """
-    await schema.check(dsn, prefix=prefix)
+    await schema.check(dsn)
     try:
         connection = await asyncpg.connect(driver_dsn(dsn), timeout=_SECONDS, command_timeout=_SECONDS)
         try:
-            await connection.execute(f"SET ROLE {RoleNames(prefix).owner}")
+            await connection.execute(f"SET ROLE {OWNER}")
             return str(await connection.fetchval("SELECT begin_new_history($1)", reason))
         finally:
             await connection.close(timeout=_SECONDS)

@@ -4,14 +4,14 @@ Roles belong to a PostgreSQL cluster, not to a database: several databases of on
 a staging copy) share them. They are made here, by an administrator, before the first migration, because creating
 a role with BYPASSRLS needs a right that the maintenance login must not have.
 
-====================== ============================ =============================================================
-role                   is                           may
-====================== ============================ =============================================================
-`<prefix>_owner`       NOLOGIN, BYPASSRLS           owns every object; nobody connects as it
-`<prefix>_app`         login of request handling    tables under row-level security by the caller's identity
-`<prefix>_system`      login of feed, reconciler …  the same tables by policies of its own
-`<prefix>_maintenance` login of migrations, backup  SET ROLE owner, nothing by itself
-====================== ============================ =============================================================
+======================== ============================ ===========================================================
+role                     is                           may
+======================== ============================ ===========================================================
+`pilothouse_owner`       NOLOGIN, BYPASSRLS           owns every object; nobody connects as it
+`pilothouse_app`         login of request handling    tables under row-level security by the caller's identity
+`pilothouse_system`      login of feed, reconciler …  the same tables by policies of its own
+`pilothouse_maintenance` login of migrations, backup  SET ROLE owner, nothing by itself
+======================== ============================ ===========================================================
 
 Where the library pg_stat_statements is there, its extension is made in a schema of its own (`STATISTICS_SCHEMA`), which
 the owner alone may use: what a statement was says something of everybody.
@@ -22,11 +22,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from sqlalchemy import text
@@ -36,7 +34,12 @@ if TYPE_CHECKING:
     # It brings the ORM, 7 MB, which who only needs the names does without.
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-DEFAULT_PREFIX = "pilothouse"
+OWNER: Final = "pilothouse_owner"
+APP: Final = "pilothouse_app"
+SYSTEM: Final = "pilothouse_system"
+MAINTENANCE: Final = "pilothouse_maintenance"
+# Short name -> role name of the three roles that connect.
+LOGINS: Final[Mapping[str, str]] = {"app": APP, "system": SYSTEM, "maintenance": MAINTENANCE}
 # What a session of request handling has where nobody says otherwise. Servers say so when they connect, but a
 # transaction pooler does not pass that on; and who logs in by hand should not hold a lock for ever either.
 SESSION_DEFAULTS: Mapping[str, str] = {
@@ -47,45 +50,6 @@ SESSION_DEFAULTS: Mapping[str, str] = {
 # Of the role of requests alone: how long one waits for what another holds.
 APP_DEFAULTS: Mapping[str, str] = {"lock_timeout": "20s"}
 STATISTICS_SCHEMA = "pilothouse_statistics"
-_PREFIX_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,39}")
-
-
-@dataclass(frozen=True, slots=True)
-class RoleNames:
-    """The names of the four roles; `prefix` is lower-case letters, digits and underscores, at most 40.
-
-    Raises ValueError for any other prefix, because the names are written into SQL unquoted.
-    """
-
-    prefix: str = DEFAULT_PREFIX
-
-    def __post_init__(self) -> None:
-        if _PREFIX_PATTERN.fullmatch(self.prefix) is None:
-            raise ValueError(f"role prefix must match {_PREFIX_PATTERN.pattern}, got {self.prefix!r}")
-
-    @property
-    def owner(self) -> str:
-        return f"{self.prefix}_owner"
-
-    @property
-    def app(self) -> str:
-        return f"{self.prefix}_app"
-
-    @property
-    def system(self) -> str:
-        return f"{self.prefix}_system"
-
-    @property
-    def maintenance(self) -> str:
-        return f"{self.prefix}_maintenance"
-
-    def logins(self) -> dict[str, str]:
-        """Short name -> role name of the three roles that connect."""
-        return {"app": self.app, "system": self.system, "maintenance": self.maintenance}
-
-    def tokens(self) -> dict[str, str]:
-        """Placeholder in a migration -> role name."""
-        return {f"@{short}@": name for short, name in {"owner": self.owner, **self.logins()}.items()}
 
 
 def async_dsn(dsn: str) -> str:
@@ -113,9 +77,7 @@ def make_engine(dsn: str, **options: Any) -> AsyncEngine:
     )
 
 
-async def ensure_roles(
-    admin_dsn: str, passwords: Mapping[str, str] | None = None, *, prefix: str = DEFAULT_PREFIX
-) -> RoleNames:
+async def ensure_roles(admin_dsn: str, passwords: Mapping[str, str] | None = None) -> None:
     """Create the four roles where they are missing, and prepare the database of `admin_dsn` for migrations.
 
     `admin_dsn` connects as a superuser (or a role with CREATEROLE and BYPASSRLS) to the product's database.
@@ -124,8 +86,7 @@ async def ensure_roles(
 
     Raises ValueError for an unknown key in `passwords`, and SQLAlchemy's DBAPIError where rights are missing.
     """
-    names = RoleNames(prefix)
-    unknown = set(passwords or {}) - set(names.logins())
+    unknown = set(passwords or {}) - set(LOGINS)
     if unknown:
         raise ValueError(f"no login role is called {sorted(unknown)}")
     engine = make_engine(admin_dsn, hide_parameters=True)
@@ -136,24 +97,23 @@ async def ensure_roles(
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse roles', 0))")
             )
-            await _create_missing(connection, names)
+            await _create_missing(connection)
             for short, password in (passwords or {}).items():
-                await _set_password(connection, names.logins()[short], password)
-            await _prepare_database(connection, names)
-            await _keep_session_locks(connection, names)
-            await _count_statements(connection, names)
+                await _set_password(connection, LOGINS[short], password)
+            await _prepare_database(connection)
+            await _keep_session_locks(connection)
+            await _count_statements(connection)
     finally:
         await engine.dispose()
-    return names
 
 
-async def _create_missing(connection: AsyncConnection, names: RoleNames) -> None:
+async def _create_missing(connection: AsyncConnection) -> None:
     wanted = {
-        names.owner: "NOLOGIN BYPASSRLS NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE",
-        names.app: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
-        names.system: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        OWNER: "NOLOGIN BYPASSRLS NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        APP: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        SYSTEM: "LOGIN NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
         # NOINHERIT: the owner's rights are taken by SET ROLE only, never by accident.
-        names.maintenance: "LOGIN NOINHERIT NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
+        MAINTENANCE: "LOGIN NOINHERIT NOBYPASSRLS NOSUPERUSER NOCREATEDB NOCREATEROLE",
     }
     for name, attributes in wanted.items():
         await connection.execute(
@@ -169,8 +129,8 @@ END $$""")
         text(f"""
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_auth_members
-                   WHERE roleid = '{names.owner}'::regrole AND member = '{names.maintenance}'::regrole) THEN
-        GRANT {names.owner} TO {names.maintenance};
+                   WHERE roleid = '{OWNER}'::regrole AND member = '{MAINTENANCE}'::regrole) THEN
+        GRANT {OWNER} TO {MAINTENANCE};
     END IF;
 EXCEPTION WHEN unique_violation THEN NULL;
 END $$""")
@@ -198,22 +158,22 @@ async def _set_password(connection: AsyncConnection, role: str, password: str) -
     await connection.exec_driver_sql(f"ALTER ROLE {role} PASSWORD '{scram_verifier(password)}'")
 
 
-async def _prepare_database(connection: AsyncConnection, names: RoleNames) -> None:
+async def _prepare_database(connection: AsyncConnection) -> None:
     database = await connection.scalar(text("SELECT quote_ident(current_database())"))
-    logins = ", ".join(names.logins().values())
+    logins = ", ".join(LOGINS.values())
     for statement in (
         f"REVOKE ALL ON DATABASE {database} FROM PUBLIC",
-        f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {names.owner}",
+        f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {OWNER}",
         # Bulk loads are staged in a temporary table: COPY straight into a table under row-level security is refused.
         f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {logins}",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
-        f"GRANT CREATE, USAGE ON SCHEMA public TO {names.owner}",
+        f"GRANT CREATE, USAGE ON SCHEMA public TO {OWNER}",
         f"GRANT USAGE ON SCHEMA public TO {logins}",
         *(
             f"ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}'"
             for role, defaults in (
-                (names.app, {**SESSION_DEFAULTS, **APP_DEFAULTS}),
-                (names.system, SESSION_DEFAULTS),
+                (APP, {**SESSION_DEFAULTS, **APP_DEFAULTS}),
+                (SYSTEM, SESSION_DEFAULTS),
             )
             for name, value in defaults.items()
         ),
@@ -221,7 +181,7 @@ async def _prepare_database(connection: AsyncConnection, names: RoleNames) -> No
         await connection.exec_driver_sql(statement)
 
 
-async def _keep_session_locks(connection: AsyncConnection, names: RoleNames) -> None:
+async def _keep_session_locks(connection: AsyncConnection) -> None:
     """Leaves advisory locks that outlast a transaction to migrations, as far as this login may.
 
     Requests need those that end with their transaction; of these no role can be kept from any.
@@ -233,14 +193,14 @@ DO $$ DECLARE locking regprocedure; BEGIN
         AND proname IN ('pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock',
                         'pg_try_advisory_lock_shared') LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', locking);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {names.owner}, {names.maintenance}', locking);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {OWNER}, {MAINTENANCE}', locking);
     END LOOP;
 EXCEPTION WHEN insufficient_privilege THEN NULL;
 END $$""")
     )
 
 
-async def _count_statements(connection: AsyncConnection, names: RoleNames) -> None:
+async def _count_statements(connection: AsyncConnection) -> None:
     """Sets up pg_stat_statements and lets the owner read all statistics, as far as this login may.
 
     A managed server may allow neither; then slow statements are not told, and everything else works.
@@ -259,15 +219,15 @@ END $$""")
         text(f"""
 DO $$ BEGIN
     IF to_regnamespace('{STATISTICS_SCHEMA}') IS NOT NULL THEN
-        GRANT USAGE ON SCHEMA {STATISTICS_SCHEMA} TO {names.owner};
+        GRANT USAGE ON SCHEMA {STATISTICS_SCHEMA} TO {OWNER};
     END IF;
-    IF NOT pg_has_role('{names.owner}', 'pg_read_all_stats', 'USAGE') THEN
+    IF NOT pg_has_role('{OWNER}', 'pg_read_all_stats', 'USAGE') THEN
         -- The owner is made NOINHERIT, which PostgreSQL 15 knows of a role as a whole only.
         IF current_setting('server_version_num')::integer >= 160000 THEN
-            EXECUTE 'GRANT pg_read_all_stats TO {names.owner} WITH INHERIT TRUE';
+            EXECUTE 'GRANT pg_read_all_stats TO {OWNER} WITH INHERIT TRUE';
         ELSE
-            ALTER ROLE {names.owner} INHERIT;
-            GRANT pg_read_all_stats TO {names.owner};
+            ALTER ROLE {OWNER} INHERIT;
+            GRANT pg_read_all_stats TO {OWNER};
         END IF;
     END IF;
 EXCEPTION WHEN insufficient_privilege OR unique_violation THEN NULL;

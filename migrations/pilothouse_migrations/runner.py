@@ -5,7 +5,7 @@ that waits long for a lock makes every later statement wait behind it) and an ad
 that start together migrate one after the other.
 
 Beside Alembic's own table, `schema_migrations` keeps for each migration its checksum, how long it took and whether
-it succeeded. The checksum is taken over the SQL a migration sends, rendered offline with the default role names: a
+it succeeded. The checksum is taken over the SQL a migration sends, rendered offline: a
 comment or a reformatted module changes nothing, a changed statement does. A changed checksum of an applied
 migration is an error at start, because the schema is then not what the code believes. `schema` checks that by the
 checksums that are written down in `checksums.py`.
@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pilothouse_migrations import schema
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, make_engine
+from pilothouse_migrations.roles import OWNER, SYSTEM, make_engine
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
 _BOOKKEEPING = """
@@ -90,12 +90,12 @@ def revisions() -> list[str]:
     return [script.revision for script in _scripts()]
 
 
-def render(revision: str, *, down: bool = False, prefix: str = DEFAULT_PREFIX) -> str:
+def render(revision: str, *, down: bool = False) -> str:
     """The SQL that one migration sends. Raises KeyError for an unknown revision."""
     module = {script.revision: script.module for script in _scripts()}[revision]
     buffer = io.StringIO()
     context = MigrationContext.configure(
-        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer, "role_prefix": prefix}
+        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer}
     )
     with Operations.context(context):
         (module.downgrade if down else module.upgrade)()
@@ -116,11 +116,11 @@ def checksums() -> dict[str, str]:
 async def upgrade(dsn: str, revision: str = "head", **options: Any) -> list[str]:
     """Apply all migrations up to `revision`; returns those that were applied.
 
-    `dsn` is the maintenance login's. Options: `prefix` of the role names; `lock_timeout_milliseconds` (5,000) and
+    `dsn` is the maintenance login's. Options: `lock_timeout_milliseconds` (5,000) and
     `statement_timeout_milliseconds` (600,000) for each migration; `wait_seconds` (60) for another server's.
 
-    Raises UnsupportedServerError, ChecksumMismatchError, UnknownRevisionError, and SQLAlchemy's DBAPIError if a
-    statement fails: then that migration is rolled back and recorded as failed, and those before it stay.
+    Raises UnsupportedServerError, TooOldError, ChecksumMismatchError, UnknownRevisionError, and SQLAlchemy's DBAPIError
+    if a statement fails: then that migration is rolled back and recorded as failed, and those before it stay.
     """
     return await _move(dsn, lambda config: command.upgrade(config, revision), options)
 
@@ -133,10 +133,10 @@ async def downgrade(dsn: str, revision: str, **options: Any) -> list[str]:
     return await _move(dsn, lambda config: command.downgrade(config, revision), options)
 
 
-async def status(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> list[MigrationStatus]:
+async def status(dsn: str) -> list[MigrationStatus]:
     """What is applied, oldest first. Works as the maintenance login and as the system login."""
     async with connect(dsn) as connection:
-        await schema.take_owner(_asked(connection), prefix)
+        await schema.take_owner(_asked(connection))
         return await _read_status(connection)
 
 
@@ -182,31 +182,29 @@ async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
 
 
 async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[str, Any]) -> list[str]:
-    prefix = str(options.pop("prefix", DEFAULT_PREFIX))
     lock_timeout = int(options.pop("lock_timeout_milliseconds", 5_000))
     statement_timeout = int(options.pop("statement_timeout_milliseconds", 600_000))
     wait_seconds = float(options.pop("wait_seconds", 60.0))
     if options:
         raise TypeError(f"unknown options: {', '.join(sorted(options))}")
-    names = RoleNames(prefix)
     # Rendering installs an Alembic context of its own, so it must be over before a migration runs in another.
     checksums()
     async with connect(dsn) as connection:
         await check_server_version(_asked(connection))
-        await connection.exec_driver_sql(f"SET ROLE {names.owner}")
+        await connection.exec_driver_sql(f"SET ROLE {OWNER}")
         await connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
         await connection.execute(
             text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": schema.ADVISORY_LOCK}
         )
         await connection.exec_driver_sql(f"SET lock_timeout = {lock_timeout}")
         await connection.exec_driver_sql(f"SET statement_timeout = {statement_timeout}")
-        await _keep_books(connection, names)
+        await _keep_books(connection)
         await schema.check_applied(_asked(connection), checksums())
         # Alembic opens a transaction for each migration only if none is open when it begins.
         await connection.commit()
         recorder = _Recorder()
         try:
-            await connection.run_sync(recorder.run, run_command, prefix)
+            await connection.run_sync(recorder.run, run_command)
         except DBAPIError:
             await connection.rollback()
             await recorder.record_failure(connection)
@@ -215,7 +213,7 @@ async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[s
         return recorder.moved
 
 
-async def _keep_books(connection: AsyncConnection, names: RoleNames) -> None:
+async def _keep_books(connection: AsyncConnection) -> None:
     if await connection.scalar(text("SELECT to_regclass('public.schema_migrations') IS NOT NULL")):
         return
     for statement in _BOOKKEEPING.split(";\n"):
@@ -223,8 +221,8 @@ async def _keep_books(connection: AsyncConnection, names: RoleNames) -> None:
     for table in ("alembic_version", "schema_migrations"):
         for statement in (
             f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-            f"CREATE POLICY {table}_system_policy ON {table} FOR SELECT TO {names.system} USING (true)",
-            f"GRANT SELECT ON {table} TO {names.system}",
+            f"CREATE POLICY {table}_system_policy ON {table} FOR SELECT TO {SYSTEM} USING (true)",
+            f"GRANT SELECT ON {table} TO {SYSTEM}",
         ):
             await connection.exec_driver_sql(statement)
 
@@ -237,9 +235,9 @@ class _Recorder:
         self._upgrading = True
         self._started = 0.0
 
-    def run(self, connection: Connection, run_command: Callable[[Config], None], prefix: str) -> None:
+    def run(self, connection: Connection, run_command: Callable[[Config], None]) -> None:
         config = _config()
-        config.attributes.update(connection=connection, on_version_apply=self._applied, role_prefix=prefix)
+        config.attributes.update(connection=connection, on_version_apply=self._applied)
         self._started = time.monotonic()
         run_command(config)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
 from pilothouse_migrations.checksums import CHECKSUMS
-from pilothouse_migrations.roles import DEFAULT_PREFIX, RoleNames, driver_dsn
+from pilothouse_migrations.roles import OWNER, driver_dsn
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
-# Who changes a schema holds it, so that one at a time does.
+# Ids of migrations below this one belong to databases that were made before release 0.2.0.
+FIRST_ID: Final = "0100"
+# One migrator at a time changes a schema.
 ADVISORY_LOCK = "pilothouse migrations"
 _CONNECT_SECONDS = 60.0
 
@@ -34,6 +36,10 @@ class UnknownRevisionError(MigrationError):
     """The database was migrated by a newer release. Install that release, or migrate down with it first."""
 
 
+class TooOldError(MigrationError):
+    """The database was made before release 0.2.0. Create a new one, or install the release that made it."""
+
+
 class RefusedError(MigrationError):
     """The database lets nobody in by this address, or answers by an error."""
 
@@ -42,24 +48,24 @@ class PendingMigrationsError(MigrationError):
     """The database is older than this release. Run `pilothouse migrate up`."""
 
 
-async def check(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> None:
+async def check(dsn: str) -> None:
     """Raise unless the server is supported and its schema is exactly this release's.
 
     What a server calls at start when it is not to migrate by itself. Raises UnsupportedServerError,
-    ChecksumMismatchError, UnknownRevisionError, PendingMigrationsError.
+    TooOldError, ChecksumMismatchError, UnknownRevisionError, PendingMigrationsError.
     """
-    pending = await pending_migrations(dsn, prefix=prefix)
+    pending = await pending_migrations(dsn)
     if pending:
         raise PendingMigrationsError(
             f"migrations {', '.join(pending)} are not applied; run `pilothouse migrate up`"
         )
 
 
-async def pending_migrations(dsn: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
+async def pending_migrations(dsn: str) -> list[str]:
     """The migrations that are still to be applied, oldest first. Raises as `check`, but for those."""
     async with _asked(dsn) as database:
         await check_server_version(database)
-        await take_owner(database, prefix)
+        await take_owner(database)
         await check_applied(database, CHECKSUMS)
         done = await applied(database, CHECKSUMS)
     return list(CHECKSUMS)[len(done) :]
@@ -78,23 +84,27 @@ async def _asked(dsn: str) -> AsyncIterator[Asks]:
         raise RefusedError(f"the database refused: {error}") from None
 
 
-async def take_owner(database: Asks, prefix: str) -> None:
+async def take_owner(database: Asks) -> None:
     """Become the owner where the login may; the system login stays itself and can read the record."""
-    owner = RoleNames(prefix).owner
-    if (await database(f"SELECT pg_has_role('{owner}', 'MEMBER') AS may"))[0]["may"]:
-        await database(f"SET ROLE {owner}")
+    if (await database(f"SELECT pg_has_role('{OWNER}', 'MEMBER') AS may"))[0]["may"]:
+        await database(f"SET ROLE {OWNER}")
 
 
 async def applied(database: Asks, checksums: Mapping[str, str]) -> list[str]:
     """Versions that Alembic holds for applied, oldest first; `checksums` are the release's, in that order.
 
-    Raises UnknownRevisionError.
+    Raises TooOldError and UnknownRevisionError.
     """
     if not await _has(database, "alembic_version"):
         return []
     found = await database("SELECT version_num FROM alembic_version")
     current = found[0]["version_num"] if found else None
     known = list(checksums)
+    if current is not None and current < FIRST_ID:
+        raise TooOldError(
+            f"the database was made before release 0.2.0 (it is at migration {current}) and cannot be upgraded: create"
+            " an empty database for this release, or run the release that made it"
+        )
     if current is not None and current not in known:
         raise UnknownRevisionError(
             f"the database is at migration {current}, which this release does not know (its newest is {known[-1]})"
@@ -118,7 +128,7 @@ async def _has(database: Asks, table: str) -> bool:
 
 
 async def check_applied(database: Asks, checksums: Mapping[str, str]) -> None:
-    """Raises ChecksumMismatchError unless what is applied is what the release has, and UnknownRevisionError."""
+    """Raises ChecksumMismatchError unless what is applied is what the release has, and what `applied` raises."""
     found_records = await records(database)
     for version in await applied(database, checksums):
         record = found_records.get(version)

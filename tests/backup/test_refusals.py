@@ -143,6 +143,16 @@ async def test_newer_ones_are_refused(plain: Backup, target: Database, tmp_path:
         assert await reason_of(spoiled, target) == expected
 
 
+async def test_one_made_before_0_2_0_is_refused(plain: Backup, target: Database, tmp_path: Path) -> None:
+    spoiled = copied(plain.path, tmp_path)
+    signed_anew(spoiled, schema_version="0055")
+    for refusing in (verifying.verify(spoiled, None), restore(spoiled, target)):
+        with pytest.raises(FailedPrecondition, match="restore it with the release that made it") as refused:
+            await refusing
+        assert refused.value.reason == "BACKUP_OLDER_SCHEMA"
+    assert await objects_in(target) == 0
+
+
 async def test_another_key_or_none_is_refused(encrypted: Backup, target: Database, tmp_path: Path) -> None:
     other = tmp_path / "other.key"
     make_key_file(other)

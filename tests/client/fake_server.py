@@ -94,7 +94,7 @@ class FakeServer:
         self.history: list[tuple[int, str, int, Message]] = []
         self.oldest_revision = 1
         self.bookmark_period = 0.2
-        # What a watch of containers tells of the server's time; None as a server of a release before.
+        # The server's time, which watches of containers send; None: they send none.
         self.server_time: Callable[[], datetime] | None = None
         # What GetContainer answers of events, and StreamLogs of every log: pods and lines.
         self.events: list[resource_pb2.KubernetesEvent] = []

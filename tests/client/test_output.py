@@ -216,8 +216,8 @@ async def test_what_was_only_tried_out_is_marked(logged_in: Command) -> None:
 
 async def test_the_log_marks_what_was_only_tried_out(logged_in: Command, fake: FakeServer) -> None:
     for number, tried_out in (("1", True), ("2", False)):
-        operation = audit_pb2.Operation(operation_id=number, action="create", resource_type="container")
-        operation.metadata["validate_only"] = tried_out
-        fake.tables["operation"][number] = operation
+        fake.tables["operation"][number] = audit_pb2.Operation(
+            operation_id=number, action="create", resource_type="container", validate_only=tried_out
+        )
     listed = (await logged_in("audit", "list")).lines
     assert ["create (dry run)" in line for line in listed[1:]] == [True, False]

@@ -318,7 +318,9 @@ def test_when_a_container_has_arrived() -> None:
     assert outcome(Goal.RUNNING, status=running, observed_generation=2) is Outcome.WAITING
     assert outcome(Goal.RUNNING, status=running, reconciling=True) is Outcome.WAITING
     assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_PENDING) is Outcome.WAITING
-    assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF) is Outcome.FAILED
+    restarts = resource_pb2.Condition(type="Stable", status=FALSE, reason="Restarted")
+    looping = {"status": pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, "conditions": [restarts]}
+    assert outcome(Goal.RUNNING, **looping) is Outcome.FAILED
     assert outcome(Goal.STOPPED, status=stopped) is Outcome.ARRIVED
     assert outcome(Goal.STOPPED, status=running) is Outcome.WAITING
     # Its pods are ending.
@@ -352,7 +354,6 @@ def test_a_rollout_is_waited_for_until_it_has_ended_or_was_given_up() -> None:
     # Pods of before crash; those that take their place are on their way.
     looping = pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF
     assert outcome("RollingOut", looping) is Outcome.WAITING
-    assert outcome("CrashLoopBackOff", looping) is Outcome.FAILED
     # With no replicas nothing runs, and nothing is missing.
     assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=0) is Outcome.ARRIVED
     assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=2) is Outcome.WAITING

@@ -146,13 +146,6 @@ def test_a_held_rollout_arrives_with_the_pods_that_run() -> None:
     assert Story().at(99, running(held, condition("Stable", FALSE, "Restarted"))) is Outcome.FAILED
 
 
-def test_with_a_server_of_the_release_before_it_arrives_as_with_that() -> None:
-    story = Story()
-    assert story.verdict(None, running(), kind=ChangeKind.SYNCED).outcome is Outcome.ARRIVED
-    looping = running(status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
-    assert story.verdict(None, looping).outcome is Outcome.FAILED
-
-
 def test_old_pods_that_crash_do_not_fail_what_takes_their_place() -> None:
     no_room = condition("RolledOut", FALSE, "Unschedulable")
     waiting = condition("Stable", FALSE, "Waiting")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -46,8 +47,11 @@ class Clusters(fake_services.Containers):
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
     monkeypatch.setattr(fake_services, "Containers", Clusters)
     server = FakeServer()
+    server.server_time = lambda: datetime.now(UTC)
     await server.start()
-    row = pb.Container(namespace="shop", name="web", uid="u", reason=WORDS)
+    # Since 1970.
+    stable = resource_pb2.Condition(type="Stable", status=resource_pb2.CONDITION_STATUS_TRUE)
+    row = pb.Container(namespace="shop", name="web", uid="u", reason=WORDS, conditions=[stable])
     await server.commit("container", ("shop", "web"), row)
     yield server
     await server.stop()

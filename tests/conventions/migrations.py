@@ -20,41 +20,8 @@ SETTLED = "prefer-text-field,prefer-bigint-over-int,prefer-bigint-over-smallint,
 LIMITS = "SET lock_timeout = '5s'; SET statement_timeout = '600s';\n"
 # (revision, rule): why it is right there
 EXCEPTIONS = {
-    ("0011", "require-concurrent-index-creation"): "the view of this index is made in the same migration",
-    (
-        "0018",
-        "require-concurrent-index-creation",
-    ): "a migration is one transaction; writers wait for half a second where there are 100,000 rows",
-    ("0034", "require-concurrent-index-creation"): "a migration is one transaction, and namespaces are few",
-    ("0018", "require-concurrent-index-deletion"): "they go at the end, a moment before the commit",
-    ("0018", "renaming-object"): "no client calls an index by its name",
-    ("0031", "ban-drop-table"): "no release has written to audit_seals or read it",
-    (
-        "0045",
-        "ban-drop-function",
-    ): "the new one takes the calls of the old one: what it has more has a default",
-    ("0040", "ban-drop-function"): "no release has called app_operation_id",
-    (
-        "0032",
-        "require-concurrent-index-creation",
-    ): "the table has a row for each object, and the lock is short",
-    ("0032", "require-concurrent-index-deletion"): "another one that begins alike has taken its place",
-    ("0037", "require-concurrent-index-creation"): "api_keys is empty before this, and users are few",
-    ("0037", "require-concurrent-index-deletion"): "api_keys is empty before this",
-    (
-        "0037",
-        "constraint-missing-not-valid",
-    ): "a migration is one transaction; the columns are new, and users few",
-    ("0037", "adding-field-with-default"): "api_keys is empty before this",
-    ("0014", "ban-drop-constraint"): "a server of before writes only words that the constraint allowed",
-    ("0038", "ban-drop-constraint"): "the table is empty: no release has written to it",
-    ("0038", "constraint-missing-not-valid"): "the table is empty",
-    ("0038", "require-concurrent-index-creation"): "the table is empty",
-    ("0038", "require-concurrent-index-deletion"): "the table is empty, and another index begins alike",
-    (
-        "0015",
-        "ban-create-domain-with-constraint",
-    ): "the domains are new, and columns of this migration alone use them",
+    ("0101", "ban-create-domain-with-constraint"): "no server runs on the database yet",
+    ("0101", "require-concurrent-index-creation"): "no server runs on the database yet",
 }
 
 

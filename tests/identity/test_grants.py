@@ -131,7 +131,7 @@ async def test_a_role_holds_permissions_that_there_are(shared: IdentityServer, r
     refusal = await refused(root, "UpdateRole", _update_role(name, "container.gett"))
     assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "UNKNOWN_PERMISSION")
     assert list((await root.GetRole(pb.GetRoleRequest(name=name))).role.permissions) == forms
-    # What a release before let in stays, and is in the way of nothing.
+    # A form that is unknown and was stored anyway stays, and hinders no other change.
     async with connection(shared.database.admin_dsn) as sql:
         await sql.execute("""UPDATE roles SET permissions = '["container.gett"]' WHERE name = $1""", name)
     changed = await root.UpdateRole(_update_role(name, "container.gett", "container.get"))

@@ -65,7 +65,7 @@ _BREAKS = {
         "GRANT CREATE ON SCHEMA public TO pilothouse_system",
     ],
     "a child of a container or volume is bound to it without the namespace": [
-        "ALTER TABLE service_accounts ADD COLUMN container_id bigint REFERENCES containers (id)",
+        "ALTER TABLE quota_counters ADD COLUMN container_id bigint REFERENCES containers (id)",
     ],
 }
 

@@ -60,18 +60,19 @@ async def test_bytes_of_another_version_or_an_older_format_are_not_kept(
         assert await owner.fetchval(_KEPT, "container", 1) == b"\x01"
 
 
-async def test_an_event_of_a_release_that_keeps_nothing_leaves_all_as_it_is(tenants: Database) -> None:
+async def test_an_event_without_a_message_to_keep_leaves_all_as_it_is(tenants: Database) -> None:
     event = {
         "resource_type": "container",
         "resource_id": 1,
         "namespace_id": 1,
         "resource_name": "web",
         "kind": "modified",
-        "message": "bmV3",
     }
     async with tenants.app(user_of(1)) as app:
         await app.execute("UPDATE containers SET status = 'failed' WHERE id = 1")
-        await app.execute("SELECT append_changes('[]', $1::text::jsonb)", json.dumps([event]))
+        await app.execute(
+            "SELECT put_changes('[]', '{}', $1::text::jsonb, ARRAY['new'::bytea])", json.dumps([event])
+        )
     async with tenants.owner() as owner:
         assert await owner.fetchval(_KEPT, "container", 1) == b"\x01"
         versions = await owner.fetchrow(

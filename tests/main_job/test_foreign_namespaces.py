@@ -106,7 +106,7 @@ async def test_an_operator_who_may_not_take_it_over_reads_and_deletes_nothing(se
 async def test_the_cluster_itself_is_asked_where_nobody_knows_yet(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the reconciler has looked, and where a release before this one let somebody import from there."""
+    """Before the reconciler has looked."""
     monkeypatch.setattr(Rule, "acts_in_namespace", False)
     kubectl, operator = await theirs(server)
     await refused(operator.containers.import_(namespace="legacy"), "CLUSTER_REFUSED")

@@ -86,7 +86,6 @@ _PER_TENANT: dict[str, str] = {
         (container_id, namespace_id, container_port, service_name, service_port) VALUES ($1, $1, 8080, 'web', 80)""",
     "environment_variables": """INSERT INTO environment_variables (container_id, namespace_id, name, value)
         VALUES ($1, $1, 'TENANT', $2)""",
-    "service_accounts": "INSERT INTO service_accounts (namespace_id, name) VALUES ($1, 'web-' || $2)",
     "volumes": """INSERT INTO volumes (id, name, namespace_id, type, size, access_mode)
         VALUES ($1, 'data', $1, 'persistent_volume_claim', '1Gi', 'ReadWriteOnce')""",
     "container_volumes": """INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path)

@@ -7,7 +7,6 @@ whose message says `object:version`. `faults` then reads the events and says wha
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import random
@@ -45,28 +44,24 @@ def event(number: int = 0, **columns: Any) -> dict[str, Any]:
 
 
 async def put(
-    opened: asyncpg.Connection, records: list[dict[str, Any]], events: list[tuple[dict[str, Any], bytes]]
+    opened: asyncpg.Connection,
+    records: list[dict[str, Any]],
+    events: list[tuple[dict[str, Any], bytes]],
+    *,
+    operation: dict[str, Any] | None = None,
+    idempotency: dict[str, Any] | None = None,
 ) -> int:
     """Puts one row of pending changes; returns its id."""
     put_id: int = await opened.fetchval(
-        PUT,
+        f"{PUT.removesuffix(')')}, $5::jsonb, $6::jsonb)",
         json.dumps(records),
         [record_hash(one) for one in records],
         json.dumps([one for one, _ in events]),
         [message for _, message in events],
+        None if operation is None else json.dumps(operation),
+        None if idempotency is None else json.dumps(idempotency),
     )
     return put_id
-
-
-async def append(
-    opened: asyncpg.Connection, records: list[dict[str, Any]], events: list[tuple[dict[str, Any], bytes]]
-) -> None:
-    """Puts and numbers in one transaction, as a server of the release before does."""
-    await opened.fetchrow(
-        "SELECT * FROM append_changes($1::jsonb, $2::jsonb)",
-        json.dumps([{**one, "record_hash": record_hash(one).hex()} for one in records]),
-        json.dumps([{**one, "message": base64.b64encode(message).decode()} for one, message in events]),
-    )
 
 
 async def sequence(opened: asyncpg.Connection, limit: int = 200) -> list[asyncpg.Record]:
@@ -87,8 +82,6 @@ class World:
 
     database: Database
     objects: int = 5
-    # The share of changes that are written as a server of the release before writes them.
-    legacy: float = 0.0
     committed: list[str] = field(default_factory=list)
     # Operation → one that its writer knew to be committed before it began.
     after: dict[str, str] = field(default_factory=dict)
@@ -120,10 +113,7 @@ class World:
                 "UPDATE objects SET version = version + 1 WHERE id = $1 RETURNING version", number
             )
             events.append((event(number, operation_id=operation), f"{number}:{version}".encode()))
-        if choose.random() < self.legacy:
-            await append(opened, [record(operation_id=operation)], events)
-        else:
-            await put(opened, [record(operation_id=operation)], events)
+        await put(opened, [record(operation_id=operation)], events)
         if choose.random() < 0.15:
             await transaction.rollback()
             return

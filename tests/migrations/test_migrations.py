@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 from sqlalchemy.exc import DBAPIError
 
-from pilothouse_migrations import runner, schema
+from pilothouse_migrations import roles, runner, schema
 from pilothouse_migrations.checksums import CHECKSUMS
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from tests.conftest import ROLES, Database, new_database
+from tests.conftest import Database, new_database
 from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill
-
-# A table that a migration makes anew, because no release has written to it.
-MADE_ANEW = {"0031": "audit_seals"}
-CONFIG_USE = "0034"
 
 
 class Ladder:
@@ -81,7 +75,7 @@ async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revisi
     async with ladder.database(before) as database, database.owner() as owner:
         dsn = database.maintenance_dsn
         await fill(owner)
-        rows, schema = await _kept(owner, revision), await snapshot(owner)
+        rows, schema = await contents(owner), await snapshot(owner)
 
         assert await runner.upgrade(dsn, revision) == [revision]
         assert as_before(await contents(owner), rows) == rows
@@ -89,64 +83,10 @@ async def test_a_migration_keeps_the_rows_that_were_there(ladder: Ladder, revisi
         await fill(owner)
         assert await runner.downgrade(dsn, before) == [revision]
         assert await snapshot(owner) == schema
-        assert await _kept(owner, revision) == rows
+        assert await contents(owner) == rows
 
         assert await runner.upgrade(dsn, revision) == [revision]
         assert as_before(await contents(owner), rows) == rows
-
-
-async def _kept(owner: asyncpg.Connection, revision: str) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every table that the migration keeps."""
-    return {
-        table: rows for table, rows in (await contents(owner)).items() if table != MADE_ANEW.get(revision)
-    }
-
-
-async def test_the_way_down_keeps_records_with_words_that_came_since(database: Database) -> None:
-    async with database.owner() as owner:
-        await fill(owner)
-        await owner.execute("UPDATE operation_logs SET action = 'fly'")
-        rows = await owner.fetchval("SELECT count(*) FROM operation_logs")
-        assert rows
-        await runner.downgrade(database.maintenance_dsn, "0013")
-        assert await owner.fetchval("SELECT count(*) FROM operation_logs WHERE action = 'fly'") == rows
-        with pytest.raises(asyncpg.CheckViolationError, match="ck_operation_logs_action"):
-            await owner.execute("UPDATE operation_logs SET action = 'sail'")
-
-
-async def test_roles_of_callers_own_that_run_containers_may_go_on_giving_them_secrets(
-    bare_database: Database,
-) -> None:
-    dsn = bare_database.maintenance_dsn
-    before = runner.revisions()[runner.revisions().index(CONFIG_USE) - 1]
-    await runner.upgrade(dsn, before)
-    roles = {
-        "runs": (["container.create", "config.get"], True),
-        "runs-all": (["container.*"], True),
-        "mounts": (["storage.attach"], True),
-        "administers": (["*"], False),
-        "configures": (["container.*", "config.*"], False),
-        "looks": (["container.get", "container.list"], False),
-    }
-    async with bare_database.owner() as owner:
-        for name, (permissions, _) in roles.items():
-            await owner.execute(
-                "INSERT INTO roles (name, display_name, permissions) VALUES ($1, $1, $2::jsonb)",
-                name,
-                json.dumps(permissions),
-            )
-
-        async def held() -> dict[str, list[str]]:
-            rows = await owner.fetch("SELECT name, permissions::text FROM roles")
-            return {row["name"]: json.loads(row["permissions"]) for row in rows}
-
-        await runner.upgrade(dsn, CONFIG_USE)
-        assert await held() == {
-            name: [*permissions, "config.use"] if given else permissions
-            for name, (permissions, given) in roles.items()
-        }
-        await runner.downgrade(dsn, before)
-        assert await held() == {name: permissions for name, (permissions, _) in roles.items()}
 
 
 async def test_all_the_way_down_on_filled_tables(database: Database) -> None:
@@ -194,16 +134,18 @@ def test_the_checksums_written_down_are_those_of_the_migrations() -> None:
 
 async def test_a_changed_checksum_is_an_error_at_start(database: Database) -> None:
     async with database.owner() as owner:
-        await owner.execute("UPDATE schema_migrations SET checksum = repeat('0', 64) WHERE version = '0004'")
+        await owner.execute(
+            "UPDATE schema_migrations SET checksum = repeat('0', 64) WHERE version = $1", runner.head()
+        )
     for start in (schema.check, runner.upgrade):
-        with pytest.raises(schema.ChecksumMismatchError, match="migration 0004"):
+        with pytest.raises(schema.ChecksumMismatchError, match=f"migration {runner.head()}"):
             await start(database.maintenance_dsn)
 
 
 async def test_a_missing_record_is_an_error_at_start(database: Database) -> None:
     async with database.owner() as owner:
-        await owner.execute("DELETE FROM schema_migrations WHERE version = '0002'")
-    with pytest.raises(schema.ChecksumMismatchError, match="migration 0002"):
+        await owner.execute("DELETE FROM schema_migrations WHERE version = $1", runner.head())
+    with pytest.raises(schema.ChecksumMismatchError, match=f"migration {runner.head()}"):
         await schema.check(database.maintenance_dsn)
 
 
@@ -216,28 +158,28 @@ async def test_a_database_of_a_newer_release_is_refused(database: Database) -> N
 
 
 async def test_pending_migrations_are_named(ladder: Ladder) -> None:
-    async with ladder.database(runner.revisions()[-2]) as database:
+    async with ladder.database(["base", *runner.revisions()][-2]) as database:
         with pytest.raises(schema.PendingMigrationsError, match=runner.head()):
             await schema.check(database.maintenance_dsn)
 
 
 async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Database) -> None:
-    """Those before it stay, and it is applied once its obstacle is gone."""
-    dsn = bare_database.maintenance_dsn
+    """It is applied once its obstacle is gone."""
+    dsn, first = bare_database.maintenance_dsn, runner.revisions()[0]
     async with bare_database.owner() as owner:
         await owner.execute("CREATE TABLE reconcile_work ()")
         with pytest.raises(DBAPIError):
             await runner.upgrade(dsn)
         entries = {entry.version: entry for entry in await runner.status(dsn)}
-        assert entries["0005"].applied
-        assert entries["0006"].success is False
-        assert not entries["0006"].applied
-        assert await owner.fetchval("SELECT to_regclass('operations')") is None
+        assert entries[first].success is False
+        assert not entries[first].applied
+        # A table that was made before the obstacle.
+        assert await owner.fetchval("SELECT to_regclass('users')") is None
 
         await owner.execute("DROP TABLE reconcile_work")
-        assert (await runner.upgrade(dsn))[0] == "0006"
+        assert await runner.upgrade(dsn) == runner.revisions()
         entries = {entry.version: entry for entry in await runner.status(dsn)}
-        assert entries["0006"].success is True
+        assert entries[first].success is True
 
 
 async def test_two_servers_that_start_together_migrate_once(bare_database: Database) -> None:
@@ -252,26 +194,10 @@ async def test_a_lock_that_is_not_to_be_had_ends_the_migration_and_changes_nothi
         await system.execute("SELECT count(*) FROM roles")
         schema = await snapshot(owner)
         with pytest.raises(DBAPIError) as raised:
-            await runner.downgrade(database.maintenance_dsn, "0001", lock_timeout_milliseconds=50)
+            await runner.downgrade(database.maintenance_dsn, "base", lock_timeout_milliseconds=50)
         assert getattr(raised.value.orig, "sqlstate", None) == "55P03"
-        # The migrations after 0003 have been reverted, each in a transaction of its own; 0003 is whole.
-        assert await owner.fetchval("SELECT version_num FROM alembic_version") == "0003"
-        assert _of_roles(await snapshot(owner)) == _of_roles(schema) != set()
-
-
-def _of_roles(schema: set[str]) -> set[str]:
-    """The table and what belongs to it; functions that read it are of later migrations."""
-    return {line for line in schema if " roles" in line and not line.startswith("function ")}
-
-
-async def test_role_names_follow_the_prefix() -> None:
-    for revision in runner.revisions():
-        rendered = runner.render(revision, prefix="fleet") + runner.render(
-            revision, down=True, prefix="fleet"
-        )
-        assert not [role for role in (ROLES.owner, *ROLES.logins().values()) if role in rendered]
-        assert not [token for token in ROLES.tokens() if token in rendered]
-    assert "TO fleet_app" in runner.render("0003", prefix="fleet")
+        assert await owner.fetchval("SELECT version_num FROM alembic_version") == runner.revisions()[0]
+        assert await snapshot(owner) == schema
 
 
 async def test_everything_belongs_to_the_owner(database: Database) -> None:
@@ -280,7 +206,7 @@ async def test_everything_belongs_to_the_owner(database: Database) -> None:
             """SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner <> $1::regrole
             UNION ALL
             SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proowner <> $1::regrole""",
-            ROLES.owner,
+            roles.OWNER,
         )
         assert strangers == []
 

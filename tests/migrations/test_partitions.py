@@ -22,7 +22,7 @@ from pilothouse_server.store.partitions import (
     Partitions,
 )
 from pilothouse_server.store.pool import Pool
-from tests.conftest import Database
+from tests.conftest import Database, number_changes
 from tests.identity.server import settings_of
 from tests.migrations.filling import fill
 
@@ -103,8 +103,9 @@ async def test_events_never_run_out_of_partitions(database: Database, partitions
             await partitions.make_ahead()
             listed = await partitions.by_revision(EVENTS.table)
             assert listed[-1].upper == ((head + 1) // 1_000_000 + 3) * 1_000_000
-            event = '[{"resource_type": "x", "resource_id": 1, "resource_name": "x", "kind": "added", "message": ""}]'
-            await system.execute("SELECT append_changes(p_events => $1::text::jsonb)", event)
+            event = '[{"resource_type": "x", "resource_id": 1, "resource_name": "x", "kind": "added"}]'
+            await system.execute("SELECT put_changes('[]', '{}', $1::text::jsonb, ARRAY[''::bytea])", event)
+            await number_changes(system)
             assert await owner.fetchval("SELECT max(revision) FROM events") == head + 1
 
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from pilothouse_migrations import runner
 from tests.conftest import Database
 from tests.migrations.filling import user_of
 
@@ -191,14 +190,3 @@ async def test_nobody_but_the_triggers_writes_them(tenants: Database) -> None:
         async with tenants.system() as system:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await system.execute(statement)
-
-
-async def test_an_upgrade_counts_what_is_there(tenants: Database) -> None:
-    await runner.downgrade(tenants.maintenance_dsn, "0015")
-    async with tenants.owner() as owner:
-        await owner.execute(_INSERT, 20, 2)
-        await owner.execute("UPDATE containers SET deletion_requested_at = now() WHERE id = 1")
-    await runner.upgrade(tenants.maintenance_dsn)
-    async with tenants.owner() as owner:
-        assert await _differences(owner) == []
-        assert await owner.fetchval("SELECT sum(containers) FROM quota_counters") == 21

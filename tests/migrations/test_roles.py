@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
-from pilothouse_migrations.roles import STATISTICS_SCHEMA, RoleNames, async_dsn, ensure_roles, scram_verifier
+from pilothouse_migrations import roles
+from pilothouse_migrations.roles import STATISTICS_SCHEMA, async_dsn, ensure_roles, scram_verifier
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from tests.conftest import ROLES, Database, connection, new_database
+from tests.conftest import Database, connection, new_database
 
 
 async def test_attributes_of_the_roles(database: Database) -> None:
@@ -19,19 +23,19 @@ async def test_attributes_of_the_roles(database: Database) -> None:
             """SELECT rolname, rolcanlogin, rolbypassrls, rolsuper, rolcreaterole, rolcreatedb, rolreplication
             FROM pg_roles WHERE rolname LIKE 'pilothouse%'"""
         )
-    found = {row[0]: tuple(row)[1:] for row in rows if row[0] in (ROLES.owner, *ROLES.logins().values())}
+    found = {row[0]: tuple(row)[1:] for row in rows if row[0] in (roles.OWNER, *roles.LOGINS.values())}
     assert found == {
-        ROLES.owner: (False, True, False, False, False, False),
-        ROLES.app: (True, False, False, False, False, False),
-        ROLES.system: (True, False, False, False, False, False),
-        ROLES.maintenance: (True, False, False, False, False, False),
+        roles.OWNER: (False, True, False, False, False, False),
+        roles.APP: (True, False, False, False, False, False),
+        roles.SYSTEM: (True, False, False, False, False, False),
+        roles.MAINTENANCE: (True, False, False, False, False, False),
     }
 
 
 @pytest.mark.parametrize("login", ["app_dsn", "system_dsn"])
 async def test_request_handling_cannot_become_the_owner(database: Database, login: str) -> None:
     async with connection(getattr(database, login)) as opened:
-        for role in (ROLES.owner, ROLES.maintenance, "postgres"):
+        for role in (roles.OWNER, roles.MAINTENANCE, "postgres"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await opened.execute(f"SET ROLE {role}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -44,7 +48,7 @@ async def test_maintenance_has_the_owners_rights_by_set_role_only(database: Data
     async with connection(database.maintenance_dsn) as maintenance:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await maintenance.fetch("SELECT * FROM users")
-        await maintenance.execute(f"SET ROLE {ROLES.owner}")
+        await maintenance.execute(f"SET ROLE {roles.OWNER}")
         assert await maintenance.fetch("SELECT * FROM users") == []
 
 
@@ -56,18 +60,26 @@ async def test_making_the_roles_again_changes_nothing(bare_database: Database) -
         before = await admin.fetch(query)
         await ensure_roles(bare_database.admin_dsn)
         assert await admin.fetch(query) == before
-        await admin.execute(f"ALTER ROLE {ROLES.app} PASSWORD NULL")
+        await admin.execute(f"ALTER ROLE {roles.APP} PASSWORD NULL")
 
 
-async def test_roles_with_another_prefix_can_be_made_at_once_by_several(postgres: EmbeddedPostgres) -> None:
-    async with new_database(postgres) as first, new_database(postgres) as second:
-        dsns = [first.admin_dsn, second.admin_dsn] * 2
-        names = await asyncio.gather(*(ensure_roles(dsn, prefix="fleet") for dsn in dsns))
-        assert set(names) == {RoleNames("fleet")}
-        async with connection(postgres.dsn()) as admin:
-            assert await admin.fetchval("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'fleet\\_%'") == 4
-    async with connection(postgres.dsn()) as admin:
-        await admin.execute("DROP ROLE fleet_owner, fleet_app, fleet_system, fleet_maintenance")
+@pytest_asyncio.fixture(loop_scope="session")
+async def without_roles(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A PostgreSQL server of the test's own, which has none of the roles."""
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def test_roles_can_be_made_by_several_at_the_same_time(without_roles: EmbeddedPostgres) -> None:
+    async with new_database(without_roles) as first, new_database(without_roles) as second:
+        await asyncio.gather(*(ensure_roles(dsn) for dsn in [first.admin_dsn, second.admin_dsn] * 2))
+        async with connection(without_roles.dsn()) as admin:
+            found = await admin.fetch("SELECT rolname FROM pg_roles WHERE rolname LIKE 'pilothouse%'")
+            assert {row[0] for row in found} == {roles.OWNER, *roles.LOGINS.values()}
 
 
 async def test_statements_are_counted_where_the_owner_alone_reads_them(database: Database) -> None:
@@ -85,25 +97,18 @@ async def test_statements_are_counted_where_the_owner_alone_reads_them(database:
                 await opened.fetchval(count)
 
 
-async def test_roles_are_made_where_this_login_may_set_up_no_statistics(postgres: EmbeddedPostgres) -> None:
-    async with new_database(postgres) as made, connection(postgres.dsn()) as admin:
+async def test_roles_are_made_where_this_login_may_set_up_no_statistics(
+    without_roles: EmbeddedPostgres,
+) -> None:
+    async with new_database(without_roles) as made, connection(without_roles.dsn()) as admin:
         if await admin.fetchval("SELECT current_setting('server_version_num')::integer") < 160000:
             pytest.skip("before PostgreSQL 16 a role with BYPASSRLS is made by a superuser only")
         await admin.execute("CREATE ROLE lesser LOGIN CREATEROLE BYPASSRLS")
         await admin.execute(f"ALTER DATABASE {made.name} OWNER TO lesser")
-        try:
-            await ensure_roles(postgres.dsn(made.name, "lesser"), prefix="small")
-            async with connection(made.admin_dsn) as opened:
-                assert (
-                    await opened.fetchval("SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'")
-                    == 0
-                )
-        finally:
-            async with connection(made.admin_dsn) as opened:
-                await opened.execute("DROP OWNED BY small_owner, small_app, small_system, small_maintenance")
-            await admin.execute("DROP ROLE small_owner, small_app, small_system, small_maintenance")
-            await admin.execute(f"ALTER DATABASE {made.name} OWNER TO postgres")
-            await admin.execute("DROP ROLE lesser")
+        await ensure_roles(without_roles.dsn(made.name, "lesser"))
+        async with connection(made.admin_dsn) as opened:
+            found = await opened.fetchval("SELECT count(*) FROM pg_extension WHERE extname LIKE 'pg_stat%'")
+            assert found == 0
 
 
 async def test_the_verifier_is_the_one_postgresql_computes(postgres: EmbeddedPostgres) -> None:
@@ -122,12 +127,6 @@ async def test_the_verifier_is_the_one_postgresql_computes(postgres: EmbeddedPos
 def test_passwords_that_need_normalisation_are_refused(password: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII"):
         scram_verifier(password)
-
-
-@pytest.mark.parametrize("prefix", ["", "Upper", "1st", "a-b", 'a"; DROP', "x" * 41])
-def test_prefixes_that_would_need_quoting_are_refused(prefix: str) -> None:
-    with pytest.raises(ValueError, match="role prefix"):
-        RoleNames(prefix)
 
 
 async def test_unknown_logins_are_refused(bare_database: Database) -> None:

@@ -61,13 +61,6 @@ async def test_order_holds_under_writers_sequencers_and_kills(database: Database
     assert len(world.committed) > WRITERS
 
 
-async def test_order_holds_with_servers_of_the_release_before(database: Database) -> None:
-    world = World(database, legacy=0.4)
-    await world.prepare()
-    assert await _campaign(world, kills=10) == []
-    assert len(world.committed) > WRITERS
-
-
 async def test_what_a_call_returns_is_what_it_numbered(database: Database) -> None:
     world = World(database)
     await world.prepare()

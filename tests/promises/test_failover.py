@@ -20,11 +20,11 @@ from uuid import uuid4
 import pytest
 
 from pilothouse.container.v1 import container_pb2 as container
-from pilothouse_migrations import runner
+from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from tests.conftest import ROLES, Database, connection, number_changes
+from tests.conftest import Database, connection, number_changes
 from tests.promises.following import Follower, faults
 from tests.promises.requests import OWN, Fields
 from tests.promises.world import World, quiet_world
@@ -62,7 +62,7 @@ async def replicated(directory: Path) -> AsyncIterator[Pair]:
     async with connection(primary.dsn()) as admin:
         await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
     await ensure_roles(primary.dsn(NAME))
-    await runner.upgrade(primary.dsn(NAME, ROLES.maintenance))
+    await runner.upgrade(primary.dsn(NAME, roles.MAINTENANCE))
     await primary.stop()
     standby = Standby.of(primary, primary.directory, directory / "standby")
     primary = EmbeddedPostgres(primary.directory, settings={**SETTINGS, "synchronous_standby_names": "*"})

@@ -87,8 +87,7 @@ async def test_what_a_cluster_changes_is_kept_too(database: Database, tmp_path: 
             await poll_until(settled, what="that the observer wrote both containers")
 
 
-async def test_what_another_writes_is_not_shown(full_world: World) -> None:
-    """A server of the release before knows nothing of what is kept."""
+async def test_a_message_of_a_row_that_changed_since_is_not_shown(full_world: World) -> None:
     application = full_world.server.application
     before = await look(application)
     async with full_world.sql() as sql:
@@ -311,7 +310,6 @@ async def test_answers_are_made_of_what_is_kept(full_world: World) -> None:
 
 
 async def test_what_another_server_writes_is_seen_at_once(full_world: World) -> None:
-    """One of the release before beside this one: it knows nothing of what is kept."""
     async with full_world.sql() as sql:
         for status in ("failed", "running", "stopped"):
             await sql.execute("UPDATE containers SET status = $1 WHERE name = 'web'", status)

@@ -96,7 +96,7 @@ async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
 
 
 async def test_a_start_where_all_agrees_writes_nothing(database: Database, tmp_path: Path) -> None:
-    """Neither where the marks agree, nor where a server of the release before left none."""
+    """Neither where the marks agree, nor where none were noted."""
     async with SimulatedCluster(speed=10.0) as cluster:
         async with running_server(database, tmp_path, cluster=cluster) as server:
             await furnish(server, *POLICIES)

@@ -192,7 +192,7 @@ async def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
         "drwx------",
         "-rw-------",
     ]
-    # As an earlier release left them, in the middle of a write.
+    # Somebody widened the rights, and a kill left the other file in the middle of a write.
     state.chmod(0o644)
     state.with_name("cluster.json.new").touch(mode=0o644)
     async with SimulatedCluster(state_path=state):

@@ -9,13 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
 from pilothouse_simulator.admission.strategy import KindStrategies
 from pilothouse_simulator.store.state_file import (
-    FORMAT_VERSION,
     SavedState,
     StateFile,
     StateInUseError,
@@ -115,6 +113,7 @@ async def test_what_follows_an_unreadable_change_is_dropped(tmp_path: Path) -> N
     [
         (b"no cluster", "begin with a line of JSON"),
         (b'{"format": 99}', "format 99"),
+        (b'{"format": 1, "revision": 3, "items": []}', "format 1, not 2"),
         (b'{"format": 2, "revision": 3, "objects": 1}\n', "objects are missing"),
         (b'{"format": 2, "revision": 3, "objects": 1}\nno object\n', "cannot be read"),
         (b'{"format": 2, "revision": 3}\n', "objects"),
@@ -129,19 +128,6 @@ async def test_a_file_of_something_else_is_refused_and_left_as_it_is(
     with pytest.raises(ValueError, match=why):
         await SimulatedCluster(state_path=path).start()
     assert path.read_bytes() == body
-
-
-async def test_the_file_of_the_first_release_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "cluster.json"
-    file, store = await _kept(path)
-    _write(store, "old")
-    await file.close()
-    whole = {"format": 1, "revision": store.revision, "items": _objects(store)}
-    path.write_bytes(orjson.dumps(whole))
-    file, again = await _kept(path)
-    await file.close()
-    assert (again.revision, _objects(again)) == (store.revision, _objects(store))
-    assert orjson.loads(path.read_bytes().splitlines()[0])["format"] == FORMAT_VERSION
 
 
 async def test_changes_made_during_a_rewrite_are_in_the_new_file(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 from sqlalchemy import text
 
+from pilothouse_migrations import roles
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
-from tests.conftest import ROLES, Database
+from tests.conftest import Database
 from tests.identity.server import settings_of
 
 _FUNCTION = f"""
@@ -18,7 +19,7 @@ LANGUAGE plpgsql AS $$ BEGIN
     PERFORM set_config('app.current_user_id', user_id::text, true);
     RETURN QUERY SELECT current_setting('app.current_user_id'), current_user::text, more + 1, txid_current();
 END $$;
-GRANT EXECUTE ON FUNCTION seen TO {ROLES.app}
+GRANT EXECUTE ON FUNCTION seen TO {roles.APP}
 """
 _SEEN = text("SELECT caller, role, sum, xid FROM seen(:user_id, :more)")
 _LEFT = text(
@@ -38,7 +39,7 @@ async def store(database: Database) -> AsyncIterator[Store]:
 
 async def test_a_call_is_a_transaction_of_the_app_role_that_leaves_no_identity(store: Store) -> None:
     (row,) = await store.call(7, _SEEN, {"more": 41})
-    assert (row.caller, row.role, row.sum) == ("7", ROLES.app, 42)
+    assert (row.caller, row.role, row.sum) == ("7", roles.APP, 42)
     (left,) = await store.call(8, _LEFT)
     assert (left.caller or "", left.asked) == ("", 8)
     assert left.xid > row.xid

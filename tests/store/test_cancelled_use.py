@@ -13,11 +13,12 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
+from pilothouse_migrations import roles
 from pilothouse_server.store import opening
 from pilothouse_server.store.connection import SLICE_ROWS, Connection
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.unit_of_work import Actor, UnitOfWork
-from tests.conftest import ROLES, Database, connection
+from tests.conftest import Database, connection
 from tests.store.pools import pool_of
 from tests.waiting import within
 
@@ -135,7 +136,7 @@ async def observer(database: Database) -> AsyncIterator[asyncpg.Connection]:
 async def pool(database: Database) -> AsyncIterator[Pool]:
     """One connection, so that the next user has the one that was cancelled, unless it was closed."""
     async with database.owner() as owner:
-        await owner.execute(f"CREATE TABLE marks (number integer); GRANT ALL ON marks TO {ROLES.app}")
+        await owner.execute(f"CREATE TABLE marks (number integer); GRANT ALL ON marks TO {roles.APP}")
     async with pool_of(database.app_dsn, pool_open_connections=1) as made:
         yield made
 

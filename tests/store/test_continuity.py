@@ -19,7 +19,7 @@ from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database, number_changes
 from tests.harness import settings_for
-from tests.migrations.test_append_changes import _append, _event, _record
+from tests.migrations.sequencing import event, put, record
 from tests.waiting import patient, poll_until
 
 BACK = {
@@ -43,7 +43,8 @@ async def opened(database: Database, directory: Path) -> AsyncIterator[Store]:
     """Two events and two records, and a server's way to them."""
     async with database.system() as system:
         for number in range(2):
-            await _append(system, audit=[_record(number)], events=[_event(number)])
+            await put(system, [record(number)], [(event(number), b"message")])
+            await number_changes(system)
     store = Store(Engines.connect(settings_for(database, directory)))
     try:
         yield store

@@ -9,14 +9,14 @@ import structlog.testing
 
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
 from pilothouse_client import RetryPolicy, UnavailableError
-from pilothouse_migrations import runner
+from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.backup import making, repository
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.launch.processes.failures import words_of
 from pilothouse_server.settings.model import SettingsError
 from tests.client.certificates import made
-from tests.conftest import ROLES, Database
+from tests.conftest import Database
 from tests.harness import running_server
 from tests.store.tls_proxy import tls_before
 
@@ -44,7 +44,7 @@ async def test_all_of_a_server_connects_by_tls(database: Database, tmp_path: Pat
                 await server.admin.namespaces.create(namespace=Namespace(name="by-tls"))
                 assert [each.name async for each in server.admin.namespaces.list()] == ["by-tls"]
                 assert [each async for each in server.admin.audit.list_operations(filter='action = "create"')]
-        for role in ROLES.logins().values():
+        for role in roles.LOGINS.values():
             assert proxy.connections[role] > before.get(role, 0), role
         assert not [line for line in lines if "certificate of the database" in line["event"]]
 

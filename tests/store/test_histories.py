@@ -18,12 +18,12 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.streams import Change, ChangeKind
-from pilothouse_migrations import runner
+from pilothouse_migrations import roles, runner
 from pilothouse_migrations.histories import begin_new_history
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
 from pilothouse_server.store import continuity
-from tests.conftest import ROLES, Database, connection, new_database, number_changes
+from tests.conftest import Database, connection, new_database, number_changes
 from tests.harness import Server, running_server
 from tests.processes import finished
 from tests.promises.chain import broken_links
@@ -110,7 +110,7 @@ async def test_a_restored_dump_begins_a_new_history(
         assert begun == []
     async with new_database(postgres) as restored:
         async with connection(postgres.dsn()) as admin:
-            logins = ", ".join(ROLES.logins().values())
+            logins = ", ".join(roles.LOGINS.values())
             await admin.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {restored.name} TO {logins}")
         code, _, errors = await finished(
             str(program("pg_restore")), "--single-transaction", f"--dbname={restored.admin_dsn}", str(dump)
@@ -171,7 +171,7 @@ async def prepared(folder: Path) -> Path:
         async with connection(server.dsn()) as admin:
             await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
         await ensure_roles(server.dsn(NAME))
-        await runner.upgrade(server.dsn(NAME, ROLES.maintenance))
+        await runner.upgrade(server.dsn(NAME, roles.MAINTENANCE))
     finally:
         await server.stop()
     return server.directory

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pilothouse.namespace.v1.namespace_pb2 import Namespace
-from pilothouse_migrations import runner
+from pilothouse_migrations import roles, runner
 from pilothouse_migrations.databases import ensure_database
-from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.backup import making, restoring
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
@@ -68,9 +68,8 @@ def reached(server: EmbeddedPostgres, name: str, how: str, host: str = "localhos
     def through(user: str) -> str:
         return server.tcp_dsn(name, user, _PASSWORD).replace("@127.0.0.1:", f"@{host}:") + f"?{how}"
 
-    roles = RoleNames()
     return Database(
-        name, through(roles.app), through(roles.system), through(roles.maintenance), server.dsn(name)
+        name, through(roles.APP), through(roles.SYSTEM), through(roles.MAINTENANCE), server.dsn(name)
     )
 
 

@@ -12,16 +12,17 @@ from sqlalchemy import text
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.metrics.v1 import metrics_pb2 as metrics
 from pilothouse.namespace.v1 import namespace_pb2 as namespaces
+from pilothouse_migrations import roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
-from tests.conftest import ROLES, Database, connection, new_database
+from tests.conftest import Database, connection, new_database
 from tests.harness import Server, running_server
 from tests.promises.world import furnished, quiet_world
 
 _FROM_REPLICA = {"ListOperations", "QueryUsage"}
 # Nobody listens on port 1.
-_AWAY = f"postgresql://{ROLES.app}@127.0.0.1:1/none"
+_AWAY = f"postgresql://{roles.APP}@127.0.0.1:1/none"
 
 
 async def _add(server: Server, namespace: str) -> None:
@@ -84,14 +85,14 @@ async def test_a_login_for_all_roles_reads_the_replica_as_the_app_role(
     """A login that is a member of every role sees every tenant's rows, until it takes one on."""
     async with connection(postgres.dsn()) as admin:
         await admin.execute("CREATE ROLE every_role LOGIN")
-        await admin.execute(f"GRANT {ROLES.app}, {ROLES.system}, {ROLES.maintenance} TO every_role")
+        await admin.execute(f"GRANT {roles.APP}, {roles.SYSTEM}, {roles.MAINTENANCE} TO every_role")
         await admin.execute(f"GRANT CONNECT ON DATABASE {database.name} TO every_role")
         dsn = postgres.dsn(database.name, "every_role")
         engines = Engines.connect(Settings(database_url=dsn, replica_database_url=dsn))
         try:
             assert engines.replica is not None
             async with engines.replica.connect() as opened:
-                assert (await opened.execute(text("SELECT current_user"))).scalar_one() == ROLES.app
+                assert (await opened.execute(text("SELECT current_user"))).scalar_one() == roles.APP
         finally:
             await engines.close()
             await admin.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM every_role")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 
 import pytest
 from hypothesis import given
@@ -98,22 +96,6 @@ def test_a_token_of_another_watch_is_refused(change: dict[str, object]) -> None:
 def test_a_token_of_another_history_or_sight_is_out_of_range(change: dict[str, object]) -> None:
     with pytest.raises(OutOfRange):
         issuer().read(issuer(**change).token(Position(5)), oldest_revision=OLDEST)
-
-
-def test_a_token_of_the_release_before_is_out_of_range() -> None:
-    def binding(*parts: str) -> str:
-        digest = hmac.new(KEY, "\x00".join(parts).encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest[:12]).decode()
-
-    old = (
-        binding("watch", "7", "/pilothouse/Watch", "a\x00b")
-        + binding("history", "h1", "1,2")
-        + base64.urlsafe_b64encode((5).to_bytes(9, "big")).decode()
-    )
-    with pytest.raises(OutOfRange):
-        issuer().read(old, oldest_revision=OLDEST)
-    with pytest.raises(InvalidArgument):
-        issuer(user_id=8).read(old, oldest_revision=OLDEST)
 
 
 def _padded(token: str) -> str:

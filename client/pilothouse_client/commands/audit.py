@@ -17,10 +17,7 @@ from pilothouse_client.commands.values import moment, span
 
 
 def _action(operation: Any) -> str:
-    metadata = operation.metadata
-    # A server of the release before has it in the metadata alone.
-    tried_out = operation.validate_only or ("validate_only" in metadata and metadata["validate_only"])
-    return f"{operation.action} {DRY_RUN}" if tried_out else str(operation.action)
+    return f"{operation.action} {DRY_RUN}" if operation.validate_only else str(operation.action)
 
 
 def _as_data(operation: Any) -> Any:

@@ -112,8 +112,8 @@ def prove(
 
 
 def _keys(found: pb.AuditHead) -> list[str]:
-    """The keys of the log, under each of its origins; a server of the release before names those of one."""
-    return [key for history in found.histories for key in history.verifier_keys] or list(found.verifier_keys)
+    """The keys of the log, under each of its origins."""
+    return [key for history in found.histories for key in history.verifier_keys]
 
 
 def _check_proof(found: pb.ProveOperationResponse) -> None:

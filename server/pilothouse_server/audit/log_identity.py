@@ -83,8 +83,6 @@ class Identity:
         origins = self.origins(state)[::-1]
         found = [signer.verifier for origin in origins for signer in self.signers(origin)]
         found += [Signer(origin, seed).verifier for origin in origins for seed in self._seeds]
-        # A head of the release before bears the key's own name, whatever the history.
-        found += [*(signer.verifier for signer in self._signers), *self._former]
         found += [Verifier(origin, each.public) for origin in origins for each in self._former]
         return list(dict.fromkeys(found))
 

@@ -57,7 +57,7 @@ _FILTERS = {
     "action": FilterField(_LOG.action),
     "resource_type": FilterField(_LOG.resource_type),
     "resource_name": FilterField(_LOG.resource_name),
-    # As it was; a record of the release before has the id alone.
+    # The name at the time of the call; a record without it has the id alone.
     "namespace": FilterField(func.coalesce(_LOG.metadata["namespace"].astext, NAMESPACES.c.name)),
     "method": FilterField(_LOG.request_path),
     "request_path": FilterField(_LOG.request_path),

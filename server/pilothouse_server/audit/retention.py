@@ -3,7 +3,7 @@
 A partition goes whole, or stays: it stays while a sealed head does not cover all of its records, while a sink that is
 required has not got them, while a namespace that it has records of is held (`legal_hold`), and where a record is not
 the one that the tree has: whoever makes a record old would have it dropped, and the trace of that with it. Nor do
-records of the first releases' hash chain go while earlier ones of it stay, which nothing would bind to the tree then.
+records of the hash chain go while earlier ones of it stay, which nothing would bind to the tree then.
 
 Before some go, a record says which places of the log were in them, with the value of the hash chain at the end of each
 stretch, and all that was dropped before: so the newest such record tells retention apart from tampering, also once

@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Final
 
+from pilothouse_migrations.roles import OWNER
 from pilothouse_server.backup import manifests, programs, repository
 from pilothouse_server.backup.disk import Disk
 from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.backup.manifests import Backup, File, HashingWriter, Manifest
 from pilothouse_server.backup.programs import Programs, Run
-from pilothouse_server.backup.repository import OWNER, Facts
+from pilothouse_server.backup.repository import Facts
 from pilothouse_server.backup.sealing import BackupKeys, Sealer, Writer
 from pilothouse_server.store.noun_tables import EnvelopeTable
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from pilothouse_migrations.roles import RoleNames, driver_dsn
+from pilothouse_migrations.roles import OWNER, driver_dsn
 from pilothouse_migrations.schema import ADVISORY_LOCK
 from pilothouse_server.backup.failures import refused
 from pilothouse_server.backup.manifests import Manifest
@@ -20,7 +20,6 @@ from pilothouse_server.store.errors import CONNECTION_LOST, database_unavailable
 from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.values.database_address import tls_problem
 
-OWNER: Final = RoleNames().owner
 _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 60.0
 _ONE_AT_A_TIME: Final = "pilothouse/backup"

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from pilothouse_migrations.checksums import CHECKSUMS
-from pilothouse_migrations.roles import ensure_roles
+from pilothouse_migrations.roles import OWNER, ensure_roles
 from pilothouse_migrations.versions_gate import refusal
 from pilothouse_server.backup import manifests, programs, repository, verifying
 from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.backup.making import DEFAULT_SECONDS
 from pilothouse_server.backup.manifests import Backup
-from pilothouse_server.backup.repository import OWNER, Target
+from pilothouse_server.backup.repository import Target
 from pilothouse_server.backup.verifying import Verified
 
 # pg_restore sets it for servers of this version and newer; older ones do not know it.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pilothouse_migrations.checksums import CHECKSUMS
+from pilothouse_migrations.schema import FIRST_ID
 from pilothouse_server.backup import manifests, programs
 from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.backup.manifests import Backup
@@ -40,11 +41,16 @@ async def verify(path: Path, key_file: Path | None) -> Verified:
     """Verifies a backup; nothing is written.
 
     Raises:
-        FailedPrecondition: it was changed, cut off or made by a newer release, or the key file is not its own. The
-        message
-            says which file, or which key.
+        FailedPrecondition: it was changed or cut off, it was made by a newer release or before 0.2.0, or the key file
+            is not its own. The message says which file, or which key.
     """
     backup = manifests.read(path)
+    if backup.manifest.schema_version < FIRST_ID:
+        raise refused(
+            f"{path} was made before release 0.2.0 (at migration {backup.manifest.schema_version}): restore it with "
+            "the release that made it",
+            "OLDER_SCHEMA",
+        )
     if backup.manifest.schema_version not in CHECKSUMS:
         raise refused(
             f"{path} was made at migration {backup.manifest.schema_version}, which this release does not know (its "

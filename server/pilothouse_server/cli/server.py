@@ -312,13 +312,11 @@ def migrate_init(
     maintenance_password: Annotated[str, typer.Option(envvar=f"{PREFIX}MAINTENANCE_PASSWORD")] = "",
 ) -> None:
     """Make the four database roles, once, as an administrator; then run `pilothouse migrate up`."""
-    from pilothouse_migrations.roles import ensure_roles
+    from pilothouse_migrations.roles import LOGINS, OWNER, ensure_roles
 
     given = {"app": app_password, "system": system_password, "maintenance": maintenance_password}
-    names = _run(
-        ensure_roles(_secured(admin_url), {role: password for role, password in given.items() if password})
-    )
-    say(f"roles {names.owner}, {names.app}, {names.system}, {names.maintenance} are there")
+    _run(ensure_roles(_secured(admin_url), {role: password for role, password in given.items() if password}))
+    say(f"roles {', '.join((OWNER, *LOGINS.values()))} are there")
 
 
 @migrate.command("up")

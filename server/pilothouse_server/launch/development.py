@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_migrations import schema
+from pilothouse_migrations import roles, schema
 from pilothouse_migrations.databases import ensure_database
-from pilothouse_migrations.roles import RoleNames, ensure_roles
+from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.clusters.access import Kubeconfigs
 from pilothouse_server.launch.embedded.postgres import DataDirectoryInUseError, EmbeddedPostgres
 from pilothouse_server.launch.embedded.simulator import EmbeddedSimulator
@@ -34,7 +34,7 @@ def running_database(settings: Settings) -> str:
     """The URL, as the maintenance login, of the database that a server with these settings runs; "" where none does."""
     postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
     there = (postgres.socket_directory / f".s.PGSQL.{postgres.port}").exists()
-    return postgres.dsn(DATABASE, RoleNames().maintenance) if there else ""
+    return postgres.dsn(DATABASE, roles.MAINTENANCE) if there else ""
 
 
 @asynccontextmanager
@@ -65,12 +65,11 @@ async def local_database(settings: Settings) -> AsyncIterator[Settings]:
 
 
 def _reaching(settings: Settings, postgres: EmbeddedPostgres) -> Settings:
-    names = RoleNames()
     return msgspec.structs.replace(
         settings,
-        database_url=postgres.dsn(DATABASE, names.app),
-        system_database_url=postgres.dsn(DATABASE, names.system),
-        maintenance_database_url=postgres.dsn(DATABASE, names.maintenance),
+        database_url=postgres.dsn(DATABASE, roles.APP),
+        system_database_url=postgres.dsn(DATABASE, roles.SYSTEM),
+        maintenance_database_url=postgres.dsn(DATABASE, roles.MAINTENANCE),
     )
 
 
@@ -95,6 +94,7 @@ class Development:
 
         Raises:
             EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text says why.
+            SettingsError: the data folder holds a database that was made before 0.2.0.
             OSError: the data folder cannot be made.
         """
         settings = self._settings
@@ -140,7 +140,13 @@ class Development:
         await ensure_roles(postgres.dsn(DATABASE))
         reaching = _reaching(settings, postgres)
         maintenance = reaching.maintenance_database_url
-        pending = await schema.pending_migrations(maintenance)
+        try:
+            pending = await schema.pending_migrations(maintenance)
+        except schema.TooOldError:
+            raise SettingsError(
+                f"{settings.data_dir} holds a database that was made before release 0.2.0 and cannot be upgraded:"
+                f" move the folder away, or name another one by {PREFIX}DATA_DIR"
+            ) from None
         if pending:
             # Alembic, which a server that finds its schema does not need.
             from pilothouse_migrations import runner

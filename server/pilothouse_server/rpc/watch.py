@@ -62,7 +62,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 class WatchFilter:
     """What a watch is about: one type of resource, or several whose events hold the same message.
 
-    Empty fields match everything; `text` binds resume tokens to it, and did so as `old_text` in the releases before.
+    Empty fields match everything; `text` binds resume tokens to it.
     """
 
     resource_type: str | frozenset[str]
@@ -71,7 +71,6 @@ class WatchFilter:
     selector: LabelSelector | None = None
     status: str = ""
     text: str = ""
-    old_text: str = ""
 
     def concerns(self, resource_type: str) -> bool:
         """Whether the watch is about this type."""
@@ -233,14 +232,12 @@ def _filter(call: Call, watched: Watched) -> WatchFilter:
         bound.append(status)
     if "namespace" in fields:
         bound.append(request.namespace)
-    text = "\x00".join(bound)
     return WatchFilter(
         watched.resource_type,
         name=request.name,
         selector=wire.label_selector(request.label_selector),
         status=status,
-        text=text,
-        old_text=text,
+        text="\x00".join(bound),
     )
 
 
@@ -264,9 +261,7 @@ async def _in_namespace(
         raise
     if namespace_id is None:
         return wanted
-    # Tokens of the releases before named the namespace by its id, and first.
-    others, _, _ = wanted.text.rpartition("\x00")
-    return replace(wanted, namespace_id=namespace_id, old_text=f"{namespace_id}\x00{others}")
+    return replace(wanted, namespace_id=namespace_id)
 
 
 def _issuer(server: WatchServer, call: Call, wanted: WatchFilter, history: str, sight: str) -> TokenIssuer:
@@ -275,7 +270,6 @@ def _issuer(server: WatchServer, call: Call, wanted: WatchFilter, history: str, 
         user_id=call.user_id,
         method=call.method,
         filter_text=wanted.text,
-        old_filter_text=wanted.old_text,
         history=history,
         sight=sight,
     )

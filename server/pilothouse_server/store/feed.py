@@ -119,7 +119,7 @@ class FeedEvent:
     status_before: str | None
     # The pending row that it was, if any: what a first state saw unnumbered is not told again.
     pending_id: int | None = None
-    # Eight bytes that only this event has; zeros for those of releases before.
+    # Eight random bytes that only this event has.
     mark: bytes = _NO_MARK
 
 

@@ -1,7 +1,7 @@
-"""Rows that have no message that can be shown get one: a server of the release before wrote them, or this release
-renders more than the one that kept it (see `rendered`).
+"""Renders messages that are missing or of an older format: this release renders more than the one that wrote them (see
+`rendered`).
 
-That is done in small batches, without an event. A message is only ever replaced by one of a later version of its row,
+It works in small batches, without an event. A message is only ever replaced by one of a later version of its row,
 or of a newer format, so it does not matter who comes first.
 """
 

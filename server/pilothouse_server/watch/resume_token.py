@@ -12,7 +12,7 @@ The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter
 watch that it was given to. The key is the server's, the same on every replica.
 
     the MAC does not fit                     INVALID_ARGUMENT   another caller's, another filter's, or rubbish
-    another history, sight, mark, old form   OUT_OF_RANGE       watch anew without the token
+    another history, sight or mark           OUT_OF_RANGE       watch anew without the token
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ _HEAD_BYTES = 29
 _MAC_BYTES = 16
 # What the requests of watches take: 339 bytes of ids, which are one or two bytes each unless they lie far apart.
 LONGEST_CHARACTERS = 512
-_OLD_BINDING_BYTES = 12
-_OLD_CHARACTERS = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,6 @@ class TokenIssuer:
     """Makes and reads the tokens of one watch."""
 
     _state: Any = field(repr=False)
-    _old_prefix: str = field(repr=False)
     history: bytes
     sight: bytes
 
@@ -78,10 +75,8 @@ class TokenIssuer:
 
         Raises:
             InvalidArgument: not a token, another caller's, or of another filter.
-            OutOfRange: of another history, sight or release; watch anew without a token.
+            OutOfRange: of another history or sight; watch anew without a token.
         """
-        if len(token) == _OLD_CHARACTERS and token.startswith(self._old_prefix):
-            raise changed(oldest_revision)
         if len(token) > LONGEST_CHARACTERS:
             raise _foreign()
         try:
@@ -113,12 +108,10 @@ def issuer(
     filter_text: str,
     history: str,
     sight: str = "",
-    old_filter_text: str = "",
 ) -> TokenIssuer:
     """The issuer for one watch; `key` is the server's, the same on every replica.
 
-    `sight` says what the caller's grants let the watch show, `old_filter_text` how the releases before wrote the filter
-    where they wrote it otherwise.
+    `sight` says what the caller's grants let the watch show.
     """
     state = hashlib.blake2b(
         key=hashlib.sha256(key).digest(), digest_size=_MAC_BYTES, person=b"pilothouse-watch"
@@ -126,12 +119,8 @@ def issuer(
     for part in (str(user_id), method, filter_text):
         encoded = part.encode()
         state.update(len(encoded).to_bytes(4, "big") + encoded)
-    # The form of the releases before began with this; it is known by it, and refused.
-    old_parts = ("watch", str(user_id), method, old_filter_text or filter_text)
-    old = hmac.digest(key, "\x00".join(old_parts).encode(), "sha256")
     return TokenIssuer(
         state,
-        base64.urlsafe_b64encode(old[:_OLD_BINDING_BYTES]).decode(),
         hashlib.sha256(history.encode()).digest()[:8],
         hashlib.sha256(sight.encode()).digest()[:4],
     )

@@ -37,8 +37,6 @@ JsonObject = dict[str, Any]
 Place = tuple[str, ...]
 
 FORMAT_VERSION = 2
-# One JSON document with all objects and no changes, as the first release wrote it.
-WHOLE_DOCUMENT_VERSION = 1
 SYNC_SECONDS = 5.0
 # Fewer bytes of changes than this are not worth a rewrite, however small the cluster is.
 REWRITE_BYTES = 4 << 20
@@ -73,8 +71,6 @@ def parse(body: bytes) -> SavedState:
     header = _json_object(first)
     if header is None:
         raise ValueError("it does not begin with a line of JSON")
-    if header.get("format") == WHOLE_DOCUMENT_VERSION:
-        return SavedState(int(header["revision"]), list(header["items"]))
     if header.get("format") != FORMAT_VERSION:
         raise ValueError(f"it is in format {header.get('format')}, not {FORMAT_VERSION}")
     # What follows the last end of a line was cut off by a kill.

@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc.aio
 
-from pilothouse_migrations import runner
+from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.launch.embedded import postgres
@@ -28,7 +28,7 @@ from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_simulator import SimulatedCluster
 from tests.agreement import agree
-from tests.conftest import ROLES, Database, connection, number_changes
+from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import Caller, Outcome, served
 from tests.promises.chain import broken_links
@@ -228,7 +228,7 @@ async def site(folder: Path, sabotage: str = "") -> AsyncIterator[Site]:
         async with connection(first.dsn()) as admin:
             await admin.execute(f"CREATE DATABASE {NAME} TEMPLATE template0")
         await ensure_roles(first.dsn(NAME))
-        await runner.upgrade(first.dsn(NAME, ROLES.maintenance))
+        await runner.upgrade(first.dsn(NAME, roles.MAINTENANCE))
         cluster = kept_cluster(folder / "cluster")
         await cluster.start()
         kubeconfig = folder / "kubeconfig.json"

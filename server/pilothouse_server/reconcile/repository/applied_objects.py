@@ -1,7 +1,7 @@
 """What each resource consisted of on its cluster when it was applied last: marks by kind and name (`kubernetes.marks`).
 
 They stand in the resource's work row, which lives as long as it does, and are written with the end of the lease under
-which they were applied. A server of a release before leaves none; what it applied is compared on its content, once.
+which they were applied. A resource without marks is compared by its content, once.
 """
 
 from __future__ import annotations

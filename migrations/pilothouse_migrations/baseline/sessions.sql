@@ -1,0 +1,197 @@
+-- Tokens and codes are kept as hashes. Five wrong guesses lock an account; login_origins lets devices and addresses
+-- pass that lock that logged in before. Its rows come from log-ins that succeed, so nobody fills the table by
+-- guessing. It and login_throttles have no foreign key to users: accounts are found by the hash of their name, by the
+-- same statements whether they exist or not.
+--
+-- A person is the pair of issuer and subject; neither an e-mail address nor a name makes a user of ours theirs.
+-- device_logins keeps what is needed between two polls of RFC 8628, so any server serves the next one.
+
+CREATE TABLE sessions (
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    user_id bigint NOT NULL,
+    family_id uuid NOT NULL,
+    access_token_hash bytea NOT NULL,
+    refresh_token_hash bytea NOT NULL,
+    access_expires_at timestamptz NOT NULL,
+    refresh_expires_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    last_used_at timestamptz,
+    rotated_at timestamptz,
+    revoked_at timestamptz,
+    replaced_by uuid,
+    client_ip varchar(45),
+    user_agent text,
+    method varchar(20) NOT NULL DEFAULT 'password',
+    proved_at timestamptz,
+    CONSTRAINT pk_sessions PRIMARY KEY (id),
+    CONSTRAINT uq_sessions_access_token_hash UNIQUE (access_token_hash),
+    CONSTRAINT uq_sessions_refresh_token_hash UNIQUE (refresh_token_hash),
+    CONSTRAINT fk_sessions_replaced_by FOREIGN KEY (replaced_by) REFERENCES sessions(id) ON DELETE SET NULL,
+    CONSTRAINT fk_sessions_user FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+    CONSTRAINT ck_sessions_method
+        CHECK (method IN ('password', 'password_totp', 'password_recovery', 'oidc', 'token_exchange'))
+);
+
+CREATE INDEX idx_sessions_family_id ON sessions (family_id);
+CREATE INDEX idx_sessions_refresh_expires_at ON sessions (refresh_expires_at);
+CREATE INDEX idx_sessions_replaced_by ON sessions (replaced_by);
+CREATE INDEX idx_sessions_user_id ON sessions (user_id);
+
+COMMENT ON TABLE sessions IS 'One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.';
+COMMENT ON COLUMN sessions.family_id IS
+    'All pairs that descend from one login; a replayed refresh token ends the family.';
+COMMENT ON COLUMN sessions.replaced_by IS
+    'The pair that the refresh token was exchanged for; a refresh token is used once.';
+COMMENT ON COLUMN sessions.method IS 'What the user or program has shown to begin it.';
+COMMENT ON COLUMN sessions.proved_at IS
+    'When the user last showed a password, a code or a log-in at an issuer; a refresh carries it over. Null: unknown.';
+
+
+CREATE TABLE login_throttles (
+    account_hash bytea NOT NULL,
+    failures integer NOT NULL DEFAULT 0,
+    locked_until timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_login_throttles PRIMARY KEY (account_hash),
+    CONSTRAINT ck_login_throttles_failures CHECK (failures >= 0)
+);
+
+CREATE INDEX idx_login_throttles_updated_at ON login_throttles (updated_at);
+
+COMMENT ON TABLE login_throttles IS
+    'Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.';
+
+
+CREATE TABLE login_origins (
+    account_hash bytea NOT NULL,
+    origin_hash bytea NOT NULL,
+    failures integer NOT NULL DEFAULT 0,
+    logins integer NOT NULL DEFAULT 1,
+    password_changed_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_login_origins PRIMARY KEY (account_hash, origin_hash),
+    CONSTRAINT ck_login_origins_failures CHECK (failures >= 0),
+    CONSTRAINT ck_login_origins_logins CHECK (logins >= 1)
+);
+
+CREATE INDEX idx_login_origins_updated_at ON login_origins (updated_at);
+
+COMMENT ON TABLE login_origins IS
+    'Devices and addresses that accounts have logged in from, and the guesses that failed there since.';
+COMMENT ON COLUMN login_origins.account_hash IS 'Hash of the normalised user name, as in login_throttles.';
+COMMENT ON COLUMN login_origins.origin_hash IS 'Hash of a device, or keyed hash of an address.';
+COMMENT ON COLUMN login_origins.password_changed_at IS 'That of the user when it last logged in from there.';
+
+
+CREATE TABLE login_challenges (
+    challenge_hash bytea NOT NULL,
+    user_id bigint NOT NULL,
+    origin_hash bytea NOT NULL,
+    password_changed_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_login_challenges PRIMARY KEY (challenge_hash),
+    CONSTRAINT fk_login_challenges_user FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+
+CREATE INDEX idx_login_challenges_expires_at ON login_challenges (expires_at);
+CREATE INDEX idx_login_challenges_user_id ON login_challenges (user_id);
+
+COMMENT ON TABLE login_challenges IS
+    'What right passwords were answered with where a code or a new password is to be shown, too; used once.';
+COMMENT ON COLUMN login_challenges.origin_hash IS 'Keyed hash of the address and of the device it was given to.';
+COMMENT ON COLUMN login_challenges.password_changed_at IS 'That of the user then: another password ends it.';
+
+
+CREATE TABLE recovery_codes (
+    id bigint GENERATED BY DEFAULT AS IDENTITY,
+    user_id bigint NOT NULL,
+    code_hash bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    used_at timestamptz,
+    CONSTRAINT pk_recovery_codes PRIMARY KEY (id),
+    CONSTRAINT uq_recovery_codes_code UNIQUE (user_id, code_hash),
+    CONSTRAINT fk_recovery_codes_user FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+
+COMMENT ON TABLE recovery_codes IS
+    'Codes that let a user in once each without the authenticator, as SHA-256 of 80 random bits.';
+
+
+CREATE TABLE federated_identities (
+    id bigint GENERATED BY DEFAULT AS IDENTITY,
+    user_id bigint NOT NULL,
+    issuer varchar(500) NOT NULL,
+    subject varchar(255) NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    confirmed_at timestamptz NOT NULL DEFAULT now(),
+    confirmed_until timestamptz NOT NULL,
+    CONSTRAINT pk_federated_identities PRIMARY KEY (id),
+    CONSTRAINT uq_federated_identities_subject UNIQUE (issuer, subject),
+    CONSTRAINT fk_federated_identities_user FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+
+CREATE INDEX idx_federated_identities_confirmed_until ON federated_identities (confirmed_until);
+CREATE INDEX idx_federated_identities_user_id ON federated_identities (user_id);
+
+COMMENT ON TABLE federated_identities IS
+    'People and programs that issuers vouch for, and the users that they are here.';
+COMMENT ON COLUMN federated_identities.issuer IS 'The issuer''s address, as its tokens have it.';
+COMMENT ON COLUMN federated_identities.confirmed_at IS 'When the issuer was last asked, and vouched.';
+COMMENT ON COLUMN federated_identities.confirmed_until IS
+    'When the grants that its rules give end, unless it is asked again.';
+
+
+CREATE TABLE oidc_logins (
+    state_hash bytea NOT NULL,
+    completed_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_oidc_logins PRIMARY KEY (state_hash)
+);
+
+CREATE INDEX idx_oidc_logins_expires_at ON oidc_logins (expires_at);
+
+COMMENT ON TABLE oidc_logins IS
+    'Log-ins at issuers that were completed, until they would have expired: each works once.';
+
+
+CREATE TABLE oidc_sessions (
+    family_id uuid NOT NULL,
+    identity_id bigint NOT NULL,
+    confirmed_at timestamptz NOT NULL DEFAULT now(),
+    asking_until timestamptz,
+    CONSTRAINT pk_oidc_sessions PRIMARY KEY (family_id),
+    CONSTRAINT fk_oidc_sessions_identity
+        FOREIGN KEY (identity_id) REFERENCES federated_identities(id) ON DELETE CASCADE
+);
+
+CREATE INDEX idx_oidc_sessions_identity_id ON oidc_sessions (identity_id);
+
+COMMENT ON TABLE oidc_sessions IS
+    'Sessions that an issuer is asked about when they are renewed; its refresh token is a token of user_secrets.';
+COMMENT ON COLUMN oidc_sessions.confirmed_at IS 'When the issuer was last asked, and vouched.';
+COMMENT ON COLUMN oidc_sessions.asking_until IS
+    'Until when nobody else asks: the issuer''s refresh token may work once.';
+
+
+CREATE TABLE device_logins (
+    token_hash bytea NOT NULL,
+    issuer varchar(40) NOT NULL,
+    sealed_code bytea NOT NULL,
+    address_hash bytea NOT NULL,
+    interval_seconds integer NOT NULL,
+    next_poll_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_device_logins PRIMARY KEY (token_hash),
+    CONSTRAINT ck_device_logins_interval_seconds CHECK (interval_seconds BETWEEN 1 AND 3600),
+    CONSTRAINT ck_device_logins_token_hash CHECK (octet_length(token_hash) = 32)
+);
+
+CREATE INDEX idx_device_logins_address_hash ON device_logins (address_hash, expires_at);
+CREATE INDEX idx_device_logins_expires_at ON device_logins (expires_at);
+
+COMMENT ON TABLE device_logins IS 'Log-ins of devices that wait for a person to agree at the issuer.';
+COMMENT ON COLUMN device_logins.token_hash IS 'SHA-256 of the token that the device asks with.';
+COMMENT ON COLUMN device_logins.sealed_code IS 'The code of the issuer, under a key that only that token gives.';
+COMMENT ON COLUMN device_logins.address_hash IS 'Keyed hash of the address that began it, which may have so many.';
+COMMENT ON COLUMN device_logins.next_poll_at IS 'Before it the issuer is not asked again.';
