@@ -25,9 +25,9 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 
 # The most findings that each rule may have in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
-    "headless": {"server": 844, "client": 141, "migrations": 44, "protos": 0, "docs": 45, "tests": 560},
+    "headless": {"server": 844, "client": 141, "migrations": 44, "protos": 0, "docs": 0, "tests": 560},
     "docstring": {"server": 1535, "client": 243, "migrations": 57, "tests": 858},
-    "banned": {"server": 506, "client": 56, "migrations": 33, "protos": 0, "docs": 54, "tests": 288},
+    "banned": {"server": 506, "client": 56, "migrations": 33, "protos": 0, "docs": 0, "tests": 288},
     "class name": {"server": 88},
 }
 
