@@ -126,7 +126,7 @@ from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
 
-# What the store must know of the tables of each noun. The commands use this list without a server.
+# Facts about the tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
     containers_tables.OWNED,
     storage_tables.OWNED,
@@ -243,7 +243,7 @@ class Application:
         self.authenticator = TokenAuthenticator(self.store, cache_seconds=settings.principal_cache_seconds)
         self.tls = Serving.of(settings)
         self._clients = None if self.tls is None else self.tls.clients
-        # Who calls: by a token, and by a certificate where clients show any.
+        # Identifies the caller by a token, and by a certificate if clients show one.
         self._callers = (
             self.authenticator
             if self._clients is None

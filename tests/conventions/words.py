@@ -25,9 +25,9 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 
 # The most findings that each rule may have in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
-    "headless": {"server": 844, "client": 141, "migrations": 44, "protos": 0, "docs": 0, "tests": 560},
-    "docstring": {"server": 1535, "client": 243, "migrations": 57, "tests": 858},
-    "banned": {"server": 506, "client": 56, "migrations": 33, "protos": 0, "docs": 0, "tests": 288},
+    "headless": {"server": 843, "client": 141, "migrations": 11, "protos": 0, "docs": 0, "tests": 555},
+    "docstring": {"server": 1535, "client": 243, "migrations": 13, "tests": 853},
+    "banned": {"server": 506, "client": 56, "migrations": 5, "protos": 0, "docs": 0, "tests": 286},
     "class name": {"server": 88},
 }
 
