@@ -8,7 +8,7 @@ from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import NotFound
 from pilothouse_server.identity.local_reset import reset_locally
-from pilothouse_server.identity.operations import grants
+from pilothouse_server.identity.operations.account_credentials import end_in_namespace
 from tests.identity.server import PASSWORD, Caller, IdentityServer, Refused, ended, refused, valid
 from tests.identity.test_api_keys import listed, make
 from tests.waiting import poll_until
@@ -222,7 +222,7 @@ async def test_they_end_with_their_namespace(shared: IdentityServer, root: Calle
     _, caller = await make(root, "k", service_account="sa:acct-ends:ci")
     assert await valid(caller)
     async with shared.store.system_write() as transaction:
-        await grants.end_in_namespace(transaction, number)
+        await end_in_namespace(transaction, number)
     await poll_until(lambda: ended(caller))
     assert "sa:acct-ends:ci" not in await accounts(root)
 

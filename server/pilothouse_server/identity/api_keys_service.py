@@ -9,6 +9,7 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.identity import key_messages
 from pilothouse_server.identity.model import ApiKey, MadeKey, ServiceAccount
 from pilothouse_server.identity.operations import api_keys, service_accounts
+from pilothouse_server.identity.operations.account_credentials import SessionsAndKeys
 from pilothouse_server.identity.operations.api_keys import ApiKeys, Wanted
 from pilothouse_server.identity.operations.reauthentication import check_recent_proof
 from pilothouse_server.rpc import wire
@@ -127,7 +128,9 @@ class ApiKeysService:
         self, request: pb.DeleteServiceAccountRequest, call: Call
     ) -> pb.DeleteServiceAccountResponse:
         """Deletes a service account."""
-        deleted = await service_accounts.delete(await call.transaction(), request.namespace, request.name)
+        deleted = await service_accounts.delete(
+            await call.transaction(), request.namespace, request.name, SessionsAndKeys()
+        )
         _describe_account(call, deleted)
         return pb.DeleteServiceAccountResponse()
 

@@ -12,13 +12,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from pilothouse_server.errors import InvalidArgument, Unavailable
 from pilothouse_server.identity.model import User, UserId
-from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.repository import grants, roles, users
 from pilothouse_server.identity.shipped_roles import ADMIN, SHIPPED_ROLES
 from pilothouse_server.store.audit_chain import AuditRecord
@@ -33,6 +32,18 @@ _EMAIL: Final = "admin@pilothouse.invalid"
 _ACTOR: Final = Actor(None, SYSTEM)
 
 
+class BootstrapPasswords(Protocol):
+    """Checks and hashes the administrator's password; `NewPasswords` of `credentials` is one."""
+
+    async def check(self, field: str, password: str, username: str) -> None:
+        """Raises InvalidArgument where a password breaks a rule, Unavailable where that is not known."""
+        ...
+
+    async def hash_checked(self, password: str, who: str) -> str:
+        """Returns the hash of a password that was checked."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
     """What the start made. `random_password` is set where none was given: it is kept nowhere else, show it once."""
@@ -41,7 +52,7 @@ class Bootstrap:
     random_password: str | None = field(default=None, repr=False)
 
 
-async def bootstrap(store: Store, passwords: NewPasswords, given_password: str) -> Bootstrap:
+async def bootstrap(store: Store, passwords: BootstrapPasswords, given_password: str) -> Bootstrap:
     """Brings the shipped roles up to date, and makes the administrator if there never was one.
 
     `given_password` is taken as it is, '' means a random one.
@@ -82,10 +93,10 @@ async def bootstrap(store: Store, passwords: NewPasswords, given_password: str) 
     return made
 
 
-async def _warn_of_weak(passwords: NewPasswords, given_password: str) -> None:
+async def _warn_of_weak(passwords: BootstrapPasswords, given_password: str) -> None:
     """Logs the rule that the password breaks: who deploys has chosen it, and nobody could log in without it."""
     try:
-        await passwords.policy.check("bootstrap_password", given_password, ADMINISTRATOR)
+        await passwords.check("bootstrap_password", given_password, ADMINISTRATOR)
     except (InvalidArgument, Unavailable) as problem:
         log.warning("the bootstrap password is weak: change it", rule=problem.message)
 

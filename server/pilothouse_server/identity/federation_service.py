@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pilothouse.identity.v1 import federation_pb2, identity_pb2
 from pilothouse_server.identity import messages
+from pilothouse_server.identity.model import LoginOrigin
 from pilothouse_server.identity.operations.oidc_logins import Answered, OidcLogins
-from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.store.unit_of_work import Actor
@@ -42,5 +42,5 @@ class FederationService:
         return messages.entered(entered.user, entered.issued)
 
 
-def _origin(call: Call) -> Origin:
-    return Origin(call.client_ip, address_group(call.client_ip), call.headers.user_agent)
+def _origin(call: Call) -> LoginOrigin:
+    return LoginOrigin(call.client_ip, address_group(call.client_ip), call.headers.user_agent)

@@ -22,6 +22,16 @@ SecretKind = Literal["api_key", "password", "token", "totp"]
 
 # What stands in `users.password_hash` for a user that cannot log in by password.
 NO_PASSWORD = "!"
+# What stands in `users.kind` for a program.
+SERVICE_ACCOUNT_KIND = "service_account"
+
+
+class LoginOrigin(msgspec.Struct, frozen=True):
+    """Where a log-in comes from. `address_group` is the network that the address counts for."""
+
+    client_ip: str
+    address_group: str
+    user_agent: str
 
 
 class User(msgspec.Struct, frozen=True):
@@ -175,6 +185,16 @@ class IssuedTokens(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"IssuedTokens(refresh_expires_at={self.refresh_expires_at.isoformat()})"
+
+
+class ShortToken(msgspec.Struct, frozen=True):
+    """The one token of a session that is not renewed; nowhere kept, and never shown by `repr`."""
+
+    access_token: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"ShortToken(expires_at={self.expires_at.isoformat()})"
 
 
 class Enrolment(msgspec.Struct, frozen=True):

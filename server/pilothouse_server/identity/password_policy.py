@@ -102,7 +102,11 @@ class NewPasswords:
         """Raises SettingsError as `PasswordPolicy`."""
         self._passwords = passwords
         self._good_for = timedelta(hours=settings.one_time_code_hours)
-        self.policy = PasswordPolicy(settings)
+        self._policy = PasswordPolicy(settings)
+
+    async def check(self, field: str, password: str, username: str) -> None:
+        """Raises as `PasswordPolicy.check`."""
+        await self._policy.check(field, password, username)
 
     async def hash(self, field: str, password: str, username: str, who: str) -> str:
         """The hash of a new password of a user; `who` asks for it.
@@ -110,7 +114,7 @@ class NewPasswords:
         Raises:
             InvalidArgument: as `PasswordPolicy.check`. ResourceExhausted: too many wait already.
         """
-        await self.policy.check(field, password, username)
+        await self.check(field, password, username)
         return await self.hash_checked(password, who)
 
     async def hash_checked(self, password: str, who: str) -> str:

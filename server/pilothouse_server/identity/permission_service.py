@@ -9,7 +9,7 @@ from pilothouse_server.authorization.access import Grant
 from pilothouse_server.authorization.denials import Denial, Finding
 from pilothouse_server.errors import PermissionDenied, invalid
 from pilothouse_server.identity.model import PrincipalGrant
-from pilothouse_server.identity.operations import explanations, grants, permissions
+from pilothouse_server.identity.operations import explanations, grants, permissions, users
 from pilothouse_server.identity.operations.grants import READING_GRANTS, Simulated
 from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.rpc import wire
@@ -43,7 +43,13 @@ class PermissionService:
         """Returns whether somebody may do something."""
         async with call.read() as transaction:
             allowed = await permissions.check(
-                transaction, call.caller, self._words, request.permission, request.namespace, request.username
+                transaction,
+                call.caller,
+                self._words,
+                request.permission,
+                request.namespace,
+                request.username,
+                users.locate,
             )
         return pb.CheckPermissionResponse(allowed=allowed)
 
@@ -58,7 +64,7 @@ class PermissionService:
             question = self._words.question_of(rule, request.namespace)
         call.describe(resource_name=question.permission or request.method)
         async with call.read(snapshot=True) as transaction:
-            other = await explanations.other_user(transaction, call.caller, request.username)
+            other = await explanations.other_user(transaction, call.caller, request.username, users.locate)
             if rule is not None and other is None:
                 try:
                     check_credential(rule, call.caller.credential)
@@ -96,6 +102,7 @@ class PermissionService:
                 request.namespace,
                 wire.moment(request.expire_time) if request.HasField("expire_time") else None,
                 self._words,
+                users.locate,
             )
         return _simulated(simulated, request)
 

@@ -10,6 +10,7 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.identity import key_messages, messages
 from pilothouse_server.identity.model import Role, RoleGrant, User
 from pilothouse_server.identity.operations import api_keys, grants, permissions, roles, sessions, users
+from pilothouse_server.identity.operations.account_credentials import SessionsAndKeys
 from pilothouse_server.identity.operations.challenges import Challenged
 from pilothouse_server.identity.operations.login import Attempt, Logins
 from pilothouse_server.identity.origins import origin_of
@@ -25,6 +26,7 @@ _USERS = ListAnswer(pb.ListUsersResponse, "users")
 _ROLES = ListAnswer(pb.ListRolesResponse, "roles")
 _ROLE_GRANTS = ListAnswer(pb.ListRoleGrantsResponse, "role_grants")
 _SESSIONS = ListAnswer(pb.ListSessionsResponse, "sessions")
+_CREDENTIALS = SessionsAndKeys()
 
 
 class IdentityService:
@@ -95,11 +97,16 @@ class IdentityService:
         call.describe(resource_id=call.user_id, resource_name=call.caller.username)
         users.check_new_password(request.current_password, request.new_password)
         username = call.caller.username
-        await self._new_passwords.policy.check("new_password", request.new_password, username)
+        await self._new_passwords.check("new_password", request.new_password, username)
         confirmed = await self._logins.confirm(username, request.current_password, origin_of(call))
         password_hash = await self._new_passwords.hash_checked(request.new_password, _hasher(call))
         valid_keys = await users.change_own_password(
-            await call.transaction(), call.caller, confirmed, password_hash, revoke_keys=request.revoke_keys
+            await call.transaction(),
+            call.caller,
+            confirmed,
+            password_hash,
+            _CREDENTIALS,
+            revoke_keys=request.revoke_keys,
         )
         return pb.ChangePasswordResponse(valid_api_keys=valid_keys)
 
@@ -140,6 +147,7 @@ class IdentityService:
             messages.USER.from_proto(request.user),
             paths,
             call.noting(wire.etag_check(request.etag or request.user.etag), messages.USER.to_proto),
+            _CREDENTIALS,
         )
         _describe_user(call, changed)
         return pb.UpdateUserResponse(user=messages.USER.to_proto(changed))
@@ -147,7 +155,9 @@ class IdentityService:
     async def DeleteUser(self, request: pb.DeleteUserRequest, call: Call) -> pb.DeleteUserResponse:
         """Deletes a user."""
         check = wire.etag_check(request.etag)
-        deleted = await users.delete(await call.transaction(), call.caller, request.username, check)
+        deleted = await users.delete(
+            await call.transaction(), call.caller, request.username, check, _CREDENTIALS
+        )
         _describe_user(call, deleted)
         return pb.DeleteUserResponse()
 
@@ -163,6 +173,7 @@ class IdentityService:
             call.caller,
             request.username,
             reset.password_hash,
+            _CREDENTIALS,
             reset.good_for,
             revoke_keys=request.revoke_keys,
         )
@@ -219,6 +230,7 @@ class IdentityService:
             request.role,
             request.namespace,
             wire.moment(request.expire_time) if request.HasField("expire_time") else None,
+            users.locate,
         )
         _describe_grant(call, granted)
         return pb.GrantRoleResponse(grant=messages.ROLE_GRANT.to_proto(granted))
@@ -226,7 +238,7 @@ class IdentityService:
     async def RevokeRole(self, request: pb.RevokeRoleRequest, call: Call) -> pb.RevokeRoleResponse:
         """Takes a grant back."""
         revoked = await grants.revoke(
-            await call.transaction(), request.username, request.role, request.namespace
+            await call.transaction(), request.username, request.role, request.namespace, users.locate
         )
         _describe_grant(call, revoked)
         return pb.RevokeRoleResponse()

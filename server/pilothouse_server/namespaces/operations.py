@@ -24,7 +24,7 @@ from pilothouse_server.errors import (
     invalid,
     not_found,
 )
-from pilothouse_server.identity.operations import grants
+from pilothouse_server.identity.operations.account_credentials import end_in_namespace
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN
 from pilothouse_server.namespaces import repository
@@ -273,7 +273,7 @@ async def end(transaction: Transaction, namespace: Namespace) -> None:
     one of the same name starts without; with its tombstone.
     """
     await repository.end(transaction, namespace.id)
-    await grants.end_in_namespace(transaction, namespace.id)
+    await end_in_namespace(transaction, namespace.id)
     transaction.emit(event(msgspec.structs.replace(namespace, status="inactive"), "deleted", namespace))
 
 

@@ -28,11 +28,11 @@ from pilothouse_server.errors import FailedPrecondition, ResourceExhausted, Unau
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.devices import LoginNames
 from pilothouse_server.identity.failure_budgets import FailureBudgets
+from pilothouse_server.identity.model import LoginOrigin
 from pilothouse_server.identity.oidc.fetching import issuer_away
 from pilothouse_server.identity.oidc.trusted import Granted, GrantRefused, TrustedIssuer, TrustedIssuers
 from pilothouse_server.identity.oidc.verify import VerifiedToken
 from pilothouse_server.identity.operations.federation import Entered, Federation
-from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import device_logins
 from pilothouse_server.identity.repository.device_logins import DeviceLogin
 from pilothouse_server.settings.model import Settings
@@ -111,7 +111,7 @@ class DeviceLogins:
             _EARLY_AT_ONCE, seconds_each=_EARLY_SECONDS_EACH, message=_TOO_EARLY, reason=_SLOW_DOWN
         )
 
-    async def begin(self, issuer_name: str, origin: Origin) -> Begun:
+    async def begin(self, issuer_name: str, origin: LoginOrigin) -> Begun:
         """Asks the issuer for a code.
 
         Raises:
@@ -142,7 +142,7 @@ class DeviceLogins:
             )
             return Begun(issuer.config.name, login_token, offer, transaction.now + life)
 
-    async def complete(self, login_token: str, origin: Origin, verified: Verified) -> Entered:
+    async def complete(self, login_token: str, origin: LoginOrigin, verified: Verified) -> Entered:
         """Asks the issuer whether the person has agreed, and begins the session.
 
         Raises:
@@ -193,7 +193,7 @@ class DeviceLogins:
             raise issuer_away(issuer.config.name, f"it answers {status}, and no code for a device")
         return offer
 
-    async def _turn(self, login_token: str, token_hash: bytes, origin: Origin) -> DeviceLogin:
+    async def _turn(self, login_token: str, token_hash: bytes, origin: LoginOrigin) -> DeviceLogin:
         """The log-in, where its issuer may be asked now. Raises as `complete`."""
         if not tokens.is_well_formed(login_token, LOGIN_PREFIX):
             raise _invalid_login()

@@ -1,10 +1,11 @@
-"""Asks of the caller all that is given or touched, as it stands in this transaction."""
+"""Checks that the caller holds all that is given or touched, as it stands in this transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pilothouse_server.authorization.access import Grant, Principal
+from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.identity.escalation import check_covered
 from pilothouse_server.identity.repository import grants
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -29,3 +30,13 @@ async def check_caller_covers(
     check_covered(wanted, caller.living_grants(), whose, whenever=whenever)
     present = await grants.held_by(transaction, caller.user_id)
     check_covered(wanted, present, whose, whenever=whenever)
+
+
+def last_administrator(username: str) -> FailedPrecondition:
+    """The error for what would leave nobody who holds every permission for good."""
+    return FailedPrecondition(
+        f'user "{username}" is the last one who holds every permission without an end: '
+        "grant that to another active user first",
+        reason="LAST_ADMINISTRATOR",
+        metadata={"username": username},
+    )

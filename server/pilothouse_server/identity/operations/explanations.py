@@ -7,6 +7,7 @@ of one that there is not. Whoever is named as one who could give what is missing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -24,20 +25,23 @@ from pilothouse_server.authorization.denials import (
 from pilothouse_server.errors import PermissionDenied, not_found
 from pilothouse_server.identity.escalation import uncovered
 from pilothouse_server.identity.model import PrincipalGrant, Role, User
-from pilothouse_server.identity.operations import service_accounts, users
-from pilothouse_server.identity.operations.grants import READING_GRANTS
+from pilothouse_server.identity.operations.grants import READING_GRANTS, LocateUser
 from pilothouse_server.identity.repository import explanations, grants
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.names import normalise_username
 
 ASKING_ABOUT_OTHERS = "user.get"
+# Needed in the namespace of a service account to see it and its API keys.
+SEEING_SERVICE_ACCOUNTS: Final = "service_account.list"
 _READING_ROLES = "role.list"
 _MOST_ROLES_NAMED = 3
 _MOST_KEYS_NAMED = 10
 
 
-async def other_user(transaction: ReadTransaction, caller: Principal, username: str) -> User | None:
+async def other_user(
+    transaction: ReadTransaction, caller: Principal, username: str, locate_user: LocateUser
+) -> User | None:
     """The user whom a question is about; None where that is the caller.
 
     Raises:
@@ -52,7 +56,7 @@ async def other_user(transaction: ReadTransaction, caller: Principal, username: 
             reason="PERMISSION_DENIED",
             metadata={"permission": ASKING_ABOUT_OTHERS},
         )
-    return await users.locate(transaction, username)
+    return await locate_user(transaction, username)
 
 
 async def explain(
@@ -205,7 +209,7 @@ def _may_list_keys(caller: Principal, holder: PrincipalGrant) -> bool:
     if holder.user_id == caller.user_id:
         return True
     if holder.service_account:
-        return caller.allows(service_accounts.SEEING, holder.account_namespace or None)
+        return caller.allows(SEEING_SERVICE_ACCOUNTS, holder.account_namespace or None)
     return caller.allows(ASKING_ABOUT_OTHERS)
 
 

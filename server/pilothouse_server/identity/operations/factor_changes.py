@@ -16,7 +16,7 @@ from pilothouse_server.errors import (
     Unauthenticated,
     not_found,
 )
-from pilothouse_server.identity.model import NO_PASSWORD, Enrolment, User, UserId
+from pilothouse_server.identity.model import NO_PASSWORD, Enrolment, LoginOrigin, User, UserId
 from pilothouse_server.identity.operations.guesses import Guesses
 from pilothouse_server.identity.operations.second_factors import (
     SecondFactors,
@@ -24,7 +24,6 @@ from pilothouse_server.identity.operations.second_factors import (
     already_enrolled,
     wrong_code,
 )
-from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.operations.users import check_untouched
 from pilothouse_server.identity.repository import grants, sessions, users
 from pilothouse_server.identity.repository.users import Credentials
@@ -96,7 +95,7 @@ class FactorChanges:
                 reason="SECOND_FACTOR_REQUIRED",
             )
 
-    async def check_code(self, caller: Principal, shown: ShownCode, origin: Origin) -> None:
+    async def check_code(self, caller: Principal, shown: ShownCode, origin: LoginOrigin) -> None:
         """Uses up a code of the caller's, by the same counters as a log-in.
 
         Raises:

@@ -19,15 +19,14 @@ from uuid import UUID
 import structlog
 
 from pilothouse_server.errors import AlreadyExists, Unauthenticated
-from pilothouse_server.identity import tokens
 from pilothouse_server.identity.bootstrap import system_record
-from pilothouse_server.identity.model import NO_PASSWORD, IssuedTokens, User, UserId
+from pilothouse_server.identity.model import NO_PASSWORD, IssuedTokens, LoginOrigin, User, UserId
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.oidc.rules import given_by
 from pilothouse_server.identity.oidc.verify import VerifiedToken
-from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
+from pilothouse_server.identity.operations.session_starter import SessionStarter
 from pilothouse_server.identity.operations.user_secrets import UserSecrets
-from pilothouse_server.identity.repository import federation, grants, sessions, users
+from pilothouse_server.identity.repository import federation, grants, users
 from pilothouse_server.identity.repository.federation import AskedSession, RuleGrant, TakenGrant
 from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
@@ -58,8 +57,8 @@ class Entered:
 class Federation:
     """Makes users, grants and sessions of what issuers say."""
 
-    def __init__(self, session_tokens: SessionTokens, user_secrets: UserSecrets) -> None:
-        self._session_tokens = session_tokens
+    def __init__(self, sessions: SessionStarter, user_secrets: UserSecrets) -> None:
+        self._sessions = sessions
         self._user_secrets = user_secrets
 
     async def enter(
@@ -68,7 +67,7 @@ class Federation:
         config: IssuerConfig,
         token: VerifiedToken,
         refresh_token: str,
-        origin: Origin,
+        origin: LoginOrigin,
     ) -> Entered:
         """Begins a session for whom an ID token is of; `refresh_token` is the issuer's, '' where it gave none.
 
@@ -86,12 +85,11 @@ class Federation:
             transaction, user.id, token.issuer, token.subject, timedelta(days=config.grants_days)
         )
         await federation.note_login(transaction, user.id)
-        issued = await self._session_tokens.begin(transaction, user.id, origin, "oidc", token.asked_at)
+        issued = await self._sessions.begin(transaction, user.id, origin, "oidc", token.asked_at)
         if refresh_token:
-            begun = await sessions.find_refresh_token(transaction, tokens.token_hash(issued.refresh_token))
-            assert begun is not None, "it was just put there"
-            await federation.put_session(transaction, begun.family_id, identity_id)
-            await self.keep_refresh_token(transaction, user.id, begun.family_id, refresh_token)
+            family_id = await self._sessions.family_of(transaction, issued)
+            await federation.put_session(transaction, family_id, identity_id)
+            await self.keep_refresh_token(transaction, user.id, family_id, refresh_token)
         await grants.notify_changed(transaction)
         return Entered(user, issued, given.words)
 
@@ -116,7 +114,7 @@ class Federation:
     async def end(self, transaction: Transaction, session: AskedSession, why: str) -> None:
         """Ends a session that its issuer does not vouch for, and what its rules gave; the record says why."""
         await users.get(transaction, session.user_id, lock=True)
-        await sessions.revoke_family(transaction, session.user_id, session.family_id)
+        await self._sessions.end(transaction, session.user_id, session.family_id)
         taken = await federation.end_rule_grants(transaction, session.user_id)
         _record(transaction, session.username, why, (), taken)
         await self._user_secrets.forget(transaction, session.user_id, "token", str(session.family_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,16 +11,19 @@ import msgspec
 from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.errors import FailedPrecondition, invalid, not_found
 from pilothouse_server.identity.model import Role, RoleGrant, User
-from pilothouse_server.identity.operations import roles, users
-from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.operations import roles
+from pilothouse_server.identity.operations.escalation_guard import check_caller_covers, last_administrator
 from pilothouse_server.identity.operations.places import place
 from pilothouse_server.identity.permission_words import PermissionWords
-from pilothouse_server.identity.repository import api_keys, grants, service_accounts
+from pilothouse_server.identity.repository import grants
 from pilothouse_server.identity.simulation import Change, changes, same_grant
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 READING_GRANTS = "grant.list"
+
+# Returns the living user of a name, or raises NotFound. `accounts` has it.
+LocateUser = Callable[[ReadTransaction, str], Awaitable[User]]
 
 
 async def grant(
@@ -30,6 +33,7 @@ async def grant(
     role_name: str,
     namespace: str,
     expires_at: datetime | None,
+    locate_user: LocateUser,
 ) -> RoleGrant:
     """Grants a role in a namespace, or over all where that is empty; granting again changes when it ends.
 
@@ -42,9 +46,8 @@ async def grant(
     namespace_id = await _place(transaction, namespace, expires_at)
     if namespace_id is None:
         await grants.lock_administrators(transaction)
-    user, role, _ = await _check(
-        transaction, caller, username, role_name, (namespace, namespace_id), expires_at
-    )
+    user = await locate_user(transaction, username)
+    role, _ = await _check(transaction, caller, user, role_name, (namespace, namespace_id), expires_at)
     await grants.put(transaction, user.id, role.id, namespace_id, expires_at)
     await grants.notify_changed(transaction)
     granted = await grants.find(transaction, user.id, role.id, namespace_id)
@@ -69,15 +72,15 @@ async def simulate(
     namespace: str,
     expires_at: datetime | None,
     words: PermissionWords,
+    locate_user: LocateUser,
 ) -> Simulated:
     """Returns what `grant` would change of what the user holds of `words`; raises as it does, and writes nothing.
 
     Whoever may not read grants over all namespaces does not learn here what the user holds by such.
     """
     namespace_id = await _place(transaction, namespace, expires_at)
-    user, _, wanted = await _check(
-        transaction, caller, username, role_name, (namespace, namespace_id), expires_at
-    )
+    user = await locate_user(transaction, username)
+    _, wanted = await _check(transaction, caller, user, role_name, (namespace, namespace_id), expires_at)
     readable = caller.namespaces_with(READING_GRANTS)
     held = [
         grant
@@ -89,7 +92,9 @@ async def simulate(
     )
 
 
-async def revoke(transaction: Transaction, username: str, role_name: str, namespace: str) -> RoleGrant:
+async def revoke(
+    transaction: Transaction, username: str, role_name: str, namespace: str, locate_user: LocateUser
+) -> RoleGrant:
     """Takes a grant back.
 
     Raises:
@@ -99,7 +104,7 @@ async def revoke(transaction: Transaction, username: str, role_name: str, namesp
     namespace_id = await place(transaction, namespace)
     if namespace_id is None:
         await grants.lock_administrators(transaction)
-    user = await users.locate(transaction, username)
+    user = await locate_user(transaction, username)
     role = await roles.locate(transaction, role_name)
     found = await grants.find(transaction, user.id, role.id, namespace_id)
     if found is None:
@@ -132,11 +137,8 @@ async def list_page(
 
 
 async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
-    """Takes every grant in a namespace away, and ends its service accounts with their keys; called where it ends."""
+    """Removes every grant in a namespace."""
     await grants.delete_of_namespace(transaction, namespace_id)
-    await api_keys.revoke_of_namespace(transaction, namespace_id)
-    await service_accounts.end_of_namespace(transaction, namespace_id)
-    await grants.notify_changed(transaction)
 
 
 async def callers_changed(transaction: Transaction) -> None:
@@ -167,20 +169,19 @@ async def _place(transaction: ReadTransaction, namespace: str, expires_at: datet
 async def _check(
     transaction: ReadTransaction,
     caller: Principal,
-    username: str,
+    user: User,
     role_name: str,
     place: tuple[str, int | None],
     expires_at: datetime | None,
-) -> tuple[User, Role, Grant]:
-    """Whom and what a grant would give, where the caller may give it; see `grant`."""
+) -> tuple[Role, Grant]:
+    """What a grant would give to a user, where the caller may give it; see `grant`."""
     namespace, namespace_id = place
-    user = await users.locate(transaction, username)
     role = await roles.locate(transaction, role_name)
     wanted = grants.as_held(role, namespace, namespace_id, expires_at)
     await check_caller_covers(transaction, caller, [wanted], f'role "{role.name}"')
     if namespace_id is None and expires_at is not None:
         await _check_not_last_administrator(transaction, user, role)
-    return user, role, wanted
+    return role, wanted
 
 
 async def _check_not_last_administrator(transaction: ReadTransaction, user: User, role: Role) -> None:
@@ -188,4 +189,4 @@ async def _check_not_last_administrator(transaction: ReadTransaction, user: User
     if administrators and all(
         grant.user_id == user.id and grant.role_id == role.id for grant in administrators
     ):
-        raise users.last_administrator(user.username)
+        raise last_administrator(user.username)

@@ -29,7 +29,7 @@ from typing import Final
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.identity.devices import DeviceTokens, LoginNames, device_hash
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.operations.session_tokens import Origin
+from pilothouse_server.identity.model import LoginOrigin
 from pilothouse_server.identity.repository import login_origins, throttles
 from pilothouse_server.identity.repository.login_origins import KnownOrigin
 from pilothouse_server.identity.repository.throttles import Throttle
@@ -86,7 +86,7 @@ class Guesses:
         self._remembered = timedelta(days=settings.login_memory_days)
         self.budgets = FailureBudgets(settings.login_failures_per_address)
 
-    def tried(self, username: str, origin: Origin, device_token: str) -> Tried:
+    def tried(self, username: str, origin: LoginOrigin, device_token: str) -> Tried:
         """The account of this name, as somebody there tries it who shows this token ('' none)."""
         account_hash = _account_hash(username)
         device = self._devices.read(device_token, account_hash)

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pilothouse_server.errors import PermissionDenied, PilothouseError, ResourceExhausted, Unauthenticated
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.login_turns import LoginTurns, Whose
-from pilothouse_server.identity.model import IssuedTokens, User
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, User
 from pilothouse_server.identity.operations.challenges import Challenged, Challenges
 from pilothouse_server.identity.operations.guesses import Guesses, Held, Tried, throttled
 from pilothouse_server.identity.operations.renewals import Identified, Renewals
 from pilothouse_server.identity.operations.second_factors import SecondFactors
-from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
+from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.passwords import Passwords
 from pilothouse_server.identity.repository import grants, sessions, users
 from pilothouse_server.identity.repository.users import Credentials
@@ -94,7 +94,7 @@ class Logins:
         self._factors = factors
         self._challenges = challenges
 
-    async def log_in(self, attempt: Attempt, origin: Origin, named: Named) -> Begun | Challenged:
+    async def log_in(self, attempt: Attempt, origin: LoginOrigin, named: Named) -> Begun | Challenged:
         """Begins a session, or says what is still to be shown. `named` is told what a record may call the account, also
         where the call fails then.
 
@@ -126,7 +126,7 @@ class Logins:
             self._budgets.give_back(whose.budget)
         return begun
 
-    async def confirm(self, username: str, password: str, origin: Origin) -> str:
+    async def confirm(self, username: str, password: str, origin: LoginOrigin) -> str:
         """Checks the password of a user who is logged in, by the same counters; answers its hash.
 
         Raises:
@@ -164,7 +164,7 @@ class Logins:
             raise renewed
         return renewed
 
-    async def _whose(self, tried: Tried, origin: Origin) -> Whose:
+    async def _whose(self, tried: Tried, origin: LoginOrigin) -> Whose:
         """Whose attempt it is: known by a device, or by the address. Raises ResourceExhausted: LOGIN_BUSY."""
 
         async def logged_in_there() -> bool:
@@ -211,7 +211,7 @@ class Logins:
         held: Held,
         checked: Credentials,
         rehashed: str | None,
-        origin: Origin,
+        origin: LoginOrigin,
     ) -> Begun | Challenged | None:
         """A session, or a challenge where more is to be shown; None where the password or status changed meanwhile."""
         steps = await self._factors.needed(transaction, checked)

@@ -17,12 +17,12 @@ from typing import Final
 from pilothouse_server.errors import PilothouseError, Unauthenticated, invalid, missing
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.login_turns import of_account
-from pilothouse_server.identity.model import IssuedTokens, SessionMethod, User
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, SessionMethod, User
 from pilothouse_server.identity.operations.challenges import invalid_challenge
 from pilothouse_server.identity.operations.guesses import Guesses, Held, Tried, throttled
 from pilothouse_server.identity.operations.login import Named
 from pilothouse_server.identity.operations.second_factors import SecondFactors, ShownCode, Steps
-from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens
+from pilothouse_server.identity.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.password_policy import NewPasswords
 from pilothouse_server.identity.repository import challenges, grants, second_factors, sessions, users
 from pilothouse_server.identity.repository.users import Credentials
@@ -88,7 +88,7 @@ class LoginSteps:
         self._guesses = guesses
         self._factors = factors
 
-    async def complete(self, answer: Answer, origin: Origin, named: Named) -> Completed:
+    async def complete(self, answer: Answer, origin: LoginOrigin, named: Named) -> Completed:
         """Begins a session. `named` is told whose log-in it is, also where the call fails then.
 
         Raises:
@@ -110,7 +110,7 @@ class LoginSteps:
         self._guesses.budgets.succeeded(who)
         return done
 
-    async def _asked(self, answer: Answer, origin: Origin) -> _Asked:
+    async def _asked(self, answer: Answer, origin: LoginOrigin) -> _Asked:
         """Whose challenge it is, by a look that waits for nobody. One that is not known counts against the address."""
         try:
             return await self._found(answer, origin)
@@ -118,7 +118,7 @@ class LoginSteps:
             self._guesses.budgets.take(origin.address_group)
             raise
 
-    async def _found(self, answer: Answer, origin: Origin) -> _Asked:
+    async def _found(self, answer: Answer, origin: LoginOrigin) -> _Asked:
         if not tokens.is_well_formed(answer.challenge, tokens.CHALLENGE_PREFIX):
             raise invalid_challenge()
         challenge_hash = tokens.token_hash(answer.challenge)
@@ -161,7 +161,7 @@ class LoginSteps:
         asked: _Asked,
         answer: Answer,
         password_hash: str | None,
-        origin: Origin,
+        origin: LoginOrigin,
     ) -> Completed | PilothouseError:
         """The session, or the error, to be raised once the counted failure is committed."""
         held = await self._guesses.hold(transaction, asked.tried, asked.stored)
@@ -201,7 +201,7 @@ class LoginSteps:
         return _Right("password")
 
     async def _begin(
-        self, transaction: Transaction, held: Held, user: User, right: _Right, origin: Origin
+        self, transaction: Transaction, held: Held, user: User, right: _Right, origin: LoginOrigin
     ) -> Completed:
         checked = await users.credentials_of(transaction, user.id)
         assert checked is not None, "its row is locked"

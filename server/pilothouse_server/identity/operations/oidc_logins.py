@@ -25,13 +25,12 @@ from urllib.parse import urlencode
 
 from pilothouse_server.errors import Unauthenticated, Unavailable, invalid
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.model import BegunLogin
+from pilothouse_server.identity.model import BegunLogin, LoginOrigin
 from pilothouse_server.identity.oidc.fetching import issuer_away
 from pilothouse_server.identity.oidc.issuers import IssuerConfig
 from pilothouse_server.identity.oidc.pending import LoginTokens, PendingLogin, Secrets
 from pilothouse_server.identity.oidc.trusted import Granted, GrantRefused, TrustedIssuer, TrustedIssuers
 from pilothouse_server.identity.operations.federation import Entered, Federation
-from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import federation
 from pilothouse_server.outbound.destinations import AddressRefused, origin
 from pilothouse_server.store.unit_of_work import Store
@@ -68,7 +67,7 @@ class OidcLogins:
         self._tokens = LoginTokens(key)
 
     async def begin(
-        self, issuer: str, redirect_uri: str, where: Origin, max_age_seconds: int = 0
+        self, issuer: str, redirect_uri: str, where: LoginOrigin, max_age_seconds: int = 0
     ) -> BegunLogin:
         """Returns where a log-in goes on. With `max_age_seconds` the issuer must have asked the person within them.
 
@@ -96,7 +95,7 @@ class OidcLogins:
         query = urlencode(parameters)
         return BegunLogin(asked.config.name, f"{endpoint}?{query}", secrets.state, token, expires_at)
 
-    async def complete(self, answered: Answered, where: Origin, named: Callable[[str], None]) -> Entered:
+    async def complete(self, answered: Answered, where: LoginOrigin, named: Callable[[str], None]) -> Entered:
         """Begins a session for whom the issuer says that the browser is of; `named` is told who, once it is known.
 
         Raises:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pilothouse_server.authorization.access import Principal, permission_matches
 from pilothouse_server.identity.escalation import holds_form
 from pilothouse_server.identity.operations.explanations import other_user
+from pilothouse_server.identity.operations.grants import LocateUser
 from pilothouse_server.identity.permission_words import PermissionWords
 from pilothouse_server.identity.repository import grants
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -19,6 +20,7 @@ async def check(
     form: str,
     where: str,
     username: str,
+    locate_user: LocateUser,
 ) -> bool:
     """Whether the caller, or the user named, holds a permission in the namespace `where`, or over all where that is
     empty.
@@ -33,7 +35,7 @@ async def check(
         NotFound: that user.
     """
     words.check_form(form, "permission")
-    other = await other_user(transaction, caller, username)
+    other = await other_user(transaction, caller, username, locate_user)
     held = caller.living_grants() if other is None else await grants.held_by(transaction, other.id)
     questions = [words.question(each, where) for each in words.covered(form)]
     if other is None and caller.credential.read_only and not all(each.reads for each in questions):

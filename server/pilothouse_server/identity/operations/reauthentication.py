@@ -25,13 +25,12 @@ from pilothouse_server.errors import (
     missing,
 )
 from pilothouse_server.identity.login_turns import of_account
-from pilothouse_server.identity.model import UserId
+from pilothouse_server.identity.model import LoginOrigin, UserId
 from pilothouse_server.identity.operations import users
 from pilothouse_server.identity.operations.factor_changes import FactorChanges
 from pilothouse_server.identity.operations.guesses import Guesses
 from pilothouse_server.identity.operations.login import Logins
 from pilothouse_server.identity.operations.second_factors import ShownCode
-from pilothouse_server.identity.operations.session_tokens import Origin
 from pilothouse_server.identity.repository import sessions
 from pilothouse_server.identity.repository.users import get as get_user
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
@@ -85,7 +84,7 @@ class Reauthentication:
         self._factors = factors
         self._guesses = guesses
 
-    async def check(self, caller: Principal, proof: Proof, origin: Origin) -> None:
+    async def check(self, caller: Principal, proof: Proof, origin: LoginOrigin) -> None:
         """Checks what a caller shows, as a log-in checks it; a code is used up.
 
         Raises:

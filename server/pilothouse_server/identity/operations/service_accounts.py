@@ -12,15 +12,17 @@ from typing import Final
 from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import PermissionDenied, ResourceExhausted, invalid, missing, not_found
 from pilothouse_server.identity.model import ServiceAccount
+from pilothouse_server.identity.operations.explanations import SEEING_SERVICE_ACCOUNTS
 from pilothouse_server.identity.operations.places import place
-from pilothouse_server.identity.repository import api_keys, grants, service_accounts, sessions, users
+from pilothouse_server.identity.operations.users import AccountCredentials
+from pilothouse_server.identity.repository import grants, service_accounts, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import LONGEST_USERNAME, service_account_username
 
 # What is needed in its namespace to make keys of one, to see them, and to end them.
 MAKING: Final = "service_account.create"
-SEEING: Final = "service_account.list"
+SEEING: Final = SEEING_SERVICE_ACCOUNTS
 ENDING: Final = "service_account.delete"
 MOST_ACCOUNTS: Final = 500
 
@@ -82,7 +84,9 @@ async def create(transaction: Transaction, namespace: str, name: str, descriptio
     return await service_accounts.insert_account(transaction, namespace, namespace_id, name, description)
 
 
-async def delete(transaction: Transaction, namespace: str, name: str) -> ServiceAccount:
+async def delete(
+    transaction: Transaction, namespace: str, name: str, credentials: AccountCredentials
+) -> ServiceAccount:
     """Deletes a service account with its keys, sessions and grants; its row stays for the log.
 
     Raises:
@@ -93,12 +97,17 @@ async def delete(transaction: Transaction, namespace: str, name: str) -> Service
     found = await service_accounts.find(transaction, username, lock=True)
     if found is None:
         raise not_found("service account", username)
-    await api_keys.revoke_of_user(transaction, found.id)
-    await sessions.revoke_of_user(transaction, found.id)
+    await credentials.end_api_keys(transaction, found.id)
+    await credentials.end_sessions(transaction, found.id)
     await grants.delete_of_user(transaction, found.id)
     await users.end_user(transaction, found.id)
     await grants.notify_changed(transaction)
     return found
+
+
+async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
+    """Ends every service account of a namespace, and its grants."""
+    await service_accounts.end_of_namespace(transaction, namespace_id)
 
 
 async def list_page(

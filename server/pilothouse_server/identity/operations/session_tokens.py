@@ -8,34 +8,16 @@ A log-in is a proof of who its user is (`reauthentication`). The pairs that foll
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.model import IssuedTokens, SessionMethod, UserId
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, SessionMethod, ShortToken, UserId
 from pilothouse_server.identity.repository import sessions
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.results import Row
-from pilothouse_server.store.unit_of_work import Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a log-in comes from. `address_group` is whom the address stands for."""
-
-    client_ip: str
-    address_group: str
-    user_agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShortToken:
-    """The one token of a session that is not renewed."""
-
-    access_token: str = field(repr=False)
-    expires_at: datetime
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class SessionTokens:
@@ -50,7 +32,7 @@ class SessionTokens:
         self,
         transaction: Transaction,
         user_id: UserId,
-        origin: Origin,
+        origin: LoginOrigin,
         method: SessionMethod,
         proved_at: datetime | None = None,
     ) -> IssuedTokens:
@@ -64,7 +46,7 @@ class SessionTokens:
         self,
         transaction: Transaction,
         user_id: UserId,
-        origin: Origin,
+        origin: LoginOrigin,
         method: SessionMethod,
         life: timedelta,
     ) -> ShortToken:
@@ -87,6 +69,17 @@ class SessionTokens:
         )
         return ShortToken(token, expires_at)
 
+    async def family_of(self, transaction: ReadTransaction, issued: IssuedTokens) -> UUID:
+        """Returns the id of the session that a pair was just issued for."""
+        begun = await sessions.find_refresh_token(transaction, tokens.token_hash(issued.refresh_token))
+        assert begun is not None, "it was just put there"
+        found: UUID = begun.family_id
+        return found
+
+    async def end(self, transaction: Transaction, user_id: UserId, family_id: UUID) -> None:
+        """Ends a session of a user whose row is locked."""
+        await sessions.revoke_family(transaction, user_id, family_id)
+
     async def go_on(self, transaction: Transaction, used: Row) -> IssuedTokens:
         """Issues the pair that follows on the one whose refresh token was used up (`used`, its row)."""
         session_id = uuid4()
@@ -108,7 +101,7 @@ class SessionTokens:
 
     @staticmethod
     def _begun(
-        transaction: Transaction, family_id: UUID, user_id: UserId, origin: Origin, method: SessionMethod
+        transaction: Transaction, family_id: UUID, user_id: UserId, origin: LoginOrigin, method: SessionMethod
     ) -> dict[str, Any]:
         """What the row of a session's first tokens says of the session."""
         return {

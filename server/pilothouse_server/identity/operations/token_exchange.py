@@ -24,7 +24,7 @@ import structlog
 
 from pilothouse_server.errors import PermissionDenied, Unauthenticated, invalid
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.model import User
+from pilothouse_server.identity.model import LoginOrigin, ShortToken, User
 from pilothouse_server.identity.oidc.trusted import TrustedIssuer, TrustedIssuers
 from pilothouse_server.identity.oidc.verify import (
     BEFORE_SIGNATURE,
@@ -36,7 +36,7 @@ from pilothouse_server.identity.oidc.verify import (
     token_refused,
 )
 from pilothouse_server.identity.oidc.workloads import Account, Workloads
-from pilothouse_server.identity.operations.session_tokens import Origin, SessionTokens, ShortToken
+from pilothouse_server.identity.operations.session_starter import SessionStarter
 from pilothouse_server.identity.repository import users
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import Store
@@ -89,14 +89,14 @@ class TokenExchange:
         self,
         store: Store,
         issuers: TrustedIssuers,
-        session_tokens: SessionTokens,
+        sessions: SessionStarter,
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._issuers = issuers
-        self._session_tokens = session_tokens
+        self._sessions = sessions
         self._longest = settings.token_exchange_seconds
         self._guesses = FailureBudgets(
             settings.login_failures_per_address,
@@ -109,7 +109,7 @@ class TokenExchange:
         )
         self._clock = clock
 
-    async def exchange(self, subject: Subject, origin: Origin, verified: Verified) -> Exchanged:
+    async def exchange(self, subject: Subject, origin: LoginOrigin, verified: Verified) -> Exchanged:
         """Begins a session that is not renewed.
 
         Raises:
@@ -150,7 +150,7 @@ class TokenExchange:
         return issuer, issuer.config.workloads
 
     async def _verified(
-        self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: Origin
+        self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: LoginOrigin
     ) -> VerifiedToken:
         """What a token says; a refusal is counted. Raises as `exchange`."""
         self._guesses.check(origin.address_group)
@@ -175,13 +175,13 @@ class TokenExchange:
         longest = min(self._longest, workloads.lifetime_seconds or self._longest)
         return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer)
 
-    async def _begin(self, given: _Given, origin: Origin) -> Exchanged | None:
+    async def _begin(self, given: _Given, origin: LoginOrigin) -> Exchanged | None:
         async with self._store.system_write("token exchange") as transaction:
             # The row of the user first: see `login`.
             user = await users.find(transaction, given.account.username, lock=True)
             if user is None or user.status != "active":
                 return None
-            issued = await self._session_tokens.begin_short(
+            issued = await self._sessions.begin_short(
                 transaction, user.id, origin, "token_exchange", timedelta(seconds=given.seconds)
             )
             return Exchanged(user, issued)

@@ -10,19 +10,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 from pilothouse_server.authorization.access import Principal
 from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, missing, not_found
 from pilothouse_server.identity.model import User, UserId
-from pilothouse_server.identity.operations.escalation_guard import check_caller_covers
-from pilothouse_server.identity.repository import api_keys, grants, sessions, user_secrets, users
+from pilothouse_server.identity.operations.escalation_guard import check_caller_covers, last_administrator
+from pilothouse_server.identity.repository import grants, user_secrets, users
 from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.actors import is_reserved_username
 from pilothouse_server.values.names import normalise_email
 
 Check = Callable[[User], None]
+
+
+class AccountCredentials(Protocol):
+    """What a user calls with: sessions and API keys. `credentials` has the implementation."""
+
+    async def end_sessions(
+        self, transaction: Transaction, user_id: UserId, *, keep: UUID | None = None
+    ) -> None:
+        """Ends all sessions of a user but `keep`."""
+        ...
+
+    async def end_api_keys(self, transaction: Transaction, user_id: UserId) -> None:
+        """Ends all API keys of a user."""
+        ...
+
+    async def count_api_keys(self, transaction: ReadTransaction, user_id: UserId) -> int:
+        """Returns how many API keys of a user are valid."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +109,7 @@ async def change(
     wanted: User,
     paths: Sequence[str],
     check: Check,
+    credentials: AccountCredentials,
 ) -> User:
     """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
 
@@ -116,12 +136,18 @@ async def change(
     if "status" in values:
         if wanted.status != "active":
             await _check_not_last_administrator(transaction, stored)
-            await sessions.revoke_of_user(transaction, stored.id)
+            await credentials.end_sessions(transaction, stored.id)
         await grants.notify_changed(transaction)
     return await users.update_user(transaction, stored, values)
 
 
-async def delete(transaction: Transaction, caller: Principal, username: str, check: Check) -> User:
+async def delete(
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    check: Check,
+    credentials: AccountCredentials,
+) -> User:
     """Deletes a user with all sessions, keys and grants; the name is free again, the row stays for the log.
 
     Raises:
@@ -135,8 +161,8 @@ async def delete(transaction: Transaction, caller: Principal, username: str, che
     await check_untouched(transaction, caller, stored)
     await _check_not_last_administrator(transaction, stored)
     # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
-    await sessions.revoke_of_user(transaction, stored.id)
-    await api_keys.revoke_of_user(transaction, stored.id)
+    await credentials.end_sessions(transaction, stored.id)
+    await credentials.end_api_keys(transaction, stored.id)
     await user_secrets.remove_of_user(transaction, stored.id)
     await grants.delete_of_user(transaction, stored.id)
     await users.end_user(transaction, stored.id)
@@ -168,6 +194,7 @@ async def reset_password(
     caller: Principal,
     username: str,
     password_hash: str,
+    credentials: AccountCredentials,
     good_for: timedelta | None = None,
     *,
     revoke_keys: bool = False,
@@ -186,17 +213,19 @@ async def reset_password(
     # Asked again now that the row is held: what the user holds may have grown meanwhile.
     await check_untouched(transaction, caller, stored)
     expires_at = await users.set_password(transaction, stored.id, password_hash, good_for=good_for)
-    await sessions.revoke_of_user(transaction, stored.id)
-    valid_keys = await _keys_left(transaction, stored.id, revoke_keys=revoke_keys)
+    await credentials.end_sessions(transaction, stored.id)
+    valid_keys = await _keys_left(transaction, stored.id, credentials, revoke_keys=revoke_keys)
     await grants.notify_changed(transaction)
     return PasswordReset(stored, expires_at, valid_keys)
 
 
-async def _keys_left(transaction: Transaction, user_id: UserId, *, revoke_keys: bool) -> int:
+async def _keys_left(
+    transaction: Transaction, user_id: UserId, credentials: AccountCredentials, *, revoke_keys: bool
+) -> int:
     """Ends the API keys of a user where that is asked for; returns how many remain valid."""
     if revoke_keys:
-        await api_keys.revoke_of_user(transaction, user_id)
-    return await api_keys.count(transaction, user_id)
+        await credentials.end_api_keys(transaction, user_id)
+    return await credentials.count_api_keys(transaction, user_id)
 
 
 def check_new_password(current: str, new: str) -> None:
@@ -210,6 +239,7 @@ async def change_own_password(
     caller: Principal,
     confirmed_hash: str,
     password_hash: str,
+    credentials: AccountCredentials,
     *,
     revoke_keys: bool = False,
 ) -> int:
@@ -225,8 +255,8 @@ async def change_own_password(
     if await users.own_password_hash(transaction) != confirmed_hash:
         raise Aborted("the password was changed meanwhile, try again", reason="CONCURRENT_CHANGE")
     await users.set_password(transaction, user_id, password_hash)
-    await sessions.revoke_of_user(transaction, user_id, keep=caller.session_id)
-    valid_keys = await _keys_left(transaction, user_id, revoke_keys=revoke_keys)
+    await credentials.end_sessions(transaction, user_id, keep=caller.session_id)
+    valid_keys = await _keys_left(transaction, user_id, credentials, revoke_keys=revoke_keys)
     await grants.notify_changed(transaction)
     return valid_keys
 
@@ -255,16 +285,6 @@ async def _check_not_last_administrator(transaction: Transaction, user: User) ->
     administrators = {grant.user_id for grant in await grants.administrators(transaction)}
     if administrators == {user.id}:
         raise last_administrator(user.username)
-
-
-def last_administrator(username: str) -> FailedPrecondition:
-    """The error for what would leave nobody who holds every permission for good."""
-    return FailedPrecondition(
-        f'user "{username}" is the last one who holds every permission without an end: '
-        "grant that to another active user first",
-        reason="LAST_ADMINISTRATOR",
-        metadata={"username": username},
-    )
 
 
 async def _free_email(transaction: Transaction, user: User, email: str) -> str:

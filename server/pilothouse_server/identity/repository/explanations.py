@@ -15,10 +15,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from pilothouse_server.authorization.access import Grant, permission_matches
 from pilothouse_server.authorization.denials import Question
-from pilothouse_server.identity.model import PrincipalGrant, Role
+from pilothouse_server.identity.model import SERVICE_ACCOUNT_KIND, PrincipalGrant, Role
 from pilothouse_server.identity.repository.grants import held, held_grants
 from pilothouse_server.identity.repository.roles import role_of
-from pilothouse_server.identity.repository.service_accounts import KIND as SERVICE_ACCOUNT_KIND
 from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.identity.tables import API_KEYS, ROLES, USER_ROLES, USERS
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields

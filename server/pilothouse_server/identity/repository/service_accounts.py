@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Select, and_, delete, func, insert, literal, select, text, update
 
 from pilothouse_server.errors import AlreadyExists
-from pilothouse_server.identity.model import NO_PASSWORD, ServiceAccount, UserId
+from pilothouse_server.identity.model import NO_PASSWORD, SERVICE_ACCOUNT_KIND, ServiceAccount, UserId
 from pilothouse_server.identity.tables import USER_ROLES, USERS
 from pilothouse_server.store.filtering import FilterField, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
@@ -24,7 +24,6 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import normalise_username, service_account_username
 
-KIND: Final = "service_account"
 _MAKERS = USERS.alias("makers")
 # A row of users has an address, and no mail is sent there.
 _ADDRESS: Final = "serviceaccount.invalid"
@@ -58,7 +57,7 @@ def _accounts() -> Select[Any]:
                 and_(NAMESPACES.c.id == USERS.c.namespace_id, NAMESPACES.c.deleted_at.is_(None)),
             ).outerjoin(_MAKERS, _MAKERS.c.id == USERS.c.created_by)
         )
-        .where(USERS.c.kind == KIND, USERS.c.deleted_at.is_(None))
+        .where(USERS.c.kind == SERVICE_ACCOUNT_KIND, USERS.c.deleted_at.is_(None))
     )
 
 
@@ -95,7 +94,7 @@ async def insert_account(
         password_hash=NO_PASSWORD,
         full_name=description or None,
         status="active",
-        kind=KIND,
+        kind=SERVICE_ACCOUNT_KIND,
         namespace_id=namespace_id,
         created_by=transaction.actor.user_id,
         updated_by=transaction.actor.user_id,
@@ -143,7 +142,7 @@ async def count(transaction: ReadTransaction, namespace_id: int | None) -> int:
         select(func.count())
         .select_from(USERS)
         .where(
-            USERS.c.kind == KIND,
+            USERS.c.kind == SERVICE_ACCOUNT_KIND,
             USERS.c.namespace_id.is_not_distinct_from(namespace_id),
             USERS.c.deleted_at.is_(None),
         )

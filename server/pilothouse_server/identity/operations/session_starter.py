@@ -1,0 +1,44 @@
+"""How federation begins and ends the sessions of users whom an issuer vouches for."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, SessionMethod, ShortToken, UserId
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+
+class SessionStarter(Protocol):
+    """Begins and ends sessions; `SessionTokens` of `credentials` is one."""
+
+    async def begin(
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        origin: LoginOrigin,
+        method: SessionMethod,
+        proved_at: datetime | None = None,
+    ) -> IssuedTokens:
+        """Begins a session; `method` is what the user has shown, and `proved_at` when."""
+        ...
+
+    async def begin_short(
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        origin: LoginOrigin,
+        method: SessionMethod,
+        life: timedelta,
+    ) -> ShortToken:
+        """Begins a session that ends with its access token."""
+        ...
+
+    async def family_of(self, transaction: ReadTransaction, issued: IssuedTokens) -> UUID:
+        """Returns the id of the session that a pair was just issued for."""
+        ...
+
+    async def end(self, transaction: Transaction, user_id: UserId, family_id: UUID) -> None:
+        """Ends a session of a user whose row is locked."""
+        ...
