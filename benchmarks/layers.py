@@ -33,7 +33,7 @@ _LAYERS: Sequence[tuple[str, str]] = (
     (STORE, r"pilothouse_server/store/|pilothouse_server/\w+/(repository|tables)"),
     (
         "authentication",
-        r"pilothouse_server/(identity/(authenticator|tokens)|rpc/interceptors/authentication)\.py$",
+        r"pilothouse_server/(identity/(authenticator/token_authenticator|tokens)|rpc/interceptors/authentication)\.py$",
     ),
     ("authorization", r"pilothouse_server/(rpc/interceptors/authorization|access)\.py$"),
     ("validation", r"pilothouse_server/rpc/(interceptors/validation|validation|field_checks|formats)\.py$"),

@@ -26,7 +26,7 @@ from alembic.script import ScriptDirectory
 
 from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
-from pilothouse_server.identity import passwords
+from pilothouse_server.identity.credentials import passwords
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.process_tuning import collect_rarely
 from tests.main_job import loaded

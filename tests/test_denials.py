@@ -31,8 +31,8 @@ from pilothouse_server.authorization.denials import (
     weigh_credential,
 )
 from pilothouse_server.errors import NotFound, PermissionDenied
-from pilothouse_server.identity.permission_words import PermissionWords
-from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.access.permission_words import PermissionWords
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.rpc.interceptors.authorization import authorize, check_credential, explained
 from pilothouse_server.rpc.method_rules import Rule
 from tests.identity.server import KNOWN, RULES

@@ -48,16 +48,20 @@ from pilothouse_server.encryption.hsm import token_keys
 from pilothouse_server.encryption.keys import KeyRing, providers
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.identity import tables as identity_tables
-from pilothouse_server.identity.authenticator import TokenAuthenticator
-from pilothouse_server.identity.bootstrap import Bootstrap, bootstrap
-from pilothouse_server.identity.certificate_authenticator import CertificateAuthenticator, EitherAuthenticator
+from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
+from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
+from pilothouse_server.identity.authenticator.certificate_authenticator import (
+    CertificateAuthenticator,
+    EitherAuthenticator,
+)
+from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
+from pilothouse_server.identity.credentials.operations import second_factors
+from pilothouse_server.identity.credentials.password_policy import NewPasswords
+from pilothouse_server.identity.credentials.passwords import Passwords
+from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
+from pilothouse_server.identity.federation.operations import federated_users
 from pilothouse_server.identity.noun import Needs, identity_services
-from pilothouse_server.identity.oidc.trusted import TrustedIssuers
-from pilothouse_server.identity.operations import federation, second_factors
-from pilothouse_server.identity.password_policy import NewPasswords
-from pilothouse_server.identity.passwords import Passwords
-from pilothouse_server.identity.refusal_reasons import RefusalReasons
-from pilothouse_server.identity.service import IdentityService
+from pilothouse_server.identity.service.messages import SERVICE as IDENTITY_SERVICE
 from pilothouse_server.importing.orphans import OrphanImports
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.kubernetes import connection
@@ -288,7 +292,7 @@ class Application:
         # Not before the address is ours: a password that is made here is shown once.
         self.bootstrap = await bootstrap(self.store, self._new_passwords, self.settings.bootstrap_password)
         await second_factors.check_roles(self.store, self.settings)
-        await federation.check_roles(self.store, (issuer.config for issuer in self.issuers))
+        await federated_users.check_roles(self.store, (issuer.config for issuer in self.issuers))
         await self._register_clusters()
         self.store.on_committed = self.feed.committed
         self.feed.on_grants_changed = self._callers.invalidate
@@ -309,7 +313,7 @@ class Application:
             "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
         )
         standard = standard_jobs(self.store, self.settings, NOUN_TABLES)
-        tidying = Periodic("end what issuers do not confirm", federation.TIDY_SECONDS, self._tidy)
+        tidying = Periodic("end what issuers do not confirm", federated_users.TIDY_SECONDS, self._tidy)
         jobs = [*standard, *self._jobs, rendering, tidying, *self._backups()]
         periodic = PeriodicWork(self.store, jobs)
         self.feed.on_partitions_wanted = lambda: periodic.run_now(MAKE_PARTITIONS)
@@ -394,7 +398,7 @@ class Application:
             self._jobs += noun.jobs
         self.store.renderers |= {name: each.render for name, each in self.watched.items()}
         descriptors: dict[Any, Sequence[object]] = {noun.service.DESCRIPTOR: [noun.service] for noun in nouns}
-        identity = IdentityService.DESCRIPTOR
+        identity = IDENTITY_SERVICE
         permissions = method_rules.permissions([*descriptors, identity]).union(
             *(noun.permissions for noun in nouns)
         )
@@ -512,7 +516,7 @@ class Application:
         return [Periodic("back up", LOOK_SECONDS, back_up)]
 
     async def _tidy(self) -> None:
-        await federation.tidy(self.store, await earlier_now(self.store))
+        await federated_users.tidy(self.store, await earlier_now(self.store))
 
     async def _register_clusters(self) -> None:
         async with self.store.system_write("configuration") as transaction:

@@ -35,7 +35,11 @@ def _is_present(expression: ModuleExpression, graph: grimp.ImportGraph) -> bool:
 
 
 class OwnRepositoriesContract(Contract):
-    """`<root>…<noun>.repository` is imported by that noun and the packages `allowed_importers`, by nobody else."""
+    """`<root>.<noun>…repository` is imported by that noun and the packages `allowed_importers`, by nobody else.
+
+    A noun is a package directly under the root. Its inner packages have repositories of their own and share its
+    transactions, so each may call those of the others; a contract of layers orders them.
+    """
 
     type_name = "own_repositories"
 
@@ -57,7 +61,7 @@ class OwnRepositoriesContract(Contract):
             module for module in graph.find_descendants(str(self.root)) if module.endswith(".repository")
         )
         for repository in rooms:
-            noun = repository.removesuffix(".repository")
+            noun = ".".join(repository.split(".")[: str(self.root).count(".") + 2])
             for module in {repository} | graph.find_descendants(repository):
                 for importer in graph.find_modules_that_directly_import(module):
                     if not any(f"{importer}.".startswith(f"{package}.") for package in (noun, *allowed)):

@@ -47,11 +47,9 @@ def _rows(options: Options) -> list[list[str]]:
 def _upward(graph: grimp.ImportGraph, options: Options) -> Iterator[Import]:
     """An import from each row to the one above it, and one each way between neighbours of a row."""
     containers = [
-        parent
+        container
         for each in options["containers"]
-        for parent in (
-            sorted(graph.find_children(each.removesuffix(".*"))) if each.endswith(".*") else [each]
-        )
+        for container in (sorted(graph.find_matching_modules(each)) if "*" in each else [each])
     ]
     for container in containers:
         rows = [

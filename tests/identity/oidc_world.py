@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse.identity.v1 import federation_pb2, identity_pb2
-from pilothouse_server.identity.oidc.rules import Condition, Rule
-from pilothouse_server.identity.oidc.trusted import PAUSE_SECONDS, TrustedIssuer, TrustedIssuers
+from pilothouse_server.identity.federation.oidc.rules import Condition, Rule
+from pilothouse_server.identity.federation.oidc.trusted import PAUSE_SECONDS, TrustedIssuer, TrustedIssuers
 from tests.conftest import Database
 from tests.identity.browser import Landing, browse
 from tests.identity.issuer import Issuer, issuer

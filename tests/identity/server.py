@@ -27,13 +27,13 @@ from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.keys import KeyRing
-from pilothouse_server.identity.authenticator import TokenAuthenticator
-from pilothouse_server.identity.bootstrap import bootstrap
+from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
+from pilothouse_server.identity.accounts.bootstrap import bootstrap
+from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
+from pilothouse_server.identity.credentials.password_policy import NewPasswords
+from pilothouse_server.identity.credentials.passwords import Passwords
+from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.noun import Needs, identity_services
-from pilothouse_server.identity.oidc.trusted import TrustedIssuers
-from pilothouse_server.identity.password_policy import NewPasswords
-from pilothouse_server.identity.passwords import Passwords
-from pilothouse_server.identity.refusal_reasons import RefusalReasons
 from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.admission.seats import Admission

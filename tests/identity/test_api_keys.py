@@ -16,9 +16,9 @@ from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.authorization.access import Grant, KeyLimits, KeyNamespace, Principal, within
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.escalation import uncovered
-from pilothouse_server.identity.operations.api_keys import MOST_KEYS
-from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.access.escalation import uncovered
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.credentials.operations.api_keys import MOST_KEYS
 from tests.conftest import Database
 from tests.identity.server import (
     PASSWORD,

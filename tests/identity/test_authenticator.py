@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.authenticator import TokenAuthenticator
+from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database

@@ -10,9 +10,9 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.identity.bootstrap import bootstrap
-from pilothouse_server.identity.password_policy import NewPasswords
-from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.accounts.bootstrap import bootstrap
+from pilothouse_server.identity.credentials.password_policy import NewPasswords
+from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.store.engine import Database as Engines
 from pilothouse_server.store.unit_of_work import Store
 from tests.conftest import Database, number_changes

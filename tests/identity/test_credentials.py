@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import ResourceExhausted
 from pilothouse_server.identity import tokens
+from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.identity.model import NO_PASSWORD
-from pilothouse_server.identity.passwords import Passwords
 from tests.conftest import Database
 from tests.identity.server import IdentityServer, Refused, running
 

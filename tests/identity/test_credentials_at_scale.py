@@ -14,7 +14,7 @@ import pytest_asyncio
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import dialect
 
-from pilothouse_server.identity.repository import api_keys, sessions
+from pilothouse_server.identity.credentials.repository import api_keys, sessions
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, connection, new_database
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
 from pilothouse_client import AsyncClient
-from pilothouse_server.identity.operations.device_login import LOGIN_PREFIX, MOST_OF_AN_ADDRESS
+from pilothouse_server.identity.credentials.operations.device_login import LOGIN_PREFIX, MOST_OF_AN_ADDRESS
 from pilothouse_server.identity.tokens import new_token
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.settings.model import Settings
@@ -251,7 +251,7 @@ async def test_polls_that_come_too_early_keep_out_no_other_log_in_of_their_addre
     ],
 )
 def test_what_an_issuer_gives_a_device_is_checked(changes: dict[str, Any]) -> None:
-    from pilothouse_server.identity.operations.device_login import _read_offer
+    from pilothouse_server.identity.credentials.operations.device_login import _read_offer
 
     honest = {
         "device_code": "d",

@@ -19,9 +19,9 @@ from pilothouse_server.authorization.access import (
     within,
 )
 from pilothouse_server.errors import PermissionDenied
-from pilothouse_server.identity.escalation import check_covered, holds_form, uncovered
-from pilothouse_server.identity.operations.permissions import held_everywhere
-from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.access.escalation import check_covered, holds_form, uncovered
+from pilothouse_server.identity.access.operations.permissions import held_everywhere
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 
 _NOUNS = ("pod", "disk")
 _VERBS = ("get", "put")

@@ -19,11 +19,11 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.device_login_pb2 import BeginDeviceLoginRequest, CompleteDeviceLoginRequest
 from pilothouse.identity.v1.federation_pb2 import BeginOidcLoginRequest, CompleteOidcLoginRequest
 from pilothouse.identity.v1.token_exchange_pb2 import ExchangeTokenRequest
-from pilothouse_server.identity.oidc import verify
-from pilothouse_server.identity.oidc.issuers import ALGORITHMS
-from pilothouse_server.identity.oidc.jwks import PublicKey
-from pilothouse_server.identity.oidc.trusted import TrustedIssuer
-from pilothouse_server.identity.oidc.verify import Expected, VerifiedToken
+from pilothouse_server.identity.federation.oidc import verify
+from pilothouse_server.identity.federation.oidc.issuers import ALGORITHMS
+from pilothouse_server.identity.federation.oidc.jwks import PublicKey
+from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuer
+from pilothouse_server.identity.federation.oidc.verify import Expected, VerifiedToken
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
 from tests.identity.browser import browse

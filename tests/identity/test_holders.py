@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 from pilothouse_server.authorization.access import Grant, Principal
-from pilothouse_server.identity.operations import explanations
-from pilothouse_server.identity.permission_words import PermissionWords
-from pilothouse_server.identity.repository.grants import held, held_grants
-from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.access.operations import explanations
+from pilothouse_server.identity.access.permission_words import PermissionWords
+from pilothouse_server.identity.access.repository.grants import held, held_grants
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.store.paging import PageRequest
 from pilothouse_server.values.names import normalise_username

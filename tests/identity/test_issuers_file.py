@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server.identity.oidc.issuers import load_issuers
-from pilothouse_server.identity.oidc.rules import Gives, given_by
+from pilothouse_server.identity.federation.oidc.issuers import load_issuers
+from pilothouse_server.identity.federation.oidc.rules import Gives, given_by
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.settings.model import SettingsError
 from pilothouse_server.values.names import username_problem

@@ -104,7 +104,7 @@ async def test_a_name_is_had_by_one_key_though_many_are_made_at_once(
 async def test_service_accounts_are_made_once_and_keep_to_their_bound(
     shared: IdentityServer, root: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pilothouse_server.identity.operations.service_accounts.MOST_ACCOUNTS", 3)
+    monkeypatch.setattr("pilothouse_server.identity.accounts.operations.service_accounts.MOST_ACCOUNTS", 3)
     await shared.namespace("race-accounts")
     outcomes = await asyncio.gather(
         *(_tried(account(root, "race-accounts", f"a{number}")) for number in range(8))

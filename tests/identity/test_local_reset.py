@@ -6,7 +6,7 @@ import pytest
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import InvalidArgument, NotFound
-from pilothouse_server.identity.local_reset import reset_locally
+from pilothouse_server.identity.credentials.local_reset import reset_locally
 from tests.conftest import connection, number_changes
 from tests.identity.factors import challenged, enrolled, reason
 from tests.identity.server import Caller, IdentityServer, Refused

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.identity.operations.guesses import FREE_FAILURES
+from pilothouse_server.identity.credentials.operations.login_throttle import FREE_FAILURES
 from pilothouse_server.values.names import normalise_username
 from tests.conftest import Database, number_changes
 from tests.identity.server import (

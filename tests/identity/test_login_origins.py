@@ -15,9 +15,9 @@ import pytest_asyncio
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.devices import DeviceTokens
-from pilothouse_server.identity.login_turns import LoginTurns, Whose
-from pilothouse_server.identity.operations.guesses import FREE_FAILURES
+from pilothouse_server.identity.credentials.login_turns import LoginTurns, Whose
+from pilothouse_server.identity.credentials.operations.login_throttle import FREE_FAILURES
+from pilothouse_server.identity.credentials.trusted_devices import DeviceTokens
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, number_changes
 from tests.identity.server import ADMIN_PASSWORD, PASSWORD, Caller, IdentityServer, Refused, refused, running
@@ -176,7 +176,7 @@ async def test_a_device_token_that_is_ignored_is_found(
         return []
 
     device = await log_in(server.at(HOME))
-    monkeypatch.setattr("pilothouse_server.identity.repository.login_origins.find", nothing)
+    monkeypatch.setattr("pilothouse_server.identity.credentials.repository.login_origins.find", nothing)
     await lock(server)
     assert await log_in(server.at(HOME), device) == "LOGIN_THROTTLED"
 

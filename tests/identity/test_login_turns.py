@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.identity.credentials.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.login_turns import LoginTurns, Whose
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 

@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2
 from pilothouse_server.errors import NotFound
-from pilothouse_server.identity.oidc.trusted import TrustedIssuer, TrustedIssuers
-from pilothouse_server.identity.operations import oidc_logins
+from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuer, TrustedIssuers
+from pilothouse_server.identity.federation.operations import oidc_logins
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
 from tests.identity.browser import browse

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.identity.operations import federation
+from pilothouse_server.identity.federation.operations import federated_users
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import SettingsError
@@ -366,17 +366,17 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     await leaves.Logout(pb.LogoutRequest())
     silent = await world.log_in("silent", ["devs"])
     await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '59 minutes'")
-    await federation.tidy(world.server.store, await earlier_now(world.server.store))
+    await federated_users.tidy(world.server.store, await earlier_now(world.server.store))
     assert await world.rows("SELECT 1 FROM oidc_logins")
     await world.rows("UPDATE oidc_logins SET expires_at = now() - interval '61 minutes'")
     await world.rows(
         "UPDATE federated_identities SET confirmed_until = now() WHERE subject = 'silent' RETURNING id"
     )
     # A database whose clock is ahead takes nothing away: the clock of the server counts, which is behind.
-    await federation.tidy(world.server.store, datetime.now(UTC) - timedelta(days=1))
+    await federated_users.tidy(world.server.store, datetime.now(UTC) - timedelta(days=1))
     assert await world.rows("SELECT 1 FROM oidc_logins")
     assert await world.held(silent) != set()
-    await federation.tidy(world.server.store, await earlier_now(world.server.store))
+    await federated_users.tidy(world.server.store, await earlier_now(world.server.store))
     assert not await world.rows("SELECT 1 FROM oidc_logins")
     left = (
         "SELECT u.username FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = ANY ($1)"
@@ -405,8 +405,8 @@ async def test_a_role_that_rules_give_is_not_deleted(database: Database) -> None
 
 async def test_rules_give_roles_that_there_are(world: OidcWorld) -> None:
     good = config_of(world.company, rules=(rule("devs", "developer"),))
-    await federation.check_roles(world.server.store, [good])
+    await federated_users.check_roles(world.server.store, [good])
     wrong = config_of(world.company, rules=(rule("devs", "developper"),))
     with pytest.raises(SettingsError) as refusal:
-        await federation.check_roles(world.server.store, [wrong])
+        await federated_users.check_roles(world.server.store, [wrong])
     assert 'rules[0].role: there is no role "developper"' in str(refusal.value)

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from pilothouse_server.errors import Unauthenticated, Unavailable
-from pilothouse_server.identity.oidc import fetching
-from pilothouse_server.identity.oidc.fetching import IssuerFailed
-from pilothouse_server.identity.oidc.jwks import read_keys
-from pilothouse_server.identity.oidc.trusted import (
+from pilothouse_server.identity.federation.oidc import fetching
+from pilothouse_server.identity.federation.oidc.fetching import IssuerFailed
+from pilothouse_server.identity.federation.oidc.jwks import read_keys
+from pilothouse_server.identity.federation.oidc.trusted import (
     FRESH_SECONDS,
     PAUSE_SECONDS,
     STALE_SECONDS,
     TrustedIssuer,
 )
-from pilothouse_server.identity.oidc.verify import MOST_TOKEN_LENGTH, issuer_named_by
+from pilothouse_server.identity.federation.oidc.verify import MOST_TOKEN_LENGTH, issuer_named_by
 from pilothouse_server.outbound.destinations import Reach
 from tests.client.certificates import made
 from tests.identity.faults import TRAP, Fault

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import InvalidArgument, Unavailable
-from pilothouse_server.identity import password_policy
-from pilothouse_server.identity.local_reset import reset_locally
-from pilothouse_server.identity.password_policy import BreachedPasswords, PasswordPolicy
+from pilothouse_server.identity.credentials import password_policy
+from pilothouse_server.identity.credentials.local_reset import reset_locally
+from pilothouse_server.identity.credentials.password_policy import BreachedPasswords, PasswordPolicy
 from pilothouse_server.settings.model import Settings, SettingsError, load
 from tests.conftest import Database
 from tests.identity.factors import challenged, complete

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.authorization.denials import Beyond, asked
 from pilothouse_server.errors import Unavailable
-from pilothouse_server.identity.refusal_reasons import RefusalReasons
+from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.store.unit_of_work import Store
 from tests.identity.server import Caller, IdentityServer
 from tests.waiting import poll_until

@@ -9,7 +9,7 @@ import pytest
 from pilothouse.identity.v1 import api_keys_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
-from pilothouse_server.identity.operations.second_factors import SecondFactors
+from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors
 from pilothouse_server.settings.model import SettingsError
 from tests.conftest import Database
 from tests.harness import running_server

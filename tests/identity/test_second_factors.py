@@ -10,9 +10,9 @@ import pytest_asyncio
 
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
-from pilothouse_server.identity.operations.guesses import FREE_FAILURES, Guesses
-from pilothouse_server.identity.operations.second_factors import MOST_WRONG_CODES
-from pilothouse_server.identity.repository import second_factors
+from pilothouse_server.identity.credentials.operations.login_throttle import FREE_FAILURES, LoginThrottle
+from pilothouse_server.identity.credentials.operations.second_factors import MOST_WRONG_CODES
+from pilothouse_server.identity.credentials.repository import second_factors
 from tests.conftest import Database, number_changes
 from tests.identity.factors import Authenticator, challenged, complete, enrolled, reason
 from tests.identity.server import PASSWORD, Caller, IdentityServer, ended, refused, running, valid
@@ -236,7 +236,7 @@ async def test_codes_that_are_guessed_without_end_are_found(
     async def nothing(*_arguments: object) -> None:
         return None
 
-    monkeypatch.setattr(Guesses, "failed", nothing)
+    monkeypatch.setattr(LoginThrottle, "failed", nothing)
     given = (await challenged(server.at(AWAY), "anna")).challenge
     wrong = await phone.wrong_code()
     outcomes = {await reason(server.at(AWAY), given, code=wrong) for _ in range(12)}

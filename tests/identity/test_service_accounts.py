@@ -7,8 +7,8 @@ import pytest
 from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.errors import NotFound
-from pilothouse_server.identity.local_reset import reset_locally
-from pilothouse_server.identity.operations.account_credentials import end_in_namespace
+from pilothouse_server.identity.credentials.local_reset import reset_locally
+from pilothouse_server.identity.credentials.operations.account_credentials import end_in_namespace
 from tests.identity.server import PASSWORD, Caller, IdentityServer, Refused, ended, refused, valid
 from tests.identity.test_api_keys import listed, make
 from tests.waiting import poll_until

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES, Grant
-from pilothouse_server.identity.permission_words import PermissionWords
-from pilothouse_server.identity.simulation import changes, same_grant
+from pilothouse_server.identity.access.grant_simulation import changes, same_grant
+from pilothouse_server.identity.access.permission_words import PermissionWords
 
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ENDS = [None, _NOW + timedelta(days=1), _NOW + timedelta(days=2)]

@@ -16,8 +16,8 @@ from pilothouse.identity.v1 import api_keys_pb2 as keys_pb
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1.token_exchange_pb2 import ExchangeTokenRequest
 from pilothouse_client import AsyncClient, Tokens, Workload
-from pilothouse_server.identity.oidc.issuers import load_issuers
-from pilothouse_server.identity.operations.token_exchange import REFUSED_AT_ONCE
+from pilothouse_server.identity.federation.oidc.issuers import load_issuers
+from pilothouse_server.identity.federation.operations.token_exchange import REFUSED_AT_ONCE
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from pilothouse_server.rpc.refusals import Bounds

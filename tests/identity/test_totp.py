@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse_server.identity import totp
+from pilothouse_server.identity.credentials import totp
 from tests.identity.factors import authenticator_code
 
 SEED = b"12345678901234567890"

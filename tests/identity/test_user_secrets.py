@@ -11,8 +11,8 @@ from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.keys import KeyRing, add_key, remove_key
 from pilothouse_server.errors import FailedPrecondition
+from pilothouse_server.identity.accounts.operations.user_secrets import UserSecrets
 from pilothouse_server.identity.model import UserId
-from pilothouse_server.identity.operations.user_secrets import UserSecrets
 from tests.conftest import Database
 from tests.identity.server import Caller, IdentityServer
 

@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from structlog.testing import capture_logs
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.identity.bootstrap import bootstrap
+from pilothouse_server.identity.accounts.bootstrap import bootstrap
 from pilothouse_server.values.actors import RESERVED_USERNAMES
 from tests.conftest import number_changes
 from tests.identity.server import (

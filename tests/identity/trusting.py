@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pilothouse_server.identity.oidc.issuers import IssuerConfig
-from pilothouse_server.identity.oidc.trusted import TrustedIssuer
+from pilothouse_server.identity.federation.oidc.issuers import IssuerConfig
+from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuer
 from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from tests.identity.issuer import Issuer
 

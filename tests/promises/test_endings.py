@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from pilothouse_server.identity.authenticator import TokenAuthenticator
+from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
 from pilothouse_server.rpc.interceptors.authorization import RECHECK_SECONDS, AuthorizationLayer
 from tests import waiting
 from tests.conftest import Database, number_changes

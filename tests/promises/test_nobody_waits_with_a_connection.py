@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2
 
-from pilothouse_server.identity.passwords import Passwords
+from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.rpc.interceptors.audit import DRY_RUN_KEY
 from tests.conftest import Database, connection
 from tests.harness import PASSWORD, running_server

@@ -20,7 +20,7 @@ import asyncpg
 import pytest
 
 from pilothouse_server.audit.sinks.runner import SinkRunner
-from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES
 from pilothouse_server.namespaces.manifests import namespace_manifest

@@ -14,7 +14,7 @@ from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient, PilothouseError, audit_verifier
-from pilothouse_server.identity.shipped_roles import SHIPPED_ROLES
+from pilothouse_server.identity.access.shipped_roles import SHIPPED_ROLES
 from tests.conftest import Database, connection, new_database
 from tests.harness import Server, running_server
 from tests.transparency.logs import exported, fill, lines_of

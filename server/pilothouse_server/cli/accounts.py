@@ -64,9 +64,9 @@ def reset_password(
 
 async def _reset(settings: Settings, username: str, password: str, *, without_factor: bool) -> None:
     from pilothouse_migrations import schema
-    from pilothouse_server.identity.local_reset import reset_locally
-    from pilothouse_server.identity.password_policy import NewPasswords
-    from pilothouse_server.identity.passwords import Passwords
+    from pilothouse_server.identity.credentials.local_reset import reset_locally
+    from pilothouse_server.identity.credentials.password_policy import NewPasswords
+    from pilothouse_server.identity.credentials.passwords import Passwords
     from pilothouse_server.store.engine import Database, plain_dsn
     from pilothouse_server.store.unit_of_work import Store
 

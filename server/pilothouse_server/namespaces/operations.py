@@ -24,7 +24,7 @@ from pilothouse_server.errors import (
     invalid,
     not_found,
 )
-from pilothouse_server.identity.operations.account_credentials import end_in_namespace
+from pilothouse_server.identity.credentials.operations.account_credentials import end_in_namespace
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN
 from pilothouse_server.namespaces import repository

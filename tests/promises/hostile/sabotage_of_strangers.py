@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pilothouse_server.identity.credentials.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.login_turns import LoginTurns, Whose
 from pilothouse_server.rpc.admission import seats
 from pilothouse_server.rpc.refusals import Refusals
 from tests.promises.hostile.sabotage import run

@@ -8,7 +8,7 @@ import msgspec
 import orjson
 from sqlalchemy import text
 
-from pilothouse_server.identity.operations import grants
+from pilothouse_server.identity.access.operations import grants
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.namespaces import operations, repository
 from pilothouse_server.namespaces.model import Namespace

@@ -1,0 +1,1 @@
+"""Roles, grants, and what they permit: who may do what, and why."""

@@ -1,0 +1,91 @@
+"""What a grant would change of what a user holds: pure computation, word by word, in each namespace.
+
+What is held is decided as CheckPermission decides it (`denials.Question`), so a grant in one namespace gives none of
+what works only over all of them. A word that no method asks for gives nothing, whatever role names it.
+
+A grant that is there already would only end at another time, perhaps sooner. What counts of a permission is when it
+ends: by the last to end of the grants that hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pilothouse_server.authorization.access import Grant
+from pilothouse_server.authorization.denials import Question
+from pilothouse_server.identity.access.permission_words import PermissionWords
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+# So many namespaces are told of beside all the others.
+_MOST_NAMESPACES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What changes in one namespace; in every one that is not told of by itself, where `namespace` is empty."""
+
+    namespace: str
+    gained: tuple[str, ...] = ()
+    extended: tuple[str, ...] = ()
+    shortened: tuple[str, ...] = ()
+
+    @property
+    def is_one(self) -> bool:
+        """Whether anything changes."""
+        return bool(self.gained or self.extended or self.shortened)
+
+
+def same_grant(held: Iterable[Grant], wanted: Grant) -> Grant | None:
+    """The grant of the same role in the same place, which granting again would change."""
+    alike = (wanted.role, wanted.namespace_id)
+    return next((grant for grant in held if (grant.role, grant.namespace_id) == alike), None)
+
+
+def changes(held: Sequence[Grant], wanted: Grant, words: PermissionWords) -> tuple[Change, ...]:
+    """Returns what changes of `words` where who holds `held` is granted `wanted`.
+
+    Of a grant over all namespaces the first tells of every namespace, and others of those in which it is not so because
+    something is held there alone.
+    """
+    replaced = same_grant(held, wanted)
+    after = [*(grant for grant in held if grant is not replaced), wanted]
+    if wanted.namespace is not None:
+        found = _change(wanted.namespace, held, after, words)
+        return (found,) if found.is_one else ()
+    everywhere = _change("", held, after, words)
+    apart = []
+    for namespace in sorted({grant.namespace for grant in held if grant.namespace is not None}):
+        there = _change(namespace, held, after, words)
+        if (there.gained, there.extended, there.shortened) != (
+            everywhere.gained,
+            everywhere.extended,
+            everywhere.shortened,
+        ):
+            apart.append(there)
+    if not everywhere.is_one and not any(each.is_one for each in apart):
+        return ()
+    return (everywhere, *apart[:_MOST_NAMESPACES])
+
+
+def _change(
+    namespace: str, before: Sequence[Grant], after: Sequence[Grant], words: PermissionWords
+) -> Change:
+    gained: list[str] = []
+    extended: list[str] = []
+    shortened: list[str] = []
+    for word in sorted(words.known):
+        question = words.question(word, namespace)
+        was, becomes = _ends(before, question), _ends(after, question)
+        if was is None and becomes is not None:
+            gained.append(word)
+        elif was is not None and becomes is not None and becomes != was:
+            (extended if becomes > was else shortened).append(word)
+    return Change(namespace, tuple(gained), tuple(extended), tuple(shortened))
+
+
+def _ends(grants: Iterable[Grant], question: Question) -> datetime | None:
+    """Returns when what is asked about ends; None where it is not held."""
+    return max((grant.expires_at or _NEVER for grant in question.allowed_by(grants)), default=None)

@@ -1,0 +1,220 @@
+"""Why somebody may do something or may not, who may, and whom to ask.
+
+All is read as the caller, and a namespace that no grant of the caller reaches is not looked up: so it gives the answer
+of one that there is not. Whoever is named as one who could give what is missing shares a namespace with the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from pilothouse_server.authorization.access import Grant, Principal
+from pilothouse_server.authorization.denials import (
+    MOST_NAMED,
+    Beyond,
+    Denial,
+    Finding,
+    Giver,
+    Question,
+    weigh,
+    weigh_credential,
+)
+from pilothouse_server.errors import PermissionDenied, not_found
+from pilothouse_server.identity.access.escalation import uncovered
+from pilothouse_server.identity.access.operations.grants import READING_GRANTS, LocateUser
+from pilothouse_server.identity.access.repository import explanations, grants
+from pilothouse_server.identity.model import PrincipalGrant, Role, User
+from pilothouse_server.store.paging import NextPage, PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction
+from pilothouse_server.values.names import normalise_username
+
+ASKING_ABOUT_OTHERS = "user.get"
+# Needed in the namespace of a service account to see it and its API keys.
+SEEING_SERVICE_ACCOUNTS: Final = "service_account.list"
+_READING_ROLES = "role.list"
+_MOST_ROLES_NAMED = 3
+_MOST_KEYS_NAMED = 10
+
+
+async def other_user(
+    transaction: ReadTransaction, caller: Principal, username: str, locate_user: LocateUser
+) -> User | None:
+    """The user whom a question is about; None where that is the caller.
+
+    Raises:
+        PermissionDenied: another user is asked about without `user.get` over all namespaces.
+        NotFound: that user.
+    """
+    if not username or normalise_username(username) == normalise_username(caller.username):
+        return None
+    if not caller.allows(ASKING_ABOUT_OTHERS):
+        raise PermissionDenied(
+            f"permission {ASKING_ABOUT_OTHERS} is needed to ask about another user",
+            reason="PERMISSION_DENIED",
+            metadata={"permission": ASKING_ABOUT_OTHERS},
+        )
+    return await locate_user(transaction, username)
+
+
+async def explain(
+    transaction: ReadTransaction, caller: Principal, question: Question, other: User | None
+) -> Finding:
+    """What came of a question about the caller, or about another user.
+
+    A namespace that is not there, or that no grant of the caller reaches, is not found.
+    """
+    if other is not None:
+        return await _explain_other(transaction, caller, question, other)
+    held = caller.living_grants()
+    finding = weigh(question, held)
+    if finding.denial is not Denial.NAMESPACE_NOT_FOUND and await _is_gone(transaction, question):
+        return Finding(question, Denial.NAMESPACE_NOT_FOUND)
+    if not finding.allowed:
+        finding = weigh(question, held, await beyond(transaction, caller, question))
+    return weigh_credential(question, finding, caller.credential)
+
+
+async def _explain_other(
+    transaction: ReadTransaction, caller: Principal, question: Question, other: User
+) -> Finding:
+    if await _is_gone(transaction, question):
+        return Finding(question, Denial.NAMESPACE_NOT_FOUND)
+    if other.status != "active":
+        return Finding(question, Denial.USER_INACTIVE)
+    held = await grants.held_by(transaction, other.id)
+    finding = weigh(question, held, known=True)
+    if finding.allowed:
+        return finding
+    gone = await explanations.ended(transaction, other.id, question)
+    more = Beyond(gone, await _givers(transaction, caller, question))
+    return weigh(question, held, more, known=True)
+
+
+async def _is_gone(transaction: ReadTransaction, question: Question) -> bool:
+    """Whether the namespace that is asked about is not there."""
+    name = question.namespace
+    return bool(name) and await grants.find_namespace(transaction, name) is None
+
+
+async def beyond(transaction: ReadTransaction, caller: Principal, question: Question) -> Beyond:
+    """What only the database knows of a question about the caller: own grants that have ended, and who could give.
+
+    Who holds a key learns nothing of what its owner held.
+    """
+    ended: tuple[Grant, ...] = ()
+    if caller.credential.limits is None:
+        ended = await explanations.ended(transaction, caller.user_id, question)
+    return Beyond(ended, await _givers(transaction, caller, question))
+
+
+async def _givers(transaction: ReadTransaction, caller: Principal, question: Question) -> tuple[Giver, ...]:
+    """Who holds enough to give a role that would do; nobody where a grant in any namespace would do."""
+    namespace = question.namespace if question.reach == "there" else ""
+    everywhere = any(grant.namespace is None for grant in caller.living_grants())
+    if question.reach == "somewhere" or not (everywhere or (namespace and caller.reaches(namespace))):
+        return ()
+    namespace_id = await grants.find_namespace(transaction, namespace) if namespace else None
+    if namespace and namespace_id is None:
+        return ()
+    possible = await explanations.possible_givers(transaction, namespace_id, over_all=everywhere)
+    if not possible:
+        return ()
+    giving = Question(explanations.GIVING, question.namespace, question.reach)
+    roles = sorted(
+        await explanations.roles_giving(transaction, question), key=lambda role: (_breadth(role), role.name)
+    )
+    wanted = [grants.as_held(role, namespace, namespace_id, None) for role in roles]
+    may_list = caller.granting_somewhere(_READING_ROLES) is not None
+    found: list[Giver] = []
+    for username, held in possible.items():
+        given = [
+            role
+            for role, grant in zip(roles, wanted, strict=True)
+            if _may_give(held, giving, grant, question)
+        ]
+        if given:
+            named = [role.name for role in given if role.is_system or may_list]
+            found.append(Giver(username, tuple(named[:_MOST_ROLES_NAMED])))
+    return tuple(found[:MOST_NAMED])
+
+
+def _may_give(held: Sequence[Grant], giving: Question, grant: Grant, question: Question) -> bool:
+    """Whether who holds `held` could make this grant for good, and it would do."""
+    return weigh(giving, held).allowed and grant.holds(question.permission) and uncovered(grant, held) is None
+
+
+def _breadth(role: Role) -> int:
+    """How much a role gives, roughly: the narrowest comes first."""
+    return sum({"*": 10_000}.get(form, 100 if form.endswith(".*") else 1) for form in role.permissions)
+
+
+async def list_holders(
+    transaction: ReadTransaction, caller: Principal, question: Question, page: PageRequest
+) -> tuple[Sequence[PrincipalGrant], NextPage, bool]:
+    """One page of those who may do what is asked, where they go on, and whether grants over all namespaces are left out
+    because the caller may not read them.
+
+    Raises:
+        NotFound: the namespace.
+    """
+    readable = caller.namespaces_with(READING_GRANTS)
+    shown, namespace_id = readable, None
+    if question.namespace:
+        namespace_id = await grants.find_namespace(transaction, question.namespace)
+        if namespace_id is None:
+            raise not_found("namespace", question.namespace)
+        shown = frozenset({namespace_id})
+    found, next_page = await explanations.list_holders(
+        transaction, question, page, shown, over_all=readable is None
+    )
+    return (
+        await _with_keys(transaction, caller, question, namespace_id, found),
+        next_page,
+        readable is not None,
+    )
+
+
+async def _with_keys(
+    transaction: ReadTransaction,
+    caller: Principal,
+    question: Question,
+    namespace_id: int | None,
+    found: Sequence[PrincipalGrant],
+) -> Sequence[PrincipalGrant]:
+    """The same with the keys by which it may be done, of those whose keys the caller may list."""
+    shown = {each.user_id for each in found if _may_list_keys(caller, each)}
+    if not shown:
+        return found
+    keys = await explanations.keys_naming(transaction, shown, question)
+    return [
+        msgspec.structs.replace(
+            each,
+            api_keys=tuple(
+                key.name
+                for key in keys
+                if key.user_id == each.user_id and _works(key, question, each.namespace_id or namespace_id)
+            )[:_MOST_KEYS_NAMED],
+        )
+        for each in found
+    ]
+
+
+def _may_list_keys(caller: Principal, holder: PrincipalGrant) -> bool:
+    """Whether ListApiKeys answers the caller."""
+    if not caller.credential.is_login:
+        return False
+    if holder.user_id == caller.user_id:
+        return True
+    if holder.service_account:
+        return caller.allows(SEEING_SERVICE_ACCOUNTS, holder.account_namespace or None)
+    return caller.allows(ASKING_ABOUT_OTHERS)
+
+
+def _works(key: explanations.KeyOf, question: Question, namespace_id: int | None) -> bool:
+    """Whether a key works in a namespace, or where that is None anywhere."""
+    if key.namespace_ids is None:
+        return True
+    return not question.only_over_all and (namespace_id is None or namespace_id in key.namespace_ids)

@@ -1,0 +1,66 @@
+"""Answers who may do what, for people and programs that ask before they act."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pilothouse_server.authorization.access import Principal, permission_matches
+from pilothouse_server.identity.access.escalation import holds_form
+from pilothouse_server.identity.access.operations.explanations import other_user
+from pilothouse_server.identity.access.operations.grants import LocateUser
+from pilothouse_server.identity.access.permission_words import PermissionWords
+from pilothouse_server.identity.access.repository import grants
+from pilothouse_server.store.unit_of_work import ReadTransaction
+
+
+async def check(
+    transaction: ReadTransaction,
+    caller: Principal,
+    words: PermissionWords,
+    form: str,
+    where: str,
+    username: str,
+    locate_user: LocateUser,
+) -> bool:
+    """Whether the caller, or the user named, holds a permission in the namespace `where`, or over all where that is
+    empty.
+
+    A form such as `container.*` is held where each permission that it covers is. A namespace that does not exist, or
+    that the caller does not reach, answers False. What works only over all namespaces is not held in one, and by a key
+    that only reads nothing else is.
+
+    Raises:
+        InvalidArgument: UNKNOWN_PERMISSION.
+        PermissionDenied: another user is asked about without `user.get` over all namespaces.
+        NotFound: that user.
+    """
+    words.check_form(form, "permission")
+    other = await other_user(transaction, caller, username, locate_user)
+    held = caller.living_grants() if other is None else await grants.held_by(transaction, other.id)
+    questions = [words.question(each, where) for each in words.covered(form)]
+    if other is None and caller.credential.read_only and not all(each.reads for each in questions):
+        return False
+    if where and await grants.find_namespace(transaction, where) is None:
+        return False
+    return all(question.allowed_by(held) for question in questions)
+
+
+def held_everywhere(caller: Principal, known: Collection[str], reading: Collection[str] = ()) -> list[str]:
+    """The permissions that a caller holds over all namespaces, in the shortest forms that are true.
+
+    A form that is held only in part (`config.*` without `config.reveal`) is written out; `known` are all
+    permissions there are, `reading` those that a key which only reads gives.
+    """
+    everywhere = [grant for grant in caller.living_grants() if grant.namespace_id is None]
+    if caller.credential.read_only:
+        return sorted(each for each in reading if holds_form(everywhere, each, None))
+    forms: set[str] = set()
+    for form in {form for grant in everywhere for form in grant.permissions}:
+        if holds_form(everywhere, form, None):
+            forms.add(form)
+        else:
+            parts = (each for each in known if permission_matches(form, each))
+            forms.update(each for each in parts if holds_form(everywhere, each, None))
+    return sorted(
+        form for form in forms if not any(permission_matches(other, form) for other in forms if other != form)
+    )

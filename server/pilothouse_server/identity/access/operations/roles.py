@@ -1,0 +1,157 @@
+"""The rules of roles: shipped ones stay as they are, and no role holds more than who makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.errors import FailedPrecondition, already_exists, missing, not_found
+from pilothouse_server.identity.access.operations.escalation_guard import check_caller_covers
+from pilothouse_server.identity.access.permission_words import PermissionWords
+from pilothouse_server.identity.access.repository import grants, roles
+from pilothouse_server.identity.model import Role
+from pilothouse_server.store.paging import NextPage, PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+Check = Callable[[Role], None]
+
+
+async def locate(transaction: ReadTransaction, name: str) -> Role:
+    """The role of this name; NotFound if there is none."""
+    found = await roles.find(transaction, name)
+    if found is None:
+        raise not_found("role", name)
+    return found
+
+
+async def create(transaction: Transaction, caller: Principal, wanted: Role, words: PermissionWords) -> Role:
+    """Makes a role of permissions that there are, which `words` knows.
+
+    Raises:
+        InvalidArgument: no name, or UNKNOWN_PERMISSION.
+        AlreadyExists: the name.
+        PermissionDenied: ESCALATION, it holds what the caller does not hold over all namespaces.
+    """
+    if not wanted.name:
+        raise missing("role.name")
+    wanted = msgspec.structs.replace(
+        wanted, display_name=wanted.display_name or wanted.name, permissions=_once_each(wanted.permissions)
+    )
+    _check_known(wanted.permissions, words)
+    # A role that nobody holds gives nothing yet, so it does not matter for how long the caller holds it.
+    held = [grants.as_held(wanted, "", None, None)]
+    await check_caller_covers(transaction, caller, held, f'role "{wanted.name}"', whenever=True)
+    if await roles.find(transaction, wanted.name) is not None:
+        raise already_exists("role", wanted.name)
+    return await roles.insert_role(transaction, wanted)
+
+
+async def change(
+    transaction: Transaction,
+    caller: Principal,
+    name: str,
+    wanted: Role,
+    paths: Sequence[str],
+    check: Check,
+    words: PermissionWords,
+) -> Role:
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+
+    Raises:
+        NotFound: the role.
+        InvalidArgument: UNKNOWN_PERMISSION, of one that the role does not hold already.
+        FailedPrecondition: SYSTEM_ROLE, or LAST_ADMINISTRATOR where nobody would hold every permission any more.
+        PermissionDenied: ESCALATION, it holds or would hold what the caller does not.
+    """
+    if "permissions" in paths:
+        await grants.lock_administrators(transaction)
+    stored = await _locked(transaction, name, check)
+    changed = msgspec.structs.replace(stored, permissions=_once_each(wanted.permissions))
+    await _check_covers(transaction, caller, stored)
+    values: dict[str, Any] = {}
+    if "display_name" in paths:
+        values["display_name"] = wanted.display_name or stored.name
+    if "description" in paths:
+        values["description"] = wanted.description
+    if "permissions" in paths and changed.permissions != stored.permissions:
+        # What it holds may be of another release, and must not be in the way of other changes.
+        _check_known([each for each in changed.permissions if each not in stored.permissions], words)
+        await _check_covers(transaction, caller, changed)
+        await _check_administrators_stay(transaction, stored, changed)
+        await grants.notify_changed(transaction)
+        values["permissions"] = list(changed.permissions)
+    values = {
+        key: value for key, value in values.items() if key == "permissions" or value != getattr(stored, key)
+    }
+    return await roles.update_role(transaction, stored, values) if values else stored
+
+
+async def delete(transaction: Transaction, name: str, check: Check, ruled: Mapping[str, str]) -> Role:
+    """Deletes a role that nobody holds. `ruled` are the roles that rules of issuers give, each with one of those.
+
+    Raises:
+        NotFound: the role.
+        FailedPrecondition: SYSTEM_ROLE, ROLE_IN_USE with the count, or ROLE_IN_RULES: no server would start without it.
+    """
+    stored = await _locked(transaction, name, check)
+    if name in ruled:
+        raise FailedPrecondition(
+            f'role "{name}" is given by a rule of the issuer "{ruled[name]}": take the rule out of the file first',
+            reason="ROLE_IN_RULES",
+            metadata={"issuer": ruled[name]},
+        )
+    holders = await roles.count_holders(transaction, stored.id)
+    if holders:
+        raise FailedPrecondition(
+            f'role "{name}" is granted {holders} {"time" if holders == 1 else "times"}: revoke that first',
+            reason="ROLE_IN_USE",
+            metadata={"grants": str(holders)},
+        )
+    await roles.delete_role(transaction, stored.id)
+    return stored
+
+
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[Role], NextPage]:
+    """One page of roles, and where they go on."""
+    return await roles.list_roles(transaction, page)
+
+
+async def _locked(transaction: Transaction, name: str, check: Check) -> Role:
+    found = await roles.find(transaction, name, lock=True)
+    if found is None:
+        raise not_found("role", name)
+    if found.is_system:
+        raise FailedPrecondition(
+            f'role "{name}" is shipped with the product and stays as it is: make a role of your own',
+            reason="SYSTEM_ROLE",
+        )
+    check(found)
+    return found
+
+
+async def _check_covers(transaction: Transaction, caller: Principal, role: Role) -> None:
+    held = [grants.as_held(role, "", None, None)]
+    await check_caller_covers(transaction, caller, held, f'role "{role.name}"')
+
+
+async def _check_administrators_stay(transaction: Transaction, stored: Role, changed: Role) -> None:
+    if "*" not in stored.permissions or "*" in changed.permissions:
+        return
+    administrators = await grants.administrators(transaction)
+    if administrators and all(grant.role_id == stored.id for grant in administrators):
+        raise FailedPrecondition(
+            f'every permission is held through role "{stored.name}" alone: grant "admin" to somebody first',
+            reason="LAST_ADMINISTRATOR",
+        )
+
+
+def _check_known(permissions: Iterable[str], words: PermissionWords) -> None:
+    for permission in permissions:
+        words.check_form(permission, "role.permissions")
+
+
+def _once_each(permissions: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(permissions))

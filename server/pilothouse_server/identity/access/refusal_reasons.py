@@ -1,0 +1,86 @@
+"""What a refusal says beyond the caller's own grants: those that have ended, and who could give what is missing.
+
+A look costs several times what a refused call does, and refused calls can be a flood. So what was found for a caller
+and a question serves for a while, each caller and all together have so many looks in that time, few look at once, and
+few wait. Who finds no place is refused with what the own grants say, as where the database is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.authorization.denials import Beyond, Question
+from pilothouse_server.errors import PilothouseError
+from pilothouse_server.identity.access.operations import explanations
+from pilothouse_server.store.unit_of_work import Store
+
+_AT_ONCE: Final = 2
+_MOST_WAITING: Final = 32
+_SECONDS: Final = 2.0
+_KEPT_SECONDS: Final = 2.0
+_MOST_KEPT: Final = 1000
+# Looks in the time that one is kept.
+_MOST_OF_USER: Final = 10
+_MOST_OF_ALL: Final = 100
+_NOTHING: Final = Beyond()
+
+_Key = tuple[int, str, Question]
+
+
+class RefusalReasons:
+    """Looks up what a refused caller may know of the reason."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+        self._kept: OrderedDict[_Key, tuple[float, Beyond]] = OrderedDict()
+        # Looks since the time that is counted began, by user.
+        self._looks: Counter[int] = Counter()
+        self._counted_until = 0.0
+
+    async def beyond(self, principal: Principal, question: Question) -> Beyond:
+        """What the database knows of it; nothing where that cannot be found out now."""
+        key = (principal.user_id, principal.credential.id, question)
+        until, kept = self._kept.get(key, (0.0, _NOTHING))
+        if until > self._clock():
+            return kept
+        if self._waiting >= _MOST_WAITING or not self._may_look(principal.user_id):
+            return _NOTHING
+        self._waiting += 1
+        try:
+            async with (
+                asyncio.timeout(_SECONDS),
+                self._turns,
+                self._store.read(principal.user_id) as transaction,
+            ):
+                found = await explanations.beyond(transaction, principal, question)
+        except (PilothouseError, TimeoutError):
+            return _NOTHING
+        finally:
+            self._waiting -= 1
+        self._keep(key, found)
+        return found
+
+    def _may_look(self, user_id: int) -> bool:
+        """Whether there is a look left for the user, which is taken then."""
+        now = self._clock()
+        if now >= self._counted_until:
+            self._looks.clear()
+            self._counted_until = now + _KEPT_SECONDS
+        if self._looks[user_id] >= _MOST_OF_USER or self._looks.total() >= _MOST_OF_ALL:
+            return False
+        self._looks[user_id] += 1
+        return True
+
+    def _keep(self, key: _Key, found: Beyond) -> None:
+        self._kept[key] = (self._clock() + _KEPT_SECONDS, found)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)

@@ -1,0 +1,110 @@
+"""The roles that the product ships, and what each leaves out.
+
+A shipped role's exclusions stand here and not in its row, because only shipped roles have any and no caller
+may change them. At start the rows are brought up to date with this table (`accounts.bootstrap`).
+
+Images belong with containers: who may see containers sees what they run, and only an administrator takes
+one off the list. Users, roles and grants are the administrator's; an administrator of one namespace gives
+grants there, because `*` in that namespace holds `grant.*`. What works only over all namespaces
+(`access.OVER_ALL_NAMESPACES`) a role may name all the same: a grant in one namespace does not give it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedRole:
+    """One role as it is shipped."""
+
+    name: str
+    display_name: str
+    description: str
+    permissions: tuple[str, ...]
+    excluded: frozenset[str] = frozenset()
+
+
+ADMIN: Final = "admin"
+# The values of secrets, and what leads out of a container to its node and all that runs there.
+_NOT_FOR_TENANTS: Final = frozenset({"config.reveal", "storage.host_path", "container.privileged"})
+_READING: Final = {
+    "container": ("get", "list", "watch"),
+    "image": ("get", "list"),
+    "storage": ("get", "list", "watch"),
+    "config": ("get", "list", "watch"),
+    "namespace": ("get", "list", "watch"),
+    "metrics": ("get", "list", "watch", "query"),
+    "audit": ("get", "list", "watch"),
+}
+
+
+def _permissions(*nouns: str) -> tuple[str, ...]:
+    return tuple(f"{noun}.{verb}" for noun in nouns for verb in _READING[noun])
+
+
+SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
+    role.name: role
+    for role in (
+        ShippedRole(
+            ADMIN,
+            "Administrator",
+            "Everything.",
+            ("*",),
+        ),
+        ShippedRole(
+            "operator",
+            "Operator",
+            "Runs namespaces and all they hold; over all namespaces also sets their quotas and security levels. Gives "
+            "containers secrets, and can read them there; cannot reveal others, reach nodes or manage users.",
+            (
+                "container.*",
+                "storage.*",
+                "config.*",
+                "metrics.*",
+                *_permissions("image", "namespace", "audit"),
+                "namespace.create",
+                "namespace.update",
+                "namespace.delete",
+                "namespace.quota",
+                "namespace.security",
+                "cluster.get",
+                "cluster.list",
+            ),
+            _NOT_FOR_TENANTS,
+        ),
+        ShippedRole(
+            "developer",
+            "Developer",
+            "Runs containers with their volumes and configuration. Gives containers secrets, and can read them there; "
+            "cannot reveal others or reach nodes.",
+            (
+                "container.*",
+                "storage.*",
+                "config.*",
+                *_permissions("image", "namespace", "metrics", "audit"),
+            ),
+            _NOT_FOR_TENANTS,
+        ),
+        ShippedRole(
+            "viewer",
+            "Viewer",
+            "Sees everything but logs and secret values; changes nothing.",
+            _permissions(*_READING),
+        ),
+        ShippedRole(
+            "auditor",
+            "Auditor",
+            "Reads, verifies and exports the audit log, of all namespaces or of one; nothing else.",
+            (*_permissions("audit"), "audit.verify", "audit.export"),
+        ),
+    )
+}
+
+
+def excluded_from(role_name: str, *, is_system: bool) -> frozenset[str]:
+    """What a role leaves out of its permissions."""
+    shipped = SHIPPED_ROLES.get(role_name) if is_system else None
+    return frozenset() if shipped is None else shipped.excluded

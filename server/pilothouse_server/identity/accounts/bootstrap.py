@@ -1,0 +1,161 @@
+"""What a server makes of identity at its start: the shipped roles, and the first administrator.
+
+The shipped roles are brought up to date each time. The administrator `admin` is made once in the life of a
+database: its row, also when it is deleted, says that there was one, so nobody who deletes it finds it again
+with a known password. Replicas that start together take turns by an advisory lock. Each change has its
+audit record, in the one transaction of all.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import structlog
+
+from pilothouse_server.errors import InvalidArgument, Unavailable
+from pilothouse_server.identity.access.repository import grants, roles
+from pilothouse_server.identity.access.shipped_roles import ADMIN, SHIPPED_ROLES
+from pilothouse_server.identity.accounts.repository import users
+from pilothouse_server.identity.model import User, UserId
+from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.errors import translated
+from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
+from pilothouse_server.values.actors import RESERVED_USERNAMES, SYSTEM
+
+log = structlog.get_logger(__name__)
+
+ADMINISTRATOR: Final = "admin"
+_EMAIL: Final = "admin@pilothouse.invalid"
+_ACTOR: Final = Actor(None, SYSTEM)
+
+
+class BootstrapPasswords(Protocol):
+    """Checks and hashes the administrator's password; `NewPasswords` of `credentials` is one."""
+
+    async def check(self, field: str, password: str, username: str) -> None:
+        """Raises InvalidArgument where a password breaks a rule, Unavailable where that is not known."""
+        ...
+
+    async def hash_checked(self, password: str, who: str) -> str:
+        """Returns the hash of a password that was checked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What the start made. `random_password` is set where none was given: it is kept nowhere else, show it once."""
+
+    administrator_created: bool
+    random_password: str | None = field(default=None, repr=False)
+
+
+async def bootstrap(store: Store, passwords: BootstrapPasswords, given_password: str) -> Bootstrap:
+    """Brings the shipped roles up to date, and makes the administrator if there never was one.
+
+    `given_password` is taken as it is, '' means a random one.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    password, password_hash = given_password or secrets.token_urlsafe(24), None
+    async with store.system_read() as looking:
+        had = await users.had_bootstrap(looking)
+        for username in await users.of_names(looking, RESERVED_USERNAMES):
+            log.warning(
+                "a user has a name that is reserved for the server itself: make another user in its place",
+                username=username,
+            )
+    if not had:
+        if given_password:
+            await _warn_of_weak(passwords, given_password)
+        # Outside of the transaction: nobody waits for a hash with a connection.
+        password_hash = await passwords.hash_checked(password, "bootstrap")
+    records: list[AuditRecord] = []
+    unit = store.system_unit(_ACTOR)
+    try:
+        transaction = await unit.begin()
+        with translated():
+            await grants.lock_administrators(transaction)
+            await _put_roles(transaction, records)
+            made = Bootstrap(administrator_created=False)
+            if password_hash is not None and not await users.had_bootstrap(transaction):
+                await _make_administrator(transaction, password_hash, records)
+                made = Bootstrap(True, None if given_password else password)
+            if records:
+                await grants.notify_changed(transaction)
+    except BaseException:
+        await unit.rollback()
+        raise
+    await unit.commit(audit=records)
+    return made
+
+
+async def _warn_of_weak(passwords: BootstrapPasswords, given_password: str) -> None:
+    """Logs the rule that the password breaks: who deploys has chosen it, and nobody could log in without it."""
+    try:
+        await passwords.check("bootstrap_password", given_password, ADMINISTRATOR)
+    except (InvalidArgument, Unavailable) as problem:
+        log.warning("the bootstrap password is weak: change it", rule=problem.message)
+
+
+async def _put_roles(transaction: Transaction, records: list[AuditRecord]) -> None:
+    for shipped in SHIPPED_ROLES.values():
+        if await roles.put_shipped(transaction, shipped):
+            records += [system_record(transaction, "update", "role", shipped.name)]
+
+
+async def _make_administrator(
+    transaction: Transaction, password_hash: str, records: list[AuditRecord]
+) -> None:
+    wanted = User(
+        id=UserId(0), uid="", username=ADMINISTRATOR, email=_EMAIL, full_name="Bootstrap administrator"
+    )
+    created = await users.insert_user(transaction, wanted, password_hash, is_bootstrap=True)
+    role = await roles.find(transaction, ADMIN)
+    assert role is not None, "the shipped roles were put there before"
+    await grants.put(transaction, created.id, role.id, None, None)
+    records.append(system_record(transaction, "create", "user", created.username, created.id))
+    records.append(system_record(transaction, "grant", "role_grant", created.username))
+
+
+_BOOTSTRAP: Final[Mapping[str, Any]] = {"bootstrap": True}
+
+
+def system_record(
+    transaction: Transaction,
+    action: str,
+    resource_type: str,
+    name: str,
+    resource_id: int | None = None,
+    *,
+    metadata: Mapping[str, Any] = _BOOTSTRAP,
+) -> AuditRecord:
+    """The record of a change that no call asked for; `metadata` says what did."""
+    return AuditRecord(
+        operation_id=transaction.operation_id,
+        user_id=None,
+        username=_ACTOR.username,
+        action=action,
+        resource_type=resource_type,
+        resource_id=resource_id,
+        resource_name=name,
+        namespace_id=None,
+        request_method="UNARY",
+        request_path="",
+        request_body=None,
+        request_headers=None,
+        client_ip=None,
+        user_agent=None,
+        status_code=200,
+        response_body=None,
+        duration_ms=None,
+        error_code=None,
+        error_message=None,
+        started_at=transaction.now,
+        completed_at=datetime.now(UTC),
+        metadata=metadata,
+    )

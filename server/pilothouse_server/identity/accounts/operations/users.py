@@ -1,0 +1,300 @@
+"""The rules of users: unique names, passwords, and that nobody touches who may do more.
+
+Whoever changes a user's password, address or status can act as that user in the end. So these calls need of
+the caller all that the user holds, wherever and for as long as the user holds it, whatever the user's
+present status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.errors import Aborted, FailedPrecondition, Unauthenticated, invalid, missing, not_found
+from pilothouse_server.identity.access.operations.escalation_guard import (
+    check_caller_covers,
+    last_administrator,
+)
+from pilothouse_server.identity.access.repository import grants
+from pilothouse_server.identity.accounts.repository import user_secrets, users
+from pilothouse_server.identity.model import User, UserId
+from pilothouse_server.store.paging import NextPage, PageRequest
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.values.actors import is_reserved_username
+from pilothouse_server.values.names import normalise_email
+
+Check = Callable[[User], None]
+
+
+class AccountCredentials(Protocol):
+    """What a user calls with: sessions and API keys. `credentials` has the implementation."""
+
+    async def end_sessions(
+        self, transaction: Transaction, user_id: UserId, *, keep: UUID | None = None
+    ) -> None:
+        """Ends all sessions of a user but `keep`."""
+        ...
+
+    async def end_api_keys(self, transaction: Transaction, user_id: UserId) -> None:
+        """Ends all API keys of a user."""
+        ...
+
+    async def count_api_keys(self, transaction: ReadTransaction, user_id: UserId) -> int:
+        """Returns how many API keys of a user are valid."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordReset:
+    """A user whose password was reset: when the one-time code expires, None where there is none, and how many API keys
+    of the user remain valid.
+    """
+
+    user: User
+    expires_at: datetime | None
+    valid_keys: int
+
+
+async def locate(transaction: ReadTransaction, username: str) -> User:
+    """The living user of this name, in whatever case; NotFound if there is none or the caller does not see it."""
+    found = await users.find(transaction, username)
+    if found is None:
+        raise not_found("user", username)
+    return found
+
+
+async def own(transaction: ReadTransaction, caller: Principal) -> User:
+    """The caller's own account.
+
+    Raises:
+        Unauthenticated: it was deleted a moment ago.
+    """
+    found = await users.get(transaction, caller.user_id)
+    if found is None:
+        raise Unauthenticated("this account was deleted", reason="INVALID_TOKEN")
+    return found
+
+
+def check_new_user(wanted: User) -> None:
+    """Raises InvalidArgument where a user has no name or address, or RESERVED_NAME."""
+    if not wanted.username:
+        raise missing("user.username")
+    if is_reserved_username(wanted.username):
+        raise invalid(
+            "user.username",
+            "must not be a name that the server itself bears in records: choose another one",
+            reason="RESERVED_NAME",
+        )
+    if not wanted.email:
+        raise missing("user.email")
+
+
+async def create(transaction: Transaction, wanted: User, password_hash: str) -> User:
+    """Makes a user that was checked, who may log in and nothing else until a role is granted.
+
+    Raises:
+        AlreadyExists: the name or the address.
+    """
+    if await users.find(transaction, wanted.username) is not None:
+        raise users.username_taken()
+    if await users.find_by_email(transaction, wanted.email) is not None:
+        raise users.email_taken()
+    return await users.insert_user(transaction, wanted, password_hash)
+
+
+async def change(
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    wanted: User,
+    paths: Sequence[str],
+    check: Check,
+    credentials: AccountCredentials,
+) -> User:
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: LAST_ADMINISTRATOR, where that user would no longer be able to log in.
+        AlreadyExists: the address.
+    """
+    values: dict[str, Any] = {}
+    if "status" in paths:
+        await grants.lock_administrators(transaction)
+    stored = await _locked(transaction, username)
+    check(stored)
+    await check_untouched(transaction, caller, stored)
+    for path in paths:
+        value = getattr(wanted, path)
+        if value != getattr(stored, path):
+            values[path] = value if path in ("email", "status") else value or None
+    if "email" in values:
+        values["email_normalized"] = await _free_email(transaction, stored, wanted.email)
+    if not values:
+        return stored
+    if "status" in values:
+        if wanted.status != "active":
+            await _check_not_last_administrator(transaction, stored)
+            await credentials.end_sessions(transaction, stored.id)
+        await grants.notify_changed(transaction)
+    return await users.update_user(transaction, stored, values)
+
+
+async def delete(
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    check: Check,
+    credentials: AccountCredentials,
+) -> User:
+    """Deletes a user with all sessions, keys and grants; the name is free again, the row stays for the log.
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: LAST_ADMINISTRATOR.
+    """
+    await grants.lock_administrators(transaction)
+    stored = await _locked(transaction, username)
+    check(stored)
+    await check_untouched(transaction, caller, stored)
+    await _check_not_last_administrator(transaction, stored)
+    # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
+    await credentials.end_sessions(transaction, stored.id)
+    await credentials.end_api_keys(transaction, stored.id)
+    await user_secrets.remove_of_user(transaction, stored.id)
+    await grants.delete_of_user(transaction, stored.id)
+    await users.end_user(transaction, stored.id)
+    await grants.notify_changed(transaction)
+    return stored
+
+
+def check_reset_request(new_password: str, *, one_time_code: bool) -> None:
+    """Raises InvalidArgument unless either a password is given or a one-time code is asked for."""
+    if not new_password and not one_time_code:
+        raise missing("new_password")
+    if new_password and one_time_code:
+        raise invalid("new_password", "must not be given beside one_time_code", reason="TWO_PASSWORDS")
+
+
+async def check_reset(transaction: ReadTransaction, caller: Principal, username: str) -> None:
+    """Raises as `reset_password`, before the password is hashed."""
+    target = await locate(transaction, username)
+    if target.id == caller.user_id:
+        raise FailedPrecondition(
+            "this is your own account: use ChangePassword, which asks for the current password",
+            reason="OWN_PASSWORD",
+        )
+    await check_untouched(transaction, caller, target)
+
+
+async def reset_password(
+    transaction: Transaction,
+    caller: Principal,
+    username: str,
+    password_hash: str,
+    credentials: AccountCredentials,
+    good_for: timedelta | None = None,
+    *,
+    revoke_keys: bool = False,
+) -> PasswordReset:
+    """Sets another user's password, as `check_reset` has allowed it, and ends the user's sessions.
+
+    `good_for` makes it a one-time code, which its user sets a new password with; `revoke_keys` ends the user's API
+    keys, too.
+
+    Raises:
+        NotFound: the user.
+        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        FailedPrecondition: OWN_PASSWORD; one's own is changed by ChangePassword, which asks for the present one.
+    """
+    stored = await _locked(transaction, username)
+    # Asked again now that the row is held: what the user holds may have grown meanwhile.
+    await check_untouched(transaction, caller, stored)
+    expires_at = await users.set_password(transaction, stored.id, password_hash, good_for=good_for)
+    await credentials.end_sessions(transaction, stored.id)
+    valid_keys = await _keys_left(transaction, stored.id, credentials, revoke_keys=revoke_keys)
+    await grants.notify_changed(transaction)
+    return PasswordReset(stored, expires_at, valid_keys)
+
+
+async def _keys_left(
+    transaction: Transaction, user_id: UserId, credentials: AccountCredentials, *, revoke_keys: bool
+) -> int:
+    """Ends the API keys of a user where that is asked for; returns how many remain valid."""
+    if revoke_keys:
+        await credentials.end_api_keys(transaction, user_id)
+    return await credentials.count_api_keys(transaction, user_id)
+
+
+def check_new_password(current: str, new: str) -> None:
+    """Raises InvalidArgument where a new password is the present one."""
+    if new == current:
+        raise invalid("new_password", "must not be the current one", reason="PASSWORD_UNCHANGED")
+
+
+async def change_own_password(
+    transaction: Transaction,
+    caller: Principal,
+    confirmed_hash: str,
+    password_hash: str,
+    credentials: AccountCredentials,
+    *,
+    revoke_keys: bool = False,
+) -> int:
+    """Stores the caller's new password and ends the other sessions; returns how many API keys remain valid.
+
+    `confirmed_hash` is what the present password was checked against; `revoke_keys` ends the caller's API keys, too.
+
+    Raises:
+        Aborted: the password was changed meanwhile.
+    """
+    user_id = UserId(caller.user_id)
+    await users.get(transaction, user_id, lock=True)
+    if await users.own_password_hash(transaction) != confirmed_hash:
+        raise Aborted("the password was changed meanwhile, try again", reason="CONCURRENT_CHANGE")
+    await users.set_password(transaction, user_id, password_hash)
+    await credentials.end_sessions(transaction, user_id, keep=caller.session_id)
+    valid_keys = await _keys_left(transaction, user_id, credentials, revoke_keys=revoke_keys)
+    await grants.notify_changed(transaction)
+    return valid_keys
+
+
+async def list_page(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
+    """One page of users, and where they go on."""
+    return await users.list_users(transaction, page)
+
+
+async def _locked(transaction: Transaction, username: str) -> User:
+    found = await users.find(transaction, username, lock=True)
+    if found is None:
+        raise not_found("user", username)
+    return found
+
+
+async def check_untouched(transaction: ReadTransaction, caller: Principal, user: User) -> None:
+    """Raises PermissionDenied (ESCALATION) where another user holds what the caller does not."""
+    if user.id == caller.user_id:
+        return
+    held = await grants.held_by(transaction, user.id, whatever_status=True)
+    await check_caller_covers(transaction, caller, held, f'user "{user.username}"')
+
+
+async def _check_not_last_administrator(transaction: Transaction, user: User) -> None:
+    administrators = {grant.user_id for grant in await grants.administrators(transaction)}
+    if administrators == {user.id}:
+        raise last_administrator(user.username)
+
+
+async def _free_email(transaction: Transaction, user: User, email: str) -> str:
+    if not email:
+        raise missing("user.email")
+    holder = await users.find_by_email(transaction, email)
+    if holder not in (None, user.id):
+        raise users.email_taken()
+    return normalise_email(email)

@@ -1,0 +1,1 @@
+"""From the credential of a call to its caller."""

@@ -1,0 +1,159 @@
+"""From a certificate that a client has shown to the caller, as the authenticator of tokens does it.
+
+Whether the certificate is taken, and whose it is, says `rpc.tls.clients`, anew for each call. The user is loaded by one
+query and kept for at most `principal_cache_seconds`, and dropped by the same hint: a user who is switched off, or loses
+a grant, is refused as soon as with a token. Calls of one user that come together share one query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pilothouse_server.authorization.access import Credential, Principal
+from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.identity.authenticator import repository
+from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
+from pilothouse_server.rpc.tls.shown import Shown, TokenOverCertificate, Vouched
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
+
+if TYPE_CHECKING:
+    from pilothouse_server.rpc.tls.clients import ClientTrust
+
+_LARGEST_CACHE: Final = 10_000
+
+
+class EitherAuthenticator:
+    """Turns what a caller has shown into the caller: by a token where there is one, else by the certificate."""
+
+    def __init__(self, tokens: TokenAuthenticator, certificates: CertificateAuthenticator) -> None:
+        self._tokens = tokens
+        self._certificates = certificates
+        self.namespace_id = tokens.namespace_id
+        self.why_foreign = tokens.why_foreign
+
+    def known(self, shown: Shown) -> Principal | None:
+        """The principal of what was looked up a moment ago; None where it must be. Raises as `authenticate`."""
+        if isinstance(shown, bytes):
+            return self._certificates.known(shown)
+        return self._tokens.known(self._token(shown))
+
+    async def authenticate(self, shown: Shown, address: str = "") -> Principal:
+        """The principal; `address` is where a token was used from.
+
+        Raises:
+            Unauthenticated: of a token as `TokenAuthenticator`, of a certificate as `CertificateAuthenticator`.
+            Unavailable: the database is away.
+        """
+        if isinstance(shown, bytes):
+            return await self._certificates.authenticate(shown)
+        return await self._tokens.authenticate(self._token(shown), address)
+
+    def invalidate(self) -> None:
+        """Forgets every principal."""
+        self._tokens.invalidate()
+        self._certificates.invalidate()
+
+    async def close(self) -> None:
+        """Writes down what is still to be noted, and waits for what is being loaded."""
+        await self._tokens.close()
+        await self._certificates.close()
+
+    def _token(self, shown: str | TokenOverCertificate) -> str:
+        """The token, where the certificate beside it is taken."""
+        if isinstance(shown, TokenOverCertificate):
+            self._certificates.check(shown.certificate)
+            return shown.token
+        return shown
+
+
+class CertificateAuthenticator:
+    """Turns certificates into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
+
+    def __init__(
+        self,
+        store: Store,
+        trust: ClientTrust,
+        *,
+        cache_seconds: float,
+        largest_cache: int = _LARGEST_CACHE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._trust = trust
+        self._cache_seconds = cache_seconds
+        self._largest_cache = largest_cache
+        self._clock = clock
+        # By what the files say of the certificate, which is another value as soon as they say otherwise.
+        self._kept: OrderedDict[Vouched, tuple[float, Principal]] = OrderedDict()
+        self._loading: dict[Vouched, asyncio.Task[Principal]] = {}
+
+    def check(self, shown: bytes) -> None:
+        """Raises Unauthenticated where a certificate is not taken, whoever calls."""
+        self._trust.check(shown)
+
+    def known(self, shown: bytes) -> Principal | None:
+        """The principal of a certificate that was looked up a moment ago; None where it must be.
+
+        Raises:
+            Unauthenticated: it is not taken, or is no user's: the reasons of `ClientTrust.vouch`.
+        """
+        kept = self._kept.get(self._trust.vouch(shown))
+        return kept[1] if kept is not None and kept[0] > self._clock() else None
+
+    async def authenticate(self, shown: bytes) -> Principal:
+        """The principal of the user whose certificate it is.
+
+        Raises:
+            Unauthenticated: as `known`; CERTIFICATE_USER where the user is not there or may not log in.
+            Unavailable: the database is away.
+        """
+        vouched = self._trust.vouch(shown)
+        kept = self._kept.get(vouched)
+        if kept is not None and kept[0] > self._clock():
+            return kept[1]
+        loading = self._loading.get(vouched)
+        if loading is None:
+            loading = asyncio.create_task(self._load(vouched), name="load principal")
+            self._loading[vouched] = loading
+            loading.add_done_callback(lambda done: self._loaded(vouched, done))
+        # One caller that goes away must not end the query of the others.
+        return await asyncio.shield(loading)
+
+    def invalidate(self) -> None:
+        """Forgets every principal: grants, roles or users have changed."""
+        self._kept.clear()
+        self._loading.clear()
+
+    async def close(self) -> None:
+        """Waits for what is being loaded."""
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+
+    async def _load(self, vouched: Vouched) -> Principal:
+        started = self._clock()
+        credential = Credential("certificate", vouched.fingerprint, vouched.name)
+        async with self._store.system_call() as connection:
+            found = await repository.load_principal(ReadTransaction(connection), vouched.username, credential)
+        if found is None:
+            raise Unauthenticated(
+                "the certificate that you have shown stands for a user who is not there, or may not log in",
+                reason="CERTIFICATE_USER",
+                metadata={"fingerprint": vouched.fingerprint},
+            )
+        # After `invalidate` this task is no longer the one: what it read may be what was just changed.
+        if self._loading.get(vouched) is asyncio.current_task():
+            self._kept[vouched] = (started + self._cache_seconds, found)
+            self._kept.move_to_end(vouched)
+            while len(self._kept) > self._largest_cache:
+                self._kept.popitem(last=False)
+        return found
+
+    def _loaded(self, vouched: Vouched, done: asyncio.Task[Principal]) -> None:
+        if self._loading.get(vouched) is done:
+            del self._loading[vouched]
+        if not done.cancelled():
+            # Looked at, so that asyncio does not complain where every caller has gone away.
+            done.exception()

@@ -1,0 +1,216 @@
+"""From a bearer token to the caller, fast for a token seen a moment ago and never wrong for longer than
+that.
+
+A principal is loaded by the system role in one query and kept for at most `principal_cache_seconds` (1 at
+most), counted from before the query, so what was revoked stops working within that time on every replica,
+whatever else fails. A hint from the database (`pilothouse_grants`, sent by every change of grants, roles,
+users and sessions) drops everything kept at once, which makes it milliseconds as a rule. What is being
+loaded when the hint comes still answers those who asked before it, but is not kept, and those who ask later
+load anew.
+
+Calls with one token that come together share one query. Tokens that are refused are not remembered: the
+checksum already keeps what is not a token of ours from the database.
+
+That a session or a key is used is noted at most once a minute, by a task beside the requests; of a key also where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.errors import PilothouseError, Unauthenticated
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.access.repository import grants
+from pilothouse_server.identity.credentials.repository import api_keys, sessions
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store
+
+log = structlog.get_logger(__name__)
+
+# The caller that a hash belongs to, and its row with `now`, `access_expires_at` and `last_used_at`.
+Find = Callable[[ReadTransaction, bytes], Awaitable[tuple[Principal, Row] | None]]
+
+TOUCH_EVERY: Final = timedelta(minutes=1)
+_TOUCH_GATHER_SECONDS: Final = 0.5
+_LARGEST_CACHE: Final = 10_000
+_CALLING_SECONDS: Final = 1.0
+
+
+class TokenAuthenticator:
+    """Turns access tokens and API keys into principals. `invalidate` belongs to the feed's `on_grants_changed`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cache_seconds: float,
+        largest_cache: int = _LARGEST_CACHE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._cache_seconds = cache_seconds
+        self._largest_cache = largest_cache
+        self._clock = clock
+        self._kept: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        # Of those the ones that called last, by the token itself: to hash it for each call costs as much as all else
+        # that is done to know the caller. Nothing is in it for longer than a second.
+        self._calling: dict[str, tuple[float, Principal]] = {}
+        self._loading: dict[bytes, asyncio.Task[Principal]] = {}
+        self._used: set[bytes] = set()
+        # Keys, and where they were used from.
+        self._used_keys: dict[bytes, str] = {}
+        self._toucher: asyncio.Task[None] | None = None
+
+    def known(self, token: str) -> Principal | None:
+        """The principal of a token that was looked up a moment ago; None where it must be."""
+        now = self._clock()
+        kept = self._calling.get(token)
+        if kept is not None and kept[0] > now:
+            return kept[1]
+        kept = self._kept.get(tokens.token_hash(token))
+        if kept is None or kept[0] <= now:
+            return None
+        self._note_calling(token, kept)
+        return kept[1]
+
+    async def authenticate(self, token: str, address: str = "") -> Principal:
+        """The principal of a living access token or API key; `address` is where it is used from, '' where nobody calls.
+
+        Raises:
+            Unauthenticated: NO_TOKEN, or INVALID_TOKEN for one that is wrong, has expired or was revoked.
+            Unavailable: the database is away.
+        """
+        if not token:
+            raise Unauthenticated(
+                'a token is needed: send the metadata "authorization: Bearer <token>"', reason="NO_TOKEN"
+            )
+        if (known := self.known(token)) is not None:
+            return known
+        load = self._loader(token)
+        if load is None:
+            raise _invalid_token()
+        token_hash = tokens.token_hash(token)
+        loading = self._loading.get(token_hash)
+        if loading is None:
+            loading = asyncio.create_task(load(token_hash, address), name="load principal")
+            self._loading[token_hash] = loading
+            loading.add_done_callback(lambda done: self._loaded(token_hash, done))
+        # One caller that goes away must not end the query of the others.
+        return await asyncio.shield(loading)
+
+    async def namespace_id(self, name: str) -> int | None:
+        """The id of a living namespace, whoever reaches it; for the record of a call.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with self._store.system_call() as connection:
+            return await grants.find_namespace(ReadTransaction(connection), name)
+
+    async def why_foreign(self, namespace: str) -> str:
+        """Why the Kubernetes namespace of this living namespace is not ours, '' where it is, as far as is known.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with self._store.system_call() as connection:
+            return await grants.why_foreign(ReadTransaction(connection), namespace)
+
+    def invalidate(self) -> None:
+        """Forgets every principal: grants, roles, users or sessions have changed."""
+        self._kept.clear()
+        self._calling.clear()
+        self._loading.clear()
+
+    async def close(self) -> None:
+        """Writes down what is still to be noted, and waits for what is being loaded."""
+        pending = [task for task in (*self._loading.values(), self._toucher) if task is not None]
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    def _loader(self, token: str) -> Callable[[bytes, str], Coroutine[Any, Any, Principal]] | None:
+        """What loads the principal of a token of this form; None for what is no token of ours."""
+        if tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
+            return self._load_session
+        return self._load_key if tokens.is_well_formed(token, tokens.KEY_PREFIX) else None
+
+    async def _load_session(self, token_hash: bytes, _address: str) -> Principal:
+        principal, session = await self._load(token_hash, sessions.load_principal)
+        if session.last_used_at is None or session.now - session.last_used_at >= TOUCH_EVERY:
+            self._used.add(token_hash)
+            self._note_use()
+        return principal
+
+    async def _load_key(self, token_hash: bytes, address: str) -> Principal:
+        principal, key = await self._load(token_hash, api_keys.load_principal)
+        # A look at open streams is no use, nor is a call from where the key is not taken.
+        used = address and principal.credential.admits(address)
+        if used and (key.last_used_at is None or key.now - key.last_used_at >= TOUCH_EVERY):
+            self._used_keys[token_hash] = address
+            self._note_use()
+        return principal
+
+    async def _load(self, token_hash: bytes, find: Find) -> tuple[Principal, Row]:
+        started = self._clock()
+        async with self._store.system_call() as connection:
+            found = await find(ReadTransaction(connection), token_hash)
+        if found is None:
+            raise _invalid_token()
+        principal, row = found
+        # After `invalidate` this task is no longer the one for the token: what it read may be what was just changed.
+        if self._loading.get(token_hash) is asyncio.current_task():
+            lives = (row.access_expires_at - row.now).total_seconds()
+            self._keep(token_hash, started + min(self._cache_seconds, lives), principal)
+        return principal, row
+
+    def _loaded(self, token_hash: bytes, done: asyncio.Task[Principal]) -> None:
+        if self._loading.get(token_hash) is done:
+            del self._loading[token_hash]
+        if not done.cancelled():
+            # Looked at, so that asyncio does not complain where every caller has gone away.
+            done.exception()
+
+    def _keep(self, token_hash: bytes, until: float, principal: Principal) -> None:
+        self._kept[token_hash] = (until, principal)
+        self._kept.move_to_end(token_hash)
+        while len(self._kept) > self._largest_cache:
+            self._kept.popitem(last=False)
+
+    def _note_calling(self, token: str, kept: tuple[float, Principal]) -> None:
+        if not self._calling:
+            asyncio.get_running_loop().call_later(_CALLING_SECONDS, self._calling.clear)
+        if len(self._calling) < self._largest_cache:
+            self._calling[token] = kept
+
+    def _note_use(self) -> None:
+        if self._toucher is None or self._toucher.done():
+            self._toucher = asyncio.create_task(self._touch(), name="note use of tokens")
+
+    async def _touch(self) -> None:
+        await asyncio.sleep(_TOUCH_GATHER_SECONDS)
+        while self._used or self._used_keys:
+            used, self._used = self._used, set()
+            keys, self._used_keys = self._used_keys, {}
+            try:
+                async with self._store.system_write("authenticator") as transaction:
+                    if used:
+                        await sessions.touch(transaction, used, TOUCH_EVERY)
+                    if keys:
+                        await api_keys.touch(transaction, keys, TOUCH_EVERY)
+            except PilothouseError as error:
+                # The next load of a principal notes it again.
+                log.warning("use of tokens not noted", reason=error.reason)
+
+
+def _invalid_token() -> Unauthenticated:
+    return Unauthenticated(
+        "the token is not valid, has expired or was revoked: refresh the session or log in again",
+        reason="INVALID_TOKEN",
+    )

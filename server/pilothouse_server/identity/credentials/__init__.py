@@ -1,0 +1,1 @@
+"""How users prove who they are: passwords, second factors, sessions, API keys."""

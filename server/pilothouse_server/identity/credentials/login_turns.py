@@ -1,0 +1,135 @@
+"""Whose turn it is to have a password verified.
+
+A name that is *known* at an address (it shows a device of the account, or logged in from there in the last 30 days) has
+a budget of failures of its own, and a row of its own in the queue for a hash, which goes before those of strangers
+(`hash_queue`).
+
+All other names of an address share the budget of the address. They take turns by name, so that somebody who tries one
+name a thousand times waits for himself: two at a time, and where the budget is empty each waits until one more failure
+is allowed. The names that wait are bounded (`rpc.admission.limiter`): where all places are taken, the name that waits
+most often loses its newest attempt. What is kept of an address goes with its last attempt.
+
+Whether a name is known is one row of the database, which is looked for whether there is such an account or not. These
+looks have turns as well, by address, so that a flood does not take all connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.identity.credentials.passwords import Passwords
+from pilothouse_server.identity.failure_budgets import FailureBudgets
+from pilothouse_server.identity.hash_queue import login_busy
+from pilothouse_server.rpc.admission.limiter import Bounds, Limiter
+
+# Of one address: names that are verified at a time, and attempts that wait.
+_AT_ONCE: Final = 2
+_WAITING: Final = 64
+# Looks whether a name is known: of all, and of one address.
+_LOOKS: Final = 4
+_LOOKS_OF_ONE: Final = 2
+_LOOKS_WAITING: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """The attempt of an `account`, its hash, at an `address`."""
+
+    address: str
+    account: str
+    known: bool
+
+    @property
+    def budget(self) -> str:
+        """Whose failures and row in the queue for a hash it uses.
+
+        Somebody who has taken a device's token uses up what it may at their own address, not what its owner may.
+        """
+        return of_account(self.account, self.address) if self.known else self.address
+
+
+def of_account(account: str, address: str) -> str:
+    """The budget of an account at an address."""
+    return f"account {account} at {address}"
+
+
+class LoginTurns:
+    """The turns of one process. `budgets` are those of failures; an attempt waits `wait_seconds` at most."""
+
+    def __init__(self, passwords: Passwords, budgets: FailureBudgets, wait_seconds: float) -> None:
+        self._passwords = passwords
+        self._budgets = budgets
+        self._names = Bounds(_AT_ONCE, 1, _WAITING, _WAITING, wait_seconds)
+        self._of_addresses: dict[str, Limiter] = {}
+        self._looks = Limiter(
+            "log-ins", Bounds(_LOOKS, _LOOKS_OF_ONE, _LOOKS_WAITING, _LOOKS_WAITING // 2, wait_seconds)
+        )
+
+    async def look(self, address: str, is_known: Callable[[], Awaitable[bool]]) -> bool:
+        """Whether a name is known at an address, found out by `is_known` in a turn. Raises ResourceExhausted."""
+        try:
+            await self._looks.take(address)
+        except ResourceExhausted:
+            raise login_busy() from None
+        try:
+            return await is_known()
+        finally:
+            self._looks.give_back(address)
+
+    @asynccontextmanager
+    async def turn(self, whose: Whose) -> AsyncIterator[None]:
+        """A turn to verify a password; takes one of the budget.
+
+        Raises:
+            ResourceExhausted: LOGIN_LIMITED, LOGIN_BUSY.
+        """
+        async with self._budgeted(whose):
+            who, begun = whose.budget, False
+            try:
+                async with self._passwords.turn(who, known=whose.known or self._budgets.is_known(who)):
+                    begun = True
+                    yield
+            except ResourceExhausted:
+                if not begun:
+                    self._budgets.give_back(who)
+                raise
+
+    @asynccontextmanager
+    async def _budgeted(self, whose: Whose) -> AsyncIterator[None]:
+        if whose.known:
+            self._budgets.take(whose.budget)
+            yield
+            return
+        address = whose.address
+        names = self._of_addresses.setdefault(address, Limiter("log-ins", self._names))
+        until = asyncio.get_running_loop().time() + self._names.wait_seconds
+        try:
+            await self._take(names, whose, until)
+            try:
+                await self._one_is_left(address, until)
+                yield
+            finally:
+                names.give_back(whose.account)
+        finally:
+            if not names.flows and self._of_addresses.get(address) is names:
+                del self._of_addresses[address]
+
+    async def _take(self, names: Limiter, whose: Whose, until: float) -> None:
+        try:
+            await names.take(whose.account, 1, until)
+        except ResourceExhausted:
+            self._budgets.check(whose.address)
+            raise login_busy() from None
+
+    async def _one_is_left(self, address: str, until: float) -> None:
+        """Takes one of the address's budget, as soon as there is one."""
+        loop = asyncio.get_running_loop()
+        # It fills with time; nobody could set an event.
+        while (seconds := self._budgets.seconds_until_one(address)) and loop.time() + seconds <= until:  # noqa: ASYNC110
+            await asyncio.sleep(seconds)
+        self._budgets.take(address)

@@ -1,0 +1,72 @@
+"""Challenges: what a right password is answered with where it has to be followed by something.
+
+A challenge is 256 random bits, of which the SHA-256 is kept. It is good for a few minutes, for the password that it was
+answered to, at the address and with the device token that it was answered to, and for one log-in. Who has it may try
+codes and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.credentials.operations.login_throttle import Tried
+from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors, Steps
+from pilothouse_server.identity.credentials.repository import challenges
+from pilothouse_server.identity.credentials.repository.challenges import Challenge
+from pilothouse_server.identity.model import Enrolment
+from pilothouse_server.store.unit_of_work import Transaction
+
+LIFE: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Challenged:
+    """A log-in that is not complete: what is still to be shown, and with what."""
+
+    challenge: str = field(repr=False)
+    expires_at: datetime
+    steps: Steps
+    enrolment: Enrolment | None = None
+
+
+class Challenges:
+    """Issues challenges."""
+
+    def __init__(self, factors: SecondFactors) -> None:
+        self._factors = factors
+
+    async def issue(
+        self, transaction: Transaction, tried: Tried, checked: Credentials, steps: Steps
+    ) -> Challenged:
+        """A challenge for a user who has shown the right password; with a seed where an authenticator is to be
+        enrolled.
+        """
+        token = tokens.new_token(tokens.CHALLENGE_PREFIX)
+        challenge_hash = tokens.token_hash(token)
+        expires_at = await challenges.insert_challenge(
+            transaction,
+            challenge_hash,
+            Challenge(checked.user.id, checked.password_changed_at),
+            tried.origin_hash,
+            LIFE,
+        )
+        enrolment = None
+        if steps.enrolment:
+            # Of this log-in alone: nobody else who has the password knows the seed.
+            enrolment = await self._factors.enrol(
+                transaction, checked.user.id, checked.user.username, challenge_hash.hex(), transaction.now
+            )
+        return Challenged(token, expires_at, steps, enrolment)
+
+
+def invalid_challenge() -> Unauthenticated:
+    """The error for a challenge that nobody has, that was used or has expired, or that was given to somebody else."""
+    return Unauthenticated(
+        "this log-in has expired or was completed, or began elsewhere: log in again",
+        reason="INVALID_CHALLENGE",
+    )

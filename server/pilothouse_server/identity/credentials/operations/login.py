@@ -1,0 +1,288 @@
+"""Log-in and renewal of sessions: calls that need no token, so they write as the system role.
+
+A right password begins a session, or is answered with a challenge where it has to be followed by something: a code of
+the user's authenticator, the enrolment of one, a new password (`login_steps`). `login_throttle` counts
+guesses; an address, and each name there, has turns of its own (`login_turns`).
+
+Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash
+verified. An account that does not exist has no devices and no addresses, and is asked for them all the same.
+
+Renewal. A refresh token is used up by one UPDATE, so of two uses one wins. A second use means that somebody
+has a copy: the session with all its tokens is ended, and that is committed although the call fails. The
+user's row is locked first here and wherever sessions are revoked, so that a revocation never misses the row
+of a renewal that is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pilothouse_server.errors import PermissionDenied, PilothouseError, ResourceExhausted, Unauthenticated
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.access.repository import grants
+from pilothouse_server.identity.accounts.repository import users
+from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.credentials.login_turns import LoginTurns, Whose
+from pilothouse_server.identity.credentials.operations.challenges import Challenged, Challenges
+from pilothouse_server.identity.credentials.operations.login_throttle import (
+    Held,
+    LoginThrottle,
+    Tried,
+    throttled,
+)
+from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors
+from pilothouse_server.identity.credentials.operations.session_tokens import SessionTokens
+from pilothouse_server.identity.credentials.passwords import Passwords
+from pilothouse_server.identity.credentials.repository import sessions
+from pilothouse_server.identity.federation.operations.renewals import Identified, Renewals
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, User
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
+
+Named = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What somebody who logs in says."""
+
+    username: str
+    password: str = field(repr=False)
+    device_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A session that has begun. `device_token` is to be shown at the next log-in."""
+
+    user: User
+    issued: IssuedTokens
+    device_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """The account's credentials, None where there is no such account, and whether the password was right."""
+
+    stored: Credentials | None
+    right: bool
+
+    @property
+    def matched(self) -> Credentials | None:
+        """The credentials where they let somebody in."""
+        stored = self.stored
+        if stored is None or not self.right or stored.expired:
+            return None
+        return stored if stored.user.status == "active" else None
+
+
+class Logins:
+    """Checks passwords and issues tokens."""
+
+    def __init__(
+        self,
+        store: Store,
+        passwords: Passwords,
+        session_tokens: SessionTokens,
+        throttle: LoginThrottle,
+        factors: SecondFactors,
+        challenges: Challenges,
+        renewals: Renewals,
+        turns: LoginTurns,
+    ) -> None:
+        self._store = store
+        self._turns = turns
+        self._renewals = renewals
+        self._passwords = passwords
+        self._session_tokens = session_tokens
+        self._throttle = throttle
+        self._budgets = throttle.budgets
+        self._factors = factors
+        self._challenges = challenges
+
+    async def log_in(self, attempt: Attempt, origin: LoginOrigin, named: Named) -> Begun | Challenged:
+        """Begins a session, or says what is still to be shown. `named` is told what a record may call the account, also
+        where the call fails then.
+
+        Raises:
+            Unauthenticated: unknown user, wrong password, or a user who may not log in; it is not said which.
+            ResourceExhausted: LOGIN_THROTTLED after too many failures, LOGIN_BUSY where too many log in at once,
+                LOGIN_LIMITED after too many failures of one address.
+        """
+        tried = self._throttle.tried(attempt.username, origin, attempt.device_token)
+        named(self._throttle.tag(tried))
+        rehashed: str | None = None
+        whose = await self._whose(tried, origin)
+        async with self._turns.turn(whose):
+            verified = await self._verify(tried, attempt.username, attempt.password, named)
+            if verified.matched is not None and self._passwords.needs_rehash(verified.matched.password_hash):
+                rehashed = await self._passwords.hash_in_turn(attempt.password)
+        begun: Begun | Challenged | None = None
+        async with self._store.system_write("login") as transaction:
+            held, refusal = await self._settle(transaction, tried, verified)
+            if refusal is None and verified.matched is not None:
+                begun = await self._let_in(transaction, held, verified.matched, rehashed, origin)
+        if refusal is not None:
+            raise refusal
+        if begun is None:
+            raise _refused()
+        if isinstance(begun, Begun):
+            self._budgets.succeeded(whose.budget)
+        else:
+            self._budgets.give_back(whose.budget)
+        return begun
+
+    async def confirm(self, username: str, password: str, origin: LoginOrigin) -> str:
+        """Checks the password of a user who is logged in, by the same counters; answers its hash.
+
+        Raises:
+            PermissionDenied: WRONG_PASSWORD.
+            ResourceExhausted: as `log_in`.
+        """
+        tried = self._throttle.tried(username, origin, "")
+        async with self._passwords.turn(f"account {tried.account_hash.hex()}", known=True):
+            verified = await self._verify(tried, username, password, lambda _name: None)
+        async with self._store.system_write("login") as transaction:
+            held, refusal = await self._settle(transaction, tried, verified)
+            if refusal is None:
+                await self._throttle.forgive(transaction, held)
+        if isinstance(refusal, Unauthenticated):
+            raise PermissionDenied("the current password is wrong", reason="WRONG_PASSWORD")
+        if refusal is not None:
+            raise refusal
+        assert verified.matched is not None, "it would have been refused"
+        return verified.matched.password_hash
+
+    async def renew(self, refresh_token: str, identified: Identified) -> IssuedTokens:
+        """Exchanges a refresh token for new tokens; `identified` is told whose it is, also where the call fails then.
+
+        Raises:
+            Unauthenticated: INVALID_REFRESH_TOKEN, or REFRESH_TOKEN_REPLAYED, after which the session has ended.
+            PilothouseError: as `Renewals.check`, of a session that was begun at an issuer.
+        """
+        if not tokens.is_well_formed(refresh_token, tokens.REFRESH_PREFIX):
+            raise _invalid_refresh_token()
+        token_hash = tokens.token_hash(refresh_token)
+        await self._renewals.check(token_hash, identified)
+        async with self._store.system_write("login") as transaction:
+            renewed = await self._renew(transaction, token_hash, identified)
+        if isinstance(renewed, PilothouseError):
+            raise renewed
+        return renewed
+
+    async def _whose(self, tried: Tried, origin: LoginOrigin) -> Whose:
+        """Whose attempt it is: known by a device, or by the address. Raises ResourceExhausted: LOGIN_BUSY."""
+
+        async def logged_in_there() -> bool:
+            async with self._store.system_look() as transaction:
+                return await self._throttle.logged_in_there(transaction, tried)
+
+        address = origin.address_group
+        known = tried.device is not None or await self._turns.look(address, logged_in_there)
+        return Whose(address, tried.account_hash.hex(), known)
+
+    async def _verify(self, tried: Tried, username: str, password: str, named: Named) -> _Verified:
+        """What a log-in is checked against, and whether it is right; only within a turn.
+
+        Raises:
+            ResourceExhausted: the account is locked for whoever tries it; nothing was verified.
+        """
+        async with self._store.system_read() as transaction:
+            stored = await users.credentials(transaction, username)
+            locked_for = await self._throttle.locked_for(transaction, tried, stored)
+        if stored is not None:
+            named(stored.user.username)
+        if locked_for is not None:
+            raise throttled(locked_for)
+        right = await self._passwords.verify(None if stored is None else stored.password_hash, password)
+        return _Verified(stored, right)
+
+    async def _settle(
+        self, transaction: Transaction, tried: Tried, verified: _Verified
+    ) -> tuple[Held, Unauthenticated | ResourceExhausted | None]:
+        """The account's counter, and the error, to be raised once the counted failure is committed; None where the
+        password was right, and that counts.
+        """
+        held = await self._throttle.hold(transaction, tried, verified.stored)
+        if held.refusal is not None:
+            return held, held.refusal
+        if verified.matched is not None:
+            return held, None
+        await self._throttle.failed(transaction, held)
+        return held, _refused()
+
+    async def _let_in(
+        self,
+        transaction: Transaction,
+        held: Held,
+        checked: Credentials,
+        rehashed: str | None,
+        origin: LoginOrigin,
+    ) -> Begun | Challenged | None:
+        """A session, or a challenge where more is to be shown; None where the password or status changed meanwhile."""
+        steps = await self._factors.needed(transaction, checked)
+        if steps.any:
+            return await self._challenges.issue(transaction, held.tried, checked, steps)
+        if not await users.logged_in(transaction, checked, rehashed):
+            return None
+        await self._throttle.forgive(transaction, held)
+        user = await users.get(transaction, checked.user.id)
+        assert user is not None, "its row is locked"
+        device_token = await self._throttle.remember(transaction, held.tried, checked)
+        issued = await self._session_tokens.begin(transaction, user.id, origin, "password")
+        return Begun(user, issued, device_token)
+
+    async def _renew(
+        self, transaction: Transaction, token_hash: bytes, identified: Identified
+    ) -> IssuedTokens | Unauthenticated:
+        known = await sessions.find_refresh_token(transaction, token_hash)
+        if known is None:
+            return _invalid_refresh_token()
+        user = await users.get(transaction, known.user_id, lock=True)
+        if user is None:
+            return _invalid_refresh_token()
+        identified(Actor(user.id, user.username))
+        if await self._needs_factor(transaction, known):
+            await sessions.revoke_family(transaction, user.id, known.family_id)
+            await grants.notify_changed(transaction)
+            return Unauthenticated(
+                "this account needs a second factor now: log in again", reason="SECOND_FACTOR_NEEDED"
+            )
+        used = None
+        if user.status == "active":
+            used = await sessions.take_refresh_token(transaction, token_hash)
+        if used is None:
+            known = await sessions.find_refresh_token(transaction, token_hash)
+            if known is None or known.rotated_at is None:
+                return _invalid_refresh_token()
+            await sessions.revoke_family(transaction, user.id, known.family_id)
+            await grants.notify_changed(transaction)
+            return Unauthenticated(
+                "the refresh token was used before, so the session has ended: log in again",
+                reason="REFRESH_TOKEN_REPLAYED",
+            )
+        issued = await self._session_tokens.go_on(transaction, used)
+        # The former access token stops working on every server.
+        await grants.notify_changed(transaction)
+        return issued
+
+    async def _needs_factor(self, transaction: Transaction, session: Row) -> bool:
+        """Whether a session that lives was begun by a password alone, where that is not enough any more."""
+        return (
+            session.method == "password"
+            and session.revoked_at is None
+            and session.rotated_at is None
+            and await self._factors.must_have_one(transaction, session.user_id)
+        )
+
+
+def _refused() -> Unauthenticated:
+    return Unauthenticated("the user name or the password is wrong", reason="INVALID_CREDENTIALS")
+
+
+def _invalid_refresh_token() -> Unauthenticated:
+    return Unauthenticated(
+        "the refresh token is not valid or its session has ended: log in again",
+        reason="INVALID_REFRESH_TOKEN",
+    )

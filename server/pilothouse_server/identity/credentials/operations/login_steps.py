@@ -1,0 +1,237 @@
+"""The second half of a log-in: a challenge, with what the password has to be followed by.
+
+That is a code of the user's authenticator or a recovery code; or the first code of one that is enrolled now, where the
+user's roles ask for it; or a new password, where the one shown was the one-time code of a reset; or two of these. All
+are shown by one call, and nothing is done unless all are right.
+
+A wrong code counts as a wrong password does, against the account, the device and the address (`login_throttle`), and a
+right password does not forgive it. What the codes are wrong by is not said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pilothouse_server.errors import PilothouseError, Unauthenticated, invalid, missing
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.access.repository import grants
+from pilothouse_server.identity.accounts.repository import users
+from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.credentials.login_turns import of_account
+from pilothouse_server.identity.credentials.operations.challenges import invalid_challenge
+from pilothouse_server.identity.credentials.operations.login import Named
+from pilothouse_server.identity.credentials.operations.login_throttle import (
+    Held,
+    LoginThrottle,
+    Tried,
+    throttled,
+)
+from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors, ShownCode, Steps
+from pilothouse_server.identity.credentials.operations.session_tokens import SessionTokens
+from pilothouse_server.identity.credentials.password_policy import NewPasswords
+from pilothouse_server.identity.credentials.repository import challenges, second_factors, sessions
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, SessionMethod, User
+from pilothouse_server.store.unit_of_work import Store, Transaction
+
+_NEW_PASSWORD: Final = "new_password"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody answers a challenge with. Not given is ''."""
+
+    challenge: str = field(repr=False)
+    shown: ShownCode
+    new_password: str = field(default="", repr=False)
+    device_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A session that has begun. `recovery_codes` are those of an authenticator that was enrolled with it."""
+
+    user: User
+    method: SessionMethod
+    issued: IssuedTokens
+    device_token: str = field(repr=False)
+    recovery_codes: Sequence[str] = field(default=(), repr=False)
+    recovery_codes_left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A challenge that lives: whose, and at which account guesses are counted."""
+
+    stored: Credentials
+    tried: Tried
+    steps: Steps
+    challenge_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """What was shown was right: how the session begins, and the codes of a new factor."""
+
+    method: SessionMethod
+    recovery_codes: Sequence[str] = ()
+
+
+class LoginSteps:
+    """Completes log-ins."""
+
+    def __init__(
+        self,
+        store: Store,
+        new_passwords: NewPasswords,
+        session_tokens: SessionTokens,
+        throttle: LoginThrottle,
+        factors: SecondFactors,
+    ) -> None:
+        self._store = store
+        self._new_passwords = new_passwords
+        self._session_tokens = session_tokens
+        self._throttle = throttle
+        self._factors = factors
+
+    async def complete(self, answer: Answer, origin: LoginOrigin, named: Named) -> Completed:
+        """Begins a session. `named` is told whose log-in it is, also where the call fails then.
+
+        Raises:
+            Unauthenticated: INVALID_CHALLENGE, or WRONG_CODE for any wrong or used code.
+            InvalidArgument: what is asked for is not given, or a new password breaks a rule.
+            FailedPrecondition: SECOND_FACTOR_LOCKED, only a recovery code is taken.
+            ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, as Login; LOGIN_BUSY.
+        """
+        asked = await self._asked(answer, origin)
+        named(asked.stored.user.username)
+        # The password was right, so this is not the address's matter.
+        who = of_account(asked.tried.account_hash.hex(), origin.address_group)
+        self._throttle.budgets.take(who)
+        password_hash = await self._hashed(answer, asked)
+        async with self._store.system_write("login") as transaction:
+            done = await self._settle(transaction, asked, answer, password_hash, origin)
+        if isinstance(done, PilothouseError):
+            raise done
+        self._throttle.budgets.succeeded(who)
+        return done
+
+    async def _asked(self, answer: Answer, origin: LoginOrigin) -> _Asked:
+        """Whose challenge it is, by a look that waits for nobody. One that is not known counts against the address."""
+        try:
+            return await self._found(answer, origin)
+        except Unauthenticated:
+            self._throttle.budgets.take(origin.address_group)
+            raise
+
+    async def _found(self, answer: Answer, origin: LoginOrigin) -> _Asked:
+        if not tokens.is_well_formed(answer.challenge, tokens.CHALLENGE_PREFIX):
+            raise invalid_challenge()
+        challenge_hash = tokens.token_hash(answer.challenge)
+        async with self._store.system_read() as transaction:
+            user_id = await challenges.owner(transaction, challenge_hash)
+            stored = None if user_id is None else await users.credentials_of(transaction, user_id)
+            if stored is None:
+                raise invalid_challenge()
+            tried = self._throttle.tried(stored.user.username, origin, answer.device_token)
+            found = await challenges.find(transaction, challenge_hash, tried.origin_hash)
+            if found is None or found.password_changed_at != stored.password_changed_at:
+                raise invalid_challenge()
+            locked_for = await self._throttle.locked_for(transaction, tried, stored)
+            steps = await self._factors.needed(transaction, stored)
+        if locked_for is not None:
+            raise throttled(locked_for)
+        return _Asked(stored, tried, steps, challenge_hash)
+
+    async def _hashed(self, answer: Answer, asked: _Asked) -> str | None:
+        """Checks that what is asked for is there; the hash of the new password, where one is to be set."""
+        if asked.steps.code:
+            answer.shown.check()
+        elif asked.steps.enrolment and not answer.shown.code:
+            raise missing("code")
+        if not asked.steps.new_password:
+            if answer.new_password:
+                raise invalid(
+                    _NEW_PASSWORD, "must not be given: the present one stays", reason="NOT_ASKED_FOR"
+                )
+            return None
+        if not answer.new_password:
+            raise missing(_NEW_PASSWORD)
+        return await self._new_passwords.hash(
+            _NEW_PASSWORD, answer.new_password, asked.stored.user.username, f"user {asked.stored.user.id}"
+        )
+
+    async def _settle(
+        self,
+        transaction: Transaction,
+        asked: _Asked,
+        answer: Answer,
+        password_hash: str | None,
+        origin: LoginOrigin,
+    ) -> Completed | PilothouseError:
+        """The session, or the error, to be raised once the counted failure is committed."""
+        held = await self._throttle.hold(transaction, asked.tried, asked.stored)
+        if held.refusal is not None:
+            return held.refusal
+        # Of two answers that come at once the second finds the challenge used.
+        found = await challenges.find(transaction, asked.challenge_hash, asked.tried.origin_hash, lock=True)
+        stored = await users.credentials_of(transaction, asked.stored.user.id, lock=True)
+        if found is None or stored is None or not _is_as_before(stored, asked.stored):
+            return invalid_challenge()
+        right = await self._right(transaction, asked, answer, held)
+        if right is None:
+            await self._throttle.failed(transaction, held)
+            return _wrong_code()
+        await challenges.remove(transaction, asked.challenge_hash)
+        if password_hash is not None:
+            await users.set_password(transaction, stored.user.id, password_hash)
+            await challenges.remove_of_user(transaction, stored.user.id)
+        if right.recovery_codes:
+            # Whoever had only the password is out.
+            await sessions.revoke_of_user(transaction, stored.user.id)
+            await grants.notify_changed(transaction)
+        return await self._begin(transaction, held, stored.user, right, origin)
+
+    async def _right(
+        self, transaction: Transaction, asked: _Asked, answer: Answer, held: Held
+    ) -> _Right | None:
+        """Whether the codes are right, which uses them up; None where they are not."""
+        user_id, now = asked.stored.user.id, held.throttle.now
+        if asked.steps.code:
+            taken = await self._factors.take(transaction, user_id, answer.shown, now)
+            return _Right(answer.shown.method) if taken else None
+        if asked.steps.enrolment:
+            name = asked.challenge_hash.hex()
+            codes = await self._factors.confirm(transaction, user_id, name, answer.shown.code, now)
+            return None if codes is None else _Right("password_totp", codes)
+        return _Right("password")
+
+    async def _begin(
+        self, transaction: Transaction, held: Held, user: User, right: _Right, origin: LoginOrigin
+    ) -> Completed:
+        checked = await users.credentials_of(transaction, user.id)
+        assert checked is not None, "its row is locked"
+        noted = await users.logged_in(transaction, checked, None)
+        assert noted, "its row is locked"
+        await self._throttle.forgive(transaction, held)
+        device_token = await self._throttle.remember(transaction, held.tried, checked)
+        issued = await self._session_tokens.begin(transaction, user.id, origin, right.method)
+        left = await second_factors.recovery_codes_left(transaction, user.id)
+        found = await users.get(transaction, user.id)
+        assert found is not None, "its row is locked"
+        return Completed(found, right.method, issued, device_token, right.recovery_codes, left)
+
+
+def _is_as_before(stored: Credentials, asked: Credentials) -> bool:
+    """Whether what was asked for is still what has to be shown, and the user may log in."""
+    return (
+        stored.user.status == "active"
+        and not stored.expired
+        and stored.password_changed_at == asked.password_changed_at
+        and (stored.user.second_factor, stored.one_time) == (asked.user.second_factor, asked.one_time)
+    )
+
+
+def _wrong_code() -> Unauthenticated:
+    return Unauthenticated("the code is wrong, or was used already", reason="WRONG_CODE")

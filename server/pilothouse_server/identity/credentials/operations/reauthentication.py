@@ -1,0 +1,146 @@
+"""Recent proofs: whoever has only the tokens of a session makes no keys and no second factor with it.
+
+Tokens can be stolen. With an API key that a stolen session makes, a thief stays after the session has ended, and with
+an authenticator that it enrols, a thief locks the owner out. Both need a proof that is at most ten minutes old: a
+log-in, or a password or code that is shown again (Reauthenticate). The time of the proof stands in the session's row,
+and a refresh carries it over without renewing it.
+
+A session of an issuer is proved by a new log-in there, which says when the issuer asked the person (`auth_time`).
+Certificates prove who calls in each handshake, and API keys give no more than they were made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from pilothouse_server.authorization.access import Principal
+from pilothouse_server.errors import (
+    FailedPrecondition,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    missing,
+)
+from pilothouse_server.identity.accounts.operations import users
+from pilothouse_server.identity.accounts.repository.users import get as get_user
+from pilothouse_server.identity.credentials.login_turns import of_account
+from pilothouse_server.identity.credentials.operations.factor_changes import FactorChanges
+from pilothouse_server.identity.credentials.operations.login import Logins
+from pilothouse_server.identity.credentials.operations.login_throttle import LoginThrottle
+from pilothouse_server.identity.credentials.operations.second_factors import ShownCode
+from pilothouse_server.identity.credentials.repository import sessions
+from pilothouse_server.identity.model import LoginOrigin, UserId
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+
+PROOF_LASTS: Final = timedelta(minutes=10)
+_BY_ISSUER: Final = "oidc"
+# What a caller shows next, by a word for programs.
+_WAYS: Final[Mapping[str, str]] = {
+    "password": "show your password again by Reauthenticate",
+    "code": "show a code of your authenticator, a recovery code or your password again by Reauthenticate",
+    "log_in": "log in at the issuer again, with max_age_seconds of BeginOidcLogin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a caller shows: a password, or a code. Not given is ''."""
+
+    password: str = field(default="", repr=False)
+    shown: ShownCode = field(default_factory=ShownCode)
+
+
+async def check_recent_proof(transaction: ReadTransaction, caller: Principal) -> None:
+    """Raises where the caller calls in a session without a recent proof. `transaction` sees the caller's sessions.
+
+    Raises:
+        PermissionDenied: REAUTHENTICATION_REQUIRED; `proof` of its metadata is `password`, `code` or `log_in`.
+    """
+    if caller.session_id is None:
+        return
+    found = await sessions.proof_of(transaction, caller.session_id, PROOF_LASTS)
+    if found is None:
+        raise _session_ended()
+    if found.recent:
+        return
+    way = "log_in" if caller.credential.method == _BY_ISSUER else "code" if found.has_code else "password"
+    raise PermissionDenied(
+        f"the last proof of who you are is older than {PROOF_LASTS // timedelta(minutes=1)} minutes: {_WAYS[way]}, or "
+        "log in again",
+        reason="REAUTHENTICATION_REQUIRED",
+        metadata={"proof": way},
+    )
+
+
+class Reauthentication:
+    """Gives sessions a recent proof. Wrong proofs count as log-ins of the account that fail (`login_throttle`)."""
+
+    def __init__(self, store: Store, logins: Logins, factors: FactorChanges, throttle: LoginThrottle) -> None:
+        self._store = store
+        self._logins = logins
+        self._factors = factors
+        self._throttle = throttle
+
+    async def check(self, caller: Principal, proof: Proof, origin: LoginOrigin) -> None:
+        """Checks what a caller shows, as a log-in checks it; a code is used up.
+
+        Raises:
+            InvalidArgument: nothing is shown.
+            FailedPrecondition: ISSUER_SESSION; NO_SECOND_FACTOR; SECOND_FACTOR_LOCKED, only a recovery code is taken.
+            PermissionDenied: WRONG_PASSWORD, WRONG_CODE.
+            ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, LOGIN_BUSY, as Login.
+        """
+        if caller.credential.method == _BY_ISSUER:
+            raise FailedPrecondition(
+                f"an issuer has begun this session: {_WAYS['log_in']}", reason="ISSUER_SESSION"
+            )
+        by_code = bool(proof.shown.code or proof.shown.recovery_code)
+        if not by_code and not proof.password:
+            raise missing("password")
+        if by_code:
+            await self._check_has_factor(caller)
+        tried = self._throttle.tried(caller.username, origin, "")
+        # As of a log-in by an account that is known there: others behind the address are not kept out.
+        who = of_account(tried.account_hash.hex(), origin.address_group)
+        budgets = self._throttle.budgets
+        budgets.take(who)
+        try:
+            if by_code:
+                await self._factors.check_code(caller, proof.shown, origin)
+            else:
+                await self._logins.confirm(caller.username, proof.password, origin)
+        except ResourceExhausted as refused:
+            if refused.reason == "LOGIN_BUSY":
+                # Nothing was tried.
+                budgets.give_back(who)
+            raise
+        budgets.give_back(who)
+
+    async def prove(self, transaction: Transaction, caller: Principal) -> datetime:
+        """Gives the caller's session the proof that `check` has accepted; returns when it expires.
+
+        Raises:
+            Unauthenticated: the session has ended meanwhile.
+        """
+        assert caller.session_id is not None, "only sessions call this"
+        # As a renewal and a revocation do, so that the newest row of the session is the one that is written.
+        user = await get_user(transaction, caller.user_id, lock=True)
+        proved_at = await sessions.prove(transaction, UserId(caller.user_id), caller.session_id)
+        if user is None or proved_at is None:
+            raise _session_ended()
+        return proved_at + PROOF_LASTS
+
+    async def _check_has_factor(self, caller: Principal) -> None:
+        async with self._store.system_read() as looking:
+            user = await users.own(looking, caller)
+        if not user.second_factor:
+            raise FailedPrecondition(
+                "this account has no authenticator: show the password", reason="NO_SECOND_FACTOR"
+            )
+
+
+def _session_ended() -> Unauthenticated:
+    return Unauthenticated("the session has ended: log in again", reason="INVALID_TOKEN")

@@ -1,0 +1,193 @@
+"""Second factors: enrolled, confirmed, asked for, taken away; which roles must have one.
+
+A factor begins in two steps. A new seed is kept aside, and counts once a code shows that an authenticator has it: then
+recovery codes are made, and codes are asked for at each log-in. What is kept aside is forgotten after a while, and a
+newer one does not replace that of another log-in: whoever has the password only cannot have a seed confirmed that they
+know.
+
+A code is taken once: the newest step that was used stands in the user's row, and is raised by one UPDATE that wants a
+later one, so of two uses at once, on whichever servers, one wins. Times are the database's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from pilothouse_server.errors import FailedPrecondition, InvalidArgument, invalid, missing
+from pilothouse_server.identity.access.repository import roles
+from pilothouse_server.identity.accounts.operations.user_secrets import UserSecrets
+from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.credentials import totp
+from pilothouse_server.identity.credentials.repository import second_factors
+from pilothouse_server.identity.model import Enrolment, SessionMethod, UserId
+from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
+from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+
+# How long a seed may wait for its first code.
+ENROLMENT_LIFE: Final = timedelta(minutes=10)
+# In a row, whatever time lies between them: who guesses on finds the right one of a million at 0.03 %.
+MOST_WRONG_CODES: Final = 100
+_EVERY_ROLE: Final = "*"
+_KIND: Final = "totp"
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What a right password has to be followed by."""
+
+    code: bool = False
+    enrolment: bool = False
+    new_password: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is something."""
+        return self.code or self.enrolment or self.new_password
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCode:
+    """What somebody shows as second factor: a code of the authenticator, or a recovery code."""
+
+    code: str = field(default="", repr=False)
+    recovery_code: str = field(default="", repr=False)
+
+    def check(self) -> None:
+        """Raises InvalidArgument unless one of the two is given."""
+        if self.code and self.recovery_code:
+            raise invalid("recovery_code", "must not be given beside code", reason="TWO_CODES")
+        if not self.code and not self.recovery_code:
+            raise missing("code")
+
+    @property
+    def method(self) -> SessionMethod:
+        """How a session begins that this has opened."""
+        return "password_recovery" if self.recovery_code else "password_totp"
+
+
+class SecondFactors:
+    """The rules of second factors."""
+
+    def __init__(self, secrets: UserSecrets, settings: Settings) -> None:
+        self._secrets = secrets
+        self._roles = _named_roles(settings)
+
+    async def needed(self, transaction: ReadTransaction, stored: Credentials) -> Steps:
+        """What a user who has shown the right password has to show, too."""
+        has_one = stored.user.second_factor
+        enrolment = not has_one and await self.must_have_one(transaction, stored.user.id)
+        return Steps(code=has_one, enrolment=enrolment, new_password=stored.one_time)
+
+    async def must_have_one(self, transaction: ReadTransaction, user_id: UserId) -> bool:
+        """Whether a user who logs in by password must have a factor, by the roles that the settings name."""
+        if _EVERY_ROLE in self._roles:
+            return True
+        return bool(self._roles) and await second_factors.holds_one_of(transaction, user_id, self._roles)
+
+    async def enrol(
+        self, transaction: Transaction, user_id: UserId, username: str, name: str, now: datetime
+    ) -> Enrolment:
+        """Makes a seed and keeps it aside under `name`, in place of a former one there.
+
+        Raises:
+            Unavailable: the active key is held by no key provider of this server.
+        """
+        seed = totp.new_seed()
+        await self._secrets.keep(transaction, user_id, _KIND, seed, name)
+        return Enrolment(totp.shown(seed), totp.otpauth_uri(seed, username), now + ENROLMENT_LIFE)
+
+    async def confirm(
+        self, transaction: Transaction, user_id: UserId, name: str, code: str, now: datetime
+    ) -> Sequence[str] | None:
+        """Has the seed that is kept aside under `name` count from now on; returns the recovery codes.
+
+        None where the code is not of that seed, or where none is kept there any more.
+
+        Raises:
+            FailedPrecondition: TOTP_ENROLLED, another one was confirmed meanwhile.
+        """
+        kept = await self._secrets.read(transaction, user_id, _KIND, name, lock=True)
+        if kept is None or now - kept.updated_at > ENROLMENT_LIFE:
+            return None
+        step = totp.matching_step(kept.value, code, now, after=0)
+        if step is None:
+            return None
+        if not await second_factors.begin(transaction, user_id, step):
+            raise already_enrolled()
+        await self._secrets.forget(transaction, user_id, _KIND)
+        await self._secrets.keep(transaction, user_id, _KIND, kept.value)
+        codes = totp.new_recovery_codes()
+        hashes = [totp.recovery_hash(user_id, each) for each in codes]
+        await second_factors.put_recovery_codes(transaction, user_id, hashes)
+        return codes
+
+    async def take(self, transaction: Transaction, user_id: UserId, shown: ShownCode, now: datetime) -> bool:
+        """Whether what is shown is good, which uses it up; a wrong one is counted.
+
+        Raises:
+            FailedPrecondition: SECOND_FACTOR_LOCKED, after so many wrong codes that only a recovery code is taken.
+        """
+        if shown.recovery_code:
+            code_hash = totp.recovery_hash(user_id, shown.recovery_code)
+            return await second_factors.use_recovery_code(transaction, user_id, code_hash)
+        used = await second_factors.used(transaction, user_id)
+        seed = await self._secrets.read(transaction, user_id, _KIND)
+        if used is None or seed is None:
+            return False
+        if used.failures >= MOST_WRONG_CODES:
+            raise _locked()
+        step = totp.matching_step(seed.value, shown.code, now, after=used.last_step)
+        if step is not None and await second_factors.use_step(transaction, user_id, step):
+            return True
+        await second_factors.count_failure(transaction, user_id)
+        return False
+
+    async def remove(self, transaction: Transaction, user_id: UserId) -> bool:
+        """Takes a user's factor away, with all codes; False where there was none."""
+        await self._secrets.forget(transaction, user_id, _KIND)
+        return await second_factors.end(transaction, user_id)
+
+
+def _named_roles(settings: Settings) -> frozenset[str]:
+    return frozenset(filter(None, map(str.strip, settings.second_factor_roles.split(","))))
+
+
+async def check_roles(store: Store, settings: Settings) -> None:
+    """Checks at the start that the roles whose users must have a factor exist: of a misspelt one nobody would notice.
+
+    Raises:
+        SettingsError: names the role.
+    """
+    async with store.system_read() as transaction:
+        for name in sorted(_named_roles(settings) - {_EVERY_ROLE}):
+            if await roles.find(transaction, name) is None:
+                raise SettingsError(
+                    f'{PREFIX}SECOND_FACTOR_ROLES: there is no role "{name}": make it first, or leave it out'
+                )
+
+
+def already_enrolled() -> FailedPrecondition:
+    """The error for a user who has a factor."""
+    return FailedPrecondition(
+        "this account has an authenticator: take it away first (DisableTotp)", reason="TOTP_ENROLLED"
+    )
+
+
+def _locked() -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{MOST_WRONG_CODES} wrong codes were shown with the right password: log in by a recovery code and change the"
+        " password, or ask an administrator to reset both",
+        reason="SECOND_FACTOR_LOCKED",
+    )
+
+
+def wrong_code(field_name: str) -> InvalidArgument:
+    """The error for a first code that is not of the authenticator that was enrolled."""
+    return invalid(
+        field_name,
+        "is not the present code of the authenticator that was enrolled last; enrol again after ten minutes",
+        reason="WRONG_CODE",
+    )

@@ -1,0 +1,137 @@
+"""The tokens of a session: the pair that it begins with, and those that follow.
+
+However somebody logs in, a session begins here, so that all of them end, are renewed and are listed alike. No pair
+outlives the session's greatest age, counted from the log-in.
+
+A log-in is a proof of who its user is (`reauthentication`). The pairs that follow carry the time of the proof over.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from pilothouse_server.identity import tokens
+from pilothouse_server.identity.credentials.repository import sessions
+from pilothouse_server.identity.model import IssuedTokens, LoginOrigin, SessionMethod, ShortToken, UserId
+from pilothouse_server.settings.model import Settings
+from pilothouse_server.store.results import Row
+from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+
+
+class SessionTokens:
+    """Issues pairs of tokens and keeps their hashes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._access = timedelta(seconds=settings.session_access_seconds)
+        self._refresh = timedelta(seconds=settings.session_refresh_seconds)
+        self._greatest_age = timedelta(seconds=settings.session_max_age_seconds)
+
+    async def begin(
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        origin: LoginOrigin,
+        method: SessionMethod,
+        proved_at: datetime | None = None,
+    ) -> IssuedTokens:
+        """Begins a session; `method` is what the user has shown, and `proved_at` when, if that was not just now."""
+        family_id = uuid4()
+        values = self._begun(transaction, family_id, user_id, origin, method)
+        values["proved_at"] = min(proved_at or transaction.now, transaction.now)
+        return await self._issue(transaction, family_id, values)
+
+    async def begin_short(
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        origin: LoginOrigin,
+        method: SessionMethod,
+        life: timedelta,
+    ) -> ShortToken:
+        """Begins a session that ends with its access token: there is no refresh token by which it could go on."""
+        family_id = uuid4()
+        token = tokens.new_token(tokens.ACCESS_PREFIX)
+        expires_at = transaction.now + min(life, self._greatest_age)
+        await sessions.insert_session(
+            transaction,
+            {
+                **self._begun(transaction, family_id, user_id, origin, method),
+                "family_id": family_id,
+                "access_token_hash": tokens.token_hash(token),
+                # Of a token that nobody was given.
+                "refresh_token_hash": tokens.token_hash(tokens.new_token(tokens.REFRESH_PREFIX)),
+                "access_expires_at": expires_at,
+                "refresh_expires_at": expires_at,
+                "last_used_at": transaction.now,
+            },
+        )
+        return ShortToken(token, expires_at)
+
+    async def family_of(self, transaction: ReadTransaction, issued: IssuedTokens) -> UUID:
+        """Returns the id of the session that a pair was just issued for."""
+        begun = await sessions.find_refresh_token(transaction, tokens.token_hash(issued.refresh_token))
+        assert begun is not None, "it was just put there"
+        found: UUID = begun.family_id
+        return found
+
+    async def end(self, transaction: Transaction, user_id: UserId, family_id: UUID) -> None:
+        """Ends a session of a user whose row is locked."""
+        await sessions.revoke_family(transaction, user_id, family_id)
+
+    async def go_on(self, transaction: Transaction, used: Row) -> IssuedTokens:
+        """Issues the pair that follows on the one whose refresh token was used up (`used`, its row)."""
+        session_id = uuid4()
+        issued = await self._issue(
+            transaction,
+            used.family_id,
+            {
+                "id": session_id,
+                "user_id": used.user_id,
+                "created_at": used.created_at,
+                "client_ip": used.client_ip,
+                "user_agent": used.user_agent,
+                "method": used.method,
+                "proved_at": used.proved_at,
+            },
+        )
+        await sessions.set_replaced_by(transaction, used.id, session_id)
+        return issued
+
+    @staticmethod
+    def _begun(
+        transaction: Transaction, family_id: UUID, user_id: UserId, origin: LoginOrigin, method: SessionMethod
+    ) -> dict[str, Any]:
+        """What the row of a session's first tokens says of the session."""
+        return {
+            "id": family_id,
+            "user_id": user_id,
+            "created_at": transaction.now,
+            "client_ip": origin.client_ip[:45] or None,
+            "user_agent": origin.user_agent or None,
+            "method": method,
+        }
+
+    async def _issue(self, transaction: Transaction, family_id: UUID, values: dict[str, Any]) -> IssuedTokens:
+        """Makes a pair of tokens that does not outlive the session's greatest age, and stores its hashes."""
+        end: datetime = values["created_at"] + self._greatest_age
+        issued = IssuedTokens(
+            access_token=tokens.new_token(tokens.ACCESS_PREFIX),
+            access_expires_at=min(transaction.now + self._access, end),
+            refresh_token=tokens.new_token(tokens.REFRESH_PREFIX),
+            refresh_expires_at=min(transaction.now + self._refresh, end),
+        )
+        await sessions.insert_session(
+            transaction,
+            {
+                **values,
+                "family_id": family_id,
+                "access_token_hash": tokens.token_hash(issued.access_token),
+                "refresh_token_hash": tokens.token_hash(issued.refresh_token),
+                "access_expires_at": issued.access_expires_at,
+                "refresh_expires_at": issued.refresh_expires_at,
+                "last_used_at": transaction.now,
+            },
+        )
+        return issued

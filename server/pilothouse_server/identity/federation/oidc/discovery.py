@@ -1,0 +1,66 @@
+"""An issuer's discovery document (OpenID Connect Discovery 1.0): where it is asked for what.
+
+It must say that it is of that very issuer, character by character: else one issuer could lead the codes that are meant
+for another to an address of its own. Its addresses are held to the issuer's scheme, so that one that is reached by
+HTTPS does not lead to one that is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_server.identity.federation.oidc.fetching import IssuerFailed, IssuerHttp
+from pilothouse_server.identity.federation.oidc.issuers import IssuerConfig
+from pilothouse_server.outbound.destinations import AddressRefused, Reach, origin
+
+PATH: Final = "/.well-known/openid-configuration"
+
+
+class Discovery(msgspec.Struct, frozen=True):
+    """Where an issuer is asked for what; '' what it does not offer.
+
+    `names_itself`: its answers by the browser say whose they are (RFC 9207), so one that does not is refused.
+    """
+
+    jwks_uri: str
+    authorization_endpoint: str = ""
+    token_endpoint: str = ""
+    device_authorization_endpoint: str = ""
+    names_itself: bool = False
+
+
+async def discover(config: IssuerConfig, http: IssuerHttp, reach: Reach) -> Discovery:
+    """Asks an issuer. Raises IssuerFailed."""
+    found = await http.get(config.issuer.rstrip("/") + PATH)
+    if found.get("issuer") != config.issuer:
+        raise IssuerFailed("its discovery document is of another issuer")
+    schemes = (config.address.scheme,) if config.address.scheme == "https" else ("https", "http")
+
+    def address(name: str) -> str:
+        return _address(found, name, schemes, reach)
+
+    discovery = Discovery(
+        jwks_uri=address("jwks_uri"),
+        authorization_endpoint=address("authorization_endpoint"),
+        token_endpoint=address("token_endpoint"),
+        device_authorization_endpoint=address("device_authorization_endpoint"),
+        names_itself=found.get("authorization_response_iss_parameter_supported") is True,
+    )
+    if not discovery.jwks_uri:
+        raise IssuerFailed("its discovery document names no jwks_uri")
+    return discovery
+
+
+def _address(found: dict[str, Any], name: str, schemes: tuple[str, ...], reach: Reach) -> str:
+    text = found.get(name, "")
+    if text == "":
+        return ""
+    try:
+        if not isinstance(text, str):
+            raise AddressRefused("is no text")
+        reach.check(origin(text, schemes=schemes, path=True).host)
+    except AddressRefused as error:
+        raise IssuerFailed(f"{name} of its discovery document {error}") from None
+    return text

@@ -1,0 +1,99 @@
+"""An issuer's public keys (RFC 7517), by the names that its tokens call them.
+
+A key serves one family of algorithms, and one algorithm alone where its entry says so: what a token's header says
+chooses among the keys that the issuer publishes and decides nothing else. Entries that are not for signatures, too
+weak, or of a kind that is not known are passed over, as the standard has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_server.identity.federation.oidc.fetching import IssuerFailed
+
+MOST_KEYS: Final = 100
+LEAST_RSA_BITS: Final = 2048
+# Of RSA with 8,192 bits, in base64: what takes longer to verify by holds up everybody.
+_LONGEST_NUMBER: Final = 1366
+# What a key may be called. It is compared with what the issuer publishes and used for nothing else.
+_KID = re.compile(r"(?!.*\.\.)[A-Za-z0-9._~+/=:@-]{1,200}\Z")
+_FAMILIES: Final = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "P-256": ("ES256",),
+    "P-384": ("ES384",),
+    "P-521": ("ES512",),
+    "Ed25519": ("EdDSA",),
+}
+_PUBLIC: Final = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
+
+
+class PublicKey(msgspec.Struct, frozen=True):
+    """A key as the issuer publishes it, and the algorithms that it serves."""
+
+    algorithms: tuple[str, ...]
+    parts: dict[str, str]
+
+    def verifies(self, algorithm: str, signed: bytes, signature: bytes) -> bool:
+        """Whether the signature is this key's, by an algorithm that it serves."""
+        from jwt.algorithms import get_default_algorithms
+        from jwt.exceptions import PyJWTError
+
+        if algorithm not in self.algorithms:
+            return False
+        by = get_default_algorithms()[algorithm]
+        try:
+            key = by.from_jwk(dict(self.parts))
+            if getattr(key, "key_size", LEAST_RSA_BITS) < LEAST_RSA_BITS and self.parts["kty"] == "RSA":
+                return False
+            return bool(by.verify(signed, key, signature))
+        except (PyJWTError, ValueError, TypeError):
+            return False
+
+
+def is_kid(value: object) -> bool:
+    """Whether a key can be called so."""
+    return isinstance(value, str) and _KID.match(value) is not None
+
+
+def read_keys(document: Mapping[str, Any]) -> dict[str, PublicKey]:
+    """The keys of a document that serve signatures, by name. Raises IssuerFailed: no document of keys."""
+    entries = document.get("keys")
+    if not isinstance(entries, list):
+        raise IssuerFailed("its document of keys holds no list of keys")
+    if len(entries) > MOST_KEYS:
+        raise IssuerFailed(f"its document holds more than {MOST_KEYS} keys")
+    found: dict[str, PublicKey] = {}
+    for entry in entries:
+        key = _key(entry) if isinstance(entry, dict) else None
+        if key is None:
+            continue
+        if entry["kid"] in found:
+            raise IssuerFailed("its document of keys has two of one name")
+        found[entry["kid"]] = key
+    return found
+
+
+def _key(entry: dict[str, Any]) -> PublicKey | None:
+    kind, parts = entry.get("kty"), {}
+    if not is_kid(entry.get("kid")) or not isinstance(kind, str) or kind not in _PUBLIC or not _signs(entry):
+        return None
+    for name in _PUBLIC[kind]:
+        if not isinstance(entry.get(name), str) or len(entry[name]) > _LONGEST_NUMBER:
+            return None
+        parts[name] = entry[name]
+    curve = kind if kind == "RSA" else entry.get("crv")
+    algorithms = _FAMILIES.get(curve, ()) if isinstance(curve, str) else ()
+    if entry.get("alg") is not None:
+        algorithms = tuple(each for each in algorithms if each == entry["alg"])
+    if not algorithms:
+        return None
+    return PublicKey(algorithms, {"kty": kind, **parts} | ({} if kind == "RSA" else {"crv": str(curve)}))
+
+
+def _signs(entry: dict[str, Any]) -> bool:
+    operations = entry.get("key_ops", ["verify"])
+    return entry.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations

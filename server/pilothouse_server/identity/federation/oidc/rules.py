@@ -1,0 +1,109 @@
+"""Rules that turn the claims of a token into grants: what an issuer says of somebody gives a role somewhere.
+
+A rule has conditions, all of which must hold, a role, and namespaces. A condition looks at one claim: it equals a
+value, begins with a text, or is a list that holds a value. A claim that is not there, or of another form, fulfils no
+condition, so a token that lacks its groups gives less and never more.
+
+What rules give is the operator's will, as it stands in a file of the server: no caller has to hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from pilothouse_server.identity.federation.oidc.documents import Entry, Scalar
+
+# In place of the namespaces of a rule: the role over all of them.
+EVERYWHERE: Final = "*"
+_OPERATORS: Final = ("equals", "prefix", "contains")
+Operator = Literal["equals", "prefix", "contains"]
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What one claim must be. `claim` leads to it: one name, or several from the outside to the inside."""
+
+    claim: tuple[str, ...]
+    operator: Operator
+    value: Scalar
+
+    def holds(self, claims: Mapping[str, Any]) -> bool:
+        """Whether the claims of a token fulfil it."""
+        found: object = claims
+        for name in self.claim:
+            if not isinstance(found, Mapping) or name not in found:
+                return False
+            found = found[name]
+        if self.operator == "equals":
+            return _same(found, self.value)
+        if self.operator == "contains":
+            return isinstance(found, list) and any(_same(each, self.value) for each in found)
+        texts = found if isinstance(found, list) else [found]
+        return any(isinstance(each, str) and each.startswith(str(self.value)) for each in texts)
+
+
+class Gives(msgspec.Struct, frozen=True):
+    """A role in one namespace, or over all where `namespace` is empty."""
+
+    role: str
+    namespace: str
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """Gives `role` in `namespaces` to whom all of `conditions` fit. `place` is where the file says so."""
+
+    place: str
+    conditions: tuple[Condition, ...]
+    role: str
+    namespaces: tuple[str, ...]
+
+    def gives(self) -> Iterable[Gives]:
+        """What it gives to whom it fits."""
+        return (Gives(self.role, "" if name == EVERYWHERE else name) for name in self.namespaces)
+
+
+def given_by(rules: Sequence[Rule], claims: Mapping[str, Any]) -> frozenset[Gives]:
+    """All that the rules give to whom these claims are of."""
+    return frozenset(given for rule in rules if fits(rule.conditions, claims) for given in rule.gives())
+
+
+def fits(conditions: Sequence[Condition], claims: Mapping[str, Any]) -> bool:
+    """Whether the claims fulfil every condition; without a condition nobody fits."""
+    return bool(conditions) and all(condition.holds(claims) for condition in conditions)
+
+
+def read_rule(entry: Entry) -> Rule:
+    """A rule as a file has it. Raises SettingsError."""
+    namespaces = entry.texts("namespaces")
+    if EVERYWHERE in namespaces and len(namespaces) > 1:
+        raise entry.wrong("namespaces", f'must be "{EVERYWHERE}" alone, which means all, or names')
+    rule = Rule(entry.place, read_conditions(entry), entry.text("role", most=50), namespaces)
+    entry.finish()
+    return rule
+
+
+def read_conditions(entry: Entry) -> tuple[Condition, ...]:
+    """What stands under `when`. Raises SettingsError."""
+    return tuple(_condition(each) for each in entry.entries("when", needed=True, most=20))
+
+
+def _condition(entry: Entry) -> Condition:
+    operators: list[Operator] = [name for name in ("equals", "prefix", "contains") if entry.given(name)]
+    if len(operators) != 1:
+        raise entry.wrong(
+            _OPERATORS[0], f"must be given, or one of {' and '.join(_OPERATORS[1:])} in its place"
+        )
+    operator = operators[0]
+    value = entry.text(operator) if operator == "prefix" else entry.scalar(operator)
+    if value == "":
+        raise entry.wrong(operator, "must not be empty")
+    condition = Condition(entry.path_of_claim("claim"), operator, value)
+    entry.finish()
+    return condition
+
+
+def _same(found: object, value: Scalar) -> bool:
+    # True is no 1 here.
+    return type(found) is type(value) and found == value

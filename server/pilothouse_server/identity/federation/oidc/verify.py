@@ -1,0 +1,221 @@
+"""Whether a token is what it must be: signed by a key that its issuer publishes, for us, now, and in this log-in.
+
+Nothing that the token says of itself is believed before its signature holds, but for which of the issuer's published
+keys to try. A header that brings a key along, or says where one lies (`jku`, `x5u`, `jwk`, `x5c`), is refused and not
+looked at. Times may be apart by the clock skew of the issuer's entry, and no more.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn, Protocol, TypeGuard
+
+import msgspec
+
+from pilothouse_server.errors import Unauthenticated
+from pilothouse_server.identity.federation.oidc.fetching import IssuerFailed, parse_object
+from pilothouse_server.identity.federation.oidc.issuers import IssuerConfig
+from pilothouse_server.identity.federation.oidc.jwks import PublicKey, is_kid
+
+MOST_TOKEN_LENGTH: Final = 16 * 1024
+# Rules that a token breaks whose signature is not the issuer's, and those that are looked at before it.
+GUESSES: Final = frozenset({"key", "signature"})
+BEFORE_SIGNATURE: Final = frozenset({"form", "header", "algorithm", "type", *GUESSES})
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+_LONGEST_SUBJECT: Final = 255
+_SUBJECT = re.compile(rf"[ -~]{{1,{_LONGEST_SUBJECT}}}\Z")
+_REFUSED_HEADERS: Final = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "cty", "enc")
+# Beyond, a time is no date any more.
+_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+
+
+class Keys(Protocol):
+    """Where the issuer's keys are found."""
+
+    async def key(self, kid: str) -> PublicKey | None:
+        """The key of this name; None where the issuer publishes none. Raises Unavailable."""
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What a token must be.
+
+    `audiences`: one of them must be in `aud`. `party`: what `azp` must be, where it is there or the audiences are
+    several; empty: `azp` must be one of `audiences` where the token has several, and else is not looked at. `nonce`:
+    what the log-in was begun with; None: the token is of no log-in. `asked_since`: `auth_time` must be there and not
+    before, in seconds since 1970; 0: it need not be there.
+    """
+
+    audiences: frozenset[str]
+    party: str = ""
+    nonce: str | None = None
+    asked_since: int = 0
+    types: frozenset[str] = frozenset({"jwt"})
+
+
+class VerifiedToken(msgspec.Struct, frozen=True):
+    """What an issuer says of somebody. The pair of `issuer` and `subject` is who it is; nothing else is.
+
+    `asked_at` is when the issuer asked the person who they are, None where it does not say.
+    """
+
+    issuer: str
+    subject: str
+    expires_at: datetime
+    claims: dict[str, Any]
+    asked_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"VerifiedToken({self.issuer}, {self.subject})"
+
+
+def token_refused(rule: str, message: str) -> Unauthenticated:
+    """The error for a token of an issuer; `rule` is a word for programs."""
+    return Unauthenticated(
+        f"the issuer's token is refused: {message}", reason="ISSUER_TOKEN_REFUSED", metadata={"rule": rule}
+    )
+
+
+async def verify(
+    token: str,
+    config: IssuerConfig,
+    keys: Keys,
+    expected: Expected,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> VerifiedToken:
+    """Returns what a token says, once all of it holds.
+
+    Raises:
+        Unauthenticated: ISSUER_TOKEN_REFUSED; `rule` in its metadata says which rule it breaks.
+        Unavailable: ISSUER_UNAVAILABLE, the issuer's keys cannot be had.
+    """
+    if len(token) > MOST_TOKEN_LENGTH or not _COMPACT.match(token):
+        _refuse("form", "it is no signed token in the compact form")
+    head, body, signature = token.split(".")
+    header = _object(head)
+    algorithm, kid = _checked_header(header, config, expected)
+    key = await keys.key(kid)
+    if key is None:
+        _refuse("key", "the issuer publishes no key of this name")
+    if algorithm not in key.algorithms:
+        _refuse("algorithm", "its key is not for its algorithm")
+    if not key.verifies(algorithm, f"{head}.{body}".encode(), _decoded(signature, rule="signature")):
+        _refuse("signature", "its signature is not the issuer's")
+    claims = _object(body)
+    if claims.get("iss") != config.issuer:
+        _refuse("issuer", "it is of another issuer")
+    _check_parties(claims, expected)
+    expires = _check_times(claims, clock(), config.clock_skew_seconds)
+    asked_at = _checked_auth_time(claims, expected.asked_since, config.clock_skew_seconds)
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not _SUBJECT.match(subject):
+        _refuse("subject", "its subject is missing, or is not 1 to 255 characters of ASCII")
+    return VerifiedToken(config.issuer, subject, datetime.fromtimestamp(expires, UTC), claims, asked_at)
+
+
+def issuer_named_by(token: str) -> str:
+    """The issuer that a token says it is of, before anything of it is verified; '' where it says none.
+
+    It chooses whose keys the token is held against, and proves nothing.
+    """
+    return _text_claim(token, "iss")
+
+
+def subject_named_by(token: str) -> str:
+    """The subject of a token whose signature was verified, although the token is refused; '' where it says none."""
+    return _text_claim(token, "sub")[:_LONGEST_SUBJECT]
+
+
+def _text_claim(token: str, name: str) -> str:
+    if len(token) > MOST_TOKEN_LENGTH or not _COMPACT.match(token):
+        return ""
+    try:
+        found = _object(token.split(".")[1]).get(name)
+    except Unauthenticated:
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+def _checked_header(header: dict[str, Any], config: IssuerConfig, expected: Expected) -> tuple[str, str]:
+    for name in _REFUSED_HEADERS:
+        if name in header:
+            _refuse("header", f"its header holds {name}, which is not taken from a token")
+    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+    if not isinstance(algorithm, str) or algorithm not in config.algorithms:
+        _refuse("algorithm", "its algorithm is not one that this issuer may sign with")
+    if not isinstance(kind, str) or kind.lower() not in expected.types:
+        _refuse("type", "it is a token for another use")
+    if not isinstance(kid, str) or not is_kid(kid):
+        _refuse("key", "it does not name its key as keys are named")
+    return algorithm, kid
+
+
+def _check_parties(claims: dict[str, Any], expected: Expected) -> None:
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if not all(isinstance(each, str) for each in audiences) or not expected.audiences.intersection(audiences):
+        _refuse("audience", "it is made for another audience")
+    named, several = claims.get("azp"), len(audiences) > 1
+    if expected.party:
+        if (named is not None or several) and named != expected.party:
+            _refuse("azp", "it is made for another party")
+    elif several and named not in list(expected.audiences):
+        _refuse("azp", "it has several audiences, so its azp must be the one of this server")
+    if expected.nonce is not None:
+        nonce = claims.get("nonce")
+        if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
+            _refuse("nonce", "it is of another log-in")
+
+
+def _check_times(claims: dict[str, Any], now: float, skew: float) -> float:
+    expires, begins, made = claims.get("exp"), claims.get("nbf", 0), claims.get("iat")
+    if not _is_time(expires) or expires <= now - skew:
+        _refuse("expiry", "it has expired, or does not say when it does")
+    if not _is_time(begins) or begins > now + skew:
+        _refuse("not before", "it is not valid yet")
+    if not _is_time(made) or made > now + skew:
+        _refuse("issued at", "it is made in the future, or does not say when it was")
+    return float(expires)
+
+
+def _checked_auth_time(claims: dict[str, Any], since: int, skew: float) -> datetime | None:
+    """Returns when the issuer asked the person; None where it does not say, and need not."""
+    asked = claims.get("auth_time")
+    if asked is None and not since:
+        return None
+    if not _is_time(asked) or asked < since - skew:
+        _refuse(
+            "auth_time", "its issuer has not asked the person as lately as was asked for, or does not say so"
+        )
+    return datetime.fromtimestamp(asked, UTC)
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST
+
+
+def _object(part: str) -> dict[str, Any]:
+    try:
+        return parse_object(_decoded(part))
+    except IssuerFailed:
+        _refuse("form", "it does not hold what a token holds")
+
+
+def _decoded(part: str, *, rule: str = "form") -> bytes:
+    try:
+        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except (binascii.Error, ValueError):
+        _refuse(rule, "it is not encoded as tokens are")
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
+        _refuse(rule, "it is not encoded as tokens are")
+    return raw
+
+
+def _refuse(rule: str, message: str) -> NoReturn:
+    raise token_refused(rule, message)

@@ -1,0 +1,77 @@
+"""Which accounts the programs of an issuer act as: what stands under `workloads` of an issuer's entry.
+
+    workloads:
+      audiences: [pilothouse]
+      lifetime_seconds: 900
+      accounts:
+        - when:
+            - {claim: repository, equals: example/shop}
+            - {claim: ref, equals: refs/heads/main}
+          username: "sa:shop:deployer"
+
+A token must be made for one of the audiences, which is not one that people log in with: else what somebody shows at a
+log-in would serve as a program's token. The rules stand in the server's own file, so that nobody gives away an account
+of somebody else's by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_server.identity.federation.oidc.documents import Entry
+from pilothouse_server.identity.federation.oidc.rules import Condition, fits, read_conditions
+from pilothouse_server.values.names import normalise_username
+
+LONGEST_SECONDS: Final = 12 * 3600
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Whose token fulfils all of the conditions may act as the user or service account of this name."""
+
+    place: str
+    conditions: tuple[Condition, ...]
+    username: str
+
+
+class Workloads(msgspec.Struct, frozen=True):
+    """What an issuer's programs may have. `lifetime_seconds` 0: as long as the server's setting says."""
+
+    audiences: frozenset[str]
+    accounts: tuple[Account, ...]
+    lifetime_seconds: int = 0
+
+    def account(self, claims: Mapping[str, Any], wanted: str) -> Account | None:
+        """The first account whose conditions hold, of those that are called `wanted`, or of all where that is ''.
+
+        None where there is none.
+        """
+        name = normalise_username(wanted)
+        for each in self.accounts:
+            if (not wanted or normalise_username(each.username) == name) and fits(each.conditions, claims):
+                return each
+        return None
+
+
+def read_workloads(entry: Entry | None, client_id: str) -> Workloads | None:
+    """What an issuer's entry says of programs, None where it says nothing. Raises SettingsError."""
+    if entry is None:
+        return None
+    audiences = frozenset(entry.texts("audiences", most=20))
+    if client_id in audiences:
+        raise entry.wrong("audiences", "must not hold client_id, which is what people log in with")
+    workloads = Workloads(
+        audiences,
+        tuple(_account(each) for each in entry.entries("accounts", needed=True)),
+        entry.number("lifetime_seconds", 0, least=0, most=LONGEST_SECONDS),
+    )
+    entry.finish()
+    return workloads
+
+
+def _account(entry: Entry) -> Account:
+    account = Account(entry.place, read_conditions(entry), entry.text("username", most=50))
+    entry.finish()
+    return account

@@ -1,0 +1,211 @@
+"""A program shows a token of an issuer that this server trusts, and gets a short session (RFC 8693).
+
+Nothing is kept for it beforehand: who it is follows from the token, and whom it acts as from the rules of the issuer's
+entry (`oidc.workloads`). The session ends by itself, at the latest with the token that was shown, and is not renewed: a
+program shows its next token instead. What the rules no longer give is gone with the last such session.
+
+A token may be exchanged as often as it is shown while it lives: a job does that in several steps.
+
+A token whose signature is not the issuer's is a guess: each address has a budget of these. A token whose signature is
+right is no guess. Where it is refused, that counts against its issuer and subject, so that one broken job does not keep
+out the others behind its address. An issuer whose keys are not there is asked without a connection being held, and by
+one request for all who wait (`oidc.fetching`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from pilothouse_server.errors import PermissionDenied, Unauthenticated, invalid
+from pilothouse_server.identity.accounts.repository import users
+from pilothouse_server.identity.failure_budgets import FailureBudgets
+from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuer, TrustedIssuers
+from pilothouse_server.identity.federation.oidc.verify import (
+    BEFORE_SIGNATURE,
+    GUESSES,
+    Expected,
+    VerifiedToken,
+    issuer_named_by,
+    subject_named_by,
+    token_refused,
+)
+from pilothouse_server.identity.federation.oidc.workloads import Account, Workloads
+from pilothouse_server.identity.federation.operations.session_starter import SessionStarter
+from pilothouse_server.identity.model import LoginOrigin, ShortToken, User
+from pilothouse_server.settings.model import Settings
+from pilothouse_server.store.unit_of_work import Store
+
+log = structlog.get_logger(__name__)
+
+JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+TOKEN_TYPES: Final = (JWT, "urn:ietf:params:oauth:token-type:id_token")
+# A session that ends before its first call is of no use.
+_SHORTEST_SECONDS: Final = 1.0
+# Refused tokens of one issuer and subject: so many at once, then one in so many seconds.
+REFUSED_AT_ONCE: Final = 10
+_REFUSED_SECONDS_EACH: Final = 1.0
+
+# Notified of whom a token is of, also where the call fails then.
+Verified = Callable[[VerifiedToken], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a program shows and asks for. `lifetime_seconds` None: as long as it may have."""
+
+    token: str = field(repr=False)
+    token_type: str = ""
+    username: str = ""
+    lifetime_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """A session that has begun."""
+
+    user: User
+    issued: ShortToken
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a token that was verified is worth: an account of the rules, for so many seconds at most."""
+
+    account: Account
+    seconds: float
+    issuer: str
+
+
+class TokenExchange:
+    """Takes the tokens of programs."""
+
+    def __init__(
+        self,
+        store: Store,
+        issuers: TrustedIssuers,
+        sessions: SessionStarter,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._issuers = issuers
+        self._sessions = sessions
+        self._longest = settings.token_exchange_seconds
+        self._guesses = FailureBudgets(
+            settings.login_failures_per_address,
+            message="too many tokens from this address that no issuer has signed, try again later",
+        )
+        self._refused = FailureBudgets(
+            REFUSED_AT_ONCE,
+            seconds_each=_REFUSED_SECONDS_EACH,
+            message="too many tokens of this issuer and subject were refused, try again later",
+        )
+        self._clock = clock
+
+    async def exchange(self, subject: Subject, origin: LoginOrigin, verified: Verified) -> Exchanged:
+        """Begins a session that is not renewed.
+
+        Raises:
+            InvalidArgument: a type of token that is not taken, or too short a life.
+            Unauthenticated: ISSUER_TOKEN_REFUSED.
+            PermissionDenied: WORKLOAD_NOT_ALLOWED, no rule gives this token the account.
+            ResourceExhausted: LOGIN_LIMITED after too many of the address that no issuer has signed, or too many of the
+                same issuer and subject that were refused.
+            Unavailable: ISSUER_UNAVAILABLE.
+        """
+        _check(subject)
+        issuer, workloads = self._trusted(subject.token)
+        token = await self._verified(issuer, workloads, subject.token, origin)
+        verified(token)
+        who = _who(issuer, token.subject)
+        self._refused.check(who)
+        try:
+            given = self._given(workloads, token, subject, issuer.config.name)
+            begun = await self._begin(given, origin)
+            if begun is None:
+                log.warning(
+                    "a rule gives an account that is not there or not active", rule=given.account.place
+                )
+                raise _not_allowed(given.issuer)
+        except (PermissionDenied, Unauthenticated):
+            self._refused.spend(who)
+            raise
+        return begun
+
+    def _trusted(self, token: str) -> tuple[TrustedIssuer, Workloads]:
+        """The issuer that a token names, where programs' tokens of it are taken. Raises Unauthenticated."""
+        named = issuer_named_by(token)
+        if not named:
+            raise token_refused("form", "it is no signed token in the compact form that names its issuer")
+        issuer = self._issuers.of(named)
+        if issuer is None or issuer.config.workloads is None:
+            raise token_refused("issuer", "this server takes no programs' tokens of its issuer")
+        return issuer, issuer.config.workloads
+
+    async def _verified(
+        self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: LoginOrigin
+    ) -> VerifiedToken:
+        """What a token says; a refusal is counted. Raises as `exchange`."""
+        self._guesses.check(origin.address_group)
+        try:
+            return await issuer.verify(token, Expected(workloads.audiences))
+        except Unauthenticated as refusal:
+            rule = refusal.metadata.get("rule", "")
+            if rule in GUESSES:
+                self._guesses.spend(origin.address_group)
+            elif rule not in BEFORE_SIGNATURE:
+                self._refused.take(_who(issuer, subject_named_by(token)))
+            raise
+
+    def _given(self, workloads: Workloads, token: VerifiedToken, subject: Subject, issuer: str) -> _Given:
+        account = workloads.account(token.claims, subject.username)
+        if account is None:
+            raise _not_allowed(issuer)
+        left = token.expires_at.timestamp() - self._clock()
+        if left < _SHORTEST_SECONDS:
+            # Within the clock skew a token counts, yet nothing outlives it.
+            raise token_refused("expiry", "it has expired, or does not say when it does")
+        longest = min(self._longest, workloads.lifetime_seconds or self._longest)
+        return _Given(account, min(left, longest, subject.lifetime_seconds or longest), issuer)
+
+    async def _begin(self, given: _Given, origin: LoginOrigin) -> Exchanged | None:
+        async with self._store.system_write("token exchange") as transaction:
+            # The row of the user first: see `login`.
+            user = await users.find(transaction, given.account.username, lock=True)
+            if user is None or user.status != "active":
+                return None
+            issued = await self._sessions.begin_short(
+                transaction, user.id, origin, "token_exchange", timedelta(seconds=given.seconds)
+            )
+            return Exchanged(user, issued)
+
+
+def _check(subject: Subject) -> None:
+    if subject.token_type not in ("", *TOKEN_TYPES):
+        raise invalid(
+            "subject_token_type",
+            f"must be {' or '.join(TOKEN_TYPES)}, or empty",
+            reason="UNKNOWN_TOKEN_TYPE",
+        )
+    if subject.lifetime_seconds is not None and subject.lifetime_seconds < _SHORTEST_SECONDS:
+        raise invalid("lifetime", "must be at least one second", reason="TOO_SHORT")
+
+
+def _who(issuer: TrustedIssuer, subject: str) -> str:
+    return f"{issuer.config.name} {subject}"
+
+
+def _not_allowed(issuer: str) -> PermissionDenied:
+    """One answer, whether no rule fits, another account was asked for, or the account is not there."""
+    return PermissionDenied(
+        f'the rules of issuer "{issuer}" give this token no such account',
+        reason="WORKLOAD_NOT_ALLOWED",
+        metadata={"issuer": issuer},
+    )

@@ -1,1 +1,0 @@
-"""The rules of users, roles, grants, sessions and log-in, one module each."""

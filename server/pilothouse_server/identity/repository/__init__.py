@@ -1,1 +1,0 @@
-"""All SQL about users, roles, grants, sessions and failed log-ins, one module each."""

@@ -1,0 +1,1 @@
+"""The gRPC services of identity, one for each subject, and their messages."""

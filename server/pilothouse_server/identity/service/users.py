@@ -1,0 +1,106 @@
+"""The calls of IdentityService about users: request → operation → response."""
+
+from __future__ import annotations
+
+from pilothouse.identity.v1 import identity_pb2 as pb
+from pilothouse_server.errors import invalid
+from pilothouse_server.identity.accounts.operations import users
+from pilothouse_server.identity.credentials.operations.account_credentials import SessionsAndKeys
+from pilothouse_server.identity.credentials.password_policy import NewPasswords
+from pilothouse_server.identity.model import User
+from pilothouse_server.identity.service import messages
+from pilothouse_server.rpc import wire
+from pilothouse_server.rpc.call import Call, waits_outside
+from pilothouse_server.rpc.encoding import ListAnswer
+from pilothouse_server.rpc.validation import check_update_mask
+
+_USERS = ListAnswer(pb.ListUsersResponse, "users")
+_CREDENTIALS = SessionsAndKeys()
+
+
+class UserService:
+    """Serves the methods about users."""
+
+    def __init__(self, new_passwords: NewPasswords, page_key: bytes) -> None:
+        self._new_passwords = new_passwords
+        self._page_key = page_key
+
+    @waits_outside
+    async def CreateUser(self, request: pb.CreateUserRequest, call: Call) -> pb.CreateUserResponse:
+        """Creates a user; no connection is held while the password is hashed."""
+        wanted = messages.USER.from_proto(request.user)
+        users.check_new_user(wanted)
+        password_hash = await self._new_passwords.hash(
+            "password", request.password, wanted.username, hasher_of(call)
+        )
+        created = await users.create(await call.transaction(), wanted, password_hash)
+        describe_user(call, created)
+        return pb.CreateUserResponse(user=messages.USER.to_proto(created))
+
+    async def GetUser(self, request: pb.GetUserRequest, call: Call) -> pb.GetUserResponse:
+        """Returns one user."""
+        async with call.read() as transaction:
+            found = await users.locate(transaction, request.username)
+        describe_user(call, found)
+        return pb.GetUserResponse(user=messages.USER.to_proto(found))
+
+    async def ListUsers(self, _request: pb.ListUsersRequest, call: Call) -> bytes:
+        """Lists users."""
+        async with call.read() as transaction:
+            found, next_page = await users.list_page(transaction, wire.page_request(call, self._page_key))
+        return await _USERS.rendered(found, messages.USER.to_proto, next_page)
+
+    async def UpdateUser(self, request: pb.UpdateUserRequest, call: Call) -> pb.UpdateUserResponse:
+        """Changes a user."""
+        paths = check_update_mask(pb.User, request.update_mask, messages.USER.updatable)
+        if "status" in paths and not request.user.status:
+            raise invalid("user.status", "must be given, because update_mask names it", reason="REQUIRED")
+        changed = await users.change(
+            await call.transaction(),
+            call.caller,
+            request.username,
+            messages.USER.from_proto(request.user),
+            paths,
+            call.noting(wire.etag_check(request.etag or request.user.etag), messages.USER.to_proto),
+            _CREDENTIALS,
+        )
+        describe_user(call, changed)
+        return pb.UpdateUserResponse(user=messages.USER.to_proto(changed))
+
+    async def DeleteUser(self, request: pb.DeleteUserRequest, call: Call) -> pb.DeleteUserResponse:
+        """Deletes a user."""
+        check = wire.etag_check(request.etag)
+        deleted = await users.delete(
+            await call.transaction(), call.caller, request.username, check, _CREDENTIALS
+        )
+        describe_user(call, deleted)
+        return pb.DeleteUserResponse()
+
+    @waits_outside
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, call: Call) -> pb.ResetPasswordResponse:
+        """Sets another user's password, or a one-time code; no connection is held while it is hashed."""
+        users.check_reset_request(request.new_password, one_time_code=request.one_time_code)
+        async with call.read() as transaction:
+            await users.check_reset(transaction, call.caller, request.username)
+        reset = await self._new_passwords.for_reset(request.new_password, request.username, hasher_of(call))
+        changed = await users.reset_password(
+            await call.transaction(),
+            call.caller,
+            request.username,
+            reset.password_hash,
+            _CREDENTIALS,
+            reset.good_for,
+            revoke_keys=request.revoke_keys,
+        )
+        describe_user(call, changed.user)
+        return messages.reset_password(reset.one_time_code, changed)
+
+
+def hasher_of(call: Call) -> str:
+    """The name under which a call waits for a password to be hashed."""
+    return f"user {call.user_id}"
+
+
+def describe_user(call: Call, user: User) -> None:
+    """Names the user in the audit record."""
+    call.describe(resource_id=user.id, resource_uid=user.uid, resource_name=user.username)
