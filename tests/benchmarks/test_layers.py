@@ -39,7 +39,11 @@ _JSON: Frame = ("/lib/json/encoder.py", "JSONEncoder.encode")
         ([("<converter of a.B>", "fill"), _HANDLER], "converter and messages", ""),
         ([(f"{_SERVER}/values/quantity.py", "parse"), _HANDLER], "handler and rules", ""),
         ([(f"{_SERVER}/containers/messages/container.py", "f"), _HANDLER], "converter and messages", ""),
-        ([(f"{_SERVER}/identity/authenticator/token_authenticator.py", "f"), _PIPELINE], "authentication", ""),
+        (
+            [(f"{_SERVER}/identity/authenticator/token_authenticator.py", "f"), _PIPELINE],
+            "authentication",
+            "",
+        ),
     ],
 )
 def test_the_innermost_layer_decides(stack: list[Frame], layer: str, asked_by: str) -> None:
