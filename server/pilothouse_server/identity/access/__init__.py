@@ -1,1 +1,1 @@
-"""Roles, grants, and what they permit: who may do what, and why."""
+"""Roles, grants and permissions, the rules of authorization, and explanations of them."""

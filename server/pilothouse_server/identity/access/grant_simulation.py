@@ -1,4 +1,4 @@
-"""What a grant would change of what a user holds: pure computation, word by word, in each namespace.
+"""The changes that a grant would make to the permissions of a user: pure computation, word by word, in each namespace.
 
 What is held is decided as CheckPermission decides it (`denials.Question`), so a grant in one namespace gives none of
 what works only over all of them. A word that no method asks for gives nothing, whatever role names it.
@@ -25,7 +25,7 @@ _MOST_NAMESPACES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What changes in one namespace; in every one that is not told of by itself, where `namespace` is empty."""
+    """The changes in one namespace; in every one that is not told of by itself, where `namespace` is empty."""
 
     namespace: str
     gained: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""How users prove who they are: passwords, second factors, sessions, API keys."""
+"""Proofs of who a user is: passwords, second factors, sessions and API keys."""

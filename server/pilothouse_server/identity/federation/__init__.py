@@ -1,1 +1,1 @@
-"""Log-ins that an issuer vouches for: OpenID Connect, and tokens of programs."""
+"""Log-ins that an issuer vouches for: OpenID Connect, and the tokens of programs."""

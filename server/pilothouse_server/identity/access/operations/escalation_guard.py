@@ -33,7 +33,7 @@ async def check_caller_covers(
 
 
 def last_administrator(username: str) -> FailedPrecondition:
-    """The error for what would leave nobody who holds every permission for good."""
+    """Returns the error for a change that would leave no permanent administrator."""
     return FailedPrecondition(
         f'user "{username}" is the last one who holds every permission without an end: '
         "grant that to another active user first",
