@@ -254,7 +254,11 @@ async def template_database(postgres: EmbeddedPostgres) -> Database:
     """The migrated database that `database` is cloned from; nobody connects to it after this."""
     async with connection(postgres.dsn()) as admin:
         there = await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", TEMPLATE)
-    return addresses(postgres, TEMPLATE) if there else await _make_template(postgres)
+    template = addresses(postgres, TEMPLATE) if there else await _make_template(postgres)
+    # PostgreSQL removes a database's cache of the catalogs when it starts. This connection writes it again, and every
+    # clone gets a copy: the first connection to a clone takes 10 ms of a core less.
+    async with connection(template.admin_dsn):
+        return template
 
 
 async def _make_template(server: EmbeddedPostgres) -> Database:

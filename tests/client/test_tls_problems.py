@@ -151,8 +151,10 @@ async def test_another_protocol_behind_tls(tmp_path: Path) -> None:
 @asynccontextmanager
 async def answering(words: bytes) -> AsyncIterator[str]:
     """The address of somebody who hears a request's first line and answers in plain text."""
+    opened: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
         await reader.read(1024)
         writer.write(words)
         writer.close()
@@ -160,6 +162,9 @@ async def answering(words: bytes) -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    # A connection that the client has given up may not have come so far.
+    for writer in opened:
+        writer.close()
 
 
 HTTP1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"

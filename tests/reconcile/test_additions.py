@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -74,6 +76,9 @@ ADDED: dict[str, tuple[Manifest, list[str]]] = {
 }
 
 
+NAMES = {added.replace(" ", "-").replace("'", ""): case for added, case in ADDED.items()}
+
+
 def drifted(row: Container) -> Condition:
     return next((c for c in row.observed.conditions if c.type == "Drifted"), Condition("Drifted", "Unknown"))
 
@@ -88,36 +93,48 @@ async def whole(client: ClusterClient) -> Manifest:
     return await client.read(DEPLOYMENTS, "shop", "web")
 
 
-@pytest.mark.parametrize("added", ADDED)
-async def test_report_names_what_others_added(here: World, added: str) -> None:
-    patch, fields = ADDED[added]
+@asynccontextmanager
+async def meddled(
+    here: World, policy: DriftPolicy
+) -> AsyncIterator[tuple[ClusterClient, dict[str, Manifest]]]:
+    """A container for each of `ADDED`, to which others add it; each Deployment as it was before, by name."""
     client = await here.connect("local")
     async with here.reconciling():
-        await running(here, "report")
-        await here.patch_as("kubectl-patch", DEPLOYMENT, patch)
-        template = (await whole(client))["spec"]["template"]
-        row = await here.until(lambda row: drifted(row).status == "True")
-        named = [f"Deployment web {field} by 'kubectl-patch'" for field in fields]
-        assert drifted(row).message == f"changed by others and kept: {'; '.join(named)}"
-        assert (await whole(client))["spec"]["template"] == template
+        await here.namespace()
+        for name in NAMES:
+            await here.create(name, drift_policy=policy)
+        before = {}
+        for name, (patch, _) in NAMES.items():
+            await here.running(name)
+            before[name] = await client.read(DEPLOYMENTS, "shop", name)
+            await here.patch_as("kubectl-patch", DEPLOYMENT.replace("web", name), patch)
+        yield client, before
 
 
-@pytest.mark.parametrize("added", ADDED)
-async def test_repair_removes_what_others_added_in_one_rollout(here: World, added: str) -> None:
-    patch, fields = ADDED[added]
-    client = await here.connect("local")
-    async with here.reconciling():
-        await running(here, "repair")
-        before = await whole(client)
-        await here.patch_as("kubectl-patch", DEPLOYMENT, patch)
-        row = await here.until(lambda row: drifted(row).reason == "Repaired")
-        named = [f"Deployment web {field} by 'kubectl-patch'" for field in fields]
-        assert drifted(row).message == f"taken back: {'; '.join(named)}"
-        after = await whole(client)
-        assert after["spec"]["template"] == before["spec"]["template"]
-        # Theirs, and one of ours.
-        assert after["metadata"]["generation"] == before["metadata"]["generation"] + 2
-        assert all(entry["manager"] != "kubectl-patch" for entry in after["metadata"]["managedFields"])
+def named(name: str, fields: list[str]) -> str:
+    return "; ".join(f"Deployment {name} {field} by 'kubectl-patch'" for field in fields)
+
+
+async def test_report_names_what_others_added(here: World) -> None:
+    async with meddled(here, "report") as (client, before):
+        for name, (_, fields) in NAMES.items():
+            row = await here.until(lambda row: drifted(row).status == "True", name)
+            assert drifted(row).message == f"changed by others and kept: {named(name, fields)}"
+            after = await client.read(DEPLOYMENTS, "shop", name)
+            assert after["spec"]["template"] != before[name]["spec"]["template"]
+            assert after["metadata"]["generation"] == before[name]["metadata"]["generation"] + 1
+
+
+async def test_repair_removes_what_others_added_in_one_rollout(here: World) -> None:
+    async with meddled(here, "repair") as (client, before):
+        for name, (_, fields) in NAMES.items():
+            row = await here.until(lambda row: drifted(row).reason == "Repaired", name)
+            assert drifted(row).message == f"taken back: {named(name, fields)}"
+            after = await client.read(DEPLOYMENTS, "shop", name)
+            assert after["spec"]["template"] == before[name]["spec"]["template"]
+            # Theirs, and one of ours.
+            assert after["metadata"]["generation"] == before[name]["metadata"]["generation"] + 2
+            assert all(entry["manager"] != "kubectl-patch" for entry in after["metadata"]["managedFields"])
 
 
 @pytest.mark.parametrize("policy", ["report", "repair"])
@@ -271,23 +288,23 @@ async def recorded(here: World, reason: str, message: str, *, times: int = 1) ->
 
 
 @pytest.mark.parametrize("policy", ["repair", "report", "adopt"])
-@pytest.mark.parametrize("kind", ["Deployment", "Service"])
 async def test_an_object_that_others_deleted_and_we_made_anew_leaves_a_trace(
-    here: World, policy: DriftPolicy, kind: str
+    here: World, policy: DriftPolicy
 ) -> None:
     client = await here.connect("local")
-    resource: Resource[Any] = DEPLOYMENTS if kind == "Deployment" else SERVICES
-    said = f"{kind} web was deleted by others and recreated"
+    resources: dict[str, Resource[Any]] = {"Deployment": DEPLOYMENTS, "Service": SERVICES}
     async with here.reconciling():
         await running(here, policy, ports=PORTS)
-        for times in (1, 2):
-            found = await client.get(resource, "shop", "web")
-            await client.delete(resource, "shop", "web", uid=found.metadata.uid, propagation="Background")
-            await recorded(here, "Recreated", said, times=times)
-        row = await here.running()
-        repaired = next(c for c in row.observed.conditions if c.type == "Repaired")
-        assert (repaired.status, repaired.reason, repaired.message) == ("True", "Recreated", said)
-        assert await history(here, "Recreated") == [said, said]
+        for kind, resource in resources.items():
+            said = f"{kind} web was deleted by others and recreated"
+            for times in (1, 2):
+                found = await client.get(resource, "shop", "web")
+                await client.delete(resource, "shop", "web", uid=found.metadata.uid, propagation="Background")
+                await recorded(here, "Recreated", said, times=times)
+            row = await here.running()
+            repaired = next(c for c in row.observed.conditions if c.type == "Repaired")
+            assert (repaired.status, repaired.reason, repaired.message) == ("True", "Recreated", said)
+        assert len(await history(here, "Recreated")) == 4
 
 
 async def test_a_service_that_we_make_anew_ourselves_leaves_no_trace(here: World) -> None:
