@@ -294,6 +294,20 @@ async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
         yield running
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_server(
+    postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A server like `server` for all tests of a module: each takes names of its own, and leaves the cluster as it is."""
+    from tests.harness import running_server
+
+    async with (
+        new_database(postgres, template_database.name) as cloned,
+        running_server(cloned, tmp_path_factory.mktemp("server")) as running,
+    ):
+        yield running
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def apart(postgres: EmbeddedPostgres, template_database: Database) -> AsyncIterator[Database]:
     """A database of two tenants that share nothing, with rows in every table; `tests.migrations.filling` says which.

@@ -59,8 +59,10 @@ async def run(
     return out, err, result
 
 
-async def records_of_ends(server: Server, count: int) -> list[audit_pb2.Operation]:
-    """The records of how the first so many programs ended, once there are as many."""
+async def records_of_ends(
+    server: Server, count: int, command: Sequence[str] | None = None
+) -> list[audit_pb2.Operation]:
+    """The records of how the first so many programs, or runs of one, ended, once there are as many."""
 
     async def closed() -> list[audit_pb2.Operation]:
         found = [
@@ -69,6 +71,7 @@ async def records_of_ends(server: Server, count: int) -> list[audit_pb2.Operatio
                 filter='action = "exec"', order_by="start_time"
             )
             if item.metadata["stream_event"] == "closed"
+            and (command is None or list(item.metadata["command"]) == list(command))
         ]
         return found if len(found) >= count else []
 

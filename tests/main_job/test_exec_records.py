@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse_client import PilothouseError
@@ -16,10 +17,10 @@ from tests.main_job.terminal import Terminal
 from tests.waiting import patient, poll_until, within
 
 
-@pytest.fixture
-async def web(server: Server) -> Server:
-    await make_web(server)
-    return server
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def web(shared_server: Server) -> Server:
+    await make_web(shared_server)
+    return shared_server
 
 
 def told(record: audit_pb2.Operation) -> tuple[str, object]:
@@ -29,9 +30,10 @@ def told(record: audit_pb2.Operation) -> tuple[str, object]:
 
 async def test_the_exit_code_is_recorded(web: Server) -> None:
     await run(web.admin, [start("sh", "-c", "exit 42")])
-    await run(web.admin, [start("true")])
+    await run(web.admin, [start("true", "and-ends")])
     _, _, result = await run(web.admin, [start("/nosuch")])
-    failed, done, not_run = await records_of_ends(web, 3)
+    commands = (("sh", "-c", "exit 42"), ("true", "and-ends"), ("/nosuch",))
+    ((failed,), (done,), (not_run,)) = [await records_of_ends(web, 1, command) for command in commands]
     assert (told(failed), told(done), told(not_run)) == (("", 42), ("", 0), ("", -1))
     assert not_run.metadata["message"] == result.message
     assert "message" not in done.metadata
@@ -39,11 +41,11 @@ async def test_the_exit_code_is_recorded(web: Server) -> None:
 
 async def test_who_hangs_up_after_the_result_has_broken_nothing_off(web: Server) -> None:
     for _ in range(5):
-        async with within(20), web.admin.containers.exec(held(start("true", stdin=True))) as answers:
+        async with within(20), web.admin.containers.exec(held(start("true", "x", stdin=True))) as answers:
             async for answer in answers:
                 if answer.HasField("result"):
                     break
-    assert [told(record) for record in await records_of_ends(web, 5)] == [("", 0)] * 5
+    assert [told(record) for record in await records_of_ends(web, 5, ("true", "x"))] == [("", 0)] * 5
 
 
 async def test_who_hangs_up_before_has(web: Server) -> None:
@@ -51,7 +53,7 @@ async def test_who_hangs_up_before_has(web: Server) -> None:
         async for answer in answers:
             assert answer.HasField("started")
             break
-    (record,) = await records_of_ends(web, 1)
+    (record,) = await records_of_ends(web, 1, ("sleep", "600"))
     assert told(record) == ("CANCELLED", None)
     assert record.error_message == "the client went away"
 
@@ -60,12 +62,12 @@ async def test_who_hangs_up_before_has(web: Server) -> None:
 async def test_the_end_of_the_time_given(web: Server) -> None:
     hasty = web.admin.with_options(timeout=patient(0.3))
     with pytest.raises(PilothouseError) as ended:
-        await run(hasty, held(start("sleep", "600")))
+        await run(hasty, held(start("sleep", "6000")))
     assert ended.value.code.name == "DEADLINE_EXCEEDED"
     with pytest.raises(PilothouseError) as ended:
         async for _ in hasty.containers.watch(namespace="demo"):
             pass
-    (record,) = await records_of_ends(web, 1)
+    (record,) = await records_of_ends(web, 1, ("sleep", "6000"))
     assert told(record) == ("DEADLINE_EXCEEDED", None)
 
     async def watch_ended() -> list[str]:
@@ -81,7 +83,7 @@ async def test_by_the_command(web: Server, tmp_path: Path) -> None:
     done = await shell.run(*where, "-i", "--", "sh", "-c", "cat; exit 3", given="from here\n")
     assert (done.code, done.output) == (3, "from here\n"), done.errors
     # More input than anybody reads: the command ends all the same.
-    done = await shell.run(*where, "-i", "--", "true", given="x" * 4_000_000)
+    done = await shell.run(*where, "-i", "--", "true", "unread", given="x" * 4_000_000)
     assert done.code == 0, done.errors
     terminal = Terminal(rows=37, columns=101)
     try:
@@ -90,4 +92,10 @@ async def test_by_the_command(web: Server, tmp_path: Path) -> None:
             assert await asyncio.wait_for(process.wait(), patient(60)) == 5
     finally:
         terminal.close()
-    assert [told(record) for record in await records_of_ends(web, 3)] == [("", 3), ("", 0), ("", 5)]
+    for program, code in (
+        (("sh", "-c", "cat; exit 3"), 3),
+        (("true", "unread"), 0),
+        (("sh", "-c", "exit 5"), 5),
+    ):
+        (record,) = await records_of_ends(web, 1, program)
+        assert told(record) == ("", code)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pilothouse.container.v1 import container_pb2
@@ -46,36 +47,36 @@ async def lines(server: Server, **request: object) -> list[container_pb2.LogEntr
     return found
 
 
-@pytest.fixture
-async def demo(server: Server) -> Server:
-    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
-    return server
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def demo(shared_server: Server) -> Server:
+    await shared_server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
+    return shared_server
 
 
 async def test_the_whole_log_and_its_end(demo: Server) -> None:
-    await running(demo, "web", labels={"app": "web"})
+    await running(demo, "whole", labels={"app": "web"})
 
     async def written() -> list[container_pb2.LogEntry]:
-        found = await lines(demo, name="web")
+        found = await lines(demo, name="whole")
         return found if len(found) >= 3 else []
 
     found = await poll_until(written)
-    assert [entry.container for entry in found] == ["web"] * len(found)
+    assert [entry.container for entry in found] == ["whole"] * len(found)
     times = [entry.timestamp.ToNanoseconds() for entry in found]
     assert times == sorted(times)
-    last = await lines(demo, name="web", tail_lines=1)
+    last = await lines(demo, name="whole", tail_lines=1)
     assert len(last) == 1
     by_label = await lines(demo, label_selector="app=web", tail_lines=2)
     assert len(by_label) == 2
 
 
 async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Server) -> None:
-    await running(demo, "web")
+    await running(demo, "followed")
     token = ""
     seen: list[tuple[str, int, bytes]] = []
     for _ in range(3):
         stream = demo.admin.containers.stream_logs(
-            namespace="demo", name="web", follow=True, resume_token=token
+            namespace="demo", name="followed", follow=True, resume_token=token
         )
         async with within(30), stream as answers:
             wanted = len(seen) + 4
@@ -85,12 +86,13 @@ async def test_followed_and_resumed_nothing_comes_twice_or_is_missing(demo: Serv
                 if len(seen) >= wanted:
                     break
     assert len(set(seen)) == len(seen)
-    whole = await lines(demo, name="web")
+    whole = await lines(demo, name="followed")
     told = [(e.pod, e.timestamp.ToNanoseconds(), e.line) for e in whole]
     assert seen == told[: len(seen)]
 
 
-async def test_many_pods_by_label_are_resumed(demo: Server) -> None:
+async def test_many_pods_by_label_are_resumed(server: Server) -> None:
+    await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     # Without an end: the first pods must still have something to say when the last one has begun.
     script = "while true; do echo tick; sleep 3; done"
     for number in range(2):
@@ -101,12 +103,12 @@ async def test_many_pods_by_label_are_resumed(demo: Server) -> None:
             labels={"app": "many"},
             replicas=50,
         )
-        await demo.admin.containers.create(namespace="demo", container=container)
+        await server.admin.containers.create(namespace="demo", container=container)
     seen: set[tuple[str, int, bytes]] = set()
     token = ""
     for _ in range(2):
         lines_of: Counter[str] = Counter()
-        stream = demo.admin.containers.stream_logs(
+        stream = server.admin.containers.stream_logs(
             namespace="demo", label_selector="app=many", follow=True, resume_token=token
         )
         async with within(90), stream as answers:
@@ -123,28 +125,28 @@ async def test_many_pods_by_label_are_resumed(demo: Server) -> None:
 
 
 async def test_what_cannot_be_read_is_said(demo: Server) -> None:
-    await running(demo, "web")
+    await running(demo, "unread")
     with pytest.raises(PilothouseError) as refused:
-        await lines(demo, name="web", previous=True)
+        await lines(demo, name="unread", previous=True)
     assert refused.value.reason == "CLUSTER_REFUSED"
     assert "not found" in refused.value.message
     with pytest.raises(PilothouseError) as refused:
-        await lines(demo, name="web", follow=True, previous=True)
+        await lines(demo, name="unread", follow=True, previous=True)
     assert refused.value.reason == "INVALID_FIELD"
     with pytest.raises(PilothouseError) as refused:
         await lines(demo, name="nobody")
     assert refused.value.reason == "CONTAINER_NOT_FOUND"
     with pytest.raises(PilothouseError) as refused:
-        await lines(demo, name="web", resume_token="bm9ib2R5J3M=")
+        await lines(demo, name="unread", resume_token="bm9ib2R5J3M=")
     assert refused.value.reason == "RESUME_TOKEN"
 
 
 async def test_by_the_command(demo: Server, tmp_path: Path) -> None:
-    await running(demo, "web")
+    await running(demo, "commanded")
     shell = await logged_in(demo, tmp_path)
 
     async def shown() -> str:
-        return await shell.succeed("containers", "logs", "web", "--namespace", "demo", "--tail", "1")
+        return await shell.succeed("containers", "logs", "commanded", "--namespace", "demo", "--tail", "1")
 
     assert (await poll_until(shown)).strip()
 
@@ -266,23 +268,23 @@ async def test_the_run_before_the_restart(slower: Server) -> None:
 
 
 async def test_only_what_was_written_since(demo: Server) -> None:
-    await running(demo, "web", "while true; do echo tick; sleep 1; done")
+    await running(demo, "since", "while true; do echo tick; sleep 1; done")
 
     async def written() -> bool:
-        return len(await lines(demo, name="web")) >= 30
+        return len(await lines(demo, name="since")) >= 30
 
     await poll_until(written)
     moment = Timestamp()
     moment.FromDatetime(datetime.now(UTC) - timedelta(seconds=5))
-    since = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="web", since_time=moment)]
-    whole = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="web")]
+    since = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="since", since_time=moment)]
+    whole = [e.timestamp.ToNanoseconds() for e in await lines(demo, name="since")]
     assert 3 <= len(since) < 30
     assert since == whole[whole.index(since[0]) :][: len(since)]
 
 
 async def test_times_by_the_command(demo: Server, tmp_path: Path) -> None:
-    await running(demo, "web")
-    where = ("containers", "logs", "web", "--namespace", "demo")
+    await running(demo, "times")
+    where = ("containers", "logs", "times", "--namespace", "demo")
     shell = await logged_in(demo, tmp_path)
 
     async def shown() -> list[str]:
@@ -290,7 +292,7 @@ async def test_times_by_the_command(demo: Server, tmp_path: Path) -> None:
         return found if len(found) >= 2 else []
 
     found = await poll_until(shown)
-    told = await lines(demo, name="web")
+    told = await lines(demo, name="times")
     assert found == [
         f"{entry.timestamp.ToJsonString()} {entry.line.decode()}" for entry in told[: len(found)]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ Call = Callable[[], Awaitable[Any]]
 QUOTAS: Resource[Any] = Resource("/api/v1", "resourcequotas", "ResourceQuota", CONFIG_MAPS.type)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def demo(server: Server) -> AsyncIterator[ClusterClient]:
+@asynccontextmanager
+async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
     """A namespace with containers that run, pause and are stopped, and with what they may use; all on the cluster."""
     assert server.cluster is not None
     admin = server.admin
@@ -71,6 +72,19 @@ async def demo(server: Server) -> AsyncIterator[ClusterClient]:
     client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
     yield client
     await client.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def demo(shared_server: Server) -> AsyncIterator[ClusterClient]:
+    """For tests that leave it as it is."""
+    async with furnished(shared_server) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_demo(server: Server) -> AsyncIterator[ClusterClient]:
+    async with furnished(server) as client:
+        yield client
 
 
 def calls(client: Nouns[Any]) -> Mapping[str, Call]:
@@ -151,30 +165,32 @@ async def state(server: Server, client: ClusterClient) -> list[str]:
 
 
 async def test_a_policy_of_the_cluster_refuses_every_call_and_nothing_is_written(
-    server: Server, demo: ClusterClient
+    shared_server: Server, demo: ClusterClient
 ) -> None:
-    assert server.cluster is not None
-    before = await state(server, demo)
-    for call in calls(server.admin).values():
+    assert shared_server.cluster is not None
+    before = await state(shared_server, demo)
+    for call in calls(shared_server.admin).values():
         await call()
     resources = ("configmaps", "secrets", "persistentvolumeclaims", "deployments", "namespaces")
     every = ("CREATE", "UPDATE", "DELETE")
-    server.cluster.faults.webhooks.append(
+    shared_server.cluster.faults.webhooks.append(
         Webhook("policy.example.org", resources, "policy says no", operations=every)
     )
     try:
-        heard = {name: await refusal(call) for name, call in calls(server.admin).items()}
+        heard = {name: await refusal(call) for name, call in calls(shared_server.admin).items()}
     finally:
-        server.cluster.faults.webhooks.clear()
+        shared_server.cluster.faults.webhooks.clear()
     assert {name: (error.code.name, error.reason) for name, error in heard.items()} == dict.fromkeys(
         heard, ("FAILED_PRECONDITION", "CLUSTER_REFUSED")
     )
     assert [name for name, error in heard.items() if "policy says no" not in str(error)] == []
-    assert await state(server, demo) == before
+    assert await state(shared_server, demo) == before
 
 
-async def test_the_number_of_pods_is_tried_out_by_the_scale(server: Server, demo: ClusterClient) -> None:
-    assert server.cluster is not None
+async def test_the_number_of_pods_is_tried_out_by_the_scale(
+    shared_server: Server, demo: ClusterClient
+) -> None:
+    assert shared_server.cluster is not None
     asked: list[str] = []
     for name, scaled in {
         "StopContainer": "web",
@@ -183,31 +199,33 @@ async def test_the_number_of_pods_is_tried_out_by_the_scale(server: Server, demo
         "ResumeContainer": "paused",
     }.items():
         asked.clear()
-        server.cluster.faults.on_request = lambda method, path: asked.append(f"{method} {path}")
+        shared_server.cluster.faults.on_request = lambda method, path: asked.append(f"{method} {path}")
         try:
-            await calls(server.admin)[name]()
+            await calls(shared_server.admin)[name]()
         finally:
-            server.cluster.faults.on_request = None
+            shared_server.cluster.faults.on_request = None
         assert f"PATCH /apis/apps/v1/namespaces/{SPACE}/deployments/{scaled}/scale" in asked, name
-    web = await server.admin.containers.get(namespace=SPACE, name="web")
+    web = await shared_server.admin.containers.get(namespace=SPACE, name="web")
     assert web.status == container.CONTAINER_STATUS_RUNNING
 
 
-async def test_a_cluster_that_is_away_is_told_by_every_call(server: Server, demo: ClusterClient) -> None:
-    assert server.cluster is not None
-    server.cluster.faults.refuse_connections = True
+async def test_a_cluster_that_is_away_is_told_by_every_call(
+    shared_server: Server, demo: ClusterClient
+) -> None:
+    assert shared_server.cluster is not None
+    shared_server.cluster.faults.refuse_connections = True
     try:
-        asked = calls(server.admin.with_options(retry=RetryPolicy(attempts=1)))
+        asked = calls(shared_server.admin.with_options(retry=RetryPolicy(attempts=1)))
         heard = dict(zip(asked, await asyncio.gather(*map(refusal, asked.values())), strict=True))
     finally:
-        server.cluster.faults.clear()
+        shared_server.cluster.faults.clear()
     assert {name: (error.code.name, error.metadata["cluster"]) for name, error in heard.items()} == (
         dict.fromkeys(heard, ("UNAVAILABLE", "local"))
     )
 
 
 async def test_what_is_somebody_elses_is_told_and_what_a_quota_forbids(
-    server: Server, demo: ClusterClient, tmp_path: Path
+    server: Server, own_demo: ClusterClient, tmp_path: Path
 ) -> None:
     theirs: Manifest = {
         "apiVersion": "v1",
@@ -215,7 +233,7 @@ async def test_what_is_somebody_elses_is_told_and_what_a_quota_forbids(
         "metadata": {"name": "more", "namespace": SPACE},
         "data": {"a": "theirs"},
     }
-    await demo.apply(CONFIG_MAPS, theirs)
+    await own_demo.apply(CONFIG_MAPS, theirs)
     error = await refusal(calls(server.admin)["CreateConfigMap"])
     assert (error.code.name, error.metadata["cluster_reason"]) == ("FAILED_PRECONDITION", "NameTaken")
     assert f"ConfigMap {SPACE}/more exists and does not belong to this config map" in str(error)
@@ -225,10 +243,10 @@ async def test_what_is_somebody_elses_is_told_and_what_a_quota_forbids(
         "metadata": {"name": "few", "namespace": SPACE},
         "spec": {"hard": {"configmaps": "2", "secrets": "1"}},
     }
-    await demo.apply(QUOTAS, quota)
+    await own_demo.apply(QUOTAS, quota)
 
     async def counted() -> bool:
-        return "secrets" in (await demo.read(QUOTAS, SPACE, "few")).get("status", {}).get("used", {})
+        return "secrets" in (await own_demo.read(QUOTAS, SPACE, "few")).get("status", {}).get("used", {})
 
     await poll_until(counted)
     file = tmp_path / "configs.yaml"
@@ -253,21 +271,25 @@ stringData: {a: s3cret-value}
         assert "s3cret-value" not in outcome.errors + outcome.output
 
 
-async def test_what_the_cluster_cannot_keep_is_told(server: Server, demo: ClusterClient) -> None:
+async def test_what_the_cluster_cannot_keep_is_told(shared_server: Server, demo: ClusterClient) -> None:
     # Control characters are six bytes each in what is sent.
     wanted = config.ConfigMap(name="large", data={"a": "\x01" * (1 << 20)})
     error = await refusal(
-        lambda: server.admin.config.create_config_map(namespace=SPACE, config_map=wanted, validate_only=True)
+        lambda: shared_server.admin.config.create_config_map(
+            namespace=SPACE, config_map=wanted, validate_only=True
+        )
     )
     assert error.metadata["cluster_reason"] == "TooLarge"
 
 
-async def test_no_refusal_repeats_a_secrets_value(server: Server, demo: ClusterClient) -> None:
-    assert server.cluster is not None
-    server.cluster.faults.webhooks.append(Webhook("leaky.example.org", ("secrets",), "no 'of the user' here"))
+async def test_no_refusal_repeats_a_secrets_value(shared_server: Server, demo: ClusterClient) -> None:
+    assert shared_server.cluster is not None
+    shared_server.cluster.faults.webhooks.append(
+        Webhook("leaky.example.org", ("secrets",), "no 'of the user' here")
+    )
     try:
-        error = await refusal(calls(server.admin)["UpdateSecret"])
+        error = await refusal(calls(shared_server.admin)["UpdateSecret"])
     finally:
-        server.cluster.faults.webhooks.clear()
+        shared_server.cluster.faults.webhooks.clear()
     assert "no '[redacted]' here" in str(error)
     assert "of the user" not in str(error)
