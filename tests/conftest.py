@@ -298,7 +298,7 @@ async def server(database: Database, tmp_path: Path) -> AsyncIterator[Server]:
 async def shared_server(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server like `server` for all tests of a module: each takes names of its own, and leaves the cluster as it is."""
+    """A server like `server` for all tests of a module: each of them uses names of its own."""
     from tests.harness import running_server
 
     async with (

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict
+
 from pilothouse.audit.v1 import audit_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
@@ -71,7 +73,7 @@ async def records_of_ends(
                 filter='action = "exec"', order_by="start_time"
             )
             if item.metadata["stream_event"] == "closed"
-            and (command is None or list(item.metadata["command"]) == list(command))
+            and (command is None or MessageToDict(item.metadata)["command"] == list(command))
         ]
         return found if len(found) >= count else []
 

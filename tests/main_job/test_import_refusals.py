@@ -21,43 +21,42 @@ from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, ser
 from tests.main_job.legacy_shop import CANARY, CORE, OURS, claim, furnished, settled, shop, source
 
 
-@pytest.mark.parametrize(
-    ("kind", "manifest", "words"),
-    [
-        ("secrets", source("Secret", "x", type="helm.sh/release.v1"), "Helm's record of a release"),
-        ("secrets", None, "there is none on the cluster"),
-        ("configmaps", "kube-root-ca.crt", "Kubernetes makes it"),
-        (
-            "persistentvolumeclaims",
-            claim("x", accessModes=["ReadWriteOnce", "ReadOnlyMany"]),
-            "spec.accessModes",
-        ),
-        ("persistentvolumeclaims", claim("x", volumeMode="Block"), "spec.volumeMode"),
-        ("persistentvolumeclaims", None, "there is none on the cluster"),
-    ],
-)
-async def test_what_is_not_taken_over_is_told_and_nothing_is_made(
-    server: Server, kind: str, manifest: dict[str, Any] | str | None, words: str
-) -> None:
+async def test_what_is_not_taken_over_is_told_and_nothing_is_made(server: Server) -> None:
     kubectl = await legacy(server)
     await furnished(kubectl)
-    wanted = shop()
-    spec = wanted["spec"]["template"]["spec"]
-    name = manifest if isinstance(manifest, str) else "x"
-    if isinstance(manifest, dict):
-        await kubectl.ask("POST", f"{CORE}/{kind}", manifest)
-    match kind:
-        case "secrets":
-            spec["volumes"][3]["secret"]["secretName"] = name
-        case "configmaps":
-            spec["volumes"][2]["configMap"]["name"] = name
-        case _:
-            spec["volumes"][1]["persistentVolumeClaim"]["claimName"] = name
-    await kubectl.ask("POST", DEPLOYMENTS, wanted)
-    answer = await server.admin.containers.import_(namespace="legacy", names=["shop"])
-    (result,) = answer.results
-    assert not result.HasField("container")
-    assert any(f" {name}: " in each and words in each for each in result.problems), result.problems
+    cases: dict[str, tuple[str, dict[str, Any] | None, str]] = {
+        "of-helm": (
+            "secrets",
+            source("Secret", "of-helm", type="helm.sh/release.v1"),
+            "Helm's record of a release",
+        ),
+        "no-secret": ("secrets", None, "there is none on the cluster"),
+        "kube-root-ca.crt": ("configmaps", None, "Kubernetes makes it"),
+        "two-modes": (
+            "persistentvolumeclaims",
+            claim("two-modes", accessModes=["ReadWriteOnce", "ReadOnlyMany"]),
+            "spec.accessModes",
+        ),
+        "a-device": ("persistentvolumeclaims", claim("a-device", volumeMode="Block"), "spec.volumeMode"),
+        "no-claim": ("persistentvolumeclaims", None, "there is none on the cluster"),
+    }
+    for number, (name, (kind, manifest, words)) in enumerate(cases.items()):
+        wanted = shop(f"shop-{number}")
+        volumes = wanted["spec"]["template"]["spec"]["volumes"]
+        if manifest is not None:
+            await kubectl.ask("POST", f"{CORE}/{kind}", manifest)
+        match kind:
+            case "secrets":
+                volumes[3]["secret"]["secretName"] = name
+            case "configmaps":
+                volumes[2]["configMap"]["name"] = name
+            case _:
+                volumes[1]["persistentVolumeClaim"]["claimName"] = name
+        await kubectl.ask("POST", DEPLOYMENTS, wanted)
+        answer = await server.admin.containers.import_(namespace="legacy", names=[f"shop-{number}"])
+        (result,) = answer.results
+        assert not result.HasField("container")
+        assert any(f" {name}: " in each and words in each for each in result.problems), result.problems
     assert [item.name async for item in server.admin.storage.list_volumes(namespace="legacy")] == []
     assert [item.name async for item in server.admin.config.list_secrets(namespace="legacy")] == []
     assert [item.name async for item in server.admin.config.list_config_maps(namespace="legacy")] == []

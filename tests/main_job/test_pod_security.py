@@ -167,50 +167,37 @@ async def test_one_that_keeps_a_right_is_refused_in_the_clusters_words_and_recov
     assert (found.ready_replicas, found.message) == (1, "")
 
 
-@pytest.mark.parametrize(
-    ("given", "field"),
-    [
+async def test_profiles_and_rights_that_make_no_sense_are_refused_by_name(server: Server) -> None:
+    await restricted(server)
+
+    async def refused(bad: pb.Container) -> set[str]:
+        with pytest.raises(PilothouseError) as refused:
+            await server.admin.containers.create(namespace="demo", container=bad)
+        assert refused.value.code.name == "INVALID_ARGUMENT"
+        return {violation.field for violation in refused.value.violations}
+
+    for given, field in (
         (profile(""), "security_context.seccomp_profile.type"),
         (profile("Strict"), "security_context.seccomp_profile.type"),
         (profile("Localhost"), "security_context.seccomp_profile.localhost_profile"),
         (profile("RuntimeDefault", "a.json"), "security_context.seccomp_profile.localhost_profile"),
         (profile("Localhost", "/a.json"), "security_context.seccomp_profile.localhost_profile"),
         (profile("Localhost", "../a.json"), "security_context.seccomp_profile.localhost_profile"),
-    ],
-)
-async def test_a_profile_that_makes_no_sense_is_refused_by_name(
-    server: Server, given: pb.SeccompProfile, field: str
-) -> None:
-    await restricted(server)
-    own, of_pod, of_init = good(), good(), good()
-    own.security_context.seccomp_profile.CopyFrom(given)
-    of_pod.pod_security_context.seccomp_profile.CopyFrom(given)
-    of_init.init_containers[0].security_context.seccomp_profile.CopyFrom(given)
-    for bad, place in ((own, ""), (of_pod, "pod_"), (of_init, "init_containers[0].")):
-        with pytest.raises(PilothouseError) as refused:
-            await server.admin.containers.create(namespace="demo", container=bad)
-        assert refused.value.code.name == "INVALID_ARGUMENT"
-        assert [violation.field for violation in refused.value.violations] == [f"container.{place}{field}"]
-
-
-@pytest.mark.parametrize(
-    "contradicting",
-    [rights(privileged=True), rights(capabilities_add=["CAP_SYS_ADMIN"])],
-    ids=["privileged", "CAP_SYS_ADMIN"],
-)
-async def test_rights_that_contradict_each_other_are_refused_by_name(
-    server: Server, contradicting: pb.SecurityContext
-) -> None:
-    await restricted(server)
-    bad = good()
-    bad.security_context.CopyFrom(contradicting)
-    bad.init_containers[0].security_context.CopyFrom(contradicting)
-    with pytest.raises(PilothouseError) as refused:
-        await server.admin.containers.create(namespace="demo", container=bad)
-    assert {violation.field for violation in refused.value.violations} == {
-        "container.security_context.allow_privilege_escalation",
-        "container.init_containers[0].security_context.allow_privilege_escalation",
-    }
+    ):
+        own, of_pod, of_init = good(), good(), good()
+        own.security_context.seccomp_profile.CopyFrom(given)
+        of_pod.pod_security_context.seccomp_profile.CopyFrom(given)
+        of_init.init_containers[0].security_context.seccomp_profile.CopyFrom(given)
+        for bad, place in ((own, ""), (of_pod, "pod_"), (of_init, "init_containers[0].")):
+            assert await refused(bad) == {f"container.{place}{field}"}
+    for contradicting in (rights(privileged=True), rights(capabilities_add=["CAP_SYS_ADMIN"])):
+        bad = good()
+        bad.security_context.CopyFrom(contradicting)
+        bad.init_containers[0].security_context.CopyFrom(contradicting)
+        assert await refused(bad) == {
+            "container.security_context.allow_privilege_escalation",
+            "container.init_containers[0].security_context.allow_privilege_escalation",
+        }
 
 
 @pytest.mark.full

@@ -74,23 +74,18 @@ async def named_on_the_cluster(server: Server, wanted: list[str]) -> None:
     await poll_until(there)
 
 
-@pytest.mark.parametrize(
-    ("named", "field", "rule"),
-    [
+async def test_only_what_the_nodes_can_use_is_taken(demo: Server) -> None:
+    await secret(demo, "registry")
+    await secret(demo, "plain", "Opaque")
+    for named, field, rule in (
         (["registry", "nobody"], "container.image_pull_secrets[1]", "EXISTS"),
         (["plain"], "container.image_pull_secrets[0]", "TYPE"),
         (["registry", "registry"], "container.image_pull_secrets[1]", "UNIQUE"),
         (["Not a name"], "container.image_pull_secrets[0]", "FORMAT_DNS_LABEL"),
-    ],
-)
-async def test_only_what_the_nodes_can_use_is_taken(
-    demo: Server, named: list[str], field: str, rule: str
-) -> None:
-    await secret(demo, "registry")
-    await secret(demo, "plain", "Opaque")
-    with pytest.raises(PilothouseError) as refused:
-        await demo.admin.containers.create(namespace="demo", container=pulling(*named))
-    assert [(each.field, each.reason) for each in refused.value.violations] == [(field, rule)]
+    ):
+        with pytest.raises(PilothouseError) as refused:
+            await demo.admin.containers.create(namespace="demo", container=pulling(*named))
+        assert [(each.field, each.reason) for each in refused.value.violations] == [(field, rule)]
 
 
 async def test_the_pods_name_it_and_it_stays(demo: Server) -> None:

@@ -28,41 +28,35 @@ def container(
     )
 
 
-async def namespace(server: Server, **quota: object) -> None:
+async def namespace(server: Server, name: str = "tight", /, **quota: object) -> None:
     await server.admin.namespaces.create(
         namespace=namespace_pb2.Namespace(
-            name="tight",
+            name=name,
             resource_quota=namespace_pb2.ResourceQuota(**quota),  # type: ignore[arg-type]
         )
     )
 
 
-@pytest.mark.parametrize(
-    ("quota", "fits"),
-    [({"containers": 7}, 7), ({"cpu": "1"}, 10), ({"memory": "256Mi"}, 4)],
-    ids=["containers", "cpu", "memory"],
-)
-async def test_fifty_creates_at_once_never_exceed_it(
-    database: Database, tmp_path: Path, quota: dict[str, object], fits: int
-) -> None:
+async def test_fifty_creates_at_once_never_exceed_it(database: Database, tmp_path: Path) -> None:
+    quotas: dict[str, tuple[object, int]] = {"containers": (7, 7), "cpu": ("1", 10), "memory": ("256Mi", 4)}
     async with running_server(database, tmp_path, with_cluster=False) as server:
-        await namespace(server, **quota)
+        for name, (quota, fits) in quotas.items():
+            await namespace(server, name, **{name: quota})
 
-        async def create(index: int) -> str:
-            try:
-                await server.admin.containers.create(namespace="tight", container=container(f"c{index}"))
-            except PilothouseError as error:
-                return error.reason
-            return "created"
+            async def create(index: int, space: str = name) -> str:
+                try:
+                    await server.admin.containers.create(namespace=space, container=container(f"c{index}"))
+                except PilothouseError as error:
+                    return error.reason
+                return "created"
 
-        outcomes = await asyncio.gather(*(create(index) for index in range(50)))
-        assert outcomes.count("created") == fits
-        assert set(outcomes) == {"created", "QUOTA_EXCEEDED"}
-        listed = [item async for item in server.admin.containers.list(namespace="tight")]
-        assert len(listed) == fits
-        used = await server.admin.namespaces.get_quota_usage(name="tight")
-        assert used.used.containers == fits
-        assert used.used.cpu == ("1" if fits == 10 else f"{fits * 100}m")
+            outcomes = await asyncio.gather(*(create(index) for index in range(50)))
+            assert outcomes.count("created") == fits
+            assert set(outcomes) == {"created", "QUOTA_EXCEEDED"}
+            assert len([item async for item in server.admin.containers.list(namespace=name)]) == fits
+            used = await server.admin.namespaces.get_quota_usage(name=name)
+            assert used.used.containers == fits
+            assert used.used.cpu == ("1" if fits == 10 else f"{fits * 100}m")
 
 
 async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_path: Path) -> None:

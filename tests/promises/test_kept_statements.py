@@ -32,11 +32,9 @@ async def _begins(world: World, method: str, fields: dict[str, Any], caller: Cal
     raise AssertionError("it ended before it was synced")
 
 
-@pytest.mark.parametrize(("method", "fields"), _WATCHES)
 async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
-    world: World, monkeypatch: pytest.MonkeyPatch, method: str, fields: dict[str, Any]
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await _begins(world, method, fields)
     made: list[object] = []
     whole_rows = paging._whole_rows
 
@@ -45,14 +43,17 @@ async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
         return whole_rows(*arguments)
 
     monkeypatch.setattr(paging, "_whole_rows", noted)
-    await _begins(world, method, fields)
-    assert made == []
-    # What is asked for another is the same but for the values.
-    eve = await world.make_user(f"eve-{_WATCHES.index((method, fields))}", {OWN: "viewer"})
-    await _begins(world, method, fields, eve)
-    made.clear()
-    await _begins(world, method, fields, eve)
-    assert made == []
-    # The control: the text of one with a selector depends on it.
-    await _begins(world, method, {**fields, "labelSelector": "app=web"})
-    assert made
+    eve = await world.make_user("eve", {OWN: "viewer"})
+    for method, fields in _WATCHES:
+        await _begins(world, method, fields)
+        made.clear()
+        await _begins(world, method, fields)
+        assert made == [], method
+        # What is asked for another is the same but for the values.
+        await _begins(world, method, fields, eve)
+        made.clear()
+        await _begins(world, method, fields, eve)
+        assert made == [], method
+        # The control: the text of one with a selector depends on it.
+        await _begins(world, method, {**fields, "labelSelector": "app=web"})
+        assert made, method

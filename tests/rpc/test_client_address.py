@@ -15,11 +15,10 @@ from tests.conftest import Database
 from tests.harness import Server, running_server
 
 _OURS = "127.0.0.1"
-_TRUSTED = "127.0.0.1, 10.0.0.1"
 
 
-async def _recorded(server: Server, forwarded_for: str | None) -> str:
-    """The address in the record of a call that came with this header."""
+async def _recorded(server: Server, role_name: str, forwarded_for: str | None) -> str:
+    """The address in the record of a call that made this role and came with this header."""
     metadata = [("authorization", f"Bearer {await server.token()}")]
     if forwarded_for is not None:
         metadata.append(("x-forwarded-for", forwarded_for))
@@ -28,7 +27,7 @@ async def _recorded(server: Server, forwarded_for: str | None) -> str:
     identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
     audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
     # A mutation, whose record is there when it answers; roles need no cluster.
-    role = identity_pb2.Role(name="some-role", permissions=["container.get"])
+    role = identity_pb2.Role(name=role_name, permissions=["container.get"])
     call = identity.CreateRole(identity_pb2.CreateRoleRequest(role=role), metadata=metadata)
     await call
     operation_id = dict(await call.trailing_metadata())["pilothouse-operation-id"]
@@ -38,29 +37,37 @@ async def _recorded(server: Server, forwarded_for: str | None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("trusted", "header", "address"),
+    ("trusted", "addresses"),
     [
-        ("", None, _OURS),
         # Whoever calls us directly may write what they like.
-        ("", "203.0.113.7", _OURS),
-        ("10.0.0.1", "203.0.113.7", _OURS),
-        (_TRUSTED, None, _OURS),
-        (_TRUSTED, "203.0.113.7", "203.0.113.7"),
-        (_TRUSTED, "2001:db8::7", "2001:db8::7"),
-        # Some proxies name the port, too.
-        (_TRUSTED, "203.0.113.7:4711, 10.0.0.1:80", "203.0.113.7"),
-        (_TRUSTED, "[2001:db8::7]:4711", "2001:db8::7"),
-        # Through two proxies, and with a beginning that the caller made up.
-        (_TRUSTED, "198.51.100.1, 203.0.113.7, 10.0.0.1", "203.0.113.7"),
-        # A proxy that is trusted says nothing that is an address.
-        (_TRUSTED, "203.0.113.7, unknown", _OURS),
+        ("", {None: _OURS, "203.0.113.7": _OURS}),
+        ("10.0.0.1", {"203.0.113.7": _OURS}),
+        (
+            "127.0.0.1, 10.0.0.1",
+            {
+                None: _OURS,
+                "203.0.113.7": "203.0.113.7",
+                "2001:db8::7": "2001:db8::7",
+                # Some proxies name the port, too.
+                "203.0.113.7:4711, 10.0.0.1:80": "203.0.113.7",
+                "[2001:db8::7]:4711": "2001:db8::7",
+                # Through two proxies, and with a beginning that the caller made up.
+                "198.51.100.1, 203.0.113.7, 10.0.0.1": "203.0.113.7",
+                # A proxy that is trusted says nothing that is an address.
+                "203.0.113.7, unknown": _OURS,
+            },
+        ),
     ],
 )
 async def test_the_record_names_the_caller(
-    database: Database, tmp_path: Path, trusted: str, header: str | None, address: str
+    database: Database, tmp_path: Path, trusted: str, addresses: dict[str | None, str]
 ) -> None:
     async with running_server(database, tmp_path, with_cluster=False, trusted_proxies=trusted) as server:
-        assert await _recorded(server, header) == address
+        found = {
+            header: await _recorded(server, f"role-{number}", header)
+            for number, header in enumerate(addresses)
+        }
+        assert found == addresses
 
 
 @pytest.mark.parametrize(
