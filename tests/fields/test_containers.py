@@ -235,6 +235,7 @@ def test_the_exceptions_are_fields() -> None:
     assert known >= {name for names in EXCEPT.values() for name in names}
 
 
+@pytest.mark.full
 async def test_a_field_that_is_not_in_the_table_is_missed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

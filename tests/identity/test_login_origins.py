@@ -167,6 +167,7 @@ async def test_what_is_remembered_is_bounded_in_time_and_number(server: Identity
     assert await log_in(server.at(AWAY), device) == "LOGIN_THROTTLED"
 
 
+@pytest.mark.full
 async def test_a_device_token_that_is_ignored_is_found(
     server: IdentityServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

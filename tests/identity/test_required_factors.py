@@ -116,6 +116,7 @@ async def test_sessions_of_an_issuer_are_the_issuers_matter(
         assert refusal.reason == "SECOND_FACTOR_NEEDED"
 
 
+@pytest.mark.full
 async def test_a_rule_that_is_not_asked_is_found(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the look at the roles a password is enough."""
 

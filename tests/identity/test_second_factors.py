@@ -173,6 +173,7 @@ async def test_of_two_uses_of_a_code_at_once_one_wins_on_whichever_servers(
         assert sorted(outcomes) == ["", "INVALID_CHALLENGE", "INVALID_CHALLENGE", "INVALID_CHALLENGE"]
 
 
+@pytest.mark.full
 async def test_a_code_that_is_taken_twice_is_found(
     server: IdentityServer, phone: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,7 @@ async def test_guesses_at_codes_at_once_are_counted_one_by_one(
     assert sorted(outcomes) == ["LOGIN_THROTTLED"] * 7 + ["WRONG_CODE"] * FREE_FAILURES
 
 
+@pytest.mark.full
 async def test_codes_that_are_guessed_without_end_are_found(
     server: IdentityServer, phone: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, in
     return wrong
 
 
+@pytest.mark.full
 async def test_a_reach_that_stays_with_the_connection_would_be_found(apart: Database) -> None:
     """The positive control: the reach is set for the session, once, and not compared with the user."""
     async with connection(apart.admin_dsn) as sql:

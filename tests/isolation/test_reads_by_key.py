@@ -114,6 +114,7 @@ async def _body(owner: asyncpg.Connection) -> str:
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("fault", ["no identity", "reach before identity"])
 async def test_reads_that_mix_up_their_callers_are_found(tenants: Database, fault: str) -> None:
     async with tenants.owner() as owner:

@@ -140,6 +140,7 @@ async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
         assert meanwhile.sent == (2 if expected == "created" else 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", ["quota used", "config map gone"])
 async def test_without_the_second_look_it_would_be_missed(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -272,6 +273,7 @@ async def test_of_two_servers_one_fills_the_quota(database: Database, tmp_path: 
     assert await race(database, tmp_path, locked=True) == ["QUOTA_EXCEEDED", "created"]
 
 
+@pytest.mark.full
 async def test_without_the_lock_two_creates_would_exceed_it(database: Database, tmp_path: Path) -> None:
     """The positive control."""
     assert await race(database, tmp_path, locked=False) == ["created", "created"]

@@ -97,6 +97,7 @@ async def test_what_changed_since_is_refused_as_if_it_had_been_read(
         assert looks.taken() == messages
 
 
+@pytest.mark.full
 async def test_without_the_comparison_it_would_be_missed(database: Database, tmp_path: Path) -> None:
     """The positive control."""
     async with running_server(database, tmp_path, with_cluster=False) as server:

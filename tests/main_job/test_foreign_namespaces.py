@@ -144,6 +144,7 @@ async def test_the_cluster_itself_is_asked_where_nobody_knows_yet(
         assert (await kubectl.ask("GET", path))["metadata"].get("deletionTimestamp") is None
 
 
+@pytest.mark.full
 async def test_without_asking_the_cluster_an_import_would_read_theirs(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

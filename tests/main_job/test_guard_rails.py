@@ -132,6 +132,7 @@ async def test_a_domain_that_is_set_is_guarded_with_its_keys(database: Database,
         await update(holder, labels={"example.net/level": "any"})
 
 
+@pytest.mark.full
 async def test_without_the_rule_a_grant_in_one_namespace_would_do(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

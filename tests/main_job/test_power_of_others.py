@@ -223,6 +223,7 @@ async def test_what_is_being_deleted_has_it_still(server: Server, operator: Asyn
     assert told.metadata["container"] == "agent"
 
 
+@pytest.mark.full
 async def test_pods_would_read_on_what_is_detached(server: Server, operator: AsyncClient) -> None:
     """Nobody counts as a reader then, so whoever may write it would."""
     await operator.storage.create_volume(namespace="demo", volume=shown("settings"))
@@ -256,6 +257,7 @@ async def test_a_program_ends_with_the_right_to_its_power(server: Server, operat
     assert ended.value.metadata["permission"] == "container.privileged"
 
 
+@pytest.mark.full
 async def test_without_the_rule_it_is_theirs(
     server: Server, operator: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

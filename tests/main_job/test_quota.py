@@ -128,6 +128,7 @@ async def test_who_names_neither_request_nor_limit_asks_for_nothing(
         assert refused.value.metadata["resource"] == "containers"
 
 
+@pytest.mark.full
 async def test_without_the_lock_two_updates_would_exceed_it(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ async def test_a_late_sample_is_shown_at_once_and_packed_again(world: World) -> 
     assert await cores(world, box, start) == LATE
 
 
+@pytest.mark.full
 async def test_without_the_triggers_an_old_day_would_be_shown(world: World) -> None:
     """Control of the test above, and of the aggregation in `test_roll_ups`."""
     box, start = await rolled_day(world)
@@ -222,6 +223,7 @@ async def test_an_hour_that_is_written_while_its_day_is_packed_is_not_lost(
     assert await cores(world, box, start) == LATE
 
 
+@pytest.mark.full
 async def test_a_run_that_locked_nothing_would_lose_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control of the test above."""
     unlocked = str(days._UNPACKED).replace("FOR UPDATE SKIP LOCKED", "")

@@ -140,6 +140,7 @@ async def test_a_flood_takes_nobody_elses_seats(
         await poll_until(left, lambda counts: not any(counts), what="the return of all seats")
 
 
+@pytest.mark.full
 async def test_one_number_for_all_calls_is_found_wanting(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ async def test_a_stream_of_requests_has_its_time_for_the_first_alone(
     assert answer.accepted_count + answer.rejected_count == 2
 
 
+@pytest.mark.full
 async def test_a_request_that_is_waited_for_without_end_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +244,7 @@ async def test_a_wide_page_that_hangs_holds_up_the_wide_pages_of_its_user_alone(
         assert await wide_pages_beside_one_that_hangs(world) == ["TOO_MANY_CALLS", "OK", "OK"]
 
 
+@pytest.mark.full
 async def test_wide_pages_side_by_side_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,6 +288,7 @@ async def test_a_large_request_that_hangs_holds_up_the_large_requests_of_its_use
         assert await large_requests_beside_one_that_hangs(world) == ["TOO_MANY_CALLS", "OK", "OK"]
 
 
+@pytest.mark.full
 async def test_large_requests_side_by_side_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +297,7 @@ async def test_large_requests_side_by_side_are_found(
         assert await large_requests_beside_one_that_hangs(world) == ["OK", "OK", "OK"]
 
 
+@pytest.mark.full
 async def test_calls_that_keep_their_seats_at_a_cluster_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +403,7 @@ async def test_silent_connections_end(
         assert (await world.call("WhoAmI", {})).code == "OK"
 
 
+@pytest.mark.full
 async def test_silent_connections_that_stay_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +455,7 @@ async def test_what_has_arrived_is_answered_by_a_drain(
     assert set(ends) <= {"OK", "UNAVAILABLE"}
 
 
+@pytest.mark.full
 async def test_a_drain_that_answers_nothing_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

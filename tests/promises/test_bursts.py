@@ -78,6 +78,7 @@ async def test_a_call_passes_a_burst_that_came_before(
         assert await _held_behind_others(world, monkeypatch) in range(_CALLS - _PASS, _CALLS)
 
 
+@pytest.mark.full
 async def test_a_burst_that_is_served_as_it_comes_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

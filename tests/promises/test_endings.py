@@ -101,6 +101,7 @@ async def test_a_revocation_holds_even_where_no_hint_arrives(
     assert outcome.code in ("NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
+@pytest.mark.full
 async def test_principals_that_are_kept_too_long_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +192,7 @@ async def test_a_drain_finishes_calls_and_tells_watchers(
         assert await faults_of_a_drain(world) == []
 
 
+@pytest.mark.full
 async def test_a_drain_that_cuts_calls_off_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

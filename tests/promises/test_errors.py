@@ -162,6 +162,7 @@ async def test_a_storm_of_cancellations_leaves_nothing_open(full_world: World) -
     await world.must("GetContainer", {"namespace": OWN, "name": "web"})
 
 
+@pytest.mark.full
 async def test_a_connection_that_is_not_given_back_is_found(world: World) -> None:
     pool = world.server.application.database.app
     kept = await pool.take()

@@ -97,6 +97,7 @@ async def test_what_the_first_state_shows_is_not_told_again(world: World) -> Non
     assert await told_while_held(world) == [("ADDED", "web"), ("SYNCED", ""), ("MODIFIED", "web")]
 
 
+@pytest.mark.full
 async def test_a_watch_that_does_not_pass_over_it_tells_it_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> 
     assert left_out <= WITHOUT_NAMESPACE
 
 
+@pytest.mark.full
 async def test_without_the_rule_each_would_go_on(full_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The positive control."""
     monkeypatch.setattr(Rule, "acts_in_namespace", False)

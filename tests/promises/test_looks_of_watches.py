@@ -77,6 +77,7 @@ async def test_watches_of_one_user_take_few_connections(
         assert await _beside_watches(world, 3, "NOT_FOUND") == 3
 
 
+@pytest.mark.full
 async def test_watches_that_take_all_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

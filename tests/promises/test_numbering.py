@@ -77,6 +77,7 @@ async def test_what_cannot_be_numbered_holds_no_other_up_and_is_told(full_world:
     assert await held_up_by_others(full_world) == []
 
 
+@pytest.mark.full
 async def test_a_change_that_stays_pending_for_ever_is_found(full_world: World) -> None:
     """Control of the test above."""
     async with full_world.server.database.owner() as owner:

@@ -39,6 +39,7 @@ async def test_pages_of_large_resources_are_bounded_and_complete(world: World) -
     assert await faults_of_large_pages(world) == []
 
 
+@pytest.mark.full
 async def test_a_page_without_a_bound_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "LARGEST_PAGE_BYTES", 10**9)
     monkeypatch.setattr(paging, "LARGEST_PAGE_BYTES", 10**9)

@@ -98,6 +98,7 @@ async def test_a_message_of_a_row_that_changed_since_is_not_shown(full_world: Wo
     assert after.shown == before.shown - 1
 
 
+@pytest.mark.full
 async def test_bytes_that_are_not_the_row_are_found(full_world: World) -> None:
     """Without the trigger that counts the writes of a row they would be shown."""
     async with full_world.sql() as sql:
@@ -107,6 +108,7 @@ async def test_bytes_that_are_not_the_row_are_found(full_world: World) -> None:
     assert [each.split(":")[0] for each in found.wrong] == ["container web"]
 
 
+@pytest.mark.full
 async def test_a_resource_that_is_rendered_otherwise_than_it_is_written_is_found(full_world: World) -> None:
     application = full_world.server.application
     renderers = application.store.renderers

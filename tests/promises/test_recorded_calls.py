@@ -95,6 +95,7 @@ async def test_refused_and_failed_calls_are_recorded(world: World) -> None:
     assert await unrecorded_refusals(world) == []
 
 
+@pytest.mark.full
 async def test_refusals_that_are_not_recorded_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

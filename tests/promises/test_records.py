@@ -44,6 +44,7 @@ async def test_nothing_changes_without_its_record(full_world: World) -> None:
             assert outcome.code == "OK", f"{rule.name}: {outcome.code} {outcome.message}"
 
 
+@pytest.mark.full
 async def test_a_change_that_does_not_wait_for_its_record_is_found(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ async def test_a_change_that_does_not_wait_for_its_record_is_found(
     assert "CreateUser changed users" in faults
 
 
+@pytest.mark.full
 async def test_a_draft_that_does_not_wait_for_its_record_is_found(full_world: World) -> None:
     async with full_world.sql() as sql:
         source = await sql.fetchval("SELECT pg_get_functiondef('write_container'::regproc)")
@@ -102,6 +104,7 @@ async def test_validation_writes_nothing_but_its_record(full_world: World) -> No
     assert await written_by_validation(full_world) == []
 
 
+@pytest.mark.full
 async def test_validation_that_is_committed_is_found(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,6 +275,7 @@ async def test_a_stream_that_has_not_begun_does_not_begin_in_a_drain(
             call.cancel()
 
 
+@pytest.mark.full
 async def test_refusals_that_are_told_at_once_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ async def test_what_a_user_is_refused_again_and_again_is_summed(
     }
 
 
+@pytest.mark.full
 async def test_refusals_that_are_all_recorded_singly_are_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,6 +238,7 @@ async def _listed(client: AsyncClient) -> int:
     return len([each async for each in client.containers.list(namespace="shop")])
 
 
+@pytest.mark.full
 async def test_without_the_second_look_it_would_be_used(
     shop: tuple[Server, AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,7 @@ async def test_tenants_cannot_tell_a_foreign_namespace_from_none(tenants_world: 
     assert await told_apart(tenants_world, permitted_rules(tenants_world)) == []
 
 
+@pytest.mark.full
 async def test_a_server_that_tells_them_apart_is_found(
     tenants_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,7 @@ async def test_who_did_not_log_in_reaches_what_their_user_does_and_no_more(
             assert (outcome.code, outcome.reason) == ("PERMISSION_DENIED", "SESSION_NEEDED"), rule.name
 
 
+@pytest.mark.full
 async def test_a_role_that_may_too_much_is_found(
     tenants_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +304,7 @@ async def test_questions_do_not_tell_a_foreign_namespace_from_none(tenants_world
     assert await answered_apart(tenants_world) == []
 
 
+@pytest.mark.full
 async def test_a_server_whose_answers_tell_them_apart_is_found(
     tenants_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

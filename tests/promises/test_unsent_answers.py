@@ -72,6 +72,7 @@ async def test_answers_that_nobody_takes_are_few(
         assert (await world.call("GetConfigMap", {"namespace": OWN, "name": "large"}, eve)).code == "OK"
 
 
+@pytest.mark.full
 async def test_answers_that_are_kept_without_a_bound_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

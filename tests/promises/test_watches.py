@@ -119,6 +119,7 @@ async def test_no_event_is_lost_twice_or_out_of_order(world: World, tmp_path: Pa
         assert await race(world, [world.admin, other], writers=8, each=40, watchers=6) == []
 
 
+@pytest.mark.full
 async def test_a_watch_that_loses_events_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     change = watch._change
 

@@ -186,6 +186,7 @@ async def test_the_next_user_finds_nothing_of_one_that_was_cancelled(
     assert pool.lent <= 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("use", [read, read_snapshot, read_slices, write])
 async def test_a_pool_that_does_not_look_is_found(
     pool: Pool, observer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, use: Use
