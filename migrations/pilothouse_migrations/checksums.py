@@ -8,5 +8,5 @@ from __future__ import annotations
 from typing import Final
 
 CHECKSUMS: Final = {
-    "0101": "9ea925dad7e8d129a612bea79a566c12300d31c6c5401f18876525bdab0bad84",
+    "0101": "e46282f85c36ec1c269ccccb2f7eca6c094ec81306690256b9a545aaf12091fe",
 }

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tests.conventions.library_text import no_words_of_libraries
+from tests.conventions.noun_tables import store_names_no_table
 from tests.conventions.shared_servers import SHARED_SERVERS
 from tests.conventions.sources import Source
 from tests.conventions.waits import WAITS
@@ -331,4 +332,5 @@ CHECKS: Sequence[Check] = (
     one_logger,
     messages_are_converted,
     no_words_of_libraries,
+    store_names_no_table,
 )

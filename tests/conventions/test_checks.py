@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import CheckConstraint, Column, Integer, MetaData, Table, UniqueConstraint
 
-from tests.conventions import checks, library_text, migrations, shared_servers, tables, waits
+from tests.conventions import checks, library_text, migrations, noun_tables, shared_servers, tables, waits
 from tests.conventions.sources import Source, load
 
 pytestmark = pytest.mark.full
@@ -40,6 +40,8 @@ def _sharing(scope: str, patching: str = "pass") -> str:
         f"def test_b(monkeypatch):\n    {patching}\n"
     )
 
+
+_OWNING = 'OWNED = NounTables(tables=frozenset({"ships", "boats"}))\n'
 
 CASES: Sequence[tuple[checks.Check, Source, Source]] = [
     # check, one that breaks it, one that keeps it
@@ -277,6 +279,11 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source(
             "server/pilothouse_server/a.py", _raising("OSError", 'f"{failure(error)} {type(error).__name__}"')
         ),
+    ),
+    (
+        noun_tables.store_names_no_table,
+        Source(f"{noun_tables.STORE}tables.py", _OWNING + 'READ = text("SELECT id FROM ships WHERE id = 1")'),
+        Source(f"{noun_tables.STORE}tables.py", _OWNING + 'READ = text("SELECT ships FROM events")'),
     ),
 ]
 A_READER = Source("server/reader.py", '"""Reads."""\nprint(settings.level, self.settings.deep)\n')

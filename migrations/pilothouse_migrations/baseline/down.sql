@@ -2,7 +2,7 @@
 -- and triggers call functions, and functions have arguments of their types.
 
 DROP MATERIALIZED VIEW container_summary;
-DROP VIEW container_details, database_stats, table_sizes, user_operation_stats;
+DROP VIEW watched_rows, container_details, database_stats, table_sizes, user_operation_stats;
 DROP TABLE
     container_usage_days, container_usage_daily, container_usage_hourly, container_resource_usage, audit_sinks,
     audit_seals, audit_tiles, audit_tree, operation_logs, rendered_messages, pending_incidents, pending_changes,

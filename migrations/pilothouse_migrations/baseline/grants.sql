@@ -73,6 +73,7 @@ GRANT SELECT, INSERT, UPDATE ON container_usage_daily TO pilothouse_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON container_usage_daily TO pilothouse_system;
 GRANT SELECT ON container_usage_days TO pilothouse_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON container_usage_days TO pilothouse_system;
+GRANT SELECT ON watched_rows TO pilothouse_system;
 GRANT SELECT ON container_details TO pilothouse_app, pilothouse_system;
 GRANT USAGE ON SEQUENCE container_resource_usage_id_seq TO pilothouse_app, pilothouse_system;
 GRANT SELECT ON container_summary TO pilothouse_system;

@@ -127,3 +127,18 @@ ORDER BY s.total_bytes DESC;
 
 COMMENT ON VIEW table_sizes IS
     'Sizes of tables; a partitioned table''s are those of its partitions together.';
+
+-- One branch for each watched resource type: its rows, with the namespace that a caller must reach to see them. The
+-- functions that keep rendered messages, and the backfill of missing ones, go by this view.
+CREATE VIEW watched_rows WITH (security_invoker = true) AS
+SELECT 'config_map'::text AS resource_type, id AS resource_id, namespace_id, row_version FROM config_maps
+UNION ALL
+SELECT 'container', id, namespace_id, row_version FROM containers
+UNION ALL
+SELECT 'namespace', id, id, row_version FROM namespaces WHERE deleted_at IS NULL
+UNION ALL
+SELECT 'secret', id, namespace_id, row_version FROM secrets
+UNION ALL
+SELECT 'volume', id, namespace_id, row_version FROM volumes;
+
+COMMENT ON VIEW watched_rows IS 'The rows of every watched resource type, by type and id, with their namespaces and versions.';

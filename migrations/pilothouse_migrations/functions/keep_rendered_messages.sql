@@ -24,28 +24,11 @@ BEGIN
              AS a(resource_type, resource_id, namespace_id, kind, row_version, format, kept_at, kept_bytes,
                  position)
         ORDER BY a.resource_type, a.resource_id, a.position DESC) AS e
-    WHERE e.kept_bytes > 0 AND e.kind <> 'deleted' AND CASE e.resource_type
-        WHEN 'config_map' THEN EXISTS (
-            SELECT FROM public.config_maps AS r
-            WHERE r.id = e.resource_id AND r.namespace_id = e.namespace_id AND r.row_version = e.row_version
-            OFFSET 0)
-        WHEN 'container' THEN EXISTS (
-            SELECT FROM public.containers AS r
-            WHERE r.id = e.resource_id AND r.namespace_id = e.namespace_id AND r.row_version = e.row_version
-            OFFSET 0)
-        WHEN 'namespace' THEN EXISTS (
-            SELECT FROM public.namespaces AS r
-            WHERE r.id = e.resource_id AND r.id = e.namespace_id AND r.row_version = e.row_version
-            OFFSET 0)
-        WHEN 'secret' THEN EXISTS (
-            SELECT FROM public.secrets AS r
-            WHERE r.id = e.resource_id AND r.namespace_id = e.namespace_id AND r.row_version = e.row_version
-            OFFSET 0)
-        WHEN 'volume' THEN EXISTS (
-            SELECT FROM public.volumes AS r
-            WHERE r.id = e.resource_id AND r.namespace_id = e.namespace_id AND r.row_version = e.row_version
-            OFFSET 0)
-        ELSE false END
+    WHERE e.kept_bytes > 0 AND e.kind <> 'deleted' AND EXISTS (
+        SELECT FROM public.watched_rows AS r
+        WHERE r.resource_type = e.resource_type AND r.resource_id = e.resource_id
+          AND r.namespace_id = e.namespace_id AND r.row_version = e.row_version
+        OFFSET 0)
     ORDER BY e.resource_type, e.resource_id
     ON CONFLICT ON CONSTRAINT pk_rendered_messages DO UPDATE
     SET namespace_id = EXCLUDED.namespace_id, row_version = EXCLUDED.row_version, format = EXCLUDED.format,

@@ -76,9 +76,7 @@ _SEQUENCE = text(
 _LOOK = text(
     "SELECT revision, audit_sequence, history_id::text AS history, "
     "statement_timestamp() AS now, EXISTS (SELECT FROM pending_changes AS p WHERE p.id > h.pending_floor) AS pending, "
-    "EXISTS (SELECT FROM clusters AS c CROSS JOIN LATERAL (SELECT FROM reconcile_work AS w "
-    "WHERE w.cluster_name = c.name AND w.due_at <= statement_timestamp() "
-    "AND (w.leased_until IS NULL OR w.leased_until <= statement_timestamp()) ORDER BY w.due_at LIMIT 1) AS one) AS due "
+    "work_is_due() AS due "
     "FROM stream_head AS h WHERE id = 1"
 )
 _OLDEST_SECONDS = text(

@@ -10,37 +10,30 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 
 from pilothouse_server.store.rendered import Rendered, Versioned
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store
 
-# Type of a resource -> its table, the column that says in which namespace it is, and which rows are read.
-_TABLES = {
-    "config_map": ("config_maps", "namespace_id", "true"),
-    "container": ("containers", "namespace_id", "true"),
-    "namespace": ("namespaces", "id", "r.deleted_at IS NULL"),
-    "secret": ("secrets", "namespace_id", "true"),
-    "volume": ("volumes", "namespace_id", "true"),
-}
-_UNREADY = """
-SELECT r.id FROM {table} AS r
-LEFT JOIN rendered_messages AS m ON m.resource_type = :resource_type AND m.resource_id = r.id
-WHERE r.id > :after AND {living}
+_UNREADY = text("""
+SELECT r.resource_id AS id FROM watched_rows AS r
+LEFT JOIN rendered_messages AS m ON m.resource_type = r.resource_type AND m.resource_id = r.resource_id
+WHERE r.resource_type = :resource_type AND r.resource_id > :after
   AND (m.resource_id IS NULL OR m.row_version <> r.row_version OR m.format < :format)
-ORDER BY r.id LIMIT :rows
-"""
-_KEEP = """
+ORDER BY r.resource_id LIMIT :rows
+""")
+_KEEP = text("""
 INSERT INTO rendered_messages AS m (resource_type, resource_id, namespace_id, row_version, format, message)
-SELECT :resource_type, r.id, r.{namespace}, r.row_version, :format, w.message
+SELECT r.resource_type, r.resource_id, r.namespace_id, r.row_version, :format, w.message
 FROM unnest(CAST(:ids AS bigint[]), CAST(:versions AS bigint[]), CAST(:messages AS bytea[])) AS w(id, version, message)
-JOIN {table} AS r ON r.id = w.id AND r.row_version = w.version
-ORDER BY r.id
+JOIN watched_rows AS r
+  ON r.resource_type = :resource_type AND r.resource_id = w.id AND r.row_version = w.version
+ORDER BY r.resource_id
 ON CONFLICT ON CONSTRAINT pk_rendered_messages DO UPDATE
 SET row_version = EXCLUDED.row_version, format = EXCLUDED.format, message = EXCLUDED.message
 WHERE (m.row_version, m.format) < (EXCLUDED.row_version, EXCLUDED.format)
 RETURNING m.resource_id
-"""
+""")
 RENDERING_SECONDS = 300.0
 _BATCH_ROWS = 100
 # So many rows of a type in one run, about a second's work each; the next run goes on.
@@ -64,19 +57,16 @@ async def render_anew(store: Store, watched: Mapping[str, Watched]) -> int:
 
 
 async def _render_anew(store: Store, resource_type: str, watched: Watched) -> int:
-    table, namespace, living = _TABLES[resource_type]
-    unready = text(_UNREADY.format(table=table, living=living))
-    keep = text(_KEEP.format(table=table, namespace=namespace))
     place = {"resource_type": resource_type, "format": watched.format}
     kept = after = 0
     for _ in range(_MOST_BATCHES):
         async with store.system_read() as transaction:
             rows = await transaction.connection.execute(
-                unready, {**place, "after": after, "rows": _BATCH_ROWS}
+                _UNREADY, {**place, "after": after, "rows": _BATCH_ROWS}
             )
             ids = [row.id for row in rows]
             values = await watched.load(transaction, ids) if ids else []
-        kept += await _keep(store, keep, place, [(value, watched.render(value)) for value in values])
+        kept += await _keep(store, place, [(value, watched.render(value)) for value in values])
         if len(ids) < _BATCH_ROWS:
             break
         after = ids[-1]
@@ -85,7 +75,6 @@ async def _render_anew(store: Store, resource_type: str, watched: Watched) -> in
 
 async def _keep(
     store: Store,
-    statement: TextClause,
     place: Mapping[str, Any],
     rendered: Sequence[tuple[Versioned, Rendered]],
 ) -> int:
@@ -99,4 +88,4 @@ async def _keep(
         "messages": [message.kept for _, message in rendered],
     }
     async with store.system_call() as connection:
-        return len((await connection.execute(statement, parameters)).all())
+        return len((await connection.execute(_KEEP, parameters)).all())
