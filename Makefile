@@ -5,6 +5,7 @@
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
 # make profile what a call costs, layer by layer: GetContainer, or CreateContainer with  make profile ROW=2
+# make limits  the tables of docs/limits.md
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
 #
 # Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
@@ -38,7 +39,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-lowest both-tiers lint proto bench profile soak lock wheel
+.PHONY: help setup run test test-all test-lowest both-tiers lint limits proto bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -80,6 +81,9 @@ profile: setup
 
 proto: setup
 	@$(BIN)/python .ci/protos.py generate
+
+limits: setup
+	@$(BIN)/python .ci/limits.py write
 
 # Every check runs, so that one look shows all that is wrong; the first failure decides the exit code.
 lint: setup

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -21,6 +21,7 @@ import msgspec
 from pilothouse.identity.v1 import identity_pb2, identity_pb2_grpc
 from pilothouse_client import AsyncClient
 from pilothouse_server.app import Application
+from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.reconcile.reconciler import ReconcilerSettings
 from pilothouse_server.settings.model import Settings
 from pilothouse_simulator import SimulatedCluster
@@ -112,6 +113,13 @@ def settings_for(database: Database, directory: Path, **changes: Any) -> Setting
     )
 
 
+def limits_of(changes: Mapping[str, Any]) -> tuple[CallLimits, dict[str, Any]]:
+    """The limits of calls among the changes of a server, and the changes of its settings."""
+    limits = {each.name for each in fields(CallLimits)}
+    of_settings = {name: value for name, value in changes.items() if name not in limits}
+    return CallLimits(**{name: value for name, value in changes.items() if name in limits}), of_settings
+
+
 @asynccontextmanager
 async def running_server(
     database: Database,
@@ -129,8 +137,9 @@ async def running_server(
         await own.start()
     used = cluster or own
     kubeconfigs = {"local": NOWHERE if used is None else used.kubeconfig()}
+    limits, changes = limits_of(changes)
     application = Application(
-        settings_for(database, directory, **changes), kubeconfigs, reconciler=reconciler
+        settings_for(database, directory, **changes), kubeconfigs, reconciler=reconciler, limits=limits
     )
     try:
         port = await application.start()

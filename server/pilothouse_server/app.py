@@ -47,6 +47,9 @@ from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
 from pilothouse_server.encryption.keys import KeyRing, providers
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.flowcontrol.admission import CallAdmission
+from pilothouse_server.flowcontrol.classes import CallLimits
+from pilothouse_server.flowcontrol.reservation import before_cluster
 from pilothouse_server.identity import tables as identity_tables
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
@@ -86,7 +89,6 @@ from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.worker import Reconcilers, WorkerSettings
 from pilothouse_server.reconcile.reconciler import Reconciler, ReconcilerSettings
 from pilothouse_server.rpc import interceptors, method_rules, redaction
-from pilothouse_server.rpc.admission.seats import Admission, before_cluster
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
 from pilothouse_server.rpc.interceptors.authorization import AuthorizationLayer
@@ -147,7 +149,8 @@ SEALED: Final = sealed_tables(NOUN_TABLES)
 class Application:
     """One server. `start` answers the port; `stop` drains. Made for one start and one stop.
 
-    `kubeconfigs` are the clusters that the server's own configuration reaches, by name.
+    `kubeconfigs` are the clusters that the server's own configuration reaches, by name. `limits` replace the default
+    ones and those of the settings.
     """
 
     def __init__(
@@ -156,8 +159,15 @@ class Application:
         kubeconfigs: Kubeconfigs,
         *,
         reconciler: ReconcilerSettings | None = None,
+        limits: CallLimits | None = None,
     ) -> None:
         self.settings = settings
+        self._limits = limits or CallLimits(
+            max_concurrent_calls=settings.max_concurrent_calls,
+            max_calls_per_user=settings.max_calls_per_user,
+            max_streams=settings.max_streams,
+            max_streams_per_user=settings.max_streams_per_user,
+        )
         self.bootstrap: Bootstrap | None = None
         self.database = Database.connect(settings)
         self.store = Store(self.database)
@@ -413,12 +423,13 @@ class Application:
                 permissions,
                 declared,
                 self.issuers,
+                self._limits.wait_seconds,
             )
         )
-        rules, handlers = rules_and_handlers(descriptors, self.settings.max_message_bytes)
+        rules, handlers = rules_and_handlers(descriptors, self._limits.max_message_bytes)
         layers = interceptors.standard_layers(self.audit, self._authorization)
         trusted = trusted_peers(self.settings.trusted_proxies)
-        admission = Admission(self.settings)
+        admission = CallAdmission(self._limits)
         admission.known_away = self._away
         pipeline = Pipeline(
             rules,

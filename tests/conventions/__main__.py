@@ -110,6 +110,10 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
         command("buf", "format", "-d", "--exit-code", "protos"),
     ),
     ("protos' compatibility (buf breaking)", command("python", ".ci/protos.py", "breaking")),
+    (
+        "limits (docs/limits.md equals flowcontrol/classes.py; mend with `make limits`)",
+        command("python", ".ci/limits.py", "check"),
+    ),
     ("stubs (client/gen equals what protos/ generates)", command("python", ".ci/protos.py", "check")),
 ]
 

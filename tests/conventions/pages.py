@@ -28,16 +28,12 @@ GUIDES = {ARCHITECTURE, "CONTRIBUTING.md"}
 SECURITY, LIMITS = "docs/security.md", "docs/limits.md"
 # An operator reads this page before others can reach the server.
 SECURITY_WORDS = 2500
-SETTINGS, SEATS = (
-    "server/pilothouse_server/settings/model.py",
-    "server/pilothouse_server/rpc/admission/seats.py",
-)
+SETTINGS = "server/pilothouse_server/settings/model.py"
+FLOWCONTROL = "server/pilothouse_server/flowcontrol/"
 CONTRACTS_HEADING = "## What may import what"
 
 # Where a class of calls is named in the code.
-_CLASS = re.compile(
-    r'(?:(?:_class|_limited|_awaited|_refusals)\(\s*|^CLUSTER_\w+ = )"([a-z ]+)"', re.MULTILINE
-)
+_CLASS = re.compile(r'(?:SeatClass|_pending|_refusals)\(\s*"([a-z_ ]+)"')
 _FENCE = re.compile(r"^(`{3,})(\w*)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
@@ -253,18 +249,18 @@ def limits_are_listed(sources: Sequence[Source]) -> Iterator[str]:
         return
     told = {token for _, line in _prose(pages[LIMITS]) for token in _CODE.findall(line)}
     names = [f"PILOTHOUSE_{name.upper()}" for name in _admission(pages.get(SETTINGS))]
-    seats = pages.get(SEATS)
-    if seats is not None:
-        names += re.findall(r'"(pilothouse_admission_\w+)"', seats.text)
-        names += sorted(classes(seats))
+    for path, page in pages.items():
+        if path.startswith(FLOWCONTROL):
+            names += re.findall(r'"(pilothouse_admission_\w+)"', page.text)
+            names += sorted(classes(page))
     for name in names:
         if name not in told:
             yield f"{LIMITS}:1: the limit `{name}` is missing: write what it limits"
 
 
-def classes(seats: Source) -> set[str]:
+def classes(source: Source) -> set[str]:
     """The labels of the classes of calls, which have no blanks."""
-    return {name.replace(" ", "_") for name in _CLASS.findall(seats.text)}
+    return {name.replace(" ", "_") for name in _CLASS.findall(source.text)}
 
 
 def _admission(settings: Source | None) -> Sequence[str]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pilothouse_server.rpc.admission.seats import IN_USE, WAITING, Admission
-from pilothouse_server.settings.model import ADMISSION, Settings
+from pilothouse_server.flowcontrol.admission import IN_USE, WAITING, CallAdmission
+from pilothouse_server.flowcontrol.classes import CallLimits
+from pilothouse_server.settings.model import ADMISSION
 from tests.conventions import pages
 from tests.conventions.checks import Check
 from tests.conventions.sources import Source, load
@@ -19,9 +20,9 @@ TREE = [
     Source("server/house/containers/operations.py", "def create_container(): ...\n"),
     Source(pages.SETTINGS, 'ADMISSION = ("max_calls", "request_seconds")\n'),
     Source(
-        pages.SEATS,
+        f"{pages.FLOWCONTROL}admission.py",
         'IN_USE = Gauge("pilothouse_admission_in_use", "Seats.")\n'
-        'CLUSTER_CALLS = "cluster calls"\nself._class("health w", 1)\n',
+        'CLUSTER_CALLS = SeatClass(\n    "cluster calls", 1)\nself._pending("health_w", 1)\n',
     ),
     Source("docs/api.md", "# The API\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"),
 ]
@@ -153,7 +154,7 @@ def test_the_limits_of_the_product_are_seen() -> None:
     """A check that read none would pass whatever the page says."""
     sources = {source.path: source for source in load()}
     assert tuple(pages._admission(sources[pages.SETTINGS])) == ADMISSION
-    made = Admission(Settings())
+    made = CallAdmission(CallLimits())
     shown = {
         sample.labels["class"]
         for gauge in (IN_USE, WAITING)
@@ -161,5 +162,6 @@ def test_the_limits_of_the_product_are_seen() -> None:
         for sample in family.samples
     }
     # Answers that are not taken hold no seat.
-    assert pages.classes(sources[pages.SEATS]) == shown | {"unsent_answers"}
+    found = [pages.classes(each) for path, each in sources.items() if path.startswith(pages.FLOWCONTROL)]
+    assert set().union(*found) == shown | {"unsent_answers"}
     assert made.calls.in_use == 0

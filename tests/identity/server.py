@@ -27,6 +27,7 @@ from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES
 from pilothouse_server.config.operations import rotation
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.keys import KeyRing
+from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import bootstrap
 from pilothouse_server.identity.authenticator.token_authenticator import TokenAuthenticator
@@ -36,7 +37,6 @@ from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from pilothouse_server.rpc import method_rules
-from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
 from pilothouse_server.rpc.interceptors import standard_layers
 from pilothouse_server.rpc.interceptors.audit import AuditLayer
@@ -51,6 +51,7 @@ from pilothouse_server.store.feed import Feed
 from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database
+from tests.harness import limits_of
 from tests.waiting import patient
 
 ADMIN_PASSWORD = "correct horse battery staple"
@@ -132,7 +133,7 @@ class IdentityServer:
         stub: Any,
         audit: AuditLayer,
         address: str,
-        admission: Admission,
+        admission: CallAdmission,
         **changes: Any,
     ) -> None:
         self.admission = admission
@@ -217,6 +218,7 @@ def settings_of(database: Database, **changes: Any) -> Settings:
 async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityServer]:
     """A server from its first start on this database to its end; `issuers` in place of those of its settings' file."""
     issuers: TrustedIssuers | None = changes.pop("issuers", None)
+    limits, changes = limits_of(changes)
     settings = settings_of(database, **changes)
     engines = Engines.connect(settings)
     store = Store(engines)
@@ -233,7 +235,9 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     envelopes = Envelopes(ring)
     await rotation.begin(store, envelopes, SEALED)
     services = identity_services(
-        Needs(store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers)
+        Needs(
+            store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers, limits.wait_seconds
+        )
     )
     rules, handlers = rules_and_handlers({SERVICE: services})
     audit = AuditLayer(writer, IdempotencyKeeper(key), authenticator.namespace_id)
@@ -244,7 +248,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
         layers,
         store,
         authenticator,
-        admission=Admission(settings),
+        admission=CallAdmission(limits),
         trusted_proxies=trusted,
     )
     server = build(settings, pipeline, rules, [SERVICE])

@@ -75,12 +75,13 @@ async def _kept(server: IdentityServer) -> list[str]:
 async def test_a_full_queue_refuses_at_once() -> None:
     passwords = Passwords(threads=1, longest_queue=2)
     async with passwords.turn():
-        waiting = [asyncio.create_task(passwords.hash("x")) for _ in range(2)]
+        # Two wait for the next thread, and one in the queue.
+        waiting = [asyncio.create_task(passwords.hash("x")) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(ResourceExhausted) as caught:
             await passwords.hash("x")
     assert caught.value.reason == "LOGIN_BUSY"
-    assert len(await asyncio.gather(*waiting)) == 2
+    assert len(await asyncio.gather(*waiting)) == 3
     passwords.close()
 
 

@@ -342,7 +342,7 @@ async def _some(tasks: list[asyncio.Task[str]]) -> bool:
 
 
 async def test_an_address_that_fails_too_often_waits_whichever_accounts_it_tries(database: Database) -> None:
-    changes = PROXY | {"login_failures_per_address": 8, "admission_wait_seconds": 1.0}
+    changes = PROXY | {"login_failures_per_address": 8, "wait_seconds": 1.0}
     async with running(database, **changes) as server:
         for _ in range(10):
             # Right ones use nothing up.

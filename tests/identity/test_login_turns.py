@@ -44,7 +44,9 @@ class Line:
     def __init__(self, *, failures: int = 1000, hang: bool = False) -> None:
         self.hashes = Hashes(hang=hang)
         clock = asyncio.get_running_loop().time
-        self.turns = LoginTurns(cast("Any", self.hashes), FailureBudgets(failures, clock=clock), WAIT_SECONDS)
+        self.turns = LoginTurns(
+            cast("Any", self.hashes), FailureBudgets(failures, clock=clock), wait_seconds=WAIT_SECONDS
+        )
         self.ended: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -17,7 +17,7 @@ import grpc.aio
 import pytest
 
 from pilothouse.identity.v1 import identity_pb2 as pb
-from pilothouse_server.rpc.admission.paces import Paces
+from pilothouse_server.flowcontrol.token_bucket import KeyedRate
 from pilothouse_server.rpc.pipeline import Pipeline
 from tests.garbage import without_looks
 from tests.identity.server import SERVICE, Caller, IdentityServer, refused
@@ -44,7 +44,7 @@ def _waiting(server: IdentityServer) -> Callable[[], Awaitable[int]]:
     """How many calls wait for their requests."""
 
     async def look() -> int:
-        return server.admission.requests.waiting
+        return server.admission.pending_requests.waiting
 
     return look
 
@@ -99,14 +99,14 @@ async def _ending(server: IdentityServer, root: Caller, ends: str) -> None:
         await _left(server, gives_up=ends == "given up")
 
 
-class _Refusals(Paces):
+class _Refusals(KeyedRate):
     """Counts those that have come."""
 
     came = 0
 
-    async def turn(self, flow: Hashable) -> None:
+    async def acquire(self, key: Hashable) -> None:
         self.came += 1
-        await super().turn(flow)
+        await super().acquire(key)
 
     async def count(self) -> int:
         return self.came
@@ -114,8 +114,8 @@ class _Refusals(Paces):
 
 async def _unheard(server: IdentityServer) -> None:
     """A refusal whose caller does not wait for its turn."""
-    refusals = _Refusals(0.001, 0, 1e9)
-    refusing, server.admission.refusing = server.admission.refusing, refusals
+    refusals = _Refusals(0.001, 1, 1e9)
+    refusing, server.admission.refusals = server.admission.refusals, refusals
     try:
         async with grpc.aio.insecure_channel(server.address) as channel:
             method: Any = channel.unary_unary(f"/{SERVICE.full_name}/WhoAmI")
@@ -128,7 +128,7 @@ async def _unheard(server: IdentityServer) -> None:
             call.cancel()
             await poll_until(lambda: _in_flight(server), lambda count: count == 0, seconds=10)
     finally:
-        server.admission.refusing = refusing
+        server.admission.refusals = refusing
 
 
 async def _in_flight(server: IdentityServer) -> int:

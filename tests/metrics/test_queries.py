@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse_server.errors import InvalidArgument
+from pilothouse_server.flowcontrol.classes import is_wide
 from pilothouse_server.metrics.model import Point, Subject
 from pilothouse_server.metrics.operations import queries, rows_of_work, steps_of
 from pilothouse_server.metrics.repository import series
-from pilothouse_server.rpc.admission.seats import is_wide
 from pilothouse_server.runtime import event_loop
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.store.paging import PageRequest

@@ -14,9 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client import AsyncClient
 from pilothouse_client.errors import PilothouseError
+from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.metrics import service
 from pilothouse_server.metrics.operations import roll_up
-from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.runtime.event_loop import Share
 from tests.conftest import connection
 from tests.harness import Server
@@ -31,7 +31,7 @@ def moment(value: datetime) -> Timestamp:
     return message
 
 
-def admission_of(server: Server) -> Admission:
+def admission_of(server: Server) -> CallAdmission:
     found = server.application._server
     assert found is not None
     return found._admission

@@ -28,7 +28,7 @@ _OF_THE_STORE = (
         "list_plans",
         "paging",
     ),
-    *("periodic", "reach", "reads_by_key", "reaping", "statements", "turns"),
+    *("periodic", "reach", "reads_by_key", "reaping", "statements"),
 )
 _SUITES = (
     *(f"tests/store/test_{name}.py" for name in _OF_THE_STORE),

@@ -18,10 +18,12 @@ import prometheus_client
 import pytest
 from google.rpc import error_details_pb2
 
+from pilothouse_server.flowcontrol.admission import CallAdmission
+from pilothouse_server.flowcontrol.classes import CLUSTER_CALLS
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
+from pilothouse_server.flowcontrol.pending_requests import PendingRequests
+from pilothouse_server.flowcontrol.reservation import Reservation
 from pilothouse_server.rpc import pipeline
-from pilothouse_server.rpc.admission.bodies import Bodies
-from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import Admission, Ticket
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.conftest import Database, connection
 from tests.promises.holding import LOGIN, connections, health_watch, held, holding, is_healthy, never_sent
@@ -33,14 +35,13 @@ from tests.waiting import patient, poll_until, runs_out, within
 NARROW: dict[str, Any] = {
     "max_concurrent_calls": 12,
     "max_calls_per_user": 3,
-    "max_calls_per_address": 30,
-    "max_awaited_requests": 20,
+    "max_pending_requests": 20,
     "max_streams": 40,
     "max_streams_per_user": 5,
     "max_health_watches_per_address": 4,
     "max_cluster_calls": 4,
     "max_cluster_calls_per_user": 2,
-    "admission_wait_seconds": 1.0,
+    "wait_seconds": 1.0,
     "request_seconds": 600.0,
 }
 FLOOD, CONNECTIONS, HONEST = 40, 3, 12
@@ -55,7 +56,7 @@ _OUTSIDE = (
 )
 
 
-def admission_of(world: World) -> Admission:
+def admission_of(world: World) -> CallAdmission:
     server = world.server.application._server
     assert server is not None
     return server._admission
@@ -133,8 +134,13 @@ async def test_a_flood_takes_nobody_elses_seats(
         admission = admission_of(world)
 
         async def left() -> list[int]:
-            classes = (admission.calls, admission.streams, admission.strangers, admission.health_watches)
-            waiting = admission.requests.waiting + admission.health_requests.waiting
+            classes = (
+                admission.calls,
+                admission.streams,
+                admission.anonymous_calls,
+                admission.health_watches,
+            )
+            waiting = admission.pending_requests.waiting + admission.pending_health_requests.waiting
             return [waiting, *(each.in_use + each.waiting + each.flows for each in classes)]
 
         await poll_until(left, lambda counts: not any(counts), what="the return of all seats")
@@ -145,9 +151,9 @@ async def test_one_number_for_all_calls_is_found_wanting(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: no admission, and gRPC's own limit, as it was."""
-    monkeypatch.setattr(Limiter, "take_now", lambda *_: True)
-    monkeypatch.setattr(Limiter, "give_back", lambda *_: None)
-    monkeypatch.setattr(Bodies, "arrives", lambda _self, body, _key: body)
+    monkeypatch.setattr(FairQueue, "try_acquire", lambda *_: True)
+    monkeypatch.setattr(FairQueue, "release", lambda *_: None)
+    monkeypatch.setattr(PendingRequests, "receive", lambda _self, body, _key: body)
     monkeypatch.setattr(grpc.aio, "server", partial(grpc.aio.server, maximum_concurrent_rpcs=_OF_GRPC))
     async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
         found = await faults_beside_a_flood(world)
@@ -240,7 +246,7 @@ async def wide_pages_beside_one_that_hangs(world: World) -> list[str]:
 async def test_a_wide_page_that_hangs_holds_up_the_wide_pages_of_its_user_alone(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+    async with quiet_world(database, tmp_path, monkeypatch, wait_seconds=1.0) as world:
         assert await wide_pages_beside_one_that_hangs(world) == ["TOO_MANY_CALLS", "OK", "OK"]
 
 
@@ -249,7 +255,7 @@ async def test_wide_pages_side_by_side_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "is_wide", lambda _page_size: False)
-    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+    async with quiet_world(database, tmp_path, monkeypatch, wait_seconds=1.0) as world:
         assert await wide_pages_beside_one_that_hangs(world) == ["OK", "OK", "OK"]
 
 
@@ -284,7 +290,7 @@ async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
 async def test_a_large_request_that_hangs_holds_up_the_large_requests_of_its_user_alone(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+    async with quiet_world(database, tmp_path, monkeypatch, wait_seconds=1.0) as world:
         assert await large_requests_beside_one_that_hangs(world) == ["TOO_MANY_CALLS", "OK", "OK"]
 
 
@@ -293,7 +299,7 @@ async def test_large_requests_side_by_side_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "is_large", lambda _request_bytes: False)
-    async with quiet_world(database, tmp_path, monkeypatch, admission_wait_seconds=1.0) as world:
+    async with quiet_world(database, tmp_path, monkeypatch, wait_seconds=1.0) as world:
         assert await large_requests_beside_one_that_hangs(world) == ["OK", "OK", "OK"]
 
 
@@ -301,11 +307,11 @@ async def test_large_requests_side_by_side_are_found(
 async def test_calls_that_keep_their_seats_at_a_cluster_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def stays(ticket: Ticket, _cluster: str) -> None:
+    async def stays(reservation: Reservation, _cluster: str) -> None:
         # The next one of its user is tried out: it does not stay for its turn.
-        ticket._has_tried()
+        reservation._end_dry_run_turn()
 
-    monkeypatch.setattr(Ticket, "go_to_cluster", stays)
+    monkeypatch.setattr(Reservation, "acquire_cluster", stays)
     async with quiet_world(database, tmp_path, monkeypatch, **NARROW) as world:
         eve = await world.make_user("eve", {OWN: "operator"})
         cluster, admission = world.server.cluster, admission_of(world)
@@ -338,8 +344,8 @@ async def test_calls_that_wait_for_a_cluster_have_seats_of_their_own(
         tasks = [asyncio.create_task(world.call("CreateContainer", create, eve)) for _ in range(5)]
 
         async def seats() -> tuple[int, int, int]:
-            limiter = admission.of_cluster("cluster calls", "local")
-            return limiter.in_use, limiter.waiting, admission.calls.in_use
+            queue = admission.of_cluster(CLUSTER_CALLS, "local")
+            return queue.in_use, queue.waiting, admission.calls.in_use
 
         try:
             # Three at a time get so far, as a user has three seats of calls, which they give back.
@@ -459,10 +465,10 @@ async def test_what_has_arrived_is_answered_by_a_drain(
 async def test_a_drain_that_answers_nothing_is_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def at_once(_self: Admission, _seconds: float) -> None:
+    async def at_once(_self: CallAdmission, _seconds: float) -> None:
         return
 
-    monkeypatch.setattr(Admission, "drain", at_once)
+    monkeypatch.setattr(CallAdmission, "drain", at_once)
     async with quiet_world(database, tmp_path, monkeypatch) as world:
         ends = await ends_in_a_drain(world)
     assert ends["CANCELLED"]

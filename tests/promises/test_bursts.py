@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse_server.rpc.admission import arrivals
-from pilothouse_server.rpc.admission.arrivals import Arrivals
+from pilothouse_server.flowcontrol import arrivals
+from pilothouse_server.flowcontrol.arrivals import Arrivals
 from tests.conftest import Database
 from tests.promises.hostile import wire
 from tests.promises.hostile.wire import Connection, frame, header_block

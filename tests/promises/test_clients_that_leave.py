@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pilothouse_server.rpc import pipeline
-from pilothouse_server.rpc.way_back import WayBack
+from pilothouse_server.rpc.response_stream import ResponseStream
 from tests.promises.calling import token_of
 from tests.promises.hostile import wire
 from tests.promises.hostile.wire import Connection, frame
@@ -84,10 +84,10 @@ async def test_a_stream_whose_headers_are_sent_twice_is_found(
 ) -> None:
     """The control: headers go with the first answer, as gRPC does by itself, and such a call is never ended."""
 
-    async def write(self: WayBack, answer: bytes) -> None:
+    async def write(self: ResponseStream, answer: bytes) -> None:
         await self._context.write(answer)
 
-    monkeypatch.setattr(WayBack, "write", write)
+    monkeypatch.setattr(ResponseStream, "write", write)
     assert not await stalled(world, monkeypatch)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from pilothouse_server.rpc.first_state import Readers
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
 from tests.conftest import Database, connection, number_changes
 from tests.promises.holding import connections, held, holding
 from tests.promises.requests import OWN, request_for
@@ -84,9 +84,9 @@ async def test_watches_that_take_all_are_found(
     """The control: each looks as soon as it likes."""
 
     @asynccontextmanager
-    async def at_once(_self: Readers, _caller: int) -> AsyncIterator[None]:
+    async def at_once(_self: FairQueue, _caller: int) -> AsyncIterator[None]:
         yield
 
-    monkeypatch.setattr(Readers, "turn", at_once)
+    monkeypatch.setattr(FairQueue, "seat", at_once)
     async with quiet_world(database, tmp_path, monkeypatch, pool_open_connections=_CONNECTIONS) as world:
         assert await _beside_watches(world, _CONNECTIONS, "UNAVAILABLE") == _CONNECTIONS

@@ -36,11 +36,10 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND sta
 FEW: dict[str, Any] = {
     "pool_open_connections": CONNECTIONS,
     "pool_idle_connections": 1,
-    "max_concurrent_streams": 400,
+    "max_calls_per_connection": 400,
     # One user is slow and a bystander here: what is short are connections, not seats.
     "max_concurrent_calls": 400,
     "max_calls_per_user": 400,
-    "max_calls_per_address": 4000,
 }
 
 

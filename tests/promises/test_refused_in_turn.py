@@ -12,8 +12,8 @@ import pytest
 
 from pilothouse.identity.v1 import identity_pb2
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.rpc.admission import seats
-from pilothouse_server.rpc.admission.paces import Paces
+from pilothouse_server.flowcontrol import classes
+from pilothouse_server.flowcontrol.token_bucket import KeyedRate
 from pilothouse_server.rpc.interceptors import errors
 from pilothouse_server.rpc.pipeline import CallFailed
 from tests.conftest import Database
@@ -34,45 +34,47 @@ from tests.promises.world import World, quiet_world
 from tests.waiting import patient, poll_until, runs_out
 
 _CALLS = 12
+_AT_FIRST = 4
 _WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 # One call, or stream, of each has a seat.
-_NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "admission_wait_seconds": 0.5}
+_NARROW = {"max_health_watches_per_address": 1, "max_streams_per_user": 1, "wait_seconds": 0.5}
 
 
 _refused = errors.told
 
 
-class _Counted(Paces):
+class _Counted(KeyedRate):
     """Counts those who are refused."""
 
     def __init__(self) -> None:
-        super().__init__(*seats.REFUSALS)
+        super().__init__(*classes.REFUSALS)
         self.refused = 0
 
-    async def turn(self, flow: Hashable) -> None:
+    async def acquire(self, key: Hashable) -> None:
         self.refused += 1
-        await super().turn(flow)
+        await super().acquire(key)
 
 
 async def _told(world: World, hold: Hold, refused: int, code: str) -> int:
     """How many of the refused are told of it by and by. All are when the server shuts down."""
     admission = admission_of(world)
-    counted = admission.refusing = _Counted()
+    counted = admission.refusals = _Counted()
     async with connections(world.server.address, 1) as channels, holding(channels, [hold], _CALLS) as tasks:
 
         async def count() -> int:
             return counted.refused
 
         await poll_until(count, lambda found: found == refused, what="the refusals")
-        # Others are served meanwhile, and so is who is refused elsewhere.
-        assert (await world.call("GetNamespace", {"name": OWN})).code == "OK"
-        assert await is_healthy(world.admin.channel, patient(5.0)) == "SERVING"
-        told = sum(task.done() for task in tasks)
-        counted.end()
 
         async def ended() -> int:
             return sum(task.done() for task in tasks)
 
+        await poll_until(ended, lambda found: found >= _AT_FIRST, what="the first answers")
+        # Others are served during that time, and so is a caller that is refused elsewhere.
+        assert (await world.call("GetNamespace", {"name": OWN})).code == "OK"
+        assert await is_healthy(world.admin.channel, patient(5.0)) == "SERVING"
+        told = await ended()
+        counted.close()
         await poll_until(ended, lambda found: found == refused, what="the answers")
         assert {each.code for each in _outcomes(tasks)} == {code}
     return told
@@ -96,7 +98,7 @@ async def _told_of_each_kind(world: World) -> dict[str, int]:
 async def test_refusals_are_told_one_after_the_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seats, "REFUSALS", (0.001, 3, 1e9))
+    monkeypatch.setattr(classes, "REFUSALS", (0.001, 4, 1e9))
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         assert await _told_of_each_kind(world) == {"no token": 4, "health": 4, "streams": 4}
 
@@ -112,13 +114,13 @@ async def test_a_refusal_costs_nothing_before_its_turn(
         return _refused(error)
 
     monkeypatch.setattr(errors, "told", counting)
-    monkeypatch.setattr(seats, "REFUSALS", (0.001, 3, 1e9))
+    monkeypatch.setattr(classes, "REFUSALS", (0.001, 4, 1e9))
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         eve = await world.make_user("eve", {OWN: "viewer"})
         watch = world.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
         admission = admission_of(world)
-        counted = admission.refusing = _Counted()
+        counted = admission.refusals = _Counted()
         async with (
             connections(world.server.address, 1) as channels,
             holding(channels, [hold], _CALLS),
@@ -131,7 +133,7 @@ async def test_a_refusal_costs_nothing_before_its_turn(
             assert len(rendered) == 4
             # The one that has the seat.
             assert admission.in_flight == 1
-            counted.end()
+            counted.close()
 
             async def all_told() -> int:
                 return len(rendered)
@@ -142,10 +144,10 @@ async def test_a_refusal_costs_nothing_before_its_turn(
 async def test_who_does_not_wait_for_a_refusal_is_recorded(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seats, "REFUSALS", (0.001, 0, 1e9))
+    monkeypatch.setattr(classes, "REFUSALS", (0.001, 1, 1e9))
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         admission = admission_of(world)
-        counted = admission.refusing = _Counted()
+        counted = admission.refusals = _Counted()
         eve = await world.make_user("eve", {OWN: "viewer"})
         watch = world.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
@@ -171,7 +173,7 @@ async def _codes(world: World) -> Sequence[str]:
 async def test_a_refusal_is_told_before_its_caller_hangs_up(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seats, "REFUSALS", (0.001, 0, 1e9))
+    monkeypatch.setattr(classes, "REFUSALS", (0.001, 1, 1e9))
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         eve = await world.make_user("eve", {OWN: "viewer"})
         watch = world.rule("WatchContainers")
@@ -213,7 +215,7 @@ async def test_streams_of_a_user_begin_one_after_the_other(
         connections(world.server.address, 1) as (channel,),
     ):
         admission = admission_of(world)
-        admission.openings = Paces(0.001, 3, 1e9)
+        admission.stream_opens = KeyedRate(0.001, 4, 1e9)
         eve = await world.make_user("eve", {OWN: "viewer"})
         watch = world.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
@@ -235,7 +237,7 @@ async def test_streams_of_a_user_begin_one_after_the_other(
         assert (await world.call("GetNamespace", {"name": OWN}, caller=eve)).code == "OK"
         assert await begun() == 4
         # All do when the server shuts down, which tells them so.
-        admission.openings.end()
+        admission.stream_opens.close()
         await poll_until(begun, _CALLS.__eq__, what="all streams")
         for call in calls:
             call.cancel()
@@ -249,7 +251,7 @@ async def test_a_stream_that_has_not_begun_does_not_begin_in_a_drain(
         connections(world.server.address, 1) as (channel,),
     ):
         admission = admission_of(world)
-        admission.openings = Paces(0.001, 0, 1e9)
+        admission.stream_opens = KeyedRate(0.001, 1, 1e9)
         eve = await world.make_user("eve", {OWN: "viewer"})
         watch = world.rule("WatchContainers")
         hold = held(watch, request_for(watch, {"namespace": OWN}), eve.metadata)
@@ -284,6 +286,6 @@ async def test_refusals_that_are_told_at_once_are_found(
     async def at_once(*_arguments: object) -> None:
         return
 
-    monkeypatch.setattr(Paces, "turn", at_once)
+    monkeypatch.setattr(KeyedRate, "acquire", at_once)
     async with quiet_world(database, tmp_path, monkeypatch, **_NARROW) as world:
         assert min((await _told_of_each_kind(world)).values()) > 4

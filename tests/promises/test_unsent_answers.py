@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission import unsent
-from pilothouse_server.rpc.admission.unsent import Unsent
+from pilothouse_server.flowcontrol import pending_responses
+from pilothouse_server.flowcontrol.pending_responses import PendingResponses
 from tests.conftest import Database
 from tests.promises.calling import Caller
 from tests.promises.hostile import wire
@@ -46,11 +46,11 @@ async def _kept(world: World) -> tuple[Caller, wire.Connection, int]:
         return admission._came == came + _CALLS and admission.in_flight == 0
 
     await poll_until(is_over, what="the end of all calls in our hands")
-    return eve, stalled, admission.unsent.bytes
+    return eve, stalled, admission.pending_responses.bytes
 
 
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    monkeypatch.setattr(unsent, "_MOST_OF_ONE", _BOUND)
+    monkeypatch.setattr(pending_responses, "_MOST_OF_ONE", _BOUND)
     return {"max_calls_per_user": _MOST_AT_ONCE}
 
 
@@ -66,7 +66,7 @@ async def test_answers_that_nobody_takes_are_few(
         stalled.close()
 
         async def left() -> int:
-            return admission_of(world).unsent.bytes
+            return admission_of(world).pending_responses.bytes
 
         await poll_until(left, lambda count: count == 0, what="the end of what was kept")
         assert (await world.call("GetConfigMap", {"namespace": OWN, "name": "large"}, eve)).code == "OK"
@@ -77,7 +77,7 @@ async def test_answers_that_are_kept_without_a_bound_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: nobody is refused."""
-    monkeypatch.setattr(Unsent, "check", lambda *_: None)
+    monkeypatch.setattr(PendingResponses, "check", lambda *_: None)
     async with quiet_world(database, tmp_path, monkeypatch, **_narrow(monkeypatch)) as world:
         _, stalled, kept = await _kept(world)
         assert kept >= _CALLS * _ANSWER_BYTES
@@ -86,11 +86,11 @@ async def test_answers_that_are_kept_without_a_bound_are_found(
 
 async def test_all_together_leave_each_little() -> None:
     """Where many take nothing, each may leave little."""
-    held = Unsent()
+    held = PendingResponses()
     ends = asyncio.Event()
     calls = [asyncio.create_task(ends.wait()) for _ in range(20)]
     for number, call in enumerate(calls):
-        held.hold(number, 8 << 20, call)
+        held.add(number, 8 << 20, call)
     with pytest.raises(ResourceExhausted):
         held.check(3)
     # Who has nothing there is served.

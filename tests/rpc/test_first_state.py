@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted, Unavailable
-from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers, Together
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
+from pilothouse_server.rpc.first_state import AheadLimits, BufferMemory, ReadAhead, first_states
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.garbage import without_looks
 from tests.virtual_time import pass_time, virtual_time
@@ -109,8 +110,8 @@ async def test_large_answers_fill_the_buffer_sooner() -> None:
 
 @virtual_time
 async def test_many_who_stall_hold_little_together_and_who_takes_gets_everything() -> None:
-    together = Together(most_bytes=10_000, least_bytes=100)
-    limits = AheadLimits(answers=1_000, size_bytes=4_000, together=together)
+    together = BufferMemory(most_bytes=10_000, least_bytes=100)
+    limits = AheadLimits(answers=1_000, size_bytes=4_000, memory=together)
     async with AsyncExitStack() as stack:
         stalled = [
             await stack.enter_async_context(ReadAhead(limits, Source(200, size_bytes=50).read))
@@ -187,10 +188,10 @@ async def test_a_failure_comes_after_what_was_read_before() -> None:
             await anext(answers)
 
 
-class Turns:
+class Reading:
     """First states that are read until they are ended."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, readers: FairQueue) -> None:
         self._readers = readers
         self._tasks: list[asyncio.Task[None]] = []
         self.reading: list[str] = []
@@ -206,7 +207,7 @@ class Turns:
         await pass_time(0.1)
 
     async def _read(self, name: str) -> None:
-        async with self._readers.turn(int(name[0])):
+        async with self._readers.seat(int(name[0])):
             self.reading.append(name)
             try:
                 await asyncio.Event().wait()
@@ -216,7 +217,7 @@ class Turns:
 
 @virtual_time
 async def test_few_are_read_at_once_and_no_caller_takes_every_turn() -> None:
-    turns = Turns(Readers(most=3, most_of_one=2))
+    turns = Reading(first_states(3, 2))
     await turns.begin("1a", "1b", "1c", "1d", "2a", "3a")
     assert turns.reading == ["1a", "1b", "2a"]
     # Whose turn it is next is not decided by who has turns already.
@@ -232,19 +233,19 @@ async def test_few_are_read_at_once_and_no_caller_takes_every_turn() -> None:
 
 @virtual_time
 async def test_who_waits_too_long_for_a_turn_is_told_to_come_again() -> None:
-    readers = Readers(most=1, most_of_one=1)
-    turns = Turns(readers)
+    readers = first_states(1, 1)
+    turns = Reading(readers)
     await turns.begin("1a")
     for caller in (1, 2):
         with pytest.raises(Unavailable) as refused:
-            async with readers.turn(caller):
+            async with readers.seat(caller):
                 raise AssertionError("there was a turn")
         assert refused.value.reason == "TOO_MANY_FIRST_STATES"
     await turns.end("1a")
-    async with readers.turn(2):
+    async with readers.seat(2):
         pass
     # Nobody is remembered for having waited.
-    assert readers._callers == {}
+    assert readers.flows == 0
 
 
 async def test_one_that_is_cut_off_is_not_kept() -> None:

@@ -20,6 +20,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
+from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.launch.embedded.certificate import self_signed
 from pilothouse_server.rpc import lines, server
 from pilothouse_server.rpc.health import SERVING, Health
@@ -164,7 +165,7 @@ async def test_in_one_line_it_comes_last() -> None:
 
 
 async def test_calls_that_wait_are_not_dropped() -> None:
-    assert await _dropped(server.options(Settings())) == 0
+    assert await _dropped(server.options(Settings(), CallLimits())) == 0
 
 
 async def test_by_the_library_s_own_numbers_some_are() -> None:
@@ -174,8 +175,9 @@ async def test_by_the_library_s_own_numbers_some_are() -> None:
 @pytest.mark.parametrize(("at_once", "handed_over"), [(100, 100), (1_000, 300)])
 async def test_what_is_taken_back_counts_as_long_as_it_waits(at_once: int, handed_over: int) -> None:
     """Or a connection could have any number of calls wait: each takes 16 KB."""
-    settings = Settings(listen="127.0.0.1:0", max_concurrent_streams=at_once)
-    async with _serving(settings, 1, options=server.options(settings)) as (port, order):
+    settings = Settings(listen="127.0.0.1:0")
+    options = server.options(settings, CallLimits(max_calls_per_connection=at_once))
+    async with _serving(settings, 1, options=options) as (port, order):
         with (
             _sending(port, "127.0.0.1", "/burst/Call", 300, taken_back=True),
             _sending(port, "127.0.0.2", "/last/Call", 1),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.rpc.lines import LINES
 from pilothouse_server.rpc.server import options
 from pilothouse_server.settings.model import Settings
@@ -22,15 +23,15 @@ def unknown(names: list[str]) -> list[str]:
 
 
 def test_every_option_is_known() -> None:
-    assert unknown([name for name, _ in options(Settings())]) == []
+    assert unknown([name for name, _ in options(Settings(), CallLimits())]) == []
 
 
 def test_several_processes_share_a_port_and_connections_move_on() -> None:
     for address, shared in (("127.0.0.1:0", int(sys.platform == "linux")), ("unix:/run/a.sock", 0)):
-        one = dict(options(Settings(listen=address, max_connection_age_seconds=3600)))
+        one = dict(options(Settings(listen=address, max_connection_age_seconds=3600), CallLimits()))
         assert (one["grpc.so_reuseport"], one["grpc.max_connection_age_ms"]) == (shared, 3_600_000)
     for age in (3600, 100):
-        several = dict(options(Settings(processes=2, max_connection_age_seconds=age)))
+        several = dict(options(Settings(processes=2, max_connection_age_seconds=age), CallLimits()))
         assert several["grpc.so_reuseport"] == 1
         assert several["grpc.max_connection_age_ms"] == min(age, 300) * 1000
         # Streams may stay as long as with one.
@@ -40,7 +41,7 @@ def test_several_processes_share_a_port_and_connections_move_on() -> None:
 
 def test_what_waits_in_all_lines_to_be_taken_has_a_bound() -> None:
     """A stranger with an address for each line fills all; such a call takes 16 KB. 20,000 of one address are borne."""
-    given = dict(options(Settings()))
+    given = dict(options(Settings(), CallLimits()))
     least, most = (f"grpc.server.max_pending_requests{end}" for end in ("", "_hard_limit"))
     assert 20_000 < given[least] < given[most]
     assert given[most] * LINES < 1_000_000

@@ -18,9 +18,9 @@ from pilothouse_server.audit.tiles import TilePath
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.audit.witnesses import published
 from pilothouse_server.errors import FailedPrecondition, NotFound, PermissionDenied, invalid, not_found
+from pilothouse_server.flowcontrol.reservation import read_slice
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.admission.seats import reading_a_stretch
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
@@ -95,7 +95,7 @@ class AuditService(AuditSinkCalls):
         records = hub.records
         # One user's hundreds of watches, which are told of a record at once, are no line before everybody else.
         looks = self._watches.looks
-        async with looks.turn(call.user_id), call.read(snapshot=True) as transaction:
+        async with looks.seat(call.user_id), call.read(snapshot=True) as transaction:
             head = await stream_head(transaction)
             try:
                 sight = await _sight(
@@ -127,13 +127,13 @@ class AuditService(AuditSinkCalls):
             if not behind:
                 if loop.time() < last_sent + period:
                     continue
-                async with looks.turn(call.user_id), call.read() as transaction:
+                async with looks.seat(call.user_id), call.read() as transaction:
                     await _check_namespace(call, transaction, sight.namespace_id)
                 yield _answer(resource.CHANGE_TYPE_BOOKMARK, tokens, Position(position, mark))
                 last_sent = loop.time()
                 continue
             newest = records.newest
-            async with looks.turn(call.user_id), call.read() as transaction:
+            async with looks.seat(call.user_id), call.read() as transaction:
                 await _check_namespace(call, transaction, sight.namespace_id)
                 sight = Sight(
                     _own(call),
@@ -277,7 +277,7 @@ class AuditService(AuditSinkCalls):
         )
 
         async def read(after: int, upto: int, most: int) -> list[Any]:
-            async with reading_a_stretch(), call.read() as transaction:
+            async with read_slice(), call.read() as transaction:
                 sight = await _sight(call, transaction, request.namespace)
                 return await operations.exported_records(
                     transaction,

@@ -19,7 +19,7 @@ from pilothouse_server.audit.drops import Dropped
 from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
-from pilothouse_server.rpc.admission.seats import reading_a_stretch
+from pilothouse_server.flowcontrol.reservation import read_slice
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
@@ -319,7 +319,7 @@ class Verification:
 
     async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:
         """Reads the records of a stretch and verifies them: of what a user has verified one at a time is in memory."""
-        async with reading_a_stretch():
+        async with read_slice():
             await self._records(after, upto, expected, await self._rows(after, upto))
 
     async def _rows(self, after: int, upto: int) -> Sequence[Any]:

@@ -12,9 +12,9 @@ from pilothouse_server.clusters.operations.deregistration import ClusterContents
 from pilothouse_server.clusters.operations.orphans import OrphanImport, OrphanImporter, Resolved
 from pilothouse_server.clusters.refusals import in_a_seat, unless_away
 from pilothouse_server.errors import invalid, missing
+from pilothouse_server.flowcontrol.reservation import before_cluster
 from pilothouse_server.kubernetes import rights
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.admission.seats import before_cluster
 from pilothouse_server.rpc.call import Call, waits_outside
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.validation import check_update_mask

@@ -58,6 +58,8 @@ class Needs:
     known_permissions: Collection[str]
     rules: Collection[Rule]
     issuers: TrustedIssuers = field(default_factory=TrustedIssuers)
+    # An attempt to log in waits so long at most.
+    wait_seconds: float = 5.0
 
 
 def identity_services(needs: Needs) -> Sequence[object]:
@@ -78,7 +80,7 @@ def identity_services(needs: Needs) -> Sequence[object]:
         factors,
         Challenges(factors),
         renewals,
-        LoginTurns(needs.passwords, throttle.budgets, needs.settings.admission_wait_seconds),
+        LoginTurns(needs.passwords, throttle.budgets, wait_seconds=needs.wait_seconds),
     )
     changes = FactorChanges(needs.store, factors, throttle)
     steps = LoginSteps(needs.store, new_passwords, session_tokens, throttle, factors)

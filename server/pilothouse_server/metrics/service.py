@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.errors import not_found
+from pilothouse_server.flowcontrol.classes import is_wide
 from pilothouse_server.metrics import messages, operations
 from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
 from pilothouse_server.metrics.operations import Recorder, Recording, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
-from pilothouse_server.rpc.admission.seats import is_wide
 from pilothouse_server.rpc.call import Call, counts_as
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.runtime.event_loop import Share

@@ -397,7 +397,7 @@ def drafts(handler: Handler) -> Handler:
 
 def counts_as(rows: Callable[[Any], int]) -> Callable[[Handler], Handler]:
     """Marks a list whose page is more work than its size says: `rows` returns for a request, which is not checked yet,
-    as how many rows it counts where seats are given (`rpc.admission`).
+    as how many rows it counts where seats are given (`flowcontrol`).
     """
 
     def marked(handler: Handler) -> Handler:

@@ -9,32 +9,34 @@ no longer: each time until half of the buffer is taken, and a bounded time in al
 buffer is emptied, and so does the watch end with SLOW_CONSUMER, as soon as its reader can be told. It has no token yet,
 so its client begins anew.
 
-The buffers of all first states have a bound together, too (`Together`): the fuller they are, the less a further one may
-hold. A reader who takes what it is sent needs little, and many who take nothing do not fill the memory.
+All buffers of first states together have a bound, too (`BufferMemory`): the fuller they are, the less a further one may
+hold. A reader that keeps up needs little buffer; many stalled readers together cannot exhaust memory.
 
-So that readers that stall cannot hold all connections together, few first states are read at once (`Readers`), and of
-one caller two; the next waits for its turn, with nothing held.
+Few first states are read together, and two of one caller (`first_states`), so that readers that stall cannot hold all
+connections. The next one waits for its turn, with nothing held.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from pilothouse_server.errors import Unavailable
+from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
 from pilothouse_server.rpc.call import too_slow
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
 T = TypeVar("T")
-# So long one waits for its turn: longer than others may let their caller's wait (`AheadLimits.waiting_seconds`).
+# The longest wait for a turn: longer than the others of the caller may wait (`AheadLimits.waiting_seconds`).
 TURN_SECONDS: Final = 75.0
+# Each is a stream that has a seat, so the bounds of streams are lower.
+_MOST_WAITING: Final = 100_000
 
 
-class Together:
+class BufferMemory:
     """How many bytes all buffers of a process hold.
 
     Each may hold a quarter of what is left of `most_bytes`, and `least_bytes` in any case.
@@ -56,53 +58,31 @@ class AheadLimits:
     """How far a first state is read ahead, and how long its reader is waited for while a connection is held.
 
     The buffer is full at `answers` or at `size_bytes`, whichever comes first; one answer may go beyond the latter. Its
-    share of what all hold `together` may be less.
+    share of `memory` may be less.
     """
 
     answers: int = 1_000
     size_bytes: int = 4 << 20
     stalled_seconds: float = 5.0
     waiting_seconds: float = 60.0
-    together: Together = field(default_factory=Together)
+    memory: BufferMemory = field(default_factory=BufferMemory)
 
 
-class Readers:
-    """Which first states are read at once in this process: `most` in all, and `most_of_one` caller."""
+def first_states(seats: int = 16, seats_per_caller: int = 2) -> FairQueue:
+    """Returns the queue of first states that are read together in this process, of all callers and of one.
 
-    def __init__(self, most: int = 16, most_of_one: int = 2) -> None:
-        self._most_of_one = most_of_one
-        self._all = asyncio.Semaphore(most)
-        # Callers who read or wait: how many of theirs, and which of them may read.
-        self._callers: dict[int, tuple[int, asyncio.Semaphore]] = {}
+    Its `seat` is held while one is read, and raises Unavailable if the turn did not come in time.
+    """
+    bounds = QueueBounds(seats, seats_per_caller, _MOST_WAITING, _MOST_WAITING, TURN_SECONDS)
+    return FairQueue("first states", bounds, refusal=lambda _of_caller: _too_many())
 
-    @asynccontextmanager
-    async def turn(self, caller: int) -> AsyncIterator[None]:
-        """The time of reading one.
 
-        Raises:
-            Unavailable: the turn did not come in time.
-        """
-        count, own = self._callers.get(caller, (0, asyncio.Semaphore(self._most_of_one)))
-        self._callers[caller] = count + 1, own
-        try:
-            async with AsyncExitStack() as stack:
-                try:
-                    async with asyncio.timeout(TURN_SECONDS):
-                        await stack.enter_async_context(own)
-                        await stack.enter_async_context(self._all)
-                except TimeoutError:
-                    raise Unavailable(
-                        "too many watches begin at once, try again",
-                        reason="TOO_MANY_FIRST_STATES",
-                        retry_after_seconds=1.0,
-                    ) from None
-                yield
-        finally:
-            count = self._callers[caller][0] - 1
-            if count:
-                self._callers[caller] = count, own
-            else:
-                del self._callers[caller]
+def _too_many() -> Unavailable:
+    return Unavailable(
+        "too many watches begin together; retry with backoff",
+        reason="TOO_MANY_FIRST_STATES",
+        retry_after_seconds=1.0,
+    )
 
 
 class ReadAhead(Generic[T]):
@@ -189,11 +169,11 @@ class ReadAhead(Generic[T]):
 
     @property
     def _share_bytes(self) -> int:
-        return self._limits.together.share(self._limits.size_bytes)
+        return self._limits.memory.share(self._limits.size_bytes)
 
     def _grow(self, size_bytes: int) -> None:
         self._size_bytes += size_bytes
-        self._limits.together.held_bytes += size_bytes
+        self._limits.memory.held_bytes += size_bytes
 
     def _empty(self) -> None:
         self._answers.clear()

@@ -5,7 +5,7 @@ Only a caller who may still make the call is answered: this is the innermost lay
 
 That it happens once is decided by the database: the answer's row has (user, request_id) as its primary key and is
 written with the change. Who comes while the first is still being served waits, and holds nothing meanwhile: first in
-the line of this process (`store.turns`), then, where another process serves it, by looking again and again, each time
+a fair queue of this process, then, where another process serves it, by looking again and again, each time
 with a connection for one statement. Who works in one transaction is known by its advisory lock; who waits for a
 cluster before it writes (`waits_outside`) by a row with its operation and its deadline, after which the replay is
 executed. A wait that would outlast the caller's own deadline ends as ABORTED with a time to try again.
@@ -26,6 +26,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pilothouse_server.errors import InvalidArgument, Unavailable, Violation
+from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.pipeline import Runner
@@ -40,19 +41,20 @@ from pilothouse_server.store.idempotency_keys import (
     StoredAnswer,
     being_served,
 )
-from pilothouse_server.store.turns import Turns
 
 # How long a replay waits for the first answer at most, and the part of its own time that it may use for that.
 _LONGEST_WAIT_SECONDS: Final = 30.0
 _PART_OF_DEADLINE: Final = 0.9
 # For how long a call without a deadline claims its id.
 _CLAIM_SECONDS: Final = 60.0
+# One call at a time for each user and `request_id`; a thousand may wait in all.
+_BOUNDS: Final = QueueBounds(1_000_000, 1, 1_000, 1_000, _LONGEST_WAIT_SECONDS)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
 
 
 @dataclass(slots=True)
 class _Serving:
-    """A call that alone serves its id in this process, and where it `claimed` it by a row, in all."""
+    """A call that has its turn to serve an id in this process; where it `claimed` it by a row, in all processes."""
 
     key: tuple[int, UUID]
     claimed: bool = False
@@ -67,7 +69,7 @@ class IdempotencyKeeper:
     def __init__(self, key: bytes, *, retention: timedelta = timedelta(hours=24)) -> None:
         self._key = key
         self._retention = retention
-        self._turns = Turns()
+        self._queue = FairQueue("replays", _BOUNDS, refusal=lambda _of_caller: being_served())
         self._serving: dict[UUID, _Serving] = {}
 
     async def answer(self, inner: Runner, call: Call) -> bytes:
@@ -83,11 +85,10 @@ class IdempotencyKeeper:
         until = loop.time() + _patience(call)
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            await self._wait_in_line(call, (call.user_id, request_id), until - loop.time())
+            await self._wait_for_turn(call, (call.user_id, request_id), until)
             try:
                 if not call.rule.drafts:
                     idempotency_keys.settle(await self._look(call, request_id))
-                    self._check_turn(call)
                 return await inner(call)
             except Replayed as found:
                 if call.rule.drafts:
@@ -139,21 +140,15 @@ class IdempotencyKeeper:
             if serving.claimed and not answered:
                 await uncancelled(self._release(call, serving.key[1]))
         finally:
-            self._turns.give_back(serving.key, answered=answered)
+            if answered:
+                # All that wait read the same answer: they need not do so one after the other.
+                self._queue.admit_waiting(serving.key)
+            self._queue.release(serving.key)
 
-    async def _wait_in_line(self, call: Call, key: tuple[int, UUID], seconds: float) -> None:
-        if call.operation_id in self._serving:
-            return
-        try:
-            if await self._turns.take(key, seconds):
-                self._serving[call.operation_id] = _Serving(key)
-        except TimeoutError:
-            raise being_served() from None
-
-    def _check_turn(self, call: Call) -> None:
-        """Raises BeingServed for who was told of an answer that is not there: others may be told so, too."""
+    async def _wait_for_turn(self, call: Call, key: tuple[int, UUID], until: float) -> None:
         if call.operation_id not in self._serving:
-            raise BeingServed
+            await self._queue.acquire(key, until=until)
+            self._serving[call.operation_id] = _Serving(key)
 
     async def _look(self, call: Call, request_id: UUID) -> Look:
         if not call.rule.waits_outside:

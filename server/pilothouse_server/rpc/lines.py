@@ -8,7 +8,7 @@ to the same one of each process where several share the address: a call waits fo
 each other line.
 
 Addresses that share a line are like callers behind one proxy: they wait for each other until their calls are taken in,
-and have a share of their own from there on (`rpc.admission`).
+and have a share of their own from there on (`flowcontrol`).
 """
 
 from __future__ import annotations

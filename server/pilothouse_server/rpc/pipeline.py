@@ -2,7 +2,7 @@
 
 A `grpc.aio` interceptor finds the rule of a call's method, and gives it a handler that reads the body itself. So the
 caller is authenticated from the metadata first, and a call without a valid token is refused without reading a byte of
-its body. Then the body must arrive, and the call takes its seat (`rpc.admission`). What is refused on this way goes
+its body. Then the body must arrive, and the call takes its seat (`flowcontrol`). What is refused on this way goes
 through the layers like any other call, which run then, outermost first, the same for every shape:
 
     telemetry → errors → operation → audit → authorization → validation → handler
@@ -39,18 +39,20 @@ from pilothouse_server.errors import (
     Unauthenticated,
     Unimplemented,
 )
-from pilothouse_server.rpc import headers, packing, receiving
+from pilothouse_server.flowcontrol.admission import CallAdmission
+from pilothouse_server.flowcontrol.classes import is_large, is_wide, seats_for
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
+from pilothouse_server.flowcontrol.pending_responses import LARGE_BYTES
+from pilothouse_server.flowcontrol.reservation import RESERVATION, Reservation
+from pilothouse_server.rpc import decompression, headers, receiving
 from pilothouse_server.rpc.addresses import address_group
-from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, is_large, is_wide, seats_for
-from pilothouse_server.rpc.admission.unsent import LARGE_BYTES
 from pilothouse_server.rpc.call import Call, client_address, too_slow
+from pilothouse_server.rpc.field_count import SHORT_BYTES
+from pilothouse_server.rpc.infrastructure import bounded, too_large
 from pilothouse_server.rpc.method_rules import UNKNOWN_METHOD, Rule
-from pilothouse_server.rpc.outsiders import bounded, too_large
-from pilothouse_server.rpc.parts import SHORT_BYTES
+from pilothouse_server.rpc.request_stream import RequestStream
+from pilothouse_server.rpc.response_stream import ResponseStream
 from pilothouse_server.rpc.tls.shown import Shown
-from pilothouse_server.rpc.way_back import WayBack
-from pilothouse_server.rpc.way_in import WayIn
 from pilothouse_server.settings.model import TrustedPeer
 from pilothouse_server.store.paging import LARGEST_PAGE_SIZE
 from pilothouse_server.store.unit_of_work import Store
@@ -105,7 +107,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         store: Store,
         authenticator: CachingAuthenticator,
         *,
-        admission: Admission,
+        admission: CallAdmission,
         trusted_proxies: Sequence[TrustedPeer] = (),
         clients: ClientTrust | None = None,
     ) -> None:
@@ -156,19 +158,19 @@ class Pipeline(grpc.aio.ServerInterceptor):
         # The stub promises a number; grpc answers None where the client set no deadline.
         remaining = cast("float | None", context.time_remaining())
         call.deadline = None if remaining is None else time.monotonic() + remaining
-        back = None
+        stream = None
         if call.rule.answers_stream:
-            back = WayBack(context)
-            call.send = back.write
-        ticket = Ticket(self.admission, streams=call.rule.streams, deadline=call.deadline)
-        self.admission.came(streams=call.rule.streams)
+            stream = ResponseStream(context)
+            call.send = stream.write
+        reservation = Reservation(self.admission, streams=call.rule.streams, deadline=call.deadline)
+        self.admission.call_began(streams=call.rule.streams)
         runner = self._runners.get(call.rule.method, self._unknown)
         answer, failure = b"", None
         refused: Hashable = None
         had_turn = False
         try:
             try:
-                had_turn = await self._begun(call, ticket, WayIn(call, context), context)
+                had_turn = await self._begun(call, reservation, RequestStream(call, context), context)
             except Exception as error:  # noqa: BLE001 - raised again within the layers, which show no words of it
                 call.refusal = error
             except asyncio.CancelledError as gone:
@@ -177,45 +179,47 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 with suppress(CallFailed):
                     await runner(call)
                 raise
-            TICKET.set(ticket)
+            RESERVATION.set(reservation)
             answer = await runner(call)
         except Exception as error:  # noqa: BLE001 - reported without its words, and logged where it is known
             failure = _ending(error)
             if not had_turn and (call.principal is None or call.refusal is not None):
                 refused = _who(call)
         finally:
-            ticket.close()
-            self.admission.went()
+            reservation.release()
+            self.admission.call_ended()
             call.close()
         if failure is not None:
             code, message, trailing = failure
-            back = back or WayBack(context)
+            stream = stream or ResponseStream(context)
             # See `fail`: the error that it ends with knows this frame.
             del context, requests
             if refused is not None:
                 await self.admission.refusal(refused, call.time_remaining())
-            await back.fail(code, message, (*call.trailing_metadata.items(), *trailing))
+            await stream.fail(code, message, (*call.trailing_metadata.items(), *trailing))
         context.set_trailing_metadata(tuple(call.trailing_metadata.items()))
         if len(answer) >= LARGE_BYTES:
-            self._note_unsent(call, answer)
+            self._note_pending_response(call, answer)
         return None if call.rule.answers_stream else answer
 
-    async def _begun(self, call: Call, ticket: Ticket, way_in: WayIn, context: Context) -> bool:
+    async def _begun(
+        self, call: Call, reservation: Reservation, stream: RequestStream, context: Context
+    ) -> bool:
         """Returns when the call may begin, or is refused: why is `call.refusal` then.
 
         True where it was the turn of that refusal already. What it costs to tell it comes after the turn, unless there
         is much to keep until then: of that the record is made before.
         """
         try:
-            await self._let_in(call, ticket, way_in, context)
-            await ticket.begin()
+            await self._let_in(call, reservation, stream, context)
+            await reservation.begin()
         except PilothouseError as error:
             # Its frames know what was read.
             call.refusal = error.with_traceback(None)
             _note_certificate(call, error)
             if call.request is not None and call.request.ByteSize() > _KEPT_BYTES:
                 return False
-            ticket.close()
+            reservation.release()
             began = time.perf_counter()
             try:
                 async with self.admission.out_of_flight():
@@ -225,13 +229,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
             return True
         return False
 
-    def _note_unsent(self, call: Call, answer: bytes) -> None:
+    def _note_pending_response(self, call: Call, answer: bytes) -> None:
         # This task is gRPC's, and sends it.
         task = asyncio.current_task()
         assert task is not None
-        self.admission.unsent.hold(_who(call), len(answer), task)
+        self.admission.pending_responses.add(_who(call), len(answer), task)
 
-    async def _let_in(self, call: Call, ticket: Ticket, way_in: WayIn, context: Context) -> None:
+    async def _let_in(
+        self, call: Call, reservation: Reservation, stream: RequestStream, context: Context
+    ) -> None:
         """Finds out who calls, reads the request, or the first of a stream, and takes the call's seats.
 
         Raises why the call is refused.
@@ -242,41 +248,41 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if rule.public or call.refusal is not None:
             flow = address_group(call.client_ip)
             if not admission.arrivals.passes(flow):
-                await ticket.arrive(flow)
+                await reservation.pass_burst(flow)
         else:
-            flow = await self._caller(call, ticket, context)
+            flow = await self._caller(call, reservation, context)
         if call.refusal is not None:
             raise call.refusal
         # The one message there is, or the first of a stream.
-        raw = await admission.requests.arrives(way_in.read(), flow)
+        raw = await admission.pending_requests.receive(stream.read(), flow)
         if rule.takes_stream:
-            await ticket.sit(admission.streams, flow)
-            call.requests = _parsed(call, raw, way_in.rest())
+            await reservation.acquire(admission.streams, flow)
+            call.requests = _parsed(call, raw, stream.rest())
             if rule.in_one_namespace:
                 await _look_at_first(call)
             return
         if raw is grpc.aio.EOF:
-            await way_in.end_without_request()
-        raw = packing.unpacked_if_short(raw)
+            await stream.end_without_request()
+        raw = decompression.decompress_if_short(raw)
         is_short = _parse_short(call, raw)
         # To read a long one takes a while: it has its seats before. One that is packed may be as long as it may be.
-        size = max(len(raw), rule.most_bytes) if packing.is_packed(raw) else len(raw)
-        limiter, width, turns = self._seats(call, size)
-        if turns is not None or not ticket.sits(limiter, flow, width):
-            await ticket.sit(limiter, flow, width, turns=turns)
-        if flow in admission.unsent.of:
-            admission.unsent.check(flow)
+        size = max(len(raw), rule.most_bytes) if decompression.is_compressed(raw) else len(raw)
+        queue, width, turns = self._seats(call, size)
+        if turns is not None or not reservation.try_acquire(queue, flow, width):
+            await reservation.acquire(queue, flow, width, turns=turns)
+        if flow in admission.pending_responses.of:
+            admission.pending_responses.check(flow)
         if not is_short:
             await _parse(call, raw)
 
-    async def _caller(self, call: Call, ticket: Ticket, context: Context) -> Hashable:
+    async def _caller(self, call: Call, reservation: Reservation, context: Context) -> Hashable:
         """Finds out who calls once it is the call's turn; returns the user's id. Raises why the call is refused."""
         if (clients := self._clients) is not None and (clients.revokes or not call.token):
             call.shown = clients.shown(call.token, context.auth_context)
         principal = self._authenticator.known(call.shown)
         caller = address_group(call.client_ip) if principal is None else principal.user_id
         if not self.admission.arrivals.passes(caller):
-            await ticket.arrive(caller)
+            await reservation.pass_burst(caller)
             # Its session may have ended meanwhile.
             principal = self._authenticator.known(call.shown)
         call.principal = principal or await self._authenticated(call)
@@ -285,7 +291,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             raise _from_elsewhere(call.principal.credential)
         return call.principal.user_id
 
-    def _seats(self, call: Call, size: int) -> tuple[Limiter, int, Limiter | None]:
+    def _seats(self, call: Call, size: int) -> tuple[FairQueue, int, FairQueue | None]:
         """Which, and how many, are for a call with a request of so many bytes, which is read if it is short.
 
         And of what it takes its user's turn before: of wide pages, or of large requests.
@@ -300,9 +306,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 rows = LARGEST_PAGE_SIZE
             elif call.request is not None:
                 rows = rule.rows_of(call.request)
-        limiter = admission.strangers if rule.public else admission.calls
+        queue = admission.anonymous_calls if rule.public else admission.calls
         turns = admission.large_requests if is_large(size) else None
-        return limiter, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
+        return queue, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
 
     async def _authenticated(self, call: Call) -> Principal:
         """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.
@@ -312,14 +318,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """
         if call.shown in self._looked_up:
             return await self._authenticator.authenticate(call.shown, call.client_ip)
-        limiter, flow = self.admission.authentications, address_group(call.client_ip)
-        await limiter.take(flow)
+        queue, flow = self.admission.authentications, address_group(call.client_ip)
+        await queue.acquire(flow)
         self._looked_up.add(call.shown)
         try:
             return await self._authenticator.authenticate(call.shown, call.client_ip)
         finally:
             self._looked_up.discard(call.shown)
-            limiter.give_back(flow)
+            queue.release(flow)
 
 
 def _note_unknown(call: Call, method: str) -> None:
@@ -492,8 +498,8 @@ class _Writing:
 
 
 def _parse_short(call: Call, raw: bytes) -> bool:
-    """Parses a body that is too short to have many parts; returns whether it is."""
-    if len(raw) > SHORT_BYTES or packing.is_packed(raw):
+    """Parses a body that is too short to have many fields; returns whether it is."""
+    if len(raw) > SHORT_BYTES or decompression.is_compressed(raw):
         return False
     try:
         call.request = receiving.parsed(call.rule, raw)

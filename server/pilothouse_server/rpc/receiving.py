@@ -1,9 +1,8 @@
-"""What of a request's bytes is taken: not more than the method may have, of not too many parts, and a message of its
-type.
+"""Checks a request's bytes: their length, the number of their fields, and whether they are a message of its type.
 
 gRPC has a limit of its own. A call that it refuses ends without words of ours. So its limit lies somewhat above
-(`TRANSPORT_MARGIN_BYTES`): what is a little too long is refused here. What is packed is unpacked here, too
-(`rpc.packing`).
+(`TRANSPORT_MARGIN_BYTES`): what is a little too long is refused here. Compressed requests are decompressed here, too
+(`rpc.decompression`).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted, invalid
-from pilothouse_server.rpc import packing
+from pilothouse_server.rpc import decompression
 from pilothouse_server.rpc.field_checks import DEFAULT_CHARACTERS, descriptor_of
+from pilothouse_server.rpc.field_count import MOST_FIELDS, SHORT_BYTES, Malformed, too_many_fields
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
 
 TRANSPORT_MARGIN_BYTES: Final = 1024 * 1024
 # Of a request that needs no log-in: none of those has a field that is long.
@@ -29,14 +28,14 @@ async def received(rule: Rule, raw: bytes) -> Message:
     Raises:
         ResourceExhausted: MESSAGE_TOO_LARGE. InvalidArgument: MALFORMED_MESSAGE, TOO_MANY_PARTS, INVALID_FIELD.
     """
-    raw = await packing.unpacked(raw, rule.most_bytes)
+    raw = await decompression.decompress(raw, rule.most_bytes)
     if len(raw) <= rule.most_bytes:
         try:
-            if await too_many_parts(raw, descriptor_of(rule.request_class)):
+            if await too_many_fields(raw, descriptor_of(rule.request_class)):
                 raise InvalidArgument(
-                    f"the request holds more than {MOST_PARTS} messages, texts, items and entries",
+                    f"the request holds more than {MOST_FIELDS} messages, texts, items and entries",
                     reason="TOO_MANY_PARTS",
-                    metadata={"most_parts": str(MOST_PARTS)},
+                    metadata={"most_parts": str(MOST_FIELDS)},
                 )
         except Malformed:
             raise _malformed(rule) from None

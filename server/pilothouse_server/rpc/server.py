@@ -8,7 +8,7 @@ accident (a second server would bind it silently): those who share it on purpose
 processes. The kernel gives each of these connections, not calls, so clients are asked more often to connect anew.
 
 How many calls are served at once is not left to gRPC, whose one number counts before any handler, health included: see
-`rpc.admission`.
+`flowcontrol`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pilothouse_server.flowcontrol.admission import CallAdmission
+from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.rpc import headers, longest, method_rules, receiving, reflection
-from pilothouse_server.rpc.admission.seats import Admission
 from pilothouse_server.rpc.declarations import DeclarationError, check_declared
 from pilothouse_server.rpc.health import NOT_SERVING, SERVING, Health
 from pilothouse_server.rpc.lines import Lines, lines_of
@@ -56,7 +57,7 @@ class GrpcServer:
         health: Health,
         services: Iterable[str],
         settings: Settings,
-        admission: Admission,
+        admission: CallAdmission,
         tls: Serving | None = None,
     ) -> None:
         self.tls = tls
@@ -107,7 +108,7 @@ class GrpcServer:
             await self._health.set(service, status)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Reports NOT_SERVING, drains (`Admission.drain`), and waits for calls in flight; `grace_seconds` in all."""
+        """Reports NOT_SERVING, drains (`CallAdmission.drain`), waits for calls in flight; `grace_seconds` in all."""
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_seconds
         await self._health.drain()
@@ -161,7 +162,7 @@ def rules_and_handlers(
     return rules, handlers
 
 
-def options(settings: Settings) -> tuple[tuple[str, int], ...]:
+def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ...]:
     """What the library shall do other than by default. A name that it does not know it ignores without a word."""
     age = settings.max_connection_age_seconds
     # A connection has no new calls after the first time, and its streams are cut after both.
@@ -169,16 +170,16 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     streams_seconds = age - calls_seconds + 60
     return (
         ("grpc.so_reuseport", int(settings.processes > 1 or lines_of(settings) > 1)),
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-        ("grpc.max_receive_message_length", settings.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
-        # It would unpack a request on the event loop, however long that becomes (`rpc.packing`).
+        ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
+        ("grpc.max_receive_message_length", limits.max_message_bytes + receiving.TRANSPORT_MARGIN_BYTES),
+        # It would unpack a request on the event loop, however long that becomes (`rpc.decompression`).
         ("grpc.per_message_decompression", 0),
-        ("grpc.max_send_message_length", 4 * settings.max_message_bytes),
+        ("grpc.max_send_message_length", 4 * limits.max_message_bytes),
         ("grpc.max_metadata_size", headers.SOFT_BYTES),
         ("grpc.absolute_max_metadata_size", headers.MOST_BYTES),
         # Also for the first frame of a connection without TLS; two minutes by default.
-        ("grpc.server_handshake_timeout_ms", int(settings.handshake_seconds * 1000)),
-        ("grpc.max_connection_idle_ms", int(settings.max_connection_idle_seconds * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", int(limits.max_connection_idle_seconds * 1000)),
         # Calls that wait to be taken, which are taken one by one, those of a line (`rpc.lines`). Beyond a thousand the
         # library drops any of them at random (the caller reads CANCELLED), whoever sent the others, and those that were
         # reset while they waited count. What one caller may have is bounded elsewhere.
@@ -213,7 +214,9 @@ def build(
     health = Health()
 
     def made() -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=(pipeline,), options=options(settings))
+        server = grpc.aio.server(
+            interceptors=(pipeline,), options=options(settings, pipeline.admission.limits)
+        )
         server.add_generic_rpc_handlers(handlers)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if settings.reflection:

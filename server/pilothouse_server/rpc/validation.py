@@ -38,7 +38,7 @@ from pilothouse_server.rpc.field_checks import (
     scalar_check,
     timestamp_check,
 )
-from pilothouse_server.rpc.parts import SHORT_BYTES
+from pilothouse_server.rpc.field_count import SHORT_BYTES
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.values.names import resource_name_problem
 
@@ -131,7 +131,7 @@ def is_long(message: Message) -> bool:
 
 
 def goes_last(message: Message) -> bool:
-    """Whether what is made of a request goes after all else: its caller has one such at a time (`rpc.admission`)."""
+    """Whether what is made of a request goes after all else: its caller has one such at a time (`flowcontrol`)."""
     return message.ByteSize() > SHORT_BYTES
 
 

@@ -35,10 +35,11 @@ from google.protobuf.message import Message
 
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.errors import NotFound, not_found
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call, too_slow
 from pilothouse_server.rpc.encoding import varint
-from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, Readers
+from pilothouse_server.rpc.first_state import AheadLimits, ReadAhead, first_states
 from pilothouse_server.runtime.event_loop import Share, tick_before
 from pilothouse_server.store.feed import (
     MOST_PENDING_IDS,
@@ -114,9 +115,9 @@ class WatchServer:
     key: bytes
     namespace_id: NamespaceIdOf
     limits: WatchLimits = field(default_factory=WatchLimits)
-    readers: Readers = field(default_factory=Readers)
-    # Of short looks into the database: hundreds of one user's watches begin, or are told of something, at once.
-    looks: Readers = field(default_factory=lambda: Readers(most=16, most_of_one=3))
+    readers: FairQueue = field(default_factory=first_states)
+    # Of short queries: hundreds of one user's watches begin, or get the same news, together.
+    looks: FairQueue = field(default_factory=lambda: first_states(seats_per_caller=3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     async def read(current: ReadAhead[_Begun]) -> _Begun:
         while True:
             reading = call.read(snapshot=True, timed=False)
-            async with readers.turn(call.user_id), reading as transaction:
+            async with readers.seat(call.user_id), reading as transaction:
                 begun = await _begin(server, call, watched, wanted, transaction, current)
             if begun is not None:
                 return begun

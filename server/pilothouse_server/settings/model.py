@@ -42,12 +42,7 @@ DATABASES = (
 )  # fmt: skip
 EVENT_LOOPS = ("uvloop", "asyncio")
 # What bounds calls: each must be greater than 0.
-ADMISSION = (
-    "handshake_seconds", "max_connection_idle_seconds", "request_seconds", "max_awaited_requests",
-    "max_concurrent_calls", "max_calls_per_user", "max_calls_per_address", "max_streams", "max_streams_per_user",
-    "max_cluster_calls", "max_cluster_calls_per_user", "max_cluster_streams", "max_cluster_streams_per_user",
-    "max_health_watches_per_address", "admission_wait_seconds",
-)  # fmt: skip
+ADMISSION = ("max_concurrent_calls", "max_calls_per_user", "max_streams", "max_streams_per_user")
 _CHOICES = {
     "event_loop": EVENT_LOOPS,
     "log_format": ("text", "json"),
@@ -197,44 +192,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
     grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
-    max_message_bytes: Annotated[int, "Greatest request."] = 4 * 1024 * 1024
-    max_concurrent_streams: Annotated[int, "Calls at once on one connection."] = 100
-    handshake_seconds: Annotated[float, "Time for a new connection to say what it is."] = 15.0
-    max_connection_idle_seconds: Annotated[
-        float,
-        "Time without a call after which a connection is closed; its client connects anew with its next call.",
-    ] = 15.0
-    request_seconds: Annotated[float, "Time for a request to arrive once its call was opened."] = 10.0
-    max_awaited_requests: Annotated[
-        int,
-        "Calls in each process whose request has not arrived; beyond, who has most of them loses the oldest.",
-    ] = 500
     max_concurrent_calls: Annotated[
         int, "Calls that each process serves at once, less streams; further ones wait their turn."
     ] = 256
     max_calls_per_user: Annotated[int, "Those of them that one user has."] = 32
-    max_calls_per_address: Annotated[
-        int,
-        "Calls without a log-in that each process serves at once for one address; at least ten times"
-        " MAX_CALLS_PER_USER, as strangers may share one.",
-    ] = 320
     max_streams: Annotated[int, "Streams open at once in each process; further ones are refused."] = 2000
     max_streams_per_user: Annotated[int, "Those of them that one user has."] = 200
-    max_cluster_calls: Annotated[
-        int, "Calls in each process that wait for one cluster; further ones wait their turn."
-    ] = 32
-    max_cluster_calls_per_user: Annotated[int, "Those of them that one user has."] = 8
-    max_cluster_streams: Annotated[
-        int, "Streams in each process that read logs from one cluster, or run programs there."
-    ] = 96
-    max_cluster_streams_per_user: Annotated[int, "Those of them that one user has."] = 24
-    max_health_watches_per_address: Annotated[
-        int,
-        "Watches of the server's health, and streams of reflection, that each process keeps for one address.",
-    ] = 100
-    admission_wait_seconds: Annotated[
-        float, "How long a call waits for its turn at most, before it is told to come back."
-    ] = 5.0
     max_connection_age_seconds: Annotated[
         int,
         "Age at which a client is asked to connect anew, so that replicas share the load. With several processes new"
@@ -489,15 +452,6 @@ def _wrong_addresses(settings: Settings) -> list[str]:
     return problems
 
 
-def _admission_problems(settings: Settings) -> list[str]:
-    if settings.max_calls_per_address >= 10 * settings.max_calls_per_user:
-        return []
-    return [
-        f"{PREFIX}MAX_CALLS_PER_ADDRESS must be at least ten times {PREFIX}MAX_CALLS_PER_USER: strangers may share an"
-        " address"
-    ]
-
-
 def _checked(settings: Settings) -> Settings:
     trusted_peers(settings.trusted_proxies)
     outbound_networks(settings.outbound_networks)
@@ -518,7 +472,6 @@ def _checked(settings: Settings) -> Settings:
             "login_memory_days",
             "api_key_days",
             "one_time_code_hours",
-            "max_message_bytes",
             *ADMISSION,
             "cluster_timeout_seconds",
             "cluster_comparison_seconds",
@@ -538,7 +491,6 @@ def _checked(settings: Settings) -> Settings:
         problems.append(
             f"{PREFIX}POOL_OPEN_CONNECTIONS must be at least {PREFIX}PROCESSES: the processes share them"
         )
-    problems += _admission_problems(settings)
     if not _SHORTEST_PASSWORD <= settings.password_min_length <= _MOST_SHORTEST_PASSWORD:
         problems.append(
             f"{PREFIX}PASSWORD_MIN_LENGTH must be from {_SHORTEST_PASSWORD} to {_MOST_SHORTEST_PASSWORD}"

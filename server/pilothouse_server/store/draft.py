@@ -16,15 +16,11 @@ from uuid import UUID
 
 from sqlalchemy import Executable
 
-from pilothouse_server.errors import Unavailable
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
 from pilothouse_server.store.unit_of_work import Actor, Event, ReadTransaction, Store, described
-
-# How long a draft waits in this process for others that would wait for each other's locks.
-_TURN_SECONDS = 20.0
 
 
 class Draft:
@@ -113,14 +109,5 @@ class Draft:
         if self._alone is None:
             yield
             return
-        turns = self._store.turns
-        try:
-            await turns.take(self._alone, _TURN_SECONDS)
-        except TimeoutError:
-            raise Unavailable(
-                "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
-            ) from None
-        try:
+        async with self._store.drafts.seat(self._alone):
             yield
-        finally:
-            turns.give_back(self._alone)

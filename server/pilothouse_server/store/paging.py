@@ -42,14 +42,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, tuple_
 
 from pilothouse_server.errors import InvalidArgument, invalid
+from pilothouse_server.flowcontrol.classes import is_wide
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.results import Row
 
 DEFAULT_PAGE_SIZE: Final = 50
 LARGEST_PAGE_SIZE: Final = 1000
-# A page of more rows is wide: its caller has one at a time (`rpc.admission`), and it goes after all else.
-WIDE_PAGE_SIZE: Final = 100
 # A page ends before it would be larger, with one row at least. Clients of gRPC take messages of up to 4 MiB by default.
 LARGEST_PAGE_BYTES: Final = 3 * 1024 * 1024
 LONGEST_TOKEN: Final = 4096
@@ -92,8 +91,8 @@ class PageRequest:
 
     @property
     def is_wide(self) -> bool:
-        """Whether its rows are many."""
-        return self.page_size > WIDE_PAGE_SIZE
+        """Whether it has many rows: its caller has one such page at a time, and all other work goes first."""
+        return is_wide(self.page_size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,6 +28,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Executable, text
 
+from pilothouse_server.errors import Unavailable
+from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
@@ -38,7 +40,6 @@ from pilothouse_server.store.engine import Database
 from pilothouse_server.store.errors import connecting, fitting, translated
 from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.rendered import Rendered
-from pilothouse_server.store.turns import Turns
 from pilothouse_server.values.actors import SYSTEM
 
 Kind = Literal["added", "modified", "deleted"]
@@ -51,6 +52,9 @@ _ENQUEUE = text(
     "ON CONFLICT (resource_type, resource_id) DO UPDATE SET due_at = LEAST(work.due_at, EXCLUDED.due_at), "
     "going = EXCLUDED.going, attempts = 0, updated_at = clock_timestamp()"
 )
+
+# Of drafts, by key: one at a time; the longest wait is below that of a statement.
+_DRAFT_BOUNDS = QueueBounds(1_000_000, 1, 1_000, 1_000, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +293,12 @@ class UnitOfWork:
         return connection
 
 
+def _database_timeout() -> Unavailable:
+    return Unavailable(
+        "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
+    )
+
+
 class Store:
     """Every way to the database.
 
@@ -300,8 +310,9 @@ class Store:
         self.renderers: dict[str, Renderer] = {}
         # Called after each commit that left something to be numbered.
         self.on_committed: Callable[[], None] = lambda: None
-        # In which those who would wait for one another in the database wait with nothing held.
-        self.turns = Turns()
+        # Drafts that would wait for one another in the database wait here instead, with nothing held, one at a time
+        # for each key.
+        self.drafts = FairQueue("drafts", _DRAFT_BOUNDS, refusal=lambda _of_caller: _database_timeout())
         # By which records have their times.
         self.clock = RecordClock()
 

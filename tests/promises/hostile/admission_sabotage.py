@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import grpc.aio
 
+from pilothouse_server.flowcontrol.arrivals import Arrivals
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
+from pilothouse_server.flowcontrol.pending_requests import PendingRequests
 from pilothouse_server.metrics import service
 from pilothouse_server.rpc import pipeline, server
-from pilothouse_server.rpc.admission.arrivals import Arrivals
-from pilothouse_server.rpc.admission.bodies import Bodies
-from pilothouse_server.rpc.admission.limiter import Limiter
 from pilothouse_server.store.paging import PageRequest
 from tests.promises.hostile.sabotage import run
 
@@ -30,9 +30,9 @@ def one_line() -> None:
 def one_number_for_all() -> None:
     """Everybody has every seat and all the time, up to the number that gRPC counts, in each of its servers."""
     one_line()
-    Limiter.take_now = lambda *_: True  # type: ignore[method-assign]
-    Limiter.give_back = lambda *_: None  # type: ignore[method-assign]
-    Bodies.arrives = _whenever  # type: ignore[method-assign, assignment]
+    FairQueue.try_acquire = lambda *_: True  # type: ignore[method-assign]
+    FairQueue.release = lambda *_: None  # type: ignore[method-assign]
+    PendingRequests.receive = _whenever  # type: ignore[method-assign, assignment]
     grpc.aio.server = partial(grpc.aio.server, maximum_concurrent_rpcs=_MOST_CALLS)
 
 
@@ -58,7 +58,7 @@ def large_requests_side_by_side() -> None:
     layer.is_long = lambda _message: False  # type: ignore[attr-defined]
 
 
-async def _whenever(_bodies: Bodies, body: Awaitable[T], _key: object) -> T:
+async def _whenever(_bodies: PendingRequests, body: Awaitable[T], _key: object) -> T:
     return await body
 
 

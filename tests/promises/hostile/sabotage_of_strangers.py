@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pilothouse_server.flowcontrol import classes
 from pilothouse_server.identity.credentials.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.rpc.admission import seats
 from pilothouse_server.rpc.refusals import Refusals
 from tests.promises.hostile.sabotage import run
 
@@ -29,7 +29,7 @@ def each_refusal_has_a_record() -> None:
 
 def each_refusal_is_told_before_its_deadline() -> None:
     """Who has no time for his turn has it told nonetheless, whatever was told meanwhile."""
-    seats.HURRIED = (1e6, 1_000_000, 0.0)
+    classes.LATE_REFUSALS = classes.Rate(1e6, 1_000_000, 0.0)
 
 
 if __name__ == "__main__":

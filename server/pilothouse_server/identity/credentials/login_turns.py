@@ -1,16 +1,16 @@
-"""Whose turn it is to have a password verified.
+"""The turns in which passwords are verified.
 
-A name that is *known* at an address (it shows a device of the account, or logged in from there in the last 30 days) has
-a budget of failures of its own, and a row of its own in the queue for a hash, which goes before those of strangers
-(`hash_queue`).
+A name is *known* at an address if it shows a device token of the account there, or logged in from there in the last 30
+days. A known name has a budget of failures of its own, and its attempts wait for a hash in the queue of known ones
+(`passwords`).
 
 All other names of an address share the budget of the address. They take turns by name, so that somebody who tries one
-name a thousand times waits for himself: two at a time, and where the budget is empty each waits until one more failure
-is allowed. The names that wait are bounded (`rpc.admission.limiter`): where all places are taken, the name that waits
-most often loses its newest attempt. What is kept of an address goes with its last attempt.
+name a thousand times waits for himself: two at a time, and when the budget is empty each waits until one more failure
+is allowed. The names that wait are bounded (`flowcontrol.fair_queue`): if all places are taken, the name with the most
+attempts loses its newest one. The state of an address goes with its last attempt.
 
-Whether a name is known is one row of the database, which is looked for whether there is such an account or not. These
-looks have turns as well, by address, so that a flood does not take all connections.
+Whether a name is known is one row of the database, which is read whether there is such an account or not. These queries
+have turns as well, by address, so that a flood does not take all connections.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.identity.credentials.passwords import Passwords
+from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
+from pilothouse_server.identity.credentials.passwords import Passwords, login_busy
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.hash_queue import login_busy
-from pilothouse_server.rpc.admission.limiter import Bounds, Limiter
 
 # Of one address: names that are verified at a time, and attempts that wait.
 _AT_ONCE: Final = 2
@@ -61,25 +60,18 @@ def of_account(account: str, address: str) -> str:
 class LoginTurns:
     """The turns of one process. `budgets` are those of failures; an attempt waits `wait_seconds` at most."""
 
-    def __init__(self, passwords: Passwords, budgets: FailureBudgets, wait_seconds: float) -> None:
+    def __init__(self, passwords: Passwords, budgets: FailureBudgets, *, wait_seconds: float) -> None:
         self._passwords = passwords
         self._budgets = budgets
-        self._names = Bounds(_AT_ONCE, 1, _WAITING, _WAITING, wait_seconds)
-        self._of_addresses: dict[str, Limiter] = {}
-        self._looks = Limiter(
-            "log-ins", Bounds(_LOOKS, _LOOKS_OF_ONE, _LOOKS_WAITING, _LOOKS_WAITING // 2, wait_seconds)
-        )
+        self._names = QueueBounds(_AT_ONCE, 1, _WAITING, _WAITING, wait_seconds)
+        self._of_addresses: dict[str, FairQueue] = {}
+        looks = QueueBounds(_LOOKS, _LOOKS_OF_ONE, _LOOKS_WAITING, _LOOKS_WAITING // 2, wait_seconds)
+        self._looks = FairQueue("log-ins", looks, refusal=lambda _of_caller: login_busy())
 
     async def look(self, address: str, is_known: Callable[[], Awaitable[bool]]) -> bool:
         """Whether a name is known at an address, found out by `is_known` in a turn. Raises ResourceExhausted."""
-        try:
-            await self._looks.take(address)
-        except ResourceExhausted:
-            raise login_busy() from None
-        try:
+        async with self._looks.seat(address):
             return await is_known()
-        finally:
-            self._looks.give_back(address)
 
     @asynccontextmanager
     async def turn(self, whose: Whose) -> AsyncIterator[None]:
@@ -106,7 +98,7 @@ class LoginTurns:
             yield
             return
         address = whose.address
-        names = self._of_addresses.setdefault(address, Limiter("log-ins", self._names))
+        names = self._of_addresses.setdefault(address, FairQueue("log-ins", self._names))
         until = asyncio.get_running_loop().time() + self._names.wait_seconds
         try:
             await self._take(names, whose, until)
@@ -114,14 +106,14 @@ class LoginTurns:
                 await self._one_is_left(address, until)
                 yield
             finally:
-                names.give_back(whose.account)
+                names.release(whose.account)
         finally:
             if not names.flows and self._of_addresses.get(address) is names:
                 del self._of_addresses[address]
 
-    async def _take(self, names: Limiter, whose: Whose, until: float) -> None:
+    async def _take(self, names: FairQueue, whose: Whose, until: float) -> None:
         try:
-            await names.take(whose.account, 1, until)
+            await names.acquire(whose.account, 1, until)
         except ResourceExhausted:
             self._budgets.check(whose.address)
             raise login_busy() from None

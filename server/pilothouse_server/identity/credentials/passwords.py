@@ -2,8 +2,12 @@
 
 A hash costs some 20 ms of a core on purpose. `argon2-cffi` lets go of the interpreter's lock meanwhile, so
 a small pool of threads keeps the loop free, and its size bounds memory and cores that strangers can make
-the server spend. The queue before it is bounded and fair (`hash_queue`): who finds it full is told to come back,
-instead of waiting behind thousands of others.
+the server spend. Fair queues before it are bounded: an attempt that finds its
+queue full is refused, instead of waiting behind thousands of others.
+
+There are two queues, of equal length: of *known* attempts (from a device or an address that logged in before) and of
+others. In each, the turns go round the addresses or accounts that wait. While both wait, they have every other turn
+each. Unknown attempts never have the last thread: their hashes cost at most one core fewer than there are threads.
 
 Where there is no hash to verify (an unknown user, one without a password) a dummy is verified, made with
 the same parameters, so that both cases take the same time.
@@ -17,15 +21,15 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from pilothouse_server.identity.hash_queue import HashQueue
+from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
 from pilothouse_server.identity.model import NO_PASSWORD
 
 T = TypeVar("T")
@@ -34,10 +38,14 @@ MEMORY_KIBIBYTES: Final = 19 * 1024
 PASSES: Final = 2
 LANES: Final = 1
 _THREADS: Final = 2
+# Attempts that wait: half of them known ones.
 _LONGEST_QUEUE: Final = 256
 # Of one address or account: people behind one address may come together in the morning.
 _LONGEST_OF_ONE: Final = 64
 
+
+# The longest wait: 64 attempts of one account with a hash of 20 ms each on a machine that is busy with others.
+_LONGEST_WAIT_SECONDS: Final = 30.0
 
 # What is added to the niceness of a thread that hashes: the event loop goes first where both want a processor.
 _NICENESS: Final = 10
@@ -50,6 +58,18 @@ def _give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
+def login_busy() -> ResourceExhausted:
+    """Returns the error for an attempt that finds too many others waiting."""
+    return ResourceExhausted(
+        "too many concurrent log-ins; retry with backoff", reason="LOGIN_BUSY", retry_after_seconds=1.0
+    )
+
+
+def _queue(seats: int, waiting: int, waiting_of_one: int) -> FairQueue:
+    bounds = QueueBounds(seats, seats, waiting, waiting_of_one, _LONGEST_WAIT_SECONDS)
+    return FairQueue("password hashes", bounds, refusal=lambda _of_caller: login_busy())
+
+
 class Passwords:
     """Hashes and verifies passwords. One a server; `close` ends its threads."""
 
@@ -58,20 +78,25 @@ class Passwords:
             time_cost=PASSES, memory_cost=MEMORY_KIBIBYTES, parallelism=LANES, type=Type.ID
         )
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="passwords", initializer=_give_way)
-        self._queue = HashQueue(
-            threads, longest=longest_queue, longest_of_one=min(longest_queue, _LONGEST_OF_ONE)
-        )
+        waiting = longest_queue // 2
+        of_one = min(waiting, _LONGEST_OF_ONE)
+        # One more than there are threads, so that one waits for the next thread next to the unknown ones.
+        self._known = _queue(threads + 1, waiting, of_one)
+        self._unknown = _queue(max(1, threads - 1), waiting, of_one)
+        self._seats = _queue(threads, 2 * threads + 2, 2 * threads + 2)
         self._dummy = self._hasher.hash(secrets.token_urlsafe(32))
 
-    def turn(self, who: str = "", *, known: bool = False) -> AbstractAsyncContextManager[None]:
-        """Waits for a thread to be free, and keeps it. No transaction is open meanwhile, nor while it hashes.
+    @contextlib.asynccontextmanager
+    async def turn(self, who: str = "", *, known: bool = False) -> AsyncIterator[None]:
+        """Waits for a free thread and holds it. No transaction is open during that time.
 
-        `who` has its turns in a row of its own, a `known` one before strangers.
+        The turns of `who` are fair; `known` ones have a queue of their own.
 
         Raises:
             ResourceExhausted: LOGIN_BUSY, too many wait already.
         """
-        return self._queue.place(who, known=known)
+        async with (self._known if known else self._unknown).seat(who), self._seats.seat(known):
+            yield
 
     async def hash(self, password: str, who: str = "") -> str:
         """The hash of a new password, in PHC form; `who` asks for it.

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable
 
 from google.protobuf.message import Message
 
-from pilothouse_server.rpc.admission.seats import before_trial
+from pilothouse_server.flowcontrol.reservation import before_dry_run
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.pipeline import Runner
@@ -38,7 +38,7 @@ def validation(rule: Rule, inner: Runner) -> Runner:
             else:
                 validate(call.request)
             if call.validate_only and call.namespace:
-                await before_trial((call.method, call.namespace))
+                await before_dry_run((call.method, call.namespace))
         if call.requests is not None:
             call.requests = _validated(call.requests)
         return await inner(call)

@@ -1,10 +1,10 @@
-"""What comes in from the client of one call: its requests.
+"""The requests of one call, as they come from its client.
 
-To gRPC's reader the end of what a client sends, a call that is over, and a request that gRPC itself refuses are all the
-same: no more messages. But the first is the client's word, which is acted upon, and the others are not: gRPC answers
-them itself, and cancels the call a moment later. The record of the call is to tell the code that its caller gets. So
-what gRPC refuses is noted here, by what its reader awaits: that fails then, which the reader keeps to itself. (It fails
-in no other case.) Whether a call is over that has no request shows where something is sent back to it.
+gRPC's reader reports the end of the client's requests, the end of the call, and a request that gRPC itself refuses in
+the same way: no more messages. Only the first comes from the client, and the server acts on it. gRPC answers the others
+itself, and cancels the call a moment later. The record of the call must name the code that its caller gets. So this
+module detects a refusal by gRPC through the future that its reader awaits: it fails then, and in no other case, but the
+reader does not raise it. Whether a call without a request is over shows when something is sent back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.outsiders import no_request
+from pilothouse_server.rpc.infrastructure import no_request
 
 if TYPE_CHECKING:
     from pilothouse_server.rpc.call import Call
@@ -27,8 +27,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
 
 
-class WayIn:
-    """The way in of one call."""
+class RequestStream:
+    """The requests of one call."""
 
     __slots__ = ("_call", "_context")
 
@@ -37,7 +37,7 @@ class WayIn:
         self._context = context
 
     async def read(self) -> Any:
-        """The next request's bytes; EOF where the client sends no more.
+        """Returns the next request's bytes; EOF if the client sends no more.
 
         Raises ResourceExhausted, MESSAGE_TOO_LARGE: gRPC refuses it, and so the call.
         """
@@ -53,7 +53,7 @@ class WayIn:
         return message
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """The requests of a stream behind the first. Raises as `read`."""
+        """Yields the requests of a stream after the first. Raises as `read`."""
         while (message := await self.read()) is not grpc.aio.EOF:
             yield message
 

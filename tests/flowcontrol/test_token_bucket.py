@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from pilothouse_server.rpc.admission.paces import Paces, _Line
-from pilothouse_server.rpc.admission.seats import OPENINGS, REFUSALS, TRICKLES
+from pilothouse_server.flowcontrol.classes import CLUSTER_CALL_RATE, REFUSALS, STREAM_OPENS
+from pilothouse_server.flowcontrol.token_bucket import KeyedRate, _Line
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import hold_up, pass_time, virtual_time
 from tests.waiting import Stopwatch, within
@@ -14,11 +14,11 @@ from tests.waiting import Stopwatch, within
 _HELD = 2_000
 
 
-async def _all_at_once(refusing: Paces, count: int, told: list[float]) -> None:
+async def _all_at_once(refusing: KeyedRate, count: int, told: list[float]) -> None:
     watch = Stopwatch()
 
     async def refused() -> None:
-        await refusing.turn("eve")
+        await refusing.acquire("eve")
         told.append(watch.passed())
 
     await asyncio.gather(*(refused() for _ in range(count)))
@@ -27,19 +27,19 @@ async def _all_at_once(refusing: Paces, count: int, told: list[float]) -> None:
 @virtual_time
 async def test_the_first_are_told_at_once_and_others_in_turn() -> None:
     told: list[float] = []
-    await _all_at_once(Paces(*REFUSALS), 700, told)
-    assert sum(after < 0.001 for after in told) == 21
+    await _all_at_once(KeyedRate(*REFUSALS), 700, told)
+    assert sum(after < 0.001 for after in told) == 20
     # Fifty a second after those.
     assert 13.0 < told[-1] < 14.0
 
 
 @virtual_time
 async def test_nobody_waits_for_the_refusals_of_another() -> None:
-    refusing = Paces(*REFUSALS)
+    refusing = KeyedRate(*REFUSALS)
     flood = asyncio.create_task(_all_at_once(refusing, _HELD, []))
     await pass_time(0.001)
     async with within(0.001):
-        await refusing.turn("bob")
+        await refusing.acquire("bob")
     assert not flood.done()
     await flood
 
@@ -47,15 +47,15 @@ async def test_nobody_waits_for_the_refusals_of_another() -> None:
 @virtual_time
 async def test_nobody_waits_for_longer_and_none_is_told_at_once_for_it() -> None:
     told: list[float] = []
-    await _all_at_once(Paces(*REFUSALS), 5_000, told)
+    await _all_at_once(KeyedRate(*REFUSALS), 5_000, told)
     assert told[-1] <= 15.1
-    assert sum(after < 0.001 for after in told) == 21
+    assert sum(after < 0.001 for after in told) == 20
 
 
 @virtual_time
 async def test_who_waits_for_long_is_not_told_with_all_others() -> None:
     told: list[float] = []
-    await _all_at_once(Paces(*REFUSALS), 1_500, told)
+    await _all_at_once(KeyedRate(*REFUSALS), 1_500, told)
     later = Counter(int(after * 10) for after in told if after > 0.1)
     # Half of all were told in the last moment, when each waited for as long as the others.
     assert max(later.values()) < 60, later.most_common(3)
@@ -64,58 +64,58 @@ async def test_who_waits_for_long_is_not_told_with_all_others() -> None:
 @virtual_time
 async def test_streams_begin_as_fast_as_others_can_bear() -> None:
     opened: list[float] = []
-    await _all_at_once(Paces(*OPENINGS), 200, opened)
-    assert sum(after < 0.001 for after in opened) == 5
+    await _all_at_once(KeyedRate(*STREAM_OPENS), 200, opened)
+    assert sum(after < 0.001 for after in opened) == 4
     assert 4.5 < opened[-1] < 5.0
 
 
 @virtual_time
 async def test_calls_to_a_cluster_part_and_wait_for_a_second_at_most() -> None:
     gone: list[float] = []
-    await _all_at_once(Paces(*TRICKLES), 100, gone)
+    await _all_at_once(KeyedRate(*CLUSTER_CALL_RATE), 100, gone)
     assert sum(after < 0.001 for after in gone) == 1
     assert 0.3 < gone[-1] < 0.5
     gone.clear()
-    await _all_at_once(Paces(*TRICKLES), 1_000, gone)
+    await _all_at_once(KeyedRate(*CLUSTER_CALL_RATE), 1_000, gone)
     assert max(gone) <= 1.0
 
 
 @virtual_time
 async def test_at_the_end_all_are_told() -> None:
-    refusing = Paces(*REFUSALS)
+    refusing = KeyedRate(*REFUSALS)
     told: list[float] = []
     flood = asyncio.create_task(_all_at_once(refusing, _HELD, told))
     await pass_time(0.001)
     assert not flood.done()
-    refusing.end()
+    refusing.close()
     # Not in one moment.
     async with within(5.0):
         await flood
-    assert told[-1] - told[21] > 3.0
+    assert told[-1] - told[20] > 3.0
     async with within(0.001):
-        await refusing.turn("bob")
+        await refusing.acquire("bob")
 
 
 @virtual_time
 async def test_who_does_not_wait_any_more_leaves_his_turn_to_another() -> None:
-    refusing = Paces(10.0, 0, 1_000.0)
-    await refusing.turn("eve")
-    waiting = [asyncio.create_task(refusing.turn("eve")) for _ in range(100)]
+    refusing = KeyedRate(10.0, 1, 1_000.0)
+    await refusing.acquire("eve")
+    waiting = [asyncio.create_task(refusing.acquire("eve")) for _ in range(100)]
     await pass_time(0.001)
     await cancel_and_wait(*waiting)
     assert all(each.cancelled() for each in waiting)
     # They had ten seconds of turns.
     async with within(0.2):
-        await refusing.turn("eve")
+        await refusing.acquire("eve")
     # Those who have waited for as long as anybody does give back nothing that they did not have.
-    waiting = [asyncio.create_task(refusing.turn("ann")) for _ in range(20_000)]
+    waiting = [asyncio.create_task(refusing.acquire("ann")) for _ in range(20_000)]
     await pass_time(0.001)
     await cancel_and_wait(*waiting)
     begun: list[float] = []
     watch = Stopwatch()
 
     async def begins() -> None:
-        await refusing.turn("ann")
+        await refusing.acquire("ann")
         begun.append(watch.passed())
 
     await asyncio.gather(*(begins() for _ in range(20)))
@@ -124,15 +124,15 @@ async def test_who_does_not_wait_any_more_leaves_his_turn_to_another() -> None:
 
 @virtual_time
 async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stayed() -> None:
-    openings = Paces(*OPENINGS)
+    openings = KeyedRate(*STREAM_OPENS)
     begun: list[float] = []
     watch = Stopwatch()
 
     async def begins() -> None:
-        await openings.turn("eve")
+        await openings.acquire("eve")
         begun.append(watch.passed())
 
-    leaving = [asyncio.create_task(openings.turn("eve")) for _ in range(100)]
+    leaving = [asyncio.create_task(openings.acquire("eve")) for _ in range(100)]
     await pass_time(0.001)
     staying = [asyncio.create_task(begins()) for _ in range(100)]
     await pass_time(0.001)
@@ -144,14 +144,14 @@ async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stay
     assert 4.9 < begun[-1] < 5.1
 
 
-class _Leaving(Paces):
+class _Leaving(KeyedRate):
     """Who has the first turn is taken back in that moment."""
 
     leaving: asyncio.Task[None] | None = None
 
-    def _give_on(self, line: _Line) -> bool:
+    def _serve_next(self, line: _Line) -> bool:
         leaving, self.leaving = self.leaving, None
-        given = super()._give_on(line)
+        given = super()._serve_next(line)
         if leaving is not None:
             leaving.cancel()
         return given
@@ -159,9 +159,9 @@ class _Leaving(Paces):
 
 @virtual_time
 async def test_who_goes_in_the_moment_of_his_turn_gives_it_on() -> None:
-    openings = _Leaving(10.0, 0, 1_000.0)
-    await openings.turn("eve")
-    openings.leaving = leaving = asyncio.create_task(openings.turn("eve"))
+    openings = _Leaving(10.0, 1, 1_000.0)
+    await openings.acquire("eve")
+    openings.leaving = leaving = asyncio.create_task(openings.acquire("eve"))
     await pass_time(0.001)
     begun: list[float] = []
     await _all_at_once(openings, 10, begun)
@@ -173,7 +173,7 @@ async def test_who_goes_in_the_moment_of_his_turn_gives_it_on() -> None:
 
 @virtual_time
 async def test_a_loop_that_was_late_does_not_make_up_for_it() -> None:
-    refusing = Paces(*REFUSALS)
+    refusing = KeyedRate(*REFUSALS)
     told: list[float] = []
     flood = asyncio.create_task(_all_at_once(refusing, 200, told))
     await pass_time(0.001)
@@ -184,12 +184,12 @@ async def test_a_loop_that_was_late_does_not_make_up_for_it() -> None:
 
 @virtual_time
 async def test_a_turn_is_taken_only_where_nobody_waits_for_one() -> None:
-    hurried = Paces(8.0, 3, 1.0)
-    assert [hurried.takes_now("eve") for _ in range(6)] == [True] * 4 + [False] * 2
-    assert hurried.takes_now("bob")
+    hurried = KeyedRate(8.0, 4, 1.0)
+    assert [hurried.try_acquire("eve") for _ in range(6)] == [True] * 4 + [False] * 2
+    assert hurried.try_acquire("bob")
     await pass_time(0.126)
-    assert [hurried.takes_now("eve") for _ in range(2)] == [True, False]
-    waiting = asyncio.create_task(hurried.turn("eve"))
+    assert [hurried.try_acquire("eve") for _ in range(2)] == [True, False]
+    waiting = asyncio.create_task(hurried.acquire("eve"))
     await pass_time(0.001)
     assert not waiting.done()
     await waiting
@@ -197,8 +197,8 @@ async def test_a_turn_is_taken_only_where_nobody_waits_for_one() -> None:
 
 @virtual_time
 async def test_those_who_are_not_seen_again_are_forgotten() -> None:
-    refusing = Paces(*REFUSALS)
+    refusing = KeyedRate(*REFUSALS, most_keys=1_000)
     for number in range(5_000):
-        await refusing.turn(number)
+        await refusing.acquire(number)
         await pass_time(0.01)
-    assert len(refusing._lines) <= 1_000
+    assert refusing.keys <= 1_000

@@ -1,4 +1,4 @@
-"""Turns for a hash: nobody who sends many stands before one who sends one."""
+"""The turns of password hashes: an address with many attempts does not delay one with a single attempt."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import asyncio
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.identity.failure_budgets import SECONDS_EACH, FailureBudgets
-from pilothouse_server.identity.hash_queue import HashQueue
 from pilothouse_server.rpc.addresses import address_group
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.waiting import within
 
 
 class Line:
-    """Those who wait before one place that somebody holds, in the order in which they have had it."""
+    """Attempts that wait for one thread that somebody holds, in the order in which they have had it."""
 
-    def __init__(self, **bounds: int) -> None:
-        self.queue = HashQueue(1, **{"longest": 100, "longest_of_one": 100} | bounds)
+    def __init__(self, *, threads: int = 1, longest_queue: int = 100) -> None:
+        self.passwords = Passwords(threads=threads, longest_queue=longest_queue)
         self.served: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self._holds = asyncio.Event()
+        self._ends = asyncio.Event()
 
     async def come(self, *who: str, known: bool = False) -> None:
         """One after the other begins to wait."""
@@ -30,102 +30,83 @@ class Line:
             await asyncio.sleep(0)
 
     def refused(self) -> list[int]:
-        """Which of them, by number, are refused so far."""
+        """The numbers of those that are refused so far."""
         return [number for number, task in enumerate(self.tasks) if task.done() and task.exception()]
 
     async def all_served(self) -> list[str]:
-        """The holder goes; the order of the others, those refused as an exception."""
-        self._holds.set()
+        """The holder goes; the order of the others, without those that are refused."""
+        self._ends.set()
         outcomes = await asyncio.gather(*self.tasks, return_exceptions=True)
         refused = [outcome for outcome in outcomes if outcome is not None]
         assert all(isinstance(each, ResourceExhausted | asyncio.CancelledError) for each in refused)
         return self.served[1:]
 
     async def _one(self, who: str, known: bool) -> None:
-        async with self.queue.place(who, known=known):
+        async with self.passwords.turn(who, known=known):
             self.served.append(who)
             if len(self.served) == 1:
-                await self._holds.wait()
+                await self._ends.wait()
+            # As a hash does, it takes longer than the others need to move up.
+            for _ in range(5):
+                await asyncio.sleep(0)
 
 
-async def test_each_has_its_turn_whoever_sends_most() -> None:
+async def test_turns_go_round_those_that_wait() -> None:
     line = Line()
     await line.come("holder", *["flood"] * 6, "anna", "ben", "anna")
     assert await line.all_served() == ["flood", "anna", "ben", "flood", "anna", *["flood"] * 4]
 
 
-async def test_who_is_known_has_every_other_place() -> None:
+async def test_known_attempts_have_every_other_turn() -> None:
     line = Line()
     await line.come("holder", "s1", "s2", "s3", "s4", "s5")
-    await line.come("k1", "k2", known=True)
-    assert await line.all_served() == ["k1", "s1", "k2", "s2", "s3", "s4", "s5"]
+    await line.come("k1", "k2", "k3", known=True)
+    served = await line.all_served()
+    assert sorted(served) == ["k1", "k2", "k3", "s1", "s2", "s3", "s4", "s5"]
+    assert [each[0] for each in served[:6]] in (["k", "s"] * 3, ["s", "k"] * 3)
 
 
-async def test_strangers_never_have_the_last_place() -> None:
-    queue = HashQueue(2, longest=100, longest_of_one=100)
-    async with queue.place("stranger"):
-        other = asyncio.create_task(_once(queue, "another stranger"))
+async def test_unknown_attempts_never_have_the_last_thread() -> None:
+    passwords = Passwords(threads=2)
+    async with passwords.turn("stranger"):
+        other = asyncio.create_task(_once(passwords, "another stranger"))
         await asyncio.sleep(0)
         assert not other.done()
-        async with within(5.0), queue.place("anna", known=True):
+        async with within(5.0), passwords.turn("anna", known=True):
             pass
         assert not other.done()
     async with within(5.0):
         await other
-        async with queue.place("anna", known=True), queue.place("ben", known=True):
-            third = asyncio.create_task(_once(queue, "stranger"))
+        async with passwords.turn("anna", known=True), passwords.turn("ben", known=True):
+            third = asyncio.create_task(_once(passwords, "stranger"))
             await asyncio.sleep(0)
         await third
 
 
-async def _once(queue: HashQueue, who: str) -> None:
-    async with queue.place(who):
+async def _once(passwords: Passwords, who: str) -> None:
+    async with passwords.turn(who):
         pass
 
 
-async def test_a_full_queue_has_room_for_who_waits_less_often() -> None:
-    line = Line(longest=4)
-    await line.come("holder", *["flood"] * 4)
-    await line.come("anna", "ben", "flood")
-    assert await line.all_served() == ["flood", "anna", "ben", "flood"]
-    assert [task.exception() is not None for task in line.tasks] == [
-        *[False] * 3,
-        True,
-        True,
-        False,
-        False,
-        True,
-    ]
+async def test_unknown_attempts_from_everywhere_leave_half_of_the_queue_to_known_ones() -> None:
+    line = Line(longest_queue=4)
+    await line.come("holder", "s1", "s2", "s3")
+    # Two wait in the queue; the third one finds it full.
+    assert line.refused() == [3]
+    await line.come("k1", "k2", known=True)
+    assert line.refused() == [3]
+    assert sorted(await line.all_served()) == ["k1", "k2", "s1", "s2"]
 
 
-async def test_strangers_from_everywhere_leave_half_of_it_to_those_who_are_known() -> None:
-    line = Line(longest=4)
-    await line.come("holder", "s1", "s2", "s3", "s4")
-    await line.come("k1", "k1", known=True)
-    await line.come("s5")
-    # Half of it is theirs, also of one who waits more often than each stranger.
-    assert line.refused() == [3, 4, 7]
-    # What is beyond half is shared by who waits less often.
-    await line.come("k2", known=True)
-    assert await line.all_served() == ["k1", "s1", "k2", "s2"]
-    assert line.refused() == [3, 4, 6, 7]
-
-
-async def test_one_may_not_fill_it_alone() -> None:
-    line = Line(longest_of_one=2)
-    await line.come("holder", *["flood"] * 5)
-    assert await line.all_served() == ["flood"] * 2
-
-
-async def test_places_are_not_lost_with_those_who_go_away() -> None:
+async def test_threads_are_not_lost_with_attempts_that_are_cancelled() -> None:
     line = Line()
     await line.come("holder", "anna", "ben", "cleo")
     await cancel_and_wait(line.tasks[2])
-    # And one that is given a place in the moment in which it goes.
-    line._holds.set()
+    # And one that is given a thread in the moment in which it is cancelled.
+    line._ends.set()
     await cancel_and_wait(line.tasks[0], line.tasks[1])
     assert "cleo" in await line.all_served()
-    async with within(5.0), line.queue.place("dora"):
+    async with within(5.0), line.passwords.turn("dora"):
         pass
 
 

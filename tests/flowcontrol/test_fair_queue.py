@@ -1,6 +1,6 @@
 """The fair queue of seats: bounds hold, every seat comes back, nobody starves; whatever comes, leaves or is cancelled.
 
-Controls are limiters with one fault each: the checker finds a history that shows it.
+Controls are queues with one fault each: the checker finds a history that shows it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission.limiter import Bounds, Limiter, _Flow
+from pilothouse_server.errors import NotFound, ResourceExhausted
+from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds, _Flow
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import VirtualTimeLoop, pass_time, virtual_time
 from tests.waiting import Stopwatch, patient, within
 
-BOUNDS = Bounds(seats=5, seats_per_flow=3, waiting=8, waiting_per_flow=4, wait_seconds=10.0)
+BOUNDS = QueueBounds(seats=5, seats_per_flow=3, waiting=8, waiting_per_flow=4, wait_seconds=10.0)
 USERS = ("ada", "bob", "eve")
 
 # What happens next: somebody comes and asks for so many seats; one of those who are there ends, or is cancelled; one
@@ -49,7 +49,7 @@ async def _settled() -> None:
 class Calls:
     """Calls that take seats, hold them until they are ended, and give them back."""
 
-    limiter: Limiter
+    queue: FairQueue
     held: Counter[str] = field(default_factory=Counter)
     there: list[tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -76,9 +76,9 @@ class Calls:
         await self._all_end()
 
     async def _call(self, user: str, width: int, ended: asyncio.Event) -> None:
-        width = self.limiter.fitting(width)
+        width = self.queue.fit(width)
         try:
-            await self.limiter.take(user, width)
+            await self.queue.acquire(user, width)
         except ResourceExhausted:
             return
         self.held[user] += width
@@ -86,7 +86,7 @@ class Calls:
             await ended.wait()
         finally:
             self.held[user] -= width
-            self.limiter.give_back(user, width)
+            self.queue.release(user, width)
             if self._cancelled_next is not None:
                 self._cancelled_next.cancel()
                 self._cancelled_next = None
@@ -100,28 +100,28 @@ class Calls:
         except TimeoutError:
             self.faults.append("somebody waits for ever")
         self.look()
-        left = (self.limiter.in_use, self.limiter.waiting, self.limiter.flows)
+        left = (self.queue.in_use, self.queue.waiting, self.queue.flows)
         if left != (0, 0, 0):
             self.faults.append(f"all have gone, and of seats, waiting, flows are left {left}")
 
     def look(self) -> None:
         """Notes what does not hold."""
-        limiter, bounds = self.limiter, self.limiter.bounds
-        if limiter.in_use != sum(self.held.values()):
-            self.faults.append(f"{limiter.in_use} seats are counted, {sum(self.held.values())} are held")
-        if limiter.in_use > bounds.seats or max(self.held.values(), default=0) > bounds.seats_per_flow:
+        queue, bounds = self.queue, self.queue.bounds
+        if queue.in_use != sum(self.held.values()):
+            self.faults.append(f"{queue.in_use} seats are counted, {sum(self.held.values())} are held")
+        if queue.in_use > bounds.seats or max(self.held.values(), default=0) > bounds.seats_per_flow:
             self.faults.append(f"more seats are held than there are: {dict(self.held)}")
-        if limiter.waiting > bounds.waiting:
-            self.faults.append(f"{limiter.waiting} wait")
-        for flow in limiter._flows.values():
+        if queue.waiting > bounds.waiting:
+            self.faults.append(f"{queue.waiting} wait")
+        for flow in queue._flows.values():
             if len(flow.waiting) > bounds.waiting_per_flow:
                 self.faults.append(f"{len(flow.waiting)} of {flow.key} wait")
-            if flow.waiting and not limiter.in_use:
+            if flow.waiting and not queue.in_use:
                 self.faults.append(f"{flow.key} waits, and nobody has a seat")
 
 
-def faults(kind: type[Limiter], events: Sequence[Event]) -> list[str]:
-    """What goes wrong with a limiter of this kind."""
+def faults(kind: type[FairQueue], events: Sequence[Event]) -> list[str]:
+    """What goes wrong with a queue of this kind."""
 
     async def whole() -> list[str]:
         calls = Calls(kind("calls", BOUNDS))
@@ -138,14 +138,14 @@ _FEW = hypothesis.settings(max_examples=100, deadline=None)
 @_FEW
 @hypothesis.given(EVENTS)
 def test_seats_are_conserved_and_bounds_hold(events: Sequence[Event]) -> None:
-    assert faults(Limiter, events) == []
+    assert faults(FairQueue, events) == []
 
 
-class Forgetful(Limiter):
+class Forgetful(FairQueue):
     """A call that is cancelled as it is given its seat keeps it."""
 
-    async def take(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
-        if self.take_now(key, width):
+    async def acquire(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
+        if self.try_acquire(key, width):
             return
         waiter = self._enqueue(key, width)
         try:
@@ -155,10 +155,10 @@ class Forgetful(Limiter):
                 self._leave(waiter)
 
 
-class Boundless(Limiter):
+class Boundless(FairQueue):
     """Nobody looks at how many seats a flow has."""
 
-    def take_now(self, key: Hashable, width: int = 1) -> bool:
+    def try_acquire(self, key: Hashable, width: int = 1) -> bool:
         if self.in_use + width > self.bounds.seats:
             return False
         flow = self._flows.setdefault(key, _Flow(key, 0.0))
@@ -167,7 +167,7 @@ class Boundless(Limiter):
         return True
 
 
-class Sleepy(Limiter):
+class Sleepy(FairQueue):
     """Who gives a seat back wakes nobody."""
 
     def _dispatch(self) -> None:
@@ -175,7 +175,7 @@ class Sleepy(Limiter):
 
 
 @pytest.mark.parametrize("kind", [Forgetful, Boundless, Sleepy])
-def test_a_fault_of_a_limiter_is_found(kind: type[Limiter]) -> None:
+def test_a_fault_of_a_queue_is_found(kind: type[FairQueue]) -> None:
     # Raises NoSuchExample where no history shows it.
     shown = hypothesis.find(
         EVENTS,
@@ -185,23 +185,23 @@ def test_a_fault_of_a_limiter_is_found(kind: type[Limiter]) -> None:
     assert faults(kind, shown)
 
 
-class InOrder(Limiter):
+class InOrder(FairQueue):
     """The first who comes is the first who is served: all are one flow."""
 
-    async def take(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
-        await super().take("everybody", width, until)
+    async def acquire(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
+        await super().acquire("everybody", width, until)
 
-    def give_back(self, key: Hashable, width: int = 1) -> None:
-        super().give_back("everybody", width)
+    def release(self, key: Hashable, width: int = 1) -> None:
+        super().release("everybody", width)
 
 
-async def served(kind: type[Limiter], asked: Sequence[tuple[str, int]], rounds: int) -> Counter[str]:
+async def served(kind: type[FairQueue], asked: Sequence[tuple[str, int]], rounds: int) -> Counter[str]:
     """The seats that each user was given of those that came free in so many rounds, while all want more."""
-    bounds = Bounds(seats=4, seats_per_flow=4, waiting=10_000, waiting_per_flow=5_000, wait_seconds=1e6)
-    limiter, given, order = kind("calls", bounds), Counter[str](), list[tuple[str, int]]()
+    bounds = QueueBounds(seats=4, seats_per_flow=4, waiting=10_000, waiting_per_flow=5_000, wait_seconds=1e6)
+    queue, given, order = kind("calls", bounds), Counter[str](), list[tuple[str, int]]()
 
     async def one(user: str, width: int) -> None:
-        await limiter.take(user, width)
+        await queue.acquire(user, width)
         order.append((user, width))
 
     tasks = [asyncio.create_task(one(user, width)) for user, width in asked]
@@ -209,7 +209,7 @@ async def served(kind: type[Limiter], asked: Sequence[tuple[str, int]], rounds: 
     for _ in range(rounds):
         user, width = order.pop(0)
         given[user] += width
-        limiter.give_back(user, width)
+        queue.release(user, width)
         await _settled()
     await cancel_and_wait(*tasks)
     return given
@@ -219,57 +219,91 @@ async def served(kind: type[Limiter], asked: Sequence[tuple[str, int]], rounds: 
 async def test_a_flood_takes_no_more_than_its_share() -> None:
     # Bob has ten times as many, and wide ones; Ada comes last.
     asked = [*[("bob", 4)] * 500, *[("ada", 1)] * 200]
-    given = await served(Limiter, asked, rounds=120)
+    given = await served(FairQueue, asked, rounds=120)
     assert abs(given["ada"] - given["bob"]) <= 2 * 4 + 4
     assert (await served(InOrder, asked, rounds=120))["ada"] == 0
 
 
 @virtual_time
 async def test_who_asks_for_many_seats_is_not_passed_for_ever() -> None:
-    limiter = Limiter("calls", BOUNDS)
+    queue = FairQueue("calls", BOUNDS)
     holders = [("ada", 1), ("bob", 1), ("eve", 1), ("ada", 1), ("bob", 1)]
     for user, width in holders:
-        await limiter.take(user, width)
-    wide = asyncio.create_task(limiter.take("mary", 3))
+        await queue.acquire(user, width)
+    wide = asyncio.create_task(queue.acquire("mary", 3))
     await _settled()
     for user, width in holders[:3]:
-        limiter.give_back(user, width)
+        queue.release(user, width)
         # One who wants little comes each time, and may not go first.
-        assert not limiter.take_now("zoe")
+        assert not queue.try_acquire("zoe")
         await _settled()
     await wide
 
 
 @virtual_time
 async def test_a_full_queue_costs_those_who_fill_it() -> None:
-    limiter = Limiter("calls", BOUNDS)
+    queue = FairQueue("calls", BOUNDS)
     for user, width in (("ada", 3), ("bob", 2)):
-        await limiter.take(user, width)
-    waiting = [asyncio.create_task(limiter.take(user)) for user in [*["ada"] * 4, *["bob"] * 4]]
+        await queue.acquire(user, width)
+    waiting = [asyncio.create_task(queue.acquire(user)) for user in [*["ada"] * 4, *["bob"] * 4]]
     await _settled()
     with pytest.raises(ResourceExhausted) as refused:
-        await limiter.take("ada")
+        await queue.acquire("ada")
     assert refused.value.metadata == {"class": "calls", "limit_of": "caller"}
     assert refused.value.retry_after_seconds
-    newcomer = asyncio.create_task(limiter.take("eve"))
+    newcomer = asyncio.create_task(queue.acquire("eve"))
     await _settled()
     ended = [task for task in waiting if task.done()]
     assert len(ended) == 1
     with pytest.raises(ResourceExhausted):
         await ended[0]
-    limiter.give_back("bob", 2)
+    queue.release("bob", 2)
     await newcomer
 
 
 @virtual_time
 async def test_a_wait_ends() -> None:
-    limiter = Limiter("calls", BOUNDS)
-    await limiter.take("ada", 3)
-    await limiter.take("bob", 2)
+    queue = FairQueue("calls", BOUNDS)
+    await queue.acquire("ada", 3)
+    await queue.acquire("bob", 2)
     watch = Stopwatch()
     async with within(BOUNDS.wait_seconds + 0.1):
         with pytest.raises(ResourceExhausted) as refused:
-            await limiter.take("eve")
+            await queue.acquire("eve")
     assert watch.passed() >= BOUNDS.wait_seconds
     assert refused.value.metadata["limit_of"] == "server"
-    assert limiter.waiting == 0
+    assert queue.waiting == 0
+
+
+@virtual_time
+async def test_all_that_wait_can_be_admitted_together() -> None:
+    queue = FairQueue("replays", QueueBounds(100, 1, 100, 100, 10.0))
+    await queue.acquire("a")
+    waiting = [asyncio.create_task(queue.acquire("a")) for _ in range(5)]
+    gone = asyncio.create_task(queue.acquire("a"))
+    await _settled()
+    queue.admit_waiting("a")
+    # It has its seat, and is cancelled before it learns so.
+    await cancel_and_wait(gone)
+    queue.release("a")
+    await asyncio.gather(*waiting)
+    late = asyncio.create_task(queue.acquire("a"))
+    for _ in waiting:
+        await _settled()
+        assert not late.done()
+        queue.release("a")
+    await late
+    queue.release("a")
+    assert (queue.in_use, queue.waiting, queue.flows) == (0, 0, 0)
+
+
+@virtual_time
+async def test_a_refusal_is_the_error_of_its_queue() -> None:
+    queue = FairQueue(
+        "log-ins",
+        QueueBounds(1, 1, 0, 0, 1.0),
+        refusal=lambda of_caller: NotFound(f"{of_caller}", reason="FULL"),
+    )
+    await queue.acquire("a")
+    with pytest.raises(NotFound, match="True"):
+        await queue.acquire("a")

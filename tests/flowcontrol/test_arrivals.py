@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission import arrivals
-from pilothouse_server.rpc.admission.arrivals import Arrivals
+from pilothouse_server.flowcontrol import arrivals
+from pilothouse_server.flowcontrol.arrivals import Arrivals
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import within

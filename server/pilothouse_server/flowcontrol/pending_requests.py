@@ -1,11 +1,11 @@
 """Requests whose body has not arrived yet.
 
-A client may open a call and send nothing. So long as it does, the call holds no seat; it stands here, for some seconds
-at most. There is room for so many: where it is used up, who has most calls here loses the oldest. A body that is sent
-at once is here for one turn of the event loop, so this ends no call of a client that means it.
+A client may open a call and send nothing. Until it does, the call holds no seat; it stands here, for some seconds at
+most. The number of places is bounded: if all are taken, the caller with the most calls here loses its oldest. A body
+that is sent with its call is here for one turn of the event loop, so this ends no call of a client that behaves.
 
-All wait equally long, so one timer serves them: it looks at the oldest. Those that came together do not end together:
-each that ends is answered and perhaps recorded, and hundreds in one turn of the loop would hold up everybody else. So a
+All wait equally long, so one timer serves them: it looks at the oldest. Calls that came together do not end together:
+each that ends is answered and perhaps recorded, and hundreds in one turn of the loop would delay everybody else. So a
 few end at a time, some hundred a second, and the last of many somewhat late.
 """
 
@@ -16,18 +16,18 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
-from pilothouse_server.rpc.admission.limiter import too_many_calls
+from pilothouse_server.flowcontrol.fair_queue import too_many_calls
 from pilothouse_server.runtime.tasks import Cut
 
 T = TypeVar("T")
 
 # So many end in one turn of the event loop, and after so long the next.
-_AT_ONCE = 5
+_ENDED_TOGETHER = 5
 _PAUSE_SECONDS = 0.01
 
 
 class _Wait(Cut):
-    """The wait for the body of one call: of whose, until when by the loop's clock, and whether it had to make room."""
+    """The wait for the body of one call of `key`, until a time of the loop's clock."""
 
     __slots__ = ("key", "made_room", "until")
 
@@ -35,32 +35,33 @@ class _Wait(Cut):
         super().__init__()
         self.key = key
         self.until = until
+        # Whether it ended because another call needed its place.
         self.made_room = False
 
 
-class Bodies:
-    """Bodies that are waited for: `most` of them, `seconds` each."""
+class PendingRequests:
+    """At most `most` pending requests, each for `seconds`. `on_refused` is called with each call that ends here."""
 
     def __init__(self, most: int, seconds: float, on_refused: Callable[[], None] = lambda: None) -> None:
         self._most = most
         self._seconds = seconds
         self._on_refused = on_refused
-        # The oldest first; and how many each has.
+        # The oldest first; and the number of each caller.
         self._waiting: dict[_Wait, None] = {}
         self._of: dict[Hashable, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        """How many are waited for."""
+        """The number of pending requests."""
         return len(self._waiting)
 
-    async def arrives(self, body: Awaitable[T], key: Hashable) -> T:
+    async def receive(self, body: Awaitable[T], key: Hashable) -> T:
         """Returns the body, of a call of `key`: a user or an address.
 
         Raises:
-            InvalidArgument: it has not come in time.
-            ResourceExhausted: too many are waited for, and most of them are of `key`.
+            InvalidArgument: it has not arrived in time.
+            ResourceExhausted: too many are pending, and `key` has most of them.
         """
         wait = self._enter(key)
         try:
@@ -81,7 +82,7 @@ class Bodies:
         self._waiting[wait] = None
         self._of[key] = self._of.get(key, 0) + 1
         if self._timer is None:
-            self._timer = loop.call_at(wait.until, self._look)
+            self._timer = loop.call_at(wait.until, self._end_overdue)
         return wait
 
     def _exit(self, wait: _Wait) -> None:
@@ -95,31 +96,31 @@ class Bodies:
             del self._of[wait.key]
 
     def _push_out(self) -> None:
-        # Strangers can have as many addresses as there are places: while theirs are more than half, one of those goes,
-        # and no user's.
-        strangers = [key for key in self._of if isinstance(key, str)]
-        theirs = sum(self._of[key] for key in strangers)
-        most = max(strangers if 2 * theirs > self._most else self._of, key=self._of.__getitem__)
+        # Anonymous callers can have as many addresses as there are places: while they have more than half, one of
+        # theirs goes, and no user's.
+        addresses = [key for key in self._of if isinstance(key, str)]
+        theirs = sum(self._of[key] for key in addresses)
+        most = max(addresses if 2 * theirs > self._most else self._of, key=self._of.__getitem__)
         oldest = next(wait for wait in self._waiting if wait.key == most)
         oldest.made_room = True
         self._exit(oldest)
         oldest.off()
 
-    def _look(self) -> None:
-        """Ends some of those whose time is over; looks again when that of the next one is."""
+    def _end_overdue(self) -> None:
+        """Ends some calls that are overdue, and sets the timer for the next one."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for _ in range(_AT_ONCE):
+        for _ in range(_ENDED_TOGETHER):
             if not self._waiting:
                 return
             oldest = next(iter(self._waiting))
             if oldest.until > now:
-                self._timer = loop.call_at(oldest.until, self._look)
+                self._timer = loop.call_at(oldest.until, self._end_overdue)
                 return
             self._exit(oldest)
             oldest.off()
-        self._timer = loop.call_later(_PAUSE_SECONDS, self._look)
+        self._timer = loop.call_later(_PAUSE_SECONDS, self._end_overdue)
 
     def _ended(self, wait: _Wait) -> InvalidArgument | ResourceExhausted:
         self._on_refused()

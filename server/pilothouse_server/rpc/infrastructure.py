@@ -1,8 +1,8 @@
-"""Health and reflection: services that no rule declares and that need no log-in, within bounds of their own.
+"""Infrastructure services (health and reflection): no rule declares them, they need no log-in and have own bounds.
 
-A question for the server's health is answered always: it takes no seat, and nothing that others do pushes it out; its
-request must arrive as any other's must. Watches of health, and streams of reflection, are bounded by address, and a
-stream of reflection that falls silent ends.
+A question for the server's health is always answered: it takes no seat, and no other call can push it out; its request
+must arrive in time like any other. Watches of health and streams of reflection are bounded by address, and a stream of
+reflection that falls silent ends.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from pilothouse_server.errors import InvalidArgument, PilothouseError
-from pilothouse_server.rpc import headers, packing
+from pilothouse_server.flowcontrol.admission import CallAdmission
+from pilothouse_server.flowcontrol.fair_queue import FairQueue
+from pilothouse_server.rpc import decompression, headers
 from pilothouse_server.rpc.addresses import address_group
-from pilothouse_server.rpc.admission.limiter import Limiter
-from pilothouse_server.rpc.admission.seats import Admission
+from pilothouse_server.rpc.response_stream import ResponseStream
 from pilothouse_server.rpc.status import CODES, STATUS_KEY, rich_status
-from pilothouse_server.rpc.way_back import WayBack
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -31,19 +31,19 @@ AddressOf = Callable[[Context], str]
 SILENT_SECONDS = 30.0
 
 
-def bounded(inner: Handler, admission: Admission, address_of: AddressOf) -> Handler:
+def bounded(inner: Handler, admission: CallAdmission, address_of: AddressOf) -> Handler:
     """Returns the handler of a method that is not ours, within the bounds of such."""
-    outsider = _Outsider(inner, admission, address_of)
+    service = _Infrastructure(inner, admission, address_of)
     assert inner.request_deserializer is not None
     how = {
         "request_deserializer": partial(_read, inner.request_deserializer),
         "response_serializer": inner.response_serializer,
     }
     if inner.request_streaming:
-        return grpc.stream_stream_rpc_method_handler(outsider.converse, **how)
+        return grpc.stream_stream_rpc_method_handler(service.converse, **how)
     if inner.response_streaming:
-        return grpc.stream_stream_rpc_method_handler(outsider.watch, **how)
-    return grpc.stream_unary_rpc_method_handler(outsider.answer, **how)
+        return grpc.stream_stream_rpc_method_handler(service.watch, **how)
+    return grpc.stream_unary_rpc_method_handler(service.answer, **how)
 
 
 def too_large() -> Handler:
@@ -60,11 +60,11 @@ def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         except PilothouseError as error:
             code, message, details = CODES[error.code], error.message, rich_status(error).SerializeToString()
         flow = address_group(self.address_of(context)) if self is not None else None
-        back, remaining = WayBack(context), cast("float | None", context.time_remaining())
+        stream, remaining = ResponseStream(context), cast("float | None", context.time_remaining())
         del context, requests
         if flow is not None:
             await self.admission.refusal(flow, remaining)
-        return await back.fail(code, message, ((STATUS_KEY, details),))
+        return await stream.fail(code, message, ((STATUS_KEY, details),))
 
     return run
 
@@ -74,8 +74,8 @@ async def _refused(_self: object, _requests: object, _context: Context) -> None:
     raise headers.too_large()
 
 
-class _Outsider:
-    def __init__(self, inner: Handler, admission: Admission, address_of: AddressOf) -> None:
+class _Infrastructure:
+    def __init__(self, inner: Handler, admission: CallAdmission, address_of: AddressOf) -> None:
         self._inner: Any = inner
         self.admission = admission
         self.address_of = address_of
@@ -90,7 +90,7 @@ class _Outsider:
         """Answers one request by a stream."""
         request = await self._request(context)
         # It does nothing with the context but write.
-        watching = self._inner.unary_stream(request, WayBack(context))
+        watching = self._inner.unary_stream(request, ResponseStream(context))
         await self._seated(self.admission.health_watches, context, watching)
 
     @_refusing
@@ -100,27 +100,27 @@ class _Outsider:
         first = await self._request(context)
 
         async def answers() -> None:
-            back = WayBack(context)
+            stream = ResponseStream(context)
             async for each in self._inner.stream_stream(_until_silent(first, requests), context):
-                await back.write(each)
+                await stream.write(each)
 
         await self._seated(self.admission.reflections, context, answers())
 
-    async def _seated(self, limiter: Limiter, context: Context, work: Any) -> None:
+    async def _seated(self, queue: FairQueue, context: Context, work: Any) -> None:
         flow = address_group(self.address_of(context))
         try:
-            await limiter.take(flow)
+            await queue.acquire(flow)
         except PilothouseError:
             work.close()
             raise
         try:
             await work
         finally:
-            limiter.give_back(flow)
+            queue.release(flow)
 
     async def _request(self, context: Context) -> Any:
         flow = address_group(self.address_of(context))
-        request = await self.admission.health_requests.arrives(context.read(), flow)
+        request = await self.admission.pending_health_requests.receive(context.read(), flow)
         if request is grpc.aio.EOF:
             raise no_request()
         return _good(request)
@@ -148,9 +148,9 @@ _MALFORMED: Final = object()
 
 
 def _read(deserialize: Callable[[bytes], Any], raw: bytes) -> Any:
-    """The message that bytes are, packed or not. None of these methods has a long one."""
+    """Returns the message of these bytes, compressed or not. None of these methods has a long one."""
     try:
-        return deserialize(packing.unpacked_if_short(raw))
+        return deserialize(decompression.decompress_if_short(raw))
     except DecodeError:
         return _MALFORMED
 

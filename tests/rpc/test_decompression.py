@@ -1,4 +1,4 @@
-"""Requests that are packed are unpacked by us, and no further than they may be long."""
+"""Compressed requests are decompressed by the server, up to the most bytes that they may have."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_server.rpc import packing
-from pilothouse_server.rpc.packing import is_packed, unpacked, unpacked_if_short
-from pilothouse_server.rpc.parts import SHORT_BYTES
+from pilothouse_server.rpc import decompression
+from pilothouse_server.rpc.decompression import decompress, decompress_if_short, is_compressed
+from pilothouse_server.rpc.field_count import SHORT_BYTES
 from pilothouse_server.runtime.event_loop import Share
 
 _FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
@@ -31,27 +31,25 @@ _Packer = Callable[[bytes], bytes]
 
 @_every_packer
 @pytest.mark.parametrize("raw", [b"", _MESSAGE, b"x" * SHORT_BYTES], ids=["empty", "small", "short"])
-async def test_what_is_short_is_unpacked_at_once(pack: _Packer, raw: bytes) -> None:
+async def test_a_short_request_is_decompressed_immediately(pack: _Packer, raw: bytes) -> None:
     packed = pack(raw)
-    assert is_packed(packed)
-    assert unpacked_if_short(packed) == raw
-    assert await unpacked(packed, SHORT_BYTES) == raw
+    assert is_compressed(packed)
+    assert decompress_if_short(packed) == raw
+    assert await decompress(packed, SHORT_BYTES) == raw
 
 
 @_every_packer
-async def test_what_is_longer_is_unpacked_as_far_as_it_may_be_long(pack: _Packer) -> None:
+async def test_a_longer_request_is_decompressed_up_to_its_limit(pack: _Packer) -> None:
     for raw in (b"x" * (SHORT_BYTES + 1), b"x" * _MEBIBYTE, _NOISE):
         packed = pack(raw)
-        assert unpacked_if_short(packed) == packed
-        assert await unpacked(packed, len(raw)) == raw
+        assert decompress_if_short(packed) == packed
+        assert await decompress(packed, len(raw)) == raw
         for most in (len(raw) - 1, SHORT_BYTES - 7, 1, 0):
-            assert await unpacked(packed, most) == raw[: most + 1]
+            assert await decompress(packed, most) == raw[: most + 1]
 
 
 @_every_packer
-async def test_it_is_unpacked_in_steps_between_which_others_have_their_turn(
-    pack: _Packer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_decompression_yields_between_steps(pack: _Packer, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
 
     class Counting(Share):
@@ -60,24 +58,24 @@ async def test_it_is_unpacked_in_steps_between_which_others_have_their_turn(
             steps += 1
             await super().used()
 
-    monkeypatch.setattr(packing, "Share", Counting)
-    assert await unpacked(pack(b"x" * 4 * _MEBIBYTE), 4 * _MEBIBYTE) == b"x" * 4 * _MEBIBYTE
+    monkeypatch.setattr(decompression, "Share", Counting)
+    assert await decompress(pack(b"x" * 4 * _MEBIBYTE), 4 * _MEBIBYTE) == b"x" * 4 * _MEBIBYTE
     assert steps >= 4 * _MEBIBYTE // SHORT_BYTES
 
 
 @_every_packer
-async def test_what_cannot_be_unpacked_stays_as_it_is(pack: _Packer) -> None:
+async def test_malformed_bytes_stay_as_they_are(pack: _Packer) -> None:
     packed = pack(_MESSAGE * 100)
     for torn in (packed[:-9], packed[:2], packed[:2] + b"\xff" * 50):
-        assert unpacked_if_short(torn) == torn
-        assert await unpacked(torn, SHORT_BYTES) == torn
+        assert decompress_if_short(torn) == torn
+        assert await decompress(torn, SHORT_BYTES) == torn
     for raw in (b"", b"\x1f", b"x", b"xy", _MESSAGE):
-        assert not is_packed(raw)
-        assert unpacked_if_short(raw) == raw
-        assert await unpacked(raw, SHORT_BYTES) == raw
+        assert not is_compressed(raw)
+        assert decompress_if_short(raw) == raw
+        assert await decompress(raw, SHORT_BYTES) == raw
 
 
-def test_no_request_begins_as_what_is_packed_does() -> None:
+def test_no_request_begins_like_a_compressed_one() -> None:
     """0x1f says wire type 7, which there is not, and 0x78 a number in field 15."""
     methods = [
         method

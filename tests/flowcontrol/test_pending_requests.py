@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pilothouse_server.errors import InvalidArgument, ResourceExhausted
-from pilothouse_server.rpc.admission.bodies import Bodies
+from pilothouse_server.flowcontrol.pending_requests import PendingRequests
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, within
@@ -26,12 +26,12 @@ async def _soon() -> bytes:
 @virtual_time
 async def test_a_request_has_its_time_and_no_more() -> None:
     refused: list[None] = []
-    bodies = Bodies(10, 5.0, lambda: refused.append(None))
+    pending = PendingRequests(10, 5.0, lambda: refused.append(None))
     watch = Stopwatch()
-    first = asyncio.create_task(bodies.arrives(_never(), "ada"))
+    first = asyncio.create_task(pending.receive(_never(), "ada"))
     await pass_time(3.0)
-    second = asyncio.create_task(bodies.arrives(_never(), "ada"))
-    assert await bodies.arrives(_soon(), "ada") == b"body"
+    second = asyncio.create_task(pending.receive(_never(), "ada"))
+    assert await pending.receive(_soon(), "ada") == b"body"
     # A second is gone of the two that the first has left, and of the five of the other.
     async with within(1.1):
         with pytest.raises(InvalidArgument) as late:
@@ -42,54 +42,54 @@ async def test_a_request_has_its_time_and_no_more() -> None:
         with pytest.raises(InvalidArgument):
             await second
     assert watch.passed() >= 8.0
-    assert (bodies.waiting, len(refused)) == (0, 2)
+    assert (pending.waiting, len(refused)) == (0, 2)
 
 
 @virtual_time
 async def test_who_has_most_loses_the_oldest() -> None:
-    bodies = Bodies(6, 60.0)
+    pending = PendingRequests(6, 60.0)
     lost: list[int] = []
 
     async def hold(number: int, user: str) -> None:
         with pytest.raises(ResourceExhausted):
-            await bodies.arrives(_never(), user)
+            await pending.receive(_never(), user)
         lost.append(number)
 
     tasks = [asyncio.create_task(hold(number, "eve")) for number in range(5)]
     tasks.append(asyncio.create_task(hold(5, "bob")))
     await pass_time(0.001)
     # Ada's comes in time, though there is no room; so do three more.
-    assert await asyncio.gather(*(bodies.arrives(_soon(), "ada") for _ in range(3))) == [b"body"] * 3
+    assert await asyncio.gather(*(pending.receive(_soon(), "ada") for _ in range(3))) == [b"body"] * 3
     assert lost == [0, 1, 2]
-    assert bodies.waiting == 3
+    assert pending.waiting == 3
     await cancel_and_wait(*tasks)
-    assert bodies.waiting == 0
+    assert pending.waiting == 0
 
 
 @virtual_time
 async def test_strangers_from_everywhere_keep_no_users_request_out() -> None:
-    bodies = Bodies(6, 60.0)
-    strangers = [asyncio.create_task(bodies.arrives(_never(), f"192.0.2.{number}")) for number in range(6)]
+    pending = PendingRequests(6, 60.0)
+    strangers = [asyncio.create_task(pending.receive(_never(), f"192.0.2.{number}")) for number in range(6)]
     await pass_time(0.001)
     # Three of a user at once, each of which needs a moment: all of them come, and others' after them.
     for user in (7, 8):
-        assert await asyncio.gather(*(bodies.arrives(_soon(), user) for _ in range(3))) == [b"body"] * 3
-    slow = asyncio.create_task(bodies.arrives(_never(), 7))
-    other = asyncio.create_task(bodies.arrives(_never(), 7))
-    more = [asyncio.create_task(bodies.arrives(_never(), f"198.51.100.{number}")) for number in range(9)]
+        assert await asyncio.gather(*(pending.receive(_soon(), user) for _ in range(3))) == [b"body"] * 3
+    slow = asyncio.create_task(pending.receive(_never(), 7))
+    other = asyncio.create_task(pending.receive(_never(), 7))
+    more = [asyncio.create_task(pending.receive(_never(), f"198.51.100.{number}")) for number in range(9)]
     await pass_time(0.001)
     assert not slow.done()
     assert not other.done()
-    assert bodies.waiting == 6
+    assert pending.waiting == 6
     await cancel_and_wait(slow, other, *strangers, *more)
-    assert bodies.waiting == 0
+    assert pending.waiting == 0
 
 
 @virtual_time
 async def test_a_few_strangers_lose_none_to_a_user_with_most() -> None:
-    bodies = Bodies(6, 60.0)
-    of_a_user = [asyncio.create_task(bodies.arrives(_never(), 7)) for _ in range(4)]
-    strangers = [asyncio.create_task(bodies.arrives(_never(), f"192.0.2.{number}")) for number in range(3)]
+    pending = PendingRequests(6, 60.0)
+    of_a_user = [asyncio.create_task(pending.receive(_never(), 7)) for _ in range(4)]
+    strangers = [asyncio.create_task(pending.receive(_never(), f"192.0.2.{number}")) for number in range(3)]
     await pass_time(0.001)
     assert [task.done() for task in (*of_a_user, *strangers)] == [True, *[False] * 6]
     await cancel_and_wait(*of_a_user, *strangers)
@@ -97,11 +97,11 @@ async def test_a_few_strangers_lose_none_to_a_user_with_most() -> None:
 
 @virtual_time
 async def test_many_that_came_together_end_a_few_at_a_time() -> None:
-    bodies = Bodies(500, 5.0)
-    tasks = [asyncio.create_task(bodies.arrives(_never(), number % 7)) for number in range(200)]
+    pending = PendingRequests(500, 5.0)
+    tasks = [asyncio.create_task(pending.receive(_never(), number % 7)) for number in range(200)]
     await pass_time(5.001)
     assert 0 < sum(task.done() for task in tasks) <= 10
     await pass_time(0.5)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {getattr(outcome, "reason", "") for outcome in outcomes} == {"REQUEST_TIMEOUT"}
-    assert bodies.waiting == 0
+    assert pending.waiting == 0

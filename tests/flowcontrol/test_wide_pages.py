@@ -7,39 +7,44 @@ import asyncio
 import pytest
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission.seats import TICKET, Admission, Ticket, reading_a_stretch
+from pilothouse_server.flowcontrol.admission import CallAdmission
+from pilothouse_server.flowcontrol.classes import CallLimits
+from pilothouse_server.flowcontrol.reservation import RESERVATION, Reservation, read_slice
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from pilothouse_server.settings.model import Settings
 from tests.virtual_time import pass_time, virtual_time
 
 WIDTH = 10
 
 
-def begun(admission: Admission, user: str, count: int) -> tuple[list[Ticket], list[asyncio.Task[None]]]:
+def begun(
+    admission: CallAdmission, user: str, count: int
+) -> tuple[list[Reservation], list[asyncio.Task[None]]]:
     """Calls of a user that ask for a wide page in the same moment."""
-    tickets = [Ticket(admission, streams=False) for _ in range(count)]
-    return tickets, [
-        asyncio.create_task(each.sit(admission.calls, user, WIDTH, turns=admission.wide_pages))
-        for each in tickets
+    reservations = [Reservation(admission, streams=False) for _ in range(count)]
+    return reservations, [
+        asyncio.create_task(each.acquire(admission.calls, user, WIDTH, turns=admission.wide_pages))
+        for each in reservations
     ]
 
 
-def held(admission: Admission) -> tuple[int, int, int]:
+def held(admission: CallAdmission) -> tuple[int, int, int]:
     """Seats of calls, wide pages that are worked on, and those that wait for that."""
     return admission.calls.in_use, admission.wide_pages.in_use, admission.wide_pages.waiting
 
 
 @virtual_time
 async def test_wide_pages_of_a_user_come_one_after_the_other_and_those_that_wait_hold_no_seat() -> None:
-    admission = Admission(Settings())
-    tickets, tasks = begun(admission, "ada", 3)
+    admission = CallAdmission(CallLimits())
+    reservations, tasks = begun(admission, "ada", 3)
     await pass_time(0.1)
     assert [task.done() for task in tasks] == [True, False, False]
     assert held(admission) == (WIDTH, 1, 2)
     # Her small calls pass those that wait: she has 32 seats.
-    assert all(Ticket(admission, streams=False).sits(admission.calls, "ada") for _ in range(32 - WIDTH))
+    assert all(
+        Reservation(admission, streams=False).try_acquire(admission.calls, "ada") for _ in range(32 - WIDTH)
+    )
     for number in range(3):
-        tickets[number].close()
+        reservations[number].release()
         await pass_time(0.1)
         assert [task.done() for task in tasks] == [True] * min(3, number + 2) + [False] * (1 - number)
     await asyncio.gather(*tasks)
@@ -48,7 +53,7 @@ async def test_wide_pages_of_a_user_come_one_after_the_other_and_those_that_wait
 
 @virtual_time
 async def test_wide_pages_of_others_do_not_wait() -> None:
-    admission = Admission(Settings())
+    admission = CallAdmission(CallLimits())
     _, of_ada = begun(admission, "ada", 3)
     _, of_grace = begun(admission, "grace", 2)
     await pass_time(0.1)
@@ -59,7 +64,7 @@ async def test_wide_pages_of_others_do_not_wait() -> None:
 
 @virtual_time
 async def test_who_waits_for_too_long_is_refused_and_may_come_back() -> None:
-    admission = Admission(Settings(admission_wait_seconds=3.0))
+    admission = CallAdmission(CallLimits(wait_seconds=3.0))
     (hanging, _), (_, waiting) = begun(admission, "ada", 2)
     await pass_time(2.9)
     assert not waiting.done()
@@ -69,20 +74,20 @@ async def test_who_waits_for_too_long_is_refused_and_may_come_back() -> None:
     assert refused.value.metadata == {"class": "wide_pages", "limit_of": "caller"}
     assert refused.value.retry_after_seconds == 1.0
     assert held(admission) == (WIDTH, 1, 0)
-    hanging.close()
+    hanging.release()
     assert held(admission) == (0, 0, 0)
 
 
 @virtual_time
 async def test_turn_and_seats_are_waited_for_no_longer_than_seats_alone() -> None:
-    admission = Admission(Settings(admission_wait_seconds=3.0, max_calls_per_user=WIDTH))
+    admission = CallAdmission(CallLimits(wait_seconds=3.0, max_calls_per_user=WIDTH))
     (first, _, _), (_, second, third) = begun(admission, "ada", 3)
     await pass_time(2.0)
-    small = Ticket(admission, streams=False)
-    waiting = asyncio.create_task(small.sit(admission.calls, "ada"))
+    small = Reservation(admission, streams=False)
+    waiting = asyncio.create_task(small.acquire(admission.calls, "ada"))
     await pass_time(0.1)
     # The small call stands before the second page in the line for seats, and keeps the one that it gets.
-    first.close()
+    first.release()
     await waiting
     await pass_time(0.8)
     assert not second.done()
@@ -92,63 +97,63 @@ async def test_turn_and_seats_are_waited_for_no_longer_than_seats_alone() -> Non
             await refused
     # What the second one held was given back with its refusal.
     assert held(admission) == (1, 0, 0)
-    small.close()
+    small.release()
     assert held(admission) == (0, 0, 0)
 
 
 @virtual_time
 async def test_who_goes_away_while_it_waits_has_left_nothing() -> None:
-    admission = Admission(Settings())
+    admission = CallAdmission(CallLimits())
     (first, gone, third), tasks = begun(admission, "ada", 3)
     await pass_time(0.1)
     await cancel_and_wait(tasks[1])
-    gone.close()
+    gone.release()
     assert held(admission) == (WIDTH, 1, 1)
-    first.close()
+    first.release()
     await tasks[2]
     assert held(admission) == (WIDTH, 1, 0)
-    third.close()
+    third.release()
     assert held(admission) == (0, 0, 0)
 
 
 @virtual_time
 async def test_a_wide_page_that_goes_to_a_cluster_lets_the_next_one_begin() -> None:
-    admission = Admission(Settings())
+    admission = CallAdmission(CallLimits())
     (first, second), tasks = begun(admission, "ada", 2)
     await pass_time(0.1)
-    await first.go_to_cluster("local")
+    await first.acquire_cluster("local")
     await tasks[1]
     assert held(admission) == (WIDTH, 1, 0)
-    first.close()
-    second.close()
+    first.release()
+    second.release()
     assert held(admission) == (0, 0, 0)
 
 
 @virtual_time
 async def test_as_many_wait_as_for_seats() -> None:
-    admission = Admission(Settings(max_calls_per_user=2))
-    tickets, tasks = begun(admission, "ada", 1 + 8 * 2 + 1)
+    admission = CallAdmission(CallLimits(max_calls_per_user=2))
+    reservations, tasks = begun(admission, "ada", 1 + 8 * 2 + 1)
     await pass_time(0.1)
     with pytest.raises(ResourceExhausted):
         await tasks[-1]
     assert held(admission) == (2, 1, 8 * 2)
     await cancel_and_wait(*tasks[1:])
-    tickets[0].close()
+    reservations[0].release()
     assert held(admission) == (0, 0, 0)
 
 
 @virtual_time
 async def test_a_stream_reads_a_stretch_in_its_user_s_turn() -> None:
-    admission = Admission(Settings())
+    admission = CallAdmission(CallLimits())
     (page,), _ = begun(admission, "ada", 1)
     await pass_time(0.1)
-    stream = Ticket(admission, streams=True)
-    await stream.sit(admission.streams, "ada")
+    stream = Reservation(admission, streams=True)
+    await stream.acquire(admission.streams, "ada")
     read: list[str] = []
 
     async def reads(name: str) -> None:
-        TICKET.set(stream)
-        async with reading_a_stretch():
+        RESERVATION.set(stream)
+        async with read_slice():
             read.append(name)
             await pass_time(1.0)
 
@@ -156,7 +161,7 @@ async def test_a_stream_reads_a_stretch_in_its_user_s_turn() -> None:
     # Longer than a call would wait.
     await pass_time(20.0)
     assert read == []
-    page.close()
+    page.release()
     await pass_time(0.1)
     assert read == ["first"]
     await asyncio.gather(*tasks)
@@ -166,20 +171,20 @@ async def test_a_stream_reads_a_stretch_in_its_user_s_turn() -> None:
 
 @virtual_time
 async def test_a_stream_is_refused_where_its_turn_does_not_come() -> None:
-    admission = Admission(Settings())
+    admission = CallAdmission(CallLimits())
     (page,), _ = begun(admission, "ada", 1)
     await pass_time(0.1)
-    stream = Ticket(admission, streams=True)
-    await stream.sit(admission.streams, "ada")
-    TICKET.set(stream)
+    stream = Reservation(admission, streams=True)
+    await stream.acquire(admission.streams, "ada")
+    RESERVATION.set(stream)
     with pytest.raises(ResourceExhausted):
-        async with reading_a_stretch():
+        async with read_slice():
             raise AssertionError("it has its turn")
-    page.close()
+    page.release()
     assert held(admission) == (0, 0, 0)
 
 
 async def test_what_is_read_for_nobody_waits_for_no_turn() -> None:
-    TICKET.set(None)
-    async with reading_a_stretch(), reading_a_stretch():
-        assert TICKET.get() is None
+    RESERVATION.set(None)
+    async with read_slice(), read_slice():
+        assert RESERVATION.get() is None

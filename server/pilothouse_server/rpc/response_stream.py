@@ -1,11 +1,12 @@
-"""What goes back to the client of one call: its answers, and how it ends.
+"""The responses of one call, and its end, as they are sent to its client.
 
-A client may go away while something is being sent to it, and gRPC learns that by the failure of what is sent, before it
-cancels the call. Such a call has not failed; it ends as one that is cancelled.
+A client may leave while something is being sent to it. gRPC then fails the send before it cancels the call. Such a call
+has not failed; it ends as cancelled.
 
-gRPC notes that the headers of an answer are sent when the first answer has been taken. A stream whose first answer
-waits for a reader, and that is ended meanwhile, would send them once more with its status: gRPC refuses that, and the
-call is never ended. So a stream sends them by themselves, before its first answer. They wait for no reader.
+gRPC notes that the headers of a call are sent when the first response has been taken. If a stream's first response
+waits for its reader and the stream is ended during that time, gRPC would send the headers once more with the status,
+refuse that, and never end the call. So a stream sends its headers by themselves, before its first response. They wait
+for no reader.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Trailing: TypeAlias = tuple[tuple[str, Any], ...]
 
 
-class WayBack:
-    """The way back of one call. Its methods raise CancelledError where the client is gone."""
+class ResponseStream:
+    """The responses of one call. Its methods raise CancelledError if the client is gone."""
 
     __slots__ = ("_context", "_headers_began", "_headers_sent")
 

@@ -1,4 +1,4 @@
-"""Requests of very many parts are found before a message is made of them."""
+"""Requests with very many fields are found before a message is made of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from google.protobuf.message import DecodeError
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
-from pilothouse_server.rpc import parts, validation
-from pilothouse_server.rpc.parts import MOST_PARTS, SHORT_BYTES, Malformed, too_many_parts
+from pilothouse_server.rpc import field_count, validation
+from pilothouse_server.rpc.field_count import MOST_FIELDS, SHORT_BYTES, Malformed, too_many_fields
 from pilothouse_server.runtime.event_loop import Share
 
 REQUEST: Any = container_pb2.CreateContainerRequest.DESCRIPTOR
-MANY = MOST_PARTS + 5_000
+MANY = MOST_FIELDS + 5_000
 
 
 def _varint(number: int) -> bytes:
@@ -74,7 +74,7 @@ async def test_very_many_parts_are_found_wherever_they_are(raw: bytes) -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    assert await too_many_parts(raw, REQUEST)
+    assert await too_many_fields(raw, REQUEST)
     task.cancel()
     # The others had their turn meanwhile.
     assert turns > 10
@@ -90,13 +90,13 @@ async def test_the_largest_requests_that_are_allowed_pass() -> None:
         sample.timestamp.GetCurrentTime()
     raw = usage.SerializeToString()
     assert len(raw) > SHORT_BYTES
-    assert not await too_many_parts(raw, metrics_pb2.RecordUsageRequest.DESCRIPTOR)
+    assert not await too_many_fields(raw, metrics_pb2.RecordUsageRequest.DESCRIPTOR)
     wide = container_pb2.CreateContainerRequest()
     for number in range(16):
         init = wide.container.init_containers.add(name=f"init-{number}", image="nginx:1.27")
         for each in range(512):
             init.env.add(name=f"VARIABLE_{each}", value="x" * 20)
-    assert not await too_many_parts(wide.SerializeToString(), REQUEST)
+    assert not await too_many_fields(wide.SerializeToString(), REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_the_largest_requests_that_are_allowed_pass() -> None:
 async def test_what_is_no_message_is_refused_as_by_the_parser(rest: bytes) -> None:
     raw = repeated(SHORT_BYTES // 2, "container", "env") + rest
     with pytest.raises(Malformed):
-        await too_many_parts(raw, REQUEST)
+        await too_many_fields(raw, REQUEST)
     with pytest.raises(DecodeError):
         container_pb2.CreateContainerRequest.FromString(raw)
 
@@ -123,11 +123,11 @@ async def test_a_group_is_refused_though_the_parser_would_pass_over_it() -> None
     raw = repeated(SHORT_BYTES // 2, "container", "env") + b"\xfb\xff\x0f\xfc\xff\x0f"
     container_pb2.CreateContainerRequest.FromString(raw)
     with pytest.raises(Malformed):
-        await too_many_parts(raw, REQUEST)
+        await too_many_fields(raw, REQUEST)
 
 
 async def test_a_short_body_is_not_looked_at() -> None:
-    assert not await too_many_parts(b"\x0b" * SHORT_BYTES, REQUEST)
+    assert not await too_many_fields(b"\x0b" * SHORT_BYTES, REQUEST)
 
 
 @pytest.mark.parametrize(("length", "last"), [(10_000, False), (70_000, True)])
@@ -141,14 +141,14 @@ async def test_what_is_made_of_a_large_request_goes_last(
             super().__init__(last=last)
             gone_last.append(last)
 
-    monkeypatch.setattr(parts, "Share", Noting)
+    monkeypatch.setattr(field_count, "Share", Noting)
     monkeypatch.setattr(validation, "Share", Noting)
     request = container_pb2.CreateContainerRequest(namespace="n")
     request.container.name, request.container.image = "web", "nginx"
     request.container.args.extend(["x" * 1000] * (length // 1000))
     assert validation.is_long(request)
     assert validation.goes_last(request) is last
-    assert not await too_many_parts(request.SerializeToString(), REQUEST)
+    assert not await too_many_fields(request.SerializeToString(), REQUEST)
     await validation.validate_in_steps(request)
     # A short one is not counted.
     assert gone_last == ([True, True] if last else [False])

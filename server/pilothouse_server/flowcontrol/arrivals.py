@@ -1,15 +1,14 @@
-"""Calls that arrive together: taken in first, then worked on a few at a time.
+"""Calls that come in bursts: all are taken in first, then served a few at a time.
 
-gRPC hands calls over one by one, those of a line (`rpc.lines`) in the order of their coming. Where each is worked on as
-it is taken in, a call that comes behind two thousand others waits until all those are done, or, in another line, for
-one of them in each turn of its own: seconds, whoever sent them. To take a call in and do nothing costs a tenth of a
-millisecond. So who sends many is let through so far, and then *held*:
-his calls stand here until gRPC has no more to hand over. Then they go on, a few at a time, callers in turn, while the
-calls of all others pass.
+gRPC hands calls over one by one, those of a listener shard (`rpc.lines`) in the order of their arrival. If each were
+served as it is taken in, a call behind two thousand others would wait until all those are done: seconds, whoever sent
+them. To take a call in and do nothing costs a tenth of a millisecond. So a caller with many calls passes with the
+first few, and the others are *held* here until gRPC has no more to hand over. Then they continue, a few at a time,
+callers in turn, while the calls of all others pass.
 
-Nobody is told how many calls gRPC has. They are taken for over when the event loop had time and no more were held.
-To look costs two milliseconds of waiting, so it is done once for so many calls of a caller, the seldomer the longer it
-finds nothing; a caller with a few calls at once stays as fast as before.
+The server cannot ask gRPC how many calls it has. A burst counts as over when the event loop had time and no more calls
+were held. To look costs two milliseconds of waiting, so it is done once for so many calls of a caller, and less often
+the longer it finds nothing. A caller with a few concurrent calls stays as fast as before.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.rpc.admission.limiter import too_many_calls
+from pilothouse_server.flowcontrol.fair_queue import too_many_calls
 
 # So many of a caller pass before it is looked whether more are behind them; where nothing was found, more and more.
 _FEW, _MANY = 16, 64
@@ -303,6 +302,6 @@ class Arrivals:
 
     def _refused(self, *, of_caller: bool = True) -> ResourceExhausted:
         self._on_refused()
-        whose = "of yours " if of_caller else ""
-        message = f"too many calls {whose}have come at once: come back later, with fewer at a time"
+        whose = "from this caller" if of_caller else "to this server"
+        message = f"too many concurrent calls {whose}; retry with backoff and lower concurrency"
         return too_many_calls(message, "arrivals", of_caller=of_caller)

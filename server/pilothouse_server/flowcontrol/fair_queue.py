@@ -1,32 +1,33 @@
-"""The seats of one class of calls, given fairly.
+"""A fair queue: the seats of one class, given by start-time fair queuing (KEP-1040).
 
-Whoever finds a seat free takes it at once, by a few comparisons. Else the call waits, in a queue of its own *flow*: the
-calls of one user, or of one address. A seat that becomes free goes to the flow that has had least (start-time fair
-queuing, by the number of seats that a call takes), never to one that holds as many as a flow may: who asks for much
-waits for himself. Nobody passes a call that waits for more seats than are free, so wide calls are not starved either.
+A call that finds a seat free takes it immediately, by a few comparisons. Otherwise it waits in the queue of its *flow*:
+the calls of one user, or of one address. A seat that becomes free goes to the flow that was served least, by the number
+of seats that its calls took, but never to a flow that already holds as many as a flow may. So a flow with many calls
+waits for itself. No call overtakes one that waits for more seats than are free, so wide calls are not starved either.
 
-A wait is bounded, and so are the queues: of a flow, and of all. Where all are full, the flow that has most calls
-waiting loses its youngest, unless the newcomer's own flow is that one.
+A wait is bounded, and so are the queues: of one flow, and of all together. If all places are taken, the flow with the
+most waiting calls loses its youngest one, unless the newcomer belongs to that flow.
 
-A seat is counted in `in_use` from when it is given until `give_back`. A caller that is cancelled while it waits has
-left its queue, or has given the seat back, by the time `take` raises.
+A seat counts in `in_use` from the moment it is given until `release`. When a caller is cancelled while it waits, it has
+left its queue, or has released its seats, by the time `acquire` raises.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.errors import PilothouseError, ResourceExhausted
 
-# When who is refused may come back.
+# After this a refused caller may try again.
 RETRY_SECONDS = 1.0
 
 
 def too_many_calls(message: str, of_class: str, *, of_caller: bool = True) -> ResourceExhausted:
-    """Returns the error for a call that is refused by the bound of a class: of its caller, or of all together."""
+    """Returns the error for a call that a bound of its class refuses: its caller's, or the server's."""
     return ResourceExhausted(
         message,
         reason="TOO_MANY_CALLS",
@@ -36,16 +37,18 @@ def too_many_calls(message: str, of_class: str, *, of_caller: bool = True) -> Re
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """How many seats a class has, and how many of them a flow may hold; how many calls may wait, of all and of a flow,
-    and how many seconds each.
-    """
+class QueueBounds:
+    """The seats of a class, and of one flow in it; the waiting calls of all flows and of one; the longest wait."""
 
     seats: int
     seats_per_flow: int
     waiting: int
     waiting_per_flow: int
     wait_seconds: float
+
+
+# Makes the error for a refused call; the argument says whether its own flow's bound refuses it.
+Refusal = Callable[[bool], PilothouseError]
 
 
 class _Waiter:
@@ -62,7 +65,7 @@ class _Waiter:
 
 
 class _Flow:
-    """The calls of one who asks. `served` is the virtual time up to which it has had its share."""
+    """The calls of one key. `served` is the virtual time up to which it has had its share."""
 
     __slots__ = ("in_use", "key", "queued", "served", "waiting")
 
@@ -70,9 +73,9 @@ class _Flow:
         self.key = key
         self.served = served
         self.in_use = 0
-        # In the order of their coming; a dict, as they may leave from the middle.
+        # In order of arrival; a dict, because calls may leave from the middle.
         self.waiting: dict[_Waiter, None] = {}
-        # Whether it stands in the heap of those that may have the next seat.
+        # Whether it stands in the heap of flows that may have the next seat.
         self.queued = False
 
     @property
@@ -80,15 +83,23 @@ class _Flow:
         return next(iter(self.waiting))
 
 
-class Limiter:
-    """The seats of the class `name`; `on_refused` is called with each refusal."""
+class FairQueue:
+    """The seats of the class `name`. `on_refused` is called with each refusal; `refusal` makes its error."""
 
-    def __init__(self, name: str, bounds: Bounds, on_refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        bounds: QueueBounds,
+        on_refused: Callable[[], None] = lambda: None,
+        *,
+        refusal: Refusal | None = None,
+    ) -> None:
         self.name = name
         self.bounds = bounds
         self.in_use = 0
         self.waiting = 0
         self._on_refused = on_refused
+        self._refusal = refusal or self._too_many
         self._flows: dict[Hashable, _Flow] = {}
         # (virtual time, a number that decides between equals, flow) of flows whose first waiter their own bound allows.
         self._next: list[tuple[float, int, _Flow]] = []
@@ -97,15 +108,15 @@ class Limiter:
 
     @property
     def flows(self) -> int:
-        """How many hold a seat or wait for one."""
+        """The number of flows that hold a seat or wait for one."""
         return len(self._flows)
 
-    def fitting(self, width: int) -> int:
-        """Returns so many seats that a flow may hold them: at least one, `width` if possible."""
+    def fit(self, width: int) -> int:
+        """Returns `width`, but at least one seat and at most as many as a flow may hold."""
         return max(1, min(width, self.bounds.seats_per_flow, self.bounds.seats))
 
-    def take_now(self, key: Hashable, width: int = 1) -> bool:
-        """Takes `width` seats, which must be `fitting`, if that keeps nobody else waiting; returns whether it did."""
+    def try_acquire(self, key: Hashable, width: int = 1) -> bool:
+        """Takes `width` seats, which must `fit`, if no other call waits for them; returns whether it did."""
         bounds = self.bounds
         if self._next or self.in_use + width > bounds.seats:
             return False
@@ -118,14 +129,14 @@ class Limiter:
         self.in_use += width
         return True
 
-    async def take(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
-        """Takes `width` seats, which must be `fitting`, once it is this call's turn. It waits as long as calls of the
-        class may, or until a time of the loop's clock.
+    async def acquire(self, key: Hashable, width: int = 1, until: float | None = None) -> None:
+        """Takes `width` seats, which must `fit`, in this call's turn. It waits for `wait_seconds` of the bounds at
+        most, or until a time of the loop's clock.
 
         Raises:
-            ResourceExhausted: too many wait already, or it waited for too long. Come back later, as RetryInfo says.
+            PilothouseError: `refusal`, by default ResourceExhausted: too many calls wait, or this one waited too long.
         """
-        if self.take_now(key, width):
+        if self.try_acquire(key, width):
             return
         waiter = self._enqueue(key, width)
         limit = asyncio.timeout(self.bounds.wait_seconds) if until is None else asyncio.timeout_at(until)
@@ -140,18 +151,27 @@ class Limiter:
             raise self._refused(waiter.flow, width) from None
         except BaseException:
             if waiter.given:
-                self.give_back(key, width)
+                self.release(key, width)
             raise
         finally:
             if not waiter.given:
                 self._leave(waiter)
 
-    def give_back(self, key: Hashable, width: int = 1) -> None:
-        """Gives seats back that were taken; whose turn it is gets them."""
+    @asynccontextmanager
+    async def seat(self, key: Hashable, until: float | None = None) -> AsyncIterator[None]:
+        """Holds one seat. Raises as `acquire`."""
+        await self.acquire(key, 1, until)
+        try:
+            yield
+        finally:
+            self.release(key)
+
+    def release(self, key: Hashable, width: int = 1) -> None:
+        """Returns seats; the next calls in turn get them."""
         flow = self._flows[key]
         flow.in_use -= width
         self.in_use -= width
-        assert flow.in_use >= 0, "seats are given back that nobody holds"
+        assert flow.in_use >= 0, "seats are released that nobody holds"
         if flow.waiting:
             self._queue(flow)
         elif not flow.in_use:
@@ -159,12 +179,25 @@ class Limiter:
         if self._next:
             self._dispatch()
 
-    def holds(self, key: Hashable) -> bool:
-        """Returns whether a flow has a seat, or waits for one."""
+    def admit_waiting(self, key: Hashable) -> None:
+        """Gives seats to all calls of a flow that wait, beyond every bound: they will all do the same small work.
+
+        The flow must hold a seat. Each of the calls releases its own.
+        """
+        flow = self._flows[key]
+        while flow.waiting:
+            waiter = flow.first
+            del flow.waiting[waiter]
+            self.waiting -= 1
+            if not waiter.answer.done():
+                self._give(waiter, max(flow.served, self._virtual))
+
+    def has_flow(self, key: Hashable) -> bool:
+        """Returns whether a flow holds a seat, or waits for one."""
         return key in self._flows
 
-    def check(self, key: Hashable) -> None:
-        """Raises ResourceExhausted, as `take` would at once, where as many wait already as a flow may have."""
+    def check_room(self, key: Hashable) -> None:
+        """Raises the error of `acquire` if as many calls already wait as a flow may have."""
         flow = self._flows.get(key)
         if flow is not None and flow.waiting and len(flow.waiting) >= self.bounds.waiting_per_flow:
             raise self._refused(flow, 1)
@@ -191,7 +224,7 @@ class Limiter:
         youngest = next(reversed(most.waiting))
         if not youngest.answer.done():
             youngest.answer.set_exception(self._refused(most, youngest.width))
-            # Looked at, so that asyncio does not complain where its caller goes away now.
+            # Read, so that asyncio does not complain if its caller leaves now.
             youngest.answer.exception()
         self._leave(youngest)
 
@@ -202,7 +235,7 @@ class Limiter:
         del flow.waiting[waiter]
         self.waiting -= 1
         if flow.waiting:
-            # The next of the flow may be one that its bound allows.
+            # The next call of the flow may be one that its bound allows.
             self._queue(flow)
         elif not flow.in_use and self._flows.get(flow.key) is flow:
             del self._flows[flow.key]
@@ -215,11 +248,11 @@ class Limiter:
             heapq.heappush(self._next, (max(flow.served, self._virtual), self._entries, flow))
 
     def _dispatch(self) -> None:
-        """Gives the free seats to those whose turn it is; leaves in the heap a flow that waits for room, or none."""
+        """Gives the free seats to the calls in turn; the heap keeps a flow that waits for room."""
         while self._next:
             start, _, flow = self._next[0]
             if not flow.waiting or flow.in_use + flow.first.width > self.bounds.seats_per_flow:
-                # Its waiters have left since, or the first has, and the next is wider.
+                # Its calls have left since, or the first one has, and the next is wider.
                 heapq.heappop(self._next)
                 flow.queued = False
                 continue
@@ -246,10 +279,14 @@ class Limiter:
         waiter.given = True
         waiter.answer.set_result(None)
 
-    def _refused(self, flow: _Flow, width: int) -> ResourceExhausted:
+    def _refused(self, flow: _Flow, width: int) -> PilothouseError:
         self._on_refused()
         bounds = self.bounds
-        own = flow.in_use + width > bounds.seats_per_flow or len(flow.waiting) >= bounds.waiting_per_flow
-        who = "you have" if own else "this server has"
-        message = f"{who} too many {self.name} at once: come back later, with fewer at a time"
-        return too_many_calls(message, self.name.replace(" ", "_"), of_caller=own)
+        return self._refusal(
+            flow.in_use + width > bounds.seats_per_flow or len(flow.waiting) >= bounds.waiting_per_flow
+        )
+
+    def _too_many(self, of_caller: bool) -> PilothouseError:
+        whose = "this caller" if of_caller else "all callers of this server"
+        message = f"too many concurrent {self.name} of {whose}; retry with backoff and lower concurrency"
+        return too_many_calls(message, self.name.replace(" ", "_"), of_caller=of_caller)

@@ -1,12 +1,12 @@
-"""Of how many parts a request consists, counted in its bytes before a message is made of them.
+"""The number of fields of a request, counted in its bytes before a message is made of them.
 
-A message of four megabytes may hold two million messages that are empty: to make those holds up all other calls for
-half a second, and takes two hundred megabytes. What is sent is much smaller than what it becomes only where it consists
-of many parts, so they are counted first: each message, text, item and entry that is there is one; a number, which
-becomes no more than it is, counts for an eighth. That takes longer than the making would, but it is done in steps,
-between which others have their turn, and ends at a bound that no request reaches which the rules of its fields allow.
+A message of four megabytes may hold two million empty messages. To make those delays all other calls by half a second,
+and takes two hundred megabytes. Bytes become much larger only if they hold many fields, so the fields are counted
+first: each message, text, item and entry is one; a number, which becomes no larger, counts for an eighth. Counting
+takes longer than making the message, but it is done in steps, between which other calls have their turn, and it ends at
+a bound that no request reaches whose fields keep their rules.
 
-A short body is not looked at: it cannot have many.
+A short body is not counted: it cannot hold many fields.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from google.protobuf.descriptor import Descriptor
 from pilothouse_server.runtime.event_loop import Share
 
 # The largest request there is has 5,000 samples, of half a dozen texts and two dozen numbers each.
-MOST_PARTS: Final = 60_000
+MOST_FIELDS: Final = 60_000
 _OF_A_NUMBER, _OF_OTHERS = 1, 8
 SHORT_BYTES: Final = 64 * 1024
 # Fields that are looked at in a step: half a millisecond.
@@ -37,8 +37,8 @@ class Malformed(ValueError):
     """The bytes are no message."""
 
 
-async def too_many_parts(raw: bytes, descriptor: Descriptor, most: int = MOST_PARTS) -> bool:
-    """Returns whether the bytes of a message have more than `most` parts. Raises Malformed."""
+async def too_many_fields(raw: bytes, descriptor: Descriptor, most: int = MOST_FIELDS) -> bool:
+    """Returns whether the bytes of a message have more than `most` fields. Raises Malformed."""
     if len(raw) <= SHORT_BYTES:
         return False
     share = Share(last=True)
