@@ -4,14 +4,68 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
 
 from pilothouse_server.flowcontrol.classes import CLUSTER_CALL_RATE, REFUSALS, STREAM_OPENS
-from pilothouse_server.flowcontrol.token_bucket import KeyedRate, _Line
+from pilothouse_server.flowcontrol.token_bucket import KeyedRate, TokenBucket, TokenBuckets, _Line
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from tests.virtual_time import hold_up, pass_time, virtual_time
 from tests.waiting import Stopwatch, within
 
 _HELD = 2_000
+
+
+def test_a_bucket_gives_a_burst_and_then_reserves_at_its_rate() -> None:
+    now = 0.0
+    bucket = TokenBucket(10, 2, clock=lambda: now)
+    assert [bucket.reserve() for _ in range(4)] == pytest.approx([0, 0, 0.1, 0.2])
+    now = 60.0
+    assert [bucket.reserve() for _ in range(3)] == pytest.approx([0, 0, 0.1])
+    # A look takes nothing.
+    assert bucket.seconds_until_one() == bucket.seconds_until_one() == pytest.approx(0.2)
+    bucket.give_back()
+    assert bucket.seconds_until_one() == pytest.approx(0.1)
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["take", "reserve", "give back", "pass"]), st.floats(0.0, 3.0)), max_size=60
+)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(_STEPS)
+def test_a_bucket_never_gives_more_than_its_burst_and_rate(steps: Sequence[tuple[str, float]]) -> None:
+    now, taken, per_second, burst = 0.0, 0, 4.0, 3
+    bucket = TokenBucket(per_second, burst, clock=lambda: now)
+    for kind, seconds in steps:
+        if kind == "pass":
+            now += seconds
+        elif kind == "take":
+            taken += bucket.try_take()
+        elif kind == "give back" and taken:
+            taken -= 1
+            bucket.give_back()
+        elif kind == "reserve":
+            # It may be used then, and not before.
+            now += bucket.reserve()
+            taken += 1
+        assert taken <= burst + per_second * now + 1e-6
+        assert bucket.tokens <= burst
+
+
+def test_the_key_that_was_used_least_recently_is_forgotten() -> None:
+    buckets = TokenBuckets(1.0, 1, clock=lambda: 0.0, most_keys=2)
+    assert buckets.of("a").try_take()
+    assert buckets.of("b").try_take()
+    assert not buckets.of("a").try_take()
+    assert buckets.of("c").try_take()
+    assert len(buckets) == 2
+    assert not buckets.of("a").try_take()
+    assert buckets.of("b").try_take()
 
 
 async def _all_at_once(refusing: KeyedRate, count: int, told: list[float]) -> None:

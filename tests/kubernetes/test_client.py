@@ -22,7 +22,6 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
-from pilothouse_server.kubernetes.rate_limit import RateLimit
 from pilothouse_server.kubernetes.transport import Limits
 from pilothouse_server.kubernetes.watch_stream import split_lines
 from tests.kubernetes import recorded_server
@@ -135,6 +134,23 @@ async def test_a_slow_answer_ends_at_the_deadline() -> None:
         with pytest.raises(Unreachable, match="'far' did not answer in time"):
             await client.get(PODS, "n", "p")
         released.set()
+
+
+async def test_a_request_whose_token_comes_after_its_deadline_is_not_sent() -> None:
+    asked = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return web.json_response({})
+
+    async with served(answer, Limits(request_seconds=5.0, requests_per_second=0.1, burst=1)) as client:
+        await client.get(PODS, "n", "p")
+        with pytest.raises(Throttled) as refused:
+            await client.get(PODS, "n", "p")
+    assert asked == 1
+    assert refused.value.retry_after_seconds is not None
+    assert 5.0 < refused.value.retry_after_seconds <= 10.0
 
 
 async def test_nobody_listens() -> None:
@@ -288,15 +304,3 @@ async def test_splitting_is_the_same_whatever_the_chunks() -> None:
         found = [part.strip() async for part in split_lines(chunks(size), 100, before)]
         # Empty ones cost something, too.
         assert (found, lines) == ([b"one", b"two", b"three"], 4)
-
-
-def test_the_rate_limit_lets_a_burst_through_and_then_paces() -> None:
-    now = 0.0
-    limit = RateLimit(10, 2, clock=lambda: now)
-    assert [limit.reserve(9) for _ in range(4)] == pytest.approx([0, 0, 0.1, 0.2])
-    now = 60.0
-    assert [limit.reserve(9) for _ in range(3)] == pytest.approx([0, 0, 0.1])
-    with pytest.raises(Throttled):
-        limit.reserve(0.05)
-    # What was refused took no token.
-    assert limit.reserve(9) == pytest.approx(0.2)

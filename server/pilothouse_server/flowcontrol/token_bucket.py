@@ -68,6 +68,12 @@ class TokenBucket:
         self.take()
         return True
 
+    def reserve(self) -> float:
+        """Takes a token even if there is none; returns the seconds until it may be used."""
+        seconds = self.seconds_until_one()
+        self.take()
+        return seconds
+
     def take(self) -> None:
         """Takes a token even if there is none."""
         self._set(self.tokens - 1.0)

@@ -1,10 +1,9 @@
-"""How many failures an address, an account or a program may cause before it waits.
+"""The failures that an address, an account or a program may cause before it has to wait: one token bucket for each.
 
-Each attempt takes one of a budget before anything is looked up or hashed, and a right password gives it back. An empty
-budget fills slowly. Each process has its own; the lock of an account, which is what bounds guesses at one password,
-stands in the database.
+Each attempt takes a token before anything is looked up or hashed, and a right password returns it. The buckets fill
+slowly. Each process has its own; the lock of an account, which bounds guesses at one password, is in the database.
 
-Where many honest attempts may be under way together, `check` and `spend` count failures only, so that none of these
+If many honest attempts may be in progress together, `check` and `spend` count failures only, so that none of these
 attempts is refused because of the others.
 """
 
@@ -16,16 +15,17 @@ from collections.abc import Callable
 from typing import Final
 
 from pilothouse_server.errors import ResourceExhausted
+from pilothouse_server.flowcontrol.token_bucket import TokenBuckets
 
 SECONDS_EACH: Final = 0.5
-# Those that were used least lately are forgotten beyond.
+# Addresses that are remembered because they logged in.
 _MOST: Final = 20_000
 
 
 class FailureBudgets:
-    """One budget of `most` failures for each address, account or program, one more each `seconds_each`.
+    """One budget of `most` failures for each address, account or program, and one more each `seconds_each`.
 
-    `message` and `reason` are those of the error where a budget is empty.
+    `message` and `reason` are those of the error for an empty budget.
     """
 
     def __init__(
@@ -37,39 +37,35 @@ class FailureBudgets:
         reason: str = "LOGIN_LIMITED",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most = most
-        self._seconds_each = seconds_each
+        self._buckets = TokenBuckets(1 / seconds_each, most, clock=clock)
         self._message = message
         self._reason = reason
-        self._clock = clock
-        # What is left, and when that was so.
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._succeeded: OrderedDict[str, None] = OrderedDict()
 
     def check(self, who: str) -> None:
-        """Raises ResourceExhausted where none is left; takes nothing."""
+        """Raises ResourceExhausted if none is left; takes nothing."""
         if wait := self.seconds_until_one(who):
             raise ResourceExhausted(self._message, reason=self._reason, retry_after_seconds=max(1.0, wait))
 
     def seconds_until_one(self, who: str) -> float:
-        """How long until one is left; 0.0 where one is."""
-        return max(0.0, (1.0 - self._now_left(who)) * self._seconds_each)
+        """Returns the seconds until one is left; 0.0 if one is."""
+        return self._buckets.of(who).seconds_until_one()
 
     def take(self, who: str) -> None:
-        """Takes one. Raises ResourceExhausted where none is left."""
+        """Takes one. Raises ResourceExhausted if none is left."""
         self.check(who)
         self.spend(who)
 
     def spend(self, who: str) -> None:
-        """Takes one although none may be left: the attempt has failed, and was begun while one was."""
-        self._keep(who, self._now_left(who) - 1.0)
+        """Takes one even if none is left: the attempt has failed, and was begun while one was."""
+        self._buckets.of(who).take()
 
     def give_back(self, who: str) -> None:
-        """It was not needed: the attempt was refused before it began."""
-        self._keep(who, self._now_left(who) + 1.0)
+        """Returns one: the attempt was refused before it began."""
+        self._buckets.of(who).give_back()
 
     def succeeded(self, who: str) -> None:
-        """It was not needed: the password was right."""
+        """Returns one: the password was right."""
         self.give_back(who)
         self._succeeded[who] = None
         self._succeeded.move_to_end(who)
@@ -79,13 +75,3 @@ class FailureBudgets:
     def is_known(self, who: str) -> bool:
         """Whether somebody logged in from there since this process began."""
         return who in self._succeeded
-
-    def _now_left(self, who: str) -> float:
-        left, since = self._left.get(who, (float(self._most), 0.0))
-        return min(float(self._most), left + (self._clock() - since) / self._seconds_each)
-
-    def _keep(self, who: str, left: float) -> None:
-        self._left[who] = (min(float(self._most), left), self._clock())
-        self._left.move_to_end(who)
-        while len(self._left) > _MOST:
-            self._left.popitem(last=False)

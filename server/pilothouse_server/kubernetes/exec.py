@@ -8,7 +8,6 @@ second byte, which v4 cannot).
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,12 +15,12 @@ from typing import Literal
 
 import msgspec
 
+from pilothouse_server.flowcontrol.token_bucket import TokenBucket
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.decoding import AT_ONCE_BYTES
 from pilothouse_server.kubernetes.errors import UNREADABLE, ClusterError, Status, Unreachable, shown
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import PODS
-from pilothouse_server.kubernetes.rate_limit import RateLimit
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
@@ -66,7 +65,7 @@ class Program:
 
     async def output(self) -> AsyncGenerator[Output | Ended, None]:
         """Yields what the program writes, then `Ended`. Raises Unreachable if the connection breaks."""
-        idle = RateLimit(_IDLE_PER_SECOND, _IDLE_BURST)
+        idle = TokenBucket(_IDLE_PER_SECOND, _IDLE_BURST)
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.ERROR and _is_too_long(message.data):
                 raise self._too_long()
@@ -80,7 +79,7 @@ class Program:
             if message.type is aiohttp.WSMsgType.PING:
                 await self._pong(message.data)
             # What comes is there at once: without a pause it has the event loop for as long as more is sent.
-            await asyncio.sleep(idle.reserve(math.inf))
+            await asyncio.sleep(idle.reserve())
         raise Unreachable("the connection to the program broke")
 
     async def _pong(self, data: bytes) -> None:

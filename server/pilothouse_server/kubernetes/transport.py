@@ -7,7 +7,6 @@ writing of bodies are not used. A body is decoded by msgspec straight into the s
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
@@ -21,6 +20,7 @@ from urllib.parse import urlencode
 import msgspec
 from yarl import URL
 
+from pilothouse_server.flowcontrol.token_bucket import TokenBucket
 from pilothouse_server.kubernetes.decoding import (
     AT_ONCE_BYTES,
     MOST_OF_USERS_BYTES,
@@ -43,7 +43,6 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.kubernetes.http import aiohttp
 from pilothouse_server.kubernetes.objects import Manifest
-from pilothouse_server.kubernetes.rate_limit import RateLimit
 from pilothouse_server.outbound import destinations
 from pilothouse_server.outbound.destinations import ANYWHERE, Reach, Redirected, TooLong
 from pilothouse_server.runtime.event_loop import Share, long_work
@@ -165,8 +164,8 @@ class Transport:
         self._api.user_agent = "pilothouse"
         self.ahead = timedelta(0)
         self._quiet_until, self._quiet_words = 0.0, ""
-        self._rate = RateLimit(limits.requests_per_second, limits.burst)
-        self._lines = RateLimit(limits.lines_per_second, limits.lines_burst)
+        self._rate = TokenBucket(limits.requests_per_second, limits.burst)
+        self._lines = TokenBucket(limits.lines_per_second, limits.lines_burst)
         # The same credentials and authorities, with connections of its own, which are made when they are needed.
         self._streams = copy(api_client.rest_client)
         self._streams.maxsize, self._streams.pool_manager = limits.streams, None
@@ -315,7 +314,7 @@ class Transport:
         share = Share()
 
         async def turn() -> None:
-            wait = self._lines.reserve(math.inf)
+            wait = self._lines.reserve()
             # Some at a time: a timer for each would cost more than the line.
             if wait > _LINES_SECONDS:
                 await asyncio.sleep(wait)
@@ -333,7 +332,12 @@ class Transport:
         left = self._quiet_until - now
         if left > 0:
             raise Throttled(self._quiet_words, retry_after_seconds=left)
-        await self._rate.acquire(self._limits.request_seconds)
+        wait = self._rate.seconds_until_one()
+        if wait > self._limits.request_seconds:
+            raise Throttled("too many requests for this cluster are waiting", retry_after_seconds=wait)
+        self._rate.take()
+        if wait:
+            await asyncio.sleep(wait)
 
     def _quieten(self, error: ClusterError) -> None:
         """What one request was answered holds for all: the server counts them by who asks, and that is always us."""
