@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pilothouse.container.v1 import container_pb2
@@ -36,12 +38,14 @@ class Development:
     @property
     def simulator(self) -> int:
         """The process id of its simulated cluster."""
-        (found,) = [
-            child
-            for child in _children(self.process.pid)
-            if b"pilothouse_server.launch.simulation" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
-        return found
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            # A child may end while it is looked at.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "pilothouse_server.launch.simulation" in child.cmdline():
+                    found.append(child.pid)
+        (simulator,) = found
+        return simulator
 
     def said(self, words: str) -> bool:
         return any(words in line for line in self.printed)
@@ -90,11 +94,6 @@ async def development(directory: Path) -> AsyncIterator[Development]:
 async def _read(stream: asyncio.StreamReader, printed: list[str]) -> None:
     while line := await stream.readline():
         printed.append(line.decode())
-
-
-def _children(process_id: int) -> list[int]:
-    tasks = Path(f"/proc/{process_id}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 async def _run_web(client: AsyncClient) -> str:
