@@ -6,6 +6,7 @@
 # make bench   measurements                               make proto   the stubs from protos/
 # make profile what a call costs, layer by layer: GetContainer, or CreateContainer with  make profile ROW=2
 # make limits  the tables of docs/limits.md
+# make schema  schema.sql from the migrations              make migration NAME=words REPLACES=function
 # make wheel   the distribution, into dist/               make lock    requirements.lock from pyproject.toml
 #
 # Each begins with `make setup`: .venv as requirements.lock says it. That is done again only when the lock or
@@ -39,7 +40,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-lowest both-tiers lint limits proto bench profile soak lock wheel
+.PHONY: help setup run test test-all test-lowest both-tiers lint limits proto schema migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -84,6 +85,13 @@ proto: setup
 
 limits: setup
 	@$(BIN)/python .ci/limits.py write
+
+# checksums.py and schema.sql, from the migrations; and a migration that changes functions, begun with their former texts.
+schema: setup
+	@$(BIN)/python -m tests.conventions.schema_file
+
+migration: setup
+	@$(BIN)/python -m tests.conventions.new_migration $(NAME) $(REPLACES)
 
 # Every check runs, so that one look shows all that is wrong; the first failure decides the exit code.
 lint: setup

@@ -21,8 +21,6 @@ import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from pilothouse_migrations import roles, runner
 from pilothouse_migrations.roles import ensure_roles
@@ -136,7 +134,7 @@ async def connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def number_changes(opened: asyncpg.Connection) -> None:
-    """Has all that is committed numbered: who reads the log or the events by SQL begins with it."""
+    """Numbers all committed changes. Call it before you read the log or the events by SQL."""
     while (await opened.fetch("SELECT more FROM sequence_changes()"))[-1]["more"]:
         pass
 
@@ -172,7 +170,7 @@ async def new_database(server: EmbeddedPostgres, template: str = "template0") ->
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is loaded for the tests lives to the end: the collector goes over it not once, instead of at each look."""
+    """Objects that are loaded for the tests live to the end, so the collector need not visit them."""
     gc.disable()
     result = yield
     collect_rarely()
@@ -201,23 +199,6 @@ def _hashes_cost_little() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "MEMORY_KIBIBYTES", 8)
         patch.setattr(passwords, "PASSES", 1)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _migrations_are_loaded_once() -> Iterator[None]:
-    """Alembic executes the files of all migrations for each move; the tests move some hundred times, by the same."""
-    load = ScriptDirectory.from_config
-    loaded: dict[str | None, ScriptDirectory] = {}
-
-    def from_config(config: Config) -> ScriptDirectory:
-        place = config.get_main_option("script_location")
-        if place not in loaded:
-            loaded[place] = load(config)
-        return loaded[place]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScriptDirectory, "from_config", from_config)
         yield
 
 

@@ -1,12 +1,78 @@
-"""The checksum of each migration, oldest first, as `runner.checksum` makes it; a test holds the two equal.
+"""Checksums of migrations and of functions' texts. `make schema` writes this file.
 
-A server reads them at its start, where rendering the migrations would take Alembic. A new migration adds a line.
+A server compares them with the database's records at its start: rendering the migrations would take Alembic.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+# The newest migration of the last release. `make schema` leaves its texts and older ones alone.
+RELEASED: Final = ""
+# The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
-    "0101": "e46282f85c36ec1c269ccccb2f7eca6c094ec81306690256b9a545aaf12091fe",
+    "0101": "be744e0b3c7d1d04015f03be31da2f05dc8fd37339a668b08278999dfdc565ab",
+}
+# The checksum of each function's present text, and the migration that gave it.
+FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
+    "admit_container": ("db13bf48b6a59819e10b21bc0ed12a51a3d3a32bea37e3752d550eb61e6a6fdd", "0101"),
+    "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
+    "app_namespace_ids": ("c0abfb4ca7801ca5663b058a0d52e14988e138f8b797d6b051d6da9f26808092", "0101"),
+    "app_password_hash": ("7b453806d5ffe986cf0a4e3e8c358f459cfc92989519b2f57713672117271dbf", "0101"),
+    "app_peer_ids": ("823897a04a71f45574cb476dddd5782bdca3d63f50130b1b69156ec7ebc17cee", "0101"),
+    "app_reach": ("eb2a6f4dc747cfffdc8d0311bedf9dd7436da0804e64316963321a83f3caa3d3", "0101"),
+    "app_reach_in": ("e23fc03d32de1fab501fcc0986fe7802034ec83eb05e24325f5b57df6fb762cc", "0101"),
+    "app_sees_all": ("c2c7a029faadd1e0ec3999da5ec2fe98529d6b407ae8f80a76b5cd7cbd34fe9e", "0101"),
+    "app_user_id": ("d68da6321ee5d47651b2c8c48515308e44c68805a521aab85652961f8d52b204", "0101"),
+    "begin_new_history": ("ba33cf5703f237809c14fba431673e0e0e4b301b7779bfc2fbd7a15366ab0806", "0101"),
+    "check_appended_changes": ("e825151448c1ddef14d929504fb5716a6a33e9b904795095288532406c2a0c30", "0101"),
+    "count_container_delete": ("2ac8a8bc91c6e0e816fcb04b89bd2b67b919b0c009d75832dde981fa238cc6e8", "0101"),
+    "count_container_insert": ("5f2e66a26430c79e62cb6939bf6e0f427531cd4caef67ed0f659f497603a6cd3", "0101"),
+    "count_container_update": ("ef47d436b7fe4a8026ea91343b768e4ac32be8519d6419c166bf0cf2a1025939", "0101"),
+    "create_daily_partitions": ("b2548219649a9d0151afb64bd980b8b2274513899915c37f642d8b20abdc758f", "0101"),
+    "create_monthly_partitions": ("011fdc89a1341975be0f29f310b68f8a3f4c9f34ee6898bc2a4911111853f516", "0101"),
+    "create_partition": ("5af8f066d514fa1c82689ceb98c78c1daf22fe9b31743bae88e5cdc7b9ccdc91", "0101"),
+    "create_revision_partitions": (
+        "2e82125970d7c5ab8fdf982f5a7048081090725e0c426fa27d45be299daacd75",
+        "0101",
+    ),
+    "current_history": ("5c5206f76505bcb42032714cfdd445325ed8288ddd59b3cca3c35c58f769e92f", "0101"),
+    "detached_partitions": ("239ee63700f6f2102065aa74a052601a3ab90c4a323b9a25146735e8bd202bf0", "0101"),
+    "drop_old_partitions": ("43beb82c45121d492e1bb0eac1af01a8b6d9253adf7db886b5ad0ccabba3137c", "0101"),
+    "event_mark": ("6522514ab49e8bd7f01d2ec604a76adb473da038d1199084ec22ab805f2ce004", "0101"),
+    "fold_quota_changes": ("701de6a8bacf9597ebe1337db937eb4cf256a3bf2fea79a3885ecbedfd04f135", "0101"),
+    "forget_rendered_messages": ("d9ba6e72ebcd06dd31c0f2f370a6096286b284b3f6372a21ba00d3d4b90fda50", "0101"),
+    "keep_quota_counter": ("e0217d213ef17809e0a24bf75236695c00aa0f3ecd60c36a60123787d2ba81ed", "0101"),
+    "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
+    "keep_rendered_messages": ("4aaf59052dd6c3236d90b04e4694b93ba9c429a70b0569682f160252ed9144b6", "0101"),
+    "lease_work": ("cc592ee1fc5cdbdd7a72f14484b5f6e8a004bda60c7791906bb31ad86e42bf30", "0101"),
+    "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
+    "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
+    "number_pending": ("12a2ad00e1758cd3533da10efc3532b01fe44b01c4e487b5c0a9ef3c94f5da14", "0101"),
+    "number_visible": ("936b1609df35143c6a3daad48310de9a86484be95bbe57663d92568c935c394a", "0101"),
+    "old_partitions": ("5a6109a34089d29d847d8fe500fb7a9335841fa1f58a7f15b09ae9bc7b0e1fd0", "0101"),
+    "partition_bounds": ("ef4d0a8137809fc1314f0d4beabc11c1b65edc3ba4ec15a17721097a9c8014f0", "0101"),
+    "pending_event_ids": ("91fd9b627a3dbdea2913bfbee4bba2fda92ae63a01d5fd50575d777a359d3142", "0101"),
+    "put_changes": ("6ccbeaacef639af55a00ab8801f36eca26ced2897fc849cc0e4ddb9433abbc01", "0101"),
+    "raise_floor": ("697dd0745bca058aaa1c9e72cecb1e704342fe30198dfa0883708f52f9018891", "0101"),
+    "raise_row_version": ("94f6ea39333db6c4a1ebe4ce583a77cc322a1fe8e86e8984e8c6a9828e0bef72", "0101"),
+    "reachable_container_summary": (
+        "e38f8c5b941dda34bb9b903d5b72462c69c007cff0c06387ba740b729f71d7d1",
+        "0101",
+    ),
+    "read_config_map": ("83cd1095e46dd4637faf3b394573444120eef8dcacacc9583ed2251102b412e2", "0101"),
+    "read_container": ("74939599661fc6b9a9e86de19ba6b740c8b0dc19fb1dcc88f28dc9e6cfa49110", "0101"),
+    "read_namespace": ("f2992b485d52f7bb9f6327eb54fce75836c6e74c390f4d599e9e41f5e031051a", "0101"),
+    "read_secret": ("f23e6ed5e1ce2e2ed8b0cc4c7a4c6ec5d7620397bcb566e41a1fc85200626560", "0101"),
+    "read_volume": ("de8acd5a04a361aabaf44a41b1dffc4ba0723f53475e9331b4d9e70892f6e8b9", "0101"),
+    "record_mark": ("581e46ec536971f81ad73c608868498dcf88ef6bc92dbbf623d0180615a3b393", "0101"),
+    "refresh_container_summary": ("6137cefa89d6de1daae186f74a9ba57bf3247e36d97eb7c30a413166073d834f", "0101"),
+    "refuse_outdated": ("65a9975ffb9f17bd4146decec0a0c237a59472b38ee5cbc9bd16dc5a42a33e4b", "0101"),
+    "register_image": ("4ee2fd77dfae137b87f5594ceb65b304610305968d01eb854704ed8aa775401f", "0101"),
+    "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
+    "set_aside": ("eef583ba38dc13461a31d56244b39b48989d149eca64008bed1f431a922c3ad6", "0101"),
+    "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
+    "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
+    "write_applied": ("0dd66fa51d00e5fd14a0f6cd8a488f42aa1a489eebb909989deb73edfcf50e8b", "0101"),
+    "write_container": ("ca2983552cd6c5427d9b4c084eb1b6a015e95533a3249832ecf99c8b816ad79c", "0101"),
 }

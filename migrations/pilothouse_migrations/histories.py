@@ -1,7 +1,7 @@
 """Beginning a new history by hand, for a database that went back where no server could notice it.
 
-A server notices by what it keeps in its data folder. Who restored that together with the database, or serves a copy
-from another machine, says it by `pilothouse migrate new-history`; a restore says it by itself.
+A server notices by a file in its data folder. If that was restored together with the database, or the server has
+another machine's copy, run `pilothouse migrate new-history`. `pilothouse restore` begins a new history by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ async def begin_new_history(dsn: str, reason: str) -> str:
 
     `dsn` is the maintenance login's. Tokens of watches from before are refused from now on, and running watches end.
 
-    Raises what `schema.check` does, and schema.RefusedError where the database does not let it.
+    Raises the errors of `schema.check`, and schema.RefusedError if the database refuses.
     """
     await schema.check(dsn)
     try:

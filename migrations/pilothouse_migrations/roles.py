@@ -14,7 +14,7 @@ role                     is                           may
 ======================== ============================ ===========================================================
 
 Where the library pg_stat_statements is there, its extension is made in a schema of its own (`STATISTICS_SCHEMA`), which
-the owner alone may use: what a statement was says something of everybody.
+the owner alone may use: statements of all tenants stand there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
-    # It brings the ORM, 7 MB, which who only needs the names does without.
+    # It brings the ORM, 7 MB; users of the names alone do without.
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 OWNER: Final = "pilothouse_owner"
@@ -40,14 +40,14 @@ SYSTEM: Final = "pilothouse_system"
 MAINTENANCE: Final = "pilothouse_maintenance"
 # Short name -> role name of the three roles that connect.
 LOGINS: Final[Mapping[str, str]] = {"app": APP, "system": SYSTEM, "maintenance": MAINTENANCE}
-# What a session of request handling has where nobody says otherwise. Servers say so when they connect, but a
-# transaction pooler does not pass that on; and who logs in by hand should not hold a lock for ever either.
+# Defaults of sessions of request handling. Servers set them when they connect, but a transaction pooler does not pass
+# that on; and a person who logs in by hand should not hold a lock for ever either.
 SESSION_DEFAULTS: Mapping[str, str] = {
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
 }
-# Of the role of requests alone: how long one waits for what another holds.
+# Of the role of requests alone: the longest wait for a lock.
 APP_DEFAULTS: Mapping[str, str] = {"lock_timeout": "20s"}
 STATISTICS_SCHEMA = "pilothouse_statistics"
 
@@ -66,8 +66,7 @@ def driver_dsn(dsn: str) -> str:
 
 
 def make_engine(dsn: str, **options: Any) -> AsyncEngine:
-    """SQLAlchemy's engine, whose connections the driver itself opens by the DSN: so whatever the driver understands of
-    a DSN, such as `sslmode`, holds here, too."""
+    """SQLAlchemy's engine. The driver opens its connections by the DSN, so its options such as `sslmode` work."""
     # Imported late: see above.
     from sqlalchemy.ext.asyncio import create_async_engine
 

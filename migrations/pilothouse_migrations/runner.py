@@ -1,39 +1,48 @@
-"""Applying and reverting migrations, with a record of what was applied.
+"""Applying and reverting migrations, with a record of each.
 
-Each migration is one transaction. Before the first, the connection takes the owner's role, time limits (a migration
-that waits long for a lock makes every later statement wait behind it) and an advisory lock, so that several servers
-that start together migrate one after the other.
+The connection takes the owner's role and an advisory lock, so several servers that start together migrate one after
+the other. It polls for that lock: a server that waited inside a statement would hold a snapshot, and CREATE INDEX
+CONCURRENTLY of another one would wait for it.
 
-Beside Alembic's own table, `schema_migrations` keeps for each migration its checksum, how long it took and whether
-it succeeded. The checksum is taken over the SQL a migration sends, rendered offline: a
-comment or a reformatted module changes nothing, a changed statement does. A changed checksum of an applied
-migration is an error at start, because the schema is then not what the code believes. `schema` checks that by the
-checksums that are written down in `checksums.py`.
+**Locks.** Next to a busy server a migration that takes a weak lock on a table first and a stronger one later
+deadlocks. So a migration names the tables that it changes (`locks = ("containers", "namespaces")`), and the runner
+locks them ACCESS EXCLUSIVE before anything else. Each wait is short (`lock_timeout`), because every later statement
+on the table waits behind it, and because PostgreSQL looks for deadlocks only after a second. An attempt that gets no
+lock is rolled back and repeated. Each migration is a transaction of its own, so the locks of one end before the next.
+
+**Without a transaction.** A migration with `transactional = False` builds indexes CONCURRENTLY
+(`statements.build_index`). It may be run again after a failure.
+
+**Records.** `schema_migrations` keeps for each migration its checksum, how long it took, whether it succeeded, and
+`serves_from`, the oldest release that may run on the schema. The checksum is taken over the SQL that a migration
+sends, rendered offline, and the former texts of its functions. A changed checksum of an applied migration is an
+error. `schema_functions` keeps the checksum of each function's text and the migration that gave it. Another text is
+pending: `upgrade` applies it, unless a migration of a newer release gave it. `schema` checks both at a server's start
+by the checksums in `checksums.py`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from alembic import command
 from alembic.config import Config
 from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pilothouse_migrations import schema
+from pilothouse_migrations import functions, schema, statements
 from pilothouse_migrations.roles import OWNER, SYSTEM, make_engine
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
@@ -41,15 +50,38 @@ _BOOKKEEPING = """
 CREATE TABLE IF NOT EXISTS alembic_version (
     version_num varchar(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
 COMMENT ON TABLE alembic_version IS 'The newest applied migration.';
+COMMENT ON COLUMN alembic_version.version_num IS 'Its id; no row: none is applied.';
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version varchar(255) NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now(),
     checksum varchar(64) NOT NULL,
     execution_time_ms integer,
     success boolean NOT NULL DEFAULT true,
+    serves_from varchar(20) NOT NULL,
     CONSTRAINT pk_schema_migrations PRIMARY KEY (version));
-COMMENT ON TABLE schema_migrations IS 'Checksum, duration and success of each migration.'
+COMMENT ON TABLE schema_migrations IS 'Checksum, duration and success of each migration.';
+COMMENT ON COLUMN schema_migrations.version IS 'Id of the migration.';
+COMMENT ON COLUMN schema_migrations.applied_at IS 'When it was applied, or failed.';
+COMMENT ON COLUMN schema_migrations.checksum IS 'SHA-256 of its SQL and of the former texts of its functions.';
+COMMENT ON COLUMN schema_migrations.execution_time_ms IS 'How long it took.';
+COMMENT ON COLUMN schema_migrations.success IS 'False: it failed and is not applied.';
+COMMENT ON COLUMN schema_migrations.serves_from IS 'The oldest release that may run on the schema after it.';
+CREATE TABLE IF NOT EXISTS schema_functions (
+    name varchar(63) NOT NULL,
+    checksum varchar(64) NOT NULL,
+    version varchar(255) NOT NULL,
+    CONSTRAINT pk_schema_functions PRIMARY KEY (name));
+COMMENT ON TABLE schema_functions IS 'The text of each function, as it was applied last.';
+COMMENT ON COLUMN schema_functions.name IS 'Name of the function and of its file.';
+COMMENT ON COLUMN schema_functions.checksum IS 'SHA-256 of its text.';
+COMMENT ON COLUMN schema_functions.version IS 'The migration that gave it this text; an older release leaves it alone.'
 """
+_BOOKS = ("alembic_version", "schema_migrations", "schema_functions")
+# Refused by lock_timeout, or chosen to end a deadlock.
+_RETRIED = (statements.LOCK_NOT_AVAILABLE, "40P01")
+_POLL_SECONDS = 0.2
+# An index of a large table takes hours, and holds up nobody.
+_CONCURRENT_MILLISECONDS = 6 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +97,38 @@ class MigrationStatus:
     checksum: str
 
 
-def _config() -> Config:
-    config = Config()
-    # Alembic interpolates "%" in options; a folder name may contain one.
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a run waits.
+
+    Milliseconds for one lock and for one statement, seconds for all attempts to get a migration's locks, and for the
+    run of another server.
+    """
+
+    lock_timeout_milliseconds: int = 500
+    statement_timeout_milliseconds: int = 600_000
+    lock_seconds: float = 120.0
+    wait_seconds: float = 60.0
+
+
+class MigrationFailedError(schema.MigrationError):
+    """A migration failed; the message names it and those that were applied. Its cause is SQLAlchemy's DBAPIError."""
+
+
+def _scripts() -> tuple[Script, ...]:
+    """All migrations, oldest first."""
+    return _load(functions.SOURCES)
 
 
 @functools.cache
-def _scripts() -> tuple[Script, ...]:
-    """All migrations, oldest first."""
-    directory = ScriptDirectory.from_config(_config())
-    return tuple(reversed(list(directory.walk_revisions())))
+def _load(sources: functions.Sources) -> tuple[Script, ...]:
+    config = Config()
+    # Alembic interpolates "%" in options; a folder name may contain one.
+    config.set_main_option("script_location", str(functions.FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    places = "\n".join(str(place).replace("%", "%%") for place in sources.versions)
+    config.set_main_option("version_locations", places)
+    return tuple(reversed(list(ScriptDirectory.from_config(config).walk_revisions())))
 
 
 def head() -> str:
@@ -91,7 +142,7 @@ def revisions() -> list[str]:
 
 
 def render(revision: str, *, down: bool = False) -> str:
-    """The SQL that one migration sends. Raises KeyError for an unknown revision."""
+    """The SQL that one migration sends, without functions' texts. Raises KeyError for an unknown revision."""
     module = {script.revision: script.module for script in _scripts()}[revision]
     buffer = io.StringIO()
     context = MigrationContext.configure(
@@ -102,10 +153,16 @@ def render(revision: str, *, down: bool = False) -> str:
     return buffer.getvalue()
 
 
-@functools.cache
 def checksum(revision: str) -> str:
-    """SHA-256 in hex over the SQL of a migration, up and down."""
-    return hashlib.sha256((render(revision) + "\0" + render(revision, down=True)).encode()).hexdigest()
+    """SHA-256 in hex over the SQL of a migration, up and down, and the former texts of its functions."""
+    return _checksum(revision, functions.SOURCES)
+
+
+@functools.cache
+def _checksum(revision: str, _sources: functions.Sources) -> str:
+    former = (functions.before(name, revision) or "" for name in functions.replaced()[revision])
+    parts = (render(revision), render(revision, down=True), *former)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def checksums() -> dict[str, str]:
@@ -113,28 +170,50 @@ def checksums() -> dict[str, str]:
     return {revision: checksum(revision) for revision in revisions()}
 
 
-async def upgrade(dsn: str, revision: str = "head", **options: Any) -> list[str]:
-    """Apply all migrations up to `revision`; returns those that were applied.
+async def upgrade(dsn: str, revision: str = "head", *, limits: Limits = Limits()) -> list[str]:
+    """Apply all migrations up to `revision`; returns those that were applied. `dsn` is the maintenance login's.
 
-    `dsn` is the maintenance login's. Options: `lock_timeout_milliseconds` (5,000) and
-    `statement_timeout_milliseconds` (600,000) for each migration; `wait_seconds` (60) for another server's.
-
-    Raises UnsupportedServerError, TooOldError, ChecksumMismatchError, UnknownRevisionError, and SQLAlchemy's DBAPIError
-    if a statement fails: then that migration is rolled back and recorded as failed, and those before it stay.
+    Raises UnsupportedServerError, TooOldError, ChecksumMismatchError, UnknownRevisionError, and MigrationFailedError if
+    a statement fails: then that migration is rolled back and recorded as failed, and those before it stay.
     """
-    return await _move(dsn, lambda config: command.upgrade(config, revision), options)
+    target = head() if revision == "head" else _known(revision)
+    async with _prepared(dsn, limits) as connection:
+        done = set(await schema.applied(_asked(connection), checksums()))
+        ahead = [script for script in _scripts() if script.revision <= target and script.revision not in done]
+        moved = await _move(connection, ahead, limits, up=True)
+        if target == head():
+            await _apply_pending_functions(connection)
+        return moved
 
 
-async def downgrade(dsn: str, revision: str, **options: Any) -> list[str]:
+async def downgrade(dsn: str, revision: str, *, limits: Limits = Limits()) -> list[str]:
     """Revert all migrations after `revision` ("base": all of them); returns those that were reverted.
 
-    Options and errors as for `upgrade`.
+    Errors as for `upgrade`.
     """
-    return await _move(dsn, lambda config: command.downgrade(config, revision), options)
+    target = "" if revision == "base" else _known(revision)
+    async with _prepared(dsn, limits) as connection:
+        done = set(await schema.applied(_asked(connection), checksums()))
+        current = await schema.applied_version(_asked(connection))
+        if current is not None and current not in done:
+            raise schema.UnknownRevisionError(
+                f"the database is at migration {current}, which this release does not know: migrate down with the"
+                " release that made it first"
+            )
+        behind = [script for script in _scripts() if script.revision > target and script.revision in done]
+        return await _move(connection, behind[::-1], limits, up=False)
+
+
+def _known(revision: str) -> str:
+    if revision not in revisions():
+        raise schema.UnknownRevisionError(
+            f"this release has no migration {revision}; it has {', '.join(revisions())}"
+        )
+    return revision
 
 
 async def status(dsn: str) -> list[MigrationStatus]:
-    """What is applied, oldest first. Works as the maintenance login and as the system login."""
+    """All migrations, oldest first. Works as the maintenance login and as the system login."""
     async with connect(dsn) as connection:
         await schema.take_owner(_asked(connection))
         return await _read_status(connection)
@@ -181,44 +260,47 @@ async def _read_status(connection: AsyncConnection) -> list[MigrationStatus]:
     return entries
 
 
-async def _move(dsn: str, run_command: Callable[[Config], None], options: dict[str, Any]) -> list[str]:
-    lock_timeout = int(options.pop("lock_timeout_milliseconds", 5_000))
-    statement_timeout = int(options.pop("statement_timeout_milliseconds", 600_000))
-    wait_seconds = float(options.pop("wait_seconds", 60.0))
-    if options:
-        raise TypeError(f"unknown options: {', '.join(sorted(options))}")
+@asynccontextmanager
+async def _prepared(dsn: str, limits: Limits) -> AsyncIterator[AsyncConnection]:
+    """A connection of the owner that holds the advisory lock. The applied migrations are those of this release."""
     # Rendering installs an Alembic context of its own, so it must be over before a migration runs in another.
     checksums()
     async with connect(dsn) as connection:
         await check_server_version(_asked(connection))
         await connection.exec_driver_sql(f"SET ROLE {OWNER}")
-        await connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
-        await connection.execute(
-            text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": schema.ADVISORY_LOCK}
+        await _take_turn(connection, limits.wait_seconds)
+        await _set_timeouts(
+            connection, limits.lock_timeout_milliseconds, limits.statement_timeout_milliseconds
         )
-        await connection.exec_driver_sql(f"SET lock_timeout = {lock_timeout}")
-        await connection.exec_driver_sql(f"SET statement_timeout = {statement_timeout}")
         await _keep_books(connection)
         await schema.check_applied(_asked(connection), checksums())
-        # Alembic opens a transaction for each migration only if none is open when it begins.
         await connection.commit()
-        recorder = _Recorder()
-        try:
-            await connection.run_sync(recorder.run, run_command)
-        except DBAPIError:
-            await connection.rollback()
-            await recorder.record_failure(connection)
-            raise
+        yield connection
+
+
+async def _take_turn(connection: AsyncConnection, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    query = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+    while not await connection.scalar(query, {"name": schema.ADVISORY_LOCK}):
         await connection.commit()
-        return recorder.moved
+        if time.monotonic() > deadline:
+            raise schema.RefusedError(
+                f"another server has migrated for longer than {seconds:g} s; run `pilothouse migrate up` again"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _set_timeouts(connection: AsyncConnection, lock: int, statement: int) -> None:
+    await connection.exec_driver_sql(f"SET lock_timeout = {lock}")
+    await connection.exec_driver_sql(f"SET statement_timeout = {statement}")
 
 
 async def _keep_books(connection: AsyncConnection) -> None:
     if await connection.scalar(text("SELECT to_regclass('public.schema_migrations') IS NOT NULL")):
         return
-    for statement in _BOOKKEEPING.split(";\n"):
+    for statement in functions.split(_BOOKKEEPING):
         await connection.exec_driver_sql(statement)
-    for table in ("alembic_version", "schema_migrations"):
+    for table in _BOOKS:
         for statement in (
             f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
             f"CREATE POLICY {table}_system_policy ON {table} FOR SELECT TO {SYSTEM} USING (true)",
@@ -227,61 +309,139 @@ async def _keep_books(connection: AsyncConnection) -> None:
             await connection.exec_driver_sql(statement)
 
 
-class _Recorder:
-    """Writes `schema_migrations` within each migration's transaction, and measures its time."""
+async def _move(
+    connection: AsyncConnection, steps: Sequence[Script], limits: Limits, *, up: bool
+) -> list[str]:
+    """Applies or reverts the migrations, in this order; returns their ids."""
+    moved: list[str] = []
+    for script in steps:
+        started = time.monotonic()
+        try:
+            await _step(connection, script, limits, up=up)
+        except DBAPIError as error:
+            await connection.rollback()
+            if up:
+                await _record_failure(connection, script, started)
+            raise MigrationFailedError(_words(script, error, moved, up=up)) from error
+        moved.append(script.revision)
+    return moved
 
-    def __init__(self) -> None:
-        self.moved: list[str] = []
-        self._upgrading = True
-        self._started = 0.0
 
-    def run(self, connection: Connection, run_command: Callable[[Config], None]) -> None:
-        config = _config()
-        config.attributes.update(connection=connection, on_version_apply=self._applied)
-        self._started = time.monotonic()
-        run_command(config)
+def _words(script: Script, error: DBAPIError, moved: Sequence[str], *, up: bool) -> str:
+    verb, done = ("applied", "up") if up else ("reverted", "down REVISION")
+    kept = (
+        "nothing of it was kept"
+        if getattr(script.module, "transactional", True)
+        else "what it built so far stays"
+    )
+    before = f"{verb} before it: {', '.join(moved)}" if moved else f"nothing was {verb} before it"
+    return (
+        f"migration {script.revision} was not {verb}: {str(error.orig).rpartition('>: ')[2]}; {kept}; {before};"
+        f" `pilothouse migrate {done}` may be run again"
+    )
 
-    def _applied(self, *, ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:
-        version = str(step.up_revision_id)
-        elapsed = self._elapsed_milliseconds()
-        connection = ctx.connection
-        assert connection is not None
-        connection.execute(
-            text("DELETE FROM schema_migrations WHERE version = :version"), {"version": version}
-        )
-        if step.is_upgrade:
-            connection.execute(_INSERT, _record(version, elapsed, success=True))
-        self._upgrading = step.is_upgrade
-        self.moved.append(version)
-        self._started = time.monotonic()
 
-    def _elapsed_milliseconds(self) -> int:
-        return round((time.monotonic() - self._started) * 1000)
-
-    async def record_failure(self, connection: AsyncConnection) -> None:
-        """Record the migration that failed: the first that is not applied. A failed revert leaves its record."""
-        elapsed = self._elapsed_milliseconds()
-        applied = await schema.applied(_asked(connection), checksums())
-        pending = revisions()[len(applied) :]
-        if not self._upgrading or not pending:
-            return
-        await connection.execute(
-            text("DELETE FROM schema_migrations WHERE version = :version"), {"version": pending[0]}
-        )
-        await connection.execute(_INSERT, _record(pending[0], elapsed, success=False))
+async def _step(connection: AsyncConnection, script: Script, limits: Limits, *, up: bool) -> None:
+    """One migration. Repeats it while its locks are not to be had."""
+    run = functools.partial(_run, script=script, up=up, started=time.monotonic())
+    if not getattr(script.module, "transactional", True):
+        await _set_timeouts(connection, 0, _CONCURRENT_MILLISECONDS)
         await connection.commit()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            await connection.run_sync(run)
+        finally:
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            await _set_timeouts(
+                connection, limits.lock_timeout_milliseconds, limits.statement_timeout_milliseconds
+            )
+            await connection.commit()
+        return
+    deadline = time.monotonic() + limits.lock_seconds
+    while True:
+        try:
+            await connection.run_sync(run)
+            await connection.commit()
+            return
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _RETRIED or time.monotonic() > deadline:
+                raise
+            await connection.rollback()
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _run(connection: Connection, *, script: Script, up: bool, started: float) -> None:
+    module, version = script.module, script.revision
+    with _operations(connection):
+        if locks := getattr(module, "locks", ()):
+            statements.run(f"LOCK TABLE {', '.join(locks)} IN ACCESS EXCLUSIVE MODE;")
+        (module.upgrade if up else module.downgrade)()
+    connection.execute(text("DELETE FROM schema_migrations WHERE version = :version"), {"version": version})
+    if up:
+        elapsed = round((time.monotonic() - started) * 1000)
+        connection.execute(_INSERT, _record(script, elapsed, success=True))
+    known = revisions()
+    now = version if up else next(iter(known[: known.index(version)][::-1]), None)
+    _note_functions(connection, functions.changed_by(version), now)
+    connection.execute(text("DELETE FROM alembic_version"))
+    if now is not None:
+        connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": now})
+
+
+@contextmanager
+def _operations(connection: Connection) -> Iterator[None]:
+    with Operations.context(MigrationContext.configure(connection)):
+        yield
+
+
+def _note_functions(connection: Connection, changed: Sequence[str], revision: str | None) -> None:
+    """Records the texts of functions, once `revision` is applied and no later one; None: none is."""
+    texts = {} if revision is None else functions.all_at(revision)
+    for name in changed:
+        connection.execute(text("DELETE FROM schema_functions WHERE name = :name"), {"name": name})
+        if name in texts:
+            found, version = texts[name]
+            values = {"name": name, "checksum": found, "version": version}
+            connection.execute(_INSERT_FUNCTION, values)
+
+
+async def _apply_pending_functions(connection: AsyncConnection) -> None:
+    """Gives functions the texts of this release that the database has in another one."""
+    pending = await schema.pending_functions(_asked(connection), functions.all_at(head()), head())
+
+    def apply(sync: Connection) -> None:
+        with _operations(sync):
+            for name in pending:
+                statements.run(functions.text_at(name, head()) or "")
+        _note_functions(sync, pending, head())
+
+    await connection.run_sync(apply)
+    await connection.commit()
+
+
+async def _record_failure(connection: AsyncConnection, script: Script, started: float) -> None:
+    elapsed = round((time.monotonic() - started) * 1000)
+    await connection.execute(
+        text("DELETE FROM schema_migrations WHERE version = :version"), {"version": script.revision}
+    )
+    await connection.execute(_INSERT, _record(script, elapsed, success=False))
+    await connection.commit()
 
 
 _INSERT = text(
-    "INSERT INTO schema_migrations (version, checksum, execution_time_ms, success)"
-    " VALUES (:version, :checksum, :execution_time_ms, :success)"
+    "INSERT INTO schema_migrations (version, checksum, execution_time_ms, success, serves_from)"
+    " VALUES (:version, :checksum, :execution_time_ms, :success, :serves_from)"
+)
+_INSERT_FUNCTION = text(
+    "INSERT INTO schema_functions (name, checksum, version) VALUES (:name, :checksum, :version)"
 )
 
 
-def _record(version: str, elapsed: int, *, success: bool) -> dict[str, object]:
+def _record(script: Script, elapsed: int, *, success: bool) -> dict[str, object]:
     return {
-        "version": version,
-        "checksum": checksum(version),
+        "version": script.revision,
+        "checksum": checksum(script.revision),
         "execution_time_ms": elapsed,
         "success": success,
+        "serves_from": script.module.serves_from,
     }

@@ -1,19 +1,20 @@
 """Whether a database's schema is this release's, asked by the driver alone: a server does it at each start.
 
 Alembic and what it imports take 10 MB and half a second, SQLAlchemy's asynchronous engine, which brings its ORM, 7 MB
-more. What a migration would send is rendered by `runner`; its checksum is written down in `checksums.py`, and a test
-holds the two equal.
+more. `runner` renders the SQL of a migration; its checksum is written down in `checksums.py`, and a lint step compares
+the two.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 
-from pilothouse_migrations.checksums import CHECKSUMS
+from pilothouse_migrations.checksums import CHECKSUMS, FUNCTIONS
 from pilothouse_migrations.roles import OWNER, driver_dsn
 from pilothouse_migrations.versions_gate import Asks, check_server_version
 
@@ -25,7 +26,7 @@ _CONNECT_SECONDS = 60.0
 
 
 class MigrationError(Exception):
-    """Root of the errors below; the message says what to do."""
+    """Root of the errors below; the message names the next step."""
 
 
 class ChecksumMismatchError(MigrationError):
@@ -33,7 +34,10 @@ class ChecksumMismatchError(MigrationError):
 
 
 class UnknownRevisionError(MigrationError):
-    """The database was migrated by a newer release. Install that release, or migrate down with it first."""
+    """The database was migrated by a newer release that this one cannot serve.
+
+    Install that release, or migrate down with it first.
+    """
 
 
 class TooOldError(MigrationError):
@@ -51,24 +55,41 @@ class PendingMigrationsError(MigrationError):
 async def check(dsn: str) -> None:
     """Raise unless the server is supported and its schema is exactly this release's.
 
-    What a server calls at start when it is not to migrate by itself. Raises UnsupportedServerError,
+    A server that must not migrate by itself calls it at its start. Raises UnsupportedServerError,
     TooOldError, ChecksumMismatchError, UnknownRevisionError, PendingMigrationsError.
     """
     pending = await pending_migrations(dsn)
     if pending:
-        raise PendingMigrationsError(
-            f"migrations {', '.join(pending)} are not applied; run `pilothouse migrate up`"
-        )
+        raise PendingMigrationsError(f"not applied: {', '.join(pending)}; run `pilothouse migrate up`")
 
 
 async def pending_migrations(dsn: str) -> list[str]:
-    """The migrations that are still to be applied, oldest first. Raises as `check`, but for those."""
+    """Migrations that are not applied, oldest first, or functions of another text. Otherwise raises as `check`."""
     async with _asked(dsn) as database:
         await check_server_version(database)
         await take_owner(database)
         await check_applied(database, CHECKSUMS)
         done = await applied(database, CHECKSUMS)
-    return list(CHECKSUMS)[len(done) :]
+        if len(done) < len(CHECKSUMS):
+            return list(CHECKSUMS)[len(done) :]
+        return await pending_functions(database, FUNCTIONS, list(CHECKSUMS)[-1])
+
+
+async def pending_functions(database: Asks, wanted: Mapping[str, tuple[str, str]], newest: str) -> list[str]:
+    """The functions whose text is not this release's; `wanted` has the checksum and the migration of each.
+
+    One that a migration after `newest` gave its text is a newer release's, which also may have dropped some.
+    """
+    found = {
+        row["name"]: row for row in await database("SELECT name, checksum, version FROM schema_functions")
+    }
+    is_newest = (await applied_version(database)) == newest
+    return [
+        name
+        for name, (checksum, _) in wanted.items()
+        if (is_newest if name not in found else found[name]["checksum"] != checksum)
+        and (name not in found or found[name]["version"] <= newest)
+    ]
 
 
 @asynccontextmanager
@@ -95,10 +116,7 @@ async def applied(database: Asks, checksums: Mapping[str, str]) -> list[str]:
 
     Raises TooOldError and UnknownRevisionError.
     """
-    if not await _has(database, "alembic_version"):
-        return []
-    found = await database("SELECT version_num FROM alembic_version")
-    current = found[0]["version_num"] if found else None
+    current = await applied_version(database)
     known = list(checksums)
     if current is not None and current < FIRST_ID:
         raise TooOldError(
@@ -106,10 +124,32 @@ async def applied(database: Asks, checksums: Mapping[str, str]) -> list[str]:
             " an empty database for this release, or run the release that made it"
         )
     if current is not None and current not in known:
-        raise UnknownRevisionError(
-            f"the database is at migration {current}, which this release does not know (its newest is {known[-1]})"
-        )
+        await _check_served(database, current, known[-1])
+        return known
     return [] if current is None else known[: known.index(current) + 1]
+
+
+async def applied_version(database: Asks) -> str | None:
+    """The newest migration that is applied."""
+    if not await _has(database, "alembic_version"):
+        return None
+    found = await database("SELECT version_num FROM alembic_version")
+    return found[0]["version_num"] if found else None
+
+
+async def _check_served(database: Asks, current: str, newest: str) -> None:
+    """Raises UnknownRevisionError unless a newer release's schema may be served by this release."""
+    rows = [row for version, row in (await records(database)).items() if row["success"] and version > newest]
+    oldest = max((row["serves_from"] for row in rows), key=_release, default="")
+    if not rows or current < newest or _release(oldest) > _release(importlib.metadata.version("pilothouse")):
+        needs = f"; it serves releases from {oldest} on" if oldest else ""
+        raise UnknownRevisionError(
+            f"the database is at migration {current}, which this release does not know (its newest is {newest}){needs}"
+        )
+
+
+def _release(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.split("."))
 
 
 async def records(database: Asks) -> dict[str, Mapping[str, Any]]:
@@ -117,7 +157,7 @@ async def records(database: Asks) -> dict[str, Mapping[str, Any]]:
     if not await _has(database, "schema_migrations"):
         return {}
     rows = await database(
-        "SELECT version, applied_at, checksum, execution_time_ms, success FROM schema_migrations"
+        "SELECT version, applied_at, checksum, execution_time_ms, success, serves_from FROM schema_migrations"
     )
     return {row["version"]: row for row in rows}
 
@@ -128,9 +168,10 @@ async def _has(database: Asks, table: str) -> bool:
 
 
 async def check_applied(database: Asks, checksums: Mapping[str, str]) -> None:
-    """Raises ChecksumMismatchError unless what is applied is what the release has, and what `applied` raises."""
-    found_records = await records(database)
-    for version in await applied(database, checksums):
+    """Raises ChecksumMismatchError unless the applied migrations are this release's, and the errors of `applied`."""
+    done = await applied(database, checksums)
+    found_records = await records(database) if done else {}
+    for version in done:
         record = found_records.get(version)
         if record is None or record["checksum"] != checksums[version]:
             found = "no record of it" if record is None else f"checksum {record['checksum'][:12]}"

@@ -1,53 +1,140 @@
-"""Running the SQL of migrations.
+"""The calls of migrations: running SQL text, functions by their files, and indexes next to a busy server.
 
-The text is PostgreSQL's own language, with the role names of `roles` written out: a reader and a linter see exactly
-what the database sees. The driver prepares each statement and takes one at a time, so `run` splits a text at the
-semicolons that end a line, outside of dollar quotes and comments.
+The text is PostgreSQL's own language, with the role names of `roles` written out: a reader and a linter see the
+same text as the database. The driver prepares each statement and takes one at a time, so `run` splits a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from typing import Any
 
 from alembic import op
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-FOLDER: Final = Path(__file__).parent
-FUNCTIONS: Final = FOLDER / "functions"
+from pilothouse_migrations import functions
 
-
-def split(sql: str) -> Iterator[str]:
-    """Yield the single statements of `sql`, without their closing semicolon and the comments before them."""
-    buffer: list[str] = []
-    quoted = False
-    for line in sql.splitlines():
-        if not quoted and not buffer and (not line.strip() or line.startswith("--")):
-            continue
-        buffer.append(line)
-        if not quoted and line.lstrip().startswith("--"):
-            continue
-        quoted ^= line.count("$$") % 2 == 1
-        if not quoted and line.rstrip().endswith(";"):
-            yield "\n".join(buffer).strip().removesuffix(";")
-            buffer.clear()
-    if rest := "\n".join(buffer).strip():
-        yield rest
+# How long one attempt to lock an index that queries use may hold those up, and how often it is made.
+_ATTACH_MILLISECONDS = 500
+_ATTACH_ATTEMPTS = 60
+LOCK_NOT_AVAILABLE = "55P03"
+# PostgreSQL cuts longer names.
+_NAME_CHARACTERS = 63
 
 
 def run(sql: str) -> None:
     """Execute each statement of `sql` in the current migration."""
-    for statement in split(sql):
+    for statement in functions.split(sql):
         # A colon would start a bind parameter; PostgreSQL's own colons must pass through unchanged.
         op.execute(text(statement.replace(":", r"\:")))
 
 
 def run_file(name: str) -> None:
     """Execute a file of this package, such as `baseline/users.sql`."""
-    run((FOLDER / name).read_text("utf-8"))
+    run((functions.FOLDER / name).read_text("utf-8"))
 
 
-def function_names() -> list[str]:
-    """The functions of this release: each has a file under its name in `functions/`."""
-    return sorted(path.stem for path in FUNCTIONS.glob("*.sql"))
+def create_functions(revision: str, first: tuple[str, ...] = ()) -> None:
+    """Create every function in its text as of `revision`, those of `first` before the others."""
+    for name in dict.fromkeys((*first, *functions.names())):
+        _put(name, functions.text_at(name, revision), create_only=True)
+
+
+def drop_functions(revision: str) -> None:
+    """Drop every function that there is once `revision` is applied; in one statement their order does not matter."""
+    if not op.get_context().as_sql:
+        run(f"DROP FUNCTION IF EXISTS {', '.join(functions.all_at(revision))};")
+
+
+def replace_functions(revision: str) -> None:
+    """Give the functions that migration `revision` names their new texts; drop those without a file."""
+    for name in functions.replaced()[revision]:
+        _put(name, functions.text_at(name, revision))
+
+
+def restore_functions(revision: str) -> None:
+    """Give the functions that migration `revision` names their former texts; drop those that it created."""
+    for name in functions.replaced()[revision][::-1]:
+        _put(name, functions.before(name, revision))
+
+
+def _put(name: str, sql: str | None, *, create_only: bool = False) -> None:
+    # Offline, only a migration's own SQL is rendered: functions have checksums of their own.
+    if op.get_context().as_sql:
+        return
+    if sql is not None:
+        run(sql)
+    elif not create_only:
+        run(f"DROP FUNCTION IF EXISTS {name};")
+
+
+def build_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:
+    """Build an index without holding up writers, in a migration with `transactional = False`.
+
+    `definition` follows the table's name: "(name, id) INCLUDE (namespace_id)". An invalid index that an
+    interrupted run left is dropped first, and partitions that have theirs are skipped, so it may be run again. An
+    index of a partitioned table is made on the parent alone, then on each partition, and attached.
+    """
+    create = "CREATE UNIQUE INDEX" if unique else "CREATE INDEX"
+    if op.get_context().as_sql:
+        run(f"{create} CONCURRENTLY {name} ON {table} {definition};")
+    elif _scalar("SELECT relkind::text FROM pg_class WHERE oid = to_regclass(:name)", table) == "p":
+        run(f"{create} IF NOT EXISTS {name} ON ONLY {table} {definition};")
+        for partition in _without_index(name, table):
+            own = f"{partition}_{name}"[:_NAME_CHARACTERS]
+            _build_one(create, own, partition, definition)
+            _patiently(f"ALTER INDEX {name} ATTACH PARTITION {own}")
+    else:
+        _build_one(create, name, table, definition)
+
+
+def drop_index(name: str) -> None:
+    """Drop an index that `build_index` built, in a migration with `transactional = False`."""
+    if op.get_context().as_sql:
+        run(f"DROP INDEX CONCURRENTLY {name};")
+    elif _scalar("SELECT relkind::text FROM pg_class WHERE oid = to_regclass(:name)", name) == "I":
+        # CONCURRENTLY is not supported for the index of a partitioned table.
+        _patiently(f"DROP INDEX IF EXISTS {name}")
+    else:
+        run(f"DROP INDEX CONCURRENTLY IF EXISTS {name};")
+
+
+def _build_one(create: str, name: str, table: str, definition: str) -> None:
+    valid = _scalar("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)", name)
+    if valid is False:
+        run(f"DROP INDEX CONCURRENTLY {name};")
+    if not valid:
+        run(f"{create} CONCURRENTLY {name} ON {table} {definition};")
+
+
+def _without_index(name: str, table: str) -> list[str]:
+    """Partitions without an attached index; one that is made in the meantime has it from its parent."""
+    found = op.get_bind().execute(
+        text(
+            "SELECT p.inhrelid::regclass::text FROM pg_inherits AS p WHERE p.inhparent = to_regclass(:table)"
+            " AND NOT EXISTS (SELECT FROM pg_inherits AS i JOIN pg_index AS x ON x.indexrelid = i.inhrelid"
+            " WHERE i.inhparent = to_regclass(:name) AND x.indrelid = p.inhrelid) ORDER BY 1"
+        ),
+        {"table": table, "name": name},
+    )
+    return [row[0] for row in found]
+
+
+def _patiently(statement: str) -> None:
+    """Execute a statement that locks an index exclusively, in short attempts: queries wait behind each."""
+    for attempt in range(_ATTACH_ATTEMPTS):
+        run(f"SET lock_timeout = {_ATTACH_MILLISECONDS};")
+        try:
+            run(f"{statement};")
+            return
+        except DBAPIError as error:
+            refused = getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+            if not refused or attempt == _ATTACH_ATTEMPTS - 1:
+                raise
+        finally:
+            run("SET lock_timeout = 0;")
+        run("SELECT pg_sleep(0.2);")
+
+
+def _scalar(query: str, name: str) -> Any:
+    return op.get_bind().execute(text(query), {"name": name}).scalar()

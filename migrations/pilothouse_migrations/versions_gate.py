@@ -20,7 +20,7 @@ OLDEST_MINOR = {15: 14, 16: 10, 17: 6}
 
 
 class UnsupportedServerError(Exception):
-    """The database server is not one that Pilothouse runs on; the message says why and what to do."""
+    """The database server is not one that Pilothouse runs on; the message gives the reason and the next step."""
 
 
 def refusal(server_version_number: int) -> str | None:

@@ -104,6 +104,10 @@ STEPS: list[tuple[str, Callable[[], Outcome]]] = [
     ("private members (tests/conventions/private_members.py)", private),
     ("schema (tests/conventions/tables.py)", schema),
     ("migrations' SQL (squawk)", sql),
+    (
+        "schema.sql (write it with `make schema`)",
+        command("python", "-m", "tests.conventions.schema_file", "check"),
+    ),
     ("protos (buf lint)", command("buf", "lint")),
     (
         "protos' format (mend with `buf format -w protos`)",

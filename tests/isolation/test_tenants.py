@@ -294,6 +294,7 @@ async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Datab
         "login_throttles",
         "recovery_codes",
         "container_summary",
+        "schema_functions",
         "schema_migrations",
         "federated_identities",
         "oidc_logins",

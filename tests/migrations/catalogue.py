@@ -72,7 +72,7 @@ _QUERIES = (
 _RELATION = """
     WITH relation AS (
         SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace AND NOT relispartition
-          AND relname NOT IN ('schema_migrations', 'alembic_version'))
+          AND relname NOT IN ('schema_migrations', 'schema_functions', 'alembic_version'))
 """
 
 
@@ -81,7 +81,8 @@ async def snapshot(connection: asyncpg.Connection) -> set[str]:
     lines: set[str] = set()
     for query in _QUERIES:
         lines.update(row[0] for row in await connection.fetch(_RELATION + query))
-    return {line for line in lines if "schema_migrations" not in line and "alembic_version" not in line}
+    books = ("schema_migrations", "schema_functions", "alembic_version")
+    return {line for line in lines if not any(table in line for table in books)}
 
 
 async def tables(connection: asyncpg.Connection) -> list[str]:
@@ -104,7 +105,7 @@ async def contents(connection: asyncpg.Connection) -> dict[str, list[dict[str, A
 def as_before(
     now: dict[str, list[dict[str, Any]]], rows: dict[str, list[dict[str, Any]]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What is there now of the tables and columns that `rows` has: a migration may add some."""
+    """The present rows in the tables and columns of `rows`: a migration may add some."""
     return {
         table: _sorted({column: row[column] for column in before[0]} for row in now[table])
         for table, before in rows.items()

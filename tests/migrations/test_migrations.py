@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from sqlalchemy.exc import DBAPIError
 
 from pilothouse_migrations import roles, runner, schema
-from pilothouse_migrations.checksums import CHECKSUMS
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
 from tests.migrations.catalogue import as_before, contents, snapshot
 from tests.migrations.filling import fill
+from tests.migrations.stand_in import StandIn, standing_in
 
 
 class Ladder:
@@ -124,14 +124,6 @@ async def test_nobody_but_the_owner_writes_the_record(database: Database) -> Non
             await app.fetch("SELECT * FROM schema_migrations")
 
 
-def test_the_checksums_written_down_are_those_of_the_migrations() -> None:
-    made = runner.checksums()
-    assert list(CHECKSUMS.items()) == list(made.items()), (
-        "migrations/pilothouse_migrations/checksums.py is to be "
-        + ("\n".join(f'"{version}": "{checksum}",' for version, checksum in made.items()))
-    )
-
-
 async def test_a_changed_checksum_is_an_error_at_start(database: Database) -> None:
     async with database.owner() as owner:
         await owner.execute(
@@ -168,7 +160,7 @@ async def test_a_failed_migration_is_rolled_back_and_recorded(bare_database: Dat
     dsn, first = bare_database.maintenance_dsn, runner.revisions()[0]
     async with bare_database.owner() as owner:
         await owner.execute("CREATE TABLE reconcile_work ()")
-        with pytest.raises(DBAPIError):
+        with pytest.raises(runner.MigrationFailedError, match=f"migration {first} was not applied"):
             await runner.upgrade(dsn)
         entries = {entry.version: entry for entry in await runner.status(dsn)}
         assert entries[first].success is False
@@ -190,12 +182,14 @@ async def test_two_servers_that_start_together_migrate_once(bare_database: Datab
 async def test_a_lock_that_is_not_to_be_had_ends_the_migration_and_changes_nothing(
     database: Database,
 ) -> None:
+    limits = runner.Limits(lock_timeout_milliseconds=50, lock_seconds=0.5)
     async with database.system() as system, database.owner() as owner, system.transaction():
         await system.execute("SELECT count(*) FROM roles")
         schema = await snapshot(owner)
-        with pytest.raises(DBAPIError) as raised:
-            await runner.downgrade(database.maintenance_dsn, "base", lock_timeout_milliseconds=50)
-        assert getattr(raised.value.orig, "sqlstate", None) == "55P03"
+        with pytest.raises(runner.MigrationFailedError, match="lock timeout") as raised:
+            await runner.downgrade(database.maintenance_dsn, "base", limits=limits)
+        assert "nothing of it was kept" in str(raised.value)
+        assert "`pilothouse migrate down REVISION` may be run again" in str(raised.value)
         assert await owner.fetchval("SELECT version_num FROM alembic_version") == runner.revisions()[0]
         assert await snapshot(owner) == schema
 
@@ -235,4 +229,15 @@ async def test_the_comparison_of_schemas_sees_a_change(database: Database, chang
     async with database.owner() as owner:
         before = await snapshot(owner)
         await owner.execute(change)
+        assert await snapshot(owner) != before
+
+
+async def test_a_way_down_that_leaves_something_is_found(database: Database, tmp_path: Path) -> None:
+    """The control of the comparison after each way down."""
+    left = StandIn(up='statements.run("CREATE TABLE left_over (id bigint);")')
+    async with database.owner() as owner:
+        before = await snapshot(owner)
+        with standing_in(tmp_path, left) as (revision,):
+            assert await runner.upgrade(database.maintenance_dsn) == [revision]
+            assert await runner.downgrade(database.maintenance_dsn, runner.revisions()[-2]) == [revision]
         assert await snapshot(owner) != before

@@ -1,7 +1,7 @@
 -- A deregistered cluster keeps its row, with deleted_at and without credentials, because ended namespaces refer to it.
 -- A cluster that is registered under that name again takes the row over. Hence its name is unique without a condition.
 --
--- Orphans are objects of ours on a cluster that the database does not know. A database that went back (a restored
+-- Orphans are our objects on a cluster that the database does not know. A database that went back (a restored
 -- dump, a promoted standby) knows less than its clusters, so the sweep deletes orphans of a cluster only in a history
 -- in which an administrator has decided about them: orphans_decided_in is compared with stream_head.history_id.
 

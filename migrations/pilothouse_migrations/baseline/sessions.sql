@@ -3,7 +3,7 @@
 -- guessing. It and login_throttles have no foreign key to users: accounts are found by the hash of their name, by the
 -- same statements whether they exist or not.
 --
--- A person is the pair of issuer and subject; neither an e-mail address nor a name makes a user of ours theirs.
+-- A person is the pair of issuer and subject; neither an e-mail address nor a name makes one of our users theirs.
 -- device_logins keeps what is needed between two polls of RFC 8628, so any server serves the next one.
 
 CREATE TABLE sessions (

@@ -1,4 +1,4 @@
--- What each trigger is for stands in the file of its function.
+-- The file of a trigger's function explains it.
 
 CREATE TRIGGER forget_rendered_messages
     AFTER DELETE ON config_maps REFERENCING OLD TABLE AS gone

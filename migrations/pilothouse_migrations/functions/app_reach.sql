@@ -1,6 +1,6 @@
 -- The caller is app.current_user_id, set with set_config(..., true) by the first statement of each transaction; unset
 -- or empty is no user, who reaches nothing. The *reach* is the set of namespaces and users that a caller's statements
--- touch at all. What may be done there is decided by the application.
+-- touch at all. The application decides which calls are allowed there.
 --
 -- A grant counts while it has not expired (null: never), its user is active and its role permits anything. The
 -- function is SECURITY DEFINER and its owner has BYPASSRLS: a policy of user_roles that read user_roles itself would

@@ -1,4 +1,4 @@
--- What a namespace uses is the sum over its rows of quota_counters. A counter that every create updated would be
+-- The usage of a namespace is the sum over its rows of quota_counters. A counter that every create updated would be
 -- locked until the commit is flushed, and could deadlock with a deletion that holds its container. So each statement
 -- on containers inserts a row with the difference that it makes, and waits for nothing. On average every 32nd
 -- statement, chosen at random, folds the differences into the row with id 0. It passes by if another transaction folds

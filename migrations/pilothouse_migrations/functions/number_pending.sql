@@ -5,8 +5,8 @@
 -- Hash chain: chain_hash(n) = sha256(chain_hash(n - 1) || n as 8 bytes, big-endian || record_hash(n)); chain_hash(0)
 -- is 32 zero bytes.
 --
--- All statements go by keys. With plans of its own per pass PostgreSQL planned the partitions of events anew each
--- time, which cost more than reading them; hence the generic plans and no sequential scans.
+-- All statements go by keys. With plans of its own per pass PostgreSQL planned the partitions of events each time
+-- again, which cost more than reading them; hence the generic plans and no sequential scans.
 CREATE OR REPLACE FUNCTION number_pending(p_ids bigint[])
     RETURNS void
     LANGUAGE plpgsql VOLATILE

@@ -17,7 +17,7 @@
 -- becomes the floor. Only a transaction that had no id before it took the lock may note t: an older id would be below
 -- the ids of transactions that it does not vouch for.
 --
--- What cannot be numbered. A row that breaks a constraint only now (there is no such user) is tried alone, and again
+-- Failures. A row that breaks a constraint only now (there is no such user) is tried alone, and again
 -- in the next pass. Then set_aside removes it with a record, and the others go on. A missing partition is the fault of
 -- no change: everything waits for it.
 CREATE OR REPLACE FUNCTION number_visible(

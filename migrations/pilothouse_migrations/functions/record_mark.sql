@@ -1,4 +1,4 @@
--- What a server remembers of a record: other bytes at the same sequence are another log.
+-- A server remembers the mark of a record: other bytes at the same sequence are another log.
 CREATE OR REPLACE FUNCTION record_mark(p_sequence bigint)
     RETURNS bytea
     LANGUAGE sql STABLE SECURITY DEFINER

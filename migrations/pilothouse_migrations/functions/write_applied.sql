@@ -1,4 +1,4 @@
--- Writes what came of applying containers, in one message. What is written was computed from the rows as they were
+-- Writes what came of applying containers, in one message. The new values were computed from the rows as they were
 -- loaded, so only rows that nobody has written since, and whose lease is still held, are written. It returns these and
 -- what was lost; the caller handles the rest one by one. Order of locks: containers, their work, the pending row.
 CREATE OR REPLACE FUNCTION write_applied(
@@ -48,7 +48,7 @@ BEGIN
         message text, triggered_by text)
     WHERE r.container_id = ANY (v_held);
     -- Work that was requested during the lease is due before the lease ends, and stays due. After the lease has run
-    -- out the row is due anyway, and a request leaves no trace, so the work is looked at once more.
+    -- out the row is due anyway, and a request leaves no trace, so the work is due one more time.
     UPDATE public.reconcile_work AS w
     SET due_at = least(CASE WHEN w.due_at < w.leased_until OR w.leased_until <= clock_timestamp()
                             THEN w.due_at END,

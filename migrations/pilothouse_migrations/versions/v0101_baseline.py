@@ -12,6 +12,7 @@ revision = "0101"
 down_revision = None
 branch_labels = None
 depends_on = None
+serves_from = "0.2.0"
 
 # In the order of their references.
 TABLES = (
@@ -42,8 +43,7 @@ def upgrade() -> None:
         statements.run_file(f"baseline/{name}.sql")
     # A function may call one that comes later, and read a view.
     statements.run("SET LOCAL check_function_bodies = off;")
-    for name in dict.fromkeys((*EARLIER_FUNCTIONS, *statements.function_names())):
-        statements.run_file(f"functions/{name}.sql")
+    statements.create_functions(revision, EARLIER_FUNCTIONS)
     statements.run("RESET check_function_bodies;")
     for name in AFTER_FUNCTIONS:
         statements.run_file(f"baseline/{name}.sql")
@@ -52,4 +52,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     statements.run_file("baseline/down.sql")
     # Some went with the tables. In one statement their order does not matter.
-    statements.run(f"DROP FUNCTION IF EXISTS {', '.join(statements.function_names())};")
+    statements.drop_functions(revision)
