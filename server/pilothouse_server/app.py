@@ -23,26 +23,26 @@ from pilothouse_server.audit.kept_heads import KeptHeads
 from pilothouse_server.audit.log_identity import Identity
 from pilothouse_server.audit.noun import audit_jobs, audit_noun
 from pilothouse_server.audit.sealing import Sealer
-from pilothouse_server.audit.sinks import tables as sinks_tables
 from pilothouse_server.audit.sinks.making import SenderMaker
 from pilothouse_server.audit.sinks.runner import SinkRunner
 from pilothouse_server.audit.sinks.service import SinkRules
+from pilothouse_server.audit.sinks.tables import SINK_TABLES
 from pilothouse_server.audit.tiles_http import TilesServer
 from pilothouse_server.audit.witnesses import Witnessing
-from pilothouse_server.clusters import tables as clusters_tables
 from pilothouse_server.clusters.access import ClusterAccess, Kubeconfigs
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import in_a_seat, unavailability, unless_away
-from pilothouse_server.config import tables as config_tables
+from pilothouse_server.clusters.tables import CLUSTER_TABLES
 from pilothouse_server.config.noun import config_noun
 from pilothouse_server.config.operations import rotation
-from pilothouse_server.containers import tables as containers_tables
+from pilothouse_server.config.tables import CONFIG_TABLES
 from pilothouse_server.containers.config_readers import ConfigReaders
 from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.service_annotations import Keys
+from pilothouse_server.containers.tables import CONTAINER_TABLES
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
 from pilothouse_server.encryption.keys import KeyRing, providers
@@ -50,7 +50,6 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.flowcontrol.reservation import before_cluster
-from pilothouse_server.identity import tables as identity_tables
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.authenticator.certificate_authenticator import (
@@ -65,20 +64,21 @@ from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.federation.operations import federated_users
 from pilothouse_server.identity.noun import Needs, identity_services
 from pilothouse_server.identity.service.messages import SERVICE as IDENTITY_SERVICE
+from pilothouse_server.identity.tables import IDENTITY_TABLES
 from pilothouse_server.importing.orphans import OrphanImports
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.kubernetes import connection
 from pilothouse_server.kubernetes.transport import Limits
-from pilothouse_server.metrics import tables as metrics_tables
 from pilothouse_server.metrics.messages import watch_answer
 from pilothouse_server.metrics.noun import ROLL_UP, metrics_noun
 from pilothouse_server.metrics.operations import DatabaseGauges, UsageStore
+from pilothouse_server.metrics.tables import METRICS_TABLES
 from pilothouse_server.metrics.usage_stream import UsageStream
-from pilothouse_server.namespaces import tables as namespaces_tables
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import Guarded
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.namespaces.noun import namespaces_noun
+from pilothouse_server.namespaces.tables import NAMESPACE_TABLES
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.reconcile.apply.config_reconciler import ConfigReconciler
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
@@ -108,8 +108,8 @@ from pilothouse_server.settings.model import (
     outbound_networks,
     trusted_peers,
 )
-from pilothouse_server.storage import tables as storage_tables
 from pilothouse_server.storage.noun import storage_noun
+from pilothouse_server.storage.tables import STORAGE_TABLES
 from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.continuity import Continuity
@@ -134,14 +134,14 @@ log = structlog.get_logger(__name__)
 
 # Facts about the tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
-    containers_tables.OWNED,
-    storage_tables.OWNED,
-    config_tables.OWNED,
-    metrics_tables.OWNED,
-    sinks_tables.OWNED,
-    namespaces_tables.OWNED,
-    clusters_tables.OWNED,
-    identity_tables.OWNED,
+    CONTAINER_TABLES,
+    STORAGE_TABLES,
+    CONFIG_TABLES,
+    METRICS_TABLES,
+    SINK_TABLES,
+    NAMESPACE_TABLES,
+    CLUSTER_TABLES,
+    IDENTITY_TABLES,
 )
 SEALED: Final = sealed_tables(NOUN_TABLES)
 

@@ -1,4 +1,4 @@
-"""The store names no table of a noun: what it does with them stands in the noun's `tables.py` (`NounTables`)."""
+"""The store names no table of a noun: `tables.py` of the noun declares expiry, keys and partitions (`NounTables`)."""
 
 from __future__ import annotations
 

@@ -231,16 +231,16 @@ async def test_every_field_survives(server: Server, resource: Resource) -> None:
         await server.admin.config.create_config_map(
             namespace="demo", config_map=config_pb2.ConfigMap(name="alpha", data={"alpha": "1"})
         )
-    await survives(server, resource)
+    await check_survival(server, resource)
 
 
 async def test_every_field_of_what_is_not_in_a_namespace_survives(server: Server) -> None:
     for resource in RESOURCES:
         if not resource.path:
-            await survives(server, resource)
+            await check_survival(server, resource)
 
 
-async def survives(server: Server, resource: Resource) -> None:
+async def check_survival(server: Server, resource: Resource) -> None:
     excepted = EXCEPTIONS[resource.kind.DESCRIPTOR.full_name]
     examined = [leaf for leaf in leaves(resource.kind.DESCRIPTOR) if leaf.name not in excepted["everywhere"]]
     lost: dict[str, str] = {}

@@ -58,4 +58,4 @@ ORPHANS = Table(
 )
 
 SEALED_CREDENTIALS: Final = EnvelopeTable("clusters", "credentials")
-OWNED: Final = NounTables(tables=frozenset({"clusters", "orphans"}), sealed=(SEALED_CREDENTIALS,))
+CLUSTER_TABLES: Final = NounTables(tables=frozenset({"clusters", "orphans"}), sealed=(SEALED_CREDENTIALS,))

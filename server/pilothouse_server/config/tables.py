@@ -64,4 +64,4 @@ SECRETS = Table(
 )
 
 SEALED_SECRETS: Final = EnvelopeTable("secrets", "ciphertext", owner="namespace_id")
-OWNED: Final = NounTables(tables=frozenset({"config_maps", "secrets"}), sealed=(SEALED_SECRETS,))
+CONFIG_TABLES: Final = NounTables(tables=frozenset({"config_maps", "secrets"}), sealed=(SEALED_SECRETS,))

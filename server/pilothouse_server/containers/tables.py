@@ -177,7 +177,7 @@ VOLUMES = table(
     schema="public",
 )
 
-OWNED: Final = NounTables(
+CONTAINER_TABLES: Final = NounTables(
     tables=frozenset(
         {
             "container_images",

@@ -301,7 +301,7 @@ WHERE access_expires_at
 RETURNING 1
 """
 
-OWNED: Final = NounTables(
+IDENTITY_TABLES: Final = NounTables(
     tables=frozenset(
         {
             "api_keys",

@@ -93,7 +93,7 @@ CONTAINERS = table(
 )
 
 USAGE: Final = Scheme("container_resource_usage", "day", 14)
-OWNED: Final = NounTables(
+METRICS_TABLES: Final = NounTables(
     tables=frozenset(
         {
             "container_resource_usage",

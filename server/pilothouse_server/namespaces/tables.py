@@ -51,4 +51,4 @@ CLUSTERS = table(
     schema="public",
 )
 
-OWNED: Final = NounTables(tables=frozenset({"namespaces", "quota_counters"}))
+NAMESPACE_TABLES: Final = NounTables(tables=frozenset({"namespaces", "quota_counters"}))

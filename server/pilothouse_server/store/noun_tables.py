@@ -1,6 +1,6 @@
-"""What the store needs to know of the tables of a noun. The store itself names none of them.
+"""The facts that the store needs about the tables of a noun. The store itself names none of them.
 
-Each noun has one such value, `OWNED` in its `tables.py`; `app.py` hands them to the store. Statements of a noun take
+Each noun has one `NounTables` in its `tables.py`; `app.py` hands them to the store. Statements of a noun take
 settings as parameters of the same name (`:session_access_seconds`), and two times: `:earlier` and `:later` are those
 of the two clocks, the server's and the database's.
 """

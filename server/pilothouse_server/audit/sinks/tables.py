@@ -42,4 +42,4 @@ AUDIT_SINKS = Table(
 )
 
 SEALED_SINKS: Final = EnvelopeTable("audit_sinks", "secrets")
-OWNED: Final = NounTables(tables=frozenset({"audit_sinks"}), sealed=(SEALED_SINKS,))
+SINK_TABLES: Final = NounTables(tables=frozenset({"audit_sinks"}), sealed=(SEALED_SINKS,))

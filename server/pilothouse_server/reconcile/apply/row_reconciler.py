@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from pilothouse_server.kubernetes.conditions import APPLIED
-from pilothouse_server.kubernetes.errors import ClusterError, Conflict
+from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.reconcile.queue.resource_reconciler import (
     LOST,
     Acted,
@@ -189,8 +189,3 @@ def failed(error: ClusterError, *, refused: bool) -> Condition:
     """Returns the condition of a resource that could not be applied, in the cluster's words."""
     reason, message = error.reason[:_REASON_LIMIT], error.message[:_MESSAGE_LIMIT]
     return Condition(APPLIED, "False" if refused else "Unknown", reason, message)
-
-
-def is_name_taken(error: ClusterError) -> bool:
-    """Returns whether an object of somebody else has the name."""
-    return isinstance(error, Conflict) and error.name_taken
