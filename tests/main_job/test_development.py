@@ -38,7 +38,7 @@ class Development:
     @property
     def simulator(self) -> int:
         """The process id of its simulated cluster."""
-        found = []
+        found: list[int] = []
         for child in psutil.Process(self.process.pid).children():
             # A child may end while it is looked at.
             with contextlib.suppress(psutil.NoSuchProcess):
