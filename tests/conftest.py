@@ -42,6 +42,7 @@ TEMPLATE = "pilothouse_template"
 FIRST = (
     "migrations/test_other_postgres.py",
     "benchmarks/test_rows.py",
+    "readme/test_first_calls.py",
     "readme/test_readme.py",
     "promises/test_killed_at_every_write.py",
     "readme/test_make.py",

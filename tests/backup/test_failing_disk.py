@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,17 @@ CALLS = ("stat", "listdir", "scandir", "mkdir", "open", "chmod", "fsync", "renam
 class Failing:
     """A disk of which one operation fails, the `at`th of those that the threads of backups begin."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, error: int) -> None:
-        self._error = error
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._error = 0
         self.at, self.begun, self.failed = 0, 0, ""
         for name in CALLS:
             patch.setattr(os, name, self._instead_of(name, getattr(os, name)))
         # Paths are opened by this one.
         patch.setattr("io.open", self._instead_of("open", builtins.open))
 
-    def fail(self, at: int) -> None:
+    def fail(self, at: int, error: int) -> None:
         """Begins to count anew."""
+        self._error = error
         self.at, self.begun, self.failed = at, 0, ""
 
     def _instead_of(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,15 +67,16 @@ def quick_programs(folder: Path, dump: str = "echo a dump") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT])
 async def test_whichever_operation_fails_the_folder_is_what_cannot_be_used(
-    apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = quick_programs(tmp_path / "programs")
-    disk = Failing(monkeypatch, number)
+    disk = Failing(monkeypatch)
     failed: set[str] = set()
-    # As many as there are, and then some.
-    for at in range(1, 200):
+    # As many as there are, and then some; each fails in another way than the one before.
+    for at, number in zip(
+        range(1, 200), cycle((errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)), strict=False
+    ):
         folder = tmp_path / str(at)
         made_at(folder, NOW - timedelta(days=30))
         left = manifests.unfinished(folder, "pilothouse-20200101T000000Z")
@@ -81,7 +84,7 @@ async def test_whichever_operation_fails_the_folder_is_what_cannot_be_used(
         os.utime(left, (0, 0))
         plan = Plan(dsn=apart.maintenance_dsn, folder=folder, programs_in=[quick])
         due = Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7), now=lambda: NOW)
-        disk.fail(at)
+        disk.fail(at, number)
         refused: FailedPrecondition | None = None
         try:
             await back_up_if_due(due)

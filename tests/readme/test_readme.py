@@ -18,7 +18,7 @@ import yaml
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_simulator import SimulatedCluster
-from tests.readme.served import PATH, README_ADDRESS, ROOT, Shell, environment, serving
+from tests.readme.served import PATH, ROOT, Shell, environment, serving
 from tests.waiting import poll_until
 
 pytestmark = pytest.mark.full(minutes=10)
@@ -69,23 +69,6 @@ SECURITY = (
     GRPCURL_WATCH,
     CI_READ_ONLY,
 ) = (ROOT / "tests" / "readme" / "calls.sh").read_text().splitlines()
-# docs/ci.md's: what is done once, by who administers, and what a pipeline changes later.
-CI_ONCE = (
-    (
-        'pilothouse service-accounts create ci --namespace cafe --description "Deploys from main"',
-        "sa:cafe:ci",
-    ),
-    ("pilothouse grants create sa:cafe:ci developer --namespace cafe", "developer"),
-    (CI_READ_ONLY, "read-only"),
-    ("pilothouse api-keys create office --service-account sa:cafe:ci --allow-from 203.0.113.0/24", "phk_"),
-)
-CI_DEPLOY = "pilothouse api-keys create deploy --service-account sa:cafe:ci --namespace cafe --expires-in 60d"
-CI_LATER = (
-    ("pilothouse api-keys list --user sa:cafe:ci", "deploy"),
-    ("pilothouse api-keys rotate deploy --user sa:cafe:ci --overlap 1d", "phk_"),
-    ("pilothouse api-keys revoke report --user sa:cafe:ci --yes", "ended"),
-    ("pilothouse service-accounts delete ci --namespace cafe --yes", "deleted"),
-)
 KEYS = (
     ("pilothouse keys list", ""),
     ("pilothouse keys add", ""),
@@ -116,80 +99,6 @@ URLS = (
 )
 
 
-async def test_the_first_calls(tmp_path: Path) -> None:
-    variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
-    async with serving("pilothouse serve --dev", tmp_path, variables) as address:
-        shell = Shell(address, tmp_path, {"PASSWORD": PASSWORD})
-        await shell.run(f"{LOGIN} --password-stdin", PASSWORD + "\n")
-        for line, said in (*FIRST, *COMMAND):
-            assert said in await shell.run(line), line
-        for line, said in SECURITY:
-            assert said in await shell.run(line, f"{PASSWORD} of ada\n"), line
-        await _from_a_pipeline(shell, address, tmp_path)
-        tokens = json.loads(await shell.run(BUF_LOGIN))
-        shell.variables["TOKEN"] = tokens["accessToken"]
-        listed = json.loads(await shell.run(BUF_LIST))
-        assert len(listed["containers"]) == 11
-        (first,) = python_examples("README.md", address)
-        printed = await shell.run(first)
-        assert "SYNCED" in printed
-        assert "MODIFIED web" in printed
-        (again,) = python_examples("docs/api.md", address)
-        printed = await shell.run(again)
-        assert "tools" in printed
-        assert "CONTAINER_NOT_FOUND nothing" in printed
-
-
-async def _from_a_pipeline(shell: Shell, address: str, directory: Path) -> None:
-    """What docs/ci.md says, with the lines of its pipelines run with nothing but a job's variables."""
-    for line, said in CI_ONCE:
-        assert said in await shell.run(line), line
-    key = (await shell.run(CI_DEPLOY)).split()[-1]
-    # A job has a home of its own, where nobody logged in.
-    job = Shell(
-        address,
-        directory / "job",
-        {"PILOTHOUSE_SERVER": address, "PILOTHOUSE_TOKEN": key, "PILOTHOUSE_NAMESPACE": "cafe"},
-    )
-    said = await job.run("pilothouse whoami")
-    assert "sa:cafe:ci" in said
-    assert "by the key deploy" in said
-    lines = pipeline_lines()
-    assert len(lines) == 5
-    for line in lines:
-        await job.run(line)
-    # The same for a program in Python.
-    program = "import pilothouse_client as p; c = p.Client.from_environment(); print(c.namespace, len(list("
-    program += "c.containers.list(namespace=c.namespace))))"
-    assert (await job.run(f"python -c '{program}'")).split() == ["cafe", "11"]
-    for line, said in CI_LATER:
-        assert said in await shell.run(line), line
-    await job.run("pilothouse whoami", succeeds=False)
-
-
-def pipeline_lines() -> list[str]:
-    """The lines of our command in the pipelines of docs/ci.md that have a key, whatever their form has around them."""
-    with_a_key, heading, _ = (ROOT / "docs" / "ci.md").read_text().partition("## Without a stored key")
-    assert heading
-    examples = re.findall(r"```yaml\n(.*?)```", with_a_key, re.DOTALL)
-    found: list[str] = []
-
-    def look(part: object) -> None:
-        if isinstance(part, dict):
-            for each in part.values():
-                look(each)
-        elif isinstance(part, list):
-            for each in part:
-                look(each)
-        elif isinstance(part, str) and part.startswith("pilothouse "):
-            found.append(part)
-
-    for example in examples:
-        look(yaml.safe_load(example))
-    assert len(examples) == 3
-    return found
-
-
 @pytest.mark.skipif(shutil.which("grpcurl", path=PATH) is None, reason="grpcurl is not installed")
 async def test_grpcurl_watches(tmp_path: Path) -> None:
     variables = {"PILOTHOUSE_BOOTSTRAP_PASSWORD": PASSWORD}
@@ -201,21 +110,6 @@ async def test_grpcurl_watches(tmp_path: Path) -> None:
             await shell.run(f"pilothouse namespaces create {name}")
             watched = await shell.run(f"timeout 5 {line} || test $? = 124")
             assert "CHANGE_TYPE_SYNCED" in watched
-
-
-def python_examples(page: str, address: str) -> list[str]:
-    """The programs in Python of a page, each as a line of shell that runs it, against another address."""
-    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert all(README_ADDRESS in program for program in found)
-    programs = [program.replace(README_ADDRESS, address) for program in found]
-    return [f"python - <<'END'\npassword = {PASSWORD!r}\n{program}\nEND" for program in programs]
-
-
-def test_every_program_is_run() -> None:
-    pages = {
-        path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")) if "```python" in path.read_text()
-    }
-    assert pages == {ROOT / "README.md", ROOT / "docs/api.md"}
 
 
 async def test_a_cluster_of_ones_own(tmp_path: Path) -> None:
