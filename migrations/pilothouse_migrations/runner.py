@@ -351,6 +351,7 @@ async def _step(connection: AsyncConnection, script: Script, limits: Limits, *, 
         try:
             await connection.run_sync(run)
         finally:
+            await connection.rollback()
             await connection.execution_options(isolation_level="READ COMMITTED")
             await _set_timeouts(
                 connection, limits.lock_timeout_milliseconds, limits.statement_timeout_milliseconds
