@@ -132,6 +132,9 @@ from pilothouse_server.watch.hub import Hub
 
 log = structlog.get_logger(__name__)
 
+# Twice as many as objects that are reconciled together (`WorkerSettings`), so that callers and watches have some, too.
+_CLUSTER_CONNECTIONS = 128
+
 # Facts about the tables of each noun, for the store. The commands use this list without a server.
 NOUN_TABLES: Final = (
     CONTAINER_TABLES,
@@ -210,10 +213,9 @@ class Application:
             self.store,
             self.envelopes,
             kubeconfigs,
-            context=settings.kubeconfig_context,
             seconds=settings.cluster_timeout_seconds,
             limits=Limits(
-                connections=settings.cluster_connections,
+                connections=_CLUSTER_CONNECTIONS,
                 requests_per_second=settings.cluster_requests_per_second,
                 burst=int(2 * settings.cluster_requests_per_second) or 1,
             ),
@@ -239,13 +241,10 @@ class Application:
             reconciler
             or ReconcilerSettings(
                 worker=WorkerSettings(
-                    workers_per_cluster=settings.reconcile_workers,
                     # The feed looks for work that is due, with what it looks for itself.
                     poll_seconds=5.0,
-                    resync_seconds=settings.cluster_comparison_seconds,
                 ),
                 containers=ContainerObserverSettings(permitted=drift_rules.permitted),
-                usage_period_seconds=settings.usage_period_seconds,
             ),
             reconcilers=self.reconcilers,
         )
@@ -269,10 +268,9 @@ class Application:
             )
         )
         self._authorization = AuthorizationLayer(self._callers, RefusalReasons(self.store))
-        retention = timedelta(hours=settings.idempotency_retention_hours)
         self.audit = AuditLayer(
             self.audit_writer,
-            IdempotencyKeeper(self._keys.derive("idempotency"), retention=retention),
+            IdempotencyKeeper(self._keys.derive("idempotency")),
             self.authenticator.namespace_id,
             redaction.header_rule(header_names(settings.audit_headers)),
         )
@@ -513,7 +511,6 @@ class Application:
                 dsn=settings.maintenance_database_url or settings.database_url,
                 folder=settings.backup_dir,
                 key_file=settings.backup_key_file,
-                seconds=settings.backup_timeout_seconds,
                 sealed=SEALED,
             ),
             period=timedelta(hours=settings.backup_period_hours),
@@ -532,7 +529,7 @@ class Application:
     async def _register_clusters(self) -> None:
         async with self.store.system_write("configuration") as transaction:
             for name, kubeconfig in self._kubeconfigs.items():
-                cluster, _ = connection.select(kubeconfig, self.settings.kubeconfig_context or None)
+                cluster, _ = connection.select(kubeconfig, None)
                 await registration.put_configured(transaction, name, connection.shown_address(cluster))
 
     def _serve_metrics(self) -> None:

@@ -359,9 +359,10 @@ async def refused_start(database: Database, folder: Path, changes: Mapping[str, 
 
 
 async def test_a_token_that_hangs_costs_those_calls_that_need_it(
-    database: Database, tmp_path: Path, token: Token
+    database: Database, tmp_path: Path, token: Token, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = token.settings("pkcs11,file") | {"pkcs11_timeout_seconds": 0.5}
+    monkeypatch.setattr("pilothouse_server.encryption.hsm.token.ANSWER_SECONDS", 0.5)
+    settings = token.settings("pkcs11,file")
     async with running_server(database, tmp_path, with_cluster=False, **settings) as server:
         await make_space(server.admin)
         await put(server.admin, "one")

@@ -258,6 +258,23 @@ def limits_are_listed(sources: Sequence[Source]) -> Iterator[str]:
             yield f"{LIMITS}:1: the limit `{name}` is missing: write what it limits"
 
 
+def settings_are_on_pages(sources: Sequence[Source]) -> Iterator[str]:
+    """A page for operators names every setting: one that no page tells anybody to set is a constant."""
+    settings = next((source for source in sources if source.path == SETTINGS), None)
+    told = {
+        token
+        for source in filter(is_page, sources)
+        for token in re.findall(r"PILOTHOUSE_[A-Z0-9_]+", source.text)
+    }
+    for node in settings.tree.body if settings is not None else ():
+        if isinstance(node, ast.ClassDef) and node.name == "Settings":
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    name = f"PILOTHOUSE_{field.target.id.upper()}"
+                    if name not in told:
+                        yield f"{SETTINGS}:{field.lineno}: no page names {name}: say who sets it, or make it a constant"
+
+
 def classes(source: Source) -> set[str]:
     """The labels of the classes of calls, which have no blanks."""
     return {name.replace(" ", "_") for name in _CLASS.findall(source.text)}
@@ -293,4 +310,5 @@ CHECKS: Sequence[Check] = (
     contracts_are_explained,
     security_is_short,
     limits_are_listed,
+    settings_are_on_pages,
 )

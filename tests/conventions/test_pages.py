@@ -24,11 +24,14 @@ TREE = [
         'IN_USE = Gauge("pilothouse_admission_in_use", "Seats.")\n'
         'CLUSTER_CALLS = SeatClass(\n    "cluster calls", 1)\nself._pending("health_w", 1)\n',
     ),
-    Source("docs/api.md", "# The API\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"),
+    Source(
+        "docs/api.md", "# The API\n\n`PILOTHOUSE_SEEN`\n\n## `From` Python, typed\n\n## Twice\n\n## Twice\n"
+    ),
 ]
 CONTRACT = Source("pyproject.toml", '[[tool.importlinter.contracts]]\nid = "layers"\n')
 LISTED = "[api](docs/api.md#twice)\n"
 
+_SETTINGS = 'ADMISSION = ()\nclass Settings:\n    """All."""\n'
 _LIMITS = "`PILOTHOUSE_MAX_CALLS` `PILOTHOUSE_REQUEST_SECONDS` `pilothouse_admission_in_use` `cluster_calls` `health_w`"
 CASES: Sequence[tuple[Check, Source, Source]] = [
     # check, one that breaks it, one that keeps it
@@ -119,6 +122,11 @@ CASES: Sequence[tuple[Check, Source, Source]] = [
             Source(pages.LIMITS, _LIMITS),
         )
         for left_out in _LIMITS.split()
+    ),
+    (
+        pages.settings_are_on_pages,
+        Source(pages.SETTINGS, _SETTINGS + "    seen: int = 1\n    unseen: int = 1\n"),
+        Source(pages.SETTINGS, _SETTINGS + "    seen: int = 1\n"),
     ),
     (
         pages.names_exist,

@@ -1,4 +1,4 @@
-"""Who is refused by the thousand, or opens streams by the hundred, has his turns one after the other; others not."""
+"""Token buckets: counts, and callers that wait for their tokens in order. No caller waits for another one's."""
 
 from __future__ import annotations
 

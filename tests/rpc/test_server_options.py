@@ -28,10 +28,24 @@ def test_every_option_is_known() -> None:
 
 def test_several_processes_share_a_port_and_connections_move_on() -> None:
     for address, shared in (("127.0.0.1:0", int(sys.platform == "linux")), ("unix:/run/a.sock", 0)):
-        one = dict(options(Settings(listen=address, max_connection_age_seconds=3600), CallLimits()))
+        one = dict(
+            options(
+                Settings(
+                    listen=address,
+                ),
+                CallLimits(),
+            )
+        )
         assert (one["grpc.so_reuseport"], one["grpc.max_connection_age_ms"]) == (shared, 3_600_000)
     for age in (3600, 100):
-        several = dict(options(Settings(processes=2, max_connection_age_seconds=age), CallLimits()))
+        several = dict(
+            options(
+                Settings(
+                    processes=2,
+                ),
+                CallLimits(max_connection_age_seconds=age),
+            )
+        )
         assert several["grpc.so_reuseport"] == 1
         assert several["grpc.max_connection_age_ms"] == min(age, 300) * 1000
         # Streams may stay as long as with one.

@@ -20,7 +20,7 @@ from pilothouse_server.store.pool import Pool
 async def pool_of(dsn: str, **settings: Any) -> AsyncIterator[Pool]:
     """The pool of the login that a DSN names, which takes no role on; closed at the end of the block."""
     chosen = Settings(database_url=dsn, **settings)
-    opener = engine._opener(dsn, chosen, "app", chosen.statement_timeout_seconds, "")
+    opener = engine._opener(dsn, chosen, "app", engine.STATEMENT_TIMEOUT_SECONDS, "")
     pool = Pool(opener, Pools.connect(chosen).app.limits)
     try:
         yield pool

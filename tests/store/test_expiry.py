@@ -158,7 +158,6 @@ async def test_the_dead_are_found_by_an_index(database: Database, each: Expiring
         await owner.execute("SET LOCAL enable_seqscan = off")
         await owner.execute("SET LOCAL enable_sort = off")
         condition = each.condition.replace(":earlier", "now()").replace(":later", "now()")
-        condition = condition.replace(":login_memory_days", "90")
         plan = await owner.fetch(
             f"EXPLAIN SELECT ctid FROM {each.table} WHERE {condition} ORDER BY {each.order} LIMIT 10 "
             "FOR UPDATE SKIP LOCKED"

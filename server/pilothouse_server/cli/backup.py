@@ -73,7 +73,6 @@ def make(
         folder=_folder(settings, directory),
         key_file=key_file or settings.backup_key_file,
         master_key_file=master_key_file,
-        seconds=settings.backup_timeout_seconds,
         sealed=SEALED,
     )
     made: Backup = _run(making.make(plan))
@@ -170,7 +169,6 @@ def restore(
         key_file=key_file or settings.backup_key_file,
         makes_roles=bool(admin_url),
         master_keys_to=master_keys_to,
-        seconds=settings.backup_timeout_seconds,
     )
     restored: Backup = _run(restoring.restore(order))
     say(f"{path} is restored: as of {_moment(restored.manifest.created_at)}")

@@ -57,13 +57,13 @@ def reindex(
             "--bloat-percent",
             min=0,
             max=100,
-            help="Without a table: the share of an index that is empty; default PILOTHOUSE_REINDEX_BLOAT_PERCENT.",
+            help="Without a table: the share of an index that is empty; default 50.",
         ),
     ] = None,
 ) -> None:
     """Build indexes anew beside running servers: those of TABLE, or those that are largely empty."""
-    percent = _settings().reindex_bloat_percent if bloat_percent is None else bloat_percent
-    _care(lambda care: care.reindex(tables or (), percent))
+    names = tables or ()
+    _care(lambda care: care.reindex(names) if bloat_percent is None else care.reindex(names, bloat_percent))
 
 
 @app.command("stats")

@@ -59,7 +59,6 @@ class ClusterAccess:
         envelopes: Envelopes,
         configured: Kubeconfigs,
         *,
-        context: str = "",
         seconds: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
         reach: Reach = Reach(),  # noqa: B008 - immutable
@@ -67,7 +66,6 @@ class ClusterAccess:
         self._store = store
         self.envelopes = envelopes
         self._configured = configured
-        self._context = context
         self._seconds = seconds
         self._limits = limits
         self.reach = reach
@@ -90,9 +88,9 @@ class ClusterAccess:
         """A client of a registered cluster; connects to nothing yet. Raises ClusterError."""
         kubeconfig = self._configured.get(name)
         if kubeconfig is not None:
-            _warn(name, connection.select(kubeconfig, self._context or None)[0])
+            _warn(name, connection.select(kubeconfig, None)[0])
             return await ClusterClient.from_kubeconfig(
-                kubeconfig, name=name, context=self._context or None, allow_files=True, limits=self._limits
+                kubeconfig, name=name, allow_files=True, limits=self._limits
             )
         try:
             stored = await registration.opened(self._store, name, self.envelopes)

@@ -61,6 +61,8 @@ class CallLimits:
     # The default of gRPC.
     max_message_bytes: int = 4 * 1024 * 1024
     handshake_seconds: float = 15.0
+    # Then a client is asked to connect again, so that replicas share the load.
+    max_connection_age_seconds: int = 3600
     # A client connects again with its next call.
     max_connection_idle_seconds: float = 15.0
 

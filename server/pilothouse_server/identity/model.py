@@ -22,6 +22,8 @@ SecretKind = Literal["api_key", "password", "token", "totp"]
 
 # What stands in `users.password_hash` for a user that cannot log in by password.
 NO_PASSWORD = "!"
+# A device or an address that logged in passes the lock of its account for so long: users come back from a long leave.
+LOGIN_MEMORY_DAYS = 90
 # What stands in `users.kind` for a program.
 SERVICE_ACCOUNT_KIND = "service_account"
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from pilothouse_server.identity.model import LOGIN_MEMORY_DAYS
 from pilothouse_server.store.metadata import METADATA
 from pilothouse_server.store.noun_tables import (
     EARLIER,
@@ -274,7 +275,7 @@ _EXPIRING = (
     ),
     ExpiringRows(
         "login_origins",
-        f"updated_at < {EARLIER} - make_interval(days => CAST(:login_memory_days AS integer))",
+        f"updated_at < {EARLIER} - interval '{LOGIN_MEMORY_DAYS} days'",
         "updated_at",
     ),
 )

@@ -164,7 +164,7 @@ def rules_and_handlers(
 
 def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ...]:
     """What the library shall do other than by default. A name that it does not know it ignores without a word."""
-    age = settings.max_connection_age_seconds
+    age = limits.max_connection_age_seconds
     # A connection has no new calls after the first time, and its streams are cut after both.
     calls_seconds = age if settings.processes == 1 else min(age, _SPREAD_SECONDS)
     streams_seconds = age - calls_seconds + 60

@@ -149,7 +149,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pool_max_idle_seconds: Annotated[
         float, "Time without work after which a database connection is closed."
     ] = 1800.0
-    statement_timeout_seconds: Annotated[float, "Time after which PostgreSQL ends a statement."] = 30.0
 
     session_access_seconds: Annotated[int, "Life of an access token."] = 900
     session_refresh_seconds: Annotated[int, "Life of a refresh token that is not used."] = 7 * 86400
@@ -158,11 +157,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     api_key_days: Annotated[int, "Life of an API key that is made without an end of its own."] = 90
     api_key_max_days: Annotated[int, "Longest life that an API key may be given."] = 366
-    token_exchange_seconds: Annotated[
-        int,
-        "Longest life of a session that a program exchanged its platform's token for; it ends with that token at the"
-        " latest.",
-    ] = 900
     principal_cache_seconds: Annotated[
         float, "How long a token and its grants are not looked up again; at most 1."
     ] = 1.0
@@ -172,10 +166,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "Failed log-ins of one address (of IPv6: of one network of 64 bits) in each process before it has to wait; one"
         " more each half second.",
     ] = 100
-    login_memory_days: Annotated[
-        int,
-        "How long a device or an address that logged in is remembered, so that it passes the lock of its account.",
-    ] = 90
 
     password_min_length: Annotated[int, "Fewest characters of a new password; at least 12."] = 12
     password_breached_file: Annotated[
@@ -183,9 +173,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "File of passwords that nobody may take, in the order of bytes, a line each: SHA-1 in upper-case hexadecimal,"
         " as Have I Been Pwned has them, or the passwords themselves; empty: none.",
     ] = None
-    one_time_code_hours: Annotated[
-        float, "How long the one-time code of a reset lets its user set a new password."
-    ] = 24.0
     second_factor_roles: Annotated[
         str,
         "Roles, separated by commas, whose users need a second factor to log in by password; * stands for everybody.",
@@ -198,11 +185,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_calls_per_user: Annotated[int, "Those of them that one user has."] = 32
     max_streams: Annotated[int, "Streams open at once in each process; further ones are refused."] = 2000
     max_streams_per_user: Annotated[int, "Those of them that one user has."] = 200
-    max_connection_age_seconds: Annotated[
-        int,
-        "Age at which a client is asked to connect anew, so that replicas share the load. With several processes new"
-        " calls move on after five minutes at most, and streams may stay until then.",
-    ] = 3600
     watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch is ended."] = (
         10_000
     )
@@ -216,22 +198,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         " this machine or its network alone, as 127.0.0.0/8; with --dev loopback may be.",
     ] = ""
     kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
-    kubeconfig_context: Annotated[str, "Its context to use; empty: the current one."] = ""
     cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
-    usage_period_seconds: Annotated[float, "Time between two measurements of usage."] = 10.0
     cluster_requests_per_second: Annotated[
         float, "Requests of each process to one cluster a second, in the long run; twice as many at once."
     ] = 1000.0
-    cluster_connections: Annotated[int, "Connections of each process to one cluster's API server."] = 128
-    reconcile_workers: Annotated[
-        int,
-        "Objects of one cluster that each process reconciles at once; fewer than it has connections to it.",
-    ] = 64
-    cluster_comparison_seconds: Annotated[
-        float,
-        "Time in which everything on a cluster is compared with what is wanted once, although nothing happened; spread"
-        " over it.",
-    ] = 86400.0
 
     namespace_pod_security: Annotated[
         str,
@@ -297,7 +267,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     event_retention_hours: Annotated[
         int, "How long events are kept, that is, how long after a cut a watch can be resumed."
     ] = 24
-    idempotency_retention_hours: Annotated[int, "How long a request_id is recognised."] = 24
 
     backup_dir: Annotated[
         Path | None, "Folder that backups are made in on schedule; empty: none are made."
@@ -307,13 +276,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backup_key_file: Annotated[
         Path | None, "File of the key that backups are encrypted under; empty: they are not encrypted."
     ] = None
-    backup_timeout_seconds: Annotated[float, "Time after which a backup is given up."] = 6 * 3600.0
     care_period_hours: Annotated[
         float, "Time between two rounds of ANALYZE and VACUUM over all tables; 0: none."
     ] = 24.0
-    reindex_bloat_percent: Annotated[
-        float, "Share of an index that is empty at which a round builds it anew; 0: never."
-    ] = 50.0
 
     oidc_issuers_file: Annotated[
         Path | None,
@@ -333,11 +298,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pkcs11_module: Annotated[Path | None, "Of the provider pkcs11: the library of the token (HSM)."] = None
     pkcs11_token: Annotated[str, "Label of the token."] = ""
     pkcs11_pin_file: Annotated[Path | None, "File of the PIN of its user."] = None
-    pkcs11_pin: Annotated[str, "That PIN itself; where there is no file."] = ""
     pkcs11_key_label: Annotated[
         str, "Label of the keys; of several with it the one with the greatest CKA_ID is the newest."
     ] = "pilothouse"
-    pkcs11_timeout_seconds: Annotated[float, "Time for one answer of the token."] = 5.0
 
     @property
     def key_file(self) -> Path:
@@ -467,21 +430,15 @@ def _checked(settings: Settings) -> Settings:
             "pool_working_connections",
             "session_access_seconds",
             "session_refresh_seconds",
-            "token_exchange_seconds",
             "login_failures_per_address",
-            "login_memory_days",
             "api_key_days",
-            "one_time_code_hours",
             *ADMISSION,
             "cluster_timeout_seconds",
-            "cluster_comparison_seconds",
             "cluster_requests_per_second",
-            "cluster_connections",
             "event_ring_size",
             "watch_max_lag_events",
             "backup_period_hours",
             "backup_retention_days",
-            "backup_timeout_seconds",
         )
         if getattr(settings, name) <= 0
     ]
@@ -497,7 +454,7 @@ def _checked(settings: Settings) -> Settings:
         )
     problems += [
         f"{PREFIX}{name.upper()} must not be less than 0"
-        for name in ("care_period_hours", "reindex_bloat_percent")
+        for name in ("care_period_hours",)
         if getattr(settings, name) < 0
     ]
     if settings.api_key_max_days < settings.api_key_days:

@@ -37,6 +37,8 @@ STATEMENT_MILLISECONDS: Final = 3_600_000
 FEWEST_DEAD_ROWS: Final = 50
 # A small index is not worth the work: its empty pages are few.
 SMALLEST_INDEX_BYTES: Final = 8 << 20
+# The share of an index that is empty at which it is built again: then it would be half as large.
+BLOAT_PERCENT: Final = 50.0
 
 _TABLES = text("""
 SELECT c.relname AS name, c.relkind = 'p' AS partitioned, c.relispartition AS partition,
@@ -121,7 +123,7 @@ class Care:
         self._owner = owner
         self._tell = tell
 
-    async def round(self, period: timedelta, bloat_percent: float) -> list[str]:
+    async def round(self, period: timedelta, bloat_percent: float = BLOAT_PERCENT) -> list[str]:
         """Does what is due after `period`; returns the statements. Raises as `analyze`."""
         tables = await self._tables(period)
         statements = [_analyze(each) for each in tables if each.analyze_due and not each.partition]
@@ -146,7 +148,7 @@ class Care:
         """Vacuums and analyses tables, with their partitions. Returns and raises as `analyze`."""
         return await self._do([_vacuum(each) for each in await self._chosen(names)])
 
-    async def reindex(self, names: Sequence[str] = (), bloat_percent: float = 0.0) -> list[str]:
+    async def reindex(self, names: Sequence[str] = (), bloat_percent: float = BLOAT_PERCENT) -> list[str]:
         """Builds anew the indexes of tables, or where no table is named those of which such a share is empty.
 
         Returns and raises as `analyze`.

@@ -45,10 +45,11 @@ _CLAIMS = (
     "DELETE FROM request_claims WHERE expires_at > CAST(:later AS timestamptz) "  # noqa: S608 - a constant of ours
     f"+ interval '{LONGEST_CLAIM_SECONDS + 60} seconds' RETURNING 1"
 )
+# Responses are kept for a day (`idempotency.RETENTION`).
 _KEYS = """
 UPDATE idempotency_keys
-SET expires_at = CAST(:later AS timestamptz) + make_interval(hours => :idempotency_retention_hours)
-WHERE expires_at > CAST(:later AS timestamptz) + make_interval(hours => :idempotency_retention_hours, mins => 1)
+SET expires_at = CAST(:later AS timestamptz) + interval '24 hours'
+WHERE expires_at > CAST(:later AS timestamptz) + interval '24 hours 1 minute'
 RETURNING 1
 """
 # The store's own times.

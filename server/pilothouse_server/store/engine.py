@@ -30,6 +30,8 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.values.database_address import tls_problem
 
 PERIOD_SECONDS: Final = 30.0
+# The longest that a client of ours waits for a call (`Deadlines.mutation`).
+STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 _decode = msgspec.json.Decoder().decode
 # How long a request waits for a lock that another one holds.
 _LOCK_MILLISECONDS = 20_000
@@ -79,7 +81,7 @@ class Database:
         )
         # Each periodic job holds one connection for its lock while it works on another.
         few = dataclasses.replace(limits, open=16, working=16)
-        timeout = settings.statement_timeout_seconds
+        timeout = STATEMENT_TIMEOUT_SECONDS
         return cls(
             app=Pool(_opener(shared, settings, "app", timeout, app_role), limits),
             system=Pool(

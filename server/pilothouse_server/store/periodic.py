@@ -185,7 +185,7 @@ def standard_jobs(store: Store, settings: Settings, nouns: Sequence[NounTables])
 
     async def care() -> None:
         period = timedelta(hours=settings.care_period_hours)
-        await Care(store.database.maintenance).round(period, settings.reindex_bloat_percent)
+        await Care(store.database.maintenance).round(period)
 
     async def expire() -> None:
         await expiry.delete_expired(store, expiring, settings, await clocks(store))

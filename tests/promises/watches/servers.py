@@ -139,7 +139,6 @@ async def servers(
                 "PILOTHOUSE_POOL_OPEN_CONNECTIONS": "8",
                 # The campaign outlives a session's usual access token.
                 "PILOTHOUSE_SESSION_ACCESS_SECONDS": "86400",
-                "PILOTHOUSE_RECONCILE_WORKERS": "1",
                 "PILOTHOUSE_EVENT_RING_SIZE": str(RING_EVENTS),
                 "PILOTHOUSE_WATCH_MAX_LAG_EVENTS": str(LAG_EVENTS),
             }

@@ -38,6 +38,8 @@ _PROGRAM: Final = "pilothouse_server.encryption.hsm.program"
 _MOST_WAITING: Final = 256
 _LINE_BYTES: Final = 1 << 20
 _PAUSE_SECONDS: Final = 1.0
+# One response of the token: network HSMs take some ten milliseconds, and a caller waits for this one.
+ANSWER_SECONDS = 5.0
 # The library is loaded, which may connect to a network of tokens, and the user logged in.
 _OPEN_FACTOR: Final = 4
 _FOR_GOOD: Final = (program.PIN_WRONG, program.PIN_LOCKED, program.PIN_LAST_TRY)
@@ -67,7 +69,7 @@ class Place:
             settings.pkcs11_token,
             _pin(settings),
             settings.pkcs11_key_label,
-            settings.pkcs11_timeout_seconds,
+            ANSWER_SECONDS,
             writes,
         )
 
@@ -92,9 +94,9 @@ class Place:
 
 
 def _pin(settings: Settings) -> str:
-    if settings.pkcs11_pin_file is None:
-        return settings.pkcs11_pin
     path = settings.pkcs11_pin_file
+    if path is None:
+        return ""
     try:
         text, mode = path.read_text(), path.stat().st_mode
     except (OSError, UnicodeDecodeError):

@@ -28,6 +28,8 @@ from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
 from pilothouse_server.values.names import normalise_username
 
 LONGEST_PASSWORD: Final = 1024
+# A one-time code works for a day: it is handed over by other means than this server.
+ONE_TIME_CODE_LIFE: Final = timedelta(hours=24)
 # Of a name that is shorter every other password would have it somewhere.
 _SHORTEST_NAME_LOOKED_FOR: Final = 4
 _SHA1_LINE: Final = re.compile(rb"[0-9A-F]{40}(:[0-9]+)?")
@@ -101,7 +103,7 @@ class NewPasswords:
     def __init__(self, passwords: Passwords, settings: Settings) -> None:
         """Raises SettingsError as `PasswordPolicy`."""
         self._passwords = passwords
-        self._good_for = timedelta(hours=settings.one_time_code_hours)
+        self._good_for = ONE_TIME_CODE_LIFE
         self._policy = PasswordPolicy(settings)
 
     async def check(self, field: str, password: str, username: str) -> None:

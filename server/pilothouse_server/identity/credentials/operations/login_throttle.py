@@ -33,7 +33,7 @@ from pilothouse_server.identity.credentials.repository.login_origins import Know
 from pilothouse_server.identity.credentials.repository.login_throttles import Throttle
 from pilothouse_server.identity.credentials.trusted_devices import DeviceTokens, LoginNames, device_hash
 from pilothouse_server.identity.failure_budgets import FailureBudgets
-from pilothouse_server.identity.model import LoginOrigin
+from pilothouse_server.identity.model import LOGIN_MEMORY_DAYS, LoginOrigin
 from pilothouse_server.identity.tables import LONGEST_LOCK_SECONDS
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -83,7 +83,7 @@ class LoginThrottle:
     def __init__(self, settings: Settings, key: bytes) -> None:
         self._devices = DeviceTokens(key)
         self._names = LoginNames(key)
-        self._remembered = timedelta(days=settings.login_memory_days)
+        self._remembered = timedelta(days=LOGIN_MEMORY_DAYS)
         self.budgets = FailureBudgets(settings.login_failures_per_address)
 
     def tried(self, username: str, origin: LoginOrigin, device_token: str) -> Tried:

@@ -43,6 +43,9 @@ from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
 
+# The life of a session for an exchanged token, unless the issuer's file says otherwise: as an access token's.
+LONGEST_SECONDS: Final = 900
+
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 TOKEN_TYPES: Final = (JWT, "urn:ietf:params:oauth:token-type:id_token")
 # A session that ends before its first call is of no use.
@@ -97,7 +100,7 @@ class TokenExchange:
         self._store = store
         self._issuers = issuers
         self._sessions = sessions
-        self._longest = settings.token_exchange_seconds
+        self._longest = LONGEST_SECONDS
         self._guesses = FailureBudgets(
             settings.login_failures_per_address,
             message="too many tokens from this address that no issuer has signed, try again later",
