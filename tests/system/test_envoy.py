@@ -16,7 +16,7 @@ from pilothouse_client import AsyncClient, Tls
 from tests.conftest import Database
 from tests.harness import PASSWORD
 from tests.system.envoy import PROXY, behind_envoy, manager, rate_limit
-from tests.waiting import within
+from tests.waiting import patient, within
 
 pytestmark = pytest.mark.system
 
