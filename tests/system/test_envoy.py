@@ -38,7 +38,9 @@ async def listed(
 ) -> tuple[grpc.StatusCode, str]:
     """How a call ends, and the reason that the server gives."""
     call = stub.ListNamespaces(
-        namespace_pb2.ListNamespacesRequest(), metadata=(("authorization", authorization), *more), timeout=30
+        namespace_pb2.ListNamespacesRequest(),
+        metadata=(("authorization", authorization), *more),
+        timeout=patient(30),
     )
     code = await call.code()
     details = dict(await call.trailing_metadata() or ())
