@@ -20,7 +20,7 @@ import structlog
 from pilothouse_migrations import schema
 from pilothouse_server.audit import kept_heads
 from pilothouse_server.audit.kept_heads import KeptHeads
-from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.noun import audit_jobs, audit_noun
 from pilothouse_server.audit.sealing import Sealer
 from pilothouse_server.audit.sinks.making import SenderMaker
@@ -62,7 +62,7 @@ from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
 from pilothouse_server.identity.federation.operations import federated_users
-from pilothouse_server.identity.noun import Needs, identity_services
+from pilothouse_server.identity.noun import IdentityDependencies, identity_services
 from pilothouse_server.identity.service.messages import SERVICE as IDENTITY_SERVICE
 from pilothouse_server.identity.tables import IDENTITY_TABLES
 from pilothouse_server.importing.orphans import OrphanImports
@@ -183,7 +183,7 @@ class Application:
         self.audit_writer = AuditWriter(self.store)
         self.sealer = Sealer(
             self.store,
-            Identity.load(settings, self._keys),
+            LogIdentity.load(settings, self._keys),
             lambda: self.hub.records.newest,
             period_seconds=settings.audit_seal_seconds,
             kept=KeptHeads(settings.data_dir / kept_heads.FILE_NAME),
@@ -412,7 +412,7 @@ class Application:
         )
         declared = method_rules.load([*descriptors, identity]).values()
         descriptors[identity] = identity_services(
-            Needs(
+            IdentityDependencies(
                 self.store,
                 self.settings,
                 self._passwords,
@@ -504,9 +504,9 @@ class Application:
         if settings.backup_dir is None:
             return []
         from pilothouse_server.backup.making import Plan
-        from pilothouse_server.backup.schedule import LOOK_SECONDS, Schedule, back_up_if_due
+        from pilothouse_server.backup.schedule import LOOK_SECONDS, BackupSchedule, back_up_if_due
 
-        schedule = Schedule(
+        schedule = BackupSchedule(
             plan=Plan(
                 dsn=settings.maintenance_database_url or settings.database_url,
                 folder=settings.backup_dir,

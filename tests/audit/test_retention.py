@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pilothouse_server import app
-from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.noun import audit_jobs
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.periodic import Periodic
@@ -22,7 +22,7 @@ async def test_records_that_a_required_sink_lacks_are_kept(
 ) -> None:
     asked: list[Any] = []
 
-    def jobs(store: Store, settings: Settings, identity: Identity, delivered: Any) -> tuple[Periodic, ...]:
+    def jobs(store: Store, settings: Settings, identity: LogIdentity, delivered: Any) -> tuple[Periodic, ...]:
         asked.append(delivered)
         return audit_jobs(store, settings, identity, delivered)
 

@@ -16,7 +16,7 @@ import pytest
 
 from pilothouse_server.backup import manifests, programs, repository
 from pilothouse_server.backup.making import Plan
-from pilothouse_server.backup.schedule import Schedule, back_up_if_due
+from pilothouse_server.backup.schedule import BackupSchedule, back_up_if_due
 from pilothouse_server.errors import FailedPrecondition
 from tests.backup.copies import back_up
 from tests.backup.test_schedule import made_at
@@ -83,7 +83,7 @@ async def test_whichever_operation_fails_the_folder_is_what_cannot_be_used(
         left.mkdir()
         os.utime(left, (0, 0))
         plan = Plan(dsn=apart.maintenance_dsn, folder=folder, programs_in=[quick])
-        due = Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7), now=lambda: NOW)
+        due = BackupSchedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7), now=lambda: NOW)
         disk.fail(at, number)
         refused: FailedPrecondition | None = None
         try:

@@ -81,7 +81,7 @@ async def test_a_folder_that_hangs_is_told_and_not_waited_for_again_and_again(
     monkeypatch.setattr(disk, "_MOST_WAITING", 2)
     monkeypatch.setattr(schedule, "_newest", lambda *_: hanging.read_bytes())
     plan = Plan(dsn="", folder=tmp_path / "backups")
-    due = schedule.Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7))
+    due = schedule.BackupSchedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7))
     before = waiting()
     for words in ("does not answer within", "does not answer within", "what was begun before"):
         with pytest.raises(FailedPrecondition, match=words) as failed:
@@ -170,7 +170,7 @@ async def test_a_disk_that_hangs_when_old_ones_are_removed_is_told(
         return manifests.read(made_at(folder, now))
 
     monkeypatch.setattr(making, "make", made)
-    due = schedule.Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7))
+    due = schedule.BackupSchedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7))
     async with within(20.0):
         with pytest.raises(FailedPrecondition) as failed:
             await schedule.back_up_if_due(due)

@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 
 from pilothouse_server.backup import manifests
 from pilothouse_server.backup.making import Plan
-from pilothouse_server.backup.manifests import Backup, Manifest
-from pilothouse_server.backup.schedule import Schedule, back_up_if_due
+from pilothouse_server.backup.manifests import Backup, BackupManifest
+from pilothouse_server.backup.schedule import BackupSchedule, back_up_if_due
 from pilothouse_server.backup.sealing import make_key_file
 from pilothouse_server.encryption.keys import KeyRing
 from tests.conftest import Database
@@ -26,7 +26,7 @@ def made_at(folder: Path, moment: datetime) -> Path:
     """A backup of that time, with nothing in it."""
     path = folder / manifests.name_at(moment, folder)
     path.mkdir(parents=True)
-    made = Manifest(
+    made = BackupManifest(
         format=manifests.FORMAT,
         created_at=moment,
         database="pilothouse",
@@ -45,8 +45,8 @@ def made_at(folder: Path, moment: datetime) -> Path:
     return path
 
 
-def schedule(database: Database, folder: Path, now: datetime = NOW) -> Schedule:
-    return Schedule(
+def schedule(database: Database, folder: Path, now: datetime = NOW) -> BackupSchedule:
+    return BackupSchedule(
         plan=Plan(dsn=database.maintenance_dsn, folder=folder),
         period=timedelta(days=1),
         kept=timedelta(days=7),

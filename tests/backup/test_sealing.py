@@ -11,7 +11,7 @@ from pilothouse_server.backup.sealing import (
     CHUNK_BYTES,
     HEADER_BYTES,
     BackupKeys,
-    Sealer,
+    BackupSealer,
     make_key_file,
     opened,
 )
@@ -28,7 +28,7 @@ def keys(tmp_path: Path) -> BackupKeys:
 
 def sealed(keys: BackupKeys, plain: bytes, name: str = "file") -> bytes:
     written = io.BytesIO()
-    sealer = Sealer(keys, name, written)
+    sealer = BackupSealer(keys, name, written)
     for at in range(0, len(plain), 50_000):
         sealer.write(plain[at : at + 50_000])
     sealer.finish()

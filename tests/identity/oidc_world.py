@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse.identity.v1 import federation_pb2, identity_pb2
-from pilothouse_server.identity.federation.oidc.rules import Condition, Rule
+from pilothouse_server.identity.federation.oidc.rules import ClaimCondition, ClaimRule
 from pilothouse_server.identity.federation.oidc.trusted import PAUSE_SECONDS, TrustedIssuer, TrustedIssuers
 from tests.conftest import Database
 from tests.identity.browser import Landing, browse
@@ -21,10 +21,10 @@ HOME = "http://127.0.0.1:4321/callback"
 SECRET = "secret of the client"
 
 
-def rule(group: str, role: str, *namespaces: str) -> Rule:
+def rule(group: str, role: str, *namespaces: str) -> ClaimRule:
     """What a group gives; over all namespaces where none is named."""
-    condition = Condition(("groups",), "contains", group)
-    return Rule("issuers[0].rules[0]", (condition,), role, namespaces or ("*",))
+    condition = ClaimCondition(("groups",), "contains", group)
+    return ClaimRule("issuers[0].rules[0]", (condition,), role, namespaces or ("*",))
 
 
 RULES = (rule("admins", "admin"), rule("devs", "developer", "shop", "bakery"), rule("viewers", "viewer"))

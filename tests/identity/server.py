@@ -34,7 +34,7 @@ from pilothouse_server.identity.authenticator.token_authenticator import TokenAu
 from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.credentials.passwords import Passwords
 from pilothouse_server.identity.federation.oidc.trusted import TrustedIssuers
-from pilothouse_server.identity.noun import Needs, identity_services
+from pilothouse_server.identity.noun import IdentityDependencies, identity_services
 from pilothouse_server.outbound.destinations import LOOPBACK, Reach
 from pilothouse_server.rpc import method_rules
 from pilothouse_server.rpc.idempotency import IdempotencyKeeper
@@ -235,7 +235,7 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[IdentityS
     envelopes = Envelopes(ring)
     await rotation.begin(store, envelopes, SEALED)
     services = identity_services(
-        Needs(
+        IdentityDependencies(
             store, settings, passwords, ring, envelopes, KNOWN, RULES.values(), issuers, limits.wait_seconds
         )
     )

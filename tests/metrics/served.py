@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse.metrics.v1 import metrics_pb2_grpc
 from pilothouse_client import AsyncClient
-from pilothouse_server.metrics.model import Sample
+from pilothouse_server.metrics.model import UsageSample
 from tests.conftest import Database, number_changes
 from tests.harness import Server, running_server
 from tests.metrics.world import Box, make_box
@@ -34,7 +34,7 @@ class Served:
         async with self.server.database.system() as connection:
             return await make_box(connection, namespace, name, **columns)
 
-    async def store(self, *samples: Sample) -> None:
+    async def store(self, *samples: UsageSample) -> None:
         """Stores samples as the collector does."""
         await self.server.application.usage.store(samples)
 

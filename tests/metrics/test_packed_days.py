@@ -14,7 +14,7 @@ from sqlalchemy import text
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.metrics import messages
-from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
+from pilothouse_server.metrics.model import PackedDay, Point, StepSizes, UsageSubject
 from pilothouse_server.metrics.operations import Rendering, pack_days, packing, roll_up
 from pilothouse_server.metrics.repository import days
 from tests.backup.copies import back_up, empty_database, restore
@@ -39,7 +39,7 @@ async def parts(world: World, box: Box, start: datetime, hours: int = 24, form: 
     """What a query by the hour finds of a container."""
     at = int(start.timestamp())
     async with world.store.system_read() as transaction:
-        found = await days.by_the_hour(transaction, Steps(at, at + hours * 3600, 3600), [box.id], form)
+        found = await days.by_the_hour(transaction, StepSizes(at, at + hours * 3600, 3600), [box.id], form)
     return sorted(found, key=lambda part: part.at)
 
 
@@ -47,12 +47,12 @@ async def cores(world: World, box: Box, start: datetime) -> list[float]:
     """The most cores of each hour of a day, as an answer shows them."""
     at = int(start.timestamp())
     found = await parts(world, box, start)
-    shown = messages.series([*messages.pieces_of_series(SUBJECT, found, Steps(at, at + 86400, 3600))])
+    shown = messages.series([*messages.pieces_of_series(SUBJECT, found, StepSizes(at, at + 86400, 3600))])
     (series,) = pb.QueryUsageResponse.FromString(shown).series
     return [point.cpu_cores_max for point in series.points]
 
 
-SUBJECT = Subject(1, "uid", "shop", "web")
+SUBJECT = UsageSubject(1, "uid", "shop", "web")
 QUARTERS = [0.25] * 24
 # A late sample in the third hour.
 LATE = [0.25, 0.25, 2.0, *[0.25] * 21]
@@ -117,7 +117,7 @@ async def test_a_part_of_a_day_is_cut_out(world: World, range_: tuple[int, int])
     at = int(start.timestamp())
     found = await parts(world, box, start + lower * HOUR, upper - lower)
     assert [type(part) for part in found] == [PackedDay]
-    steps = Steps(at + lower * 3600, at + upper * 3600, 3600)
+    steps = StepSizes(at + lower * 3600, at + upper * 3600, 3600)
     shown = messages.series([*messages.pieces_of_series(SUBJECT, found, steps)])
     (series,) = pb.QueryUsageResponse.FromString(shown).series
     wanted = [hour for hour in range(0, 24, 2) if lower <= hour < upper]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.flowcontrol.classes import is_wide
-from pilothouse_server.metrics.model import Point, Subject
+from pilothouse_server.metrics.model import Point, UsageSubject
 from pilothouse_server.metrics.operations import queries, rows_of_work, steps_of
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.runtime import event_loop
@@ -130,7 +130,7 @@ async def test_tens_of_thousands_of_points_are_put_in_order_beside_others(
     points = [Point(1 + at % 2, count - at, 1, 0.0, 0.0, 0, 0, 0, 0, 0) for at in range(count)]
 
     async def subjects(*_arguments: Any, **_named: Any) -> Any:
-        return [Subject(number, "", "", "") for number in (1, 2)], None
+        return [UsageSubject(number, "", "", "") for number in (1, 2)], None
 
     async def parts(*_arguments: Any) -> Any:
         return points

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import messages
-from pilothouse_server.metrics.model import Point, Sample, Steps
+from pilothouse_server.metrics.model import Point, StepSizes, UsageSample
 from pilothouse_server.metrics.operations import pack_days, roll_up, roll_ups, usage
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.store.paging import PageRequest
@@ -38,7 +38,7 @@ class Measured:
     sent: int | None
     pods: int
 
-    def sample(self, boxes: Sequence[Box], start: datetime) -> Sample:
+    def sample(self, boxes: Sequence[Box], start: datetime) -> UsageSample:
         return boxes[self.box].sample(
             start + timedelta(seconds=self.at),
             cpu_cores_used=self.cpu / 10_000,
@@ -73,12 +73,14 @@ history = st.lists(
 )
 
 
-def expected(samples: Sequence[Sample], start: datetime, step: int) -> dict[tuple[int, int], dict[str, Any]]:
+def expected(
+    samples: Sequence[UsageSample], start: datetime, step: int
+) -> dict[tuple[int, int], dict[str, Any]]:
     """The aggregation, written a second time: (container, beginning of the step) → what it shows."""
     found: defaultdict[tuple[int, int], dict[str, Any]] = defaultdict(
         lambda: {"cpu": [], "memory": [], "rx": 0, "tx": 0, "disk": 0}
     )
-    before: dict[tuple[int, str], Sample] = {}
+    before: dict[tuple[int, str], UsageSample] = {}
     for sample in sorted(samples, key=lambda each: (each.container_id, each.timestamp)):
         at = int(sample.timestamp.timestamp())
         bin_ = found[sample.container_id, at - at % step]
@@ -127,7 +129,7 @@ async def stored_points(world: World, table: str) -> list[Point]:
 async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Point]:
     """What a query over all days answers."""
     start = int(midnight(DAYS).timestamp())
-    steps = Steps(start - start % step, start + (DAYS + 1) * 86400, step)
+    steps = StepSizes(start - start % step, start + (DAYS + 1) * 86400, step)
     async with world.store.system_read() as transaction:
         return await series.points(transaction, steps, [box.id for box in boxes])
 
@@ -135,7 +137,7 @@ async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Po
 async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
     """What an answer shows of a range by the hour, which begins and ends so many hours after the first day's start."""
     start = int(midnight(DAYS).timestamp())
-    steps = Steps(start + lower * 3600, start + upper * 3600, 3600)
+    steps = StepSizes(start + lower * 3600, start + upper * 3600, 3600)
     names = {box.id: box.name for box in boxes}
     found = []
     async with world.store.system_read() as transaction:
@@ -183,7 +185,7 @@ async def test_they_equal_an_aggregation_of_all_samples(
     await world.partitions_since(start)
     await world.empty()
     boxes = [await _box(world, index) for index in range(3)]
-    samples: list[Sample] = []
+    samples: list[UsageSample] = []
     taken: set[tuple[int, int]] = set()
     for batch, hour, pack in batches:
         # Two samples of one container at one moment have no order.

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from pilothouse_server.metrics.model import Sample
+from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.metrics.operations import UsageStore
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.store.engine import Database as Engines
@@ -31,10 +31,10 @@ class Box:
     namespace: str
     name: str
 
-    def sample(self, timestamp: datetime, **fields: Any) -> Sample:
+    def sample(self, timestamp: datetime, **fields: Any) -> UsageSample:
         """A sample of it; a quarter of a core and a mebibyte unless said otherwise."""
         return msgspec.structs.replace(
-            Sample(self.id, self.namespace_id, timestamp, 1, 0.25, 1 << 20), **fields
+            UsageSample(self.id, self.namespace_id, timestamp, 1, 0.25, 1 << 20), **fields
         )
 
 
@@ -126,6 +126,6 @@ async def world_of(database: Database) -> AsyncIterator[World]:
         await engines.close()
 
 
-def stamps(samples: Sequence[Sample]) -> list[datetime]:
+def stamps(samples: Sequence[UsageSample]) -> list[datetime]:
     """The times of samples."""
     return [sample.timestamp for sample in samples]

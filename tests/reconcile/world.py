@@ -24,7 +24,7 @@ from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.repository import find as find_container_row
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import Limits
-from pilothouse_server.metrics.model import Sample
+from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import Guarded, Labelling
 from pilothouse_server.namespaces.model import Namespace
@@ -86,9 +86,9 @@ class Samples:
     """A sink that keeps what it gets."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Sample]] = []
+        self.batches: list[list[UsageSample]] = []
 
-    async def store(self, samples: list[Sample]) -> None:
+    async def store(self, samples: list[UsageSample]) -> None:
         self.batches.append(samples)
 
 

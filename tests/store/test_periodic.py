@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from pilothouse_server.app import NOUN_TABLES
-from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.noun import audit_jobs
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.errors import Unavailable
@@ -140,7 +140,7 @@ async def nobody_lacks(_sequence: int) -> bool:
 
 def all_jobs(store: Store, settings: Settings) -> list[Periodic]:
     """The jobs of the store, and those of the nouns that drop or roll up; the log has keys of its own."""
-    identity = Identity.load(Settings(), KeyRing((bytes(32),)))
+    identity = LogIdentity.load(Settings(), KeyRing((bytes(32),)))
     return [
         *standard_jobs(store, settings, NOUN_TABLES),
         *audit_jobs(store, settings, identity, nobody_lacks),

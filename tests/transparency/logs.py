@@ -18,10 +18,10 @@ from pilothouse_client import AsyncClient, NotFoundError
 from pilothouse_client.commands.audit_log import _Export
 from pilothouse_server.app import Application
 from pilothouse_server.audit import exporting, messages, proofs, repository
-from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint
-from pilothouse_server.audit.verification import Report, Verification
+from pilothouse_server.audit.verification import Verification, VerificationReport
 from pilothouse_server.store import audit_chain, audit_tree
 from pilothouse_server.store.audit_chain import AuditRecord
 from tests.conftest import Database, connection
@@ -154,8 +154,8 @@ async def idle_application(database: Database, directory: Path) -> AsyncIterator
 
 
 async def verified(
-    application: Application, kept: Checkpoint | None = None, *, identity: Identity | None = None
-) -> Report:
+    application: Application, kept: Checkpoint | None = None, *, identity: LogIdentity | None = None
+) -> VerificationReport:
     """What a verification of a log finds that nobody writes to."""
     async with application.store.system_read() as transaction:
         state = await audit_tree.read(transaction)

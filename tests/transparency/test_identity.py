@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_server.audit import notes
-from pilothouse_server.audit.log_identity import Identity, name_of, origin_of
+from pilothouse_server.audit.log_identity import LogIdentity, name_of, origin_of
 from pilothouse_server.audit.notes import Checkpoint, Signer, Verifier
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.settings.model import Settings, SettingsError
@@ -23,8 +23,8 @@ def secret(name: str, seed: bytes) -> str:
     return f"PRIVATE+KEY+{name}+{key_id}+{notes.base64_text(bytes([1]) + seed)}"
 
 
-def identity(*masters: bytes, **settings: object) -> Identity:
-    return Identity.load(Settings(**settings), KeyRing(masters or (MASTER,)))  # type: ignore[arg-type]
+def identity(*masters: bytes, **settings: object) -> LogIdentity:
+    return LogIdentity.load(Settings(**settings), KeyRing(masters or (MASTER,)))  # type: ignore[arg-type]
 
 
 def test_both_keys_sign_while_one_replaces_the_other(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from pilothouse_server.app import Application
 from pilothouse_server.audit import notes
-from pilothouse_server.audit.log_identity import Identity, name_of
+from pilothouse_server.audit.log_identity import LogIdentity, name_of
 from pilothouse_server.audit.notes import Signer
 from pilothouse_server.audit.policy import Policy
 from pilothouse_server.audit.sealing import Sealer
@@ -155,7 +155,7 @@ async def test_records_and_tree_altered_alike_contradict_the_next_head(
 
 async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Database, Application]) -> None:
     database, application = log
-    new = Identity([bytes(range(32))], [], "", Policy())
+    new = LogIdentity([bytes(range(32))], [], "", Policy())
     async with application.store.system_read() as transaction:
         state = await audit_tree.read(transaction)
         heads = list(await audit_tree.newest_seals(transaction, most=100))[::-1]
@@ -179,7 +179,7 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         report = await verified(application, identity=new)
         assert (report.findings, report.former_heads) == ([], len(heads) - 1)
         # Whoever names the former key has those heads verified, too.
-        named = Identity([bytes(range(32))], [], "", Policy(), [old.verifier])
+        named = LogIdentity([bytes(range(32))], [], "", Policy(), [old.verifier])
         report = await verified(application, identity=named)
         assert (report.findings, report.former_heads) == ([], 0)
         # A key that nobody has handed over is none of the log: so a head whose key was altered is found.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse_server.audit import drops
-from pilothouse_server.audit.log_identity import Identity, origin_of
+from pilothouse_server.audit.log_identity import LogIdentity, origin_of
 from pilothouse_server.audit.repository import Stretch
 from pilothouse_server.audit.verification import Verification
 from pilothouse_server.store import audit_tree
@@ -20,7 +20,7 @@ class Dropping:
     """The tree over the log and its keys, as retention needs them. All raise Unavailable: no database."""
 
     store: Store
-    identity: Identity
+    identity: LogIdentity
 
     async def intact(self, stretches: Sequence[Stretch]) -> bool:
         """Whether these records are there, and are those of the tree."""

@@ -18,7 +18,7 @@ from pilothouse_server.store.audit_tree import TreeState
 _USE = "audit-log-signature"
 
 
-class Identity:
+class LogIdentity:
     """The name of the log and the keys that sign its heads, newest first; each head bears a signature of every key.
 
     `former` have signed heads once, and sign none any more.
@@ -40,7 +40,7 @@ class Identity:
         self.wanted = origin
 
     @classmethod
-    def load(cls, settings: Settings, keys: KeyRing) -> Identity:
+    def load(cls, settings: Settings, keys: KeyRing) -> LogIdentity:
         """The keys that are named, else those that follow from the master keys.
 
         Raises:

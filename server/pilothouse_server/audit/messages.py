@@ -8,14 +8,14 @@ from typing import Any
 
 from pilothouse.audit.v1 import audit_pb2 as pb
 from pilothouse_server.audit.exporting import Exported
-from pilothouse_server.audit.model import FieldChange, Operation, UserOperationStats
+from pilothouse_server.audit.model import AuditOperation, FieldChange, UserOperationStats
 from pilothouse_server.audit.proofs import Head
-from pilothouse_server.audit.verification import Fault, Report
+from pilothouse_server.audit.verification import Fault, VerificationReport
 from pilothouse_server.rpc.converter import AnswerConverter, Differences
 from pilothouse_server.store import audit_chain
 
 
-def _duration(value: Operation) -> timedelta | None:
+def _duration(value: AuditOperation) -> timedelta | None:
     return _milliseconds(value.duration_ms)
 
 
@@ -31,23 +31,23 @@ def _json(value: Mapping[str, Any] | None) -> str:
     return "" if value is None else audit_chain.canonical_stored(value).decode()
 
 
-def _request_body(value: Operation) -> str:
+def _request_body(value: AuditOperation) -> str:
     return _json(value.request_body)
 
 
-def _request_headers(value: Operation) -> str:
+def _request_headers(value: AuditOperation) -> str:
     return _json(value.request_headers)
 
 
-def _response_body(value: Operation) -> str:
+def _response_body(value: AuditOperation) -> str:
     return _json(value.response_body)
 
 
-def _metadata(value: Operation) -> str:
+def _metadata(value: AuditOperation) -> str:
     return _json(value.metadata)
 
 
-def _changes(value: Operation) -> tuple[FieldChange, ...]:
+def _changes(value: AuditOperation) -> tuple[FieldChange, ...]:
     found = value.metadata.get("changes")
     if not isinstance(found, dict):
         return ()
@@ -63,16 +63,16 @@ def _of_change(change: Any, side: str) -> str:
     return audit_chain.standard_json(value).decode()
 
 
-def _record_hash(value: Operation) -> str:
+def _record_hash(value: AuditOperation) -> str:
     return value.record_hash.hex()
 
 
-def _chain_hash(value: Operation) -> str:
+def _chain_hash(value: AuditOperation) -> str:
     return value.chain_hash.hex()
 
 
 OPERATION = AnswerConverter(
-    Operation,
+    AuditOperation,
     pb.Operation,
     Differences(
         names={"end_time": "completed_at"},
@@ -115,7 +115,9 @@ def exported(found: Sequence[Exported]) -> pb.ExportAuditLogResponse:
     )
 
 
-def verification(report: Report, head: Head | None, *, complete: bool = False) -> pb.VerifyAuditLogResponse:
+def verification(
+    report: VerificationReport, head: Head | None, *, complete: bool = False
+) -> pb.VerifyAuditLogResponse:
     """How far a verification is; with the head that belongs to it where it is done."""
     answer = pb.VerifyAuditLogResponse(verified_records=report.verified, total_records=report.total)
     if not report.done:

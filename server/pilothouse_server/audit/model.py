@@ -22,7 +22,7 @@ class FieldChange(msgspec.Struct, frozen=True):
     after: str
 
 
-class Operation(msgspec.Struct, frozen=True):
+class AuditOperation(msgspec.Struct, frozen=True):
     """One record, with the name of its namespace. Bodies and headers are JSON as the database writes it."""
 
     operation_id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pilothouse_server.audit.dropping import Dropping
-from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.retention import Delivered, Retention
 from pilothouse_server.audit.sealing import Sealer
 from pilothouse_server.audit.service import AuditService
@@ -31,7 +31,7 @@ def audit_noun(
 
 
 def audit_jobs(
-    store: Store, settings: Settings, identity: Identity, delivered: Delivered
+    store: Store, settings: Settings, identity: LogIdentity, delivered: Delivered
 ) -> tuple[Periodic, ...]:
     """The periodic work of the log: it is verified, and its oldest partitions are dropped.
 

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from pilothouse_server.audit import repository
-from pilothouse_server.audit.model import Operation
+from pilothouse_server.audit.model import AuditOperation
 from pilothouse_server.audit.repository import Sight
 from pilothouse_server.errors import not_found
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -33,7 +33,7 @@ visible_records = repository.visible_records
 operations_between = repository.operations_between
 
 
-async def locate(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation:
+async def locate(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> AuditOperation:
     """The record of a call; NotFound, alike where there is none and where the caller may not see it."""
     found = await repository.find_operation(transaction, operation_id, sight)
     if found is None:

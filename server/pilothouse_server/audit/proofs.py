@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from pilothouse_server.audit import merkle, notes
-from pilothouse_server.audit.log_identity import Identity, name_of, origin_of
+from pilothouse_server.audit.log_identity import LogIdentity, name_of, origin_of
 from pilothouse_server.audit.merkle import Edge, Nodes, NotInTreeError, Span
 from pilothouse_server.audit.notes import Checkpoint, NoteError
 from pilothouse_server.errors import FailedPrecondition, invalid, not_found
@@ -44,7 +44,7 @@ class Head(msgspec.Struct, frozen=True):
     histories: tuple[History, ...]
 
 
-def head_of(seal: Seal, state: TreeState, identity: Identity) -> Head:
+def head_of(seal: Seal, state: TreeState, identity: LogIdentity) -> Head:
     """A head as callers get it."""
     witnesses = tuple(key.name for key in identity.policy.signed_by(seal.note))
     return Head(
@@ -64,7 +64,7 @@ def head_of(seal: Seal, state: TreeState, identity: Identity) -> Head:
     )
 
 
-def _keys(identity: Identity, origin: str) -> tuple[str, ...]:
+def _keys(identity: LogIdentity, origin: str) -> tuple[str, ...]:
     return tuple(str(signer.verifier) for signer in identity.signers(origin))
 
 
@@ -114,7 +114,7 @@ async def _proof(transaction: ReadTransaction, state: TreeState, spans: Sequence
         ) from None
 
 
-def accepted(note: str, state: TreeState, identity: Identity) -> Checkpoint:
+def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
     """A checkpoint of this log that a caller has kept.
 
     Raises:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Select, Text, false, func, or_, select, text
 
-from pilothouse_server.audit.model import Operation, UserOperationStats
+from pilothouse_server.audit.model import AuditOperation, UserOperationStats
 from pilothouse_server.audit.tables import OPERATION_LOGS, USER_OPERATION_STATS
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
@@ -136,7 +136,7 @@ def _operations() -> Select[Any]:
 
 
 def _shown_operations(texts: Collection[str] = _TEXTS) -> Select[Any]:
-    """The same, with texts for what `Operation` has as text."""
+    """The same, with texts for what `AuditOperation` has as text."""
     columns = (column.cast(Text).label(column.name) if column.name in texts else column for column in _LOG)
     return select(*columns, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
 
@@ -146,7 +146,7 @@ _WITH_NAMESPACE = OPERATION_LOGS.outerjoin(NAMESPACES, NAMESPACES.c.id == _LOG.n
 
 async def list_operations(
     transaction: ReadTransaction, page: PageRequest, sight: Sight
-) -> tuple[Iterator[Operation], NextPage]:
+) -> tuple[Iterator[AuditOperation], NextPage]:
     """One page of records, read from their rows as they are asked for, and where they go on."""
     query = sight.narrow(_shown_operations()).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="start_time desc", unique=_LOG.sequence)
@@ -159,7 +159,9 @@ def _size(row: Any) -> int:
     return sum(len(row[name] or "") for name in _TEXTS)
 
 
-async def find_operation(transaction: ReadTransaction, operation_id: UUID, sight: Sight) -> Operation | None:
+async def find_operation(
+    transaction: ReadTransaction, operation_id: UUID, sight: Sight
+) -> AuditOperation | None:
     """The record of a call; of a stream's two the later one."""
     row = await _find(transaction, _shown_operations(), operation_id, sight)
     return None if row is None else _operation(row)
@@ -184,7 +186,7 @@ async def _find(
 
 async def operations_between(
     transaction: ReadTransaction, after: int, upto: int, sight: Sight, *, most: int, most_bytes: int
-) -> tuple[list[Operation], bool]:
+) -> tuple[list[AuditOperation], bool]:
     """Records of a stretch of the chain that the caller may see, in order, at most `most`, and no more once they have
     `most_bytes`; and whether there may be more.
     """
@@ -308,8 +310,8 @@ async def list_stats(
     return [_stats(row) for row in rows], next_page
 
 
-def _operation(row: Any) -> Operation:
-    return Operation(
+def _operation(row: Any) -> AuditOperation:
+    return AuditOperation(
         operation_id=str(row.operation_id),
         sequence=row.sequence,
         username=row.username or "",

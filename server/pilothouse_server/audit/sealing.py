@@ -26,7 +26,7 @@ from prometheus_client import Gauge
 from pilothouse_server.audit import merkle, notes, proofs
 from pilothouse_server.audit.alarms import FAULTS, alarm
 from pilothouse_server.audit.kept_heads import KeptHead, KeptHeads
-from pilothouse_server.audit.log_identity import Identity, origin_of
+from pilothouse_server.audit.log_identity import LogIdentity, origin_of
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError
 from pilothouse_server.errors import FailedPrecondition, PilothouseError
@@ -80,7 +80,7 @@ class Sealer:
     def __init__(
         self,
         store: Store,
-        identity: Identity,
+        identity: LogIdentity,
         newest: Callable[[], int],
         *,
         period_seconds: float,

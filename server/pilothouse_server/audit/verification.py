@@ -16,7 +16,7 @@ from typing import Any
 
 from pilothouse_server.audit import merkle, notes, repository
 from pilothouse_server.audit.drops import Dropped
-from pilothouse_server.audit.log_identity import Identity
+from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
 from pilothouse_server.flowcontrol.reservation import read_slice
@@ -55,7 +55,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class VerificationFinding:
     """What is wrong, from the first to the last record of a stretch."""
 
     fault: Fault
@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Report:
+class VerificationReport:
     """How far a verification is, and what it has found."""
 
     total: int
@@ -74,16 +74,18 @@ class Report:
     # Heads before the first one that a known key has signed.
     former_heads: int = 0
     done: bool = False
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[VerificationFinding] = field(default_factory=list)
     # More than are kept were found.
     more: bool = False
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: VerificationFinding) -> None:
         """Keeps what was found; what goes on in the next record is one finding."""
         begun = (finding.fault, finding.description, finding.first - 1)
         for back, each in enumerate(reversed(self.findings[-len(Fault) :]), start=1):
             if (each.fault, each.description, each.last) == begun:
-                self.findings[-back] = Finding(each.fault, each.first, finding.last, each.description)
+                self.findings[-back] = VerificationFinding(
+                    each.fault, each.first, finding.last, each.description
+                )
                 return
         if len(self.findings) < MOST_FINDINGS:
             self.findings.append(finding)
@@ -93,11 +95,11 @@ class Report:
     def refused(self, words: str) -> None:
         """Keeps why the log cannot be sealed, where nothing else was found that tells it."""
         if not self.findings:
-            self.add(Finding(Fault.SEAL, self.total, self.total, words))
+            self.add(VerificationFinding(Fault.SEAL, self.total, self.total, words))
 
     def of_record(self, fault: Fault, sequence: int) -> None:
         """Keeps what is wrong with one record."""
-        self.add(Finding(fault, sequence, sequence, _WORDS[fault]))
+        self.add(VerificationFinding(fault, sequence, sequence, _WORDS[fault]))
 
 
 class Verification:
@@ -110,7 +112,7 @@ class Verification:
         self,
         store: Store,
         state: TreeState,
-        identity: Identity,
+        identity: LogIdentity,
         kept: Checkpoint | None = None,
         visible: Visible | None = None,
     ) -> None:
@@ -124,7 +126,7 @@ class Verification:
         self._known_key = False
         # Of the last head of a former key: its size, and the keys that it names.
         self._former: tuple[int, frozenset[bytes]] | None = None
-        self.report = Report(total=state.newest)
+        self.report = VerificationReport(total=state.newest)
         self._dropped = Dropped()
         self._link: bytes | None = bytes(merkle.HASH_BYTES)
         self._edge = Edge()
@@ -134,7 +136,7 @@ class Verification:
         # Up to here the tree is that of a sealed head; None once one was contradicted, as all after it are then.
         self._good: int | None = 0
 
-    async def run(self) -> AsyncIterator[Report]:
+    async def run(self) -> AsyncIterator[VerificationReport]:
         """Yields the report as it grows; the last one is done. Raises Unavailable."""
         await self._read_dropped()
         await self._chain_only()
@@ -146,7 +148,7 @@ class Verification:
         if self.report.former_heads and not self._known_key:
             base, last = self._state.chain_length, self._state.chain_length + self._state.size - 1
             self.report.add(
-                Finding(
+                VerificationFinding(
                     Fault.SEAL, min(base + 1, last), last, "no key of this log has signed any of its heads"
                 )
             )
@@ -174,7 +176,7 @@ class Verification:
         async with self._store.system_read() as transaction:
             self._dropped = Dropped(await repository.drop_records(transaction), self._verifiers)
 
-    def _was_dropped(self, finding: Finding) -> bool:
+    def _was_dropped(self, finding: VerificationFinding) -> bool:
         return finding.fault is Fault.MISSING and self._dropped.holds(finding.first, finding.last)
 
     async def _chain_only(self) -> None:
@@ -185,7 +187,9 @@ class Verification:
             await self._verify(after, upto, {})
         if end and self._visible is None and self._link not in (None, self._state.chain_hash):
             self.report.add(
-                Finding(Fault.CHAIN, 1, end, "the hash chain does not end in the first leaf of the tree")
+                VerificationFinding(
+                    Fault.CHAIN, 1, end, "the hash chain does not end in the first leaf of the tree"
+                )
             )
         self._link = self._state.chain_hash
 
@@ -246,7 +250,9 @@ class Verification:
             ):
                 # Heads that are kept here say nothing of it: who altered the log may have sealed it anew.
                 last = self._state.chain_length + size - 1
-                self.report.add(Finding(Fault.CHECKPOINT, 1, last, "not the log of the checkpoint"))
+                self.report.add(
+                    VerificationFinding(Fault.CHECKPOINT, 1, last, "not the log of the checkpoint")
+                )
 
     async def _seal_at(self, transaction: Any, size: int) -> Seal | None:
         if not self._seals and self._seals_read < self._state.size:
@@ -311,11 +317,11 @@ class Verification:
         """What is wrong between the last head that was good and one of a size."""
         last = self._state.chain_length + size - 1
         first = last if only_last else self._state.chain_length + max(self._good or 0, 1)
-        self.report.add(Finding(fault, min(first, last), last, words))
+        self.report.add(VerificationFinding(fault, min(first, last), last, words))
 
     def _tree_fault(self, low: int, high: int, words: str) -> None:
         base = self._state.chain_length
-        self.report.add(Finding(Fault.TREE, base + max(low, 1), base + max(high - 1, 1), words))
+        self.report.add(VerificationFinding(Fault.TREE, base + max(low, 1), base + max(high - 1, 1), words))
 
     async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:
         """Reads the records of a stretch and verifies them: of what a user has verified one at a time is in memory."""
@@ -389,4 +395,6 @@ class Verification:
 
     def _lost_to(self, size: int, words: str) -> None:
         base = self._state.chain_length
-        self.report.add(Finding(Fault.CHECKPOINT, base + self._state.size, base + size - 1, words))
+        self.report.add(
+            VerificationFinding(Fault.CHECKPOINT, base + self._state.size, base + size - 1, words)
+        )

@@ -13,8 +13,8 @@ import structlog
 from prometheus_client import Gauge
 
 from pilothouse_server.audit.alarms import FAULTS, raise_alarm
-from pilothouse_server.audit.log_identity import Identity
-from pilothouse_server.audit.verification import Report, Verification
+from pilothouse_server.audit.log_identity import LogIdentity
+from pilothouse_server.audit.verification import Verification, VerificationReport
 from pilothouse_server.store import audit_tree
 from pilothouse_server.store.unit_of_work import Store
 
@@ -33,13 +33,13 @@ _LEISURE = 20.0
 _MOST_TOLD = 20
 
 
-async def walk(store: Store, identity: Identity, *, leisure: float = _LEISURE) -> Report:
+async def walk(store: Store, identity: LogIdentity, *, leisure: float = _LEISURE) -> VerificationReport:
     """Verifies all of the log; returns what was found, once it is told. Raises Unavailable."""
     async with store.system_read() as transaction:
         state = await audit_tree.read(transaction)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    report = Report(total=state.newest)
+    report = VerificationReport(total=state.newest)
     async for report in Verification(store, state, identity).run():
         WALKED.set(report.verified)
         if not report.done:
@@ -52,7 +52,7 @@ async def walk(store: Store, identity: Identity, *, leisure: float = _LEISURE) -
     return report
 
 
-async def _tell(store: Store, report: Report) -> None:
+async def _tell(store: Store, report: VerificationReport) -> None:
     for finding in report.findings:
         FAULTS.labels(finding.fault.value).inc()
     first = report.findings[0]

@@ -124,7 +124,7 @@ class Beyond:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PermissionFinding:
     """What came of a question. `denial` is None where it is allowed.
 
     `considered` are the grants that allow it, else those that come near. Of a key that was shown `key_refuses` and
@@ -155,7 +155,7 @@ _NOTHING: Final = Beyond()
 
 def weigh(
     question: Question, living: Sequence[Grant], beyond: Beyond = _NOTHING, *, known: bool = False
-) -> Finding:
+) -> PermissionFinding:
     """Returns what the grants of one user, of which `living` have not ended, make of a question.
 
     `known`: whoever asks knows that the namespace is there, though none of the grants may reach it.
@@ -167,7 +167,7 @@ def weigh(
     )
     holding = question.allowed_by(living) if reached else []
     if holding:
-        return Finding(question, None, tuple(map(Considered, holding[:MOST_CONSIDERED])))
+        return PermissionFinding(question, None, tuple(map(Considered, holding[:MOST_CONSIDERED])))
     near = [Considered(grant, why) for grant in living if (why := _ends(question, grant)) is not None]
     near += [
         Considered(grant, Denial.EXPIRED)
@@ -179,7 +179,7 @@ def weigh(
     nearest = next((each for each in _ORDER if each in found), Denial.NO_GRANT)
     denial = nearest if reached else Denial.NAMESPACE_NOT_FOUND
     roles = dict.fromkeys(grant.role for grant in living if question.is_about(grant))
-    return Finding(
+    return PermissionFinding(
         question,
         denial,
         tuple(sorted(near, key=lambda each: each.denial is not denial)[:MOST_CONSIDERED]),
@@ -188,7 +188,9 @@ def weigh(
     )
 
 
-def weigh_credential(question: Question, finding: Finding, credential: Credential) -> Finding:
+def weigh_credential(
+    question: Question, finding: PermissionFinding, credential: Credential
+) -> PermissionFinding:
     """Returns what came of a question that was asked with a key, with which of key and owner refuses.
 
     The grants of its owner are not shown: who holds a key learns no more of its owner than the key gives.
@@ -229,7 +231,7 @@ def _ends(question: Question, grant: Grant) -> Denial | None:
     return None if question.is_about(grant) else Denial.ELSEWHERE
 
 
-def metadata(finding: Finding) -> dict[str, str]:
+def metadata(finding: PermissionFinding) -> dict[str, str]:
     """Returns the finding as values of an error's details; names are separated by commas."""
     if finding.denial is None:
         return {}
@@ -246,7 +248,7 @@ def metadata(finding: Finding) -> dict[str, str]:
     return told
 
 
-def summary(finding: Finding, of: str = "", *, details: bool = True) -> str:
+def summary(finding: PermissionFinding, of: str = "", *, details: bool = True) -> str:
     """Returns the whole finding as one sentence without a full stop; see `reason`."""
     where = f"{finding.question.permission} {place(finding.question)}"
     if not finding.allowed:
@@ -259,7 +261,7 @@ def summary(finding: Finding, of: str = "", *, details: bool = True) -> str:
     return f"{where} is allowed by {_granted(best)}{until}"
 
 
-def reason(finding: Finding, of: str = "", *, details: bool = True) -> str:
+def reason(finding: PermissionFinding, of: str = "", *, details: bool = True) -> str:
     """Returns why something is not allowed, and whom to ask. `of` is the name of the user; '' speaks to the user.
 
     Without `details` no role, namespace or time of a grant is named.
@@ -282,7 +284,7 @@ def moment(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _not_found(finding: Finding, of: str) -> str:
+def _not_found(finding: PermissionFinding, of: str) -> str:
     words = f'namespace "{finding.question.namespace}" not found'
     ended = [each for each in finding.considered if each.denial is Denial.EXPIRED]
     if not ended:
@@ -290,38 +292,38 @@ def _not_found(finding: Finding, of: str) -> str:
     return f"{words}: {_expired(replace(finding, denial=Denial.EXPIRED), of)}"
 
 
-def _inactive(_finding: Finding, of: str) -> str:
+def _inactive(_finding: PermissionFinding, of: str) -> str:
     return f"{of or 'you'} may not log in, and so may do nothing"
 
 
-def _credential(_finding: Finding, _of: str) -> str:
+def _credential(_finding: PermissionFinding, _of: str) -> str:
     return "the key does not give it, though its owner holds it"
 
 
-def _excluded(finding: Finding, of: str) -> str:
+def _excluded(finding: PermissionFinding, of: str) -> str:
     return f"{_whose(of)} {_granted(finding.grants[0])} leaves it out"
 
 
-def _over_all(finding: Finding, of: str) -> str:
+def _over_all(finding: PermissionFinding, of: str) -> str:
     return f"{_over_all_short(finding, of)}, which {_whose(of)} {_granted(finding.grants[0])} is not"
 
 
-def _over_all_short(_finding: Finding, _of: str) -> str:
+def _over_all_short(_finding: PermissionFinding, _of: str) -> str:
     return "it works only from a grant over all namespaces"
 
 
-def _expired(finding: Finding, of: str) -> str:
+def _expired(finding: PermissionFinding, of: str) -> str:
     last = max(finding.grants, key=_end)
     return f"{_whose(of)} grant of {_granted(last)} ended at {moment(_end(last))}"
 
 
-def _elsewhere(finding: Finding, of: str) -> str:
+def _elsewhere(finding: PermissionFinding, of: str) -> str:
     names = dict.fromkeys(f'"{grant.namespace}"' for grant in finding.grants)
     plural = "s" if len(names) != 1 else ""
     return f"{of or 'you'} {'holds' if of else 'hold'} it only in namespace{plural} {_listed(list(names))}"
 
 
-def _no_grant(finding: Finding, of: str) -> str:
+def _no_grant(finding: PermissionFinding, of: str) -> str:
     roles = [f'"{role}"' for role in finding.roles_there]
     if not roles:
         return f"{of or 'you'} {'has' if of else 'have'} no grant {_there(finding.question)}"
@@ -329,11 +331,11 @@ def _no_grant(finding: Finding, of: str) -> str:
     return f"{_whose(of)} role{plural} {_listed(roles)} {_there(finding.question)} {verb} not hold it"
 
 
-def _unsaid(finding: Finding, of: str) -> str:
+def _unsaid(finding: PermissionFinding, of: str) -> str:
     return f"{of or 'you'} {'does' if of else 'do'} not hold it {_there(finding.question)}"
 
 
-_Says = Callable[[Finding, str], str]
+_Says = Callable[[PermissionFinding, str], str]
 _WORDS: Final[Mapping[Denial, _Says]] = {
     Denial.NAMESPACE_NOT_FOUND: _not_found,
     Denial.USER_INACTIVE: _inactive,

@@ -20,10 +20,10 @@ from pilothouse_migrations.roles import OWNER
 from pilothouse_server.backup import manifests, programs, repository
 from pilothouse_server.backup.disk import Disk
 from pilothouse_server.backup.failures import refused, unreadable
-from pilothouse_server.backup.manifests import Backup, File, HashingWriter, Manifest
+from pilothouse_server.backup.manifests import Backup, BackupManifest, File, HashingWriter
 from pilothouse_server.backup.programs import Programs, Run
 from pilothouse_server.backup.repository import Facts
-from pilothouse_server.backup.sealing import BackupKeys, Sealer, Writer
+from pilothouse_server.backup.sealing import BackupKeys, BackupSealer, Writer
 from pilothouse_server.store.noun_tables import EnvelopeTable
 
 _BLOCK: Final = 1 << 20
@@ -97,7 +97,7 @@ async def _make(plan: Plan, moment: datetime) -> Backup:
     return Backup(plan.folder / name, written)
 
 
-async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datetime) -> Manifest:
+async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datetime) -> BackupManifest:
     async with AsyncExitStack() as stack:
         facts = await stack.enter_async_context(repository.snapshot(plan.dsn, plan.sealed))
         found = await programs.find(facts.server_version_number, plan.programs_in, database=plan.dsn)
@@ -110,7 +110,7 @@ async def _write(plan: Plan, keys: BackupKeys | None, begun: Path, moment: datet
         files[name + manifests.SEALED] = await plan.disk.answer(
             _seal, plan.master_key_file, begun / (name + manifests.SEALED), name, keys
         )
-    made = Manifest(
+    made = BackupManifest(
         format=manifests.FORMAT,
         created_at=moment,
         database=facts.database,
@@ -151,7 +151,7 @@ async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None, disk: Dis
     file = await disk.answer(lambda: (begun / name).open("xb"))
     try:
         target = HashingWriter(file)
-        sealer = None if keys is None else Sealer(keys, manifests.DUMP, target)
+        sealer = None if keys is None else BackupSealer(keys, manifests.DUMP, target)
         into: Writer = target if sealer is None else sealer
         unsynced = 0
         while block := await run.process.stdout.read(_BLOCK):
@@ -173,7 +173,7 @@ def _seal(source: Path, path: Path, name: str, keys: BackupKeys) -> File:
     data = _bytes_of(source)
     with path.open("xb") as file:
         target = HashingWriter(file)
-        sealer = Sealer(keys, name, target)
+        sealer = BackupSealer(keys, name, target)
         sealer.write(data)
         sealer.finish()
     return target.summed()

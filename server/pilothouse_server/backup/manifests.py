@@ -43,7 +43,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BackupManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a backup holds and needs. All of it is of the one moment that the dump shows.
 
     `schema_version` is the newest migration applied; `server_version_number` PostgreSQL's (180006 is 18.6).
@@ -72,7 +72,7 @@ class Backup:
     """A complete backup: its folder and its manifest."""
 
     path: Path
-    manifest: Manifest
+    manifest: BackupManifest
 
     @property
     def bytes(self) -> int:
@@ -124,7 +124,7 @@ def left_unfinished(folder: Path) -> list[Path]:
     return sorted(folder.glob(f".{_PREFIX}*{_UNFINISHED}"))
 
 
-def write(folder: Path, manifest: Manifest) -> None:
+def write(folder: Path, manifest: BackupManifest) -> None:
     """Writes the manifest and the sums into the folder of a backup. Raises OSError."""
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     (folder / MANIFEST).write_bytes(encoded)
@@ -153,7 +153,7 @@ def read(path: Path) -> Backup:
                 f"{path} has the format {found}, and this release reads {FORMAT}: use the release that made it",
                 "NEWER_FORMAT",
             )
-        manifest = msgspec.json.decode(encoded, type=Manifest)
+        manifest = msgspec.json.decode(encoded, type=BackupManifest)
     except msgspec.MsgspecError:
         raise damaged from None
     if sums != _sums(encoded, manifest):
@@ -207,7 +207,7 @@ def _bounded(path: Path) -> bytes:
         return file.read(_LONGEST_MANIFEST)
 
 
-def _sums(encoded: bytes, manifest: Manifest) -> bytes:
+def _sums(encoded: bytes, manifest: BackupManifest) -> bytes:
     lines = [(hashlib.sha256(encoded).hexdigest(), MANIFEST)]
     lines += [(file.sha256, name) for name, file in manifest.files.items()]
     return "".join(f"{digest}  {name}\n" for digest, name in lines).encode()

@@ -15,7 +15,7 @@ import msgspec
 from pilothouse_migrations.roles import OWNER, driver_dsn
 from pilothouse_migrations.schema import ADVISORY_LOCK
 from pilothouse_server.backup.failures import refused
-from pilothouse_server.backup.manifests import Manifest
+from pilothouse_server.backup.manifests import BackupManifest
 from pilothouse_server.store.errors import CONNECTION_LOST, database_unavailable
 from pilothouse_server.store.noun_tables import EnvelopeTable
 from pilothouse_server.values.database_address import tls_problem
@@ -72,7 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class BackupTarget(msgspec.Struct, frozen=True, kw_only=True):
     """A database that a backup is to be restored into. `objects` of its schema public; `owner` says whether the role is
     there and this login may take it on."""
 
@@ -115,10 +115,10 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
                 await connection.execute("ROLLBACK")
 
 
-async def look_at(dsn: str) -> Target:
+async def look_at(dsn: str) -> BackupTarget:
     """What is there of the database that is to be restored into. Raises Unavailable."""
     async with _connected(dsn) as connection:
-        return Target(
+        return BackupTarget(
             server_version_number=await connection.fetchval(_SERVER),
             objects=await connection.fetchval(_OBJECTS),
             owner=bool(
@@ -167,7 +167,7 @@ END $check$;
 """.encode()
 
 
-def after_the_dump(manifest: Manifest) -> bytes:
+def after_the_dump(manifest: BackupManifest) -> bytes:
     """What is sent after a dump that has arrived whole: the head is compared with the manifest's, what was pending is
     numbered, a new history begins, its record is numbered too, and all of it is committed.
     """

@@ -24,7 +24,7 @@ from pilothouse_server.backup import manifests, programs, repository, verifying
 from pilothouse_server.backup.failures import refused, unreadable
 from pilothouse_server.backup.making import DEFAULT_SECONDS
 from pilothouse_server.backup.manifests import Backup
-from pilothouse_server.backup.repository import Target
+from pilothouse_server.backup.repository import BackupTarget
 from pilothouse_server.backup.verifying import Verified
 
 # pg_restore sets it for servers of this version and newer; older ones do not know it.
@@ -79,7 +79,7 @@ def is_older(backup: Backup) -> bool:
     return backup.manifest.schema_version != list(CHECKSUMS)[-1]
 
 
-def _check_target(target: Target, verified: Verified, order: Order) -> None:
+def _check_target(target: BackupTarget, verified: Verified, order: Order) -> None:
     made_by, found = verified.backup.manifest.server_version_number, target.server_version_number
     if (words := refusal(found)) is not None:
         raise refused(words, "SERVER_REFUSED")
@@ -102,7 +102,7 @@ def _check_target(target: Target, verified: Verified, order: Order) -> None:
         )
 
 
-async def _run(dsn: str, target: Target, verified: Verified) -> None:
+async def _run(dsn: str, target: BackupTarget, verified: Verified) -> None:
     last_words = repository.after_the_dump(verified.backup.manifest)
     # As new as the dump, and as the server that it goes to.
     newest = max(target.server_version_number, verified.backup.manifest.server_version_number)

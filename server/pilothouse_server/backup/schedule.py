@@ -37,7 +37,7 @@ _AHEAD: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class BackupSchedule:
     """How often, and how long each backup is kept."""
 
     plan: Plan
@@ -46,7 +46,7 @@ class Schedule:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-async def back_up_if_due(schedule: Schedule) -> Backup | None:
+async def back_up_if_due(schedule: BackupSchedule) -> Backup | None:
     """Makes a backup where one is due, and removes those that are too old. Raises as `making.make`."""
     now, disk = schedule.now(), schedule.plan.disk
     newest = await disk.answer(_newest, schedule.plan.folder, now)
@@ -76,7 +76,7 @@ def _newest(folder: Path, now: datetime) -> Backup | None:
     return max(complete, key=lambda each: each.manifest.created_at, default=None)
 
 
-def _old(schedule: Schedule, now: datetime) -> list[Path]:
+def _old(schedule: BackupSchedule, now: datetime) -> list[Path]:
     folder, oldest = schedule.plan.folder, now - schedule.kept
     newest = _newest(folder, now)
     old = [

@@ -104,7 +104,7 @@ class Writer(Protocol):
         """Takes all of `data`."""
 
 
-class Sealer:
+class BackupSealer:
     """Encrypts what is written into a file that somebody else opened and closes. `name` is that of the plain file."""
 
     def __init__(self, keys: BackupKeys, name: str, file: Writer) -> None:

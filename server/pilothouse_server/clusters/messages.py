@@ -9,7 +9,7 @@ from time import monotonic, sleep, thread_time
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse.resource.v1 import resource_pb2 as resource
 from pilothouse_server.clusters.access import refusal
-from pilothouse_server.clusters.model import Cluster, Orphan, OrphanAction
+from pilothouse_server.clusters.model import Cluster, OrphanAction, OrphanedObject
 from pilothouse_server.clusters.operations.deregistration import Objects
 from pilothouse_server.clusters.operations.orphans import Resolved
 from pilothouse_server.errors import invalid
@@ -32,7 +32,7 @@ ACTIONS: EnumWords[OrphanAction] = EnumWords(OrphanAction, pb.OrphanAction.DESCR
 CLUSTER: Converter[Cluster, pb.Cluster] = Converter(
     Cluster, pb.Cluster, Differences(struct_only=("id",)), parts=(wire.CONDITION,)
 )
-ORPHAN = AnswerConverter(Orphan, pb.Orphan)
+ORPHAN = AnswerConverter(OrphanedObject, pb.Orphan)
 KUBERNETES_EVENT = AnswerConverter(
     KubernetesEvent,
     resource.KubernetesEvent,
@@ -41,7 +41,7 @@ KUBERNETES_EVENT = AnswerConverter(
 _RIGHT = AnswerConverter(Right, pb.ClusterRight, Differences(message_only=("denied",)))
 
 
-def orphan_name(orphan: Orphan) -> str:
+def orphan_name(orphan: OrphanedObject) -> str:
     """Returns how an audit record names an orphan."""
     return f"{orphan.kind} {orphan.kubernetes_namespace}/{orphan.name}"
 

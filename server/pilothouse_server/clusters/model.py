@@ -39,7 +39,7 @@ class Cluster(msgspec.Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
 
 
-class Orphan(msgspec.Struct, frozen=True):
+class OrphanedObject(msgspec.Struct, frozen=True):
     """An object on a cluster that carries a label of ours and that the database does not know.
 
     `uid` is what Kubernetes gave it; `decided_at` is None until an administrator decides.

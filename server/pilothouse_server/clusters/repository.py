@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, insert, select, text, update
 from pilothouse_server.clusters.model import (
     ORPHANS_UNDECIDED,
     Cluster,
-    Orphan,
+    OrphanedObject,
     OrphanState,
     OrphanSweeps,
 )
@@ -214,7 +214,7 @@ async def deregistered(transaction: ReadTransaction) -> list[str]:
 
 async def list_orphans(
     transaction: ReadTransaction, cluster: str, page: PageRequest
-) -> tuple[Sequence[Orphan], NextPage]:
+) -> tuple[Sequence[OrphanedObject], NextPage]:
     """One page of a cluster's orphans, and where they go on."""
     query = select(ORPHANS).where(
         ORPHANS.c.cluster_name == cluster, compile_filter(page.filter, _ORPHAN_FILTERS)
@@ -231,7 +231,7 @@ async def find_orphans(
     *,
     uids: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
-) -> list[Orphan]:
+) -> list[OrphanedObject]:
     """Orphans of a cluster by their uids, or all that are undecided; of `kinds`, where they are given."""
     chosen = ORPHANS.c.state == "undecided" if uids is None else ORPHANS.c.object_uid.in_(uids)
     query = select(ORPHANS).where(ORPHANS.c.cluster_name == cluster, chosen).order_by(ORPHANS.c.id)
@@ -345,8 +345,8 @@ def _conditions(row: Row) -> tuple[Condition, ...]:
     return (Condition(ORPHANS_UNDECIDED, "True", "NewHistory", message),)
 
 
-def _orphan(row: Row) -> Orphan:
-    return Orphan(
+def _orphan(row: Row) -> OrphanedObject:
+    return OrphanedObject(
         cluster_name=row.cluster_name,
         kind=row.kind,
         kubernetes_namespace=row.kubernetes_namespace,

@@ -45,7 +45,7 @@ from pilothouse_server.store.unit_of_work import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class IdentityDependencies:
     """What identity needs of the server. `known_permissions` are all that any method asks for, `rules` those of all
     methods.
     """
@@ -62,7 +62,7 @@ class Needs:
     wait_seconds: float = 5.0
 
 
-def identity_services(needs: Needs) -> Sequence[object]:
+def identity_services(needs: IdentityDependencies) -> Sequence[object]:
     """Returns what serves the methods of `pilothouse.identity.v1.IdentityService`, each those of one subject."""
     page_key = needs.keys.derive("page-token")
     session_tokens = SessionTokens(needs.settings)

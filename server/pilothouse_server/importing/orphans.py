@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pilothouse_server.authorization.access import May
-from pilothouse_server.clusters.model import Orphan
+from pilothouse_server.clusters.model import OrphanedObject
 from pilothouse_server.clusters.operations.orphans import Read, Resolved, uids_of
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.config.model import Kind
@@ -38,7 +38,7 @@ _NOUNS: dict[str, str] = {"ConfigMap": "config map", "Secret": "secret"}
 class FoundConfig(msgspec.Struct, frozen=True):
     """A config map or secret that is imported by itself."""
 
-    orphan: Orphan
+    orphan: OrphanedObject
     discovered: Discovered
     problems: tuple[str, ...]
 
@@ -47,7 +47,7 @@ class FoundInNamespace(msgspec.Struct, frozen=True):
     """What was found in one namespace: Deployments, then config maps and secrets."""
 
     namespace: Namespace
-    workloads: tuple[tuple[Orphan, Candidate], ...]
+    workloads: tuple[tuple[OrphanedObject, Candidate], ...]
     configs: tuple[FoundConfig, ...]
     may: May
 
@@ -106,7 +106,7 @@ class OrphanImports:
         self._keys = keys
 
     async def discover(
-        self, read: Read, cluster: str, orphans: Sequence[Orphan], may: Callable[[str], May]
+        self, read: Read, cluster: str, orphans: Sequence[OrphanedObject], may: Callable[[str], May]
     ) -> FoundOrphans:
         """Asks the cluster what the orphans are, outside any transaction; `may` is of a namespace.
 
@@ -114,7 +114,7 @@ class OrphanImports:
             Unavailable: the cluster does not answer in time.
             FailedPrecondition: it does not let us look.
         """
-        by_namespace: dict[str, list[Orphan]] = defaultdict(list)
+        by_namespace: dict[str, list[OrphanedObject]] = defaultdict(list)
         for orphan in orphans:
             by_namespace[orphan.kubernetes_namespace].append(orphan)
         async with read() as transaction:
@@ -137,7 +137,7 @@ class OrphanImports:
     async def _in_namespace(
         self,
         namespace: Namespace,
-        orphans: Sequence[Orphan],
+        orphans: Sequence[OrphanedObject],
         existing: Existing,
         may: May,
         listed: frozenset[str],
@@ -158,7 +158,7 @@ class OrphanImports:
     async def _configs(
         self,
         namespace: Namespace,
-        orphans: Sequence[Orphan],
+        orphans: Sequence[OrphanedObject],
         existing: Existing,
         may: May,
         listed: frozenset[str],
@@ -193,7 +193,7 @@ def _refusal(namespace: Namespace | None, may: Callable[[str], May]) -> str:
     return ""
 
 
-def _resolved(namespace: Namespace, orphan: Orphan, candidate: Candidate) -> Resolved:
+def _resolved(namespace: Namespace, orphan: OrphanedObject, candidate: Candidate) -> Resolved:
     container = candidate.container
     if container is None:
         return Resolved(orphan, problems=candidate.problems)
@@ -216,5 +216,5 @@ def _resolved(namespace: Namespace, orphan: Orphan, candidate: Candidate) -> Res
     )
 
 
-def _key(orphan: Orphan) -> tuple[str, str, str]:
+def _key(orphan: OrphanedObject) -> tuple[str, str, str]:
     return (orphan.kind, orphan.kubernetes_namespace, orphan.name)

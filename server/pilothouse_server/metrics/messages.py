@@ -9,7 +9,7 @@ from typing import Final
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.metrics import model
-from pilothouse_server.metrics.operations import Recording, Rendering, Report, TopBy
+from pilothouse_server.metrics.operations import Recording, RecordingReport, Rendering, TopBy
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences
 from pilothouse_server.rpc.encoding import embedded
 from pilothouse_server.rpc.validation import problem_of
@@ -33,8 +33,8 @@ USAGE_SAMPLE = AnswerConverter(
     model.StoredSample, pb.UsageSample, Differences(struct_only=("id", "container_id", "namespace_id"))
 )
 # Of what is recorded: who it belongs to is looked up by name, and the percentages are computed by the database.
-_SAMPLE: Converter[model.Sample, pb.UsageSample] = Converter(
-    model.Sample,
+_SAMPLE: Converter[model.UsageSample, pb.UsageSample] = Converter(
+    model.UsageSample,
     pb.UsageSample,
     Differences(
         struct_only=("container_id", "namespace_id"),
@@ -47,7 +47,7 @@ _SAMPLE: Converter[model.Sample, pb.UsageSample] = Converter(
 )
 _read_sample = _SAMPLE.from_proto
 _SERIES = AnswerConverter(
-    model.Subject, pb.UsageSeries, Differences(struct_only=("container_id",), message_only=("points",))
+    model.UsageSubject, pb.UsageSeries, Differences(struct_only=("container_id",), message_only=("points",))
 )
 _POINT = AnswerConverter(
     model.Point, pb.UsagePoint, Differences(struct_only=("container_id", "at"), message_only=("timestamp",))
@@ -84,7 +84,7 @@ def recording(message: pb.UsageSample) -> Recording:
     return Recording(message.namespace, message.container, moment, sample)
 
 
-def report(value: Report) -> pb.RecordUsageResponse:
+def report(value: RecordingReport) -> pb.RecordUsageResponse:
     """Returns what became of recorded samples."""
     return pb.RecordUsageResponse(
         accepted_count=value.accepted,
@@ -125,7 +125,7 @@ def series(pieces: Sequence[bytes]) -> bytes:
 
 
 def pieces_of_series(
-    subject: model.Subject, parts: Sequence[model.PackedDay | model.Point], steps: model.Steps
+    subject: model.UsageSubject, parts: Sequence[model.PackedDay | model.Point], steps: model.StepSizes
 ) -> Iterator[bytes]:
     """Yields the usage of one container over time, a day or some points at a time; `parts` are in order."""
     yield _SERIES.to_proto(subject).SerializeToString()
@@ -138,7 +138,7 @@ def pieces_of_series(
                 yield _points(some)
 
 
-def _within(day: model.PackedDay, steps: model.Steps) -> bytes:
+def _within(day: model.PackedDay, steps: model.StepSizes) -> bytes:
     """Returns the points of a day that lie within the range."""
     if steps.start <= day.at and day.at + _DAY <= steps.end:
         return day.points

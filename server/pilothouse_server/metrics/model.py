@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 
-class Sample(msgspec.Struct, frozen=True):
+class UsageSample(msgspec.Struct, frozen=True):
     """What one container used, all its pods together. Cores and bytes; None where nothing is said or told.
 
     Requests and limits are those of the pods that were measured. Network counters count since the pods started.
@@ -88,7 +88,7 @@ class TimeRange(msgspec.Struct, frozen=True):
         return self.oldest <= moment < self.newest
 
 
-class Target(msgspec.Struct, frozen=True):
+class UsageTarget(msgspec.Struct, frozen=True):
     """A container that samples are recorded for, with what it asks for (all its replicas together)."""
 
     container_id: int
@@ -99,7 +99,7 @@ class Target(msgspec.Struct, frozen=True):
     memory_bytes_limit: int | None
 
 
-class Steps(msgspec.Struct, frozen=True):
+class StepSizes(msgspec.Struct, frozen=True):
     """A range of time cut into steps, in whole seconds since 1970-01-01 UTC.
 
     `start` and `end` are multiples of `step`; `end` belongs no more to it.
@@ -115,7 +115,7 @@ class Steps(msgspec.Struct, frozen=True):
         return (self.end - self.start) // self.step
 
 
-class Subject(msgspec.Struct, frozen=True):
+class UsageSubject(msgspec.Struct, frozen=True):
     """A container that a series is about."""
 
     container_id: int

@@ -12,7 +12,7 @@ from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_server.errors import not_found
 from pilothouse_server.flowcontrol.classes import is_wide
 from pilothouse_server.metrics import messages, operations
-from pilothouse_server.metrics.model import PackedDay, Point, Steps, Subject
+from pilothouse_server.metrics.model import PackedDay, Point, StepSizes, UsageSubject
 from pilothouse_server.metrics.operations import Recorder, Recording, UsageStore
 from pilothouse_server.metrics.usage_stream import Interest, UsageStream
 from pilothouse_server.namespaces.messages import named_namespace
@@ -183,7 +183,7 @@ class MetricsService:
 
 
 async def _fitting(
-    found: Sequence[tuple[Subject, list[PackedDay | Point]]], steps: Steps, share: Share
+    found: Sequence[tuple[UsageSubject, list[PackedDay | Point]]], steps: StepSizes, share: Share
 ) -> tuple[list[bytes], int]:
     """The series of the first containers, as many as fit into a page, but for those without points; and how many
     containers these are, at least one with points. The points are forgotten.

@@ -33,7 +33,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_server.kubernetes.ownership import DOMAIN, MANAGED_BY, MANAGER, NAMESPACE
-from pilothouse_server.storage.model import CLAIM_LOST, Observed, Volume
+from pilothouse_server.storage.model import CLAIM_LOST, ObservedVolume, Volume
 from pilothouse_server.values import InvalidValueError
 from pilothouse_server.values.quantity import ZERO, Quantity
 from pilothouse_server.values.resources import Condition
@@ -96,7 +96,7 @@ PERSISTENT_VOLUME_CLAIMS = Resource(
 class ClaimObservation(msgspec.Struct, frozen=True):
     """`observed` for the volume's row. `unexplained`: only events can say why it is pending."""
 
-    observed: Observed
+    observed: ObservedVolume
     unexplained: bool = False
 
 
@@ -144,7 +144,7 @@ def observe_claim(
     if volume.deletion_requested_at is not None:
         observed = msgspec.structs.replace(before, status="deleted", **_leaving(found))
     elif found is None:
-        observed = Observed()
+        observed = ObservedVolume()
     else:
         observed, unexplained = _by_phase(found, events)
     observed = _with_claim(observed, before, found)
@@ -201,7 +201,9 @@ def _with_loss(volume: Volume, found: PersistentVolumeClaim | None, now: datetim
     )
 
 
-def _with_claim(observed: Observed, before: Observed, found: PersistentVolumeClaim | None) -> Observed:
+def _with_claim(
+    observed: ObservedVolume, before: ObservedVolume, found: PersistentVolumeClaim | None
+) -> ObservedVolume:
     if found is None:
         return msgspec.structs.replace(
             observed,
@@ -233,21 +235,21 @@ def refused(volume: Volume) -> Condition | None:
     )
 
 
-def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[Observed, bool]:
+def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[ObservedVolume, bool]:
     leaving = _leaving(found) if found.metadata.deletion_timestamp is not None else {}
     if found.status.phase == "Bound":
-        bound = Observed(status="bound", capacity=found.capacity[:_LONGEST_QUANTITY])
+        bound = ObservedVolume(status="bound", capacity=found.capacity[:_LONGEST_QUANTITY])
         return msgspec.structs.replace(bound, **leaving), False
     newest = _newest(found, events)
     if found.status.phase == "Lost":
         message = newest.message if newest else "the storage behind the claim is gone"
-        return Observed(status="failed", reason="Lost", message=message), newest is None
+        return ObservedVolume(status="failed", reason="Lost", message=message), newest is None
     if leaving:
-        return msgspec.structs.replace(Observed(), **leaving), False
+        return msgspec.structs.replace(ObservedVolume(), **leaving), False
     if newest is None:
-        return Observed(reason="Pending", message="the claim waits for storage"), True
+        return ObservedVolume(reason="Pending", message="the claim waits for storage"), True
     failing = newest.type == "Warning"
-    return Observed("failed" if failing else "available", newest.reason, newest.message), True
+    return ObservedVolume("failed" if failing else "available", newest.reason, newest.message), True
 
 
 def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:

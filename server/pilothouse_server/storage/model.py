@@ -23,7 +23,7 @@ CLAIM: VolumeType = "persistent_volume_claim"
 CLAIM_LOST = "ClaimLost"
 
 
-class Observed(msgspec.Struct, frozen=True):
+class ObservedVolume(msgspec.Struct, frozen=True):
     """What the cluster showed last; `status` alone is set for what has no object there.
 
     `claim_uid`, `persistent_volume` (what it is bound to, empty where it is not) and `storage_class` are the claim's as
@@ -64,7 +64,7 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
     optional: bool = False
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
-    observed: Observed = Observed()
+    observed: ObservedVolume = ObservedVolume()
     mounted_by: tuple[str, ...] = ()
     generation: int = 1
     observed_generation: int = 0

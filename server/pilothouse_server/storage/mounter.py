@@ -29,7 +29,7 @@ class Remounted(msgspec.Struct, frozen=True):
     check_on_cluster: Callable[[Connect], Awaitable[None]]
 
 
-class Mounter(Protocol):
+class VolumeMounter(Protocol):
     """Mounts volumes into containers."""
 
     async def attach(

@@ -6,7 +6,7 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.storage import messages, operations
-from pilothouse_server.storage.mounter import Mounter
+from pilothouse_server.storage.mounter import VolumeMounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.storage.service import StorageService
 from pilothouse_server.store.unready import Watched
@@ -14,7 +14,7 @@ from pilothouse_server.values.key_patterns import KeyPatterns
 
 
 def storage_noun(
-    watches: WatchServer, page_key: bytes, connect: Connect, mounter: Mounter, guarded: KeyPatterns
+    watches: WatchServer, page_key: bytes, connect: Connect, mounter: VolumeMounter, guarded: KeyPatterns
 ) -> Noun:
     """Returns the noun storage; `mounter` mounts volumes into containers, `guarded` keys of claims few may set."""
     return Noun(

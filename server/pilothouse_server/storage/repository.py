@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from pilothouse_server.errors import already_exists
-from pilothouse_server.storage.model import Observed, ReadyVolume, Volume
+from pilothouse_server.storage.model import ObservedVolume, ReadyVolume, Volume
 from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
@@ -400,7 +400,7 @@ def _volume(row: Row) -> Volume:
         optional=row.spec.get("optional", False),
         labels=row.labels,
         annotations=row.annotations,
-        observed=Observed(
+        observed=ObservedVolume(
             status=row.status,
             reason=row.reason or "",
             message=row.message or "",

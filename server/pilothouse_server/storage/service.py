@@ -21,7 +21,7 @@ from pilothouse_server.rpc.watch import Watched, WatchFilter, WatchServer, watch
 from pilothouse_server.storage import messages, operations
 from pilothouse_server.storage.dry_run import check_on_cluster
 from pilothouse_server.storage.model import Volume
-from pilothouse_server.storage.mounter import Mounter, Remounted
+from pilothouse_server.storage.mounter import Remounted, VolumeMounter
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.key_patterns import KeyPatterns
@@ -41,7 +41,7 @@ class StorageService:
         watches: WatchServer,
         page_key: bytes,
         connect: Connect,
-        mounter: Mounter,
+        mounter: VolumeMounter,
         guarded: KeyPatterns,
     ) -> None:
         self._watches = watches

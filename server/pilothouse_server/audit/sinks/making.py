@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pilothouse_server.audit.sinks.formats import JSON_FORMATS, Encode, otlp_record, syslog_line
-from pilothouse_server.audit.sinks.model import AuditSink, Secrets
+from pilothouse_server.audit.sinks.model import AuditSink, SinkSecrets
 from pilothouse_server.audit.sinks.operations import address_of, signing_bytes
 from pilothouse_server.audit.sinks.senders import Sender, tls
 from pilothouse_server.audit.sinks.senders.file import FileSender, FileWrites
@@ -25,7 +25,7 @@ class SenderMaker:
         self._writes = FileWrites()
         self._reach = reach
 
-    def __call__(self, sink: AuditSink, secrets: Secrets) -> tuple[Sender, Encode]:
+    def __call__(self, sink: AuditSink, secrets: SinkSecrets) -> tuple[Sender, Encode]:
         """Returns the sender of a sink, and what encodes a record for it.
 
         Raises:

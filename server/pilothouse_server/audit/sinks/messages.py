@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_server.audit.sinks.model import AuditSink, Secrets
+from pilothouse_server.audit.sinks.model import AuditSink, SinkSecrets
 from pilothouse_server.rpc.converter import Converter, Differences
 
 AUDIT_SINK: Converter[AuditSink, pb.AuditSink] = Converter(
@@ -13,6 +13,6 @@ AUDIT_SINK: Converter[AuditSink, pb.AuditSink] = Converter(
 )
 
 
-def secrets(message: pb.AuditSinkCredentials) -> Secrets:
+def secrets(message: pb.AuditSinkCredentials) -> SinkSecrets:
     """Returns the secrets of a request."""
-    return Secrets(dict(message.headers), message.signing_key, message.client_key)
+    return SinkSecrets(dict(message.headers), message.signing_key, message.client_key)

@@ -26,7 +26,7 @@ class Record(msgspec.Struct, frozen=True):
     namespace: str
 
 
-class Secrets(msgspec.Struct, frozen=True):
+class SinkSecrets(msgspec.Struct, frozen=True):
     """What only the sink may know, encrypted in the row. Key and certificates are PEM.
 
     `headers` are sent with each request; `signing_key` signs its body.
@@ -37,7 +37,7 @@ class Secrets(msgspec.Struct, frozen=True):
     client_key: str = ""
 
     def __repr__(self) -> str:
-        return "Secrets(…)"
+        return "SinkSecrets(…)"
 
 
 class AuditSink(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class AuditSink(msgspec.Struct, frozen=True):
     oldest_pending_at: datetime | None = None
 
 
-class Leased(msgspec.Struct, frozen=True):
+class LeasedSink(msgspec.Struct, frozen=True):
     """A sink that this server may send to while it holds the lease under this epoch.
 
     `beyond`: its cursor lies beyond the end of the log.
@@ -84,6 +84,6 @@ class Leased(msgspec.Struct, frozen=True):
     epoch: int
     beyond: bool = False
 
-    def moved_to(self, position: int) -> Leased:
+    def moved_to(self, position: int) -> LeasedSink:
         """The same once the sink has acknowledged this record."""
-        return Leased(msgspec.structs.replace(self.sink, position=position, status="healthy"), self.epoch)
+        return LeasedSink(msgspec.structs.replace(self.sink, position=position, status="healthy"), self.epoch)

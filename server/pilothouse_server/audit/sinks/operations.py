@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pilothouse_server.audit.sinks import repository
-from pilothouse_server.audit.sinks.model import AuditSink, Secrets
+from pilothouse_server.audit.sinks.model import AuditSink, SinkSecrets
 from pilothouse_server.audit.sinks.senders import tls
 from pilothouse_server.audit.sinks.tables import SEALED_SINKS
 from pilothouse_server.encryption.envelopes import Envelopes, Sealed
@@ -45,7 +45,7 @@ _KEY_PREFIX = "whsec_"
 _SAFE = frozenset({"https", "tls"})
 
 
-def check(wanted: AuditSink, secrets: Secrets, folder: Path | None, reach: Reach) -> None:
+def check(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None, reach: Reach) -> None:
     """Refuses a sink that could not be used; nothing is asked of the network.
 
     Raises:
@@ -113,7 +113,7 @@ def address_of(sink: AuditSink, reach: Reach) -> Origin:
 async def create(
     transaction: Transaction,
     wanted: AuditSink,
-    secrets: Secrets,
+    secrets: SinkSecrets,
     envelopes: Envelopes,
     start_after: int | None,
 ) -> AuditSink:
@@ -131,7 +131,7 @@ async def create(
         # All up to there would never be sent, without a word.
         raise invalid("start_after_sequence", f"must be at most {newest}, where the log ends")
     added = await repository.add(transaction, wanted, start_after or 0)
-    if secrets != Secrets():
+    if secrets != SinkSecrets():
         key_id = await encryption_keys.active_key_id(transaction)
         binding = SEALED_SINKS.binding(added.uid, "")
         await repository.seal(
@@ -149,7 +149,7 @@ async def delete(transaction: Transaction, name: str) -> AuditSink:
     return found
 
 
-def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> Secrets:
+def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> SinkSecrets:
     """The secrets of a sink.
 
     Raises:
@@ -157,12 +157,12 @@ def opened(sink: AuditSink, sealed: Sealed | None, envelopes: Envelopes) -> Secr
         FailedPrecondition: the ciphertext does not belong to this sink.
     """
     if sealed is None:
-        return Secrets()
+        return SinkSecrets()
     binding = SEALED_SINKS.binding(sink.uid, "")
-    return msgspec.json.decode(envelopes.open(sealed, binding), type=Secrets)
+    return msgspec.json.decode(envelopes.open(sealed, binding), type=SinkSecrets)
 
 
-def _check_file(wanted: AuditSink, secrets: Secrets, folder: Path | None) -> None:
+def _check_file(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None) -> None:
     if folder is None:
         raise FailedPrecondition(
             "this server writes no files: its setting PILOTHOUSE_AUDIT_SINK_DIR names no folder",
@@ -173,7 +173,7 @@ def _check_file(wanted: AuditSink, secrets: Secrets, folder: Path | None) -> Non
             "audit_sink.address",
             "must be the plain name of a file: letters, digits, `.`, `_` and `-`, without a time at its end",
         )
-    if secrets != Secrets() or wanted.certificate_authority or wanted.client_certificate:
+    if secrets != SinkSecrets() or wanted.certificate_authority or wanted.client_certificate:
         raise invalid("credentials", "must not be given: nobody is connected to")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, text, update
 
-from pilothouse_server.audit.sinks.model import AuditSink, Leased, Record
+from pilothouse_server.audit.sinks.model import AuditSink, LeasedSink, Record
 from pilothouse_server.audit.sinks.tables import AUDIT_SINKS
 from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.errors import already_exists
@@ -167,7 +167,7 @@ async def names(transaction: ReadTransaction) -> Mapping[int, str]:
 
 async def take(
     transaction: ReadTransaction, owner: str, seconds: float
-) -> tuple[Leased, Sealed | None] | None:
+) -> tuple[LeasedSink, Sealed | None] | None:
     """Leases the sink that has waited longest, if there is something to send; with its secrets as they are stored."""
     row = (await transaction.connection.execute(_TAKE, {"owner": owner, "seconds": seconds})).first()
     if row is None:
@@ -175,7 +175,7 @@ async def take(
     sealed = (
         None if row.secrets is None else Sealed(bytes(row.secrets), bytes(row.data_key or b""), row.key_id)
     )
-    return Leased(_sink(row), row.lease_epoch, row.position > row.newest), sealed
+    return LeasedSink(_sink(row), row.lease_epoch, row.position > row.newest), sealed
 
 
 async def renew(
@@ -189,21 +189,23 @@ async def renew(
 
 
 async def acknowledge(
-    transaction: ReadTransaction, leased: Leased, owner: str, position: int, skipped: int
+    transaction: ReadTransaction, leased: LeasedSink, owner: str, position: int, skipped: int
 ) -> bool:
     """Moves the cursor; False where the lease is lost, and nothing is written."""
     parameters = {**_held(leased, owner), "position": position, "skipped": skipped}
     return (await transaction.connection.execute(_ACKNOWLEDGED, parameters)).first() is not None
 
 
-async def fail(transaction: ReadTransaction, leased: Leased, owner: str, reason: str, message: str) -> None:
+async def fail(
+    transaction: ReadTransaction, leased: LeasedSink, owner: str, reason: str, message: str
+) -> None:
     """Notes why a sink does not take records, and lets it go until it is tried again: at most a minute."""
     await transaction.connection.execute(
         _FAILED, {**_held(leased, owner), "reason": reason[:50], "message": message[:1000]}
     )
 
 
-async def give_up(transaction: ReadTransaction, leased: Leased, owner: str) -> None:
+async def give_up(transaction: ReadTransaction, leased: LeasedSink, owner: str) -> None:
     """Lets another server take the sink at once."""
     await transaction.connection.execute(_GIVE_UP, _held(leased, owner))
 
@@ -220,7 +222,7 @@ async def required_have(transaction: ReadTransaction, sequence: int) -> bool:
     return found.first() is None
 
 
-def _held(leased: Leased, owner: str) -> dict[str, Any]:
+def _held(leased: LeasedSink, owner: str) -> dict[str, Any]:
     return {"id": leased.sink.id, "owner": owner, "epoch": leased.epoch}
 
 

@@ -22,7 +22,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from pilothouse_server.audit.sinks import repository
-from pilothouse_server.audit.sinks.model import AuditSink, Leased, Record, Secrets
+from pilothouse_server.audit.sinks.model import AuditSink, LeasedSink, Record, SinkSecrets
 from pilothouse_server.audit.sinks.operations import opened
 from pilothouse_server.audit.sinks.senders import Sender, SinkFailed
 from pilothouse_server.encryption.envelopes import Envelopes
@@ -53,7 +53,7 @@ FAILURES = Counter("pilothouse_audit_sink_failures_total", "Batches that a sink 
 
 Encode = Callable[[Record], bytes]
 # Makes the sender of a sink and what encodes its records; raises PilothouseError where its row cannot be used.
-MakeSender = Callable[[AuditSink, Secrets], tuple[Sender, Encode]]
+MakeSender = Callable[[AuditSink, SinkSecrets], tuple[Sender, Encode]]
 # Waits until the log goes beyond a place, at most so many seconds; returns whether it has.
 Beyond = Callable[[int, float], Awaitable[bool]]
 
@@ -62,7 +62,7 @@ Beyond = Callable[[int, float], Awaitable[bool]]
 class _Held:
     """A sink that this server holds. `until` is when its lease may have run out, by the clock of the event loop."""
 
-    leased: Leased
+    leased: LeasedSink
     until: float
     task: asyncio.Task[None] | None = None
     batch: int = field(default=MOST_RECORDS)

@@ -17,7 +17,7 @@ import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters import repository
-from pilothouse_server.clusters.model import Cluster, Orphan, OrphanState, OrphanSweeps
+from pilothouse_server.clusters.model import Cluster, OrphanedObject, OrphanState, OrphanSweeps
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.errors import FailedPrecondition, not_found
 from pilothouse_server.store.paging import NextPage, PageRequest
@@ -45,7 +45,7 @@ _NOT_IMPORTED: Mapping[str, str] = {
 class Resolved(msgspec.Struct, frozen=True):
     """What became of one orphan. `imported_as` names what it became; `problems` say why nothing was decided."""
 
-    orphan: Orphan
+    orphan: OrphanedObject
     imported_as: str = ""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class OrphanImporter(Protocol):
     """Takes orphans over. The noun `importing` implements it."""
 
     async def discover(
-        self, read: Read, cluster: str, orphans: Sequence[Orphan], may: Callable[[str], May]
+        self, read: Read, cluster: str, orphans: Sequence[OrphanedObject], may: Callable[[str], May]
     ) -> OrphanImport:
         """Asks the cluster what the orphans are, outside any transaction; `may` is of a namespace.
 
@@ -76,7 +76,7 @@ class OrphanImporter(Protocol):
 
 async def list_page(
     transaction: ReadTransaction, cluster: str, page: PageRequest
-) -> tuple[Sequence[Orphan], NextPage]:
+) -> tuple[Sequence[OrphanedObject], NextPage]:
     """One page of a cluster's orphans, and where they go on. Raises NotFound: the cluster."""
     await registration.locate(transaction, cluster)
     return await repository.list_orphans(transaction, cluster, page)
@@ -84,7 +84,7 @@ async def list_page(
 
 async def find(
     transaction: ReadTransaction, cluster: str, uids: Sequence[str] | None, kinds: Sequence[str] | None = None
-) -> list[Orphan]:
+) -> list[OrphanedObject]:
     """The orphans of a cluster with these uids; None: all that are undecided, of `kinds` where they are given.
 
     Raises:
@@ -105,7 +105,7 @@ async def uids_of(transaction: ReadTransaction, cluster: str) -> frozenset[str]:
 
 
 async def decide(
-    transaction: Transaction, cluster: Cluster, orphans: Sequence[Orphan], state: OrphanState
+    transaction: Transaction, cluster: Cluster, orphans: Sequence[OrphanedObject], state: OrphanState
 ) -> list[Resolved]:
     """Has orphans kept or deleted; returns what became of each.
 
@@ -122,7 +122,7 @@ async def decide(
     ]
 
 
-def not_importable(orphan: Orphan) -> Resolved | None:
+def not_importable(orphan: OrphanedObject) -> Resolved | None:
     """Why an orphan is not imported by itself; None where it may be."""
     if orphan.kind in IMPORTABLE:
         return None

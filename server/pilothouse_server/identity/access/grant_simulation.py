@@ -24,7 +24,7 @@ _MOST_NAMESPACES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PermissionChange:
     """The changes in one namespace; in every one that is not told of by itself, where `namespace` is empty."""
 
     namespace: str
@@ -44,7 +44,7 @@ def same_grant(held: Iterable[Grant], wanted: Grant) -> Grant | None:
     return next((grant for grant in held if (grant.role, grant.namespace_id) == alike), None)
 
 
-def changes(held: Sequence[Grant], wanted: Grant, words: PermissionWords) -> tuple[Change, ...]:
+def changes(held: Sequence[Grant], wanted: Grant, words: PermissionWords) -> tuple[PermissionChange, ...]:
     """Returns what changes of `words` where who holds `held` is granted `wanted`.
 
     Of a grant over all namespaces the first tells of every namespace, and others of those in which it is not so because
@@ -72,7 +72,7 @@ def changes(held: Sequence[Grant], wanted: Grant, words: PermissionWords) -> tup
 
 def _change(
     namespace: str, before: Sequence[Grant], after: Sequence[Grant], words: PermissionWords
-) -> Change:
+) -> PermissionChange:
     gained: list[str] = []
     extended: list[str] = []
     shortened: list[str] = []
@@ -83,7 +83,7 @@ def _change(
             gained.append(word)
         elif was is not None and becomes is not None and becomes != was:
             (extended if becomes > was else shortened).append(word)
-    return Change(namespace, tuple(gained), tuple(extended), tuple(shortened))
+    return PermissionChange(namespace, tuple(gained), tuple(extended), tuple(shortened))
 
 
 def _ends(grants: Iterable[Grant], question: Question) -> datetime | None:

@@ -9,7 +9,7 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.identity.accounts.operations import service_accounts
 from pilothouse_server.identity.credentials.operations import api_keys
 from pilothouse_server.identity.credentials.operations.account_credentials import SessionsAndKeys
-from pilothouse_server.identity.credentials.operations.api_keys import ApiKeys, Wanted
+from pilothouse_server.identity.credentials.operations.api_keys import ApiKeys, WantedKey
 from pilothouse_server.identity.credentials.operations.reauthentication import check_recent_proof
 from pilothouse_server.identity.model import ApiKey, MadeKey, ServiceAccount
 from pilothouse_server.identity.service import messages
@@ -37,7 +37,7 @@ class ApiKeysService:
         async with call.store.system_read() as looking:
             await check_recent_proof(looking, call.caller)
             owner = await api_keys.owner_of(looking, call.caller, request.service_account)
-        wanted = Wanted(
+        wanted = WantedKey(
             name=request.name,
             permissions=tuple(request.permissions),
             namespaces=tuple(request.namespaces),

@@ -10,7 +10,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.identity.credentials.operations.device_login import DeviceLogins
 from pilothouse_server.identity.federation.oidc.verify import VerifiedToken
 from pilothouse_server.identity.federation.operations.oidc_logins import Answered, OidcLogins
-from pilothouse_server.identity.federation.operations.token_exchange import Subject, TokenExchange
+from pilothouse_server.identity.federation.operations.token_exchange import ExchangeSubject, TokenExchange
 from pilothouse_server.identity.service import messages
 from pilothouse_server.identity.service.messages import origin_of
 from pilothouse_server.rpc.call import Call
@@ -95,7 +95,9 @@ class TokenExchangeService:
     ) -> pb.ExchangeTokenResponse:
         """Exchanges a token of a trusted issuer for a short session."""
         lifetime = request.lifetime.ToNanoseconds() / 1e9 if request.HasField("lifetime") else None
-        subject = Subject(request.subject_token, request.subject_token_type, request.username, lifetime)
+        subject = ExchangeSubject(
+            request.subject_token, request.subject_token_type, request.username, lifetime
+        )
         exchanged = await self._exchange.exchange(subject, origin_of(call), lambda token: _note(call, token))
         user = exchanged.user
         call.act_as(Actor(user.id, user.username))

@@ -10,7 +10,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse_server.authorization.access import Credential
 from pilothouse_server.identity.accounts.operations.users import PasswordReset
 from pilothouse_server.identity.credentials.operations.challenges import Challenged
-from pilothouse_server.identity.credentials.operations.login import Begun
+from pilothouse_server.identity.credentials.operations.login import BegunSession
 from pilothouse_server.identity.credentials.operations.login_steps import Completed
 from pilothouse_server.identity.model import (
     ApiKey,
@@ -95,7 +95,7 @@ _STEPS = {
 REFRESHED = AnswerConverter(IssuedTokens, pb.RefreshSessionResponse)
 
 
-def login(begun: Begun) -> pb.LoginResponse:
+def login(begun: BegunSession) -> pb.LoginResponse:
     """Returns the answer to a log-in."""
     message = _LOGIN.to_proto(begun.issued)
     message.device_token = begun.device_token

@@ -6,7 +6,7 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import permissions_pb2 as messages
 from pilothouse_server.authorization import denials
 from pilothouse_server.authorization.access import Grant
-from pilothouse_server.authorization.denials import Denial, Finding
+from pilothouse_server.authorization.denials import Denial, PermissionFinding
 from pilothouse_server.errors import PermissionDenied, invalid
 from pilothouse_server.identity.access.operations import explanations, grants, permissions
 from pilothouse_server.identity.access.operations.grants import READING_GRANTS, Simulated
@@ -135,7 +135,7 @@ def _refused_by_credential(rule: Rule, refused: PermissionDenied) -> messages.Ex
     )
 
 
-def _explained(found: Finding, of: str, *, details: bool) -> messages.ExplainPermissionResponse:
+def _explained(found: PermissionFinding, of: str, *, details: bool) -> messages.ExplainPermissionResponse:
     return messages.ExplainPermissionResponse(
         allowed=found.allowed,
         permission=found.question.permission,

@@ -11,7 +11,7 @@ from pilothouse_server.identity.accounts.operations import users
 from pilothouse_server.identity.credentials.operations import api_keys, sessions
 from pilothouse_server.identity.credentials.operations.account_credentials import SessionsAndKeys
 from pilothouse_server.identity.credentials.operations.challenges import Challenged
-from pilothouse_server.identity.credentials.operations.login import Attempt, Logins
+from pilothouse_server.identity.credentials.operations.login import LoginAttempt, Logins
 from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.service import messages
 from pilothouse_server.identity.service.messages import origin_of
@@ -37,7 +37,7 @@ class SessionService:
 
     async def Login(self, request: pb.LoginRequest, call: Call) -> pb.LoginResponse:
         """Exchanges a user name and a password for tokens."""
-        attempt = Attempt(request.username, request.password, request.device_token)
+        attempt = LoginAttempt(request.username, request.password, request.device_token)
 
         def named(name: str) -> None:
             call.describe(resource_name=name)

@@ -13,7 +13,7 @@ from pilothouse_server.metrics.operations.queries import (
     top,
     usage,
 )
-from pilothouse_server.metrics.operations.recording import Recorder, Recording, Refusal, Report
+from pilothouse_server.metrics.operations.recording import Recorder, Recording, RecordingReport, RefusedSample
 from pilothouse_server.metrics.operations.roll_ups import ROLL_UP_SECONDS, roll_up
 from pilothouse_server.metrics.operations.storing import UsageStore
 
@@ -22,9 +22,9 @@ __all__ = [
     "DatabaseGauges",
     "Recorder",
     "Recording",
-    "Refusal",
+    "RecordingReport",
+    "RefusedSample",
     "Rendering",
-    "Report",
     "TopBy",
     "UsageStore",
     "database_stats",

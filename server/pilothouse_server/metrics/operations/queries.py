@@ -17,9 +17,9 @@ from pilothouse_server.metrics.model import (
     ContainerDetails,
     PackedDay,
     Point,
-    Steps,
+    StepSizes,
     StoredSample,
-    Subject,
+    UsageSubject,
 )
 from pilothouse_server.metrics.repository import days, overview, samples, series
 from pilothouse_server.namespaces.operations import locate as locate_namespace
@@ -49,7 +49,9 @@ TopBy = Literal["cpu", "memory"]
 list_summaries = overview.list_summaries
 
 
-def steps_of(now: datetime, start: datetime | None, end: datetime | None, step: timedelta | None) -> Steps:
+def steps_of(
+    now: datetime, start: datetime | None, end: datetime | None, step: timedelta | None
+) -> StepSizes:
     """The steps of a range; None for what is not given.
 
     Raises:
@@ -61,7 +63,7 @@ def steps_of(now: datetime, start: datetime | None, end: datetime | None, step: 
     if start_at >= end_at:
         raise invalid("start_time", "must be before end_time")
     length = _default_step(end_at - start_at) if step is None else _checked(step)
-    steps = Steps(start_at - start_at % length, end_at + -end_at % length, length)
+    steps = StepSizes(start_at - start_at % length, end_at + -end_at % length, length)
     if steps.count > MOST_STEPS:
         raise invalid(
             "step",
@@ -111,13 +113,13 @@ def rows_of_work(range_seconds: int | None, step_seconds: int, containers: int) 
 async def usage(
     transaction: ReadTransaction,
     page: PageRequest,
-    steps: Steps,
+    steps: StepSizes,
     *,
     namespace_id: int | None,
     container: str,
     visible: frozenset[int] | None,
     form: int,
-) -> tuple[list[tuple[Subject, list[PackedDay | Point]]], NextPage]:
+) -> tuple[list[tuple[UsageSubject, list[PackedDay | Point]]], NextPage]:
     """One page of series by namespace and name, some without points, and where they go on.
 
     A page holds fewer containers than asked for where their points would be too many. At steps of an hour whole days
@@ -150,7 +152,7 @@ async def usage(
 
 
 async def _parts(
-    transaction: ReadTransaction, steps: Steps, ids: Sequence[int], form: int
+    transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int], form: int
 ) -> Sequence[PackedDay | Point]:
     if steps.step == series.HOUR:
         return await days.by_the_hour(transaction, steps, ids, form)

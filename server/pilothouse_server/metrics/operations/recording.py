@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from pilothouse_server.authorization.access import Principal
-from pilothouse_server.metrics.model import Sample, Target, TimeRange
+from pilothouse_server.metrics.model import TimeRange, UsageSample, UsageTarget
 from pilothouse_server.metrics.operations.storing import BATCH_SAMPLES, UsageStore, problem
 from pilothouse_server.metrics.repository import samples
 from pilothouse_server.runtime.event_loop import Share
@@ -48,12 +48,12 @@ class Recording(msgspec.Struct):
     namespace: str
     container: str
     timestamp: datetime | None
-    sample: Sample | None
+    sample: UsageSample | None
     fault: str = ""
 
 
 @dataclass(slots=True)
-class Refusal:
+class RefusedSample:
     """Samples refused for one reason; `example` says where the first stood and what was wrong."""
 
     reason: str
@@ -62,11 +62,11 @@ class Refusal:
 
 
 @dataclass(slots=True)
-class Report:
+class RecordingReport:
     """What became of the samples."""
 
     accepted: int = 0
-    refusals: dict[str, Refusal] = field(default_factory=dict)
+    refusals: dict[str, RefusedSample] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -76,7 +76,7 @@ class Report:
     def refuse(self, reason: str, example: str, count: int = 1) -> None:
         """Counts samples as refused; the first example of a reason is kept."""
         if count:
-            self.refusals.setdefault(reason, Refusal(reason, example)).count += count
+            self.refusals.setdefault(reason, RefusedSample(reason, example)).count += count
 
 
 class Recorder:
@@ -91,14 +91,14 @@ class Recorder:
         reading: Callable[[], AbstractAsyncContextManager[ReadTransaction]],
         caller: Callable[[], Principal],
     ) -> None:
-        self.report = Report()
+        self.report = RecordingReport()
         self._usage = usage
         self._reading = reading
         self._caller = caller
         self._buffer: list[tuple[int, Recording]] = []
         self._received = 0
         self._writing: asyncio.Task[None] | None = None
-        self._targets: dict[Name, Target] = {}
+        self._targets: dict[Name, UsageTarget] = {}
         self._targets_read_at = 0.0
 
     @property
@@ -145,7 +145,7 @@ class Recorder:
             for namespace in {item.namespace for item in named}
             if principal.reaches(namespace)
         }
-        samples: list[Sample] = []
+        samples: list[UsageSample] = []
         share = Share()
         for place, item in batch:
             if place % _AT_ONCE == 0:
@@ -164,7 +164,7 @@ class Recorder:
                 TIMESTAMP_OUT_OF_RANGE, "samples of its day are no longer kept", stored.out_of_range
             )
 
-    async def _find(self, names: set[Name]) -> dict[Name, Target]:
+    async def _find(self, names: set[Name]) -> dict[Name, UsageTarget]:
         now = time.monotonic()
         if now - self._targets_read_at > _TARGET_SECONDS:
             self._targets.clear()
@@ -177,7 +177,7 @@ class Recorder:
 
 
 def _fault(
-    item: Recording, target: Target | None, allowed: bool | None, range_: TimeRange
+    item: Recording, target: UsageTarget | None, allowed: bool | None, range_: TimeRange
 ) -> tuple[str, str] | None:
     """Why a sample cannot be stored: a reason and words; `allowed` is None where its namespace is not reached."""
     if item.sample is None:
@@ -204,7 +204,7 @@ def _quoted(name: str) -> str:
     return f'"{name[:63]}"' if name.isprintable() else "(a malformed name)"
 
 
-def _bound(sample: Sample, target: Target) -> Sample:
+def _bound(sample: UsageSample, target: UsageTarget) -> UsageSample:
     """The sample with its container; what it does not say of requests and limits is what the container asks for."""
     return msgspec.structs.replace(
         sample,

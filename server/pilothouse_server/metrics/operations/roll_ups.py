@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from pilothouse_server.metrics.model import Sample
+from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.metrics.repository.series import DAY, HOUR, Rolled
 from pilothouse_server.store.unit_of_work import Store, Transaction
@@ -57,13 +57,13 @@ async def _roll_up(store: Store, rolled: Rolled, until: int) -> int:
         written += 1
 
 
-def reaches_back(transaction: Transaction, samples: Iterable[Sample]) -> bool:
+def reaches_back(transaction: Transaction, samples: Iterable[UsageSample]) -> bool:
     """Whether one of the samples may belong to an hour that is rolled up already."""
     now = int(transaction.now.timestamp())
     return any(sample.timestamp.timestamp() < now - now % HOUR for sample in samples)
 
 
-async def repair(transaction: Transaction, samples: Iterable[Sample]) -> None:
+async def repair(transaction: Transaction, samples: Iterable[UsageSample]) -> None:
     """Writes the roll-ups anew that the samples, just stored, belong to. The lock must be held since before
     they were.
     """

@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
-from pilothouse_server.metrics.model import Sample, Stored, TimeRange
+from pilothouse_server.metrics.model import Stored, TimeRange, UsageSample
 from pilothouse_server.metrics.operations import roll_ups
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.metrics.repository.samples import insert as insert_samples
@@ -37,9 +37,9 @@ AHEAD: Final = timedelta(minutes=5)
 # What the columns hold.
 MOST_CORES: Final = 999_999
 _MOST_COUNT: Final = 2**63 - 1
-_CORES = tuple(name for name in Sample.__struct_fields__ if name.startswith("cpu_cores"))
+_CORES = tuple(name for name in UsageSample.__struct_fields__ if name.startswith("cpu_cores"))
 _COUNTS = tuple(
-    name for name in Sample.__struct_fields__ if name.startswith(("memory", "network", "disk", "file"))
+    name for name in UsageSample.__struct_fields__ if name.startswith(("memory", "network", "disk", "file"))
 )
 _RANGE_SECONDS = 30.0
 _ATTEMPTS = 4
@@ -55,7 +55,7 @@ class UsageStore:
 
     def __init__(self, store: Store, *, pending_samples: int = PENDING_SAMPLES) -> None:
         self._store = store
-        self._pending: deque[Sample] = deque()
+        self._pending: deque[UsageSample] = deque()
         self._pending_samples = pending_samples
         self._flushing = asyncio.Lock()
         # Whether the batch at the head may have been stored although its commit was not confirmed.
@@ -68,7 +68,7 @@ class UsageStore:
         """Samples that wait for the database."""
         return len(self._pending)
 
-    async def store(self, samples: Sequence[Sample]) -> None:
+    async def store(self, samples: Sequence[UsageSample]) -> None:
         """Stores samples, after those that wait since the database was away.
 
         Samples of containers that are gone, or of times that are not kept, are left out and counted.
@@ -104,7 +104,7 @@ class UsageStore:
             raise
         self._uncertain = False
 
-    async def record(self, samples: Sequence[Sample]) -> Stored:
+    async def record(self, samples: Sequence[UsageSample]) -> Stored:
         """Stores one batch, at most `BATCH_SAMPLES`, of which some may have been stored before, or be in it twice.
 
         Of a container and a time there is one sample, the first. Raises as `write`.
@@ -113,7 +113,7 @@ class UsageStore:
         stored = await self.write(list(reversed(once.values())), again=True)
         return msgspec.structs.replace(stored, repeated=stored.repeated + len(samples) - len(once))
 
-    async def write(self, samples: Sequence[Sample], *, again: bool = False) -> Stored:
+    async def write(self, samples: Sequence[UsageSample], *, again: bool = False) -> Stored:
         """Stores one batch, at most `BATCH_SAMPLES`, in one transaction.
 
         `again` leaves out samples that are stored already.
@@ -139,7 +139,7 @@ class UsageStore:
             retry_after_seconds=1.0,
         )
 
-    async def _write(self, samples: Sequence[Sample], *, careful: bool, again: bool) -> Stored:
+    async def _write(self, samples: Sequence[UsageSample], *, careful: bool, again: bool) -> Stored:
         async with self._store.system_write("usage") as transaction:
             late = roll_ups.reaches_back(transaction, samples)
             if late:
@@ -170,7 +170,7 @@ class UsageStore:
         return self._range
 
 
-def problem(sample: Sample) -> str:
+def problem(sample: UsageSample) -> str:
     """What is wrong with the figures of a sample; '' if nothing is."""
     for name in _CORES:
         cores: float | None = getattr(sample, name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from pilothouse_server.metrics.model import PackedDay, Point, Steps
+from pilothouse_server.metrics.model import PackedDay, Point, StepSizes
 from pilothouse_server.metrics.repository import series
 from pilothouse_server.metrics.repository.series import DAY, HOUR
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -54,7 +54,7 @@ WHERE d.container_id = p.container_id AND d.day = to_timestamp(p.day)""")
 
 
 async def by_the_hour(
-    transaction: ReadTransaction, steps: Steps, ids: Sequence[int], form: int
+    transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int], form: int
 ) -> list[PackedDay | Point]:
     """Steps of an hour with samples, without order: days that are packed in this form, and points of all others.
 
@@ -74,7 +74,7 @@ async def by_the_hour(
                 found.append(PackedDay(container_id, at, hours, points))
         found += await _hours(transaction, unpacked)
     if until < steps.end:
-        found += await series.points(transaction, Steps(until, steps.end, HOUR), ids)
+        found += await series.points(transaction, StepSizes(until, steps.end, HOUR), ids)
     return found
 
 

@@ -21,7 +21,7 @@ import msgspec
 from sqlalchemy import text
 
 from pilothouse_server.errors import Aborted
-from pilothouse_server.metrics.model import Sample, Stored, StoredSample, Target, TimeRange
+from pilothouse_server.metrics.model import Stored, StoredSample, TimeRange, UsageSample, UsageTarget
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.quantity import Quantity
 
@@ -174,7 +174,7 @@ _HIGHEST = text(
 
 
 async def insert(
-    transaction: Transaction, samples: Sequence[Sample], *, careful: bool = False, again: bool = False
+    transaction: Transaction, samples: Sequence[UsageSample], *, careful: bool = False, again: bool = False
 ) -> Stored:
     """Writes a batch and returns what became of it. For the system role.
 
@@ -230,13 +230,13 @@ async def time_range(transaction: ReadTransaction) -> TimeRange | None:
 
 async def find_targets(
     transaction: ReadTransaction, names: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Target]:
+) -> dict[tuple[str, str], UsageTarget]:
     """Containers by (namespace, name), as far as the caller reaches them."""
     rows = await transaction.connection.execute(
         _TARGETS, {"namespaces": [name[0] for name in names], "containers": [name[1] for name in names]}
     )
     return {
-        (row.namespace, row.container): Target(
+        (row.namespace, row.container): UsageTarget(
             row.id,
             row.namespace_id,
             _cores(row.cpu_request, row.replicas),

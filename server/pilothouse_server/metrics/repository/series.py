@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Executable, Select, TextClause, select, text
 
-from pilothouse_server.metrics.model import Point, Steps, Subject
+from pilothouse_server.metrics.model import Point, StepSizes, UsageSubject
 from pilothouse_server.metrics.tables import CONTAINERS
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store.paging import (
@@ -216,7 +216,7 @@ async def subjects(
     namespace_id: int | None,
     container: str,
     visible: frozenset[int] | None,
-) -> tuple[list[Subject], NextPage]:
+) -> tuple[list[UsageSubject], NextPage]:
     """One page of containers by namespace and name, and where they go on."""
     query: Select[Any] = select(
         CONTAINERS.c.id,
@@ -234,10 +234,10 @@ async def subjects(
         query = query.where(CONTAINERS.c.namespace_id.in_(visible))
     rows = (await transaction.connection.execute(paginate(query, _SUBJECT_ORDER, page))).all()
     rows, next_page = finish_page(rows, _SUBJECT_ORDER, page)
-    return [Subject(row.id, str(row.uid), row.namespace, row.container) for row in rows], next_page
+    return [UsageSubject(row.id, str(row.uid), row.namespace, row.container) for row in rows], next_page
 
 
-async def points(transaction: ReadTransaction, steps: Steps, ids: Sequence[int]) -> list[Point]:
+async def points(transaction: ReadTransaction, steps: StepSizes, ids: Sequence[int]) -> list[Point]:
     """Steps with samples, by container and time.
 
     Whole hours and days are read from the roll-ups as far as there are any, the rest from samples.

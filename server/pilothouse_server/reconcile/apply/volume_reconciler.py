@@ -44,7 +44,7 @@ from pilothouse_server.reconcile.repository.volume_status import Change
 from pilothouse_server.reconcile.repository.work_queue import Work
 from pilothouse_server.storage import claims
 from pilothouse_server.storage.claims import PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim
-from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.storage.model import ObservedVolume, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
@@ -187,7 +187,9 @@ async def _delete(client: LeasedClient, volume: Volume) -> VolumeProgress:
     return VolumeProgress(again_seconds=_GONE_AGAIN_SECONDS)
 
 
-def _refused(row: Volume, loaded: LoadedVolume, observed: Observed, transaction: Transaction) -> Observed:
+def _refused(
+    row: Volume, loaded: LoadedVolume, observed: ObservedVolume, transaction: Transaction
+) -> ObservedVolume:
     shown = _observed(row, observed, loaded, transaction)
     if loaded.found is None:
         return shown
@@ -195,13 +197,15 @@ def _refused(row: Volume, loaded: LoadedVolume, observed: Observed, transaction:
     return msgspec.structs.replace(shown, status=observed.status, capacity=observed.capacity)
 
 
-def _observed(row: Volume, observed: Observed, loaded: LoadedVolume, transaction: Transaction) -> Observed:
+def _observed(
+    row: Volume, observed: ObservedVolume, loaded: LoadedVolume, transaction: Transaction
+) -> ObservedVolume:
     """Returns what is to be seen of the claim that `act` met, beside conditions that are new."""
     subject = msgspec.structs.replace(row, observed=observed)
     return claims.observe_claim(subject, loaded.found, now=transaction.now).observed
 
 
-def _without_refusal(row: Volume) -> Observed:
+def _without_refusal(row: Volume) -> ObservedVolume:
     """Returns the status without the words of a refusal that is over; the observer fills in what there is instead."""
     old, observed = claims.refused(row), row.observed
     conditions = claims.without_refused_growth(observed.conditions)
@@ -212,7 +216,9 @@ def _without_refusal(row: Volume) -> Observed:
     return msgspec.structs.replace(observed, status=status, reason="", message="")
 
 
-def _with_condition(observed: Observed, condition: Condition, transaction: Transaction) -> Observed:
+def _with_condition(
+    observed: ObservedVolume, condition: Condition, transaction: Transaction
+) -> ObservedVolume:
     return msgspec.structs.replace(
         observed, conditions=set_condition(observed.conditions, condition, transaction.now)
     )

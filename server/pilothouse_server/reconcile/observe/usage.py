@@ -20,7 +20,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.objects import NODES
 from pilothouse_server.kubernetes.usage import PodUsage, StatsSummary, usage_by_container
-from pilothouse_server.metrics.model import Sample
+from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.reconcile.observe.container_observer import ContainerObserver, PodOwner
 from pilothouse_server.reconcile.queue.cluster_clients import log_failure
 from pilothouse_server.runtime.event_loop import cooperatively
@@ -34,7 +34,7 @@ NODES_AT_ONCE = 8
 class UsageSink(Protocol):
     """Where samples go."""
 
-    async def store(self, samples: list[Sample]) -> None:
+    async def store(self, samples: list[UsageSample]) -> None:
         """Stores a batch, less the samples of containers that are gone. Raises PilothouseError: the batch is lost."""
 
 
@@ -67,7 +67,7 @@ class UsageCollector:
             next_round = max(monotonic(), next_round + self._period_seconds)
             await asyncio.sleep(next_round - monotonic())
 
-    async def collect(self) -> list[Sample]:
+    async def collect(self) -> list[UsageSample]:
         """Collects one round. Raises ClusterError where the nodes cannot be listed, PilothouseError from the sink."""
         owners = self._observer.pod_owners()
         if not owners:
@@ -112,10 +112,10 @@ class UsageCollector:
         return {uid: owner for uid, owner in owners.items() if owner.container_id not in left_out}
 
 
-def _sample(usage: PodUsage[PodOwner]) -> Sample:
+def _sample(usage: PodUsage[PodOwner]) -> UsageSample:
     owner = usage.key
     resources: Resources = owner.resources
-    return Sample(
+    return UsageSample(
         container_id=owner.container_id,
         namespace_id=int(owner.namespace_id),
         timestamp=usage.time,

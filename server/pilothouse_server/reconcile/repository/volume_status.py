@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import TextClause, text
 
 from pilothouse_server.storage import operations, repository
-from pilothouse_server.storage.model import Observed, Volume
+from pilothouse_server.storage.model import ObservedVolume, Volume
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
@@ -22,7 +22,7 @@ class Change(msgspec.Struct, frozen=True):
     """A volume as loaded under lock, and what shall be written of it."""
 
     volume: Volume
-    observed: Observed
+    observed: ObservedVolume
     observed_generation: int
 
 

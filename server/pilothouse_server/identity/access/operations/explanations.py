@@ -16,8 +16,8 @@ from pilothouse_server.authorization.denials import (
     MOST_NAMED,
     Beyond,
     Denial,
-    Finding,
     Giver,
+    PermissionFinding,
     Question,
     weigh,
     weigh_credential,
@@ -61,7 +61,7 @@ async def other_user(
 
 async def explain(
     transaction: ReadTransaction, caller: Principal, question: Question, other: User | None
-) -> Finding:
+) -> PermissionFinding:
     """What came of a question about the caller, or about another user.
 
     A namespace that is not there, or that no grant of the caller reaches, is not found.
@@ -71,7 +71,7 @@ async def explain(
     held = caller.living_grants()
     finding = weigh(question, held)
     if finding.denial is not Denial.NAMESPACE_NOT_FOUND and await _is_gone(transaction, question):
-        return Finding(question, Denial.NAMESPACE_NOT_FOUND)
+        return PermissionFinding(question, Denial.NAMESPACE_NOT_FOUND)
     if not finding.allowed:
         finding = weigh(question, held, await beyond(transaction, caller, question))
     return weigh_credential(question, finding, caller.credential)
@@ -79,11 +79,11 @@ async def explain(
 
 async def _explain_other(
     transaction: ReadTransaction, caller: Principal, question: Question, other: User
-) -> Finding:
+) -> PermissionFinding:
     if await _is_gone(transaction, question):
-        return Finding(question, Denial.NAMESPACE_NOT_FOUND)
+        return PermissionFinding(question, Denial.NAMESPACE_NOT_FOUND)
     if other.status != "active":
-        return Finding(question, Denial.USER_INACTIVE)
+        return PermissionFinding(question, Denial.USER_INACTIVE)
     held = await grants.held_by(transaction, other.id)
     finding = weigh(question, held, known=True)
     if finding.allowed:

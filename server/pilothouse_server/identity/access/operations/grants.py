@@ -10,7 +10,7 @@ import msgspec
 
 from pilothouse_server.authorization.access import Grant, Principal
 from pilothouse_server.errors import FailedPrecondition, invalid, not_found
-from pilothouse_server.identity.access.grant_simulation import Change, changes, same_grant
+from pilothouse_server.identity.access.grant_simulation import PermissionChange, changes, same_grant
 from pilothouse_server.identity.access.operations import roles
 from pilothouse_server.identity.access.operations.escalation_guard import (
     check_caller_covers,
@@ -62,7 +62,7 @@ async def grant(
 class Simulated:
     """What a grant would change. `partial`: grants that the caller may not read are not counted."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[PermissionChange, ...]
     granted_already: bool
     partial: bool
 

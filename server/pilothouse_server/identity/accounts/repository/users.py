@@ -61,7 +61,7 @@ _ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(U
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class PasswordCredentials:
     """What a log-in is checked against.
 
     `one_time`: the password is the code of a reset, which lets its user set another. `expired`: not even that any more.
@@ -205,7 +205,7 @@ async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[S
     return [_user(row) for row in rows], next_page
 
 
-async def credentials(transaction: ReadTransaction, username: str) -> Credentials | None:
+async def credentials(transaction: ReadTransaction, username: str) -> PasswordCredentials | None:
     """What a log-in under this name is checked against; only as the system role."""
     return await _credentials(
         transaction, USERS.c.username_normalized == normalise_username(username), lock=False
@@ -214,14 +214,14 @@ async def credentials(transaction: ReadTransaction, username: str) -> Credential
 
 async def credentials_of(
     transaction: ReadTransaction, user_id: UserId, *, lock: bool = False
-) -> Credentials | None:
+) -> PasswordCredentials | None:
     """The same of the living user with this id; `lock` holds the row."""
     return await _credentials(transaction, USERS.c.id == user_id, lock=lock)
 
 
 async def _credentials(
     transaction: ReadTransaction, whose: ColumnElement[bool], *, lock: bool
-) -> Credentials | None:
+) -> PasswordCredentials | None:
     expires = USERS.c.password_expires_at
     query = (
         _users()
@@ -239,10 +239,12 @@ async def _credentials(
     row = (await transaction.connection.execute(query)).one_or_none()
     if row is None:
         return None
-    return Credentials(_user(row), row.password_hash, row.password_changed_at, row.one_time, row.expired)
+    return PasswordCredentials(
+        _user(row), row.password_hash, row.password_changed_at, row.one_time, row.expired
+    )
 
 
-async def logged_in(transaction: Transaction, checked: Credentials, rehashed: str | None) -> bool:
+async def logged_in(transaction: Transaction, checked: PasswordCredentials, rehashed: str | None) -> bool:
     """Notes a log-in, and the hash of the same password with newer parameters; no change of the user.
 
     Holds the row. Answers False where the password, the status or what has to be shown beside the password changed

@@ -48,7 +48,7 @@ _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedKey:
     """A key as it is asked for. Empty `permissions`, `namespaces` and `networks` are no limit."""
 
     name: str
@@ -78,7 +78,7 @@ class ApiKeys:
         self._words = words
 
     async def make(
-        self, transaction: Transaction, caller: Principal, owner: Owner, wanted: Wanted
+        self, transaction: Transaction, caller: Principal, owner: Owner, wanted: WantedKey
     ) -> MadeKey:
         """Makes a key of `owner`, who is the caller, or a service account that the caller looks after.
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from pilothouse_server.errors import Unauthenticated
 from pilothouse_server.identity import tokens
-from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials.operations.login_throttle import Tried
-from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors, Steps
+from pilothouse_server.identity.credentials.operations.second_factors import FactorSteps, SecondFactors
 from pilothouse_server.identity.credentials.repository import challenges
 from pilothouse_server.identity.credentials.repository.challenges import Challenge
 from pilothouse_server.identity.model import Enrolment
@@ -30,7 +30,7 @@ class Challenged:
 
     challenge: str = field(repr=False)
     expires_at: datetime
-    steps: Steps
+    steps: FactorSteps
     enrolment: Enrolment | None = None
 
 
@@ -41,7 +41,7 @@ class Challenges:
         self._factors = factors
 
     async def issue(
-        self, transaction: Transaction, tried: Tried, checked: Credentials, steps: Steps
+        self, transaction: Transaction, tried: Tried, checked: PasswordCredentials, steps: FactorSteps
     ) -> Challenged:
         """A challenge for a user who has shown the right password; with a seed where an authenticator is to be
         enrolled.

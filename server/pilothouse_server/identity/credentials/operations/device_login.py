@@ -82,7 +82,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunDeviceLogin:
     """A log-in that waits: what the caller asks with, and what it shows to the person."""
 
     issuer: str
@@ -116,7 +116,7 @@ class DeviceLogins:
             _EARLY_AT_ONCE, seconds_each=_EARLY_SECONDS_EACH, message=_TOO_EARLY, reason=_SLOW_DOWN
         )
 
-    async def begin(self, issuer_name: str, origin: LoginOrigin) -> Begun:
+    async def begin(self, issuer_name: str, origin: LoginOrigin) -> BegunDeviceLogin:
         """Asks the issuer for a code.
 
         Raises:
@@ -145,7 +145,7 @@ class DeviceLogins:
                 address_hash,
                 life,
             )
-            return Begun(issuer.config.name, login_token, offer, transaction.now + life)
+            return BegunDeviceLogin(issuer.config.name, login_token, offer, transaction.now + life)
 
     async def complete(self, login_token: str, origin: LoginOrigin, verified: Verified) -> Entered:
         """Asks the issuer whether the person has agreed, and begins the session.

@@ -19,7 +19,7 @@ from pilothouse_server.errors import (
 from pilothouse_server.identity.access.repository import grants
 from pilothouse_server.identity.accounts.operations.users import check_untouched
 from pilothouse_server.identity.accounts.repository import users
-from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials.operations.login_throttle import LoginThrottle
 from pilothouse_server.identity.credentials.operations.second_factors import (
     SecondFactors,
@@ -151,7 +151,7 @@ class FactorChanges:
         return target
 
 
-async def _own(transaction: ReadTransaction, caller: Principal, *, lock: bool = False) -> Credentials:
+async def _own(transaction: ReadTransaction, caller: Principal, *, lock: bool = False) -> PasswordCredentials:
     stored = await users.credentials_of(transaction, UserId(caller.user_id), lock=lock)
     if stored is None:
         raise Unauthenticated("this account was deleted", reason="INVALID_TOKEN")

@@ -22,11 +22,11 @@ from pilothouse_server.errors import PermissionDenied, PilothouseError, Resource
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.access.repository import grants
 from pilothouse_server.identity.accounts.repository import users
-from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials.login_turns import LoginTurns, Whose
 from pilothouse_server.identity.credentials.operations.challenges import Challenged, Challenges
 from pilothouse_server.identity.credentials.operations.login_throttle import (
-    Held,
+    HeldThrottle,
     LoginThrottle,
     Tried,
     throttled,
@@ -44,7 +44,7 @@ Named = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoginAttempt:
     """What somebody who logs in says."""
 
     username: str
@@ -53,7 +53,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunSession:
     """A session that has begun. `device_token` is to be shown at the next log-in."""
 
     user: User
@@ -65,11 +65,11 @@ class Begun:
 class _Verified:
     """The account's credentials, None where there is no such account, and whether the password was right."""
 
-    stored: Credentials | None
+    stored: PasswordCredentials | None
     right: bool
 
     @property
-    def matched(self) -> Credentials | None:
+    def matched(self) -> PasswordCredentials | None:
         """The credentials where they let somebody in."""
         stored = self.stored
         if stored is None or not self.right or stored.expired:
@@ -101,7 +101,9 @@ class Logins:
         self._factors = factors
         self._challenges = challenges
 
-    async def log_in(self, attempt: Attempt, origin: LoginOrigin, named: Named) -> Begun | Challenged:
+    async def log_in(
+        self, attempt: LoginAttempt, origin: LoginOrigin, named: Named
+    ) -> BegunSession | Challenged:
         """Begins a session, or says what is still to be shown. `named` is told what a record may call the account, also
         where the call fails then.
 
@@ -118,7 +120,7 @@ class Logins:
             verified = await self._verify(tried, attempt.username, attempt.password, named)
             if verified.matched is not None and self._passwords.needs_rehash(verified.matched.password_hash):
                 rehashed = await self._passwords.hash_in_turn(attempt.password)
-        begun: Begun | Challenged | None = None
+        begun: BegunSession | Challenged | None = None
         async with self._store.system_write("login") as transaction:
             held, refusal = await self._settle(transaction, tried, verified)
             if refusal is None and verified.matched is not None:
@@ -127,7 +129,7 @@ class Logins:
             raise refusal
         if begun is None:
             raise _refused()
-        if isinstance(begun, Begun):
+        if isinstance(begun, BegunSession):
             self._budgets.succeeded(whose.budget)
         else:
             self._budgets.give_back(whose.budget)
@@ -200,7 +202,7 @@ class Logins:
 
     async def _settle(
         self, transaction: Transaction, tried: Tried, verified: _Verified
-    ) -> tuple[Held, Unauthenticated | ResourceExhausted | None]:
+    ) -> tuple[HeldThrottle, Unauthenticated | ResourceExhausted | None]:
         """The account's counter, and the error, to be raised once the counted failure is committed; None where the
         password was right, and that counts.
         """
@@ -215,11 +217,11 @@ class Logins:
     async def _let_in(
         self,
         transaction: Transaction,
-        held: Held,
-        checked: Credentials,
+        held: HeldThrottle,
+        checked: PasswordCredentials,
         rehashed: str | None,
         origin: LoginOrigin,
-    ) -> Begun | Challenged | None:
+    ) -> BegunSession | Challenged | None:
         """A session, or a challenge where more is to be shown; None where the password or status changed meanwhile."""
         steps = await self._factors.needed(transaction, checked)
         if steps.any:
@@ -231,7 +233,7 @@ class Logins:
         assert user is not None, "its row is locked"
         device_token = await self._throttle.remember(transaction, held.tried, checked)
         issued = await self._session_tokens.begin(transaction, user.id, origin, "password")
-        return Begun(user, issued, device_token)
+        return BegunSession(user, issued, device_token)
 
     async def _renew(
         self, transaction: Transaction, token_hash: bytes, identified: Identified

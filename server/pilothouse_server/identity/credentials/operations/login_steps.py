@@ -18,17 +18,21 @@ from pilothouse_server.errors import PilothouseError, Unauthenticated, invalid, 
 from pilothouse_server.identity import tokens
 from pilothouse_server.identity.access.repository import grants
 from pilothouse_server.identity.accounts.repository import users
-from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials.login_turns import of_account
 from pilothouse_server.identity.credentials.operations.challenges import invalid_challenge
 from pilothouse_server.identity.credentials.operations.login import Named
 from pilothouse_server.identity.credentials.operations.login_throttle import (
-    Held,
+    HeldThrottle,
     LoginThrottle,
     Tried,
     throttled,
 )
-from pilothouse_server.identity.credentials.operations.second_factors import SecondFactors, ShownCode, Steps
+from pilothouse_server.identity.credentials.operations.second_factors import (
+    FactorSteps,
+    SecondFactors,
+    ShownCode,
+)
 from pilothouse_server.identity.credentials.operations.session_tokens import SessionTokens
 from pilothouse_server.identity.credentials.password_policy import NewPasswords
 from pilothouse_server.identity.credentials.repository import challenges, second_factors, sessions
@@ -64,9 +68,9 @@ class Completed:
 class _Asked:
     """A challenge that lives: whose, and at which account guesses are counted."""
 
-    stored: Credentials
+    stored: PasswordCredentials
     tried: Tried
-    steps: Steps
+    steps: FactorSteps
     challenge_hash: bytes
 
 
@@ -194,7 +198,7 @@ class LoginSteps:
         return await self._begin(transaction, held, stored.user, right, origin)
 
     async def _right(
-        self, transaction: Transaction, asked: _Asked, answer: Answer, held: Held
+        self, transaction: Transaction, asked: _Asked, answer: Answer, held: HeldThrottle
     ) -> _Right | None:
         """Whether the codes are right, which uses them up; None where they are not."""
         user_id, now = asked.stored.user.id, held.throttle.now
@@ -208,7 +212,7 @@ class LoginSteps:
         return _Right("password")
 
     async def _begin(
-        self, transaction: Transaction, held: Held, user: User, right: _Right, origin: LoginOrigin
+        self, transaction: Transaction, held: HeldThrottle, user: User, right: _Right, origin: LoginOrigin
     ) -> Completed:
         checked = await users.credentials_of(transaction, user.id)
         assert checked is not None, "its row is locked"
@@ -223,7 +227,7 @@ class LoginSteps:
         return Completed(found, right.method, issued, device_token, right.recovery_codes, left)
 
 
-def _is_as_before(stored: Credentials, asked: Credentials) -> bool:
+def _is_as_before(stored: PasswordCredentials, asked: PasswordCredentials) -> bool:
     """Whether what was asked for is still what has to be shown, and the user may log in."""
     return (
         stored.user.status == "active"

@@ -27,7 +27,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pilothouse_server.errors import ResourceExhausted
-from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials.repository import login_origins, login_throttles
 from pilothouse_server.identity.credentials.repository.login_origins import KnownOrigin
 from pilothouse_server.identity.credentials.repository.login_throttles import Throttle
@@ -68,7 +68,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldThrottle:
     """The counter of an account, locked until the transaction ends. `refusal` where nothing may be tried now."""
 
     tried: Tried
@@ -97,7 +97,7 @@ class LoginThrottle:
         return self._names.tag(tried.account_hash)
 
     async def locked_for(
-        self, transaction: ReadTransaction, tried: Tried, stored: Credentials | None
+        self, transaction: ReadTransaction, tried: Tried, stored: PasswordCredentials | None
     ) -> timedelta | None:
         """For how long the account is locked for whoever tries it, by a look that waits for nobody; None: it is not."""
         locked_for = await login_throttles.locked_for(transaction, tried.account_hash)
@@ -109,7 +109,9 @@ class LoginThrottle:
         there = (tried.address_hash,)
         return bool(await login_origins.find(transaction, tried.account_hash, there, _KNOWN_FOR))
 
-    async def hold(self, transaction: Transaction, tried: Tried, stored: Credentials | None) -> Held:
+    async def hold(
+        self, transaction: Transaction, tried: Tried, stored: PasswordCredentials | None
+    ) -> HeldThrottle:
         """Locks the account's counter, so that guesses at it are settled one by one."""
         throttle = await login_throttles.lock(transaction, tried.account_hash)
         known = await login_origins.find(
@@ -117,12 +119,12 @@ class LoginThrottle:
         )
         until = throttle.locked_until
         if until is None or until <= throttle.now:
-            return Held(tried, throttle, locked=False)
+            return HeldThrottle(tried, throttle, locked=False)
         if _passes(known, stored):
-            return Held(tried, throttle, locked=True)
-        return Held(tried, throttle, locked=True, refusal=throttled(until - throttle.now))
+            return HeldThrottle(tried, throttle, locked=True)
+        return HeldThrottle(tried, throttle, locked=True, refusal=throttled(until - throttle.now))
 
-    async def failed(self, transaction: Transaction, held: Held) -> None:
+    async def failed(self, transaction: Transaction, held: HeldThrottle) -> None:
         """Counts a guess that was wrong."""
         tried, throttle = held.tried, held.throttle
         await login_origins.count_failure(transaction, tried.account_hash, tried.origins)
@@ -133,12 +135,12 @@ class LoginThrottle:
                 transaction, tried.account_hash, failures, _locked_until(failures, throttle.now)
             )
 
-    async def forgive(self, transaction: Transaction, held: Held) -> None:
+    async def forgive(self, transaction: Transaction, held: HeldThrottle) -> None:
         """Forgets the account's failures, unless others have it locked: all that is asked for was shown."""
         if not held.locked:
             await login_throttles.clear(transaction, held.tried.account_hash)
 
-    async def remember(self, transaction: Transaction, tried: Tried, checked: Credentials) -> str:
+    async def remember(self, transaction: Transaction, tried: Tried, checked: PasswordCredentials) -> str:
         """Notes where the account has logged in from; answers the device's token, a new one's unless it passes."""
         account_hash = tried.account_hash
         kept = None
@@ -180,7 +182,7 @@ def _locked_until(failures: int, now: datetime) -> datetime | None:
     return now + min(FIRST_LOCK * (1 << doublings), LONGEST_LOCK)
 
 
-def _passes(known: Sequence[KnownOrigin], stored: Credentials | None) -> bool:
+def _passes(known: Sequence[KnownOrigin], stored: PasswordCredentials | None) -> bool:
     """Whether one of the origins passes the account's lock."""
     return stored is not None and any(
         origin.failures < FREE_FAILURES and origin.password_changed_at == stored.password_changed_at

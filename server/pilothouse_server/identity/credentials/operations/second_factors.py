@@ -19,7 +19,7 @@ from typing import Final
 from pilothouse_server.errors import FailedPrecondition, InvalidArgument, invalid, missing
 from pilothouse_server.identity.access.repository import roles
 from pilothouse_server.identity.accounts.operations.user_secrets import UserSecrets
-from pilothouse_server.identity.accounts.repository.users import Credentials
+from pilothouse_server.identity.accounts.repository.users import PasswordCredentials
 from pilothouse_server.identity.credentials import totp
 from pilothouse_server.identity.credentials.repository import second_factors
 from pilothouse_server.identity.model import Enrolment, SessionMethod, UserId
@@ -35,7 +35,7 @@ _KIND: Final = "totp"
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class FactorSteps:
     """What a right password has to be followed by."""
 
     code: bool = False
@@ -75,11 +75,11 @@ class SecondFactors:
         self._secrets = secrets
         self._roles = _named_roles(settings)
 
-    async def needed(self, transaction: ReadTransaction, stored: Credentials) -> Steps:
+    async def needed(self, transaction: ReadTransaction, stored: PasswordCredentials) -> FactorSteps:
         """What a user who has shown the right password has to show, too."""
         has_one = stored.user.second_factor
         enrolment = not has_one and await self.must_have_one(transaction, stored.user.id)
-        return Steps(code=has_one, enrolment=enrolment, new_password=stored.one_time)
+        return FactorSteps(code=has_one, enrolment=enrolment, new_password=stored.one_time)
 
     async def must_have_one(self, transaction: ReadTransaction, user_id: UserId) -> bool:
         """Whether a user who logs in by password must have a factor, by the roles that the settings name."""

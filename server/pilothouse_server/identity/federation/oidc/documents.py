@@ -19,7 +19,7 @@ _DEEPEST: Final = 10
 Scalar = str | int | bool
 
 
-class Entry:
+class DocumentEntry:
     """One mapping of a file. `place` says where it stands: the setting, and the way to it."""
 
     def __init__(self, place: str, value: object) -> None:
@@ -96,7 +96,7 @@ class Entry:
             return (self.text(name),)
         return self.texts(name, most=5)
 
-    def entries(self, name: str, *, needed: bool = False, most: int = 500) -> list[Entry]:
+    def entries(self, name: str, *, needed: bool = False, most: int = 500) -> list[DocumentEntry]:
         """The mappings of a list, each an entry; none where there is no such key, unless it is `needed`.
 
         Raises SettingsError.
@@ -106,12 +106,12 @@ class Entry:
             return []
         if not isinstance(value, list) or not 1 <= len(value) <= most:
             raise self.wrong(name, f"must be a list of 1 to {most} entries")
-        return [Entry(f"{self.place}.{name}[{index}]", each) for index, each in enumerate(value)]
+        return [DocumentEntry(f"{self.place}.{name}[{index}]", each) for index, each in enumerate(value)]
 
-    def mapping(self, name: str) -> Entry | None:
+    def mapping(self, name: str) -> DocumentEntry | None:
         """The mapping of a key, None where there is none. Raises SettingsError."""
         value = self._take(name)
-        return None if value is None else Entry(f"{self.place}.{name}", value)
+        return None if value is None else DocumentEntry(f"{self.place}.{name}", value)
 
     def text_values(self, name: str, *, most: int = 20) -> dict[str, str]:
         """A mapping of texts to texts; empty where there is none. Raises SettingsError."""
@@ -139,7 +139,7 @@ class Entry:
         return self._values.get(name)
 
 
-def read_entry(setting: str, path: Path) -> Entry:
+def read_entry(setting: str, path: Path) -> DocumentEntry:
     """Reads a whole file, which must be a mapping; `setting` is the variable that names it. Raises SettingsError."""
     try:
         with path.open("rb") as file:
@@ -149,7 +149,7 @@ def read_entry(setting: str, path: Path) -> Entry:
         raise SettingsError(f"{setting}: {path}: {words.lower()}") from None
     if len(raw) > MOST_BYTES:
         raise SettingsError(f"{setting}: {path} has more than {MOST_BYTES // 1024} KB")
-    return Entry(setting, _parsed(setting, path, raw))
+    return DocumentEntry(setting, _parsed(setting, path, raw))
 
 
 def _parsed(setting: str, path: Path, raw: bytes) -> Any:

@@ -23,8 +23,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from pilothouse_server.identity.federation.oidc.documents import Entry, read_entry
-from pilothouse_server.identity.federation.oidc.rules import Rule, read_rule
+from pilothouse_server.identity.federation.oidc.documents import DocumentEntry, read_entry
+from pilothouse_server.identity.federation.oidc.rules import ClaimRule, read_rule
 from pilothouse_server.identity.federation.oidc.workloads import Workloads, read_workloads
 from pilothouse_server.outbound.destinations import AddressRefused, Origin, Reach, origin
 from pilothouse_server.settings.model import PREFIX, SettingsError
@@ -87,7 +87,7 @@ class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True):
     away_seconds: int = 3600
     grants_days: int = 7
     authority: str = ""
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[ClaimRule, ...] = ()
     workloads: Workloads | None = None
     place: str = VARIABLE
 
@@ -119,7 +119,7 @@ def _refuse_twice(issuers: Sequence[IssuerConfig], what: str) -> None:
         seen.add(value)
 
 
-def _issuer(entry: Entry, folder: Path, reach: Reach) -> IssuerConfig:
+def _issuer(entry: DocumentEntry, folder: Path, reach: Reach) -> IssuerConfig:
     name = entry.text("name", most=40)
     if not _NAME.match(name):
         raise entry.wrong("name", "must be lower-case letters, digits and -, 40 at most")
@@ -151,7 +151,7 @@ def _issuer(entry: Entry, folder: Path, reach: Reach) -> IssuerConfig:
     return made
 
 
-def _address(entry: Entry, reach: Reach) -> str:
+def _address(entry: DocumentEntry, reach: Reach) -> str:
     text = entry.text("issuer", most=500)
     try:
         address = origin(text, path=True)
@@ -166,7 +166,7 @@ def _address(entry: Entry, reach: Reach) -> str:
     return text
 
 
-def _scopes(entry: Entry) -> tuple[str, ...]:
+def _scopes(entry: DocumentEntry) -> tuple[str, ...]:
     scopes = entry.texts("scopes", _USUAL_SCOPES, most=30)
     if "openid" not in scopes:
         raise entry.wrong("scopes", "must hold openid, without which there is no ID token")
@@ -177,7 +177,7 @@ def _scopes(entry: Entry) -> tuple[str, ...]:
     return scopes
 
 
-def _algorithms(entry: Entry) -> tuple[str, ...]:
+def _algorithms(entry: DocumentEntry) -> tuple[str, ...]:
     algorithms = entry.texts("algorithms", _USUAL_ALGORITHMS)
     for each in algorithms:
         if each not in ALGORITHMS:
@@ -187,7 +187,7 @@ def _algorithms(entry: Entry) -> tuple[str, ...]:
     return algorithms
 
 
-def _redirects(entry: Entry) -> tuple[str, ...]:
+def _redirects(entry: DocumentEntry) -> tuple[str, ...]:
     """Addresses of web applications; those of this machine, which the command uses, are taken anyway."""
     found = entry.texts("redirect_uris", (), most=20)
     for each in found:
@@ -198,7 +198,7 @@ def _redirects(entry: Entry) -> tuple[str, ...]:
     return found
 
 
-def _parameters(entry: Entry) -> tuple[tuple[str, str], ...]:
+def _parameters(entry: DocumentEntry) -> tuple[tuple[str, str], ...]:
     found = entry.text_values("authorization_parameters")
     for name in found:
         if name in _OWN_PARAMETERS:
@@ -206,11 +206,11 @@ def _parameters(entry: Entry) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def _claim(entry: Entry, name: str, default: str) -> tuple[str, ...]:
+def _claim(entry: DocumentEntry, name: str, default: str) -> tuple[str, ...]:
     return entry.path_of_claim(name) if entry.given(name) else (default,)
 
 
-def _prefix(entry: Entry) -> str:
+def _prefix(entry: DocumentEntry) -> str:
     prefix = entry.text("username_prefix", "", most=20)
     if prefix and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]*", prefix):
         raise entry.wrong(
@@ -219,14 +219,14 @@ def _prefix(entry: Entry) -> str:
     return prefix
 
 
-def _secret(entry: Entry, folder: Path) -> str:
+def _secret(entry: DocumentEntry, folder: Path) -> str:
     secret = _file(entry, "client_secret_file", folder).strip()
     if not secret or not secret.isascii() or not secret.isprintable():
         raise entry.wrong("client_secret_file", "must hold the secret, printable characters in one line")
     return secret
 
 
-def _authority(entry: Entry, folder: Path) -> str:
+def _authority(entry: DocumentEntry, folder: Path) -> str:
     if not entry.given("certificate_authority_file"):
         return ""
     text = _file(entry, "certificate_authority_file", folder, most=1024 * 1024)
@@ -237,7 +237,7 @@ def _authority(entry: Entry, folder: Path) -> str:
     return text
 
 
-def _file(entry: Entry, name: str, folder: Path, most: int = _MOST_SECRET_BYTES) -> str:
+def _file(entry: DocumentEntry, name: str, folder: Path, most: int = _MOST_SECRET_BYTES) -> str:
     path = folder / entry.text(name)
     try:
         with path.open("rb") as file:

@@ -45,7 +45,7 @@ class PendingLogin(msgspec.Struct, frozen=True):
         return datetime.fromtimestamp(self.ends, UTC)
 
 
-class Secrets(msgspec.Struct, frozen=True):
+class LoginSecrets(msgspec.Struct, frozen=True):
     """What follows from a pending log-in: none of it is stored."""
 
     state: str
@@ -53,7 +53,7 @@ class Secrets(msgspec.Struct, frozen=True):
     verifier: str
 
     def __repr__(self) -> str:
-        return "Secrets()"
+        return "LoginSecrets()"
 
     @property
     def challenge(self) -> str:
@@ -67,13 +67,15 @@ class LoginTokens:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def issue(self, issuer: str, redirect_uri: str, ends: int, asked_since: int = 0) -> tuple[str, Secrets]:
+    def issue(
+        self, issuer: str, redirect_uri: str, ends: int, asked_since: int = 0
+    ) -> tuple[str, LoginSecrets]:
         """The token of a new log-in, and what follows from it."""
         pending = PendingLogin(issuer, redirect_uri, ends, secrets.token_bytes(16), asked_since)
         body = PREFIX + _text(msgspec.json.encode(pending))
         return f"{body}.{self._derived('token', body)}", self.secrets(body)
 
-    def read(self, token: str) -> tuple[PendingLogin, Secrets] | None:
+    def read(self, token: str) -> tuple[PendingLogin, LoginSecrets] | None:
         """The log-in that a token is of, whether it has ended or not; None where the token is none of ours."""
         body, _, mac = token.partition(".")
         if not token.isascii() or not body.startswith(PREFIX):
@@ -88,9 +90,9 @@ class LoginTokens:
             # Of another release, which wrote it otherwise.
             return None
 
-    def secrets(self, body: str) -> Secrets:
+    def secrets(self, body: str) -> LoginSecrets:
         """What follows from the part of a token that its MAC is over."""
-        return Secrets(
+        return LoginSecrets(
             *(self._derived(use, body) for use in ("state", "nonce", "verifier")),
         )
 

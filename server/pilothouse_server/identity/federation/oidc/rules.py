@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from pilothouse_server.identity.federation.oidc.documents import Entry, Scalar
+from pilothouse_server.identity.federation.oidc.documents import DocumentEntry, Scalar
 
 # In place of the namespaces of a rule: the role over all of them.
 EVERYWHERE: Final = "*"
@@ -22,7 +22,7 @@ _OPERATORS: Final = ("equals", "prefix", "contains")
 Operator = Literal["equals", "prefix", "contains"]
 
 
-class Condition(msgspec.Struct, frozen=True):
+class ClaimCondition(msgspec.Struct, frozen=True):
     """What one claim must be. `claim` leads to it: one name, or several from the outside to the inside."""
 
     claim: tuple[str, ...]
@@ -51,11 +51,11 @@ class Gives(msgspec.Struct, frozen=True):
     namespace: str
 
 
-class Rule(msgspec.Struct, frozen=True):
+class ClaimRule(msgspec.Struct, frozen=True):
     """Gives `role` in `namespaces` to whom all of `conditions` fit. `place` is where the file says so."""
 
     place: str
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ClaimCondition, ...]
     role: str
     namespaces: tuple[str, ...]
 
@@ -64,32 +64,32 @@ class Rule(msgspec.Struct, frozen=True):
         return (Gives(self.role, "" if name == EVERYWHERE else name) for name in self.namespaces)
 
 
-def given_by(rules: Sequence[Rule], claims: Mapping[str, Any]) -> frozenset[Gives]:
+def given_by(rules: Sequence[ClaimRule], claims: Mapping[str, Any]) -> frozenset[Gives]:
     """All that the rules give to whom these claims are of."""
     return frozenset(given for rule in rules if fits(rule.conditions, claims) for given in rule.gives())
 
 
-def fits(conditions: Sequence[Condition], claims: Mapping[str, Any]) -> bool:
+def fits(conditions: Sequence[ClaimCondition], claims: Mapping[str, Any]) -> bool:
     """Whether the claims fulfil every condition; without a condition nobody fits."""
     return bool(conditions) and all(condition.holds(claims) for condition in conditions)
 
 
-def read_rule(entry: Entry) -> Rule:
+def read_rule(entry: DocumentEntry) -> ClaimRule:
     """A rule as a file has it. Raises SettingsError."""
     namespaces = entry.texts("namespaces")
     if EVERYWHERE in namespaces and len(namespaces) > 1:
         raise entry.wrong("namespaces", f'must be "{EVERYWHERE}" alone, which means all, or names')
-    rule = Rule(entry.place, read_conditions(entry), entry.text("role", most=50), namespaces)
+    rule = ClaimRule(entry.place, read_conditions(entry), entry.text("role", most=50), namespaces)
     entry.finish()
     return rule
 
 
-def read_conditions(entry: Entry) -> tuple[Condition, ...]:
+def read_conditions(entry: DocumentEntry) -> tuple[ClaimCondition, ...]:
     """What stands under `when`. Raises SettingsError."""
     return tuple(_condition(each) for each in entry.entries("when", needed=True, most=20))
 
 
-def _condition(entry: Entry) -> Condition:
+def _condition(entry: DocumentEntry) -> ClaimCondition:
     operators: list[Operator] = [name for name in ("equals", "prefix", "contains") if entry.given(name)]
     if len(operators) != 1:
         raise entry.wrong(
@@ -99,7 +99,7 @@ def _condition(entry: Entry) -> Condition:
     value = entry.text(operator) if operator == "prefix" else entry.scalar(operator)
     if value == "":
         raise entry.wrong(operator, "must not be empty")
-    condition = Condition(entry.path_of_claim("claim"), operator, value)
+    condition = ClaimCondition(entry.path_of_claim("claim"), operator, value)
     entry.finish()
     return condition
 

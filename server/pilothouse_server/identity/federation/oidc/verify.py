@@ -35,7 +35,7 @@ _REFUSED_HEADERS: Final = ("jku", "x5u", "jwk", "x5c", "crit", "b64", "zip", "ct
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
-class Keys(Protocol):
+class IssuerKeys(Protocol):
     """Where the issuer's keys are found."""
 
     async def key(self, kid: str) -> PublicKey | None:
@@ -84,7 +84,7 @@ def token_refused(rule: str, message: str) -> Unauthenticated:
 async def verify(
     token: str,
     config: IssuerConfig,
-    keys: Keys,
+    keys: IssuerKeys,
     expected: Expected,
     *,
     clock: Callable[[], float] = time.time,

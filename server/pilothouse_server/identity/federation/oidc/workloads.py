@@ -21,18 +21,18 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse_server.identity.federation.oidc.documents import Entry
-from pilothouse_server.identity.federation.oidc.rules import Condition, fits, read_conditions
+from pilothouse_server.identity.federation.oidc.documents import DocumentEntry
+from pilothouse_server.identity.federation.oidc.rules import ClaimCondition, fits, read_conditions
 from pilothouse_server.values.names import normalise_username
 
 LONGEST_SECONDS: Final = 12 * 3600
 
 
-class Account(msgspec.Struct, frozen=True):
+class WorkloadAccount(msgspec.Struct, frozen=True):
     """Whose token fulfils all of the conditions may act as the user or service account of this name."""
 
     place: str
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ClaimCondition, ...]
     username: str
 
 
@@ -40,10 +40,10 @@ class Workloads(msgspec.Struct, frozen=True):
     """What an issuer's programs may have. `lifetime_seconds` 0: as long as the server's setting says."""
 
     audiences: frozenset[str]
-    accounts: tuple[Account, ...]
+    accounts: tuple[WorkloadAccount, ...]
     lifetime_seconds: int = 0
 
-    def account(self, claims: Mapping[str, Any], wanted: str) -> Account | None:
+    def account(self, claims: Mapping[str, Any], wanted: str) -> WorkloadAccount | None:
         """The first account whose conditions hold, of those that are called `wanted`, or of all where that is ''.
 
         None where there is none.
@@ -55,7 +55,7 @@ class Workloads(msgspec.Struct, frozen=True):
         return None
 
 
-def read_workloads(entry: Entry | None, client_id: str) -> Workloads | None:
+def read_workloads(entry: DocumentEntry | None, client_id: str) -> Workloads | None:
     """What an issuer's entry says of programs, None where it says nothing. Raises SettingsError."""
     if entry is None:
         return None
@@ -71,7 +71,7 @@ def read_workloads(entry: Entry | None, client_id: str) -> Workloads | None:
     return workloads
 
 
-def _account(entry: Entry) -> Account:
-    account = Account(entry.place, read_conditions(entry), entry.text("username", most=50))
+def _account(entry: DocumentEntry) -> WorkloadAccount:
+    account = WorkloadAccount(entry.place, read_conditions(entry), entry.text("username", most=50))
     entry.finish()
     return account

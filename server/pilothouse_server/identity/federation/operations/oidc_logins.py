@@ -28,7 +28,7 @@ from pilothouse_server.identity.failure_budgets import FailureBudgets
 from pilothouse_server.identity.federation import repository
 from pilothouse_server.identity.federation.oidc.fetching import issuer_away
 from pilothouse_server.identity.federation.oidc.issuers import IssuerConfig
-from pilothouse_server.identity.federation.oidc.pending import LoginTokens, PendingLogin, Secrets
+from pilothouse_server.identity.federation.oidc.pending import LoginSecrets, LoginTokens, PendingLogin
 from pilothouse_server.identity.federation.oidc.trusted import (
     Granted,
     GrantRefused,
@@ -129,7 +129,7 @@ class OidcLogins:
         self._budgets.succeeded(who)
         return entered
 
-    async def _checked(self, answered: Answered) -> tuple[TrustedIssuer, PendingLogin, Secrets]:
+    async def _checked(self, answered: Answered) -> tuple[TrustedIssuer, PendingLogin, LoginSecrets]:
         """The issuer and the log-in that an answer is of. Raises as `complete`."""
         read = self._tokens.read(answered.login_token)
         if read is None:
@@ -149,7 +149,7 @@ class OidcLogins:
         return asked, pending, secrets
 
     async def _granted(
-        self, asked: TrustedIssuer, pending: PendingLogin, secrets: Secrets, code: str
+        self, asked: TrustedIssuer, pending: PendingLogin, secrets: LoginSecrets, code: str
     ) -> Granted:
         fields = {
             "grant_type": "authorization_code",
@@ -166,7 +166,7 @@ class OidcLogins:
             ) from None
 
 
-def _authorization(config: IssuerConfig, redirect_uri: str, secrets: Secrets) -> dict[str, str]:
+def _authorization(config: IssuerConfig, redirect_uri: str, secrets: LoginSecrets) -> dict[str, str]:
     return {
         "response_type": "code",
         "client_id": config.client_id,

@@ -35,7 +35,7 @@ from pilothouse_server.identity.federation.oidc.verify import (
     subject_named_by,
     token_refused,
 )
-from pilothouse_server.identity.federation.oidc.workloads import Account, Workloads
+from pilothouse_server.identity.federation.oidc.workloads import WorkloadAccount, Workloads
 from pilothouse_server.identity.federation.operations.session_starter import SessionStarter
 from pilothouse_server.identity.model import LoginOrigin, ShortToken, User
 from pilothouse_server.settings.model import Settings
@@ -59,7 +59,7 @@ Verified = Callable[[VerifiedToken], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ExchangeSubject:
     """What a program shows and asks for. `lifetime_seconds` None: as long as it may have."""
 
     token: str = field(repr=False)
@@ -80,7 +80,7 @@ class Exchanged:
 class _Given:
     """What a token that was verified is worth: an account of the rules, for so many seconds at most."""
 
-    account: Account
+    account: WorkloadAccount
     seconds: float
     issuer: str
 
@@ -112,7 +112,7 @@ class TokenExchange:
         )
         self._clock = clock
 
-    async def exchange(self, subject: Subject, origin: LoginOrigin, verified: Verified) -> Exchanged:
+    async def exchange(self, subject: ExchangeSubject, origin: LoginOrigin, verified: Verified) -> Exchanged:
         """Begins a session that is not renewed.
 
         Raises:
@@ -167,7 +167,9 @@ class TokenExchange:
                 self._refused.take(_who(issuer, subject_named_by(token)))
             raise
 
-    def _given(self, workloads: Workloads, token: VerifiedToken, subject: Subject, issuer: str) -> _Given:
+    def _given(
+        self, workloads: Workloads, token: VerifiedToken, subject: ExchangeSubject, issuer: str
+    ) -> _Given:
         account = workloads.account(token.claims, subject.username)
         if account is None:
             raise _not_allowed(issuer)
@@ -190,7 +192,7 @@ class TokenExchange:
             return Exchanged(user, issued)
 
 
-def _check(subject: Subject) -> None:
+def _check(subject: ExchangeSubject) -> None:
     if subject.token_type not in ("", *TOKEN_TYPES):
         raise invalid(
             "subject_token_type",
