@@ -15,7 +15,7 @@ import pytest
 
 from pilothouse_migrations import roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import end, launch
 from tests.conftest import Database, connection
 from tests.waiting import poll_until
@@ -33,7 +33,7 @@ async def pooled(
 ) -> AsyncIterator[dict[str, str | bool]]:
     """The settings of a server behind a pooler that keeps so many prepared statements (0: it does not know them)."""
     assert PROGRAM is not None
-    account = Account.choose(postgres.data_directory)
+    account = ProcessAccount.choose(postgres.data_directory)
     # pytest's folders are closed to other accounts, and their names too long for a socket.
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder = Path(name)

@@ -22,7 +22,7 @@ import uvloop
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import AnswerTooLarge
 from pilothouse_server.kubernetes.exec import PROTOCOLS, Program, program
-from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
+from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, TransportLimits
 from pilothouse_server.launch.embedded.certificate import self_signed
 from pilothouse_server.outbound.destinations import ANYWHERE, TooLong, cut, read
 from pilothouse_server.settings.model import EVENT_LOOPS
@@ -133,7 +133,7 @@ def _answered(end: End) -> Ask:
 
 
 @asynccontextmanager
-async def _run(endless: Endless, limits: Limits = DEFAULT_LIMITS) -> AsyncIterator[Program]:
+async def _run(endless: Endless, limits: TransportLimits = DEFAULT_LIMITS) -> AsyncIterator[Program]:
     authority = base64.b64encode(endless.authority.read_bytes()).decode()
     cluster = {"server": endless.url, "certificate-authority-data": authority}
     kubeconfig = {
@@ -158,7 +158,7 @@ async def _program(endless: Endless) -> bool:
 
 
 async def _program_too_long(endless: Endless) -> bool:
-    async with _run(endless, Limits(message_bytes=1000)) as running:
+    async with _run(endless, TransportLimits(message_bytes=1000)) as running:
         with pytest.raises(AnswerTooLarge):
             await anext(running.output())
     return await endless.ended()

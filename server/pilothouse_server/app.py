@@ -68,7 +68,7 @@ from pilothouse_server.identity.tables import IDENTITY_TABLES
 from pilothouse_server.importing.orphans import OrphanImports
 from pilothouse_server.importing.service import ImportHandler
 from pilothouse_server.kubernetes import connection
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.metrics.messages import watch_answer
 from pilothouse_server.metrics.noun import ROLL_UP, metrics_noun
 from pilothouse_server.metrics.operations import DatabaseGauges, UsageStore
@@ -214,7 +214,7 @@ class Application:
             self.envelopes,
             kubeconfigs,
             seconds=settings.cluster_timeout_seconds,
-            limits=Limits(
+            limits=TransportLimits(
                 connections=_CLUSTER_CONNECTIONS,
                 requests_per_second=settings.cluster_requests_per_second,
                 burst=int(2 * settings.cluster_requests_per_second) or 1,

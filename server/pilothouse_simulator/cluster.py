@@ -29,7 +29,7 @@ from pilothouse_simulator.nodes.kubelet import Kubelets
 from pilothouse_simulator.nodes.node_objects import NodeShape
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.state_file import StateFile
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import NAMESPACES, SERVICES
 
@@ -65,7 +65,7 @@ class SimulatedCluster:
         self.faults = FaultPlan()
         self.clock = Clock(speed, ahead_seconds=ahead_seconds)
         self.strategies = KindStrategies(self.faults.webhooks)
-        self.store = Store(self.strategies, self.clock.now)
+        self.store = ObjectStore(self.strategies, self.clock.now)
         self.token = token or secrets.token_urlsafe(24)
         self.users = Users(self.token)
         self.url = ""

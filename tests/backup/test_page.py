@@ -18,7 +18,7 @@ from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres, program
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_simulator import SimulatedCluster
 from tests.conftest import Database, addresses, connection, number_changes
 from tests.harness import PASSWORD
@@ -157,7 +157,7 @@ async def test_a_database_goes_back_to_a_point_in_time(tmp_path: Path) -> None:
     archive.mkdir()
     shell = Shell("", tmp_path, directory_of_files=tmp_path)
     async with running(tmp_path / "primary", settings_on_page(0, wal)) as primary:
-        account = Account.choose(primary.data_directory)
+        account = ProcessAccount.choose(primary.data_directory)
         account.own(archive)
         await ensure_database(primary.dsn(), "pilothouse")
         database = addresses(primary, "pilothouse")

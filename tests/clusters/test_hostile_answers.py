@@ -21,7 +21,7 @@ from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, In
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.logs import LONGEST_LINE, LogOptions, pod_log
 from pilothouse_server.kubernetes.objects import PODS
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.outbound import destinations
 from tests.clusters import hostile
 from tests.clusters.given import QUICK
@@ -32,7 +32,7 @@ from tests.waiting import poll_until, within
 
 PACKED = hostile.bomb(100)
 MOST = 64 * MEGABYTE
-PATIENT = Limits(request_seconds=30.0)
+PATIENT = TransportLimits(request_seconds=30.0)
 Ask = Callable[[ClusterClient], Awaitable[Any]]
 
 
@@ -70,7 +70,7 @@ ASKED: dict[str, Ask] = {
 
 
 @asynccontextmanager
-async def _client(answer: Answer, limits: Limits = PATIENT) -> AsyncIterator[ClusterClient]:
+async def _client(answer: Answer, limits: TransportLimits = PATIENT) -> AsyncIterator[ClusterClient]:
     async with hostile_server(answer) as server:
         client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="hostile", limits=limits)
         try:
@@ -129,7 +129,7 @@ async def test_words_of_a_refusal_without_end_are_left_out() -> None:
 
 
 async def test_a_log_that_has_no_lines_is_cut() -> None:
-    limits = Limits(request_seconds=2.0)
+    limits = TransportLimits(request_seconds=2.0)
     long = b"l" * 65536
 
     async def answer(asked: Asked) -> None:
@@ -162,7 +162,7 @@ async def test_a_log_that_has_no_lines_is_cut() -> None:
     ids=lambda answer: getattr(answer, "__qualname__", "").partition(".")[0],
 )
 async def test_what_is_no_answer_is_over_in_time(answer: Answer) -> None:
-    async with _client(answer, Limits(request_seconds=0.5, list_seconds=0.5)) as client:
+    async with _client(answer, TransportLimits(request_seconds=0.5, list_seconds=0.5)) as client:
         for ask in (ASKED["version"], ASKED["list"]):
             with _at_most(MOST), pytest.raises(Unreachable):
                 async with within(10.0):
@@ -171,7 +171,7 @@ async def test_what_is_no_answer_is_over_in_time(answer: Answer) -> None:
 
 @pytest.mark.parametrize("answer", [hostile.endless_headers, hostile.silent, hostile.rubbish])
 async def test_a_stream_that_does_not_begin_is_over_in_time(answer: Answer) -> None:
-    async with _client(answer, Limits(request_seconds=0.5)) as client:
+    async with _client(answer, TransportLimits(request_seconds=0.5)) as client:
         for open_stream in (_watch, _log, _run):
             with _at_most(MOST), pytest.raises(Unreachable):
                 async with within(10.0):
@@ -202,7 +202,7 @@ async def test_pages_of_large_objects_have_fewer_of_them() -> None:
             json.dumps({"metadata": {"resourceVersion": "1", **more}, "items": items}).encode()
         )
 
-    async with _client(answer, Limits(page_size=64, page_bytes=500_000)) as client:
+    async with _client(answer, TransportLimits(page_size=64, page_bytes=500_000)) as client:
         found = await client.list(PODS)
         client.check_answers()
     assert [each.metadata.name for each in found.items] == [f"p{n}" for n in range(12)]
@@ -212,7 +212,7 @@ async def test_pages_of_large_objects_have_fewer_of_them() -> None:
 async def test_pages_without_end_are_not_taken() -> None:
     items = [{"metadata": {"name": f"p{n}"}} for n in range(100)]
     body = json.dumps({"metadata": {"continue": "more"}, "items": items}).encode()
-    async with _client(hostile.saying(body), Limits(objects=1000)) as client:
+    async with _client(hostile.saying(body), TransportLimits(objects=1000)) as client:
         with pytest.raises(AnswerTooLarge, match="more than 1000 objects of kind Pod"):
             await client.list(PODS)
 

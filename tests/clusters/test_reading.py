@@ -15,7 +15,7 @@ from pilothouse_server.kubernetes import transport
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import AnswerTooLarge
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS, SERVICES
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.outbound import destinations
 from pilothouse_server.runtime import event_loop
 from pilothouse_server.runtime.tasks import cancel_and_wait
@@ -24,7 +24,7 @@ from tests.clusters.hostile import MEGABYTE, Answer, Asked, HostileServer, hosti
 from tests.waiting import poll_until
 
 BOUND = 8 * MEGABYTE
-LIMITS = Limits(request_seconds=30.0, body_bytes=BOUND, page_bytes=BOUND)
+LIMITS = TransportLimits(request_seconds=30.0, body_bytes=BOUND, page_bytes=BOUND)
 PACKED = hostile.bomb(32)
 # The one piece of each that is there before anybody can be stopped.
 _PIECE = MEGABYTE // 2
@@ -32,7 +32,7 @@ _PIECE = MEGABYTE // 2
 
 @asynccontextmanager
 async def _client(
-    answer: Answer, limits: Limits = LIMITS
+    answer: Answer, limits: TransportLimits = LIMITS
 ) -> AsyncIterator[tuple[ClusterClient, HostileServer]]:
     async with hostile_server(answer) as server:
         client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="hostile", limits=limits)
@@ -138,7 +138,7 @@ async def test_a_list_beside_one_of_large_objects_is_read_to_its_end() -> None:
             json.dumps({"metadata": {"resourceVersion": "1", **more}, "items": items}).encode()
         )
 
-    limits = Limits(request_seconds=30.0, page_size=64, page_bytes=1_500_000)
+    limits = TransportLimits(request_seconds=30.0, page_size=64, page_bytes=1_500_000)
     async with _client(answer, limits) as (client, _):
         lists = await asyncio.gather(client.list(PODS), client.list(SERVICES), client.list(DEPLOYMENTS))
         client.check_answers()
@@ -188,9 +188,9 @@ async def test_lines_of_watches_are_taken_at_a_pace(
     async def control() -> None:
         """Takes each as it comes, and the event loop for as long as there are some."""
 
-    pace = transport.Transport.pace
+    pace = transport.ClusterTransport.pace
 
-    def counting(of: transport.Transport) -> Any:
+    def counting(of: transport.ClusterTransport) -> Any:
         before = pace(of) if paced else control
 
         async def counted() -> None:
@@ -200,8 +200,8 @@ async def test_lines_of_watches_are_taken_at_a_pace(
 
         return counted
 
-    monkeypatch.setattr(transport.Transport, "pace", counting)
-    limits = Limits(request_seconds=30.0, lines_per_second=per_second, lines_burst=burst)
+    monkeypatch.setattr(transport.ClusterTransport, "pace", counting)
+    limits = TransportLimits(request_seconds=30.0, lines_per_second=per_second, lines_burst=burst)
     clock = asyncio.get_running_loop().time
     async with _client(hostile.endless(line * (65536 // len(line))), limits) as (client, _):
 

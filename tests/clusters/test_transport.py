@@ -292,7 +292,7 @@ async def test_the_operators_passwords_are_shown_to_nobody_whom_a_caller_names(
     netrc.write_text("default login somebody password secret\n")
     bare_environment.setenv("NETRC", str(netrc))
     async with hearing() as (address, heard):
-        document = credentials.Credentials({"server": address})
+        document = credentials.ClusterCredentials({"server": address})
         client = await ClusterClient.from_kubeconfig(document.kubeconfig(), name="x", reach=reach)
         try:
             await client.version()
@@ -314,7 +314,7 @@ async def test_what_the_operators_own_shows(
     bare_environment: pytest.MonkeyPatch, user: dict[str, str], shown: str | None
 ) -> None:
     async with hearing() as (address, heard):
-        document = credentials.Credentials({"server": f"{address}/"}, user).kubeconfig()
+        document = credentials.ClusterCredentials({"server": f"{address}/"}, user).kubeconfig()
         client = await ClusterClient.from_kubeconfig(document, name="x", allow_files=True)
         try:
             await client.version()

@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.errors import (
     TooManyValues,
 )
 from pilothouse_server.kubernetes.homes import refuse_foreign
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.values.resources import NamespaceRef
 from pilothouse_simulator.api.server_certificate import Authority
 from tests.clusters import hostile
@@ -69,7 +69,9 @@ SAID: dict[str, tuple[Answer, str]] = {
 
 @asynccontextmanager
 async def _client(document: dict[str, object]) -> AsyncIterator[ClusterClient]:
-    client = await ClusterClient.from_kubeconfig(document, name="far", limits=Limits(request_seconds=1.0))
+    client = await ClusterClient.from_kubeconfig(
+        document, name="far", limits=TransportLimits(request_seconds=1.0)
+    )
     try:
         yield client
     finally:

@@ -28,7 +28,7 @@ from pilothouse_server.app import Application
 from pilothouse_server.backup.sealing import make_key_file
 from pilothouse_server.encryption import token_keys
 from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
-from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.encryption.token_keys import KeyNotAtHand, TokenKeys
 from pilothouse_server.errors import FailedPrecondition, Unavailable
@@ -74,7 +74,7 @@ async def new_key(token: Token) -> str:
 
 def pkcs_token(token: Token, *, writes: bool = False, pin: str = PIN, seconds: float = 5.0) -> PkcsToken:
     assert LIBRARY is not None
-    return PkcsToken(Place(LIBRARY, token.label, pin, "pilothouse", patient(seconds), writes))
+    return PkcsToken(TokenLocation(LIBRARY, token.label, pin, "pilothouse", patient(seconds), writes))
 
 
 @asynccontextmanager

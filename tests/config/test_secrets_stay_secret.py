@@ -33,7 +33,7 @@ from pilothouse_client import AsyncClient, PilothouseError
 from pilothouse_migrations import runner
 from pilothouse_migrations.databases import ensure_database
 from pilothouse_migrations.roles import STATISTICS_SCHEMA, ensure_roles
-from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from pilothouse_server.rpc.field_checks import descriptor_of
 from pilothouse_server.rpc.method_rules import Rule
@@ -261,7 +261,9 @@ async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
     token = await make_token(tmp_path / "hsm")
     for name, value in token.environment.items():
         monkeypatch.setenv(name, value)
-    opened = PkcsToken(Place(LIBRARY or Path(), token.label, PIN, "pilothouse", patient(5.0), writes=True))
+    opened = PkcsToken(
+        TokenLocation(LIBRARY or Path(), token.label, PIN, "pilothouse", patient(5.0), writes=True)
+    )
     try:
         await opened.add()
     finally:

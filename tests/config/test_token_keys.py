@@ -10,7 +10,7 @@ import pytest
 
 from pilothouse_server.encryption import token_keys
 from pilothouse_server.encryption.envelopes import Binding, Envelopes, Sealed
-from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation
 from pilothouse_server.encryption.keys import KeyRing
 from pilothouse_server.encryption.token_keys import KeyNotAtHand, TokenKeys
 from pilothouse_server.errors import Unavailable
@@ -96,7 +96,7 @@ async def test_without_the_package_of_the_extra_it_says_what_to_install(
 ) -> None:
     (tmp_path / "pkcs11.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    opened = PkcsToken(Place(tmp_path / "library.so", "vault", "", "pilothouse", patient(5.0)))
+    opened = PkcsToken(TokenLocation(tmp_path / "library.so", "vault", "", "pilothouse", patient(5.0)))
     with pytest.raises(Unavailable, match=r"install pilothouse\[pkcs11\]"):
         await opened.keys()
     await opened.close()

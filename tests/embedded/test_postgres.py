@@ -23,7 +23,7 @@ from pilothouse_server.launch.embedded.postgres import (
     EmbeddedPostgresError,
     program,
 )
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from tests.waiting import poll_until, within
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -320,7 +320,7 @@ def test_programs_below_a_closed_folder_are_found(tmp_path: Path) -> None:
     closed.mkdir(mode=0o700)
     program = closed / "program"
     program.touch(mode=0o755)
-    account = Account.choose(tmp_path / "absent")
+    account = ProcessAccount.choose(tmp_path / "absent")
     asks = "import os, sys; sys.exit(os.geteuid() == 0 or not os.access(sys.argv[1], os.R_OK | os.X_OK))"
     asked = subprocess.run([*account.command(), sys.executable, "-c", asks, str(program)], check=False)
     assert asked.returncode == 0
@@ -339,7 +339,7 @@ async def test_root_keeps_its_folders_closed_and_runs_it_as_another(tmp_path: Pa
         for folder in (closed, server.directory, server.data_directory, server.socket_directory):
             assert folder.stat().st_mode & 0o777 == 0o700
         assert closed.stat().st_uid == 0
-        assert Account.choose(server.data_directory).user_id == server.data_directory.stat().st_uid
+        assert ProcessAccount.choose(server.data_directory).user_id == server.data_directory.stat().st_uid
     finally:
         await server.stop()
 

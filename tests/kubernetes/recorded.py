@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.kubernetes.objects import Event, Pod
+from pilothouse_server.kubernetes.objects import EventObject, Pod
 
 FOLDER = Path(__file__).parent.parent / "recordings"
 
@@ -56,6 +56,6 @@ def pods(name: str) -> list[Pod]:
     return [msgspec.convert(thing, Pod) for thing in watched(name, "Pod")]
 
 
-def events(name: str) -> list[Event]:
+def events(name: str) -> list[EventObject]:
     """The events of the recording."""
-    return [msgspec.convert(thing, Event) for thing in watched(name, "Event")]
+    return [msgspec.convert(thing, EventObject) for thing in watched(name, "Event")]

@@ -16,13 +16,13 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from tests.kubernetes import recorded
 
 JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-QUICK = Limits(request_seconds=5, watch_idle_seconds=0.3)
+QUICK = TransportLimits(request_seconds=5, watch_idle_seconds=0.3)
 # What tells one question from another; the rest (field manager, time-outs, page sizes) is the client's affair.
 _TELLING = ("watch", "resourceVersion", "continue", "force", "dryRun", "command")
 _HANDSHAKE = ("sec-websocket-protocol", "connection", "upgrade")
@@ -133,7 +133,7 @@ def _telling(query: JsonObject) -> dict[str, list[str]]:
 
 
 @asynccontextmanager
-async def serving(server: RecordedServer, limits: Limits = QUICK) -> AsyncIterator[ClusterClient]:
+async def serving(server: RecordedServer, limits: TransportLimits = QUICK) -> AsyncIterator[ClusterClient]:
     """A client of the server, on a free port."""
     async with served(server.handle, limits, name="recorded", cancelled=True) as client:
         yield client
@@ -141,7 +141,7 @@ async def serving(server: RecordedServer, limits: Limits = QUICK) -> AsyncIterat
 
 @asynccontextmanager
 async def served(
-    handler: Handler, limits: Limits, *, name: str = "far", cancelled: bool = False
+    handler: Handler, limits: TransportLimits, *, name: str = "far", cancelled: bool = False
 ) -> AsyncIterator[ClusterClient]:
     """A client of a server on a free port that answers everything with `handler`, with the token `t0ken`.
 

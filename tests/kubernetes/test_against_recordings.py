@@ -17,7 +17,7 @@ from pilothouse_server.kubernetes.errors import (
     FieldConflict,
     Forbidden,
     Invalid,
-    NotFound,
+    ObjectNotFound,
     Refused,
     Unauthorized,
     Unreachable,
@@ -266,7 +266,13 @@ async def test_a_terminals_size_is_sent_as_recorded() -> None:
 
 @pytest.mark.parametrize(
     ("pod", "kind"),
-    [("pair", Invalid), ("zzz", NotFound), ("over", Refused), ("pending", NotFound), ("nopull", NotFound)],
+    [
+        ("pair", Invalid),
+        ("zzz", ObjectNotFound),
+        ("over", Refused),
+        ("pending", ObjectNotFound),
+        ("nopull", ObjectNotFound),
+    ],
 )
 async def test_a_program_that_is_refused(pod: str, kind: type[Exception]) -> None:
     async with serving(RecordedServer(_EXEC)) as client:

@@ -16,21 +16,21 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
     Conflict,
     Expired,
-    NotFound,
+    ObjectNotFound,
     Throttled,
     Unauthorized,
     Unreachable,
 )
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, PODS
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.kubernetes.watch_stream import split_lines
 from tests.kubernetes import recorded_server
 from tests.kubernetes.recorded_server import Handler
 
-QUICK = Limits(request_seconds=5, watch_idle_seconds=5, page_size=2)
+QUICK = TransportLimits(request_seconds=5, watch_idle_seconds=5, page_size=2)
 
 
-def served(handler: Handler, limits: Limits = QUICK) -> AbstractAsyncContextManager[ClusterClient]:
+def served(handler: Handler, limits: TransportLimits = QUICK) -> AbstractAsyncContextManager[ClusterClient]:
     """A client of a server that answers everything with `handler`."""
     return recorded_server.served(handler, limits)
 
@@ -117,7 +117,7 @@ async def test_a_watch_that_fell_silent_ends() -> None:
         await released.wait()
         return response
 
-    async with served(silent, Limits(watch_idle_seconds=0.2)) as client:
+    async with served(silent, TransportLimits(watch_idle_seconds=0.2)) as client:
         with pytest.raises(Unreachable, match="in time"):
             await watch(client)
         released.set()
@@ -130,7 +130,7 @@ async def test_a_slow_answer_ends_at_the_deadline() -> None:
         await released.wait()
         return web.json_response({})
 
-    async with served(slow, Limits(request_seconds=0.2)) as client:
+    async with served(slow, TransportLimits(request_seconds=0.2)) as client:
         with pytest.raises(Unreachable, match="'far' did not answer in time"):
             await client.get(PODS, "n", "p")
         released.set()
@@ -211,7 +211,7 @@ async def test_an_apply_is_ours_and_authenticated() -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, Unauthorized), (404, NotFound), (409, Conflict), (429, Throttled), (503, Unreachable)],
+    [(401, Unauthorized), (404, ObjectNotFound), (409, Conflict), (429, Throttled), (503, Unreachable)],
 )
 async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -279,7 +279,7 @@ async def test_an_empty_list_may_be_null() -> None:
 
 
 async def test_a_watch_left_early_gives_its_connection_back() -> None:
-    one = Limits(request_seconds=5, connections=1)
+    one = TransportLimits(request_seconds=5, connections=1)
     async with served(stream(line("ADDED", 2), line("MODIFIED", 3)), one) as client:
         for _ in range(3):
             async with aclosing(client.watch(PODS, resource_version="1")) as events:

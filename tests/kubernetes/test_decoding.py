@@ -21,7 +21,7 @@ from pilothouse_server.kubernetes.decoding import MOST_ITEMS, MOST_VALUES
 from pilothouse_server.kubernetes.errors import AnswerTooLarge, ClusterError, TooManyValues, Unreachable
 from pilothouse_server.kubernetes.logs import LogOptions, pod_log
 from pilothouse_server.kubernetes.objects import CONFIG_MAP_METADATA, DEPLOYMENTS, PODS, SERVICES, Resource
-from pilothouse_server.kubernetes.transport import Limits, Transport
+from pilothouse_server.kubernetes.transport import ClusterTransport, TransportLimits
 from pilothouse_server.runtime import event_loop
 from tests.clusters import hostile
 from tests.clusters.hostile import MEGABYTE, Asked, hostile_server
@@ -34,7 +34,7 @@ _HEAD = b'{"metadata": {"resourceVersion": "1"}, '
 @asynccontextmanager
 async def _client(body: bytes, **limits: Any) -> AsyncIterator[ClusterClient]:
     """A client of a cluster that answers everything with this."""
-    bounds = Limits(request_seconds=30.0, **limits)
+    bounds = TransportLimits(request_seconds=30.0, **limits)
     async with hostile_server(hostile.saying(body)) as server:
         client = await ClusterClient.from_kubeconfig(server.kubeconfig(), name="dense", limits=bounds)
         try:
@@ -328,15 +328,15 @@ async def test_one_long_answer_is_checked_at_a_time(monkeypatch: pytest.MonkeyPa
     async def all_wait() -> bool:
         return waiting == 4
 
-    begun = Transport.checks
+    begun = ClusterTransport.checks
 
-    def counting(transport: Transport, text: Any) -> Any:
+    def counting(transport: ClusterTransport, text: Any) -> Any:
         nonlocal waiting
         waiting += 1
         return begun(transport, text)
 
     monkeypatch.setattr("pilothouse_server.kubernetes.client.check_items", noting)
-    monkeypatch.setattr(Transport, "checks", counting)
+    monkeypatch.setattr(ClusterTransport, "checks", counting)
     body = _listed(*[b"{}"] * 300_000) if dense else _listed(*map(_pod, range(100)))
     async with _client(body) as client:
         ended = await asyncio.gather(*(client.list(PODS) for _ in range(4)), return_exceptions=True)

@@ -10,8 +10,8 @@ import pytest
 from pilothouse_server.containers.model import MountedVolume, Observed
 from pilothouse_server.containers.observation import observe
 from pilothouse_server.containers.volume_attachment import volumes_attachable
-from pilothouse_server.kubernetes.events import MOST_EVENTS, Subject, explanation, newest, warnings
-from pilothouse_server.kubernetes.objects import Event, EventSeries, ObjectReference
+from pilothouse_server.kubernetes.events import MOST_EVENTS, EventSubject, explanation, newest, warnings
+from pilothouse_server.kubernetes.objects import EventObject, EventSeries, ObjectReference
 from pilothouse_server.values.volumes import VolumeMount
 from tests.kubernetes import recorded
 from tests.kubernetes.containers import container
@@ -20,8 +20,10 @@ from tests.kubernetes.test_observation import deployment
 NOW = datetime(2026, 11, 24, 14, 21, 30, tzinfo=UTC)
 
 
-def event(reason: str, seconds: float = 0.0, *, uid: str = "p", normal: bool = False, **fields: Any) -> Event:
-    return Event(
+def event(
+    reason: str, seconds: float = 0.0, *, uid: str = "p", normal: bool = False, **fields: Any
+) -> EventObject:
+    return EventObject(
         involved_object=ObjectReference("Pod", name="web-1-abcde", uid=uid),
         type="Normal" if normal else "Warning",
         reason=reason,
@@ -34,13 +36,13 @@ def event(reason: str, seconds: float = 0.0, *, uid: str = "p", normal: bool = F
 def test_both_shapes_are_shown_with_their_times_and_counts() -> None:
     scheduled = recorded.events("05-pod-unschedulable")
     about = scheduled[0].involved_object
-    (failed, *_) = newest(scheduled, [Subject("Pod", about.name, about.uid)])
+    (failed, *_) = newest(scheduled, [EventSubject("Pod", about.name, about.uid)])
     assert (failed.type, failed.reason, failed.count) == ("Warning", "FailedScheduling", 1)
     assert failed.message.startswith("0/11 nodes are available")
     assert failed.first_time == failed.last_time == scheduled[0].event_time
     mounts = recorded.events("05-pod-volume-configmap-missing")
     about = mounts[0].involved_object
-    mount = next(e for e in newest(mounts, [Subject("Pod", about.name)]) if e.reason == "FailedMount")
+    mount = next(e for e in newest(mounts, [EventSubject("Pod", about.name)]) if e.reason == "FailedMount")
     assert mount.count > 1
     assert mount.first_time is not None
     assert mount.last_time is not None
@@ -49,18 +51,20 @@ def test_both_shapes_are_shown_with_their_times_and_counts() -> None:
 
 
 def test_a_series_counts_and_is_as_new_as_its_last() -> None:
-    repeated = Event(event_time=NOW, series=EventSeries(7, NOW + timedelta(minutes=1)))
+    repeated = EventObject(event_time=NOW, series=EventSeries(7, NOW + timedelta(minutes=1)))
     assert (repeated.times, repeated.first_time, repeated.time) == (7, NOW, NOW + timedelta(minutes=1))
 
 
 def test_newest_first_bounded_and_of_the_object_that_spoke_last() -> None:
     many = [event("BackOff", number, message=str(number)) for number in range(30)]
     former = [event("Killing", 40, uid="former")]
-    shown = newest(many, [Subject("Pod", "web-1-abcde")])
+    shown = newest(many, [EventSubject("Pod", "web-1-abcde")])
     assert [each.message for each in shown] == [str(number) for number in range(29, 29 - MOST_EVENTS, -1)]
-    assert [each.reason for each in newest(many + former, [Subject("Pod", "web-1-abcde")])] == ["Killing"]
-    assert len(newest(many + former, [Subject("Pod", "web-1-abcde", "p")])) == MOST_EVENTS
-    assert newest(many, [Subject("Service", "web-1-abcde")]) == ()
+    assert [each.reason for each in newest(many + former, [EventSubject("Pod", "web-1-abcde")])] == [
+        "Killing"
+    ]
+    assert len(newest(many + former, [EventSubject("Pod", "web-1-abcde", "p")])) == MOST_EVENTS
+    assert newest(many, [EventSubject("Service", "web-1-abcde")]) == ()
 
 
 def test_a_volume_that_is_not_attached_is_the_cause_of_what_is_not_mounted() -> None:

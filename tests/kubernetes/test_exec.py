@@ -12,7 +12,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.credentials import ClusterCredentials
 from pilothouse_server.kubernetes.errors import AnswerTooLarge
 from pilothouse_server.kubernetes.exec import PROTOCOLS, Ended, Output, program
 
@@ -45,7 +45,7 @@ async def a_cluster_that_speaks(speak: Speak) -> AsyncIterator[ClusterClient]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        found = Credentials({"server": f"http://127.0.0.1:{runner.addresses[0][1]}"})
+        found = ClusterCredentials({"server": f"http://127.0.0.1:{runner.addresses[0][1]}"})
         client = await ClusterClient.from_kubeconfig(found.kubeconfig(), name="x")
         try:
             yield client

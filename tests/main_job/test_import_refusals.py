@@ -14,7 +14,7 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import TooManyValues
-from pilothouse_server.kubernetes.transport import Transport
+from pilothouse_server.kubernetes.transport import ClusterTransport
 from tests.config.canaries import found_in
 from tests.harness import PASSWORD, Server
 from tests.main_job.legacy import DEPLOYMENTS, SERVICES, deployment, legacy, service
@@ -171,9 +171,11 @@ def _tampered(
     monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], None], kind: str = "deployments"
 ) -> None:
     """Has what the cluster says of an object changed on its way, in lists and when it is read."""
-    request = Transport.request
+    request = ClusterTransport.request
 
-    async def requested(self: Transport, method: str, path: str, *arguments: Any, **named: Any) -> bytes:
+    async def requested(
+        self: ClusterTransport, method: str, path: str, *arguments: Any, **named: Any
+    ) -> bytes:
         body = await request(self, method, path, *arguments, **named)
         if method != "GET" or f"/{kind}" not in path:
             return body
@@ -183,7 +185,7 @@ def _tampered(
                 change(each)
         return json.dumps(found).encode()
 
-    monkeypatch.setattr(Transport, "request", requested)
+    monkeypatch.setattr(ClusterTransport, "request", requested)
 
 
 def _uid(live: Any) -> None:

@@ -17,7 +17,7 @@ from pilothouse_server.kubernetes.errors import Unreachable
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from pilothouse_server.reconcile.apply import namespace_reconciler
 from pilothouse_server.rpc.method_rules import Rule
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import resources
 from tests.conftest import connection
 from tests.harness import Server
@@ -193,7 +193,7 @@ async def attempts(server: Server) -> dict[tuple[str, int], int]:
     return {(row["resource_type"], row["resource_id"]): row["lease_epoch"] for row in rows}
 
 
-def label_again(store: Store, name: str, uid: str | None) -> None:
+def label_again(store: ObjectStore, name: str, uid: str | None) -> None:
     """Somebody else puts our label on a Kubernetes namespace, or takes it away."""
     found = store.get(resources.NAMESPACES, None, name)
     assert found is not None
@@ -231,7 +231,7 @@ async def furnished(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
     return all_there
 
 
-def _ours(store: Store, namespace: str) -> set[str]:
+def _ours(store: ObjectStore, namespace: str) -> set[str]:
     """The kinds of what the platform has put into a Kubernetes namespace, but for pods and what they bring along."""
     return {
         resource.kind

@@ -210,11 +210,11 @@ async def test_the_control_finds_the_words_of_a_library(
         made.rest_client.proxy, made.rest_client.proxy_headers = proxy, None
         return made
 
-    def library_words(_self: transport.Transport, error: BaseException) -> Unreachable:
+    def library_words(_self: transport.ClusterTransport, error: BaseException) -> Unreachable:
         return Unreachable(f"cannot be reached: {error}")
 
     monkeypatch.setattr(connection, "_client", with_user_info)
-    monkeypatch.setattr(transport.Transport, "_unreachable", library_words)
+    monkeypatch.setattr(transport.ClusterTransport, "_unreachable", library_words)
     async with _behind_a_proxy(database, tmp_path) as (told, _, proxy):
         proxy.way = "407"
         await proxy.cut()

@@ -11,7 +11,7 @@ import msgspec
 from pilothouse_server.kubernetes.client import Page
 from pilothouse_server.kubernetes.errors import ClusterError, Expired, Unreachable
 from pilothouse_server.kubernetes.objects import PODS, ObjectMeta, Pod, PodSpec
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.kubernetes.watch_stream import WatchEvent
 from pilothouse_server.reconcile.observe.informer import Informer
 from pilothouse_server.runtime.tasks import cancel_and_wait
@@ -30,7 +30,7 @@ class Script:
         self._watches = watches
         self.listed = 0
         self.watched_from: list[str] = []
-        self.limits = Limits()
+        self.limits = TransportLimits()
         # What a list would be of, beside what is scripted; in order, then as far as the last one was.
         self.newest: list[str] = []
         # What the second and later lists leave out.

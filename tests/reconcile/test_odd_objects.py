@@ -34,7 +34,7 @@ from pilothouse_server.kubernetes.objects import (
     Resource,
 )
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
-from pilothouse_server.kubernetes.transport import Transport
+from pilothouse_server.kubernetes.transport import ClusterTransport
 from pilothouse_server.kubernetes.watch_stream import cut_line, decode_event, split_lines
 from pilothouse_server.outbound import destinations
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
@@ -242,7 +242,7 @@ async def written(here: World, container: Container, kind: str, body: bytes, don
     replica_sets = [found["replica set"]] if "replica set" in found else []
     observation = observe(container, found.get("deployment"), replica_sets, pods, told, now=NOW)
     warnings = events.warnings(told, ["uid-web-1-x"], beside="", now=NOW)
-    events.newest(told, [events.Subject("Pod", "web-1-x")])
+    events.newest(told, [events.EventSubject("Pod", "web-1-x")])
     running_image(container, pods)
     if (shown := hash(msgspec.json.encode((observation, warnings)))) in done:
         return
@@ -338,16 +338,16 @@ def test_of_conditions_without_end_some_are_kept_and_cut() -> None:
 
 def tampering(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> None:
     """Has the cluster's lists and lines changed on their way."""
-    request = Transport.request
+    request = ClusterTransport.request
 
-    async def requested(self: Transport, *arguments: Any, **named: Any) -> bytes:
+    async def requested(self: ClusterTransport, *arguments: Any, **named: Any) -> bytes:
         return change(await request(self, *arguments, **named))
 
     async def split(*arguments: Any) -> Any:
         async for line in split_lines(*arguments):
             yield change(line)
 
-    monkeypatch.setattr(Transport, "request", requested)
+    monkeypatch.setattr(ClusterTransport, "request", requested)
     monkeypatch.setattr("pilothouse_server.kubernetes.client.split_lines", split)
 
 

@@ -23,7 +23,7 @@ from pilothouse_server.containers.operations import held as held_containers
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.repository import find as find_container_row
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.transport import Limits
+from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.metrics.model import UsageSample
 from pilothouse_server.namespaces.contents import Contents
 from pilothouse_server.namespaces.guarded import Guarded, Labelling
@@ -67,7 +67,7 @@ QUICK = ReconcilerSettings(
     clusters_period_seconds=0.1,
     lease_seconds=3.0,
 )
-LIMITS = Limits(request_seconds=3.0, connect_seconds=2.0)
+LIMITS = TransportLimits(request_seconds=3.0, connect_seconds=2.0)
 
 
 def _holds_what_developers_do(permission: str) -> bool:

@@ -22,7 +22,7 @@ from pilothouse_simulator.controllers.deployments_scaling import (
     total_replicas,
 )
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import (
     ENDPOINT_SLICES,
@@ -199,9 +199,9 @@ async def test_tolerations_open_tainted_nodes() -> None:
         await poll_cluster(cluster, lambda: is_ready(stored(cluster, PODS, "one")))
 
 
-def _recorder() -> tuple[Store, EventRecorder, JsonObject]:
+def _recorder() -> tuple[ObjectStore, EventRecorder, JsonObject]:
     clock = Clock()
-    store = Store(KindStrategies(), clock.now)
+    store = ObjectStore(KindStrategies(), clock.now)
     store.create(NAMESPACES, {"metadata": {"name": "default"}})
     metadata = {"name": "thing", "namespace": "default", "uid": "u", "resourceVersion": "1"}
     return store, EventRecorder(store, clock), {"metadata": metadata}

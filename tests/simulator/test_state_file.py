@@ -19,7 +19,7 @@ from pilothouse_simulator.store.state_file import (
     StateInUseError,
     parse,
 )
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.resources import CONFIG_MAPS, NAMESPACES
 from tests.virtual_time import virtual_time
 from tests.waiting import poll_until
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.full
 JsonObject = dict[str, Any]
 
 
-def _store() -> Store:
-    return Store(KindStrategies())
+def _store() -> ObjectStore:
+    return ObjectStore(KindStrategies())
 
 
-async def _kept(path: Path) -> tuple[StateFile, Store]:
+async def _kept(path: Path) -> tuple[StateFile, ObjectStore]:
     """A store with the namespace `default`, kept in the file."""
     store = _store()
     file = StateFile(path, store)
@@ -43,7 +43,7 @@ async def _kept(path: Path) -> tuple[StateFile, Store]:
     return file, store
 
 
-def _write(store: Store, name: str, value: str = "") -> JsonObject:
+def _write(store: ObjectStore, name: str, value: str = "") -> JsonObject:
     return store.create(
         CONFIG_MAPS, {"metadata": {"name": name, "namespace": "default"}, "data": {"key": value}}
     )
@@ -69,7 +69,7 @@ async def test_each_change_is_in_the_file_when_it_returns(tmp_path: Path) -> Non
         await file.close()
 
 
-def _objects(store: Store) -> list[JsonObject]:
+def _objects(store: ObjectStore) -> list[JsonObject]:
     return [obj for _, obj in store.objects()]
 
 

@@ -16,7 +16,7 @@ from pilothouse_migrations.roles import ensure_roles
 from pilothouse_server.backup import making, restoring
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from tests.client.certificates import made
 from tests.conftest import Database, connection
 from tests.harness import running_server
@@ -46,7 +46,7 @@ async def by_tls(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Embedde
         first = EmbeddedPostgres(folder / "server", settings={"shared_preload_libraries": ""})
         await first.start()
         await first.stop()
-        account = Account.choose(first.data_directory)
+        account = ProcessAccount.choose(first.data_directory)
         for file, content in (("server.crt", certificate.pem), ("server.key", certificate.key_pem)):
             path = first.data_directory / file
             path.write_bytes(content)

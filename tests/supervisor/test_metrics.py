@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilothouse_server.launch.processes.link import Family, Figures, Sample
+from pilothouse_server.launch.processes.link import Family, Figures, ProcessSample
 from pilothouse_server.launch.processes.metrics import Totals
 
 CALLS, OPEN, CPU = "pilothouse_calls", "pilothouse_open", "process_cpu_seconds"
@@ -11,13 +11,13 @@ Found = dict[tuple[str, str], float]
 
 def figures(calls: dict[str, float], *, open_now: float = 0.0, created: float = 100.0) -> Figures:
     """Of a process with so many calls by method."""
-    samples = [Sample(f"{CALLS}_total", {"method": method}, value) for method, value in calls.items()]
-    since = [Sample(f"{CALLS}_created", {"method": method}, created) for method in calls]
+    samples = [ProcessSample(f"{CALLS}_total", {"method": method}, value) for method, value in calls.items()]
+    since = [ProcessSample(f"{CALLS}_created", {"method": method}, created) for method in calls]
     return Figures(
         [
             Family(CALLS, "Calls.", "counter", [*samples, *since]),
-            Family(OPEN, "Open.", "gauge", [Sample(OPEN, {}, open_now)]),
-            Family(CPU, "CPU.", "counter", [Sample(f"{CPU}_total", {}, 1.5)]),
+            Family(OPEN, "Open.", "gauge", [ProcessSample(OPEN, {}, open_now)]),
+            Family(CPU, "CPU.", "counter", [ProcessSample(f"{CPU}_total", {}, 1.5)]),
         ]
     )
 

@@ -230,11 +230,11 @@ def _held(settings: Settings, file: Path | None) -> dict[str, str]:
 
 def _in_token(settings: Settings, work: Callable[[PkcsToken], Awaitable[T]], *, writes: bool = False) -> T:
     """What is done in the token. Raises SettingsError."""
-    from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+    from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation
     from pilothouse_server.errors import PilothouseError
 
     async def done() -> T:
-        token = PkcsToken(Place.of(settings, writes=writes))
+        token = PkcsToken(TokenLocation.of(settings, writes=writes))
         try:
             return await work(token)
         except PilothouseError as error:

@@ -28,7 +28,7 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.kubernetes import connection, rights
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.credentials import ClusterCredentials
 from pilothouse_server.kubernetes.errors import (
     ClusterError,
     CredentialsRefused,
@@ -37,7 +37,7 @@ from pilothouse_server.kubernetes.errors import (
     Unreachable,
 )
 from pilothouse_server.kubernetes.rights import Right
-from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, Limits
+from pilothouse_server.kubernetes.transport import DEFAULT_LIMITS, TransportLimits
 from pilothouse_server.outbound.destinations import Reach
 from pilothouse_server.store.unit_of_work import Store
 
@@ -60,7 +60,7 @@ class ClusterAccess:
         configured: Kubeconfigs,
         *,
         seconds: float = 10.0,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: TransportLimits = DEFAULT_LIMITS,
         reach: Reach = Reach(),  # noqa: B008 - immutable
     ) -> None:
         self._store = store
@@ -106,7 +106,7 @@ class ClusterAccess:
             raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
         return await self._client(stored, name)
 
-    async def try_out(self, name: str, credentials: Credentials) -> TriedOut:
+    async def try_out(self, name: str, credentials: ClusterCredentials) -> TriedOut:
         """Connects, and asks what the platform needs to know.
 
         Raises:
@@ -155,7 +155,7 @@ class ClusterAccess:
         finally:
             await client.close()
 
-    async def _client(self, credentials: Credentials, name: str) -> ClusterClient:
+    async def _client(self, credentials: ClusterCredentials, name: str) -> ClusterClient:
         if credentials.in_cluster:
             return await ClusterClient.in_cluster(name=name, limits=self._limits)
         return await ClusterClient.from_kubeconfig(

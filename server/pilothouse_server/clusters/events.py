@@ -12,7 +12,7 @@ import msgspec
 
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.events import KubernetesEvent, Subject, events_of
+from pilothouse_server.kubernetes.events import EventSubject, KubernetesEvent, events_of
 from pilothouse_server.kubernetes.homes import refuse_foreign
 from pilothouse_server.values.resources import NamespaceRef
 
@@ -26,7 +26,7 @@ class Events(msgspec.Struct, frozen=True):
     unavailable: str = ""
 
 
-async def read(connect: Connect, home: NamespaceRef, subjects: Iterable[Subject]) -> Events:
+async def read(connect: Connect, home: NamespaceRef, subjects: Iterable[EventSubject]) -> Events:
     """Returns the newest events of some objects of a namespace, if they come within `SECONDS`.
 
     None of what has their names in a Kubernetes namespace that is somebody's.

@@ -15,7 +15,7 @@ from pilothouse_server.clusters.operations.orphans import Resolved
 from pilothouse_server.errors import invalid
 from pilothouse_server.kubernetes import credentials
 from pilothouse_server.kubernetes.connection import check_reach
-from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.credentials import ClusterCredentials
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.kubernetes.events import KubernetesEvent
 from pilothouse_server.kubernetes.rights import Right
@@ -69,11 +69,11 @@ class _Reader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kubeconfig")
         self._rested_at = 0.0
 
-    async def read(self, text: str, context: str) -> Credentials:
+    async def read(self, text: str, context: str) -> ClusterCredentials:
         """Raises CredentialsRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, text, context)
 
-    def _read(self, text: str, context: str) -> Credentials:
+    def _read(self, text: str, context: str) -> ClusterCredentials:
         sleep(max(0.0, self._rested_at - monotonic()))
         began = thread_time()
         try:
@@ -85,7 +85,7 @@ class _Reader:
 _READER = _Reader()
 
 
-async def read_credentials(message: pb.ClusterCredentials, reach: Reach) -> Credentials:
+async def read_credentials(message: pb.ClusterCredentials, reach: Reach) -> ClusterCredentials:
     """Returns the credentials of a request, checked as far as that goes without the cluster. `reach`: which addresses
     are connected to.
 
@@ -106,7 +106,7 @@ async def read_credentials(message: pb.ClusterCredentials, reach: Reach) -> Cred
     return read
 
 
-async def _read(message: pb.ClusterCredentials) -> Credentials:
+async def _read(message: pb.ClusterCredentials) -> ClusterCredentials:
     if message.HasField("kubeconfig"):
         return await _READER.read(message.kubeconfig.text, message.kubeconfig.context)
     address = message.address

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pilothouse_server.containers.model import Container, Pod
-from pilothouse_server.kubernetes.events import Subject
+from pilothouse_server.kubernetes.events import EventSubject
 
 MOST_PODS = 10
 
 
-def subjects_of(container: Container, pods: Sequence[Pod]) -> list[Subject]:
+def subjects_of(container: Container, pods: Sequence[Pod]) -> list[EventSubject]:
     """Returns the objects of a container: its Deployment, replica sets, pods and Services.
 
     Of many pods those that are not ready come first, the others tell little.
@@ -20,8 +20,8 @@ def subjects_of(container: Container, pods: Sequence[Pod]) -> list[Subject]:
     replica_sets = {pod.name.rpartition("-")[0] for pod in chosen} | {container.observed.replica_set_name}
     services = {port.service_name for port in container.ports}
     return [
-        Subject("Deployment", container.kubernetes_name),
-        *(Subject("ReplicaSet", name) for name in sorted(replica_sets) if name),
-        *(Subject("Service", name) for name in sorted(services) if name),
-        *(Subject("Pod", pod.name, pod.uid) for pod in chosen),
+        EventSubject("Deployment", container.kubernetes_name),
+        *(EventSubject("ReplicaSet", name) for name in sorted(replica_sets) if name),
+        *(EventSubject("Service", name) for name in sorted(services) if name),
+        *(EventSubject("Pod", pod.name, pod.uid) for pod in chosen),
     ]

@@ -41,7 +41,7 @@ from pilothouse_server.containers.rollout import (
 from pilothouse_server.containers.stability import SETTLE_SECONDS, observe_stability
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT
 from pilothouse_server.kubernetes.events import KILLED, TOLD_BY_EVENTS, UNHEALTHY
-from pilothouse_server.kubernetes.objects import Deployment, Event, ObjectCondition, Pod, ReplicaSet
+from pilothouse_server.kubernetes.objects import Deployment, EventObject, ObjectCondition, Pod, ReplicaSet
 from pilothouse_server.kubernetes.pod_observation import (
     CRASH_LOOP,
     ENDED,
@@ -96,7 +96,7 @@ def observe(
     deployment: Deployment | None,
     replica_sets: Iterable[ReplicaSet] = (),
     pods: Iterable[Pod] = (),
-    events: Iterable[Event] = (),
+    events: Iterable[EventObject] = (),
     *,
     now: datetime,
     cluster_now: datetime | None = None,

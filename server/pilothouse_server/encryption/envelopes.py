@@ -25,7 +25,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pilothouse_server.encryption.keys import PKCS11, PROVIDERS, KeyRing
-from pilothouse_server.encryption.token_keys import KeyNotAtHand, TokenKeys, Wanted, key_missing, refused
+from pilothouse_server.encryption.token_keys import (
+    KeyNotAtHand,
+    TokenKeys,
+    WantedTokenKey,
+    key_missing,
+    refused,
+)
 from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.settings.model import SettingsError
 
@@ -163,8 +169,8 @@ class Envelopes:
         if wanted:
             raise KeyNotAtHand(self._of_token(), wanted)
 
-    def _missing(self, data_keys: Iterable[tuple[bytes, str]]) -> list[Wanted]:
-        wanted: list[Wanted] = []
+    def _missing(self, data_keys: Iterable[tuple[bytes, str]]) -> list[WantedTokenKey]:
+        wanted: list[WantedTokenKey] = []
         for data_key, key_id in data_keys:
             if not self._is_of_token(key_id):
                 continue

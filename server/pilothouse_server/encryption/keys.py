@@ -40,7 +40,7 @@ _ID_LENGTH = 8
 _VARIABLE = f"{PREFIX}SECRET_KEY_FILE"
 
 
-class Source(Protocol):
+class KeySource(Protocol):
     """Where master keys are read from. `provider` is its name in the settings."""
 
     @property
@@ -94,7 +94,7 @@ class _Given:
 class KeyRing:
     """Keys by use, from one or more master keys, newest first."""
 
-    def __init__(self, masters: Sequence[bytes] = (), sources: Sequence[Source] = ()) -> None:
+    def __init__(self, masters: Sequence[bytes] = (), sources: Sequence[KeySource] = ()) -> None:
         self._sources = sources or [_Given(masters)]
         self.refresh()
 
@@ -106,7 +106,7 @@ class KeyRing:
             SettingsError: the providers are none that there are, none of them has master keys, or as `load`.
         """
         named = providers(settings)
-        sources: list[Source] = []
+        sources: list[KeySource] = []
         for provider in named:
             if provider == FILE:
                 if create and settings.secret_key_file is None:

@@ -67,7 +67,7 @@ class WrappingKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedTokenKey:
     """What is not at hand: the wrapping key of something stored, or, where `wrapped` is None, one to seal by."""
 
     key_id: str
@@ -79,7 +79,7 @@ class KeyNotAtHand(Unavailable):
     begins again; who does not lets its caller come back, as for all that is away.
     """
 
-    def __init__(self, keys: TokenKeys, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, keys: TokenKeys, wanted: Sequence[WantedTokenKey]) -> None:
         super().__init__(
             "a key of the token is being asked for, try again",
             reason="ENCRYPTION_KEY_NOT_AT_HAND",
@@ -140,7 +140,7 @@ class TokenKeys:
         """The wrapping key to seal the next value by. Raises KeyNotAtHand."""
         found = self._sealing.get(key_id)
         if found is None or not found.serves():
-            raise KeyNotAtHand(self, [Wanted(key_id)])
+            raise KeyNotAtHand(self, [WantedTokenKey(key_id)])
         found.uses_left -= 1
         return found.key
 
@@ -153,12 +153,12 @@ class TokenKeys:
         """
         kept = self._kept.get(wrapped)
         if kept is None or kept.until < time.monotonic():
-            raise KeyNotAtHand(self, [Wanted(key_id, wrapped)])
+            raise KeyNotAtHand(self, [WantedTokenKey(key_id, wrapped)])
         if kept.key is None:
             raise refused()
         return kept.key
 
-    async def bring(self, wanted: Sequence[Wanted]) -> None:
+    async def bring(self, wanted: Sequence[WantedTokenKey]) -> None:
         """Asks the token for what is wanted. Raises Unavailable, also for a key that nobody has."""
         if any(each.key_id not in self._names for each in wanted):
             await self.refresh()
@@ -197,7 +197,7 @@ class TokenKeys:
         self.forget()
         await self._token.close()
 
-    async def _bring_once(self, wanted: Wanted) -> None:
+    async def _bring_once(self, wanted: WantedTokenKey) -> None:
         """Asks once for what many want at a time; where that fails, it fails for all who have waited for it."""
         began = time.monotonic()
         async with self._turns[hash(wanted) % _TURNS]:
@@ -216,7 +216,7 @@ class TokenKeys:
                 self._failure, self._failed_at = error, time.monotonic()
                 raise
 
-    def _is_at_hand(self, wanted: Wanted) -> bool:
+    def _is_at_hand(self, wanted: WantedTokenKey) -> bool:
         if wanted.wrapped is None:
             sealing = self._sealing.get(wanted.key_id)
             return sealing is not None and sealing.serves()

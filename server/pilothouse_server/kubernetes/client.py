@@ -34,7 +34,7 @@ from pilothouse_server.kubernetes.decoding import (
 )
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
-    NotFound,
+    ObjectNotFound,
     TooManyValues,
     Unreachable,
     Unreadable,
@@ -55,9 +55,9 @@ from pilothouse_server.kubernetes.objects import (
 from pilothouse_server.kubernetes.transport import (
     DEFAULT_LIMITS,
     JSON,
-    Limits,
+    ClusterTransport,
     PageBound,
-    Transport,
+    TransportLimits,
     accepted,
 )
 from pilothouse_server.kubernetes.usage import PodStats, StatsSummary
@@ -122,10 +122,10 @@ class ClusterClient:
     Every method raises ClusterError (see `errors` for each kind and its next move), never the library's errors.
     """
 
-    def __init__(self, api_client: Any, *, name: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, api_client: Any, *, name: str, limits: TransportLimits = DEFAULT_LIMITS) -> None:
         self.name = name
         self.limits = limits
-        self._transport = Transport(api_client, name=name, limits=limits)
+        self._transport = ClusterTransport(api_client, name=name, limits=limits)
         self._left_out = LeftOut(name)
 
     @classmethod
@@ -136,7 +136,7 @@ class ClusterClient:
         name: str,
         context: str | None = None,
         allow_files: bool = False,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: TransportLimits = DEFAULT_LIMITS,
         reach: Reach = ANYWHERE,
     ) -> ClusterClient:
         """A client for a parsed kubeconfig. Raises CredentialsRefused; connects to nothing yet, and never beyond
@@ -148,7 +148,7 @@ class ClusterClient:
         return cls(api_client, name=name, limits=limits)
 
     @classmethod
-    async def in_cluster(cls, *, name: str, limits: Limits = DEFAULT_LIMITS) -> ClusterClient:
+    async def in_cluster(cls, *, name: str, limits: TransportLimits = DEFAULT_LIMITS) -> ClusterClient:
         """A client with the service account of the pod we run in. Raises CredentialsRefused."""
         return cls(await connection.in_cluster(pool_size=limits.connections), name=name, limits=limits)
 
@@ -180,7 +180,7 @@ class ClusterClient:
         """Reads one object, or None where there is none."""
         try:
             return await self.get(resource, namespace, name)
-        except NotFound:
+        except ObjectNotFound:
             return None
 
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
@@ -442,7 +442,7 @@ class ClusterClient:
             options["dryRun"] = ["All"]
         try:
             await self._transport.request("DELETE", resource.path(namespace, name), body=options)
-        except NotFound:
+        except ObjectNotFound:
             return False
         return True
 

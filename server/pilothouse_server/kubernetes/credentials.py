@@ -38,7 +38,7 @@ MOST_PARTS = 5_000
 _TURN = 100
 
 
-class Credentials(msgspec.Struct, frozen=True, omit_defaults=True):
+class ClusterCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
     """A kubeconfig's entries for one cluster and one user, or the pod's own service account (`in_cluster`)."""
 
     cluster: dict[str, str | bool] = {}
@@ -46,7 +46,7 @@ class Credentials(msgspec.Struct, frozen=True, omit_defaults=True):
     in_cluster: bool = False
 
     def __repr__(self) -> str:
-        return f"Credentials({self.cluster.get('server', 'in cluster')})"
+        return f"ClusterCredentials({self.cluster.get('server', 'in cluster')})"
 
     @property
     def server(self) -> str:
@@ -69,20 +69,20 @@ class Credentials(msgspec.Struct, frozen=True, omit_defaults=True):
         }
 
 
-IN_CLUSTER = Credentials(in_cluster=True)
+IN_CLUSTER = ClusterCredentials(in_cluster=True)
 
 
-def encode(credentials: Credentials) -> bytes:
+def encode(credentials: ClusterCredentials) -> bytes:
     """As they are stored, before encryption."""
     return msgspec.json.encode(credentials)
 
 
-def decode(document: bytes) -> Credentials:
+def decode(document: bytes) -> ClusterCredentials:
     """Returns what `encode` wrote."""
-    return msgspec.json.decode(document, type=Credentials)
+    return msgspec.json.decode(document, type=ClusterCredentials)
 
 
-def from_kubeconfig(text: str, context: str = "") -> Credentials:
+def from_kubeconfig(text: str, context: str = "") -> ClusterCredentials:
     """Returns the entries of one context of a kubeconfig, the current one by default.
 
     Takes tens of milliseconds for a large one: not for the event loop's thread.
@@ -97,7 +97,7 @@ def from_kubeconfig(text: str, context: str = "") -> Credentials:
                 f"the kubeconfig's user has {key!r}, which is not supported; use a token or a certificate"
             )
     return _checked(
-        Credentials(
+        ClusterCredentials(
             {key: _scalar("cluster", key, cluster[key]) for key in _CLUSTER_KEYS if key in cluster},
             {key: _text("user", key, user[key]) for key in _USER_KEYS if user.get(key)},
         )
@@ -156,7 +156,7 @@ def _loader() -> Any:
     return type("KubeconfigLoader", (base,), {"yaml_implicit_resolvers": resolvers})
 
 
-def from_address(server: str, token: str, *, authority: str = "", proxy_url: str = "") -> Credentials:
+def from_address(server: str, token: str, *, authority: str = "", proxy_url: str = "") -> ClusterCredentials:
     """An address and a token; `authority` is PEM, empty for those that this machine trusts.
 
     Raises CredentialsRefused.
@@ -168,10 +168,10 @@ def from_address(server: str, token: str, *, authority: str = "", proxy_url: str
         cluster["proxy-url"] = proxy_url
     user = {"token": token}
     connection.check(cluster, user, allow_files=False)
-    return _checked(Credentials(cluster, user))
+    return _checked(ClusterCredentials(cluster, user))
 
 
-def _checked(credentials: Credentials) -> Credentials:
+def _checked(credentials: ClusterCredentials) -> ClusterCredentials:
     # As it was read here, so that nobody reads it in another way.
     credentials.cluster["server"] = str(connection.server_of(credentials.cluster))
     token = credentials.user.get("token", "")

@@ -43,7 +43,7 @@ NAME_TAKEN = "NameTaken"
 LABEL_LOST = "LabelLost"
 
 
-class Cause(msgspec.Struct, frozen=True, omit_defaults=True):
+class StatusCause(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of a Status' `details.causes`."""
 
     reason: str = ""
@@ -56,7 +56,7 @@ class StatusDetails(msgspec.Struct, frozen=True, rename="camel"):
     group: str = ""
     kind: str = ""
     uid: str = ""
-    causes: tuple[Cause, ...] = ()
+    causes: tuple[StatusCause, ...] = ()
     retry_after_seconds: int = 0
 
 
@@ -133,7 +133,7 @@ class Away(Unreachable):
     """The server is known not to answer, and was not asked. Next move: wait until it does."""
 
 
-class InternalError(ClusterError):
+class ApiInternalError(ClusterError):
     """The server answers and could not do it: mostly an admission webhook that fails. Next move: again, later.
 
     Not Unreachable: what is known of the cluster stays fresh, and other calls are answered.
@@ -183,7 +183,7 @@ class Refused(ClusterError):
     outlook: Outlook = "refused"
 
     def __init__(
-        self, message: str, *, code: int, status_reason: str = "", causes: tuple[Cause, ...] = ()
+        self, message: str, *, code: int, status_reason: str = "", causes: tuple[StatusCause, ...] = ()
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -196,7 +196,7 @@ class Refused(ClusterError):
         return self.status_reason if self.status_reason.isalnum() else type(self).__name__
 
 
-class NotFound(Refused):
+class ObjectNotFound(Refused):
     """The object, or the namespace it should be made in, is not there."""
 
     outlook = "gone"
@@ -238,7 +238,7 @@ class Conflict(Refused):
         *,
         code: int = 409,
         status_reason: str = "",
-        causes: tuple[Cause, ...] = (),
+        causes: tuple[StatusCause, ...] = (),
         fields: tuple[FieldConflict, ...] = (),
     ) -> None:
         super().__init__(message, code=code, status_reason=status_reason, causes=causes)
@@ -290,7 +290,7 @@ DEFAULT_RETRY_AFTER_SECONDS = 1.0
 
 # By HTTP status; a 500 only where it says that an apply is malformed.
 REFUSALS: Mapping[int, type[Refused]] = {
-    404: NotFound,
+    404: ObjectNotFound,
     403: Forbidden,
     400: Invalid,
     422: Invalid,
@@ -336,13 +336,13 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
     if code >= 500 and not too_large and not _malformed_apply(code, status):
         # Proxies in between answer 500 too, but in no Status.
         answers = code == 500 and status.status == "Failure" and STORAGE not in status.message
-        return InternalError(message) if answers else Unreachable(message)
+        return ApiInternalError(message) if answers else Unreachable(message)
     return _refusal(status, code, message, too_large=too_large)
 
 
 def _refusal(status: Status, code: int, message: str, *, too_large: bool) -> Refused:
     said = status.details.causes[:MOST_CAUSES] if status.details else ()
-    causes = tuple(Cause(shown(each.reason), shown(each.message), shown(each.field)) for each in said)
+    causes = tuple(StatusCause(shown(each.reason), shown(each.message), shown(each.field)) for each in said)
     reason = shown(status.reason)
     if code == 409 and not too_large:
         return Conflict(message, code=code, status_reason=reason, causes=causes, fields=_fields(causes))
@@ -363,7 +363,7 @@ def _seconds(header: str, details: int) -> float:
     return min(seconds, 300.0) if seconds > 0 else DEFAULT_RETRY_AFTER_SECONDS
 
 
-def _fields(causes: tuple[Cause, ...]) -> tuple[FieldConflict, ...]:
+def _fields(causes: tuple[StatusCause, ...]) -> tuple[FieldConflict, ...]:
     return tuple(
         FieldConflict(manager=_manager(cause.message), field=cause.field)
         for cause in causes

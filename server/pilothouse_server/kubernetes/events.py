@@ -20,7 +20,7 @@ import msgspec
 
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.objects import EVENTS, Event
+from pilothouse_server.kubernetes.objects import EVENTS, EventObject
 
 MOST_EVENTS = 20
 MESSAGE_LIMIT = 4096
@@ -59,7 +59,7 @@ _ENDED_BY = {
 _FRESH = timedelta(minutes=10)
 
 
-class Subject(msgspec.Struct, frozen=True, order=True):
+class EventSubject(msgspec.Struct, frozen=True, order=True):
     """An object that events may be about; `uid` is empty where it is not known."""
 
     kind: str
@@ -88,7 +88,7 @@ class Warned(msgspec.Struct, frozen=True):
 
 
 async def events_of(
-    client: ClusterClient, namespace: str, subjects: Iterable[Subject]
+    client: ClusterClient, namespace: str, subjects: Iterable[EventSubject]
 ) -> tuple[KubernetesEvent, ...]:
     """Returns the newest events of some objects of a namespace, newest first. Raises ClusterError."""
     subjects = tuple(subjects)
@@ -96,11 +96,11 @@ async def events_of(
     return newest(listed, subjects)
 
 
-async def list_events(client: ClusterClient, namespace: str, names: Sequence[str]) -> tuple[Event, ...]:
+async def list_events(client: ClusterClient, namespace: str, names: Sequence[str]) -> tuple[EventObject, ...]:
     """Returns all events about objects of these names, of whatever kind. Raises ClusterError."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def about(name: str) -> tuple[Event, ...]:
+    async def about(name: str) -> tuple[EventObject, ...]:
         async with gate:
             page = await client.list(EVENTS, namespace, field_selector=f"involvedObject.name={name}")
             return page.items
@@ -114,7 +114,7 @@ async def list_events(client: ClusterClient, namespace: str, names: Sequence[str
     return tuple(event for task in requests for event in task.result())
 
 
-def newest(events: Iterable[Event], subjects: Iterable[Subject]) -> tuple[KubernetesEvent, ...]:
+def newest(events: Iterable[EventObject], subjects: Iterable[EventSubject]) -> tuple[KubernetesEvent, ...]:
     """Returns those of the subjects as shown to callers: newest first, bounded."""
     uids = {(subject.kind, subject.name): subject.uid for subject in subjects}
     found = sorted(
@@ -129,7 +129,7 @@ def newest(events: Iterable[Event], subjects: Iterable[Subject]) -> tuple[Kubern
     return tuple(map(_shown, of_subjects[:MOST_EVENTS]))
 
 
-def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[str, str] | None:
+def explanation(events: Iterable[EventObject], uid: str, *, started: bool) -> tuple[str, str] | None:
     """Returns reason and message of the warning that says why a pod is not ready; None where none does.
 
     A pod that has `started` is not ready for what its probes find; what stood in its way before is over. Of one that
@@ -154,7 +154,7 @@ def explanation(events: Iterable[Event], uid: str, *, started: bool) -> tuple[st
 
 
 def failed_probe(
-    events: Iterable[Event], uid: str, container: str, began: datetime | None, ended: datetime
+    events: Iterable[EventObject], uid: str, container: str, began: datetime | None, ended: datetime
 ) -> str | None:
     """Returns what a probe found for which a container of a pod was killed between two moments; None where none was."""
     mine = [event for event in events if event.involved_object.uid == uid and event.time is not None]
@@ -184,20 +184,20 @@ def failed_probe(
     return f"{words}{f': {detail}' if detail else ''}{KILLED}"
 
 
-def _is_about(event: Event, container: str) -> bool:
+def _is_about(event: EventObject, container: str) -> bool:
     path = event.involved_object.field_path
     return not path or path.endswith(f"{{{container}}}")
 
 
 def warnings(
-    events: Iterable[Event], uids: Iterable[str], *, beside: str, now: datetime
+    events: Iterable[EventObject], uids: Iterable[str], *, beside: str, now: datetime
 ) -> tuple[Warned, ...]:
     """Returns the newest warning of each reason about objects of these uids, by reason: what the history shall hold.
 
     Left out is `beside`, the reason that the status itself has, what a state says in the same words, what is over, and
     what explains nothing.
     """
-    uids, found = set(uids), dict[str, Event]()
+    uids, found = set(uids), dict[str, EventObject]()
     mine = [event for event in events if event.involved_object.uid in uids]
     last: dict[tuple[str, str], datetime] = {}
     for event in mine:
@@ -216,12 +216,12 @@ def warnings(
     return tuple(_warned(found[reason]) for reason in sorted(found))
 
 
-def _warned(event: Event) -> Warned:
+def _warned(event: EventObject) -> Warned:
     about = event.involved_object
     return Warned(event.reason[:100], f"{about.kind} {about.name}: {event.message.strip()}"[:MESSAGE_LIMIT])
 
 
-def _shown(event: Event) -> KubernetesEvent:
+def _shown(event: EventObject) -> KubernetesEvent:
     return KubernetesEvent(
         type=event.type,
         reason=event.reason,
@@ -234,11 +234,11 @@ def _shown(event: Event) -> KubernetesEvent:
     )
 
 
-def _place(event: Event) -> tuple[str, str]:
+def _place(event: EventObject) -> tuple[str, str]:
     return event.involved_object.kind, event.involved_object.name
 
 
-def _version(event: Event) -> int:
+def _version(event: EventObject) -> int:
     """Tells apart what happened within a second, where versions are numbers, as they mostly are."""
     version = event.metadata.resource_version
     return int(version) if version.isdecimal() else 0

@@ -278,7 +278,7 @@ class EventSeries(Partial, frozen=True, rename="camel"):
     last_observed_time: Time | None = None
 
 
-class Event(KubernetesObject, frozen=True, rename="camel"):
+class EventObject(KubernetesObject, frozen=True, rename="camel"):
     """Of two shapes: the scheduler's have no `count` and no timestamps but `eventTime` (and `series` where repeated),
     those of the kubelet and the controllers the other way round."""
 
@@ -380,7 +380,7 @@ class Resource(msgspec.Struct, Generic[T], frozen=True):
 NAMESPACES = Resource("/api/v1", "namespaces", "Namespace", Namespace, namespaced=False, marked="content")
 NODES = Resource("/api/v1", "nodes", "Node", Node, namespaced=False)
 PODS = Resource("/api/v1", "pods", "Pod", Pod)
-EVENTS = Resource("/api/v1", "events", "Event", Event)
+EVENTS = Resource("/api/v1", "events", "Event", EventObject)
 SERVICES = Resource("/api/v1", "services", "Service", Service, marked="content")
 SERVICE_ACCOUNTS = Resource("/api/v1", "serviceaccounts", "ServiceAccount", KubernetesObject)
 CONFIG_MAPS = Resource("/api/v1", "configmaps", "ConfigMap", KubernetesObject)

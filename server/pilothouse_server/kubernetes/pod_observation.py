@@ -22,7 +22,7 @@ from pilothouse_server.kubernetes.events import UNHEALTHY, explanation, failed_p
 from pilothouse_server.kubernetes.objects import (
     ContainerState,
     ContainerStatus,
-    Event,
+    EventObject,
     ObjectCondition,
     Pod,
     Terminated,
@@ -81,7 +81,7 @@ class PodObservation(msgspec.Struct, frozen=True, gc=False):
         return not self.deleting and self.phase not in ("Failed", "Succeeded")
 
 
-def observe_pod(pod: Pod, main_container: str, events: Iterable[Event] = ()) -> PodObservation:
+def observe_pod(pod: Pod, main_container: str, events: Iterable[EventObject] = ()) -> PodObservation:
     """Observes one pod; `main_container` names the container whose times and image are shown, or the first."""
     status = pod.status
     main = _main(status.container_statuses, main_container)
@@ -137,7 +137,7 @@ def waits_without_saying_why(pod: Pod) -> bool:
     )
 
 
-def _reason(pod: Pod, ready: bool, events: Iterable[Event]) -> Reason:
+def _reason(pod: Pod, ready: bool, events: Iterable[EventObject]) -> Reason:
     """Returns why a pod is not ready: the first that says something, in the order of this module's docstring."""
     status, events = pod.status, tuple(events)
     containers = tuple(_with_probes(each, pod.metadata.uid, events) for each in status.container_statuses)
@@ -167,7 +167,7 @@ def _of_containers(statuses: Iterable[ContainerStatus], *, ready: bool) -> Reaso
     return next((found for find in finders for status in statuses if (found := find(status))), None)
 
 
-def _with_probes(container: ContainerStatus, uid: str, events: tuple[Event, ...]) -> ContainerStatus:
+def _with_probes(container: ContainerStatus, uid: str, events: tuple[EventObject, ...]) -> ContainerStatus:
     """Returns the status with the probe's words for the ends that a probe brought about."""
     if not events:
         return container

@@ -30,8 +30,8 @@ from pilothouse_server.kubernetes.decoding import (
 )
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
+    ApiInternalError,
     ClusterError,
-    InternalError,
     NotTrusted,
     Refused,
     Status,
@@ -78,7 +78,7 @@ def accepted(metadata_only: bool, *, listed: bool = False) -> str:
     return _METADATA.format("List" if listed else "") if metadata_only else JSON
 
 
-class Limits(msgspec.Struct, frozen=True):
+class TransportLimits(msgspec.Struct, frozen=True):
     """Bounds of one cluster's client; times in seconds, sizes in bytes after decompression."""
 
     request_seconds: float = 15.0
@@ -109,7 +109,7 @@ class Limits(msgspec.Struct, frozen=True):
     objects: int = 250_000
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = TransportLimits()
 
 
 class PageBound(NamedTuple):
@@ -142,14 +142,14 @@ def _payload(body: bytes) -> bytes | BytesIO:
     return body if len(body) <= _AT_ONCE_BYTES else BytesIO(body)
 
 
-class Transport:
+class ClusterTransport:
     """Requests to one API server. Bound to the event loop it is first used on.
 
     `ahead`: how far its clock is ahead of ours (behind: below zero), to a second, by its last answer. Ages of objects
     are read by that clock.
     """
 
-    def __init__(self, api_client: Any, *, name: str, limits: Limits) -> None:
+    def __init__(self, api_client: Any, *, name: str, limits: TransportLimits) -> None:
         self.name = name
         # What it sent too much of last, and when; how often in a row, and until when it is not asked.
         self._excess: tuple[str, float] | None = None
@@ -475,7 +475,7 @@ class Transport:
                 kind = "" if error.headers is None else error.headers.get("Content-Type", "")
                 if kind.startswith("text/plain"):
                     raise Refused("the container does not run", code=500) from error
-                raise InternalError("the node of the pod does not answer") from error
+                raise ApiInternalError("the node of the pod does not answer") from error
             raise from_status(
                 Status(message=f"the cluster refused the connection ({error.status})"), code=error.status
             ) from error

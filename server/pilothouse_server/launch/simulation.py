@@ -24,7 +24,7 @@ from pilothouse_simulator import SimulatedCluster
 log = structlog.get_logger(__name__)
 
 
-class Orders(msgspec.Struct, frozen=True):
+class SimulatorOrders(msgspec.Struct, frozen=True):
     """What the launcher (`embedded.simulator`) hands the process: JSON on standard input.
 
     `launcher` is its process id. `port` 0 is a free one.
@@ -64,7 +64,7 @@ async def simulate_for_kubectl(
 
 def main() -> int:
     """The process of `serve --dev`: orders from standard input, the kubeconfig to standard output."""
-    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=SimulatorOrders)
     log_lines.configure(orders.log_level, orders.log_format)
     if os.getppid() != orders.launcher:
         # It was killed before the kernel had noted that this process is to end with it.

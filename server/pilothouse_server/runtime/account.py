@@ -24,7 +24,7 @@ FILE_CAPABILITY = "+dac_override"
 
 
 @dataclass(frozen=True)
-class Account:
+class ProcessAccount:
     """The user and group that an embedded program runs as. `changed` says: not those of this process."""
 
     user_id: int
@@ -32,7 +32,7 @@ class Account:
     changed: bool
 
     @classmethod
-    def choose(cls, owner_of: Path) -> Account:
+    def choose(cls, owner_of: Path) -> ProcessAccount:
         """This process's own account; under root, the owner of the existing data `owner_of`, or an
         unprivileged account for data yet to be made.
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 
 Stream = int | IO[bytes] | None
 
@@ -36,7 +36,7 @@ def require_main_thread() -> None:
 def launch(
     command: Sequence[str | Path],
     *,
-    account: Account,
+    account: ProcessAccount,
     dies_by: str,
     environment: dict[str, str] | None = None,
     stdin: Stream = subprocess.DEVNULL,

@@ -24,7 +24,7 @@ from pilothouse_manifests.writing import writer
 from pilothouse_server.kubernetes.conditions import APPLIED, MESSAGE_LIMIT, REASON_LIMIT, set_condition
 from pilothouse_server.kubernetes.errors import NAME_TAKEN, Invalid
 from pilothouse_server.kubernetes.objects import (
-    Event,
+    EventObject,
     KubernetesObject,
     Manifest,
     Name,
@@ -135,7 +135,11 @@ def is_ours(volume: Volume, found: KubernetesObject) -> bool:
 
 
 def observe_claim(
-    volume: Volume, found: PersistentVolumeClaim | None, events: Iterable[Event] = (), *, now: datetime
+    volume: Volume,
+    found: PersistentVolumeClaim | None,
+    events: Iterable[EventObject] = (),
+    *,
+    now: datetime,
 ) -> ClaimObservation:
     """Returns what the claim shows of its volume; `volume.observed` holds what was seen before."""
     before = volume.observed
@@ -235,7 +239,7 @@ def refused(volume: Volume) -> Condition | None:
     )
 
 
-def _by_phase(found: PersistentVolumeClaim, events: Iterable[Event]) -> tuple[ObservedVolume, bool]:
+def _by_phase(found: PersistentVolumeClaim, events: Iterable[EventObject]) -> tuple[ObservedVolume, bool]:
     leaving = _leaving(found) if found.metadata.deletion_timestamp is not None else {}
     if found.status.phase == "Bound":
         bound = ObservedVolume(status="bound", capacity=found.capacity[:_LONGEST_QUANTITY])
@@ -259,7 +263,7 @@ def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:
     return {"reason": "Terminating", "message": f"the claim is being deleted; held by {held}" if held else ""}
 
 
-def _newest(found: PersistentVolumeClaim, events: Iterable[Event]) -> Event | None:
+def _newest(found: PersistentVolumeClaim, events: Iterable[EventObject]) -> EventObject | None:
     begin = datetime.min.replace(tzinfo=UTC)
     own = [event for event in events if event.involved_object.uid == found.metadata.uid]
     return max(own, key=lambda event: event.time or begin, default=None)

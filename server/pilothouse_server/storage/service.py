@@ -10,7 +10,7 @@ from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.errors import missing
-from pilothouse_server.kubernetes.events import Subject
+from pilothouse_server.kubernetes.events import EventSubject
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.messages import named_namespace
 from pilothouse_server.rpc import wire
@@ -81,7 +81,7 @@ class StorageService:
             found = await operations.locate(transaction, request.namespace, request.name)
         response = pb.GetVolumeResponse(volume=_described(call, found))
         if request.include_events and found.is_claim:
-            claim = Subject("PersistentVolumeClaim", found.kubernetes_name)
+            claim = EventSubject("PersistentVolumeClaim", found.kubernetes_name)
             found_events = await events.read(self._connect, found.namespace_ref, [claim])
             response.events.extend(map(KUBERNETES_EVENT.to_proto, found_events.events))
             response.events_unavailable = found_events.unavailable

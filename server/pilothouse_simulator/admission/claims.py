@@ -17,9 +17,9 @@ from pilothouse_simulator.admission.validation_metadata import (
     not_supported,
     required,
 )
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import (
     PERSISTENT_VOLUME_CLAIMS,
@@ -88,7 +88,7 @@ def initialize(resource: ResourceType, obj: JsonObject) -> None:
         obj["status"]["lastPhaseTransitionTime"] = obj["metadata"]["creationTimestamp"]
 
 
-def admit(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
+def admit(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
     """Gives a new claim the default class; refuses with 403 the growth of what cannot grow."""
     if resource is not PERSISTENT_VOLUME_CLAIMS:
         return
@@ -103,7 +103,7 @@ def admit(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject
         raise api_errors.forbidden(resource, obj["metadata"]["name"], _NOT_RESIZABLE)
 
 
-def _default_class(store: Store) -> str | None:
+def _default_class(store: ObjectStore) -> str | None:
     """The newest class that is marked as default."""
     marked = [
         entry
@@ -114,7 +114,7 @@ def _default_class(store: Store) -> str | None:
     return str(marked[-1]["metadata"]["name"]) if marked else None
 
 
-def validate_claim(obj: JsonObject) -> list[Cause]:
+def validate_claim(obj: JsonObject) -> list[ErrorCause]:
     """Causes for a claim."""
     spec = obj["spec"]
     causes = _validate_access_modes(spec.get("accessModes") or [])
@@ -128,7 +128,7 @@ def validate_claim(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def validate_volume(obj: JsonObject) -> list[Cause]:
+def validate_volume(obj: JsonObject) -> list[ErrorCause]:
     """Causes for a volume."""
     spec = obj["spec"]
     causes = _validate_access_modes(spec.get("accessModes") or [])
@@ -145,7 +145,7 @@ def validate_volume(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def validate_class(obj: JsonObject) -> list[Cause]:
+def validate_class(obj: JsonObject) -> list[ErrorCause]:
     """Causes for a storage class."""
     causes = [] if obj.get("provisioner") else [required("provisioner")]
     if obj["reclaimPolicy"] not in ("Delete", "Retain"):
@@ -155,7 +155,7 @@ def validate_class(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     """Only the size of a bound claim may change, and never below what it has."""
     new_spec, old_spec = obj["spec"], old["spec"]
     bound = (old.get("status") or {}).get("phase") == "Bound"
@@ -177,7 +177,7 @@ def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
     return []
 
 
-def class_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def class_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     """What a class provisions with stays."""
     return [
         forbidden_field(field, "updates to this field are forbidden.")
@@ -186,7 +186,7 @@ def class_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
     ]
 
 
-def _validate_access_modes(modes: list[str]) -> list[Cause]:
+def _validate_access_modes(modes: list[str]) -> list[ErrorCause]:
     if not modes:
         return [required("spec.accessModes", "at least 1 access mode is required")]
     return [

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import LIMIT_RANGES, PODS, ResourceType
@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 _ANNOTATION = "kubernetes.io/limit-ranger"
 
 
-def _limits(store: Store, namespace: str, kind: str) -> Iterator[JsonObject]:
+def _limits(store: ObjectStore, namespace: str, kind: str) -> Iterator[JsonObject]:
     """The limits of one type in force in a namespace."""
     for limit_range in store.list(LIMIT_RANGES, namespace):
         for limit in limit_range["spec"].get("limits") or []:
@@ -25,7 +25,7 @@ def _limits(store: Store, namespace: str, kind: str) -> Iterator[JsonObject]:
                 yield limit
 
 
-def fill_pod(store: Store, pod: JsonObject) -> None:
+def fill_pod(store: ObjectStore, pod: JsonObject) -> None:
     """Fills requests and limits of the containers, and says so in an annotation."""
     filled: list[str] = []
     for limit in _limits(store, pod["metadata"].get("namespace", ""), "Container"):
@@ -44,7 +44,7 @@ def fill_pod(store: Store, pod: JsonObject) -> None:
         annotations[_ANNOTATION] = f"LimitRanger plugin set: {'; '.join(filled)}"
 
 
-def check(store: Store, resource: ResourceType, obj: JsonObject) -> None:
+def check(store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
     """Refuses with 403 what lies outside the bounds."""
     namespace = obj["metadata"].get("namespace", "")
     problems: list[str] = []

@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from pilothouse_simulator.admission.pod_security_checks import Violation, violations
+from pilothouse_simulator.admission.pod_security_checks import PodSecurityViolation, violations
 from pilothouse_simulator.admission.validation_metadata import invalid_value
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, ResourceType
 
 JsonObject = dict[str, Any]
@@ -33,7 +33,7 @@ _VERSION = re.compile(r"latest|v1\.([0-9]|[1-9][0-9]*)")
 _MOST_PODS = 3000
 
 
-def check(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
+def check(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
     """Refuses a pod that its namespace does not allow, and a namespace whose labels make no sense. ApiError."""
     if resource is NAMESPACES:
         causes = _label_causes(obj)
@@ -49,7 +49,9 @@ def check(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject
             )
 
 
-def warnings(store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> list[str]:
+def warnings(
+    store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None
+) -> list[str]:
     """The warnings of the answer to a write. `obj` as stored, `old` as it was before."""
     if resource is NAMESPACES:
         return [] if old is None else _warnings_of_pods(store, obj, old)
@@ -73,7 +75,7 @@ def _policy(labels: JsonObject, mode: str) -> tuple[str, str]:
     return level, version if _VERSION.fullmatch(version) else "latest"
 
 
-def _label_causes(namespace: JsonObject) -> list[Cause]:
+def _label_causes(namespace: JsonObject) -> list[ErrorCause]:
     labels = namespace["metadata"].get("labels") or {}
     causes = []
     for mode in (ENFORCE, AUDIT, WARN):
@@ -87,7 +89,7 @@ def _label_causes(namespace: JsonObject) -> list[Cause]:
     return causes
 
 
-def _labels_of_parent(store: Store, obj: JsonObject) -> JsonObject:
+def _labels_of_parent(store: ObjectStore, obj: JsonObject) -> JsonObject:
     namespace = store.get(NAMESPACES, None, str(obj["metadata"].get("namespace", "")))
     return (namespace or {"metadata": {}})["metadata"].get("labels") or {}
 
@@ -99,11 +101,11 @@ def _images(pod: JsonObject) -> list[tuple[str, str]]:
     return [(container.get("name", ""), container.get("image", "")) for container in containers]
 
 
-def _describe(found: Iterable[Violation]) -> str:
+def _describe(found: Iterable[PodSecurityViolation]) -> str:
     return ", ".join(str(violation) for violation in found)
 
 
-def _warnings_of_pods(store: Store, namespace: JsonObject, old: JsonObject) -> list[str]:
+def _warnings_of_pods(store: ObjectStore, namespace: JsonObject, old: JsonObject) -> list[str]:
     """Which of the pods that are there a raised level would refuse: the first by name, how many more, and why."""
     (level, version), before = (
         _policy(each["metadata"].get("labels") or {}, ENFORCE) for each in (namespace, old)

@@ -35,7 +35,7 @@ _RESTRICTED_VOLUMES = frozenset({
 
 
 @dataclass(frozen=True)
-class Pod:
+class CheckedPod:
     """A pod, or the template of one. `contexts`: the name and the security context of each container."""
 
     metadata: JsonObject
@@ -65,7 +65,7 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class Violation:
+class PodSecurityViolation:
     """Why a pod is not allowed: `reason` in a word or two, `detail` names who must change what."""
 
     reason: str
@@ -75,16 +75,16 @@ class Violation:
         return f"{self.reason} ({self.detail})"
 
 
-Check = Callable[[Pod], Violation | None]
+Check = Callable[[CheckedPod], PodSecurityViolation | None]
 
 
-def violations(level: str, metadata: JsonObject, spec: JsonObject) -> list[Violation]:
+def violations(level: str, metadata: JsonObject, spec: JsonObject) -> list[PodSecurityViolation]:
     """What keeps a pod from a level; nothing keeps it from `privileged`."""
-    pod = Pod(metadata, spec)
+    pod = CheckedPod(metadata, spec)
     return [found for check in _CHECKS.get(level, ()) if (found := check(pod)) is not None]
 
 
-def _apparmor(pod: Pod) -> Violation | None:
+def _apparmor(pod: CheckedPod) -> PodSecurityViolation | None:
     setters, values = _setters(
         pod, lambda context: _unless((context.get("appArmorProfile") or {}).get("type"), _CONFINED)
     )
@@ -101,15 +101,15 @@ def _apparmor(pod: Pod) -> Violation | None:
     if not setters:
         return None
     detail = f"{' and '.join(setters)} must not set AppArmor profile type to {_quoted(values)}"
-    return Violation(_plural("forbidden AppArmor profile", values), detail)
+    return PodSecurityViolation(_plural("forbidden AppArmor profile", values), detail)
 
 
-def _capabilities_baseline(pod: Pod) -> Violation | None:
+def _capabilities_baseline(pod: CheckedPod) -> PodSecurityViolation | None:
     words = _must_not_add(pod, _DEFAULT_CAPABILITIES)
-    return Violation("non-default capabilities", words) if words else None
+    return PodSecurityViolation("non-default capabilities", words) if words else None
 
 
-def _must_not_add(pod: Pod, allowed: Iterable[str]) -> str:
+def _must_not_add(pod: CheckedPod, allowed: Iterable[str]) -> str:
     added = {name: set(_capabilities(context, "add")) - set(allowed) for name, context in pod.contexts}
     names = [name for name, forbidden in added.items() if forbidden]
     if not names:
@@ -118,17 +118,21 @@ def _must_not_add(pod: Pod, allowed: Iterable[str]) -> str:
     return f"{_named(names)} must not include {_quoted(forbidden)} in securityContext.capabilities.add"
 
 
-def _host_namespaces(pod: Pod) -> Violation | None:
+def _host_namespaces(pod: CheckedPod) -> PodSecurityViolation | None:
     shared = [f"{name}=true" for name in ("hostNetwork", "hostPID", "hostIPC") if pod.spec.get(name)]
-    return Violation("host namespaces", ", ".join(shared)) if shared else None
+    return PodSecurityViolation("host namespaces", ", ".join(shared)) if shared else None
 
 
-def _host_paths(pod: Pod) -> Violation | None:
+def _host_paths(pod: CheckedPod) -> PodSecurityViolation | None:
     names = [volume["name"] for volume in pod.spec.get("volumes") or [] if volume.get("hostPath") is not None]
-    return Violation("hostPath volumes", f"{_plural('volume', names)} {_quoted(names)}") if names else None
+    return (
+        PodSecurityViolation("hostPath volumes", f"{_plural('volume', names)} {_quoted(names)}")
+        if names
+        else None
+    )
 
 
-def _host_ports(pod: Pod) -> Violation | None:
+def _host_ports(pod: CheckedPod) -> PodSecurityViolation | None:
     ports = {
         container["name"]: [port["hostPort"] for port in container.get("ports") or [] if port.get("hostPort")]
         for container in pod.containers
@@ -138,17 +142,17 @@ def _host_ports(pod: Pod) -> Violation | None:
         return None
     numbers = sorted({str(port) for used in ports.values() for port in used})
     detail = f"{_named(names)} {_uses(names)} {_plural('hostPort', numbers)} {', '.join(numbers)}"
-    return Violation("hostPort", detail)
+    return PodSecurityViolation("hostPort", detail)
 
 
-def _hosts_of_probes(pod: Pod) -> Violation | None:
+def _hosts_of_probes(pod: CheckedPod) -> PodSecurityViolation | None:
     hosts = {container["name"]: _hosts(container) for container in pod.containers}
     names = sorted(name for name, used in hosts.items() if used)
     if not names:
         return None
     forbidden = sorted({host for used in hosts.values() for host in used})
     words = _plural("probe or lifecycle host", forbidden)
-    return Violation(
+    return PodSecurityViolation(
         "probe or lifecycle host", f"{_named(names)} {_uses(names)} {words} {_quoted(forbidden)}"
     )
 
@@ -163,28 +167,28 @@ def _hosts(container: JsonObject) -> list[str]:
     return [action["host"] for action in actions if action.get("host")]
 
 
-def _privileged(pod: Pod) -> Violation | None:
+def _privileged(pod: CheckedPod) -> PodSecurityViolation | None:
     names = [name for name, context in pod.contexts if context.get("privileged")]
     detail = f"{_named(names)} must not set securityContext.privileged=true"
-    return Violation("privileged", detail) if names else None
+    return PodSecurityViolation("privileged", detail) if names else None
 
 
-def _proc_mount_baseline(pod: Pod) -> Violation | None:
+def _proc_mount_baseline(pod: CheckedPod) -> PodSecurityViolation | None:
     return None if pod.has_own_users else _proc_mount_restricted(pod)
 
 
-def _proc_mount_restricted(pod: Pod) -> Violation | None:
+def _proc_mount_restricted(pod: CheckedPod) -> PodSecurityViolation | None:
     mounts = {name: context.get("procMount") or "Default" for name, context in pod.contexts}
     names = [name for name, mount in mounts.items() if mount != "Default"]
     if not names:
         return None
     values = sorted({mounts[name] for name in names})
-    return Violation(
+    return PodSecurityViolation(
         "procMount", f"{_named(names)} must not set securityContext.procMount to {_quoted(values)}"
     )
 
 
-def _selinux(pod: Pod) -> Violation | None:
+def _selinux(pod: CheckedPod) -> PodSecurityViolation | None:
     options = [
         context.get("seLinuxOptions") or {} for context in (pod.context, *(each for _, each in pod.contexts))
     ]
@@ -203,85 +207,89 @@ def _selinux(pod: Pod) -> Violation | None:
         f"{name} may not be set" for name in ("user", "role") if any(each.get(name) for each in options)
     ]
     detail = f"{' and '.join(setters)} set forbidden securityContext.seLinuxOptions: {'; '.join(words)}"
-    return Violation("seLinuxOptions", detail)
+    return PodSecurityViolation("seLinuxOptions", detail)
 
 
-def _seccomp_baseline(pod: Pod) -> Violation | None:
+def _seccomp_baseline(pod: CheckedPod) -> PodSecurityViolation | None:
     setters, values = _setters(
         pod, lambda context: _unless((context.get("seccompProfile") or {}).get("type"), _CONFINED)
     )
     if not setters:
         return None
     detail = f"{' and '.join(setters)} must not set securityContext.seccompProfile.type to {_quoted(values)}"
-    return Violation("seccompProfile", detail)
+    return PodSecurityViolation("seccompProfile", detail)
 
 
-def _sysctls(pod: Pod) -> Violation | None:
+def _sysctls(pod: CheckedPod) -> PodSecurityViolation | None:
     names = [
         each["name"] for each in pod.context.get("sysctls") or [] if each.get("name") not in _SAFE_SYSCTLS
     ]
-    return Violation("forbidden sysctls", ", ".join(names)) if names else None
+    return PodSecurityViolation("forbidden sysctls", ", ".join(names)) if names else None
 
 
-def _windows_host_process(pod: Pod) -> Violation | None:
+def _windows_host_process(pod: CheckedPod) -> PodSecurityViolation | None:
     setters, _ = _setters(
         pod, lambda context: "true" if (context.get("windowsOptions") or {}).get("hostProcess") else None
     )
     detail = f"{' and '.join(setters)} must not set securityContext.windowsOptions.hostProcess=true"
-    return Violation("hostProcess", detail) if setters else None
+    return PodSecurityViolation("hostProcess", detail) if setters else None
 
 
-def _escalation(pod: Pod) -> Violation | None:
+def _escalation(pod: CheckedPod) -> PodSecurityViolation | None:
     names = [name for name, context in pod.contexts if context.get("allowPrivilegeEscalation") is not False]
     detail = f"{_named(names)} must set securityContext.allowPrivilegeEscalation=false"
-    return Violation("allowPrivilegeEscalation != false", detail) if names and not pod.on_windows else None
+    return (
+        PodSecurityViolation("allowPrivilegeEscalation != false", detail)
+        if names and not pod.on_windows
+        else None
+    )
 
 
-def _capabilities_restricted(pod: Pod) -> Violation | None:
+def _capabilities_restricted(pod: CheckedPod) -> PodSecurityViolation | None:
     if pod.on_windows:
         return None
     keeping = [name for name, context in pod.contexts if "ALL" not in _capabilities(context, "drop")]
     words = [f'{_named(keeping)} must set securityContext.capabilities.drop=["ALL"]'] if keeping else []
     if adding := _must_not_add(pod, ("NET_BIND_SERVICE",)):
         words.append(adding)
-    return Violation("unrestricted capabilities", "; ".join(words)) if words else None
+    return PodSecurityViolation("unrestricted capabilities", "; ".join(words)) if words else None
 
 
-def _volume_types(pod: Pod) -> Violation | None:
+def _volume_types(pod: CheckedPod) -> PodSecurityViolation | None:
     volumes = [volume for volume in pod.spec.get("volumes") or [] if not _RESTRICTED_VOLUMES & volume.keys()]
     if not volumes:
         return None
     names = [volume["name"] for volume in volumes]
     types = sorted({next(iter(volume.keys() - {"name"}), "unknown") for volume in volumes})
     words = f"{_plural('restricted volume type', types)} {_quoted(types)}"
-    return Violation(
+    return PodSecurityViolation(
         "restricted volume types", f"{_plural('volume', names)} {_quoted(names)} {_uses(names)} {words}"
     )
 
 
-def _non_root(pod: Pod) -> Violation | None:
+def _non_root(pod: CheckedPod) -> PodSecurityViolation | None:
     if pod.has_own_users:
         return None
     setters, _ = _setters(pod, lambda context: "false" if context.get("runAsNonRoot") is False else None)
     if setters:
         detail = f"{' and '.join(setters)} must not set securityContext.runAsNonRoot=false"
-        return Violation("runAsNonRoot != true", detail)
+        return PodSecurityViolation("runAsNonRoot != true", detail)
     silent = [name for name, context in pod.contexts if context.get("runAsNonRoot") is None]
     if not silent or pod.context.get("runAsNonRoot"):
         return None
-    return Violation(
+    return PodSecurityViolation(
         "runAsNonRoot != true", f"pod or {_named(silent)} must set securityContext.runAsNonRoot=true"
     )
 
 
-def _root_user(pod: Pod) -> Violation | None:
+def _root_user(pod: CheckedPod) -> PodSecurityViolation | None:
     setters, _ = _setters(pod, lambda context: "0" if context.get("runAsUser") == 0 else None)
     if not setters or pod.has_own_users:
         return None
-    return Violation("runAsUser=0", f"{' and '.join(setters)} must not set runAsUser=0")
+    return PodSecurityViolation("runAsUser=0", f"{' and '.join(setters)} must not set runAsUser=0")
 
 
-def _seccomp_restricted(pod: Pod) -> Violation | None:
+def _seccomp_restricted(pod: CheckedPod) -> PodSecurityViolation | None:
     if pod.on_windows:
         return None
     if explicit := _seccomp_baseline(pod):
@@ -290,7 +298,7 @@ def _seccomp_restricted(pod: Pod) -> Violation | None:
     if not silent or pod.context.get("seccompProfile"):
         return None
     words = 'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
-    return Violation("seccompProfile", f"pod or {_named(silent)} {words}")
+    return PodSecurityViolation("seccompProfile", f"pod or {_named(silent)} {words}")
 
 
 def _capabilities(context: JsonObject, kind: str) -> list[str]:
@@ -301,7 +309,7 @@ def _unless(value: str | None, allowed: Iterable[str]) -> str | None:
     return None if value is None or value in allowed else value
 
 
-def _setters(pod: Pod, bad: Callable[[JsonObject], str | None]) -> tuple[list[str], list[str]]:
+def _setters(pod: CheckedPod, bad: Callable[[JsonObject], str | None]) -> tuple[list[str], list[str]]:
     """Who states a bad value, the pod first, and the values. `bad` returns it, or None for one that is allowed."""
     found = {name: value for name, context in pod.contexts if (value := bad(context)) is not None}
     of_pod = bad(pod.context)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import PODS, PRIORITY_CLASSES
 
@@ -17,7 +17,7 @@ _BUILT_IN = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2
 _PREEMPTS = "PreemptLowerPriority"
 
 
-def admit(store: Store, pod: JsonObject) -> None:
+def admit(store: ObjectStore, pod: JsonObject) -> None:
     """Sets what the class says. Refuses with 403 a class that is not there."""
     spec = pod["spec"]
     found = _class(store, spec.get("priorityClassName", ""))
@@ -30,7 +30,7 @@ def admit(store: Store, pod: JsonObject) -> None:
     spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", _PREEMPTS))
 
 
-def _class(store: Store, name: str) -> JsonObject | None:
+def _class(store: ObjectStore, name: str) -> JsonObject | None:
     if name in _BUILT_IN:
         return {"metadata": {"name": name}, "value": _BUILT_IN[name]}
     if name:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.quantities import canonical_quantity, parse_quantity
@@ -57,7 +57,7 @@ def usage_of(resource: ResourceType, obj: JsonObject) -> Usage:
 
 
 def admit(
-    store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
+    store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> None:
     """Charges a write to the quotas of its namespace. Raises 403 where one would be exceeded."""
     namespace = obj["metadata"].get("namespace")
@@ -147,7 +147,7 @@ def spell(amount: Decimal, name: str) -> str:
     return canonical_quantity(f"{int(amount * 1000)}m")
 
 
-def count(store: Store, quota: JsonObject) -> dict[str, str]:
+def count(store: ObjectStore, quota: JsonObject) -> dict[str, str]:
     """`used` of a quota, counted from all objects of its namespace."""
     namespace = quota["metadata"]["namespace"]
     totals: Usage = {name: Decimal(0) for name in quota["spec"].get("hard") or {}}

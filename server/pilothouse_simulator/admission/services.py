@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 
 JsonObject = dict[str, Any]
 
@@ -52,7 +52,7 @@ def holdings(spec: JsonObject) -> tuple[set[str], set[int]]:
 
 def allocate_service(
     allocators: ServiceAllocators, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
-) -> list[Cause]:
+) -> list[ErrorCause]:
     """Gives the Service its addresses and ports; what an update no longer uses is given back."""
     spec = obj["spec"]
     old_spec: JsonObject = old["spec"] if old is not None else {}
@@ -78,7 +78,7 @@ def allocate_service(
 
 def _allocate_address(
     allocators: ServiceAllocators, spec: JsonObject, old_spec: JsonObject, held: set[str]
-) -> list[Cause]:
+) -> list[ErrorCause]:
     if not spec.get("clusterIP") and not spec.get("clusterIPs") and old_spec.get("clusterIPs"):
         spec["clusterIPs"] = list(old_spec["clusterIPs"])
         spec["clusterIP"] = old_spec["clusterIP"]
@@ -93,7 +93,7 @@ def _allocate_address(
         try:
             inside = ipaddress.IPv4Address(wanted) in SERVICE_NETWORK
         except ValueError:
-            return [Cause("FieldValueInvalid", f"Invalid value: {shown}: must be a valid IP address",
+            return [ErrorCause("FieldValueInvalid", f"Invalid value: {shown}: must be a valid IP address",
                           "spec.clusterIPs[0]")]  # fmt: skip
         problem = ""
         if not inside:
@@ -102,7 +102,7 @@ def _allocate_address(
             problem = "provided IP is already allocated"
         if problem:
             message = f"Invalid value: {shown}: failed to allocate IP {wanted}: {problem}"
-            return [Cause("FieldValueInvalid", message, "spec.clusterIPs")]
+            return [ErrorCause("FieldValueInvalid", message, "spec.clusterIPs")]
     spec["clusterIP"] = wanted
     spec["clusterIPs"] = [wanted]
     return []
@@ -110,7 +110,7 @@ def _allocate_address(
 
 def _allocate_ports(
     allocators: ServiceAllocators, spec: JsonObject, old_spec: JsonObject, held: set[int]
-) -> list[Cause]:
+) -> list[ErrorCause]:
     if spec["type"] not in ("NodePort", "LoadBalancer"):
         for port in spec.get("ports") or []:
             # A type that has no node ports gives back those it had; a new one sent along is dropped too.
@@ -119,7 +119,7 @@ def _allocate_ports(
     previous = {
         (port.get("port"), port.get("protocol")): port.get("nodePort") for port in old_spec.get("ports") or []
     }
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     for index, port in enumerate(spec.get("ports") or []):
         wanted = port.get("nodePort")
         path = f"spec.ports[{index}].nodePort"
@@ -130,8 +130,8 @@ def _allocate_ports(
                 f"Invalid value: {wanted}: provided port is not in the valid range. "
                 f"The range of valid ports is {NODE_PORTS[0]}-{NODE_PORTS[-1]}"
             )
-            causes.append(Cause("FieldValueInvalid", message, path))
+            causes.append(ErrorCause("FieldValueInvalid", message, path))
         elif wanted in allocators.node_ports and wanted not in held:
             message = f"Invalid value: {wanted}: provided port is already allocated"
-            causes.append(Cause("FieldValueInvalid", message, path))
+            causes.append(ErrorCause("FieldValueInvalid", message, path))
     return causes

@@ -27,7 +27,7 @@ from pilothouse_simulator.admission.defaults import (
 )
 from pilothouse_simulator.admission.validation import validate_create, validate_update
 from pilothouse_simulator.admission.validation_config import take_over_string_data
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import (
     DEPLOYMENTS,
@@ -59,7 +59,7 @@ class KindStrategies:
             obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
         apply_defaults(resource, obj)
 
-    def prepare_for_create(self, store: Store, resource: ResourceType, obj: JsonObject) -> None:
+    def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
         """Sets what a new object of the kind begins with, and checks it."""
         if resource is NAMESPACES:
             obj["spec"] = {"finalizers": ["kubernetes"]}
@@ -111,7 +111,13 @@ class KindStrategies:
         apply_defaults(resource, obj)
 
     def allocate(
-        self, store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
+        self,
+        store: ObjectStore,
+        resource: ResourceType,
+        obj: JsonObject,
+        old: JsonObject | None,
+        *,
+        dry_run: bool,
     ) -> None:
         """Admission, and what a write takes of what is limited: 403 by limit ranges and quotas, 422 by ports."""
         webhooks.call(self._webhooks, resource, "CREATE" if old is None else "UPDATE")

@@ -46,7 +46,7 @@ from pilothouse_simulator.admission.validation_pods import (
     validate_template,
 )
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -118,16 +118,16 @@ def immutable_uid(resource: ResourceType, name: str, uid: str) -> api_errors.Api
     return error
 
 
-def _refuse(resource: ResourceType, obj: JsonObject, causes: list[Cause]) -> None:
+def _refuse(resource: ResourceType, obj: JsonObject, causes: list[ErrorCause]) -> None:
     if causes:
         raise api_errors.invalid(resource, str(obj["metadata"].get("name", "")), causes)
 
 
-def _no_causes(_: JsonObject) -> list[Cause]:
+def _no_causes(_: JsonObject) -> list[ErrorCause]:
     return []
 
 
-def _validate_workload(obj: JsonObject) -> list[Cause]:
+def _validate_workload(obj: JsonObject) -> list[ErrorCause]:
     """Deployments and replica sets: replicas, selector, template."""
     spec = obj["spec"]
     causes = non_negative(spec.get("replicas"), "spec.replicas")
@@ -155,7 +155,7 @@ def _validate_workload(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def _validate_deployment(obj: JsonObject) -> list[Cause]:
+def _validate_deployment(obj: JsonObject) -> list[ErrorCause]:
     spec = obj["spec"]
     causes = _validate_workload(obj)
     strategy = spec.get("strategy") or {}
@@ -164,7 +164,7 @@ def _validate_deployment(obj: JsonObject) -> list[Cause]:
         causes.append(not_supported("spec.strategy.type", kind, ("Recreate", "RollingUpdate")))
     elif kind == "Recreate" and rolling is not None:
         message = "Forbidden: may not be specified when strategy `type` is 'Recreate'"
-        causes.append(Cause("FieldValueForbidden", message, "spec.strategy.rollingUpdate"))
+        causes.append(ErrorCause("FieldValueForbidden", message, "spec.strategy.rollingUpdate"))
     elif kind == "RollingUpdate":
         causes += _validate_rolling_update(rolling or {})
     causes += non_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
@@ -176,8 +176,8 @@ def _validate_deployment(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def _validate_rolling_update(rolling: JsonObject) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_rolling_update(rolling: JsonObject) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     zeros = 0
     for name in ("maxUnavailable", "maxSurge"):
         value = rolling.get(name)
@@ -200,20 +200,20 @@ def _validate_rolling_update(rolling: JsonObject) -> list[Cause]:
     return causes
 
 
-def _selector_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def _selector_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     selector = obj["spec"].get("selector")
     if selector != old["spec"].get("selector"):
         return [invalid_value("spec.selector", selector, _IMMUTABLE)]
     return []
 
 
-def _validate_pod(obj: JsonObject) -> list[Cause]:
+def _validate_pod(obj: JsonObject) -> list[ErrorCause]:
     return validate_pod_spec(obj["spec"], "spec")
 
 
-def _validate_service(obj: JsonObject) -> list[Cause]:
+def _validate_service(obj: JsonObject) -> list[ErrorCause]:
     spec = obj["spec"]
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     kind = spec["type"]
     if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
         supported = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
@@ -234,13 +234,13 @@ def _validate_service(obj: JsonObject) -> list[Cause]:
             shown = {"Name": "", "Protocol": key[1], "AppProtocol": None, "Port": key[0], "TargetPort": 0,
                      "NodePort": 0}  # fmt: skip
             message = f"Duplicate value: {json.dumps(shown, separators=(',', ':'))}"
-            causes.append(Cause("FieldValueDuplicate", message, f"spec.ports[{index}]"))
+            causes.append(ErrorCause("FieldValueDuplicate", message, f"spec.ports[{index}]"))
         seen.add(key)
     return causes
 
 
-def _validate_service_port(port: JsonObject, field: str, names: set[str], *, named: bool) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_service_port(port: JsonObject, field: str, names: set[str], *, named: bool) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     name = port.get("name", "")
     if not name:
         if named:
@@ -248,7 +248,7 @@ def _validate_service_port(port: JsonObject, field: str, names: set[str], *, nam
     elif problem := label_name_problem(name):
         causes.append(invalid_value(f"{field}.name", name, problem))
     elif name in names:
-        causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{field}.name"))
+        causes.append(ErrorCause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{field}.name"))
     names.add(name)
     if not 1 <= port["port"] <= 65535:
         causes.append(invalid_value(f"{field}.port", port["port"], PORT_RANGE))
@@ -260,7 +260,7 @@ def _validate_service_port(port: JsonObject, field: str, names: set[str], *, nam
     return causes
 
 
-def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     """The cluster address of a Service stays what it was first."""
     new_spec, old_spec = obj["spec"], old["spec"]
     if "ExternalName" in (new_spec["type"], old_spec["type"]) or not old_spec.get("clusterIP"):
@@ -271,7 +271,7 @@ def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
     return []
 
 
-_CREATE: dict[ResourceType, Callable[[JsonObject], list[Cause]]] = {
+_CREATE: dict[ResourceType, Callable[[JsonObject], list[ErrorCause]]] = {
     DEPLOYMENTS: _validate_deployment,
     REPLICA_SETS: _validate_workload,
     PODS: _validate_pod,
@@ -286,7 +286,7 @@ _CREATE: dict[ResourceType, Callable[[JsonObject], list[Cause]]] = {
     LEASES: validate_lease,
     HORIZONTAL_POD_AUTOSCALERS: validate_autoscaler,
 }
-_UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[Cause]]] = {
+_UPDATE: dict[ResourceType, Callable[[JsonObject, JsonObject], list[ErrorCause]]] = {
     DEPLOYMENTS: _selector_unchanged,
     REPLICA_SETS: _selector_unchanged,
     PODS: validate_pod_update,

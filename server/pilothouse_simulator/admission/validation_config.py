@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from pilothouse_simulator.admission.validation_metadata import invalid_value, required, too_long
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 
 JsonObject = dict[str, Any]
 
@@ -30,7 +30,7 @@ _REQUIRED_KEYS = {
 _DOCKER = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 
-def validate_config_map(obj: JsonObject) -> list[Cause]:
+def validate_config_map(obj: JsonObject) -> list[ErrorCause]:
     """The causes against a new or changed ConfigMap."""
     text, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     causes = _validate_keys("data", text) + _validate_keys("binaryData", binary)
@@ -41,7 +41,7 @@ def validate_config_map(obj: JsonObject) -> list[Cause]:
     return [*causes, *_validate_size("", size)]
 
 
-def validate_secret(obj: JsonObject) -> list[Cause]:
+def validate_secret(obj: JsonObject) -> list[ErrorCause]:
     """The causes against a new or changed Secret."""
     data = obj.get("data") or {}
     causes = _validate_keys("data", data)
@@ -54,7 +54,7 @@ def validate_secret(obj: JsonObject) -> list[Cause]:
         (key,) = _REQUIRED_KEYS[type_]
         if key in data and not _is_json(_decoded(data[key])):
             causes.append(
-                Cause(
+                ErrorCause(
                     "FieldValueInvalid",
                     'Invalid value: "<secret contents redacted>": invalid character in JSON',
                     f"data[{key}]",
@@ -63,12 +63,12 @@ def validate_secret(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def config_map_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def config_map_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     """What an immutable ConfigMap keeps."""
     return _frozen(obj, old, ("data", "binaryData"))
 
 
-def secret_unchanged(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def secret_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     """What a Secret keeps: its type, and once it is immutable its data."""
     causes = []
     if obj.get("type") != old.get("type"):
@@ -84,21 +84,21 @@ def take_over_string_data(obj: JsonObject) -> None:
         obj["data"] = {**(obj.get("data") or {}), **encoded}
 
 
-def _frozen(obj: JsonObject, old: JsonObject, fields: tuple[str, ...]) -> list[Cause]:
+def _frozen(obj: JsonObject, old: JsonObject, fields: tuple[str, ...]) -> list[ErrorCause]:
     if not old.get("immutable"):
         return []
     causes = []
     if not obj.get("immutable"):
-        causes.append(Cause("FieldValueForbidden", _FROZEN, "immutable"))
+        causes.append(ErrorCause("FieldValueForbidden", _FROZEN, "immutable"))
     causes += [
-        Cause("FieldValueForbidden", _FROZEN, field)
+        ErrorCause("FieldValueForbidden", _FROZEN, field)
         for field in fields
         if (obj.get(field) or {}) != (old.get(field) or {})
     ]
     return causes
 
 
-def _validate_keys(field: str, values: JsonObject) -> list[Cause]:
+def _validate_keys(field: str, values: JsonObject) -> list[ErrorCause]:
     causes = []
     for key in sorted(values):
         if key == "." or key == "..":
@@ -114,7 +114,7 @@ def _validate_keys(field: str, values: JsonObject) -> list[Cause]:
     return causes
 
 
-def _validate_size(field: str, size: int) -> list[Cause]:
+def _validate_size(field: str, size: int) -> list[ErrorCause]:
     return [too_long(field or "[]", LIMIT_BYTES)] if size > LIMIT_BYTES else []
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from pilothouse_simulator.admission.validation_metadata import invalid_value, not_supported, required
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.quantities import parse_quantity
 
 JsonObject = dict[str, Any]
@@ -32,9 +32,9 @@ _SCOPES = (
 _LIMIT_TYPES = ("Container", "PersistentVolumeClaim", "Pod")
 
 
-def validate_resource_quota(obj: JsonObject) -> list[Cause]:
+def validate_resource_quota(obj: JsonObject) -> list[ErrorCause]:
     """Names that can be limited, whole numbers for counts, nothing below zero."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     for name, amount in (obj["spec"].get("hard") or {}).items():
         field = f"spec.hard[{name}]"
         counts = name in _WHOLE or name.startswith("count/") or name.endswith("/persistentvolumeclaims")
@@ -51,9 +51,9 @@ def validate_resource_quota(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def validate_limit_range(obj: JsonObject) -> list[Cause]:
+def validate_limit_range(obj: JsonObject) -> list[ErrorCause]:
     """Known types, each once, and amounts that lie between their bounds."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     seen: set[str] = set()
     for index, limit in enumerate(obj["spec"].get("limits") or []):
         field = f"spec.limits[{index}]"
@@ -61,15 +61,15 @@ def validate_limit_range(obj: JsonObject) -> list[Cause]:
         if kind not in _LIMIT_TYPES and not re.fullmatch(r"[\w.-]+/[\w.-]+", kind):
             causes.append(not_supported(f"{field}.type", kind, _LIMIT_TYPES))
         if kind in seen:
-            causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{kind}"', f"{field}.type"))
+            causes.append(ErrorCause("FieldValueDuplicate", f'Duplicate value: "{kind}"', f"{field}.type"))
         seen.add(kind)
         causes += _ordered(limit, ("min", "defaultRequest", "default", "max"), field)
     return causes
 
 
-def _ordered(limit: JsonObject, names: tuple[str, ...], field: str) -> list[Cause]:
+def _ordered(limit: JsonObject, names: tuple[str, ...], field: str) -> list[ErrorCause]:
     """Each amount must not be above those that follow it."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     for position, lower in enumerate(names):
         for upper in names[position + 1 :]:
             for resource, amount in (limit.get(lower) or {}).items():
@@ -80,10 +80,10 @@ def _ordered(limit: JsonObject, names: tuple[str, ...], field: str) -> list[Caus
     return causes
 
 
-def validate_lease(obj: JsonObject) -> list[Cause]:
+def validate_lease(obj: JsonObject) -> list[ErrorCause]:
     """Durations above zero, transitions not below."""
     spec = obj.get("spec") or {}
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     duration, transitions = spec.get("leaseDurationSeconds"), spec.get("leaseTransitions")
     if duration is not None and duration <= 0:
         causes.append(invalid_value("spec.leaseDurationSeconds", duration, "must be greater than 0"))
@@ -93,7 +93,7 @@ def validate_lease(obj: JsonObject) -> list[Cause]:
     return causes
 
 
-def validate_autoscaler(obj: JsonObject) -> list[Cause]:
+def validate_autoscaler(obj: JsonObject) -> list[ErrorCause]:
     """A target, and bounds in their order."""
     spec = obj.get("spec") or {}
     target = spec.get("scaleTargetRef") or {}

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import NAMESPACES, SERVICES, ResourceType
 
 JsonObject = dict[str, Any]
@@ -43,33 +43,35 @@ _NAME_PART_MESSAGE = (
 )
 
 
-def invalid_value(field: str, value: Any, message: str) -> Cause:
+def invalid_value(field: str, value: Any, message: str) -> ErrorCause:
     """FieldValueInvalid with the value as JSON."""
     shown = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return Cause("FieldValueInvalid", f"Invalid value: {shown}: {message}", field)
+    return ErrorCause("FieldValueInvalid", f"Invalid value: {shown}: {message}", field)
 
 
-def required(field: str, message: str = "") -> Cause:
+def required(field: str, message: str = "") -> ErrorCause:
     """FieldValueRequired."""
-    return Cause("FieldValueRequired", f"Required value: {message}" if message else "Required value", field)
+    return ErrorCause(
+        "FieldValueRequired", f"Required value: {message}" if message else "Required value", field
+    )
 
 
-def not_supported(field: str, value: Any, supported: tuple[str, ...]) -> Cause:
+def not_supported(field: str, value: Any, supported: tuple[str, ...]) -> ErrorCause:
     """FieldValueNotSupported with the list of what is supported."""
     shown = ", ".join(json.dumps(entry) for entry in supported)
-    return Cause(
+    return ErrorCause(
         "FieldValueNotSupported", f"Unsupported value: {json.dumps(value)}: supported values: {shown}", field
     )
 
 
-def forbidden_field(field: str, message: str) -> Cause:
+def forbidden_field(field: str, message: str) -> ErrorCause:
     """FieldValueForbidden."""
-    return Cause("FieldValueForbidden", f"Forbidden: {message}", field)
+    return ErrorCause("FieldValueForbidden", f"Forbidden: {message}", field)
 
 
-def too_long(field: str, limit: int) -> Cause:
+def too_long(field: str, limit: int) -> ErrorCause:
     """FieldValueTooLong with the limit in bytes."""
-    return Cause("FieldValueTooLong", f"Too long: may not be more than {limit} bytes", field)
+    return ErrorCause("FieldValueTooLong", f"Too long: may not be more than {limit} bytes", field)
 
 
 def label_name_problem(name: str) -> str | None:
@@ -86,9 +88,9 @@ def subdomain_problem(name: str) -> str | None:
     return None if _SUBDOMAIN_1123.match(name) else _SUBDOMAIN_MESSAGE
 
 
-def validate_metadata(resource: ResourceType, metadata: JsonObject) -> list[Cause]:
+def validate_metadata(resource: ResourceType, metadata: JsonObject) -> list[ErrorCause]:
     """Name, labels and annotations of an object."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     name = metadata.get("name")
     if not name:
         causes.append(required("metadata.name", "name or generateName is required"))
@@ -118,9 +120,9 @@ def qualified_name_problem(key: str) -> str | None:
     return None if _QUALIFIED_NAME.match(name) else _NAME_PART_MESSAGE
 
 
-def validate_labels(labels: JsonObject | None, field: str) -> list[Cause]:
+def validate_labels(labels: JsonObject | None, field: str) -> list[ErrorCause]:
     """Keys and values of labels."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     for key, value in sorted((labels or {}).items()):
         problem = qualified_name_problem(key)
         if problem:
@@ -132,9 +134,9 @@ def validate_labels(labels: JsonObject | None, field: str) -> list[Cause]:
     return causes
 
 
-def validate_annotations(annotations: JsonObject | None, field: str) -> list[Cause]:
+def validate_annotations(annotations: JsonObject | None, field: str) -> list[ErrorCause]:
     """Keys of annotations, and their size together."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     size = 0
     for key, value in sorted((annotations or {}).items()):
         size += len(key.encode()) + len(value.encode())
@@ -146,7 +148,7 @@ def validate_annotations(annotations: JsonObject | None, field: str) -> list[Cau
     return causes
 
 
-def validate_label_selector(selector: JsonObject, field: str) -> list[Cause]:
+def validate_label_selector(selector: JsonObject, field: str) -> list[ErrorCause]:
     """A LabelSelector object."""
     causes = validate_labels(selector.get("matchLabels"), f"{field}.matchLabels")
     for index, entry in enumerate(selector.get("matchExpressions") or []):

@@ -19,7 +19,7 @@ from pilothouse_simulator.admission.validation_security import (
     validate_pod_security_context,
     validate_security_context,
 )
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.quantities import parse_quantity
 
@@ -36,14 +36,14 @@ _IMMUTABLE_MESSAGE = (
 )
 
 
-def non_negative(value: Any, field: str) -> list[Cause]:
+def non_negative(value: Any, field: str) -> list[ErrorCause]:
     """A number that must not be below zero; None passes."""
     if value is not None and value < 0:
         return [invalid_value(field, value, "must be greater than or equal to 0")]
     return []
 
 
-def validate_template(template: JsonObject, field: str) -> list[Cause]:
+def validate_template(template: JsonObject, field: str) -> list[ErrorCause]:
     """A pod template. The path of its labels lacks `metadata`, as in the real server."""
     metadata = template.get("metadata") or {}
     causes = validate_labels(metadata.get("labels"), f"{field}.labels")
@@ -51,9 +51,9 @@ def validate_template(template: JsonObject, field: str) -> list[Cause]:
     return causes + validate_pod_spec(template.get("spec") or {}, f"{field}.spec")
 
 
-def validate_pod_spec(spec: JsonObject, field: str) -> list[Cause]:
+def validate_pod_spec(spec: JsonObject, field: str) -> list[ErrorCause]:
     """A pod spec after defaults."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     volumes, volume_causes = _validate_volumes(spec.get("volumes") or [], f"{field}.volumes")
     causes += volume_causes
     containers = spec.get("containers") or []
@@ -85,9 +85,9 @@ def validate_pod_spec(spec: JsonObject, field: str) -> list[Cause]:
     )
 
 
-def _validate_volumes(volumes: list[JsonObject], field: str) -> tuple[set[str], list[Cause]]:
+def _validate_volumes(volumes: list[JsonObject], field: str) -> tuple[set[str], list[ErrorCause]]:
     names: set[str] = set()
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     for index, volume in enumerate(volumes):
         name = volume.get("name", "")
         path = f"{field}[{index}].name"
@@ -97,13 +97,15 @@ def _validate_volumes(volumes: list[JsonObject], field: str) -> tuple[set[str], 
         elif problem:
             causes.append(invalid_value(path, name, problem))
         elif name in names:
-            causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', path))
+            causes.append(ErrorCause("FieldValueDuplicate", f'Duplicate value: "{name}"', path))
         names.add(name)
     return names, causes
 
 
-def _validate_container(container: JsonObject, field: str, volumes: set[str], names: set[str]) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_container(
+    container: JsonObject, field: str, volumes: set[str], names: set[str]
+) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     name = container.get("name", "")
     problem = label_name_problem(name)
     if not name:
@@ -111,7 +113,7 @@ def _validate_container(container: JsonObject, field: str, volumes: set[str], na
     elif problem:
         causes.append(invalid_value(f"{field}.name", name, problem))
     elif name in names:
-        causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{field}.name"))
+        causes.append(ErrorCause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{field}.name"))
     names.add(name)
     image = container.get("image", "")
     if not image:
@@ -132,8 +134,8 @@ def _validate_container(container: JsonObject, field: str, volumes: set[str], na
     return causes
 
 
-def _validate_ports(ports: list[JsonObject], field: str) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_ports(ports: list[JsonObject], field: str) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     names: set[str] = set()
     for index, port in enumerate(ports):
         path = f"{field}[{index}]"
@@ -142,7 +144,7 @@ def _validate_ports(ports: list[JsonObject], field: str) -> list[Cause]:
             if not _PORT_NAME.match(name):
                 causes.append(invalid_value(f"{path}.name", name, _PORT_NAME_MESSAGE))
             elif name in names:
-                causes.append(Cause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
+                causes.append(ErrorCause("FieldValueDuplicate", f'Duplicate value: "{name}"', f"{path}.name"))
             names.add(name)
         number = port.get("containerPort")
         if not number:
@@ -157,8 +159,8 @@ def _validate_ports(ports: list[JsonObject], field: str) -> list[Cause]:
     return causes
 
 
-def _validate_env(entries: list[JsonObject], field: str) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_env(entries: list[JsonObject], field: str) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     for index, entry in enumerate(entries):
         path = f"{field}[{index}]"
         name = entry.get("name", "")
@@ -176,15 +178,15 @@ def _validate_env(entries: list[JsonObject], field: str) -> list[Cause]:
     return causes
 
 
-def _validate_mounts(mounts: list[JsonObject], field: str, volumes: set[str]) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_mounts(mounts: list[JsonObject], field: str, volumes: set[str]) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     paths: set[str] = set()
     for index, mount in enumerate(mounts):
         name, path = mount.get("name", ""), mount.get("mountPath", "")
         if not name:
             causes.append(required(f"{field}[{index}].name"))
         elif name not in volumes:
-            causes.append(Cause("FieldValueNotFound", f'Not found: "{name}"', f"{field}[{index}].name"))
+            causes.append(ErrorCause("FieldValueNotFound", f'Not found: "{name}"', f"{field}[{index}].name"))
         if not path:
             causes.append(required(f"{field}[{index}].mountPath"))
         elif path in paths:
@@ -193,8 +195,8 @@ def _validate_mounts(mounts: list[JsonObject], field: str, volumes: set[str]) ->
     return causes
 
 
-def _validate_resources(resources: JsonObject, field: str) -> list[Cause]:
-    causes: list[Cause] = []
+def _validate_resources(resources: JsonObject, field: str) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for kind, amounts in (("limits", limits), ("requests", requests)):
         for name, amount in amounts.items():
@@ -209,9 +211,9 @@ def _validate_resources(resources: JsonObject, field: str) -> list[Cause]:
     return causes
 
 
-def _validate_probe(probe: JsonObject, field: str) -> list[Cause]:
+def _validate_probe(probe: JsonObject, field: str) -> list[ErrorCause]:
     handlers = [name for name in ("exec", "httpGet", "tcpSocket", "grpc") if probe.get(name) is not None]
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     if not handlers:
         causes.append(required(field, "must specify a handler type"))
     causes += [
@@ -229,10 +231,10 @@ def _validate_probe(probe: JsonObject, field: str) -> list[Cause]:
     return causes
 
 
-def validate_pod_update(obj: JsonObject, old: JsonObject) -> list[Cause]:
+def validate_pod_update(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
     """What may change in the spec of an existing pod: images, deadline, more tolerations."""
     new_spec, old_spec = copy_json(obj["spec"]), copy_json(old["spec"])
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     for kind in ("containers", "initContainers"):
         old_containers, new_containers = old_spec.get(kind) or [], new_spec.get(kind) or []
         if len(old_containers) != len(new_containers):

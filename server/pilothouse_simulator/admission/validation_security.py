@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_simulator.admission.validation_metadata import invalid_value, not_supported, required
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 
 JsonObject = dict[str, Any]
 
@@ -20,7 +20,7 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def validate_security_context(context: JsonObject | None, field: str) -> list[Cause]:
+def validate_security_context(context: JsonObject | None, field: str) -> list[ErrorCause]:
     """The rights of a container."""
     if not context:
         return []
@@ -37,7 +37,7 @@ def validate_security_context(context: JsonObject | None, field: str) -> list[Ca
     return causes
 
 
-def validate_pod_security_context(context: JsonObject | None, field: str) -> list[Cause]:
+def validate_pod_security_context(context: JsonObject | None, field: str) -> list[ErrorCause]:
     """The rights that the containers of a pod share."""
     if not context:
         return []
@@ -53,7 +53,7 @@ def validate_pod_security_context(context: JsonObject | None, field: str) -> lis
     return causes + _validate_seccomp(context.get("seccompProfile"), f"{field}.seccompProfile")
 
 
-def _validate_ids(context: JsonObject, names: tuple[str, ...], field: str) -> list[Cause]:
+def _validate_ids(context: JsonObject, names: tuple[str, ...], field: str) -> list[ErrorCause]:
     return [
         invalid_value(f"{field}.{name}", context[name], _ID_RANGE)
         for name in names
@@ -61,10 +61,10 @@ def _validate_ids(context: JsonObject, names: tuple[str, ...], field: str) -> li
     ]
 
 
-def _validate_seccomp(profile: JsonObject | None, field: str) -> list[Cause]:
+def _validate_seccomp(profile: JsonObject | None, field: str) -> list[ErrorCause]:
     if profile is None:
         return []
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     kind, path = profile.get("type", ""), profile.get("localhostProfile")
     if not kind:
         causes.append(required(f"{field}.type", "type is required when seccompProfile is set"))

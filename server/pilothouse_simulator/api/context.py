@@ -12,7 +12,7 @@ from pilothouse_simulator.admission import pod_security
 from pilothouse_simulator.api.faults import FaultPlan
 from pilothouse_simulator.api.representation import Presenter, negotiate
 from pilothouse_simulator.api.tables import build_table
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values import resources
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import ENDPOINTS, NAMESPACES, ResourceType
@@ -31,7 +31,7 @@ class OpenStream(Protocol):
 
 
 @dataclass(frozen=True)
-class Target:
+class RequestTarget:
     """What a path addresses. `name` empty: a collection; `namespace` None: all, or cluster-scoped.
 
     `watch_prefix`: the deprecated `/watch/` form. `rest`: what follows a proxy subresource.
@@ -54,7 +54,7 @@ class ApiContext:
     way though their requests have been answered.
     """
 
-    store: Store
+    store: ObjectStore
     clock: Clock
     faults: FaultPlan
     streams: set[OpenStream] = field(default_factory=set)
@@ -64,7 +64,7 @@ class ApiContext:
     closing: bool = False
     ready: bool = True
 
-    def presenter(self, request: web.Request, target: Target) -> Presenter:
+    def presenter(self, request: web.Request, target: RequestTarget) -> Presenter:
         """How to answer this request; 406 when the client accepts nothing that can be served."""
         whole = request.query.get("includeObject") == "Object"
 
@@ -88,7 +88,7 @@ def warning(text: str) -> tuple[str, str]:
     return ("Warning", f'299 - "{escaped}"')
 
 
-def parse_path(path: str, *, known: bool = True) -> Target | None:
+def parse_path(path: str, *, known: bool = True) -> RequestTarget | None:
     """The resource a path below /api or /apis addresses, or None when there is none.
 
     `known` False: whatever the path names, as if it were there, for who has no right to learn that it is not.
@@ -119,4 +119,4 @@ def parse_path(path: str, *, known: bool = True) -> Target | None:
     if known and subresource and subresource not in resource.subresources:
         return None
     remainder = "/".join(rest[3:])
-    return Target(resource, api_version, namespace, name, subresource, remainder, watch_prefix)
+    return RequestTarget(resource, api_version, namespace, name, subresource, remainder, watch_prefix)

@@ -20,7 +20,7 @@ from pilothouse_simulator.store.field_sets import describe, item_key
 from pilothouse_simulator.store.schema import (
     ListType,
     MapType,
-    Scalar,
+    SchemaScalar,
     SchemaType,
     Struct,
     go_type_name,
@@ -166,7 +166,7 @@ def convert(resource: ResourceType, document: JsonObject) -> tuple[JsonObject, l
 def _convert(kind: SchemaType, value: Any, path: str, owner: str, unknown: list[str]) -> Any:
     if value is None:
         return None
-    if isinstance(kind, Scalar):
+    if isinstance(kind, SchemaScalar):
         return _convert_scalar(kind, value, path, owner)
     if isinstance(kind, ListType):
         _expect(isinstance(value, list), value, path, owner, "[]" + _type_name(kind.item))
@@ -210,7 +210,7 @@ def _expect(holds: bool, value: Any, path: str, owner: str, expected: str) -> No
         )
 
 
-def _convert_scalar(kind: Scalar, value: Any, path: str, owner: str) -> Any:
+def _convert_scalar(kind: SchemaScalar, value: Any, path: str, owner: str) -> Any:
     if kind.kind == "any":
         return value
     if kind.kind == "quantity":
@@ -275,7 +275,7 @@ def check_applied(resource: ResourceType, document: JsonObject, label: str) -> N
 def _applied_problem(kind: SchemaType, value: Any, path: tuple[str, ...]) -> str | None:
     if value is None:
         return None
-    if isinstance(kind, Scalar):
+    if isinstance(kind, SchemaScalar):
         return _applied_scalar_problem(kind, value, path)
     if isinstance(kind, ListType):
         return _applied_list_problem(kind, value, path)
@@ -313,7 +313,7 @@ def _go_value(value: Any) -> str:
     return f"&value.valueUnstructured{{Value:{value}}}"
 
 
-def _applied_scalar_problem(kind: Scalar, value: Any, path: tuple[str, ...]) -> str | None:
+def _applied_scalar_problem(kind: SchemaScalar, value: Any, path: tuple[str, ...]) -> str | None:
     expected = None
     if kind.kind in ("str", "time", "micro time", "bytes") and not isinstance(value, str):
         expected = "string"

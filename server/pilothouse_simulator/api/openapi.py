@@ -13,7 +13,7 @@ from pilothouse_simulator.api.discovery import resources_of, version_of
 from pilothouse_simulator.store.schema import (
     ListType,
     MapType,
-    Scalar,
+    SchemaScalar,
     SchemaType,
     Struct,
     go_type_name,
@@ -105,7 +105,7 @@ def _add_schema(struct: Struct, schemas: JsonObject) -> None:
 
 
 def _property(kind: SchemaType, schemas: JsonObject) -> JsonObject:
-    if isinstance(kind, Scalar):
+    if isinstance(kind, SchemaScalar):
         return dict(_SCALARS[kind.kind])
     if isinstance(kind, Struct):
         _add_schema(kind, schemas)

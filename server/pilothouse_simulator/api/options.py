@@ -11,7 +11,7 @@ from typing import Any
 
 from pilothouse_simulator.admission.validation_metadata import not_supported, required, too_long
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import ApiError, Cause, bad_request
+from pilothouse_simulator.values.api_errors import ApiError, ErrorCause, bad_request
 
 JsonObject = dict[str, Any]
 
@@ -53,7 +53,7 @@ def resource_version(text: str) -> int:
     return int(text)
 
 
-def options_invalid(kind: str, causes: list[Cause]) -> ApiError:
+def options_invalid(kind: str, causes: list[ErrorCause]) -> ApiError:
     """422 of CreateOptions, PatchOptions, ListOptions …"""
     return api_errors.invalid_kind(kind, "meta.k8s.io", "", causes)
 
@@ -70,14 +70,14 @@ class WriteOptions:
 
 def write_options(query: Mapping[str, str], kind: str, user_agent: str, *, applies: bool) -> WriteOptions:
     """Reads and checks the options of a write; `kind` is how refusals name them."""
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     force = boolean(query, "force")
     manager = query.get("fieldManager", "")
     if applies and not manager:
         causes.append(required("fieldManager", "is required for apply patch"))
     if kind == "PatchOptions" and not applies and force is not None:
         causes.append(
-            Cause("FieldValueForbidden", "Forbidden: may not be specified for non-apply patch", "force")
+            ErrorCause("FieldValueForbidden", "Forbidden: may not be specified for non-apply patch", "force")
         )
     if len(manager.encode()) > MANAGER_LIMIT_BYTES:
         causes.append(too_long("fieldManager", MANAGER_LIMIT_BYTES))
@@ -133,12 +133,12 @@ def list_options(query: Mapping[str, str], *, watch: bool) -> ListOptions:
     return options
 
 
-def _forbidden(field: str, message: str) -> Cause:
-    return Cause("FieldValueForbidden", f"Forbidden: {message}", field)
+def _forbidden(field: str, message: str) -> ErrorCause:
+    return ErrorCause("FieldValueForbidden", f"Forbidden: {message}", field)
 
 
-def _list_causes(options: ListOptions) -> list[Cause]:
-    causes: list[Cause] = []
+def _list_causes(options: ListOptions) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     field = "resourceVersionMatch"
     if options.match:
         if not options.version_text:
@@ -154,8 +154,8 @@ def _list_causes(options: ListOptions) -> list[Cause]:
     return causes
 
 
-def _watch_causes(options: ListOptions) -> list[Cause]:
-    causes: list[Cause] = []
+def _watch_causes(options: ListOptions) -> list[ErrorCause]:
+    causes: list[ErrorCause] = []
     field = "resourceVersionMatch"
     if options.send_initial_events is not None:
         if options.match != "NotOlderThan":

@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from pilothouse_simulator.api import discovery, openapi
-from pilothouse_simulator.api.context import ApiContext, Target, parse_path
+from pilothouse_simulator.api.context import ApiContext, RequestTarget, parse_path
 from pilothouse_simulator.api.options import boolean
 from pilothouse_simulator.api.representation import NEW_EVENTS_VERSION, json_response
 from pilothouse_simulator.api.routes_delete import delete_collection, delete_object
@@ -40,7 +40,7 @@ from pilothouse_simulator.nodes.kubelet import Kubelets
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ApiError
 
-Handler = Callable[[ApiContext, web.Request, Target], Awaitable[web.StreamResponse]]
+Handler = Callable[[ApiContext, web.Request, RequestTarget], Awaitable[web.StreamResponse]]
 
 _HEALTH_PATHS = frozenset({"/livez", "/readyz", "/healthz"})
 _HEALTH_CHECKS = ("ping", "log", "informer-sync", "storage-readiness", "shutdown")
@@ -171,7 +171,7 @@ class ApiRoutes:
         result = "failed" if failed else "passed"
         return web.Response(text=f"{lines}{path.strip('/')} check {result}\n", status=500 if failed else 200)
 
-    def _handler(self, request: web.Request, target: Target) -> Handler:
+    def _handler(self, request: web.Request, target: RequestTarget) -> Handler:
         method, resource = request.method, target.resource
         if target.subresource:
             return self._subresource_handler(method, target)
@@ -195,7 +195,7 @@ class ApiRoutes:
             raise api_errors.method_not_allowed()
         return handlers[method]
 
-    def _subresource_handler(self, method: str, target: Target) -> Handler:
+    def _subresource_handler(self, method: str, target: RequestTarget) -> Handler:
         subresource = target.subresource
         table: dict[tuple[str, str], Handler] = {
             ("GET", "status"): get_object,

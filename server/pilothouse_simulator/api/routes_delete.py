@@ -8,13 +8,13 @@ from aiohttp import web
 
 from pilothouse_simulator.admission import webhooks
 from pilothouse_simulator.admission.validation_metadata import not_supported
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.decoding import parse_object
 from pilothouse_simulator.api.options import integer, list_options, options_invalid
 from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.api.routes_write import read_body
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.resources import PODS, RESOURCE_QUOTAS, SERVICES, ResourceType
 from pilothouse_simulator.values.selectors import build_predicate
 
@@ -41,7 +41,7 @@ async def _delete_options(request: web.Request) -> JsonObject:
 
 
 def _check_delete_options(options: JsonObject) -> None:
-    causes: list[Cause] = []
+    causes: list[ErrorCause] = []
     policy, dry_run = options.get("propagationPolicy"), options.get("dryRun") or []
     if policy is not None and policy not in _POLICIES:
         causes.append(not_supported("propagationPolicy", policy, (*_POLICIES, "nil")))
@@ -69,7 +69,7 @@ def _delete(
     )
 
 
-async def delete_object(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def delete_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """DELETE of one object: the object while something holds it, a Status when it is gone."""
     presenter = context.presenter(request, target)
     resource = target.resource
@@ -90,7 +90,7 @@ async def delete_object(context: ApiContext, request: web.Request, target: Targe
     )
 
 
-async def delete_collection(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def delete_collection(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """DELETE of a collection: the list of what was there."""
     presenter = context.presenter(request, target)
     options = await _delete_options(request)

@@ -20,14 +20,14 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.routes_nodes import refused_dial
 from pilothouse_simulator.exec.environment import environment_of, files_of
 from pilothouse_simulator.exec.process import Pipe, Process, Terminal
-from pilothouse_simulator.exec.shell import INTERRUPTED, SHELLS, Exited, NotFound, run_command
+from pilothouse_simulator.exec.shell import INTERRUPTED, SHELLS, CommandNotFound, Exited, run_command
 from pilothouse_simulator.exec.tools import TOOLS
 from pilothouse_simulator.nodes.kubelet import Kubelets
-from pilothouse_simulator.nodes.pod_containers import Attempt, Container
+from pilothouse_simulator.nodes.pod_containers import ContainerAttempt, RunningContainer
 from pilothouse_simulator.nodes.pod_programs import KILLED
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import PODS
@@ -54,7 +54,9 @@ class ExecRoutes:
     def __init__(self, kubelets: Kubelets) -> None:
         self._kubelets = kubelets
 
-    async def run(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
+    async def run(
+        self, context: ApiContext, request: web.Request, target: RequestTarget
+    ) -> web.StreamResponse:
         """Runs the program of the query; refuses before the handshake what cannot be run."""
         query = request.query
         wanted = {
@@ -95,7 +97,7 @@ class ExecRoutes:
 
 
 def _surroundings(
-    context: ApiContext, pod: JsonObject, container: Container, attempt: Attempt
+    context: ApiContext, pod: JsonObject, container: RunningContainer, attempt: ContainerAttempt
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """The environment of the container's start (now, where it was restored), and the files: those mounted as they are
     now, and those programs have written."""
@@ -156,7 +158,7 @@ class _Session:
         name = pod["spec"].get("hostname") or pod["metadata"]["name"]
         return Process(context.clock, self._stdin, stdout, stderr, environment, files, name, self._terminal)
 
-    async def serve(self, process: Process, command: list[str], attempt: Attempt) -> None:
+    async def serve(self, process: Process, command: list[str], attempt: ContainerAttempt) -> None:
         """Runs the command until it ends, its container ends, or the client goes."""
         with suppress(ConnectionError):
             await self._send(_STDOUT, b"")
@@ -193,7 +195,7 @@ class _Session:
             return _exit_status(await run_command(process, command, TOOLS))
         except Exited as end:
             return _exit_status(end.code)
-        except NotFound:
+        except CommandNotFound:
             found = "no such file or directory" if "/" in command[0] else "executable file not found in $PATH"
             return _start_failure(f'unable to start container process: exec: "{command[0]}": {found}')
 

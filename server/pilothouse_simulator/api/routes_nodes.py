@@ -6,11 +6,11 @@ from contextlib import aclosing, suppress
 
 from aiohttp import web
 
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.options import boolean
 from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.nodes.kubelet import Kubelet, Kubelets
-from pilothouse_simulator.nodes.logs import LogOptions, parse_log_options, read_log
+from pilothouse_simulator.nodes.logs import LogQuery, parse_log_options, read_log
 from pilothouse_simulator.nodes.stats import UsageReporter
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import NODES, PODS
@@ -26,7 +26,9 @@ class NodeRoutes:
         self._kubelets = kubelets
         self._usage = UsageReporter(kubelets)
 
-    async def read_log(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
+    async def read_log(
+        self, context: ApiContext, request: web.Request, target: RequestTarget
+    ) -> web.StreamResponse:
         """GET of pods/log: text whatever the client accepts, as a stream when it follows."""
         options = parse_log_options(target.name, request.query)
         self._check_there(context, target, options)
@@ -46,7 +48,7 @@ class NodeRoutes:
             await response.write_eof()
         return response
 
-    def _check_there(self, context: ApiContext, target: Target, options: LogOptions) -> None:
+    def _check_there(self, context: ApiContext, target: RequestTarget, options: LogQuery) -> None:
         """ApiError 500 where the kubelet of the pod's node is away."""
         pod = context.store.get(PODS, target.namespace, target.name)
         kubelet = self._kubelets.by_node.get(pod["spec"].get("nodeName", "")) if pod is not None else None
@@ -57,7 +59,9 @@ class NodeRoutes:
         url = f"https://{kubelet.ip}:{_PORT}/containerLogs/{place}"
         raise api_errors.failure(500, f'Get "{url}": {refused_dial(kubelet)}')
 
-    async def proxy(self, context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
+    async def proxy(
+        self, context: ApiContext, request: web.Request, target: RequestTarget
+    ) -> web.StreamResponse:
         """GET through the node proxy: `stats/summary` and `metrics/resource`; other paths are not the kubelet's."""
         if context.store.get(NODES, None, target.name) is None:
             raise api_errors.not_found(NODES, target.name)

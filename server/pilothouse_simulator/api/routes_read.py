@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.options import (
     ListOptions,
     decode_continue,
@@ -55,7 +55,7 @@ def _version_or_bad_request(text: str) -> int:
         raise bad_request(f"invalid resource version: {error}") from error
 
 
-async def get_object(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def get_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """GET of one object (also of its status, which is the whole object)."""
     presenter = context.presenter(request, target)
     version = request.query.get("resourceVersion", "")
@@ -67,7 +67,7 @@ async def get_object(context: ApiContext, request: web.Request, target: Target) 
     return json_response(presenter.one(obj), headers=context.deprecations(target.resource))
 
 
-async def list_objects(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def list_objects(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """GET of a collection."""
     presenter = context.presenter(request, target)
     options = list_options(request.query, watch=False)
@@ -91,7 +91,7 @@ async def list_objects(context: ApiContext, request: web.Request, target: Target
     return json_response(presenter.many(matching, metadata), headers=context.deprecations(target.resource))
 
 
-def _start_key(target: Target, item: JsonObject) -> str:
+def _start_key(target: RequestTarget, item: JsonObject) -> str:
     metadata = item["metadata"]
     if target.resource.namespaced and target.namespace is None:
         return f"{metadata['namespace']}/{metadata['name']}"
@@ -99,7 +99,7 @@ def _start_key(target: Target, item: JsonObject) -> str:
 
 
 async def _snapshot(
-    context: ApiContext, target: Target, options: ListOptions
+    context: ApiContext, target: RequestTarget, options: ListOptions
 ) -> tuple[list[JsonObject], int, str]:
     """The objects to page through, their version, and the key to start after (empty: from the beginning)."""
     store = context.store

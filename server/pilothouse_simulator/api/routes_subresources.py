@@ -10,7 +10,7 @@ from aiohttp import web
 from pilothouse_simulator.admission import validation
 from pilothouse_simulator.admission.validation_pods import non_negative
 from pilothouse_simulator.api import patch
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.decoding import parse_object
 from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.api.routes_write import (
@@ -38,7 +38,7 @@ from pilothouse_simulator.values.selectors import format_label_selector
 JsonObject = dict[str, Any]
 
 
-def current_object(context: ApiContext, target: Target) -> JsonObject:
+def current_object(context: ApiContext, target: RequestTarget) -> JsonObject:
     """The object a subresource belongs to; 404 when it is missing."""
     obj = context.store.get(target.resource, target.namespace, target.name)
     if obj is None:
@@ -46,7 +46,7 @@ def current_object(context: ApiContext, target: Target) -> JsonObject:
     return obj
 
 
-async def write_status(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def write_status(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """PUT and PATCH of the status subresource; everything but the status is dropped."""
     presenter = context.presenter(request, target)
     resource = target.resource
@@ -94,7 +94,7 @@ def scale_of(obj: JsonObject) -> JsonObject:
     }
 
 
-async def handle_scale(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def handle_scale(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """GET, PUT and PATCH of the scale subresource."""
     context.presenter(request, target)
     if request.method == "GET":
@@ -142,7 +142,7 @@ def _patched_scale(scale: JsonObject, body: bytes, kind: str) -> JsonObject:
     return changed
 
 
-def _check_replicas(target: Target, replicas: Any) -> None:
+def _check_replicas(target: RequestTarget, replicas: Any) -> None:
     if isinstance(replicas, bool) or not isinstance(replicas, int):
         raise bad_request("json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32")
     causes = non_negative(replicas, "spec.replicas")
@@ -151,7 +151,7 @@ def _check_replicas(target: Target, replicas: Any) -> None:
 
 
 def _apply_scale(
-    context: ApiContext, target: Target, body: bytes, manager: str, *, force: bool, dry_run: bool
+    context: ApiContext, target: RequestTarget, body: bytes, manager: str, *, force: bool, dry_run: bool
 ) -> JsonObject:
     configuration = parse_configuration(target, body, "autoscaling/v1", "Scale")
     live = current_object(context, target)
@@ -170,7 +170,9 @@ def _apply_scale(
     return context.store.update(target.resource, result, dry_run=dry_run)
 
 
-async def finalize_namespace(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def finalize_namespace(
+    context: ApiContext, request: web.Request, target: RequestTarget
+) -> web.Response:
     """PUT of a namespace's finalizers; without the last one a terminating namespace is gone."""
     options = options_of(request, "UpdateOptions")
     sent, _ = decode(target, await read_body(request), request.headers.get("Content-Type", ""), options)
@@ -184,7 +186,7 @@ async def finalize_namespace(context: ApiContext, request: web.Request, target: 
     return json_response(context.store.replace(NAMESPACES, obj, dry_run=options.dry_run))
 
 
-async def bind_pod(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def bind_pod(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """POST of a Binding: assigns the pod to a node."""
     binding, _ = parse_object(await read_body(request), request.headers.get("Content-Type", ""), "Binding")
     node = (binding.get("target") or {}).get("name")
@@ -197,7 +199,7 @@ async def bind_pod(context: ApiContext, request: web.Request, target: Target) ->
     )
 
 
-async def evict_pod(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def evict_pod(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """POST of an Eviction: marks the pod as disrupted and deletes it gracefully."""
     eviction, _ = parse_object(await read_body(request), request.headers.get("Content-Type", ""), "Eviction")
     current = current_object(context, target)

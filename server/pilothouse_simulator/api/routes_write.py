@@ -10,7 +10,7 @@ from aiohttp import web
 
 from pilothouse_simulator.admission import validation
 from pilothouse_simulator.api import patch
-from pilothouse_simulator.api.context import ApiContext, Target, Warnings, warning
+from pilothouse_simulator.api.context import ApiContext, RequestTarget, Warnings, warning
 from pilothouse_simulator.api.decoding import (
     BODY_LIMIT_BYTES,
     check_applied,
@@ -23,7 +23,7 @@ from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.store import field_tracking
 from pilothouse_simulator.store.schema import schema_of
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause, bad_request
+from pilothouse_simulator.values.api_errors import ErrorCause, bad_request
 from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, ResourceType
 
@@ -67,7 +67,7 @@ def options_of(request: web.Request, kind: str, *, applies: bool = False) -> Wri
 
 
 def decode(
-    target: Target, body: bytes, content_type: str, options: WriteOptions
+    target: RequestTarget, body: bytes, content_type: str, options: WriteOptions
 ) -> tuple[JsonObject, Warnings]:
     """The object in the body of POST or PUT, and warnings about its unknown and duplicate fields."""
     resource = target.resource
@@ -99,7 +99,7 @@ def decode(
     return obj, warnings
 
 
-def check_namespace(target: Target, metadata: JsonObject) -> None:
+def check_namespace(target: RequestTarget, metadata: JsonObject) -> None:
     """The namespace in the body is that of the URL, or absent."""
     if not target.resource.namespaced:
         metadata.pop("namespace", None)
@@ -111,7 +111,7 @@ def check_namespace(target: Target, metadata: JsonObject) -> None:
         )
 
 
-def check_name(target: Target, metadata: JsonObject) -> None:
+def check_name(target: RequestTarget, metadata: JsonObject) -> None:
     """The name in the body is that of the URL."""
     sent = metadata.get("name") or ""
     if sent != target.name:
@@ -122,7 +122,7 @@ def check_name(target: Target, metadata: JsonObject) -> None:
         )
 
 
-async def create_object(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def create_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """POST to a collection."""
     presenter = context.presenter(request, target)
     options = options_of(request, "CreateOptions")
@@ -140,7 +140,7 @@ async def create_object(context: ApiContext, request: web.Request, target: Targe
     return json_response(presenter.one(stored), 201, [*warnings, *context.deprecations(target.resource)])
 
 
-async def _wait_for_service_account(context: ApiContext, target: Target, obj: JsonObject) -> None:
+async def _wait_for_service_account(context: ApiContext, target: RequestTarget, obj: JsonObject) -> None:
     """A pod sent right after its namespace waits for the account the controllers make; 403 if it never comes."""
     if target.resource is not PODS or target.namespace is None:
         return
@@ -164,7 +164,7 @@ async def _wait_for_service_account(context: ApiContext, target: Target, obj: Js
         subscription.close()
 
 
-async def replace_object(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def replace_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """PUT of an object."""
     presenter = context.presenter(request, target)
     options = options_of(request, "UpdateOptions")
@@ -181,7 +181,7 @@ async def replace_object(context: ApiContext, request: web.Request, target: Targ
     return json_response(presenter.one(stored), headers=warnings)
 
 
-async def patch_object(context: ApiContext, request: web.Request, target: Target) -> web.Response:
+async def patch_object(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
     """PATCH of an object, by any of the four patch types."""
     presenter = context.presenter(request, target)
     kind = media_type(request)
@@ -244,11 +244,11 @@ def patched(
 
 def _patch_invalid(changed: Any, message: str) -> api_errors.ApiError:
     shown = json.dumps(json.dumps(changed, separators=(",", ":")))
-    cause = Cause("FieldValueInvalid", f"Invalid value: {shown}: {message}", "patch")
+    cause = ErrorCause("FieldValueInvalid", f"Invalid value: {shown}: {message}", "patch")
     return api_errors.invalid_kind("", "", "", [cause])
 
 
-def parse_configuration(target: Target, body: bytes, api_version: str, kind: str) -> JsonObject:
+def parse_configuration(target: RequestTarget, body: bytes, api_version: str, kind: str) -> JsonObject:
     """The configuration of an apply, checked against the URL."""
     configuration = parse_yaml(body)
     if not isinstance(configuration, dict):
@@ -268,7 +268,7 @@ def parse_configuration(target: Target, body: bytes, api_version: str, kind: str
 
 
 def apply_object(
-    context: ApiContext, target: Target, body: bytes, options: WriteOptions, subresource: str = ""
+    context: ApiContext, target: RequestTarget, body: bytes, options: WriteOptions, subresource: str = ""
 ) -> tuple[JsonObject, bool]:
     """Server-side apply: the stored object, and whether it was created."""
     resource, store = target.resource, context.store

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.options import boolean
 from pilothouse_simulator.api.routes_write import read_body
 from pilothouse_simulator.values import api_errors
@@ -42,7 +42,7 @@ def request_timeout(request: web.Request) -> float | None:
 async def with_storage(
     context: ApiContext,
     request: web.Request,
-    target: Target,
+    target: RequestTarget,
     handle: Callable[[], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
     """Returns what `handle` returns as soon as the storage answers; 504 where it takes too long."""
@@ -88,7 +88,7 @@ def timed_out() -> web.Response:
     return web.Response(status=504, body=orjson.dumps(status) + b"\n", headers=headers)
 
 
-def _from_cache(request: web.Request, target: Target) -> bool:
+def _from_cache(request: web.Request, target: RequestTarget) -> bool:
     if request.method != "GET" or target.subresource in ("log", "exec", "proxy"):
         return request.method == "GET"
     watches = target.watch_prefix or (not target.name and boolean(request.query, "watch"))

@@ -39,7 +39,7 @@ _NONE = "<none>"
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column; `priority` 1 is shown only with `-o wide`."""
 
     name: str
@@ -352,12 +352,12 @@ def _default_cells(obj: JsonObject, now: datetime) -> list[Any]:
     return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp", "")]
 
 
-def _columns(*names: str, wide: tuple[str, ...] = (), integers: tuple[str, ...] = ()) -> list[Column]:
-    plain = [Column(name, "integer" if name in integers else "string") for name in names]
-    return plain + [Column(name, "integer" if name in integers else "string", 1) for name in wide]
+def _columns(*names: str, wide: tuple[str, ...] = (), integers: tuple[str, ...] = ()) -> list[TableColumn]:
+    plain = [TableColumn(name, "integer" if name in integers else "string") for name in names]
+    return plain + [TableColumn(name, "integer" if name in integers else "string", 1) for name in wide]
 
 
-_TABLES: dict[ResourceType, tuple[list[Column], Cells]] = {
+_TABLES: dict[ResourceType, tuple[list[TableColumn], Cells]] = {
     PODS: (
         _columns("Name", "Ready", "Status", "Restarts", "Age",
                  wide=("IP", "Node", "Nominated Node", "Readiness Gates")), _pod_cells),
@@ -376,9 +376,10 @@ _TABLES: dict[ResourceType, tuple[list[Column], Cells]] = {
                  wide=("Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime")),
         _node_cells),
     EVENTS: (
-        [Column("Last Seen"), Column("Type"), Column("Reason"), Column("Object"), Column("Subobject", priority=1),
-         Column("Source", priority=1), Column("Message"), Column("First Seen", priority=1),
-         Column("Count", "integer", 1), Column("Name", priority=1)], _event_cells),
+        [TableColumn("Last Seen"), TableColumn("Type"), TableColumn("Reason"), TableColumn("Object"),
+         TableColumn("Subobject", priority=1),
+         TableColumn("Source", priority=1), TableColumn("Message"), TableColumn("First Seen", priority=1),
+         TableColumn("Count", "integer", 1), TableColumn("Name", priority=1)], _event_cells),
     CONFIG_MAPS: (_columns("Name", "Data", "Age", integers=("Data",)), _config_map_cells),
     SECRETS: (_columns("Name", "Type", "Data", "Age", integers=("Data",)), _secret_cells),
     SERVICE_ACCOUNTS: (_columns("Name", "Secrets", "Age", integers=("Secrets",)), _service_account_cells),
@@ -394,7 +395,7 @@ _TABLES: dict[ResourceType, tuple[list[Column], Cells]] = {
         _storage_class_cells),
     ENDPOINT_SLICES: (_columns("Name", "AddressType", "Ports", "Endpoints", "Age"), _endpoint_slice_cells),
 }  # fmt: skip
-_DEFAULT_TABLE: tuple[list[Column], Cells] = (_columns("Name", "Created At"), _default_cells)
+_DEFAULT_TABLE: tuple[list[TableColumn], Cells] = (_columns("Name", "Created At"), _default_cells)
 
 
 def build_table(

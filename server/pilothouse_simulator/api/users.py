@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pilothouse_simulator.api.context import Target
+from pilothouse_simulator.api.context import RequestTarget
 from pilothouse_simulator.api.options import boolean
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.api_errors import ApiError
@@ -52,7 +52,7 @@ _WRITING = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
 @dataclass(frozen=True)
-class Rule:
+class AccessRule:
     """Verbs on resources (`pods`, `pods/log`) of API groups, in every namespace; `*` is any."""
 
     verbs: frozenset[str]
@@ -74,19 +74,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class User:
+class ApiUser:
     """A user and its rules; None means everything."""
 
     name: str
-    rules: tuple[Rule, ...] | None = None
+    rules: tuple[AccessRule, ...] | None = None
 
     def may(self, verb: str, group: str, resource: str) -> bool:
         """Whether any rule allows this."""
         return self.rules is None or any(rule.allows(verb, group, resource) for rule in self.rules)
 
 
-ANONYMOUS = User("system:anonymous", ())
-_EVERYTHING = Rule(frozenset({_ANY}), frozenset({_ANY}), frozenset({_ANY}))
+ANONYMOUS = ApiUser("system:anonymous", ())
+_EVERYTHING = AccessRule(frozenset({_ANY}), frozenset({_ANY}), frozenset({_ANY}))
 
 
 class Users:
@@ -94,22 +94,22 @@ class Users:
 
     def __init__(self, administrator_token: str) -> None:
         self.roles_loaded = True
-        self._by_token = {administrator_token: User("admin")}
-        self._by_certificate: dict[str, User] = {}
+        self._by_token = {administrator_token: ApiUser("admin")}
+        self._by_certificate: dict[str, ApiUser] = {}
 
     def add(self, token: str, name: str, rules: Iterable[JsonObject] | None = None) -> None:
         """Lets `token` in as a user; `rules` are those of a ClusterRole, None everything."""
-        self._by_token[token] = User(name, _rules(rules))
+        self._by_token[token] = ApiUser(name, _rules(rules))
 
     def add_certificate(self, name: str, rules: Iterable[JsonObject] | None = None) -> None:
         """Lets holders of a client certificate of this common name in."""
-        self._by_certificate[name] = User(name, _rules(rules))
+        self._by_certificate[name] = ApiUser(name, _rules(rules))
 
     def remove(self, token: str) -> None:
         """Lets `token` in no longer."""
         self._by_token.pop(token, None)
 
-    def authenticate(self, request: web.Request) -> User:
+    def authenticate(self, request: web.Request) -> ApiUser:
         """The user that a request comes from. ApiError 401 for a token or a certificate that nobody has."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -122,7 +122,7 @@ class Users:
             return self._by_certificate[name]
         raise api_errors.unauthorized()
 
-    def impersonated(self, user: User, request: web.Request, target: Target | None) -> User:
+    def impersonated(self, user: ApiUser, request: web.Request, target: RequestTarget | None) -> ApiUser:
         """The user that `user` acts as, where the request impersonates one. ApiError 403 without the right to."""
         name = request.headers.get("Impersonate-User")
         if name is None:
@@ -132,16 +132,16 @@ class Users:
                 raise _forbidden_path(user, "impersonate", request.path)
             raise _forbidden(user, f"impersonate-on:user-info:{_verb(request, target)}", target)
         known = (*self._by_token.values(), *self._by_certificate.values())
-        return next((each for each in known if each.name == name), User(name, ()))
+        return next((each for each in known if each.name == name), ApiUser(name, ()))
 
-    def authorize(self, user: User, request: web.Request, target: Target) -> None:
+    def authorize(self, user: ApiUser, request: web.Request, target: RequestTarget) -> None:
         """ApiError 403 unless the user may do what the request asks."""
         verb = _verb(request, target)
         resource = target.resource
         if not self._may(user, verb, resource.group, _with_subresource(target)):
             raise _forbidden(user, verb, target)
 
-    def authorize_path(self, user: User, request: web.Request) -> None:
+    def authorize_path(self, user: ApiUser, request: web.Request) -> None:
         """ApiError 403 unless the user may ask for a path that is no resource."""
         if user.rules is None:
             return
@@ -152,7 +152,7 @@ class Users:
         ):
             raise _forbidden_path(user, request.method.lower(), path)
 
-    def review(self, user: User, question: str, body: JsonObject, now: datetime) -> JsonObject:
+    def review(self, user: ApiUser, question: str, body: JsonObject, now: datetime) -> JsonObject:
         """The answer to a question that a user asks about itself."""
         if question == "access":
             return self._access(user, body)
@@ -173,7 +173,7 @@ class Users:
         review["metadata"]["creationTimestamp"] = format_time(now)
         return review
 
-    def _access(self, user: User, body: JsonObject) -> JsonObject:
+    def _access(self, user: ApiUser, body: JsonObject) -> JsonObject:
         spec = body.get("spec") or {}
         asked = {key: value for key, value in (spec.get("resourceAttributes") or {}).items() if value}
         resource = "/".join(
@@ -183,7 +183,7 @@ class Users:
         status = {"allowed": allowed, **({"reason": "RBAC: allowed"} if allowed else {})}
         return _review("SelfSubjectAccessReview", {"spec": {"resourceAttributes": asked}, "status": status})
 
-    def _may(self, user: User, verb: str, group: str, resource: str) -> bool:
+    def _may(self, user: ApiUser, verb: str, group: str, resource: str) -> bool:
         return (self.roles_loaded or user.rules is None) and user.may(verb, group, resource)
 
 
@@ -191,11 +191,11 @@ def _review(kind: str, parts: JsonObject, api_version: str = _AUTHORIZATION) -> 
     return {"kind": kind, "apiVersion": api_version, "metadata": {}, **parts}
 
 
-def _rules(rules: Iterable[JsonObject] | None) -> tuple[Rule, ...] | None:
+def _rules(rules: Iterable[JsonObject] | None) -> tuple[AccessRule, ...] | None:
     if rules is None:
         return None
     return tuple(
-        Rule(frozenset(rule["verbs"]), frozenset(rule["apiGroups"]), frozenset(rule["resources"]))
+        AccessRule(frozenset(rule["verbs"]), frozenset(rule["apiGroups"]), frozenset(rule["resources"]))
         for rule in rules
     )
 
@@ -206,7 +206,7 @@ def _common_name(request: web.Request) -> str:
     return str(subject.get("commonName", ""))
 
 
-def _verb(request: web.Request, target: Target) -> str:
+def _verb(request: web.Request, target: RequestTarget) -> str:
     if request.method in ("GET", "HEAD"):
         if target.name and not target.watch_prefix:
             return "get"
@@ -216,17 +216,17 @@ def _verb(request: web.Request, target: Target) -> str:
     return _WRITING.get(request.method, request.method.lower())
 
 
-def _with_subresource(target: Target) -> str:
+def _with_subresource(target: RequestTarget) -> str:
     plural = target.resource.plural
     return f"{plural}/{target.subresource}" if target.subresource else plural
 
 
-def _forbidden_path(user: User, verb: str, path: str) -> ApiError:
+def _forbidden_path(user: ApiUser, verb: str, path: str) -> ApiError:
     message = f'forbidden: User "{user.name}" cannot {verb} path "{path}"'
     return api_errors.failure(403, message, "Forbidden", {})
 
 
-def _forbidden(user: User, verb: str, target: Target) -> ApiError:
+def _forbidden(user: ApiUser, verb: str, target: RequestTarget) -> ApiError:
     resource: ResourceType = target.resource
     named = f' "{target.name}"' if target.name else ""
     # A namespace is itself in the namespace that it is.

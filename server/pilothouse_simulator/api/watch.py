@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from pilothouse_simulator.api.context import ApiContext, Target
+from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.options import ListOptions, list_options, resource_version
 from pilothouse_simulator.api.representation import Presenter
 from pilothouse_simulator.store.events import StoreEvent, Subscription
@@ -70,13 +70,13 @@ class _UnfitFormError(Exception):
     """An event cannot be shown in the form that was asked for."""
 
 
-class WatchStream:
+class WatchResponse:
     """One open watch."""
 
     def __init__(
         self,
         context: ApiContext,
-        target: Target,
+        target: RequestTarget,
         options: ListOptions,
         presenter: Presenter,
         predicate: Predicate | None,
@@ -257,7 +257,9 @@ class WatchStream:
         return orjson.dumps(document) + b"\n"
 
 
-async def watch_objects(context: ApiContext, request: web.Request, target: Target) -> web.StreamResponse:
+async def watch_objects(
+    context: ApiContext, request: web.Request, target: RequestTarget
+) -> web.StreamResponse:
     """GET of a collection with `watch`; refusals come before the stream begins."""
     presenter = context.presenter(request, target)
     options = list_options(request.query, watch=True)
@@ -270,7 +272,7 @@ async def watch_objects(context: ApiContext, request: web.Request, target: Targe
             raise internal_error(str(error)) from error
     if target.name:
         predicate = _named(target.name, predicate)
-    return await WatchStream(context, target, options, presenter, predicate, start).run(request)
+    return await WatchResponse(context, target, options, presenter, predicate, start).run(request)
 
 
 def _named(name: str, predicate: Predicate | None) -> Predicate:

@@ -22,7 +22,7 @@ from pilothouse_simulator.admission.claims import (
 )
 from pilothouse_simulator.controllers.controller import CONTROLLER_MANAGER, Controller, Key, key_of
 from pilothouse_simulator.store.events import StoreEvent
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import (
@@ -50,7 +50,7 @@ _CLAIM, _VOLUME = "claim", "volume"
 WorkKey = tuple[str, str, str]
 
 
-def create_storage_classes(store: Store) -> None:
+def create_storage_classes(store: ObjectStore) -> None:
     """The class that a new cluster begins with: it provisions on demand, and its claims can grow."""
     store.create(
         STORAGE_CLASSES,

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.events import StoreEvent
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import ResourceType
 
@@ -72,7 +72,7 @@ def matches_selector(selector: JsonObject | None, labels: dict[str, str]) -> boo
 class ObjectIndex:
     """References to the store's objects by owner. `revision` is the newest change it has seen."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._dependents: dict[str, dict[ObjectReference, None]] = {}
         self._orphans: dict[tuple[ResourceType, str], dict[Key, None]] = {}
@@ -148,7 +148,7 @@ class ObjectIndex:
 class Controller(ABC, Generic[WorkKey]):
     """A work queue of keys and the loop that works it off."""
 
-    def __init__(self, store: Store, clock: Clock, recorder: EventRecorder, index: ObjectIndex) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder, index: ObjectIndex) -> None:
         self.store = store
         self.clock = clock
         self.recorder = recorder

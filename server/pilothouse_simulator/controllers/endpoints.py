@@ -19,7 +19,7 @@ from pilothouse_simulator.controllers.controller import (
 from pilothouse_simulator.controllers.replica_sets import controller_reference, ready_since
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.events import StoreEvent
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock, format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
@@ -36,7 +36,7 @@ _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 class EndpointController(Controller[Key]):
     """Syncs Services; the key is namespace and name."""
 
-    def __init__(self, store: Store, clock: Clock, recorder: EventRecorder, index: ObjectIndex) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder, index: ObjectIndex) -> None:
         super().__init__(store, clock, recorder, index)
         self._pauses: dict[Key, float] = {}
 

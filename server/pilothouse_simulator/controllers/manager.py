@@ -19,7 +19,7 @@ from pilothouse_simulator.controllers.quotas import ResourceQuotaController
 from pilothouse_simulator.controllers.replica_sets import ReplicaSetController
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.events import Subscription
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import DEPLOYMENTS, REPLICA_SETS
 
@@ -29,7 +29,7 @@ _EVENT_SWEEP_SECONDS = 60.0
 class ControllerManager:
     """Runs all controllers over one store. `recorder` may be shared with scheduler and kubelets."""
 
-    def __init__(self, store: Store, clock: Clock, recorder: EventRecorder | None = None) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder | None = None) -> None:
         self.store = store
         self.clock = clock
         self.recorder = recorder or EventRecorder(store, clock)

@@ -20,7 +20,7 @@ from pilothouse_simulator.controllers import scheduler_claims
 from pilothouse_simulator.controllers.controller import Key, key_of
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.events import StoreEvent, Subscription
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.clock import Clock, format_time
 from pilothouse_simulator.values.json_copy import copy_json
@@ -46,7 +46,7 @@ class _Room:
 class Scheduler:
     """Binds pods to nodes."""
 
-    def __init__(self, store: Store, clock: Clock, recorder: EventRecorder | None = None) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder | None = None) -> None:
         self.store = store
         self.clock = clock
         self.recorder = recorder or EventRecorder(store, clock)

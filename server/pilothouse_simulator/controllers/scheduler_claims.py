@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_simulator.controllers.claims import SELECTED_NODE, claims_of
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import PERSISTENT_VOLUME_CLAIMS, STORAGE_CLASSES
 
 JsonObject = dict[str, Any]
 
 
-def problem(store: Store, pod: JsonObject) -> str | None:
+def problem(store: ObjectStore, pod: JsonObject) -> str | None:
     """Why a pod cannot be scheduled because of its claims; None where nothing speaks against it."""
     unbound = False
     for name in claims_of(pod):
@@ -32,7 +32,7 @@ def problem(store: Store, pod: JsonObject) -> str | None:
     return "pod has unbound immediate PersistentVolumeClaims" if unbound else None
 
 
-def waiting(store: Store, pod: JsonObject) -> list[JsonObject]:
+def waiting(store: ObjectStore, pod: JsonObject) -> list[JsonObject]:
     """The claims of a pod that have no storage yet."""
     found = (
         store.get(PERSISTENT_VOLUME_CLAIMS, pod["metadata"]["namespace"], name) for name in claims_of(pod)
@@ -40,7 +40,7 @@ def waiting(store: Store, pod: JsonObject) -> list[JsonObject]:
     return [claim for claim in found if claim is not None and claim["status"]["phase"] != "Bound"]
 
 
-def select_node(store: Store, claims: list[JsonObject], node: str) -> None:
+def select_node(store: ObjectStore, claims: list[JsonObject], node: str) -> None:
     """Writes into claims which node their pod goes to."""
     for claim in claims:
         if (claim["metadata"].get("annotations") or {}).get(SELECTED_NODE) != node:
@@ -49,6 +49,6 @@ def select_node(store: Store, claims: list[JsonObject], node: str) -> None:
             store.update(PERSISTENT_VOLUME_CLAIMS, changed, manager="kube-scheduler")
 
 
-def _waits_for_pod(store: Store, claim: JsonObject) -> bool:
+def _waits_for_pod(store: ObjectStore, claim: JsonObject) -> bool:
     storage_class = store.get(STORAGE_CLASSES, None, claim["spec"].get("storageClassName") or "")
     return storage_class is not None and storage_class["volumeBindingMode"] == "WaitForFirstConsumer"

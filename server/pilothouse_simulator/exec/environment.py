@@ -15,7 +15,7 @@ from pilothouse_simulator.values.quantities import parse_quantity
 from pilothouse_simulator.values.resources import find
 
 if TYPE_CHECKING:
-    from pilothouse_simulator.store.store import Store
+    from pilothouse_simulator.store.store import ObjectStore
 
 JsonObject = dict[str, Any]
 
@@ -23,7 +23,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]+)\)")
 
 
-def environment_of(store: Store, pod: JsonObject, container: JsonObject) -> dict[str, str]:
+def environment_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict[str, str]:
     """The environment of a container that starts now, in its order."""
     namespace = pod["metadata"]["namespace"]
     variables = {
@@ -46,7 +46,7 @@ def environment_of(store: Store, pod: JsonObject, container: JsonObject) -> dict
     return variables
 
 
-def files_of(store: Store, pod: JsonObject, container: JsonObject) -> dict[str, bytes]:
+def files_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict[str, bytes]:
     """Contents by path of what is mounted from config maps and secrets, and of the files every container has."""
     namespace = pod["metadata"]["namespace"]
     files = {
@@ -78,7 +78,7 @@ def _mount(files: dict[str, bytes], mount: JsonObject, content: dict[str, bytes]
         files[f"{mount['mountPath'].rstrip('/')}/{name}"] = data
 
 
-def _source(store: Store, namespace: str, source: JsonObject) -> dict[str, bytes]:
+def _source(store: ObjectStore, namespace: str, source: JsonObject) -> dict[str, bytes]:
     """The content of a config map or secret named by `configMapRef` or `secretRef`; empty where it is missing."""
     for reference, plural in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
         resource = find("", "v1", plural)
@@ -92,7 +92,7 @@ def _source(store: Store, namespace: str, source: JsonObject) -> dict[str, bytes
     return {}
 
 
-def _value(store: Store, pod: JsonObject, container: JsonObject, entry: JsonObject) -> str | None:
+def _value(store: ObjectStore, pod: JsonObject, container: JsonObject, entry: JsonObject) -> str | None:
     origin = entry.get("valueFrom")
     if not origin:
         return str(entry.get("value") or "")

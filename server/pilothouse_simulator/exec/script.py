@@ -21,7 +21,7 @@ class SyntaxFailure(Exception):
 
 
 @dataclass(frozen=True)
-class Part:
+class WordPart:
     """A piece of a word. `text` as it is; `variable` by its name; `command` a script whose output is meant.
 
     `quoted`: what it expands to is not split at blanks.
@@ -32,7 +32,7 @@ class Part:
     quoted: bool
 
 
-Word = tuple[Part, ...]
+Word = tuple[WordPart, ...]
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class For:
 
     name: str
     words: tuple[Word, ...]
-    body: Sequence
+    body: ScriptSequence
 
 
 @dataclass(frozen=True)
 class While:
     """`while condition; do body; done`; `until` where `wanted` is False."""
 
-    condition: Sequence
-    body: Sequence
+    condition: ScriptSequence
+    body: ScriptSequence
     wanted: bool
 
 
@@ -75,42 +75,42 @@ class While:
 class If:
     """`if condition; then body; else otherwise; fi`."""
 
-    condition: Sequence
-    body: Sequence
-    otherwise: Sequence | None
+    condition: ScriptSequence
+    body: ScriptSequence
+    otherwise: ScriptSequence | None
 
 
 Command = Simple | For | While | If
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class ScriptPipeline:
     """Commands joined by `|`. `negated`: with `!` before."""
 
-    commands: tuple[Command | Sequence, ...]
+    commands: tuple[Command | ScriptSequence, ...]
     negated: bool = False
 
 
 @dataclass(frozen=True)
-class Item:
+class ScriptItem:
     """One step of a sequence: `joined` is how it hangs on the one before (`;`, `&&`, `||`)."""
 
     joined: str
-    pipeline: Pipeline
+    pipeline: ScriptPipeline
     background: bool
 
 
 @dataclass(frozen=True)
-class Sequence:
+class ScriptSequence:
     """Steps one after the other."""
 
-    items: tuple[Item, ...] = field(default_factory=tuple)
+    items: tuple[ScriptItem, ...] = field(default_factory=tuple)
 
 
 Token = str | Word
 
 
-def parse(script: str) -> Sequence:
+def parse(script: str) -> ScriptSequence:
     """The tree of a script. Raises SyntaxFailure."""
     parser = _Parser(_tokens(script))
     sequence = parser.sequence(frozenset())
@@ -144,7 +144,7 @@ class _WordReader:
 
     def __init__(self, text: str, position: int) -> None:
         self._text, self._position = text, position
-        self._parts: list[Part] = []
+        self._parts: list[WordPart] = []
         self._plain = self._quote = ""
 
     def read(self) -> tuple[Word, int]:
@@ -181,7 +181,7 @@ class _WordReader:
         self._flush()
         if not self._quote:
             # An empty quotation is a word all the same.
-            self._parts.append(Part("text", "", True))
+            self._parts.append(WordPart("text", "", True))
         self._quote = "" if self._quote else character
         self._position += 1
 
@@ -189,36 +189,36 @@ class _WordReader:
         if self._quote and escaped not in '"\\$`':
             self._plain += "\\"
         self._flush()
-        self._parts.append(Part("text", escaped, True))
+        self._parts.append(WordPart("text", escaped, True))
         self._position += 2
 
     def _flush(self) -> None:
         if self._plain:
-            self._parts.append(Part("text", self._plain, bool(self._quote)))
+            self._parts.append(WordPart("text", self._plain, bool(self._quote)))
         self._plain = ""
 
 
-def _expansion(text: str, position: int, *, quoted: bool) -> tuple[Part, int]:
+def _expansion(text: str, position: int, *, quoted: bool) -> tuple[WordPart, int]:
     following = text[position + 1]
     if following == "(":
         depth, end = 0, position + 1
         while end < len(text):
             depth += {"(": 1, ")": -1}.get(text[end], 0)
             if depth == 0:
-                return Part("command", text[position + 2 : end], quoted), end + 1
+                return WordPart("command", text[position + 2 : end], quoted), end + 1
             end += 1
         raise SyntaxFailure("unterminated command substitution")
     if following == "{":
         end = text.find("}", position)
         if end < 0:
             raise SyntaxFailure("unterminated variable")
-        return Part("variable", text[position + 2 : end], quoted), end + 1
+        return WordPart("variable", text[position + 2 : end], quoted), end + 1
     if following in "?$#0123456789":
-        return Part("variable", following, quoted), position + 2
+        return WordPart("variable", following, quoted), position + 2
     match = _NAME.match(text, position + 1)
     if match is None:
-        return Part("text", "$", True), position + 1
-    return Part("variable", match[0], quoted), match.end()
+        return WordPart("text", "$", True), position + 1
+    return WordPart("variable", match[0], quoted), match.end()
 
 
 class _Parser:
@@ -254,15 +254,15 @@ class _Parser:
         while self._keyword() in ("\n", ";"):
             self.position += 1
 
-    def sequence(self, ends: frozenset[str]) -> Sequence:
+    def sequence(self, ends: frozenset[str]) -> ScriptSequence:
         """Steps until one of `ends` or the end."""
-        items: list[Item] = []
+        items: list[ScriptItem] = []
         joined = ";"
         self._blank_lines()
         while self.position < len(self.tokens) and self._keyword() not in ends:
             pipeline = self._pipeline()
             operator = self._keyword()
-            items.append(Item(joined, pipeline, operator == "&"))
+            items.append(ScriptItem(joined, pipeline, operator == "&"))
             joined = ";"
             if operator in ("&&", "||"):
                 joined = operator
@@ -276,9 +276,9 @@ class _Parser:
                 raise SyntaxFailure(f"unexpected {self.describe_next()}")
         if joined != ";":
             raise SyntaxFailure(f"unexpected {self.describe_next()}")
-        return Sequence(tuple(items))
+        return ScriptSequence(tuple(items))
 
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self) -> ScriptPipeline:
         negated = self._keyword() == "!"
         if negated:
             self.position += 1
@@ -286,9 +286,9 @@ class _Parser:
         while self._keyword() == "|":
             self.position += 1
             commands.append(self._command())
-        return Pipeline(tuple(commands), negated)
+        return ScriptPipeline(tuple(commands), negated)
 
-    def _command(self) -> Command | Sequence:
+    def _command(self) -> Command | ScriptSequence:
         keyword = self._keyword()
         if keyword in ("{", "("):
             self.position += 1
@@ -308,7 +308,7 @@ class _Parser:
             raise SyntaxFailure(f"unexpected {self.describe_next()}")
         return self._simple()
 
-    def _body(self) -> Sequence:
+    def _body(self) -> ScriptSequence:
         self._expect("do")
         body = self.sequence(frozenset({"done"}))
         self._expect("done")
@@ -331,7 +331,9 @@ class _Parser:
         self._expect("then")
         body = self.sequence(frozenset({"else", "elif", "fi"}))
         if self._keyword() == "elif":
-            return If(condition, body, Sequence((Item(";", Pipeline((self._if(),)), False),)))
+            return If(
+                condition, body, ScriptSequence((ScriptItem(";", ScriptPipeline((self._if(),)), False),))
+            )
         otherwise = None
         if self._keyword() == "else":
             self.position += 1
@@ -369,7 +371,7 @@ class _Parser:
         if (
             words
             and len(words[-1]) == 1
-            and words[-1][0] in (Part("text", "1", False), Part("text", "2", False))
+            and words[-1][0] in (WordPart("text", "1", False), WordPart("text", "2", False))
         ):
             return int(words.pop()[0].value)
         return 0 if operator == "<" else 1
@@ -381,4 +383,4 @@ def _assignment(word: Word) -> tuple[str, Word] | None:
     name, equals, rest = word[0].value.partition("=")
     if not equals or not _NAME.fullmatch(name):
         return None
-    return name, (Part("text", rest, False), *word[1:])
+    return name, (WordPart("text", rest, False), *word[1:])

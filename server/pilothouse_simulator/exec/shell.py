@@ -14,15 +14,15 @@ from pilothouse_simulator.exec.process import Pipe, Process, Sink
 from pilothouse_simulator.exec.script import (
     For,
     If,
-    Item,
-    Part,
-    Pipeline,
     Redirection,
-    Sequence,
+    ScriptItem,
+    ScriptPipeline,
+    ScriptSequence,
     Simple,
     SyntaxFailure,
     While,
     Word,
+    WordPart,
     parse,
 )
 
@@ -33,7 +33,7 @@ SHELLS = frozenset({"sh", "ash", "bash", "/bin/sh", "/bin/ash", "/bin/bash"})
 Tool = Callable[[Process], Awaitable[int]]
 
 
-class NotFound(Exception):
+class CommandNotFound(Exception):
     """There is no such program."""
 
 
@@ -52,7 +52,7 @@ async def run_command(process: Process, command: list[str], tools: dict[str, Too
         return await _run_shell(process, command[1:], tools)
     tool = tools.get(name) or tools.get(name.rpartition("/")[2] if name.startswith(_PATHS) else "")
     if tool is None:
-        raise NotFound(name)
+        raise CommandNotFound(name)
     process.arguments = command[1:]
     return await tool(process)
 
@@ -134,21 +134,21 @@ class Shell:
             for task in self._background:
                 task.cancel()
 
-    async def _sequence(self, sequence: Sequence, process: Process) -> int:
+    async def _sequence(self, sequence: ScriptSequence, process: Process) -> int:
         for item in sequence.items:
             if (item.joined == "&&" and self.last_code != 0) or (item.joined == "||" and self.last_code == 0):
                 continue
             self.last_code = await self._item(item, process)
         return self.last_code
 
-    async def _item(self, item: Item, process: Process) -> int:
+    async def _item(self, item: ScriptItem, process: Process) -> int:
         if not item.background:
             return await self._pipeline(item.pipeline, process)
         task = asyncio.create_task(self._pipeline(item.pipeline, process))
         self._background.add(task)
         return 0
 
-    async def _pipeline(self, pipeline: Pipeline, process: Process) -> int:
+    async def _pipeline(self, pipeline: ScriptPipeline, process: Process) -> int:
         # Busy loops of a script must leave the event loop to others.
         await asyncio.sleep(0)
         self._steps += 1
@@ -180,7 +180,7 @@ class Shell:
             await joint.close()
 
     async def _command(self, command: Command, process: Process) -> int:
-        if isinstance(command, Sequence):
+        if isinstance(command, ScriptSequence):
             return await self._sequence(command, process)
         if isinstance(command, For):
             self.last_code = 0
@@ -234,7 +234,7 @@ class Shell:
             return await self._kill(arguments, process)
         try:
             return await run_command(process, words, self.tools)
-        except NotFound:
+        except CommandNotFound:
             await process.complain(f"sh: {name}: not found")
             return 127
 
@@ -300,7 +300,7 @@ class Shell:
     async def _joined(self, word: Word, process: Process) -> str:
         return "".join([await self._value(part, process) for part in word])
 
-    async def _value(self, part: Part, process: Process) -> str:
+    async def _value(self, part: WordPart, process: Process) -> str:
         if part.kind == "text":
             return part.value
         if part.kind == "command":
@@ -338,7 +338,7 @@ class Shell:
 
 
 _SHELL_PROCESS = "7"
-Command = Simple | For | While | If | Sequence
+Command = Simple | For | While | If | ScriptSequence
 
 
 def _file_sink(files: dict[str, bytes], path: str, *, append: bool) -> Sink:

@@ -6,7 +6,7 @@ import asyncio
 import re
 
 from pilothouse_simulator.exec.process import Process
-from pilothouse_simulator.exec.shell import SHELLS, Exited, NotFound, Tool, run_command
+from pilothouse_simulator.exec.shell import SHELLS, CommandNotFound, Exited, Tool, run_command
 
 _CHUNK_BYTES = 32_768
 _SUFFIXES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -150,7 +150,7 @@ async def _environment(process: Process) -> int:
         return 0
     try:
         return await run_command(process, arguments, TOOLS)
-    except NotFound:
+    except CommandNotFound:
         await process.complain(f"env: can't execute '{arguments[0]}': No such file or directory")
         return 127
     except Exited as end:

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from pilothouse_simulator.nodes.node import AddressPool, Node, Timings
+from pilothouse_simulator.nodes.node import AddressPool, SimulatedNode, Timings
 from pilothouse_simulator.nodes.node_loss import NodeLoss
 from pilothouse_simulator.nodes.node_objects import (
     NodeShape,
@@ -27,7 +27,7 @@ from pilothouse_simulator.nodes.pod_usage import pod_core_seconds
 from pilothouse_simulator.nodes.pod_worker import PodWorker
 from pilothouse_simulator.store.event_recorder import EventRecorder
 from pilothouse_simulator.store.events import StoreEvent, Subscription
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
 from pilothouse_simulator.values.resources import PODS
 
@@ -39,12 +39,12 @@ _HEARTBEAT_SECONDS = 300.0
 log = logging.getLogger(__name__)
 
 
-class Kubelet(Node):
+class Kubelet(SimulatedNode):
     """One node's agent: the node, and a worker for each of its pods, by uid."""
 
     def __init__(
         self,
-        store: Store,
+        store: ObjectStore,
         clock: Clock,
         recorder: EventRecorder,
         shape: NodeShape,
@@ -62,7 +62,7 @@ class Kubelets:
 
     def __init__(
         self,
-        store: Store,
+        store: ObjectStore,
         clock: Clock,
         recorder: EventRecorder | None = None,
         *,

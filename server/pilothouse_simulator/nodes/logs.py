@@ -15,9 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pilothouse_simulator.nodes.kubelet import Kubelets
-from pilothouse_simulator.nodes.pod_containers import Attempt, Container
+from pilothouse_simulator.nodes.pod_containers import ContainerAttempt, RunningContainer
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.clock import Clock, parse_time
 from pilothouse_simulator.values.resources import PODS
 
@@ -35,7 +35,7 @@ _PULL_PROBLEMS = {
 
 
 @dataclass(frozen=True)
-class LogOptions:
+class LogQuery:
     """The part of a log that is asked for. `since_time` has a zone; counts are None where not limited."""
 
     container: str | None = None
@@ -58,7 +58,7 @@ class LogAnswer:
     chunks: AsyncGenerator[bytes, None] | None = None
 
 
-def parse_log_options(pod: str, query: Mapping[str, str]) -> LogOptions:
+def parse_log_options(pod: str, query: Mapping[str, str]) -> LogQuery:
     """The options of a query string. ApiError: 400 for what cannot be read, 422 for what must not be."""
     since_text = query.get("sinceTime")
     since_time = None
@@ -76,19 +76,19 @@ def parse_log_options(pod: str, query: Mapping[str, str]) -> LogOptions:
     }
     causes = []
     if query.get("stream", "All") != "All":
-        causes.append(Cause("FieldValueForbidden", "Forbidden: may not be specified", "stream"))
+        causes.append(ErrorCause("FieldValueForbidden", "Forbidden: may not be specified", "stream"))
     if numbers.get("tailLines", 0) < 0:
         causes.append(_too_small("tailLines", numbers["tailLines"], "greater than or equal to 0"))
     if numbers.get("limitBytes", 1) < 1:
         causes.append(_too_small("limitBytes", numbers["limitBytes"], "greater than 0"))
     if "sinceSeconds" in numbers and since_time is not None:
         message = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"
-        causes.append(Cause("FieldValueForbidden", message, "[]"))
+        causes.append(ErrorCause("FieldValueForbidden", message, "[]"))
     elif numbers.get("sinceSeconds", 1) < 1:
         causes.append(_too_small("sinceSeconds", numbers["sinceSeconds"], "greater than 0"))
     if causes:
         raise api_errors.invalid_kind("PodLogOptions", "", pod, causes)
-    return LogOptions(
+    return LogQuery(
         container=query.get("container") or None,
         follow=_truth(query, "follow"),
         previous=_truth(query, "previous"),
@@ -107,15 +107,15 @@ def _integer(name: str, text: str) -> int:
         raise api_errors.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})') from None
 
 
-def _too_small(field: str, value: int, rule: str) -> Cause:
-    return Cause("FieldValueInvalid", f"Invalid value: {value}: must be {rule}", field)
+def _too_small(field: str, value: int, rule: str) -> ErrorCause:
+    return ErrorCause("FieldValueInvalid", f"Invalid value: {value}: must be {rule}", field)
 
 
 def _truth(query: Mapping[str, str], name: str) -> bool:
     return name in query and query[name].lower() not in _FALSE_WORDS
 
 
-async def read_log(cluster: Kubelets, namespace: str, pod_name: str, options: LogOptions) -> LogAnswer:
+async def read_log(cluster: Kubelets, namespace: str, pod_name: str, options: LogQuery) -> LogAnswer:
     """The log of one container, as chunks of whole lines (of one line each while following)."""
     pod = cluster.store.get(PODS, namespace, pod_name)
     if pod is None:
@@ -154,7 +154,7 @@ def _container_name(pod: JsonObject, wanted: str | None) -> str:
     return wanted
 
 
-def _attempt(cluster: Kubelets, pod: JsonObject, name: str, *, previous: bool) -> Attempt:
+def _attempt(cluster: Kubelets, pod: JsonObject, name: str, *, previous: bool) -> ContainerAttempt:
     """The run whose log is wanted. While a container waits for its next run, that is its last one."""
     worker = cluster.worker(pod)
     container = next((entry for entry in worker.containers if entry.name == name), None) if worker else None
@@ -170,7 +170,7 @@ def _attempt(cluster: Kubelets, pod: JsonObject, name: str, *, previous: bool) -
     raise api_errors.bad_request(_waiting_message(name, pod_name, _waiting_reason(container)))
 
 
-def _waiting_reason(container: Container) -> str:
+def _waiting_reason(container: RunningContainer) -> str:
     reason = container.waiting[0] if container.waiting is not None else "ContainerCreating"
     return _PULL_PROBLEMS.get(reason, reason)
 
@@ -179,7 +179,7 @@ def _waiting_message(container: str, pod: str, reason: str) -> str:
     return f'container "{container}" in pod "{pod}" is waiting to start: {reason}'
 
 
-async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncGenerator[bytes, None]:
+async def _chunks(clock: Clock, attempt: ContainerAttempt, options: LogQuery) -> AsyncGenerator[bytes, None]:
     """Yields what is there in one chunk, then, when following, each new line in a chunk of its own."""
     seen_until = _age(clock, attempt)
     all_lines = list(_lines(attempt, seen_until))
@@ -205,7 +205,7 @@ async def _chunks(clock: Clock, attempt: Attempt, options: LogOptions) -> AsyncG
             return
 
 
-def _asked_for(lines: list[Line], options: LogOptions, now: datetime) -> list[Line]:
+def _asked_for(lines: list[Line], options: LogQuery, now: datetime) -> list[Line]:
     """The last lines, and of them those that are new enough."""
     if options.tail_lines is not None:
         lines = lines[max(0, len(lines) - options.tail_lines) :]
@@ -215,12 +215,12 @@ def _asked_for(lines: list[Line], options: LogOptions, now: datetime) -> list[Li
     return lines if since is None else [line for line in lines if line[0] >= since]
 
 
-def _age(clock: Clock, attempt: Attempt) -> float:
+def _age(clock: Clock, attempt: ContainerAttempt) -> float:
     """Seconds of the run so far, or its whole length."""
     return ((attempt.finished_at or clock.now()) - attempt.started_at).total_seconds()
 
 
-def _lines(attempt: Attempt, until: float) -> Iterator[Line]:
+def _lines(attempt: ContainerAttempt, until: float) -> Iterator[Line]:
     for number, (offset, text) in enumerate(attempt.program.output(until)):
         yield attempt.started_at + timedelta(seconds=offset), number % 1000, text
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pilothouse_simulator.nodes.node_objects import NodeShape, image_size
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock
 
 _STARTS_AT_ONCE = 24
@@ -60,12 +60,12 @@ class AddressPool:
         return int(third) * 256 + int(fourth)
 
 
-class Node:
+class SimulatedNode:
     """One node: what its pods share."""
 
     def __init__(
         self,
-        store: Store,
+        store: ObjectStore,
         clock: Clock,
         recorder: EventRecorder,
         shape: NodeShape,

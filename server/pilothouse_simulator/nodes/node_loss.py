@@ -12,7 +12,7 @@ from typing import Any
 from pilothouse_simulator.controllers.controller import CONTROLLER_MANAGER
 from pilothouse_simulator.controllers.scheduler import tolerates
 from pilothouse_simulator.store.event_recorder import EventRecorder
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import Clock, format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NODES, PODS
@@ -29,7 +29,7 @@ _UNREACHABLE = "node.kubernetes.io/unreachable"
 class NodeLoss:
     """The loss of one node."""
 
-    def __init__(self, store: Store, clock: Clock, recorder: EventRecorder, node: str) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, recorder: EventRecorder, node: str) -> None:
         self._store, self._clock, self._recorder, self._node = store, clock, recorder, node
 
     async def run(self) -> None:

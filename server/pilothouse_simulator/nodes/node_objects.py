@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse_simulator.nodes.pod_status import qualified_image
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import NODES
@@ -53,7 +53,7 @@ def image_size(image: str) -> int:
     return 4_000_000 + int.from_bytes(digest[:4], "big") % 120_000_000
 
 
-def register(store: Store, shape: NodeShape, images: set[str]) -> JsonObject:
+def register(store: ObjectStore, shape: NodeShape, images: set[str]) -> JsonObject:
     """Makes the Node object, or takes the existing one over."""
     existing = store.get(NODES, None, shape.name)
     if existing is not None:
@@ -119,7 +119,7 @@ def _good_conditions(now: str) -> list[JsonObject]:
     ]
 
 
-def show_ready(store: Store, name: str) -> None:
+def show_ready(store: ObjectStore, name: str) -> None:
     """The kubelet is back: all is well again."""
     node = copy_json(store.get(NODES, None, name))
     if node is not None:
@@ -136,7 +136,7 @@ def image_list(images: set[str]) -> list[JsonObject]:
     return entries[:50]
 
 
-def heartbeat(store: Store, name: str, images: set[str]) -> None:
+def heartbeat(store: ObjectStore, name: str, images: set[str]) -> None:
     """Renews the heartbeat times and the image list of a node."""
     node = store.get(NODES, None, name)
     if node is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilothouse_simulator.nodes.node import Node
-from pilothouse_simulator.nodes.pod_containers import Container, Role, containers_of, restore
+from pilothouse_simulator.nodes.node import SimulatedNode
+from pilothouse_simulator.nodes.pod_containers import ContainerRole, RunningContainer, containers_of, restore
 from pilothouse_simulator.nodes.pod_status import Sandbox, build_status
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.clock import format_time
@@ -20,7 +20,7 @@ KUBELET = "kubelet"
 class NodePod:
     """One pod on one node; `restored` where it was running already when the simulator started."""
 
-    def __init__(self, node: Node, pod: JsonObject) -> None:
+    def __init__(self, node: SimulatedNode, pod: JsonObject) -> None:
         self.node = node
         self.object = pod
         self.behavior = behavior_of(pod)
@@ -61,11 +61,11 @@ class NodePod:
             PODS, self.object, reason, message, component=KUBELET, host=self.node.name, warning=warning
         )
 
-    def event(self, container: Container, reason: str, message: str, *, warning: bool = False) -> None:
+    def event(self, container: RunningContainer, reason: str, message: str, *, warning: bool = False) -> None:
         """An event of one container."""
         if self.node.away:
             return
-        place = "containers" if container.role is Role.MAIN else "initContainers"
+        place = "containers" if container.role is ContainerRole.MAIN else "initContainers"
         self.node.recorder.record(
             PODS,
             self.object,

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import is_sidecar
-from pilothouse_simulator.nodes.pod_programs import START_FAILED, Program, program_of
+from pilothouse_simulator.nodes.pod_programs import START_FAILED, PodProgram, program_of
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.pod_behavior import PodBehavior
 
@@ -25,7 +25,7 @@ JsonObject = dict[str, Any]
 _NEVER = "1970-01-01T00:00:00Z"
 
 
-class Role(StrEnum):
+class ContainerRole(StrEnum):
     """Where a container stands in its pod."""
 
     INIT = "init"
@@ -34,7 +34,7 @@ class Role(StrEnum):
 
 
 @dataclass
-class Attempt:
+class ContainerAttempt:
     """One run of a container. `finished_at` and the result are None while it runs; `over` is set at its end.
 
     `message` tells more about the end. `has_run` is False where the program could not be started.
@@ -44,7 +44,7 @@ class Attempt:
 
     container_id: str
     started_at: datetime
-    program: Program
+    program: PodProgram
     finished_at: datetime | None = None
     exit_code: int | None = None
     reason: str = ""
@@ -67,16 +67,16 @@ class Attempt:
 
 
 @dataclass
-class Container:
+class RunningContainer:
     """One container. `current` is the newest attempt, `previous` the one before it; `waiting` is the reason
     and message shown while no attempt runs. `earlier_run_seconds` is how long the attempts before `current` ran.
     """
 
     spec: JsonObject
-    role: Role
+    role: ContainerRole
     image_id: str
-    current: Attempt | None = None
-    previous: Attempt | None = None
+    current: ContainerAttempt | None = None
+    previous: ContainerAttempt | None = None
     waiting: tuple[str, str] | None = None
     restarts: int = 0
     ready: bool = False
@@ -93,7 +93,7 @@ class Container:
         """Whether an attempt runs now."""
         return self.current is not None and self.current.finished_at is None
 
-    def begin(self, pod_uid: str, behavior: PodBehavior, now: datetime) -> Attempt:
+    def begin(self, pod_uid: str, behavior: PodBehavior, now: datetime) -> ContainerAttempt:
         """Starts the next attempt."""
         if self.current is not None:
             self.restarts += 1
@@ -102,8 +102,8 @@ class Container:
                 self.earlier_run_seconds += (ended - self.current.started_at).total_seconds()
         number = f"{pod_uid}/{self.name}/{self.restarts}"
         identifier = "containerd://" + hashlib.sha256(number.encode()).hexdigest()
-        program = program_of(behavior, self.spec, is_main=self.role is not Role.INIT)
-        self.current = Attempt(identifier, now, program)
+        program = program_of(behavior, self.spec, is_main=self.role is not ContainerRole.INIT)
+        self.current = ContainerAttempt(identifier, now, program)
         self.waiting = None
         self.ready = self.started = False
         return self.current
@@ -124,24 +124,24 @@ class Container:
             self.current.message = self.current.message or self.current.program.termination_message
             self.current.over.set()
         self.started = False
-        self.ready = self.role is Role.INIT and exit_code == 0
+        self.ready = self.role is ContainerRole.INIT and exit_code == 0
 
 
-def containers_of(pod: JsonObject) -> list[Container]:
+def containers_of(pod: JsonObject) -> list[RunningContainer]:
     """The containers of a new pod, init containers first."""
     spec = pod["spec"]
     initial = spec.get("initContainers") or []
     waiting = ("PodInitializing", "") if initial else ("ContainerCreating", "")
     found = []
     for container in [*initial, *spec["containers"]]:
-        role = Role.MAIN
+        role = ContainerRole.MAIN
         if any(container is entry for entry in initial):
-            role = Role.SIDECAR if is_sidecar(container) else Role.INIT
-        found.append(Container(container, role, image_id(container["image"]), waiting=waiting))
+            role = ContainerRole.SIDECAR if is_sidecar(container) else ContainerRole.INIT
+        found.append(RunningContainer(container, role, image_id(container["image"]), waiting=waiting))
     return found
 
 
-def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
+def restore(pod: JsonObject, behavior: PodBehavior) -> list[RunningContainer]:
     """The containers of a pod that was already running, from its status."""
     status = pod["status"]
     known = {
@@ -155,7 +155,7 @@ def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
             continue
         container.restarts = int(entry.get("restartCount", 0))
         container.ready, container.started = bool(entry.get("ready")), bool(entry.get("started"))
-        program = program_of(behavior, container.spec, is_main=container.role is not Role.INIT)
+        program = program_of(behavior, container.spec, is_main=container.role is not ContainerRole.INIT)
         last = _attempt(entry.get("lastState") or {}, program)
         state = entry.get("state") or {}
         container.current = _attempt(state, program, entry.get("containerID", ""))
@@ -169,13 +169,13 @@ def restore(pod: JsonObject, behavior: PodBehavior) -> list[Container]:
     return containers
 
 
-def _attempt(state: JsonObject, program: Program, container_id: str = "") -> Attempt | None:
+def _attempt(state: JsonObject, program: PodProgram, container_id: str = "") -> ContainerAttempt | None:
     if "running" in state:
-        return Attempt(container_id, parse_time(state["running"]["startedAt"]), program)
+        return ContainerAttempt(container_id, parse_time(state["running"]["startedAt"]), program)
     ended = state.get("terminated")
     if not ended or not ended.get("startedAt"):
         return None
-    attempt = Attempt(
+    attempt = ContainerAttempt(
         ended.get("containerID", ""),
         parse_time(ended["startedAt"]),
         program,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilothouse_simulator.nodes.node_pod import NodePod
-from pilothouse_simulator.nodes.pod_containers import Container
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.nodes.pod_containers import RunningContainer
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.pod_behavior import pull_failure
 from pilothouse_simulator.values.resources import CONFIG_MAPS, SECRETS, ResourceType
 
@@ -24,7 +24,7 @@ _FIRST_MOUNT_SECONDS, _MOUNT_PAUSE_SECONDS, _LONGEST_MOUNT_PAUSE_SECONDS = 0.15,
 
 
 @dataclass(frozen=True)
-class Refusal:
+class PodRefusal:
     """Why a container is not created: the reason and message of its state, and the (warning) events beside."""
 
     reason: str
@@ -45,7 +45,7 @@ async def mount_volumes(pod: NodePod) -> None:
         pause = min(2 * pause, _LONGEST_MOUNT_PAUSE_SECONDS)
 
 
-async def prepare(pod: NodePod, container: Container) -> None:
+async def prepare(pod: NodePod, container: RunningContainer) -> None:
     """Waits until a container can be created: image and configuration are there."""
     attempts = 0
     while True:
@@ -64,7 +64,7 @@ async def prepare(pod: NodePod, container: Container) -> None:
         await pod.node.clock.sleep(pod.node.timings.notice if attempts == 1 else _SYNC_SECONDS)
 
 
-async def _pull(pod: NodePod, container: Container) -> None:
+async def _pull(pod: NodePod, container: RunningContainer) -> None:
     """Makes sure the image is there; tries for ever, with growing pauses, where it cannot be pulled."""
     image, clock, timings = container.spec["image"], pod.node.clock, pod.node.timings
     pause = _FIRST_BACK_OFF_SECONDS
@@ -100,7 +100,7 @@ async def _pull(pod: NodePod, container: Container) -> None:
     )
 
 
-def _image_refusal(pod: NodePod, spec: JsonObject) -> Refusal | None:
+def _image_refusal(pod: NodePod, spec: JsonObject) -> PodRefusal | None:
     image = spec["image"]
     if not _is_reference(image):
         message = (
@@ -108,11 +108,11 @@ def _image_refusal(pod: NodePod, spec: JsonObject) -> Refusal | None:
             "invalid reference format"
         )
         events = (("InspectFailed", message), ("Failed", "Error: InvalidImageName"))
-        return Refusal("InvalidImageName", message, events)
+        return PodRefusal("InvalidImageName", message, events)
     if spec.get("imagePullPolicy") == "Never" and not pod.node.has_image(image):
         message = f'Container image "{image}" is not present with pull policy of Never'
         events = (("ErrImageNeverPull", message), ("Failed", "Error: ErrImageNeverPull"))
-        return Refusal("ErrImageNeverPull", message, events)
+        return PodRefusal("ErrImageNeverPull", message, events)
     return None
 
 
@@ -130,7 +130,7 @@ def _is_reference(image: str) -> bool:
     )
 
 
-def _configuration_refusal(store: Store, pod: JsonObject, spec: JsonObject) -> Refusal | None:
+def _configuration_refusal(store: ObjectStore, pod: JsonObject, spec: JsonObject) -> PodRefusal | None:
     """The first config map, secret or key that the environment needs and that is not there."""
     namespace = pod["metadata"]["namespace"]
     for source in spec.get("envFrom") or []:
@@ -145,11 +145,11 @@ def _configuration_refusal(store: Store, pod: JsonObject, spec: JsonObject) -> R
     return None
 
 
-def _configuration_error(why: str) -> Refusal:
-    return Refusal("CreateContainerConfigError", why, (("Failed", f"Error: {why}"),))
+def _configuration_error(why: str) -> PodRefusal:
+    return PodRefusal("CreateContainerConfigError", why, (("Failed", f"Error: {why}"),))
 
 
-def _missing(store: Store, resource: ResourceType, namespace: str, reference: JsonObject) -> str:
+def _missing(store: ObjectStore, resource: ResourceType, namespace: str, reference: JsonObject) -> str:
     """Why a reference cannot be followed; empty where it can, or need not."""
     name, key = reference.get("name", ""), reference.get("key")
     if reference.get("optional"):
@@ -162,7 +162,7 @@ def _missing(store: Store, resource: ResourceType, namespace: str, reference: Js
     return ""
 
 
-def _missing_volume(store: Store, pod: JsonObject) -> tuple[str, str] | None:
+def _missing_volume(store: ObjectStore, pod: JsonObject) -> tuple[str, str] | None:
     """The first volume whose source is not there, and why."""
     namespace = pod["metadata"]["namespace"]
     for volume in pod["spec"].get("volumes") or []:

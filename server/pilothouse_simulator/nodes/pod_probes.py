@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilothouse_simulator.nodes.node_pod import NodePod
-from pilothouse_simulator.nodes.pod_containers import Container, Role
+from pilothouse_simulator.nodes.pod_containers import ContainerRole, RunningContainer
 from pilothouse_simulator.nodes.pod_programs import exec_fails
 from pilothouse_simulator.values.pod_behavior import Behavior
 
@@ -17,16 +17,16 @@ JsonObject = dict[str, Any]
 _FIRST_LOOK_SECONDS = 0.05
 
 
-def needs_probing(container: Container) -> bool:
+def needs_probing(container: RunningContainer) -> bool:
     """Whether a probe decides if the container is started and ready."""
-    if container.role is Role.INIT:
+    if container.role is ContainerRole.INIT:
         return False
     return not (container.started and container.ready) and (
         "readinessProbe" in container.spec or "startupProbe" in container.spec
     )
 
 
-async def probe(pod: NodePod, container: Container) -> None:
+async def probe(pod: NodePod, container: RunningContainer) -> None:
     """Lets the container become started and ready as its probes would find it."""
     startup = container.spec.get("startupProbe")
     if startup is not None and not container.started:
@@ -42,7 +42,7 @@ async def probe(pod: NodePod, container: Container) -> None:
         pod.publish()
 
 
-async def until_dead(pod: NodePod, container: Container) -> None:
+async def until_dead(pod: NodePod, container: RunningContainer) -> None:
     """Returns when the liveness probe has failed often enough; never where it does not fail."""
     settings = container.spec["livenessProbe"]
     clock, attempt = pod.node.clock, container.current
@@ -59,13 +59,13 @@ async def until_dead(pod: NodePod, container: Container) -> None:
         await clock.sleep(period)
 
 
-def is_found_dead(container: Container) -> bool:
+def is_found_dead(container: RunningContainer) -> bool:
     """Whether the container has a liveness probe that is known to fail."""
     settings = container.spec.get("livenessProbe")
     return settings is not None and exec_fails((settings.get("exec") or {}).get("command") or [])
 
 
-async def _until_success(pod: NodePod, container: Container, settings: JsonObject, kind: str) -> None:
+async def _until_success(pod: NodePod, container: RunningContainer, settings: JsonObject, kind: str) -> None:
     clock, attempt = pod.node.clock, container.current
     if attempt is None:
         return

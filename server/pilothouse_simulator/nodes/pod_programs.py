@@ -31,7 +31,7 @@ _TAIL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Program:
+class PodProgram:
     """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each
     repetition, with its start and period. `end`: when it ends by itself and with which code. `memory` is
     the most bytes it takes (0: as its usage level says). `on_term`: the code it ends with on TERM, None
@@ -80,25 +80,25 @@ class Program:
         return None
 
 
-def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -> Program:
+def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -> PodProgram:
     """The program of a container. Init containers without a script end well at once."""
     name = container["name"]
     if is_main and behavior.explicit:
         if behavior.kind is Behavior.CRASH_LOOP:
             lines = ((0.0, f"{name}: starting"), (0.1, f"{name}: fatal error, giving up"))
-            return Program(lines=lines, end=(0.2, 1))
+            return PodProgram(lines=lines, end=(0.2, 1))
         if behavior.kind is Behavior.EXIT:
-            return Program(
+            return PodProgram(
                 lines=((0.0, f"{name}: starting"), (0.9, f"{name}: done")), end=(1.0, behavior.exit_code)
             )
         if behavior.kind is Behavior.OOM:
-            return Program(lines=((0.0, f"{name}: starting"),), memory=2**62, memory_at=1.0)
+            return PodProgram(lines=((0.0, f"{name}: starting"),), memory=2**62, memory_at=1.0)
     known = _program_of_command([*(container.get("command") or []), *(container.get("args") or [])])
     if known is not None:
         return known
     if not is_main:
-        return Program(lines=((0.0, f"{name}: done"),), end=(0.1, 0))
-    return Program(
+        return PodProgram(lines=((0.0, f"{name}: done"),), end=(0.1, 0))
+    return PodProgram(
         lines=((0.0, f"{name}: started"),),
         cycle=((0.0, f"{name}: serving"),),
         cycle_start=_HEARTBEAT_SECONDS,
@@ -126,7 +126,7 @@ def exec_fails(command: list[str]) -> bool:
     return program is not None and program.end is not None and program.end[1] != 0
 
 
-def _program_of_command(command: list[str]) -> Program | None:
+def _program_of_command(command: list[str]) -> PodProgram | None:
     """The program of a command that is understood: a script, or one of the simplest tools."""
     if len(command) >= 3 and command[0] in _SHELLS and command[1] == "-c":
         return _interpret(str(command[2]))
@@ -163,14 +163,14 @@ class _Script:
         self.variables: dict[str, str] = {}
         self.steps = 0
 
-    def program(self) -> Program:
+    def program(self) -> PodProgram:
         try:
             self._block(0, len(self.tokens))
         except _Ended:
             pass
         else:
             self.exit_code = self.last_code
-        return Program(
+        return PodProgram(
             lines=tuple(self.lines),
             cycle=self.cycle,
             cycle_start=self.cycle_start,
@@ -332,7 +332,7 @@ def _bytes(text: str) -> int:
     return int(parse_quantity(number + unit))
 
 
-def _interpret(script: str) -> Program | None:
+def _interpret(script: str) -> PodProgram | None:
     """The program of a shell script, or None where it holds more than the forms understood."""
     text = script.replace("\n", ";").replace("1>&2", ">&2").replace(">&2", " >&2 ")
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";&")

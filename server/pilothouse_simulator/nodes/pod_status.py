@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pilothouse_simulator.admission.pod_resources import pod_total_quantities
-from pilothouse_simulator.nodes.pod_containers import Container, Role
+from pilothouse_simulator.nodes.pod_containers import ContainerRole, RunningContainer
 from pilothouse_simulator.values.clock import format_time
 
 JsonObject = dict[str, Any]
@@ -36,7 +36,7 @@ class Sandbox:
 
 
 def build_status(
-    pod: JsonObject, containers: list[Container], sandbox: Sandbox, now: datetime, *, over: bool
+    pod: JsonObject, containers: list[RunningContainer], sandbox: Sandbox, now: datetime, *, over: bool
 ) -> JsonObject:
     """The status to report. `over`: nothing of the pod will run again, so its phase is final."""
     old = pod["status"]
@@ -51,7 +51,9 @@ def build_status(
     if "reason" in old and over:
         status |= {key: old[key] for key in ("reason", "message") if key in old}
     # A kubelet that never saw the containers fails the pod without looking at its conditions again.
-    seen = not any(container.role is Role.MAIN and container.current is None for container in containers)
+    seen = not any(
+        container.role is ContainerRole.MAIN and container.current is None for container in containers
+    )
     status["conditions"] = _conditions(
         pod, containers, sandbox, now, finished=finished and seen, failed=failed and finished
     )
@@ -59,10 +61,10 @@ def build_status(
     if sandbox.pod_ip:
         status |= {"podIP": sandbox.pod_ip, "podIPs": [{"ip": sandbox.pod_ip}]}
     status["startTime"] = sandbox.start_time
-    initial = [container for container in containers if container.role is not Role.MAIN]
+    initial = [container for container in containers if container.role is not ContainerRole.MAIN]
     if initial:
         status["initContainerStatuses"] = [_container_status(container) for container in initial]
-    main = [container for container in containers if container.role is Role.MAIN]
+    main = [container for container in containers if container.role is ContainerRole.MAIN]
     status["containerStatuses"] = [_container_status(container) for container in main]
     status["qosClass"] = old.get("qosClass", "BestEffort")
     requests = pod_total_quantities(pod, "requests")
@@ -73,14 +75,15 @@ def build_status(
     return status
 
 
-def _is_finished(pod: JsonObject, containers: list[Container], *, over: bool) -> bool:
+def _is_finished(pod: JsonObject, containers: list[RunningContainer], *, over: bool) -> bool:
     """Whether all main containers have ended for good."""
     if over:
         return True
     policy = pod["spec"].get("restartPolicy", "Always")
-    main = [container for container in containers if container.role is Role.MAIN]
+    main = [container for container in containers if container.role is ContainerRole.MAIN]
     failed_init = policy == "Never" and any(
-        container.role is Role.INIT and _exit_code(container) not in (None, 0) for container in containers
+        container.role is ContainerRole.INIT and _exit_code(container) not in (None, 0)
+        for container in containers
     )
     if failed_init:
         return True
@@ -89,45 +92,47 @@ def _is_finished(pod: JsonObject, containers: list[Container], *, over: bool) ->
     return policy == "Never" or all(_exit_code(container) == 0 for container in main)
 
 
-def _exit_code(container: Container) -> int | None:
+def _exit_code(container: RunningContainer) -> int | None:
     """The code of a container that does not run; None while it runs or before it ever ran."""
     if container.is_running or container.current is None:
         return None
     return container.current.exit_code
 
 
-def _phase(pod: JsonObject, containers: list[Container], *, finished: bool) -> str:
+def _phase(pod: JsonObject, containers: list[RunningContainer], *, finished: bool) -> str:
     if finished:
         ended_well = all(
             _exit_code(container) == 0 and not container.never_ran
             for container in containers
-            if container.role is Role.MAIN
+            if container.role is ContainerRole.MAIN
         )
         return "Succeeded" if ended_well else "Failed"
     if not _is_initialized(containers):
         return "Pending"
-    waiting = any(container.role is Role.MAIN and container.current is None for container in containers)
+    waiting = any(
+        container.role is ContainerRole.MAIN and container.current is None for container in containers
+    )
     return "Pending" if waiting else "Running"
 
 
-def _is_initialized(containers: list[Container]) -> bool:
+def _is_initialized(containers: list[RunningContainer]) -> bool:
     return not _incomplete(containers)
 
 
-def _incomplete(containers: list[Container]) -> list[str]:
+def _incomplete(containers: list[RunningContainer]) -> list[str]:
     """The init containers not done, and the sidecars never started."""
 
-    def is_incomplete(container: Container) -> bool:
-        if container.role is Role.INIT:
+    def is_incomplete(container: RunningContainer) -> bool:
+        if container.role is ContainerRole.INIT:
             return _exit_code(container) != 0
-        return container.role is Role.SIDECAR and container.current is None
+        return container.role is ContainerRole.SIDECAR and container.current is None
 
     return [container.name for container in containers if is_incomplete(container)]
 
 
 def _conditions(
     pod: JsonObject,
-    containers: list[Container],
+    containers: list[RunningContainer],
     sandbox: Sandbox,
     now: datetime,
     *,
@@ -137,7 +142,9 @@ def _conditions(
     phase = "Failed" if failed else _phase(pod, containers, finished=finished)
     incomplete = _incomplete(containers)
     unready = [
-        container.name for container in containers if container.role is not Role.INIT and not container.ready
+        container.name
+        for container in containers
+        if container.role is not ContainerRole.INIT and not container.ready
     ]
     end_reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "")
     readiness: tuple[str, str, str]
@@ -181,7 +188,7 @@ def _conditions(
     return conditions
 
 
-def _container_status(container: Container) -> JsonObject:
+def _container_status(container: RunningContainer) -> JsonObject:
     attempt = container.current
     status: JsonObject = {
         "name": container.name,
@@ -214,7 +221,7 @@ def _container_status(container: Container) -> JsonObject:
     return status
 
 
-def _state(container: Container) -> JsonObject:
+def _state(container: RunningContainer) -> JsonObject:
     if container.never_ran:
         return {
             "terminated": {

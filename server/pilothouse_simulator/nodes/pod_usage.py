@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from pilothouse_simulator.nodes.node_pod import NodePod
-from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role
+from pilothouse_simulator.nodes.pod_containers import ContainerAttempt, ContainerRole, RunningContainer
 from pilothouse_simulator.values.quantities import parse_quantity
 
 JsonObject = dict[str, Any]
@@ -56,7 +56,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PodSample:
     """One measurement. `cores` is the mean since the sample before it, zero at the first."""
 
     time: datetime
@@ -65,11 +65,11 @@ class Sample:
     working_set_bytes: int
 
 
-def level_of(pod: NodePod, container: Container) -> Level:
+def level_of(pod: NodePod, container: RunningContainer) -> Level:
     """The level of a container's usage."""
     resources = container.spec.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    behavior = pod.behavior if container.role is Role.MAIN else None
+    behavior = pod.behavior if container.role is ContainerRole.MAIN else None
     cores_asked = behavior.cpu if behavior is not None else None
     swing = 0.0 if cores_asked is not None else _SWING
     cores = (
@@ -102,7 +102,7 @@ def _phase(seed: str) -> float:
     return int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=4).digest(), "big") / 2**32 * 2 * math.pi
 
 
-def sample(level: Level, attempt: Attempt, now: datetime) -> Sample:
+def sample(level: Level, attempt: ContainerAttempt, now: datetime) -> PodSample:
     """The newest measurement of a run: taken at its start, then every ten seconds."""
     end = attempt.finished_at or now
     age = max(0.0, (min(now, end) - attempt.started_at).total_seconds())
@@ -111,7 +111,7 @@ def sample(level: Level, attempt: Attempt, now: datetime) -> Sample:
     cores = 0.0
     if taken >= SAMPLE_SECONDS:
         cores = (used - level.core_seconds(taken - SAMPLE_SECONDS)) / SAMPLE_SECONDS
-    return Sample(
+    return PodSample(
         attempt.started_at + (min(now, end) - attempt.started_at) * (taken / age if age else 0.0),
         used,
         cores,
@@ -134,7 +134,7 @@ def pod_core_seconds(pod: NodePod, now: datetime) -> float:
     return total
 
 
-def run_seconds(attempt: Attempt) -> float:
+def run_seconds(attempt: ContainerAttempt) -> float:
     """How long an ended run lasted."""
     if attempt.finished_at is None:
         return 0.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from pilothouse_simulator.exec.environment import environment_of
 from pilothouse_simulator.nodes.node_pod import NodePod
-from pilothouse_simulator.nodes.pod_containers import Attempt, Container, Role
+from pilothouse_simulator.nodes.pod_containers import ContainerAttempt, ContainerRole, RunningContainer
 from pilothouse_simulator.nodes.pod_preparation import mount_volumes, prepare
 from pilothouse_simulator.nodes.pod_probes import is_found_dead, needs_probing, probe, until_dead
 from pilothouse_simulator.nodes.pod_programs import KILLED, start_failure
@@ -64,9 +64,9 @@ class PodWorker(NodePod):
             started = []
             succeeded = True
             for container in self.containers:
-                if container.role is Role.SIDECAR:
+                if container.role is ContainerRole.SIDECAR:
                     started.append(await self._start_sidecar(container, sidecars))
-                elif container.role is Role.INIT and not await self._run_init(container):
+                elif container.role is ContainerRole.INIT and not await self._run_init(container):
                     succeeded = False
                     break
             if succeeded:
@@ -83,14 +83,17 @@ class PodWorker(NodePod):
         self.publish()
         await self._stop_running()
         self.sandbox.is_up = False
-        if any(container.role is Role.MAIN and container.current is None for container in self.containers):
+        if any(
+            container.role is ContainerRole.MAIN and container.current is None
+            for container in self.containers
+        ):
             self.publish()
         for container in self.containers:
             if container.current is not None:
                 container.waiting = None
             elif container.waiting is not None and container.waiting[0] != "PodInitializing":
                 container.waiting, container.never_ran = None, True
-            container.ready = container.ready and container.role is Role.INIT
+            container.ready = container.ready and container.role is ContainerRole.INIT
         self.publish(over=True)
         await self.node.clock.sleep(self.node.timings.remove)
         metadata = self.object["metadata"]
@@ -143,13 +146,15 @@ class PodWorker(NodePod):
 
     # Containers
 
-    async def _start_sidecar(self, container: Container, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+    async def _start_sidecar(
+        self, container: RunningContainer, tasks: asyncio.TaskGroup
+    ) -> asyncio.Task[None]:
         running = asyncio.Event()
         task = tasks.create_task(self._supervise(container, running))
         await running.wait()
         return task
 
-    async def _run_init(self, container: Container) -> bool:
+    async def _run_init(self, container: RunningContainer) -> bool:
         """Runs an init container to its good end; False when it failed for good."""
         if container.current is not None and not container.is_running and container.current.exit_code == 0:
             return True
@@ -157,7 +162,7 @@ class PodWorker(NodePod):
         return container.current is not None and container.current.exit_code == 0
 
     async def _run_main(self) -> None:
-        main = [container for container in self.containers if container.role is Role.MAIN]
+        main = [container for container in self.containers if container.role is ContainerRole.MAIN]
         if len(main) == 1:
             await self._supervise(main[0])
             return
@@ -165,7 +170,7 @@ class PodWorker(NodePod):
             for container in main:
                 tasks.create_task(self._supervise(container))
 
-    async def _supervise(self, container: Container, running: asyncio.Event | None = None) -> None:
+    async def _supervise(self, container: RunningContainer, running: asyncio.Event | None = None) -> None:
         """Keeps one container running as the restart policy says; returns when it has ended for good."""
         if container.current is not None and not container.is_running:
             if not self._restarts(container):
@@ -188,17 +193,17 @@ class PodWorker(NodePod):
             if container.restarts > 0:
                 await self._back_off(container)
 
-    def _restarts(self, container: Container) -> bool:
+    def _restarts(self, container: RunningContainer) -> bool:
         policy = self.object["spec"].get("restartPolicy", "Always")
         attempt = container.current
         failed = attempt is None or attempt.exit_code != 0
-        if container.role is Role.SIDECAR:
+        if container.role is ContainerRole.SIDECAR:
             return True
-        if container.role is Role.INIT:
+        if container.role is ContainerRole.INIT:
             return failed and policy != "Never"
         return policy == "Always" or (policy == "OnFailure" and failed)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: RunningContainer) -> None:
         clock, timings = self.node.clock, self.node.timings
         await clock.sleep(timings.create)
         self.event(container, "Created", "Container created")
@@ -209,17 +214,17 @@ class PodWorker(NodePod):
             self.publish()
             return
         has_probe = "readinessProbe" in container.spec or "startupProbe" in container.spec
-        is_main = container.role is Role.MAIN
+        is_main = container.role is ContainerRole.MAIN
         await clock.sleep(timings.start + (self.behavior.start_seconds if is_main and not has_probe else 0))
         attempt = container.begin(self.uid, self.behavior, clock.now())
         attempt.environment = environment_of(self.node.store, self.object, container.spec)
         self.event(container, "Started", "Container started")
         container.started = "startupProbe" not in container.spec
         never_ready = is_main and self.behavior.kind is Behavior.READINESS_FAILING
-        container.ready = not has_probe and not never_ready and container.role is not Role.INIT
+        container.ready = not has_probe and not never_ready and container.role is not ContainerRole.INIT
         self.publish()
 
-    async def _run_to_end(self, container: Container) -> None:
+    async def _run_to_end(self, container: RunningContainer) -> None:
         """Waits for the end of the running attempt, with its probes, and notes it a moment later."""
         attempt, clock = container.current, self.node.clock
         if attempt is None:
@@ -240,7 +245,7 @@ class PodWorker(NodePod):
         container.end(attempt.started_at + timedelta(seconds=ends_at), code, reason)
         await clock.sleep(self.node.timings.notice)
 
-    async def _until(self, attempt: Attempt, ends_at: float | None) -> None:
+    async def _until(self, attempt: ContainerAttempt, ends_at: float | None) -> None:
         """Waits until so many seconds after the start of an attempt; for ever without a number."""
         if ends_at is None:
             await asyncio.Event().wait()
@@ -248,7 +253,7 @@ class PodWorker(NodePod):
             elapsed = (self.node.clock.now() - attempt.started_at).total_seconds()
             await self.node.clock.sleep(ends_at - elapsed)
 
-    async def _kill_dead(self, container: Container) -> None:
+    async def _kill_dead(self, container: RunningContainer) -> None:
         """Ends a container whose liveness probe has failed; it is started again at once."""
         attempt, clock = container.current, self.node.clock
         if attempt is None:
@@ -260,7 +265,7 @@ class PodWorker(NodePod):
         await clock.sleep(grace if code is None else min(grace, self.node.timings.start))
         container.end(clock.now(), KILLED if code is None else code)
 
-    def _end_of(self, container: Container) -> tuple[float | None, int, str]:
+    def _end_of(self, container: RunningContainer) -> tuple[float | None, int, str]:
         """When the running attempt ends (seconds after its start, None: never), with which code and
         reason."""
         program = container.current.program if container.current else None
@@ -271,7 +276,7 @@ class PodWorker(NodePod):
         if program.memory > limit:
             return max(program.memory_at, 0.01), KILLED, "OOMKilled"
         level = self.behavior.memory
-        if container.role is Role.MAIN and level is not None and level > limit:
+        if container.role is ContainerRole.MAIN and level is not None and level > limit:
             return 1.0, KILLED, "OOMKilled"
         if program.end is None:
             return None, 0, ""
@@ -279,7 +284,7 @@ class PodWorker(NodePod):
 
     # Ends
 
-    async def _back_off(self, container: Container) -> None:
+    async def _back_off(self, container: RunningContainer) -> None:
         """Waits until the container may be started again, showing CrashLoopBackOff."""
         clock, attempt = self.node.clock, container.current
         if attempt is None or attempt.finished_at is None:
@@ -297,7 +302,7 @@ class PodWorker(NodePod):
         elapsed = (clock.now() - attempt.finished_at).total_seconds()
         await clock.sleep(pause + self.node.timings.end_back_off - elapsed)
 
-    def _back_off_event(self, container: Container) -> None:
+    def _back_off_event(self, container: RunningContainer) -> None:
         metadata = self.object["metadata"]
         place = f"{metadata['name']}_{metadata['namespace']}({self.uid})"
         message = f"Back-off restarting failed container {container.name} in pod {place}"

@@ -16,11 +16,11 @@ from prometheus_client.registry import Collector
 
 from pilothouse_simulator.nodes.kubelet import Kubelet, Kubelets
 from pilothouse_simulator.nodes.node_pod import NodePod
-from pilothouse_simulator.nodes.pod_containers import Container
+from pilothouse_simulator.nodes.pod_containers import RunningContainer
 from pilothouse_simulator.nodes.pod_usage import (
     SAMPLE_SECONDS,
     Level,
-    Sample,
+    PodSample,
     level_of,
     pod_core_seconds,
     sample,
@@ -28,7 +28,7 @@ from pilothouse_simulator.nodes.pod_usage import (
 from pilothouse_simulator.values.clock import Clock, format_time
 
 JsonObject = dict[str, Any]
-Row = tuple[Container, Level, Sample]
+Row = tuple[RunningContainer, Level, PodSample]
 
 _NO_PRESSURE = {"total": 0, "avg10": 0, "avg60": 0, "avg300": 0}
 _PRESSURE = {"full": _NO_PRESSURE, "some": _NO_PRESSURE}

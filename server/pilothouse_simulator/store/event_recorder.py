@@ -14,7 +14,7 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
 
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.api_errors import ApiError
 from pilothouse_simulator.values.clock import Clock, format_micro_time, format_time, parse_time
 from pilothouse_simulator.values.json_copy import copy_json
@@ -33,7 +33,7 @@ _SCHEDULER = "default-scheduler"
 class EventRecorder:
     """Writes Events. One recorder serves all actors: it remembers what was said, to count repetitions."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._known: OrderedDict[tuple[str, ...], tuple[str, str]] = OrderedDict()

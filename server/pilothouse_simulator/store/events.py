@@ -76,7 +76,7 @@ class Subscription:
             self._queue.put_nowait(None)
 
 
-class History:
+class WatchHistory:
     """The last changes of the store, oldest first, at most `length` of them."""
 
     def __init__(self, length: int) -> None:

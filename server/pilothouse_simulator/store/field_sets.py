@@ -14,7 +14,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pilothouse_simulator.store.schema import KEY_DEFAULTS, ListType, MapType, Scalar, SchemaType, Struct
+from pilothouse_simulator.store.schema import (
+    KEY_DEFAULTS,
+    ListType,
+    MapType,
+    SchemaScalar,
+    SchemaType,
+    Struct,
+)
 
 JsonObject = dict[str, Any]
 Path = tuple[str, ...]
@@ -37,7 +44,7 @@ def item_key(kind: ListType, item: Any) -> str:
 
 def is_leaf(kind: SchemaType, value: Any) -> bool:
     """Whether the value is owned as a whole."""
-    if isinstance(kind, Scalar) or not isinstance(value, dict | list) or not value:
+    if isinstance(kind, SchemaScalar) or not isinstance(value, dict | list) or not value:
         return True
     if isinstance(kind, ListType):
         return kind.relation == "atomic"
@@ -103,7 +110,7 @@ def child_type(kind: SchemaType | None, element: str) -> SchemaType | None:
     return None
 
 
-class Comparison:
+class FieldComparison:
     """The difference of two objects: `added`, `modified` and `removed` paths."""
 
     def __init__(self) -> None:
@@ -120,14 +127,14 @@ class Comparison:
 _ABSENT = object()
 
 
-def compare(kind: SchemaType, before: Any, after: Any) -> Comparison:
+def compare(kind: SchemaType, before: Any, after: Any) -> FieldComparison:
     """Walks two objects together. Equal subtrees are skipped."""
-    result = Comparison()
+    result = FieldComparison()
     _compare(kind, before, after, (), result)
     return result
 
 
-def _compare(kind: SchemaType | None, before: Any, after: Any, path: Path, result: Comparison) -> None:
+def _compare(kind: SchemaType | None, before: Any, after: Any, path: Path, result: FieldComparison) -> None:
     if before == after and before is not _ABSENT and type(before) is type(after):
         return
     before_leaf = before is _ABSENT or kind is None or is_leaf(kind, before)

@@ -26,7 +26,7 @@ from pilothouse_simulator.store.field_sets import (
 )
 from pilothouse_simulator.store.schema import Struct, schema_of
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import ApiError, Cause
+from pilothouse_simulator.values.api_errors import ApiError, ErrorCause
 from pilothouse_simulator.values.json_copy import copy_json
 from pilothouse_simulator.values.resources import ResourceType
 
@@ -92,7 +92,7 @@ class Ownership:
     time: str | None = None
 
 
-class ManagedFields:
+class TrackedFields:
     """The managers of one object."""
 
     def __init__(self, entries: Sequence[JsonObject] | None) -> None:
@@ -139,7 +139,7 @@ class ManagedFields:
         return owned
 
 
-def store_managed_fields(obj: JsonObject, managed: ManagedFields) -> None:
+def store_managed_fields(obj: JsonObject, managed: TrackedFields) -> None:
     """Writes managedFields into the object; the key is absent when nobody owns anything."""
     entries = managed.encode()
     if entries:
@@ -209,25 +209,25 @@ class FieldTracker:
         if changed:
             key = Manager(manager, "Update", subresource, resource.api_version)
             own = managed.managers.setdefault(key, Ownership(set()))
-            before_entry = ManagedFields(before.get("metadata", {}).get("managedFields")) if before else None
+            before_entry = TrackedFields(before.get("metadata", {}).get("managedFields")) if before else None
             previous = before_entry.managers.get(key) if before_entry else None
             own.fields |= changed | ((previous.fields - removed) if previous else set())
             own.time = _entry_time(subresource, time)
         store_managed_fields(after, managed)
 
 
-def _sent(before: JsonObject, after: JsonObject) -> ManagedFields:
+def _sent(before: JsonObject, after: JsonObject) -> TrackedFields:
     """What a writer sent; what is stored where that names nobody, unless it is the sign for clearing the list."""
     entries = after["metadata"].get("managedFields")
-    sent = ManagedFields(entries)
+    sent = TrackedFields(entries)
     if sent.managers or entries == [{}] or not before:
         return sent
-    return ManagedFields(before["metadata"].get("managedFields"))
+    return TrackedFields(before["metadata"].get("managedFields"))
 
 
-def _managed_before(schema: Struct, resource: ResourceType, live: JsonObject, time: str) -> ManagedFields:
+def _managed_before(schema: Struct, resource: ResourceType, live: JsonObject, time: str) -> TrackedFields:
     """The managers of a live object; one for all of it where nobody is recorded, as the real server writes it."""
-    managed = ManagedFields(live.get("metadata", {}).get("managedFields"))
+    managed = TrackedFields(live.get("metadata", {}).get("managedFields"))
     if live and not managed.managers:
         empty = _without_system_metadata(_EMPTY_OBJECTS.get(resource.kind, {}))
         difference = compare(schema, empty, _without_system_metadata(live))
@@ -282,7 +282,7 @@ def apply_configuration(
     return copy_json(result)
 
 
-def _prune(schema: Struct, merged: JsonObject, managed: ManagedFields, last: FieldSet) -> JsonObject:
+def _prune(schema: Struct, merged: JsonObject, managed: TrackedFields, last: FieldSet) -> JsonObject:
     """Removes what this manager applied before and nobody owns any more."""
     present = field_set(schema, merged, named_containers=True)
     owned = with_named_containers(schema, managed.all_fields())
@@ -292,7 +292,7 @@ def _prune(schema: Struct, merged: JsonObject, managed: ManagedFields, last: Fie
 
 
 def _resolve_conflicts(
-    managed: ManagedFields, applier: Manager, changed: FieldSet, force: bool, message_version: str | None
+    managed: TrackedFields, applier: Manager, changed: FieldSet, force: bool, message_version: str | None
 ) -> None:
     conflicts: list[tuple[Manager, Path]] = []
     for owner in sorted(managed.managers):
@@ -314,7 +314,7 @@ def _members_first(path: Path) -> list[tuple[bool, str]]:
 
 def _conflict_error(conflicts: list[tuple[Manager, Path]], message_version: str | None) -> ApiError:
     described = [(owner.describe(message_version), describe(path)) for owner, path in conflicts]
-    causes = [Cause("FieldManagerConflict", f"conflict with {owner}", path) for owner, path in described]
+    causes = [ErrorCause("FieldManagerConflict", f"conflict with {owner}", path) for owner, path in described]
     if len(described) == 1:
         owner, path = described[0]
         return api_errors.apply_conflict(

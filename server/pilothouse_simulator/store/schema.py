@@ -20,7 +20,7 @@ TYPES_FILE = Path(__file__).with_name("schema_types.json")
 
 
 @dataclass(frozen=True, eq=False)
-class Scalar:
+class SchemaScalar:
     """A primitive: `str`, `int`, `bool`, `float`, `any`, `time`, `micro time`, `quantity`."""
 
     kind: str
@@ -52,7 +52,7 @@ class Struct:
     fields: dict[str, SchemaType] = field(default_factory=dict)
 
 
-SchemaType = Scalar | MapType | ListType | Struct
+SchemaType = SchemaScalar | MapType | ListType | Struct
 
 LIST_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("V1PodSpec", "containers"): ("name",),
@@ -149,15 +149,15 @@ def _resolve(kind: str, owner: str, field_name: str) -> SchemaType:
         return ListType(item, "set" if (owner, field_name) in SET_LISTS else "atomic")
     if kind.startswith("map:"):
         if owner in _QUANTITY_MAP_OWNERS and field_name in QUANTITY_MAPS:
-            return MapType(Scalar("quantity"))
+            return MapType(SchemaScalar("quantity"))
         if (owner, field_name) in BYTE_MAPS:
-            return MapType(Scalar("bytes"))
+            return MapType(SchemaScalar("bytes"))
         return MapType(_resolve(kind[4:], owner, field_name), (owner, field_name) in ATOMIC_MAPS)
     if kind in _types():
         return _STRUCTS.get(kind) or struct(kind)
     if field_name in MICRO_TIMES:
-        return Scalar("micro time")
-    return Scalar("quantity" if field_name in QUANTITIES else kind)
+        return SchemaScalar("micro time")
+    return SchemaScalar("quantity" if field_name in QUANTITIES else kind)
 
 
 _ROOT_NAMES = {"Event": "CoreV1Event", "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler"}

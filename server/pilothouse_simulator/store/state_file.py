@@ -29,7 +29,7 @@ from typing import Any
 import orjson
 
 from pilothouse_simulator.store.events import StoreEvent
-from pilothouse_simulator.store.store import Store
+from pilothouse_simulator.store.store import ObjectStore
 from pilothouse_simulator.values.resources import ResourceType, find_kind
 
 JsonObject = dict[str, Any]
@@ -109,7 +109,7 @@ def _apply_changes(
 class StateFile:
     """The file at `path` that keeps a store: `load`, then `begin`; `run` beside the cluster; `close` at its end."""
 
-    def __init__(self, path: Path, store: Store) -> None:
+    def __init__(self, path: Path, store: ObjectStore) -> None:
         self._path = path
         self._store = store
         self._stream: FileIO | None = None

@@ -26,7 +26,7 @@ from pilothouse_simulator.store.deletion import (
     grace_seconds,
     mark_deleted,
 )
-from pilothouse_simulator.store.events import History, StoreEvent, Subscription
+from pilothouse_simulator.store.events import StoreEvent, Subscription, WatchHistory
 from pilothouse_simulator.store.field_tracking import FieldTracker
 from pilothouse_simulator.store.object_metadata import (
     keep_system_metadata,
@@ -35,7 +35,7 @@ from pilothouse_simulator.store.object_metadata import (
     same_content,
 )
 from pilothouse_simulator.values import api_errors
-from pilothouse_simulator.values.api_errors import Cause
+from pilothouse_simulator.values.api_errors import ErrorCause
 from pilothouse_simulator.values.clock import format_time
 from pilothouse_simulator.values.json_copy import copy_json, share_unchanged
 from pilothouse_simulator.values.resources import NAMESPACES, PODS, ResourceType
@@ -53,7 +53,7 @@ class Strategy(Protocol):
     def default(self, resource: ResourceType, obj: JsonObject) -> None:
         """Fills defaults in place; what they set counts as set by the writer."""
 
-    def prepare_for_create(self, store: Store, resource: ResourceType, obj: JsonObject) -> None:
+    def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
         """Sets in place what a new object begins with, and checks it. ApiError."""
 
     def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
@@ -63,7 +63,13 @@ class Strategy(Protocol):
         """Takes over in place what a write of the status carries beside it."""
 
     def allocate(
-        self, store: Store, resource: ResourceType, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
+        self,
+        store: ObjectStore,
+        resource: ResourceType,
+        obj: JsonObject,
+        old: JsonObject | None,
+        *,
+        dry_run: bool,
     ) -> None:
         """Admission, and what a write takes of what is limited. ApiError."""
 
@@ -74,7 +80,7 @@ class Strategy(Protocol):
         """Marks what a loaded object holds as taken."""
 
 
-class Store:
+class ObjectStore:
     """The objects of the cluster, written under the rules of `strategy`.
 
     `now` is the clock for creation, deletion and managedFields times (UTC). `listeners` are called with each change
@@ -90,7 +96,7 @@ class Store:
         self.now: Callable[[], datetime] = now or (lambda: datetime.now(UTC))
         self.revision = 1
         self.tracker = FieldTracker()
-        self.history = History(HISTORY_LENGTH)
+        self.history = WatchHistory(HISTORY_LENGTH)
         self._objects: dict[ResourceType, dict[str, dict[str, JsonObject]]] = {}
         self.listeners: list[Callable[[StoreEvent], None]] = []
         self._subscriptions: set[Subscription] = set()
@@ -352,7 +358,7 @@ class Store:
         if parent is None:
             raise api_errors.not_found(NAMESPACES, namespace)
         if parent["metadata"].get("deletionTimestamp"):
-            cause = Cause(
+            cause = ErrorCause(
                 "NamespaceTerminating", f"namespace {namespace} is being terminated", "metadata.namespace"
             )
             message = f"unable to create new content in namespace {namespace} because it is being terminated"

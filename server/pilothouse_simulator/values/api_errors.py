@@ -23,7 +23,7 @@ JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cause:
+class ErrorCause:
     """One entry of `details.causes`: `reason` such as FieldValueInvalid, and the path of the field."""
 
     reason: str
@@ -133,7 +133,7 @@ def conflict(resource: ResourceType, name: str, message: str | None = None) -> A
     )
 
 
-def apply_conflict(causes: Sequence[Cause], message: str) -> ApiError:
+def apply_conflict(causes: Sequence[ErrorCause], message: str) -> ApiError:
     """409: server-side apply would take fields from other managers; retry with force to take them."""
     return failure(409, message, "Conflict", {"causes": [cause.to_json() for cause in causes]})
 
@@ -149,12 +149,12 @@ def precondition_failed(resource: ResourceType, name: str, message: str) -> ApiE
     )
 
 
-def invalid(resource: ResourceType, name: str, causes: Sequence[Cause]) -> ApiError:
+def invalid(resource: ResourceType, name: str, causes: Sequence[ErrorCause]) -> ApiError:
     """422: the object violates validation rules; one cause per field."""
     return invalid_kind(resource.kind, resource.group, name, causes)
 
 
-def invalid_kind(kind: str, group: str, name: str, causes: Sequence[Cause]) -> ApiError:
+def invalid_kind(kind: str, group: str, name: str, causes: Sequence[ErrorCause]) -> ApiError:
     """422 for a kind that is not the resource's own (Scale, CreateOptions, ListOptions …)."""
     lines = [f"{cause.field}: {cause.message}" for cause in causes]
     joined = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
@@ -172,7 +172,7 @@ def invalid_kind(kind: str, group: str, name: str, causes: Sequence[Cause]) -> A
 
 def version_required(resource: ResourceType, name: str) -> ApiError:
     """422: the kind is only updated with the resourceVersion that was read; `details.kind` is the resource here."""
-    cause = Cause(
+    cause = ErrorCause(
         "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
     )
     return failure(
@@ -188,7 +188,7 @@ def bad_request(message: str) -> ApiError:
     return failure(400, message, "BadRequest")
 
 
-def forbidden(resource: ResourceType, name: str, message: str, causes: Sequence[Cause] = ()) -> ApiError:
+def forbidden(resource: ResourceType, name: str, message: str, causes: Sequence[ErrorCause] = ()) -> ApiError:
     """403 by an admission rule. `message` says why."""
     details = object_details(resource, name)
     if causes:
@@ -211,7 +211,7 @@ def expired(message: str, metadata: JsonObject | None = None) -> ApiError:
 
 def too_large_resource_version(current: int, wanted: int) -> ApiError:
     """504: the version asked for lies in the future and did not come within three seconds."""
-    cause = Cause("ResourceVersionTooLarge", "Too large resource version")
+    cause = ErrorCause("ResourceVersionTooLarge", "Too large resource version")
     return failure(
         504,
         f"Timeout: Too large resource version: {wanted}, current: {current}",

@@ -37,7 +37,7 @@ _OPERATORS = "in, notin, =, ==, !=, gt, lt"
 
 
 @dataclass(frozen=True)
-class Requirement:
+class SelectorRequirement:
     """One condition on a label: operator `in`, `notin`, `exists`, `absent`, `gt` or `lt`."""
 
     key: str
@@ -75,8 +75,8 @@ class _Parser:
         self._position += 1
         return token
 
-    def parse(self) -> list[Requirement]:
-        requirements: list[Requirement] = []
+    def parse(self) -> list[SelectorRequirement]:
+        requirements: list[SelectorRequirement] = []
         if not self._tokens:
             return requirements
         while True:
@@ -87,23 +87,23 @@ class _Parser:
             if token != ",":
                 raise bad_request(f"found '{token}', expected: ',' or 'end of string'")
 
-    def _requirement(self) -> Requirement:
+    def _requirement(self) -> SelectorRequirement:
         token = self._next()
         if token == "!":
-            return Requirement(self._key(self._next()), "absent")
+            return SelectorRequirement(self._key(self._next()), "absent")
         key = self._key(token)
         operator = self._peek()
         if operator in ("", ","):
-            return Requirement(key, "exists")
+            return SelectorRequirement(key, "exists")
         self._next()
         if operator in ("in", "notin"):
-            return Requirement(key, operator, self._values(key))
+            return SelectorRequirement(key, operator, self._values(key))
         if operator in ("=", "==", "!="):
             value = self._exact_value(key)
-            return Requirement(key, "notin" if operator == "!=" else "in", frozenset({value}))
+            return SelectorRequirement(key, "notin" if operator == "!=" else "in", frozenset({value}))
         if operator in (">", "<"):
             value = self._exact_value(key)
-            return Requirement(key, "gt" if operator == ">" else "lt", frozenset({value}))
+            return SelectorRequirement(key, "gt" if operator == ">" else "lt", frozenset({value}))
         raise bad_request(f"unable to parse requirement: found '{operator}', expected: {_OPERATORS}")
 
     def _key(self, token: str) -> str:
@@ -161,7 +161,7 @@ class _Parser:
             expect_value = False
 
 
-def parse_label_selector(text: str) -> list[Requirement]:
+def parse_label_selector(text: str) -> list[SelectorRequirement]:
     """Parses `a=b,c in (d,e),!f`. Refuses bad syntax with 400."""
     return _Parser(text).parse()
 
@@ -172,11 +172,11 @@ def selector_matches(selector: JsonObject | None, labels: Mapping[str, str]) -> 
         return False
     operators = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "absent"}
     requirements = [
-        Requirement(key, "in", frozenset({value}))
+        SelectorRequirement(key, "in", frozenset({value}))
         for key, value in (selector.get("matchLabels") or {}).items()
     ]
     requirements += [
-        Requirement(entry["key"], operators[entry["operator"]], frozenset(entry.get("values") or ()))
+        SelectorRequirement(entry["key"], operators[entry["operator"]], frozenset(entry.get("values") or ()))
         for entry in selector.get("matchExpressions") or []
     ]
     return all(requirement.matches(labels) for requirement in requirements)

@@ -18,7 +18,7 @@ from pilothouse_server.clusters.tables import SEALED_CREDENTIALS
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import FailedPrecondition, already_exists, not_found
 from pilothouse_server.kubernetes import credentials
-from pilothouse_server.kubernetes.credentials import Credentials
+from pilothouse_server.kubernetes.credentials import ClusterCredentials
 from pilothouse_server.kubernetes.rights import Right
 from pilothouse_server.store import encryption_keys
 from pilothouse_server.store.paging import NextPage, PageRequest
@@ -30,7 +30,7 @@ Check = Callable[[Cluster], None]
 class TriedOut(msgspec.Struct, frozen=True):
     """Credentials with which a cluster answered, and what it said. `missing_rights` are optional ones."""
 
-    credentials: Credentials
+    credentials: ClusterCredentials
     api_server: str
     version: str
     missing_rights: tuple[Right, ...] = ()
@@ -128,7 +128,7 @@ async def change(
     return await repository.change(transaction, stored, values) if values else stored
 
 
-async def opened(store: Store, name: str, envelopes: Envelopes) -> Credentials | None:
+async def opened(store: Store, name: str, envelopes: Envelopes) -> ClusterCredentials | None:
     """The stored credentials of a cluster; None where it has none. Decrypted once no transaction is held.
 
     Raises:

@@ -19,6 +19,6 @@ def token_keys(settings: Settings) -> TokenKeys | None:
                 f"{PREFIX}PKCS11_MODULE names a token that is not used: {PREFIX}KEY_PROVIDERS does not name {PKCS11}"
             )
         return None
-    from pilothouse_server.encryption.hsm.token import PkcsToken, Place
+    from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation
 
-    return TokenKeys(PkcsToken(Place.of(settings)))
+    return TokenKeys(PkcsToken(TokenLocation.of(settings)))

@@ -27,7 +27,7 @@ import structlog
 from pilothouse_server.encryption.hsm import program
 from pilothouse_server.encryption.token_keys import refused
 from pilothouse_server.errors import PilothouseError, Unavailable
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import launch
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import PREFIX, Settings, SettingsError
@@ -46,7 +46,7 @@ _FOR_GOOD: Final = (program.PIN_WRONG, program.PIN_LOCKED, program.PIN_LAST_TRY)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenLocation:
     """Which token, which of its keys, and how long an answer may take."""
 
     module: Path
@@ -57,7 +57,7 @@ class Place:
     writes: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, *, writes: bool = False) -> Place:
+    def of(cls, settings: Settings, *, writes: bool = False) -> TokenLocation:
         """What the settings name. `writes`: keys are to be added. Raises SettingsError."""
         if settings.pkcs11_module is None or not settings.pkcs11_token or not settings.pkcs11_key_label:
             raise SettingsError(
@@ -127,7 +127,7 @@ class _Run:
                 process = launch(
                     # -P: the modules of this process, and none of the folder that it happens to run in.
                     [sys.executable, "-P", "-m", _PROGRAM],
-                    account=Account(os.geteuid(), os.getegid(), changed=False),
+                    account=ProcessAccount(os.geteuid(), os.getegid(), changed=False),
                     dies_by="KILL",
                     environment=_environment(),
                     stdin=theirs.fileno(),
@@ -200,7 +200,7 @@ class _Refused(Exception):
 class PkcsToken:
     """The token of a server; the protocol `token_keys.Token`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TokenLocation) -> None:
         self._place = place
         self._run: _Run | None = None
         self._starting = asyncio.Lock()

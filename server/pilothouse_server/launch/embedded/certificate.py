@@ -27,14 +27,14 @@ _EARLIER = timedelta(days=1)
 _LONGEST_NAME = 64
 
 
-class Pair(NamedTuple):
+class GeneratedPair(NamedTuple):
     """Where a certificate and its key are, as PEM."""
 
     certificate: Path
     key: Path
 
 
-def self_signed(folder: Path, host: str) -> Pair:
+def self_signed(folder: Path, host: str) -> GeneratedPair:
     """Returns the pair that is kept in the folder; makes one for this machine and `host` where there is none, or it has
     expired.
 
@@ -42,7 +42,7 @@ def self_signed(folder: Path, host: str) -> Pair:
         EmbeddedProgramError: the files are there, and are no such pair.
         OSError: they cannot be written.
     """
-    pair = Pair(folder / "certificate.pem", folder / "key.pem")
+    pair = GeneratedPair(folder / "certificate.pem", folder / "key.pem")
     if not pair.certificate.exists() or _has_expired(pair):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -60,7 +60,7 @@ def fingerprint(certificate: Path) -> str:
     return "SHA256:" + digest.hex(":").upper()
 
 
-def _has_expired(pair: Pair) -> bool:
+def _has_expired(pair: GeneratedPair) -> bool:
     try:
         kept = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
         key = serialization.load_pem_private_key(pair.key.read_bytes(), None)

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, urlencode
 
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import EmbeddedProgramError, end, launch, require_main_thread
 
 SUPERUSER = "postgres"
@@ -111,7 +111,7 @@ class EmbeddedPostgres:
         self.port = SOCKET_PORT
         self._settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self._tcp = tcp
-        self._account = Account.choose(self.data_directory)
+        self._account = ProcessAccount.choose(self.data_directory)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
 

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import EmbeddedProgramError, end, launch
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
@@ -150,7 +150,7 @@ class EmbeddedSimulator:
         # -P: the modules of this process, and none of the folder that it happens to run in.
         process = launch(
             [sys.executable, "-P", "-m", PROGRAM],
-            account=Account(os.geteuid(), os.getegid(), changed=False),
+            account=ProcessAccount(os.geteuid(), os.getegid(), changed=False),
             dies_by="KILL",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

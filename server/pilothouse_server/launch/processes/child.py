@@ -20,8 +20,8 @@ from typing import Any
 import structlog
 
 from pilothouse_server.launch.processes import link
-from pilothouse_server.launch.processes.link import Failed, Figures, Orders, Said, Serving
-from pilothouse_server.runtime.account import Account
+from pilothouse_server.launch.processes.link import ChildOrders, Failed, Figures, Said, ServingState
+from pilothouse_server.runtime.account import ProcessAccount
 from pilothouse_server.runtime.child_program import EmbeddedProgramError, launch
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import Settings
@@ -56,7 +56,7 @@ class ServerProcess:
         self._process = process
         self._reader, self._writer = reader, writer
         loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[Serving | Failed] = loop.create_future()
+        self._answer: asyncio.Future[ServingState | Failed] = loop.create_future()
         self._figures: asyncio.Future[Figures] | None = None
         self._exit: asyncio.Future[int] = loop.create_future()
         # Readable when the process ends: no thread waits for it.
@@ -80,7 +80,7 @@ class ServerProcess:
                 process = launch(
                     # -P: the modules of this process, and none of the folder that it happens to run in.
                     [sys.executable, "-P", "-m", PROGRAM, settings.event_loop],
-                    account=Account(os.geteuid(), os.getegid(), changed=False),
+                    account=ProcessAccount(os.geteuid(), os.getegid(), changed=False),
                     dies_by="KILL",
                     stdin=theirs.fileno(),
                     # Settings may name files as seen from here.
@@ -89,7 +89,7 @@ class ServerProcess:
             except BaseException:
                 ours.close()
                 raise
-        orders = Orders(
+        orders = ChildOrders(
             os.getpid(), number, settings, {name: dict(each) for name, each in kubeconfigs.items()}
         )
         try:

@@ -1,7 +1,7 @@
-"""What a supervisor and its child say to each other: a line of JSON each, over the socket that is the child's stdin.
+"""The messages between a supervisor and its child: lines of JSON over the socket that is the child's stdin.
 
-The supervisor begins with `Orders`. The child answers once, `Serving` or `Failed`. From then on an empty line asks for
-its `Figures`. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
+The supervisor begins with `ChildOrders`. The child answers once, `ServingState` or `Failed`. From then on an empty line
+asks for its `Figures`. A child whose socket ends drains, as by SIGTERM: nobody is there who would end it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LINE_BYTES = 16 * 1024 * 1024
 ASK_FOR_FIGURES = b"\n"
 
 
-class Orders(msgspec.Struct, frozen=True):
+class ChildOrders(msgspec.Struct, frozen=True):
     """What a child is to be. `launcher` is the process id of its supervisor, `number` its own among the children."""
 
     launcher: int
@@ -27,20 +27,20 @@ class Orders(msgspec.Struct, frozen=True):
     kubeconfigs: dict[str, dict[str, Any]]
 
 
-class Serving(msgspec.Struct, frozen=True, tag=True):
+class ServingState(msgspec.Struct, frozen=True, tag=True):
     """Calls are served. `password` is that of an administrator made by this start, shown nowhere else."""
 
     password: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """It could not start; `why` is for people. `password` as of `Serving`: it was made before."""
+    """It could not start; `why` is for people. `password` as of `ServingState`: it was made before."""
 
     why: str
     password: str | None = None
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
+class ProcessSample(msgspec.Struct, frozen=True, array_like=True):
     """One value, as of Prometheus: `name` with its suffix, as in `_total`."""
 
     name: str
@@ -54,7 +54,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     name: str
     help: str
     kind: str
-    samples: list[Sample]
+    samples: list[ProcessSample]
 
 
 class Figures(msgspec.Struct, frozen=True, tag=True):
@@ -63,17 +63,17 @@ class Figures(msgspec.Struct, frozen=True, tag=True):
     families: list[Family]
 
 
-Said = Serving | Failed | Figures
+Said = ServingState | Failed | Figures
 
 
-def encode(message: Orders | Said) -> bytes:
+def encode(message: ChildOrders | Said) -> bytes:
     """Returns the line that says it."""
     return msgspec.json.encode(message, enc_hook=str) + b"\n"
 
 
-def orders_of(line: bytes) -> Orders:
+def orders_of(line: bytes) -> ChildOrders:
     """Reads the supervisor's line."""
-    return msgspec.json.decode(line, type=Orders, dec_hook=_path)
+    return msgspec.json.decode(line, type=ChildOrders, dec_hook=_path)
 
 
 def said_by(line: bytes) -> Said:

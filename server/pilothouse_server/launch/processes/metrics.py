@@ -18,7 +18,7 @@ import prometheus_client
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from pilothouse_server.launch.processes.link import Family, Figures, Sample
+from pilothouse_server.launch.processes.link import Family, Figures, ProcessSample
 from pilothouse_server.settings.model import address_refused
 
 _OURS = "pilothouse_"
@@ -80,7 +80,7 @@ def _add(sums: _Sums, figures: Figures) -> None:
                 _add_sample(sums, family.name, sample)
 
 
-def _add_sample(sums: _Sums, family_name: str, sample: Sample) -> None:
+def _add_sample(sums: _Sums, family_name: str, sample: ProcessSample) -> None:
     key = family_name, sample.name, tuple(sorted(sample.labels.items()))
     if sample.name.endswith(_CREATED):
         sums[key] = min(sums.get(key, sample.value), sample.value)
@@ -96,7 +96,10 @@ def figures_of_this_process() -> Figures:
                 family.name,
                 family.documentation,
                 family.type,
-                [Sample(sample.name, dict(sample.labels), float(sample.value)) for sample in family.samples],
+                [
+                    ProcessSample(sample.name, dict(sample.labels), float(sample.value))
+                    for sample in family.samples
+                ],
             )
             for family in prometheus_client.REGISTRY.collect()
         ]

@@ -15,7 +15,7 @@ import sys
 from pilothouse_server.app import Application
 from pilothouse_server.launch.processes import link
 from pilothouse_server.launch.processes.failures import words_of
-from pilothouse_server.launch.processes.link import Failed, Orders, Serving
+from pilothouse_server.launch.processes.link import ChildOrders, Failed, ServingState
 from pilothouse_server.launch.processes.metrics import figures_of_this_process
 from pilothouse_server.runtime import event_loop, log_lines
 from pilothouse_server.runtime.process_tuning import (
@@ -54,7 +54,7 @@ async def _run(supervisor: socket.socket) -> int:
 
 
 async def _serve(
-    orders: Orders, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
+    orders: ChildOrders, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stopping: asyncio.Event
 ) -> int:
     application: Application | None = None
     try:
@@ -68,7 +68,7 @@ async def _serve(
             return 1
         collect_rarely()
         served_calls_go_first()
-        writer.write(link.encode(Serving(application.password_made)))
+        writer.write(link.encode(ServingState(application.password_made)))
         answering = asyncio.create_task(_answer(reader, writer, stopping), name="supervisor")
         await stopping.wait()
         await cancel_and_wait(answering)

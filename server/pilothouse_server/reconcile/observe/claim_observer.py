@@ -22,7 +22,7 @@ import msgspec
 
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.errors import ClusterError
-from pilothouse_server.kubernetes.objects import EVENTS, Event
+from pilothouse_server.kubernetes.objects import EVENTS, EventObject
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster, StatusObserver
 from pilothouse_server.reconcile.observe.cluster_view import SUSPECT_SECONDS, labelled_uid
 from pilothouse_server.reconcile.observe.informer import Informer
@@ -70,7 +70,7 @@ class ClaimObserver(StatusObserver):
         self._schedule = Schedule(self._wake.set)
         # When to see whether others changed the claim of a volume.
         self._suspects = Schedule(self._wake.set)
-        self._events: dict[str, tuple[Event, ...]] = {}
+        self._events: dict[str, tuple[EventObject, ...]] = {}
         self._requested_at: dict[str, float] = {}
 
     def informers(self) -> Sequence[Informer[Any]]:

@@ -30,7 +30,7 @@ from pilothouse_server.containers.observation import Observation
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.events import Warned, list_events, warnings
-from pilothouse_server.kubernetes.objects import Event
+from pilothouse_server.kubernetes.objects import EventObject
 from pilothouse_server.reconcile.observe.cluster_view import ClusterView
 from pilothouse_server.reconcile.repository.container_status import PULL_REASONS
 
@@ -69,13 +69,13 @@ class Explanations:
         self._failed = failed
         self._first_seconds = first_seconds
         self._again_seconds = again_seconds
-        self._events: dict[str, tuple[Event, ...]] = {}
+        self._events: dict[str, tuple[EventObject, ...]] = {}
         self._requests: dict[str, _EventRequest] = {}
         self._recorded: dict[str, dict[str, float]] = {}
         # When the next request that has no time yet may be sent.
         self._free_at = 0.0
 
-    def events(self, uid: str) -> tuple[Event, ...]:
+    def events(self, uid: str) -> tuple[EventObject, ...]:
         """Returns what was answered last, while there is something to explain."""
         return self._events.get(uid, ())
 
