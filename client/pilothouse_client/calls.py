@@ -80,7 +80,7 @@ def envelope(tokens: Tokens | None, deadline: Deadline) -> Envelope:
 
 
 @dataclass(slots=True)
-class Call(Generic[Request, Response]):
+class UnaryCall(Generic[Request, Response]):
     """A unary call. `tokens` None means that it needs none; `request` is sent as it is, as often as need be."""
 
     transport: Transport

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypedDict, Unpack
 
 from pilothouse.identity.v1 import federation_pb2, identity_pb2
 from pilothouse_client.calls import CallOptions, Interruption, Retry, ignore
-from pilothouse_client.connection import Connection, ShowCode
+from pilothouse_client.connection import ServerConnection, ShowCode
 from pilothouse_client.credentials import Credentials, DeviceToken, Password
 from pilothouse_client.environment import NAMESPACE, Environment
 from pilothouse_client.retry import DEFAULT_DEADLINES, DEFAULT_RETRY, Deadlines, RetryPolicy
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 class Nouns(Generic[TransportT]):
     """The nouns over one connection; each is imported when it is first used."""
 
-    def __init__(self, connection: Connection[TransportT], target: Target) -> None:
+    def __init__(self, connection: ServerConnection[TransportT], target: Target) -> None:
         self._connection = connection
         self._target = target
 
@@ -160,7 +160,7 @@ class ClientOptions(TypedDict, total=False):
 
 def _connect(
     make_transport: Callable[[Target], TransportT], target: Target, options: ClientOptions
-) -> Connection[TransportT]:
+) -> ServerConnection[TransportT]:
     transport = make_transport(target)
     call_options = CallOptions(
         options.get("timeout"),
@@ -173,7 +173,7 @@ def _connect(
     credentials = Credentials(
         transport, _token_store(options), _password(options), call_options, device, _workload(options)
     )
-    return Connection(transport, credentials, call_options)
+    return ServerConnection(transport, credentials, call_options)
 
 
 def _token_store(options: ClientOptions) -> TokenStore:

@@ -10,7 +10,7 @@ from typing import Generic
 import grpc
 
 from pilothouse.identity.v1 import device_login_pb2, federation_pb2, identity_pb2, second_factor_pb2
-from pilothouse_client.calls import Call, CallOptions, envelope
+from pilothouse_client.calls import CallOptions, UnaryCall, envelope
 from pilothouse_client.credentials import EXCHANGE, LOGIN, Credentials
 from pilothouse_client.errors import (
     DeadlineExceededError,
@@ -37,7 +37,7 @@ _NOT_YET = ("AUTHORIZATION_PENDING", "SLOW_DOWN")
 ShowCode = Callable[[device_login_pb2.BeginDeviceLoginResponse], None]
 
 
-class Connection(Generic[TransportT]):
+class ServerConnection(Generic[TransportT]):
     """A transport with credentials and options; what the nouns call through. Cheap to copy with other
     options."""
 
@@ -48,13 +48,13 @@ class Connection(Generic[TransportT]):
         self.credentials = credentials
         self.options = options
 
-    def with_options(self, timeout: float | None, retry: RetryPolicy | None) -> Connection[TransportT]:
+    def with_options(self, timeout: float | None, retry: RetryPolicy | None) -> ServerConnection[TransportT]:
         options = replace(self.options, timeout=timeout, retry=retry or self.options.retry)
-        return Connection(self.transport, self.credentials, options)
+        return ServerConnection(self.transport, self.credentials, options)
 
     async def unary(self, method: Method[Request, Response], request: Request) -> Response:
         """Makes a call; raises PilothouseError once it has failed for good."""
-        return await Call(
+        return await UnaryCall(
             self.transport,
             method,
             method.prepared(request),

@@ -18,7 +18,7 @@ from typing import Generic
 import grpc
 
 from pilothouse.identity.v1 import identity_pb2, token_exchange_pb2
-from pilothouse_client.calls import Call, CallOptions
+from pilothouse_client.calls import CallOptions, UnaryCall
 from pilothouse_client.errors import DeadlineExceededError, UnauthenticatedError, UnavailableError
 from pilothouse_client.methods import Method, Request, Response, method_of
 from pilothouse_client.retry import Deadline, RetryPolicy
@@ -186,4 +186,4 @@ class Credentials(Generic[TransportT]):
     ) -> Response:
         # A stream's life may be endless: its log-in is a call like any other.
         limit = deadline.at_most(options.timeout_of(method.pace(request)))
-        return await Call(self._transport, method, request, options, limit).response()
+        return await UnaryCall(self._transport, method, request, options, limit).response()

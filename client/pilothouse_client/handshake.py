@@ -48,7 +48,7 @@ _GRPC_ROOTS = "_cython/_credentials/roots.pem"
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 
 
-class Finding(NamedTuple):
+class HandshakeFinding(NamedTuple):
     """What is wrong: an UPPER_SNAKE word, and words for a person."""
 
     problem: str
@@ -111,7 +111,7 @@ def name_in(certificate: str, address: str, seconds: float = SECONDS) -> str:
     return next(iter(_names(address, certificate, seconds)), "")
 
 
-def find_problem(target: Target, seconds: float = SECONDS) -> Finding | None:
+def find_problem(target: Target, seconds: float = SECONDS) -> HandshakeFinding | None:
     """Why no connection is made to the servers of a target; None where that is not certain, as where nobody listens.
 
     `seconds` bound each of at most four connections to each server.
@@ -136,11 +136,11 @@ def _by_proxy(target: Target) -> bool:
     return proxies and not is_loopback(target.address)
 
 
-def _of_one(address: str, tls: Tls | None, seconds: float) -> Finding | None:
+def _of_one(address: str, tls: Tls | None, seconds: float) -> HandshakeFinding | None:
     if tls is None:
         try:
             with _handshake(address, _unchecked(), "", seconds):
-                return Finding(TLS_REQUIRED, f"{address} speaks TLS, and was called in plain text")
+                return HandshakeFinding(TLS_REQUIRED, f"{address} speaks TLS, and was called in plain text")
         except OSError:
             return _not_grpc(address) if _answer(address, seconds) == _OTHER else None
     code = _refusal(address, tls, seconds)
@@ -149,58 +149,62 @@ def _of_one(address: str, tls: Tls | None, seconds: float) -> Finding | None:
     if code == _NO_TLS:
         answer = _answer(address, seconds)
         if answer == _HTTP2:
-            return Finding(TLS_NOT_SPOKEN, f"{address} speaks plain text, and was called by TLS")
+            return HandshakeFinding(TLS_NOT_SPOKEN, f"{address} speaks plain text, and was called by TLS")
         return _not_grpc(address) if answer == _OTHER else None
     if code == _ASKED:
         if tls.client_certificate is None:
-            return Finding(
+            return HandshakeFinding(
                 CLIENT_CERTIFICATE_NEEDED,
                 f"{address} takes only who shows a certificate (--client-cert and --client-key)",
             )
         if not _refuses_own(address, tls, seconds) or _refusal(address, tls, seconds) != _ASKED:
             return None
-        return Finding(
+        return HandshakeFinding(
             CLIENT_CERTIFICATE_REFUSED,
             f"{address} takes only who shows a certificate, and does not take yours: is it of an authority that it"
             " trusts, for clients, and valid now?",
         )
     if code == _NO_HTTP2:
-        return Finding(
+        return HandshakeFinding(
             HTTP2_NOT_SPOKEN,
             f"{address} speaks TLS, but not HTTP/2 in it, which gRPC needs: is it another port?",
         )
     return _of_certificate(code, address, tls, seconds)
 
 
-def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Finding:
+def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> HandshakeFinding:
     with _handshake(address, _unchecked(), "", seconds) as made:
         der = made.getpeercert(binary_form=True) or b""
     shown = fingerprint_of(der)
     if tls.pinned and tls.root_certificates is not None:
         known = fingerprint_of(tls.root_certificates.decode("ascii"))
         if known != shown:
-            return Finding(
+            return HandshakeFinding(
                 CERTIFICATE_CHANGED,
                 f"{address} shows another certificate than the one that was trusted: {shown} instead of {known};"
                 " the server was set up anew, or somebody is in between",
             )
     if code == _SELF_SIGNED:
-        return Finding(
+        return HandshakeFinding(
             SELF_SIGNED, f"{address} shows a certificate that nobody but itself vouches for: {shown}"
         )
     if code in _UNKNOWN:
-        return Finding(
+        return HandshakeFinding(
             AUTHORITY_UNKNOWN,
             f"{address} shows a certificate of an authority that is not known here: {shown}",
         )
     if code in (_NOT_YET, _EXPIRED):
         when = "has expired" if code == _EXPIRED else "is not valid yet: is the clock of this machine right?"
-        return Finding(NOT_VALID_NOW, f"the certificate of {address} {when}")
+        return HandshakeFinding(NOT_VALID_NOW, f"the certificate of {address} {when}")
     if code in _NAMES:
         wanted = tls.server_name or split(address)[0]
         names = ", ".join(_names(address, _roots(tls), seconds)) or "no name"
-        return Finding(NAME_MISMATCH, f"the certificate of {address} is not for {wanted}, but for {names}")
-    return Finding(CERTIFICATE_REFUSED, f"the certificate of {address} is refused (OpenSSL's error {code})")
+        return HandshakeFinding(
+            NAME_MISMATCH, f"the certificate of {address} is not for {wanted}, but for {names}"
+        )
+    return HandshakeFinding(
+        CERTIFICATE_REFUSED, f"the certificate of {address} is refused (OpenSSL's error {code})"
+    )
 
 
 # Beside OpenSSL's numbers, which are not negative.
@@ -358,8 +362,8 @@ def _answer(address: str, seconds: float) -> str:
     return _HTTP2 if len(answer) > _KIND and answer[_KIND] == _SETTINGS else _OTHER
 
 
-def _not_grpc(address: str) -> Finding:
-    return Finding(
+def _not_grpc(address: str) -> HandshakeFinding:
+    return HandshakeFinding(
         GRPC_NOT_SPOKEN,
         f"what answers at {address} does not speak gRPC: it is another program's port, or that of a proxy which does"
         " not pass gRPC on",

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from pilothouse_client.connection import Connection
+from pilothouse_client.connection import ServerConnection
 from pilothouse_client.methods import Method, Request, Response
 from pilothouse_client.transport import TransportT, run
 
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 NextItem = TypeVar("NextItem", covariant=True)
 
 
-class Source(Protocol[NextItem]):
+class ItemSource(Protocol[NextItem]):
     """Where the items come from; ends with StopAsyncIteration."""
 
     async def next(self) -> NextItem: ...
@@ -27,7 +27,7 @@ class Source(Protocol[NextItem]):
     def close(self) -> None: ...
 
 
-class ResumableSource(Source[NextItem], Protocol[NextItem]):
+class ResumableSource(ItemSource[NextItem], Protocol[NextItem]):
     """One that can be taken up again elsewhere."""
 
     @property
@@ -38,7 +38,7 @@ class BlockingStream(Iterator[Item]):
     """Iterates over the answers of a stream; close it, or use it in a `with`, to end the call. `close` may
     come from another thread: the iteration then ends."""
 
-    def __init__(self, source: Source[Item]) -> None:
+    def __init__(self, source: ItemSource[Item]) -> None:
         self._source = source
 
     def __next__(self) -> Item:
@@ -62,7 +62,7 @@ class BlockingStream(Iterator[Item]):
 class AsyncStream(AsyncIterator[Item]):
     """Iterates over the answers of a stream; close it, or use it in an `async with`, to end the call."""
 
-    def __init__(self, source: Source[Item]) -> None:
+    def __init__(self, source: ItemSource[Item]) -> None:
         self._source = source
 
     async def __anext__(self) -> Item:
@@ -114,7 +114,7 @@ class PageReader(Generic[TransportT, Request, Response, Item]):
 
     def __init__(
         self,
-        connection: Connection[TransportT],
+        connection: ServerConnection[TransportT],
         method: Method[Request, Response],
         request: Request,
         items_of: Callable[[Response], Iterable[Item]],

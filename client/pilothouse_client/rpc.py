@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from pilothouse_client.connection import Connection
+from pilothouse_client.connection import ServerConnection
 from pilothouse_client.iterators import (
     AsyncPager,
     AsyncStream,
@@ -43,14 +43,14 @@ Fields = ParamSpec("Fields")
 Out = TypeVar("Out")
 
 
-class Noun(Generic[TransportT]):
+class NounClient(Generic[TransportT]):
     """The RPCs of one service, bound to a connection."""
 
-    def __init__(self, connection: Connection[TransportT]) -> None:
+    def __init__(self, connection: ServerConnection[TransportT]) -> None:
         self._connection = connection
 
     @property
-    def connection(self) -> Connection[TransportT]:
+    def connection(self) -> ServerConnection[TransportT]:
         """What the calls go through: transport, credentials and options."""
         return self._connection
 
@@ -77,16 +77,16 @@ class Unary(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
     @overload
     def __get__(
-        self, noun: Noun[BlockingTransport], owner: type[Any]
+        self, noun: NounClient[BlockingTransport], owner: type[Any]
     ) -> BlockingCall[Fields, Request, Response, Out]: ...
     @overload
     def __get__(
-        self, noun: Noun[AsyncTransport], owner: type[Any]
+        self, noun: NounClient[AsyncTransport], owner: type[Any]
     ) -> AsyncCall[Fields, Request, Response, Out]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Unary[Fields, Request, Response, Out]: ...
 
-    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+    def __get__(self, noun: NounClient[Any] | None, owner: type[Any]) -> Any:
         if noun is None:
             return self
         call: Callable[..., Any] = BlockingCall if _blocks(noun) else AsyncCall
@@ -96,7 +96,7 @@ class Unary(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 class _BoundCall(Generic[TransportT, Fields, Request, Response, Out]):
     def __init__(
         self,
-        connection: Connection[TransportT],
+        connection: ServerConnection[TransportT],
         method: Method[Request, Response],
         make: Callable[Fields, Request],
         result: Callable[[Response], Out],
@@ -148,16 +148,16 @@ class Pages(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
     @overload
     def __get__(
-        self, noun: Noun[BlockingTransport], owner: type[Any]
+        self, noun: NounClient[BlockingTransport], owner: type[Any]
     ) -> Callable[Fields, BlockingPager[Response, Item]]: ...
     @overload
     def __get__(
-        self, noun: Noun[AsyncTransport], owner: type[Any]
+        self, noun: NounClient[AsyncTransport], owner: type[Any]
     ) -> Callable[Fields, AsyncPager[Response, Item]]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Pages[Fields, Request, Response, Item]: ...
 
-    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+    def __get__(self, noun: NounClient[Any] | None, owner: type[Any]) -> Any:
         if noun is None:
             return self
         connection = noun.connection
@@ -183,16 +183,16 @@ class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
     @overload
     def __get__(
-        self, noun: Noun[BlockingTransport], owner: type[Any]
+        self, noun: NounClient[BlockingTransport], owner: type[Any]
     ) -> Callable[Fields, BlockingWatch[Change[Resource]]]: ...
     @overload
     def __get__(
-        self, noun: Noun[AsyncTransport], owner: type[Any]
+        self, noun: NounClient[AsyncTransport], owner: type[Any]
     ) -> Callable[Fields, AsyncWatch[Change[Resource]]]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Watch[Fields, Request, Response, Resource]: ...
 
-    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+    def __get__(self, noun: NounClient[Any] | None, owner: type[Any]) -> Any:
         if noun is None:
             return self
         connection = noun.connection
@@ -225,16 +225,16 @@ class Stream(_Declaration[Fields, Request, Response]):
 
     @overload
     def __get__(
-        self, noun: Noun[BlockingTransport], owner: type[Any]
+        self, noun: NounClient[BlockingTransport], owner: type[Any]
     ) -> Callable[Fields, BlockingStream[Response]]: ...
     @overload
     def __get__(
-        self, noun: Noun[AsyncTransport], owner: type[Any]
+        self, noun: NounClient[AsyncTransport], owner: type[Any]
     ) -> Callable[Fields, AsyncStream[Response]]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Stream[Fields, Request, Response]: ...
 
-    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+    def __get__(self, noun: NounClient[Any] | None, owner: type[Any]) -> Any:
         if noun is None:
             return self
         connection = noun.connection
@@ -258,16 +258,16 @@ class Upload(_Declaration[Fields, Request, Response], Generic[Fields, Request, R
 
     @overload
     def __get__(
-        self, noun: Noun[BlockingTransport], owner: type[Any]
+        self, noun: NounClient[BlockingTransport], owner: type[Any]
     ) -> Callable[[Iterable[Request]], Out]: ...
     @overload
     def __get__(
-        self, noun: Noun[AsyncTransport], owner: type[Any]
+        self, noun: NounClient[AsyncTransport], owner: type[Any]
     ) -> Callable[[Iterable[Request]], Coroutine[Any, Any, Out]]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Upload[Fields, Request, Response, Out]: ...
 
-    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+    def __get__(self, noun: NounClient[Any] | None, owner: type[Any]) -> Any:
         if noun is None:
             return self
         connection = noun.connection
@@ -283,16 +283,16 @@ class Exchange(_Declaration[Fields, Request, Response]):
 
     @overload
     def __get__(
-        self, noun: Noun[BlockingTransport], owner: type[Any]
+        self, noun: NounClient[BlockingTransport], owner: type[Any]
     ) -> Callable[[Iterable[Request]], BlockingStream[Response]]: ...
     @overload
     def __get__(
-        self, noun: Noun[AsyncTransport], owner: type[Any]
+        self, noun: NounClient[AsyncTransport], owner: type[Any]
     ) -> Callable[[AsyncIterable[Request] | Iterable[Request]], AsyncStream[Response]]: ...
     @overload
     def __get__(self, noun: None, owner: type[Any]) -> Exchange[Fields, Request, Response]: ...
 
-    def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
+    def __get__(self, noun: NounClient[Any] | None, owner: type[Any]) -> Any:
         if noun is None:
             return self
         connection = noun.connection
@@ -304,7 +304,7 @@ class Exchange(_Declaration[Fields, Request, Response]):
         return exchange
 
 
-def _blocks(noun: Noun[Any]) -> bool:
+def _blocks(noun: NounClient[Any]) -> bool:
     return isinstance(noun.connection.transport, BlockingTransport)
 
 

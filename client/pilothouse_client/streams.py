@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from pilothouse_client.connection import Connection
+from pilothouse_client.connection import ServerConnection
 from pilothouse_client.errors import PilothouseError, UnavailableError
 from pilothouse_client.methods import Method, Pace, Request, Response
 from pilothouse_client.retry import Deadline
@@ -71,7 +71,7 @@ class _Reopening(Generic[TransportT, Request, Response]):
     """The stream in use, opened again after a cut, with backoff, while there is patience and time."""
 
     def __init__(
-        self, connection: Connection[TransportT], method: Method[Request, Response], request: Request
+        self, connection: ServerConnection[TransportT], method: Method[Request, Response], request: Request
     ) -> None:
         self._connection = connection
         self._method = method
@@ -199,7 +199,7 @@ class WatchStream(
 
     def __init__(
         self,
-        connection: Connection[TransportT],
+        connection: ServerConnection[TransportT],
         method: Method[Request, Response],
         request: Request,
         resource_of: Callable[[Response], Resource],
@@ -315,7 +315,7 @@ class Conversation(Generic[TransportT, Request, Response]):
 
     def __init__(
         self,
-        connection: Connection[TransportT],
+        connection: ServerConnection[TransportT],
         method: Method[Request, Response],
         requests: Requests[Request],
     ) -> None:

@@ -64,7 +64,7 @@ class Patience:
 DEFAULT_PATIENCE = Patience()
 
 
-class Outcome(enum.Enum):
+class WaitOutcome(enum.Enum):
     """What `judge` says."""
 
     WAITING = "waiting"
@@ -76,7 +76,7 @@ class Outcome(enum.Enum):
 class Verdict:
     """An outcome and, for a failure, why."""
 
-    outcome: Outcome
+    outcome: WaitOutcome
     why: str = ""
 
 
@@ -105,17 +105,17 @@ def judge(asked: pb.Container, seen: pb.Container, goal: Goal) -> Verdict:
     refusal = _condition(seen, "Applied", FALSE)
     # A refusal that was there when the call was answered is of an earlier state, until that call has been dealt with.
     if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
-        return Verdict(Outcome.FAILED, f"the cluster refuses it: {refusal.message or refusal.reason}")
+        return Verdict(WaitOutcome.FAILED, f"the cluster refuses it: {refusal.message or refusal.reason}")
     if not follows or goal is Goal.DELETED:
-        return Verdict(Outcome.WAITING)
+        return Verdict(WaitOutcome.WAITING)
     if goal is Goal.APPLIED:
-        return Verdict(Outcome.ARRIVED)
+        return Verdict(WaitOutcome.ARRIVED)
     if goal is not Goal.RUNNING:
         ended = seen.status == _STATUS_OF_GOAL[goal] and seen.reason not in _PODS_LEFT
-        return Verdict(Outcome.ARRIVED if ended else Outcome.WAITING)
+        return Verdict(WaitOutcome.ARRIVED if ended else WaitOutcome.WAITING)
     if why := failed_for_good(seen):
-        return Verdict(Outcome.FAILED, why)
-    return Verdict(Outcome.ARRIVED if runs_as_wanted(seen) else Outcome.WAITING)
+        return Verdict(WaitOutcome.FAILED, why)
+    return Verdict(WaitOutcome.ARRIVED if runs_as_wanted(seen) else WaitOutcome.WAITING)
 
 
 def runs_as_wanted(container: pb.Container) -> bool:
@@ -234,10 +234,10 @@ class ContainerWait:
         verdict = judge(self._asked, seen, self._goal)
         if self._goal is not Goal.RUNNING or seen.status == pb.CONTAINER_STATUS_STOPPED:
             return verdict
-        if verdict.outcome is Outcome.WAITING:
+        if verdict.outcome is WaitOutcome.WAITING:
             return self._without_room(seen, time)
-        if verdict.outcome is Outcome.ARRIVED and not self._is_stable(seen, time):
-            return Verdict(Outcome.WAITING)
+        if verdict.outcome is WaitOutcome.ARRIVED and not self._is_stable(seen, time):
+            return Verdict(WaitOutcome.WAITING)
         return verdict
 
     def _is_stable(self, seen: pb.Container, time: ServerTime) -> bool:
@@ -259,9 +259,9 @@ class ContainerWait:
             if not self._scales_up(seen):
                 room = f"no node has had room for it for {self._patience.unschedulable_for:g} s"
                 why = f"{room}, and no autoscaler adds one: {pending.message}"
-                return Verdict(Outcome.FAILED, why)
+                return Verdict(WaitOutcome.FAILED, why)
             self._no_room_since = time.now
-        return Verdict(Outcome.WAITING)
+        return Verdict(WaitOutcome.WAITING)
 
 
 def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool:
@@ -334,10 +334,10 @@ def wait_for(
                     progress(container)
                 elif change.kind is ChangeKind.DELETED and container.uid == asked.uid:
                     return _gone(last, goal)
-                verdict = waiting.judge(last, time) if present else Verdict(Outcome.WAITING)
-                if verdict.outcome is Outcome.ARRIVED:
+                verdict = waiting.judge(last, time) if present else Verdict(WaitOutcome.WAITING)
+                if verdict.outcome is WaitOutcome.ARRIVED:
                     return last
-                if verdict.outcome is Outcome.FAILED:
+                if verdict.outcome is WaitOutcome.FAILED:
                     raise WaitError(f"{asked.name}: {verdict.why}", last, last_lines(client, last))
     except DeadlineExceededError:
         raise WaitError(_too_late(last, goal, timeout, patience), last) from None
@@ -349,8 +349,8 @@ def judge_namespace(asked: Namespace, seen: Namespace) -> Verdict:
     follows = not seen.reconciling and seen.observed_generation >= asked.generation
     refusal = _condition(seen, "Applied", FALSE)
     if refusal is not None and (follows or refusal != _condition(asked, "Applied", FALSE)):
-        return Verdict(Outcome.FAILED, f"{refusal.reason}: {refusal.message}")
-    return Verdict(Outcome.ARRIVED if follows and refusal is None else Outcome.WAITING)
+        return Verdict(WaitOutcome.FAILED, f"{refusal.reason}: {refusal.message}")
+    return Verdict(WaitOutcome.ARRIVED if follows and refusal is None else WaitOutcome.WAITING)
 
 
 def wait_for_namespace(
@@ -370,10 +370,10 @@ def wait_for_namespace(
                     present = False
                 elif change.kind in (ChangeKind.ADDED, ChangeKind.MODIFIED) and namespace.uid == asked.uid:
                     present, last = True, namespace
-                    verdict = Verdict(Outcome.WAITING) if gone else judge_namespace(asked, namespace)
-                    if verdict.outcome is Outcome.ARRIVED:
+                    verdict = Verdict(WaitOutcome.WAITING) if gone else judge_namespace(asked, namespace)
+                    if verdict.outcome is WaitOutcome.ARRIVED:
                         return namespace
-                    if verdict.outcome is Outcome.FAILED:
+                    if verdict.outcome is WaitOutcome.FAILED:
                         raise WaitError(f"{asked.name}: {verdict.why}", namespace)
                 elif (change.kind is ChangeKind.SYNCED and not present) or (
                     change.kind is ChangeKind.DELETED and namespace.uid == asked.uid

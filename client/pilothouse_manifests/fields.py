@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, Source
+from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, MappingSource
 
 Values = dict[str, Any]
 # What is left of a part's values after a check; None leaves the part out. Problems are reported to the source.
-Check = Callable[[Values, Source], Values | None]
+Check = Callable[[Values, MappingSource], Values | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantity:
+class QuantityField:
     """A Kubernetes quantity, as it is written."""
 
 
@@ -97,7 +97,7 @@ class Only:
 class Nested:
     """A part. `apart`: its values can change one by one; otherwise it is one value to whoever adopts it."""
 
-    part: Part
+    part: FieldPart
     apart: bool = False
 
 
@@ -109,13 +109,26 @@ class Repeated:
     `called`: what an item is in messages, where each name of theirs may be there once.
     """
 
-    part: Part
+    part: FieldPart
     by: str = "name"
     keys: tuple[str, ...] = ()
     called: str = ""
 
 
-Kind = Text | Quantity | Number | Flag | Texts | Numbers | Words | Encoded | Names | Only | Nested | Repeated
+Kind = (
+    Text
+    | QuantityField
+    | Number
+    | Flag
+    | Texts
+    | Numbers
+    | Words
+    | Encoded
+    | Names
+    | Only
+    | Nested
+    | Repeated
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +158,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class PortField:
     """`name` has the number, `name_of_port` the name; a number goes before."""
 
     name: str
@@ -159,7 +172,7 @@ class OneOf:
     """`choices`: name here, key there, and the part."""
 
     name: str
-    choices: tuple[tuple[str, str, Part], ...]
+    choices: tuple[tuple[str, str, FieldPart], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +182,7 @@ class Variable:
     literal: str
     chosen: str
     key: str
-    choices: tuple[tuple[str, str, Part], ...]
+    choices: tuple[tuple[str, str, FieldPart], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +193,11 @@ class Constant:
     value: str
 
 
-Entry = Field | Group | Port | OneOf | Variable | Constant
+Entry = Field | Group | PortField | OneOf | Variable | Constant
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Part:
+class FieldPart:
     """`defaults`: keys without a place here, each with the values that may stand there because they are the API's own.
 
     `check`: the rule between its fields.

@@ -6,7 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pilothouse_manifests.fields import Entry, Field, Group, Names, Nested, OneOf, Part, Repeated, Variable
+from pilothouse_manifests.fields import (
+    Entry,
+    Field,
+    FieldPart,
+    Group,
+    Names,
+    Nested,
+    OneOf,
+    Repeated,
+    Variable,
+)
 from pilothouse_manifests.table import (
     CONTAINERS,
     INIT_CONTAINER,
@@ -22,7 +32,7 @@ _NAMED = re.compile(r'\[name="(?P<name>[^"]+)"\](?P<rest>.*)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class PathValue:
     """`name`: the value, with dots where it stands within another. `item`: of a list by name, the item's."""
 
     name: str
@@ -72,7 +82,7 @@ def defaults() -> dict[str, list[object]]:
     return found
 
 
-def _defaults(part: Part | Group) -> Iterator[tuple[str, object]]:
+def _defaults(part: FieldPart | Group) -> Iterator[tuple[str, object]]:
     for key, *values in part.defaults:
         yield from ((key, value) for value in values)
     for entry in part.entries:
@@ -88,7 +98,7 @@ def _defaults(part: Part | Group) -> Iterator[tuple[str, object]]:
                     yield from _defaults(inner)
 
 
-def adoptable(path: str, main: str) -> Value | None:
+def adoptable(path: str, main: str) -> PathValue | None:
     """The value of a container that a field of its Deployment's pod template's spec stands for.
 
     `path` is relative to that spec. `main`: name of the pod's main container. None: there is none, or what another
@@ -100,11 +110,11 @@ def adoptable(path: str, main: str) -> Value | None:
     return _find(POD, path)
 
 
-def _find(part: Part, path: str) -> Value | None:
+def _find(part: FieldPart, path: str) -> PathValue | None:
     return _among(part.entries, path)
 
 
-def _among(entries: tuple[Entry, ...], path: str) -> Value | None:
+def _among(entries: tuple[Entry, ...], path: str) -> PathValue | None:
     for entry in entries:
         if not isinstance(entry, Field | Group):
             continue
@@ -117,15 +127,15 @@ def _among(entries: tuple[Entry, ...], path: str) -> Value | None:
     return None
 
 
-def _value(field: Field, rest: str) -> Value | None:
+def _value(field: Field, rest: str) -> PathValue | None:
     match field.kind:
         case Nested(part=part, apart=True) if rest:
             inner = _among(part.entries, rest)
-            return None if inner is None else Value(f"{field.name}.{inner.name}", inner.item)
+            return None if inner is None else PathValue(f"{field.name}.{inner.name}", inner.item)
         case Repeated(keys=("name",)) if rest:
             found = _NAMED.match(rest)
-            return Value(field.name, found["name"]) if found else None
-    return Value(field.name)
+            return PathValue(field.name, found["name"]) if found else None
+    return PathValue(field.name)
 
 
 def _within(path: str, key: str) -> str | None:

@@ -17,6 +17,7 @@ from pilothouse_manifests.fields import (
     Encoded,
     Entry,
     Field,
+    FieldPart,
     Flag,
     Group,
     Names,
@@ -25,9 +26,8 @@ from pilothouse_manifests.fields import (
     Numbers,
     OneOf,
     Only,
-    Part,
-    Port,
-    Quantity,
+    PortField,
+    QuantityField,
     Repeated,
     Text,
     Texts,
@@ -35,14 +35,14 @@ from pilothouse_manifests.fields import (
     Variable,
     Words,
 )
-from pilothouse_manifests.sources import NOT_REPRESENTED, Source
+from pilothouse_manifests.sources import NOT_REPRESENTED, MappingSource
 
-Hooks = Mapping[Part, Check]
+Hooks = Mapping[FieldPart, Check]
 
 _NO_HOOKS: Hooks = {}
 
 
-def read(part: Part, source: Source, hooks: Hooks = _NO_HOOKS) -> Values | None:
+def read(part: FieldPart, source: MappingSource, hooks: Hooks = _NO_HOOKS) -> Values | None:
     """The values that one mapping says; None where a check leaves it out.
 
     The caller leaves the source, and may read more of it before.
@@ -59,7 +59,9 @@ def read(part: Part, source: Source, hooks: Hooks = _NO_HOOKS) -> Values | None:
     return values
 
 
-def read_each(part: Part, sources: Iterable[Source], hooks: Hooks = _NO_HOOKS) -> Iterator[Values]:
+def read_each(
+    part: FieldPart, sources: Iterable[MappingSource], hooks: Hooks = _NO_HOOKS
+) -> Iterator[Values]:
     """The values of the items of a list, without those that a check leaves out."""
     for source in sources:
         with source:
@@ -68,7 +70,7 @@ def read_each(part: Part, sources: Iterable[Source], hooks: Hooks = _NO_HOOKS) -
             yield values
 
 
-def _read_entries(entries: tuple[Entry, ...], source: Source, values: Values, hooks: Hooks) -> None:
+def _read_entries(entries: tuple[Entry, ...], source: MappingSource, values: Values, hooks: Hooks) -> None:
     for entry in entries:
         match entry:
             case Field():
@@ -77,7 +79,7 @@ def _read_entries(entries: tuple[Entry, ...], source: Source, values: Values, ho
                 with source.part(entry.key) as inner:
                     _read_entries(entry.entries, inner, values, hooks)
                     _pass_defaults(entry.defaults, inner)
-            case Port():
+            case PortField():
                 port = source.number_or_name(entry.key, required=entry.required)
                 if port:
                     values[entry.name if isinstance(port, int) else entry.name_of_port] = port
@@ -89,7 +91,7 @@ def _read_entries(entries: tuple[Entry, ...], source: Source, values: Values, ho
                 source.only_default(entry.key, entry.value)
 
 
-def _read_field(field: Field, source: Source, values: Values, hooks: Hooks) -> None:
+def _read_field(field: Field, source: MappingSource, values: Values, hooks: Hooks) -> None:
     value = _KINDS[type(field.kind)](field, source, hooks)
     if field.alias:
         value = _agreed(field, value, source)
@@ -106,19 +108,19 @@ def _read_field(field: Field, source: Source, values: Values, hooks: Hooks) -> N
     place[name] = value
 
 
-def _agreed(field: Field, value: Any, source: Source) -> Any:
+def _agreed(field: Field, value: Any, source: MappingSource) -> Any:
     older = source.text(field.alias)
     if older and value and older != value:
         source.invalid(field.alias, f"expected {value!r} as in {field.key}, found {older!r}")
     return value or older
 
 
-def _pass_defaults(defaults: tuple[tuple[Any, ...], ...], source: Source) -> None:
+def _pass_defaults(defaults: tuple[tuple[Any, ...], ...], source: MappingSource) -> None:
     for key, *usual in defaults:
         source.only_default(key, *usual)
 
 
-def _read_one(entry: OneOf, source: Source, values: Values, hooks: Hooks) -> None:
+def _read_one(entry: OneOf, source: MappingSource, values: Values, hooks: Hooks) -> None:
     given = [choice for choice in entry.choices if source.has(choice[1])]
     if len(given) != 1:
         known = ", ".join(key for _, key, _ in entry.choices)
@@ -129,7 +131,7 @@ def _read_one(entry: OneOf, source: Source, values: Values, hooks: Hooks) -> Non
             values[name] = read(part, inner, hooks)
 
 
-def _read_variable(entry: Variable, source: Source, values: Values, hooks: Hooks) -> None:
+def _read_variable(entry: Variable, source: MappingSource, values: Values, hooks: Hooks) -> None:
     literal = source.text(entry.literal)
     if not source.has(entry.key):
         values |= {entry.literal: literal, entry.chosen: "literal"}
@@ -147,14 +149,14 @@ def _read_variable(entry: Variable, source: Source, values: Values, hooks: Hooks
                 values |= {entry.chosen: name, **(read(part, reference, hooks) or {})}
 
 
-def _read_nested(field: Field, source: Source, hooks: Hooks) -> Values | None:
+def _read_nested(field: Field, source: MappingSource, hooks: Hooks) -> Values | None:
     kind = field.kind
     assert isinstance(kind, Nested)
     with source.part(field.key) as inner:
         return read(kind.part, inner, hooks) if inner.names() else None
 
 
-def _read_repeated(field: Field, source: Source, hooks: Hooks) -> list[Values]:
+def _read_repeated(field: Field, source: MappingSource, hooks: Hooks) -> list[Values]:
     kind = field.kind
     assert isinstance(kind, Repeated)
     found: list[Values] = []
@@ -173,13 +175,13 @@ def _read_repeated(field: Field, source: Source, hooks: Hooks) -> list[Values]:
     return found
 
 
-def _read_encoded(field: Field, source: Source, _: Hooks) -> dict[str, bytes]:
+def _read_encoded(field: Field, source: MappingSource, _: Hooks) -> dict[str, bytes]:
     kind = field.kind
     assert isinstance(kind, Encoded)
     return source.encoded(field.key, hidden=kind.hidden)
 
 
-def _read_names(field: Field, source: Source, _: Hooks) -> list[str]:
+def _read_names(field: Field, source: MappingSource, _: Hooks) -> list[str]:
     kind = field.kind
     assert isinstance(kind, Names)
     names: list[str] = []
@@ -192,7 +194,7 @@ def _read_names(field: Field, source: Source, _: Hooks) -> list[str]:
     return names
 
 
-def _read_only(field: Field, source: Source, _: Hooks) -> str:
+def _read_only(field: Field, source: MappingSource, _: Hooks) -> str:
     kind = field.kind
     assert isinstance(kind, Only)
     given = source.texts(field.key)
@@ -205,27 +207,27 @@ def _read_only(field: Field, source: Source, _: Hooks) -> str:
     return given[0] if len(given) == 1 and given[0] in kind.choices else ""
 
 
-def _read_number(field: Field, source: Source, _: Hooks) -> int | None:
+def _read_number(field: Field, source: MappingSource, _: Hooks) -> int | None:
     kind = field.kind
     assert isinstance(kind, Number)
     return source.integer(field.key, minimum=kind.minimum, maximum=kind.maximum, required=field.required)
 
 
-def _read_text(field: Field, source: Source, _: Hooks) -> str:
+def _read_text(field: Field, source: MappingSource, _: Hooks) -> str:
     kind = field.kind
     assert isinstance(kind, Text)
     return source.text(field.key, required=field.required, choices=kind.choices)
 
 
-def _read_numbers(field: Field, source: Source, _: Hooks) -> list[int]:
+def _read_numbers(field: Field, source: MappingSource, _: Hooks) -> list[int]:
     kind = field.kind
     assert isinstance(kind, Numbers)
     return source.integers(field.key, maximum=kind.maximum)
 
 
-_KINDS: dict[type, Callable[[Field, Source, Hooks], Any]] = {
+_KINDS: dict[type, Callable[[Field, MappingSource, Hooks], Any]] = {
     Text: _read_text,
-    Quantity: lambda field, source, _: source.quantity(field.key),
+    QuantityField: lambda field, source, _: source.quantity(field.key),
     Number: _read_number,
     Flag: lambda field, source, _: source.boolean(field.key),
     Texts: lambda field, source, _: source.texts(field.key),

@@ -36,7 +36,7 @@ FOREIGN_ANNOTATIONS = (
 _SAYS_NOTHING: tuple[Any, ...] = (None, "", {}, [])
 
 
-class Source(Protocol):
+class MappingSource(Protocol):
     """One mapping. An absent key reads as None, or empty; an absent part as one without keys.
 
     `live`: the API has filled in its defaults, so that a value that equals one says nothing. `present`: the mapping is

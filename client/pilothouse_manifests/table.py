@@ -15,6 +15,7 @@ from pilothouse_manifests.fields import (
     Encoded,
     Entry,
     Field,
+    FieldPart,
     Flag,
     Group,
     Names,
@@ -23,9 +24,8 @@ from pilothouse_manifests.fields import (
     Numbers,
     OneOf,
     Only,
-    Part,
-    Port,
-    Quantity,
+    PortField,
+    QuantityField,
     Repeated,
     Text,
     Texts,
@@ -33,21 +33,21 @@ from pilothouse_manifests.fields import (
     Variable,
     Words,
 )
-from pilothouse_manifests.sources import INT64_MAXIMUM, NOT_REPRESENTED, Source
+from pilothouse_manifests.sources import INT64_MAXIMUM, NOT_REPRESENTED, MappingSource
 
 _ID = Number(maximum=INT64_MAXIMUM, optional=True)
 _LARGEST_PORT = 65535
 # What the API gives pods to end.
 GRACE_SECONDS = 30
 
-SECCOMP_PROFILE = Part(
+SECCOMP_PROFILE = FieldPart(
     "seccomp_profile",
     (
         Field("type", "type", Text(("RuntimeDefault", "Unconfined", "Localhost")), required=True),
         Field("localhost_profile", "localhostProfile", Text()),
     ),
 )
-SECURITY_CONTEXT = Part(
+SECURITY_CONTEXT = FieldPart(
     "security_context",
     (
         Field("run_as_user", "runAsUser", _ID),
@@ -64,7 +64,7 @@ SECURITY_CONTEXT = Part(
     ),
     defaults=(("procMount", "Default"),),
 )
-POD_SECURITY_CONTEXT = Part(
+POD_SECURITY_CONTEXT = FieldPart(
     "pod_security_context",
     (
         Field("run_as_user", "runAsUser", _ID),
@@ -83,7 +83,7 @@ _KEY_REFERENCE: tuple[Entry, ...] = (
     Field("source_key", "key", Text(), required=True),
     Field("optional", "optional", Flag()),
 )
-ENV_VAR = Part(
+ENV_VAR = FieldPart(
     "env",
     (
         Field("name", "name", Text(), required=True),
@@ -95,7 +95,7 @@ ENV_VAR = Part(
                 (
                     "field_ref",
                     "fieldRef",
-                    Part(
+                    FieldPart(
                         "field_ref",
                         # One value to server-side apply: without the version it would be another than the API's.
                         (
@@ -104,23 +104,29 @@ ENV_VAR = Part(
                         ),
                     ),
                 ),
-                ("config_map", "configMapKeyRef", Part("config_map", _KEY_REFERENCE)),
-                ("secret", "secretKeyRef", Part("secret", _KEY_REFERENCE)),
+                ("config_map", "configMapKeyRef", FieldPart("config_map", _KEY_REFERENCE)),
+                ("secret", "secretKeyRef", FieldPart("secret", _KEY_REFERENCE)),
             ),
         ),
     ),
 )
-RESOURCES = Part(
+RESOURCES = FieldPart(
     "resources",
     (
         Group(
             "requests",
-            (Field("cpu_request", "cpu", Quantity()), Field("memory_request", "memory", Quantity())),
+            (
+                Field("cpu_request", "cpu", QuantityField()),
+                Field("memory_request", "memory", QuantityField()),
+            ),
         ),
-        Group("limits", (Field("cpu_limit", "cpu", Quantity()), Field("memory_limit", "memory", Quantity()))),
+        Group(
+            "limits",
+            (Field("cpu_limit", "cpu", QuantityField()), Field("memory_limit", "memory", QuantityField())),
+        ),
     ),
 )
-VOLUME_MOUNT = Part(
+VOLUME_MOUNT = FieldPart(
     "volume_mounts",
     (
         Field("volume", "name", Text(), required=True),
@@ -131,20 +137,20 @@ VOLUME_MOUNT = Part(
     defaults=(("mountPropagation", "None"), ("recursiveReadOnly", "Disabled")),
 )
 
-HTTP_HEADER = Part(
+HTTP_HEADER = FieldPart(
     "http_headers", (Field("name", "name", Text(), required=True), Field("value", "value", Text()))
 )
-HTTP_GET = Part(
+HTTP_GET = FieldPart(
     "http_get",
     (
         Field("path", "path", Text(), default="/"),
-        Port("port", "port_name", "port", required=True),
+        PortField("port", "port_name", "port", required=True),
         Field("scheme", "scheme", Text(("HTTP", "HTTPS")), default="HTTP"),
         Field("host", "host", Text()),
         Field("http_headers", "httpHeaders", Repeated(HTTP_HEADER)),
     ),
 )
-PROBE = Part(
+PROBE = FieldPart(
     "probe",
     (
         OneOf(
@@ -158,16 +164,19 @@ PROBE = Part(
                 (
                     "tcp_socket",
                     "tcpSocket",
-                    Part(
+                    FieldPart(
                         "tcp_socket",
-                        (Port("port", "port_name", "port", required=True), Field("host", "host", Text())),
+                        (
+                            PortField("port", "port_name", "port", required=True),
+                            Field("host", "host", Text()),
+                        ),
                     ),
                 ),
-                ("exec", "exec", Part("exec", (Field("command", "command", Texts()),))),
+                ("exec", "exec", FieldPart("exec", (Field("command", "command", Texts()),))),
                 (
                     "grpc",
                     "grpc",
-                    Part(
+                    FieldPart(
                         "grpc",
                         (
                             Field("port", "port", Number(1, _LARGEST_PORT), required=True),
@@ -187,14 +196,14 @@ PROBE = Part(
 )
 
 
-def _with_protocol(port: Values, source: Source) -> Values | None:
+def _with_protocol(port: Values, source: MappingSource) -> Values | None:
     if port.get("protocol") == "SCTP":
         source.unsupported("protocol", f"{NOT_REPRESENTED}: SCTP")
         return None
     return {"protocol": "TCP", **port}
 
 
-def _with_medium(empty_dir: Values, source: Source) -> Values:
+def _with_medium(empty_dir: Values, source: MappingSource) -> Values:
     if empty_dir.get("medium", "Memory") != "Memory":
         source.unsupported("medium")
         return {**empty_dir, "medium": ""}
@@ -203,7 +212,7 @@ def _with_medium(empty_dir: Values, source: Source) -> Values:
 
 _PROTOCOL = Field("protocol", "protocol", Text(("TCP", "UDP", "SCTP")), default="TCP")
 # A port that pods declare.
-POD_PORT = Part(
+POD_PORT = FieldPart(
     "ports",
     (
         Field("container_port", "containerPort", Number(1, _LARGEST_PORT), required=True),
@@ -214,13 +223,13 @@ POD_PORT = Part(
     check=_with_protocol,
 )
 # A port of a Service; `target` is the number of a port of its pods or its name.
-SERVICE_PORT = Part(
+SERVICE_PORT = FieldPart(
     "ports",
     (
         Field("name", "name", Text()),
         _PROTOCOL,
         Field("service_port", "port", Number(1, _LARGEST_PORT), required=True),
-        Port("container_port", "target_name", "targetPort"),
+        PortField("container_port", "target_name", "targetPort"),
         Field("node_port", "nodePort", Number(maximum=_LARGEST_PORT)),
         Field("app_protocol", "appProtocol", Text()),
     ),
@@ -264,12 +273,12 @@ _PROGRAM_DEFAULTS = (
     ("stdinOnce", False),
     ("tty", False),
 )
-INIT_CONTAINER = Part(
+INIT_CONTAINER = FieldPart(
     "init_containers",
     (Field("name", "name", Text(), required=True), *_PROGRAM),
     defaults=_PROGRAM_DEFAULTS,
 )
-MAIN_CONTAINER = Part(
+MAIN_CONTAINER = FieldPart(
     "container",
     (
         Field("pod_container_name", "name", Text(), required=True, adopted=False),
@@ -288,7 +297,7 @@ MAIN_CONTAINER = Part(
     defaults=_PROGRAM_DEFAULTS,
 )
 
-TOLERATION = Part(
+TOLERATION = FieldPart(
     "tolerations",
     (
         Field("key", "key", Text()),
@@ -299,7 +308,7 @@ TOLERATION = Part(
     ),
 )
 # The template's spec, apart from its main container and its volumes.
-POD = Part(
+POD = FieldPart(
     "pod",
     (
         Field("service_account", "serviceAccountName", Text(), default="default", alias="serviceAccount"),
@@ -332,7 +341,7 @@ POD = Part(
     ),
 )
 # A Deployment's spec, apart from its selector and its template.
-DEPLOYMENT = Part(
+DEPLOYMENT = FieldPart(
     "deployment",
     (
         Field("replicas", "replicas", Number(optional=True), adopted=False),
@@ -347,7 +356,7 @@ DEPLOYMENT = Part(
 )
 
 # What a volume of a pod shows, by our word for the type; the names are those of the volume.
-CLAIM_SOURCE = Part(
+CLAIM_SOURCE = FieldPart(
     "persistent_volume_claim",
     (
         Field("kubernetes_name", "claimName", Text(), required=True),
@@ -356,27 +365,31 @@ CLAIM_SOURCE = Part(
 )
 _FILES = (("defaultMode", 420),)  # 0644 of files that show a config map or a secret
 _OPTIONAL = Field("optional", "optional", Flag())
-VOLUME_SOURCES: dict[str, tuple[str, Part]] = {
+VOLUME_SOURCES: dict[str, tuple[str, FieldPart]] = {
     "persistent_volume_claim": ("persistentVolumeClaim", CLAIM_SOURCE),
     "config_map": (
         "configMap",
-        Part("config_map", (Field("source_name", "name", Text(), required=True), _OPTIONAL), defaults=_FILES),
+        FieldPart(
+            "config_map", (Field("source_name", "name", Text(), required=True), _OPTIONAL), defaults=_FILES
+        ),
     ),
     "secret": (
         "secret",
-        Part(
+        FieldPart(
             "secret", (Field("source_name", "secretName", Text(), required=True), _OPTIONAL), defaults=_FILES
         ),
     ),
     "host_path": (
         "hostPath",
-        Part("host_path", (Field("host_path", "path", Text(), required=True),), defaults=(("type", ""),)),
+        FieldPart(
+            "host_path", (Field("host_path", "path", Text(), required=True),), defaults=(("type", ""),)
+        ),
     ),
     "empty_dir": (
         "emptyDir",
-        Part(
+        FieldPart(
             "empty_dirs",
-            (Field("medium", "medium", Text()), Field("size_limit", "sizeLimit", Quantity())),
+            (Field("medium", "medium", Text()), Field("size_limit", "sizeLimit", QuantityField())),
             check=_with_medium,
         ),
     ),
@@ -386,7 +399,7 @@ VOLUMES = "volumes"
 CONTAINERS = "containers"
 
 # A Service's spec, apart from its type, selector and ports.
-SERVICE = Part(
+SERVICE = FieldPart(
     "service",
     (),
     defaults=(
@@ -400,10 +413,10 @@ SERVICE = Part(
 )
 
 # A PersistentVolumeClaim's spec.
-CLAIM = Part(
+CLAIM = FieldPart(
     "claim",
     (
-        Group("resources", (Group("requests", (Field("size", "storage", Quantity()),)),)),
+        Group("resources", (Group("requests", (Field("size", "storage", QuantityField()),)),)),
         Field(
             "access_mode",
             "accessModes",
@@ -415,7 +428,7 @@ CLAIM = Part(
 )
 # A ConfigMap and a Secret as a whole, apart from their metadata. A secret is sent as `data`, never as `stringData`: of
 # the latter the API server remembers other fields than it writes, and a key left out later would stay.
-CONFIG_MAP = Part(
+CONFIG_MAP = FieldPart(
     "config_map",
     (
         Field("data", "data", Words()),
@@ -423,7 +436,7 @@ CONFIG_MAP = Part(
         Field("immutable", "immutable", Flag()),
     ),
 )
-SECRET = Part(
+SECRET = FieldPart(
     "secret",
     (
         Field("type", "type", Text()),
@@ -442,11 +455,11 @@ def fields_of(entries: tuple[Entry, ...]) -> Iterator[Field]:
             yield from fields_of(entry.entries)
 
 
-def key_of(part: Part, name: str) -> str:
+def key_of(part: FieldPart, name: str) -> str:
     """What a value of a part is called in Kubernetes."""
     return next(field.key for field in fields_of(part.entries) if field.name == name)
 
 
-def names_of(part: Part) -> tuple[str, ...]:
+def names_of(part: FieldPart) -> tuple[str, ...]:
     """The names of a part's values, each once."""
     return tuple(dict.fromkeys(field.name.partition(".")[0] for field in fields_of(part.entries)))

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
-from pilothouse_manifests.sources import Source
+from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import VOLUME_SOURCES, VOLUMES
 
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -26,7 +26,7 @@ _WORDS = {"config_map": "configmap", "secret": "secret", "host_path": "hostpath"
 _SHOWN = {"config_map": "source_name", "secret": "source_name", "host_path": "host_path"}
 
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S", bound=MappingSource)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from pilothouse_manifests.fields import (
     Encoded,
     Entry,
     Field,
+    FieldPart,
     Group,
     Names,
     Nested,
     Numbers,
     OneOf,
     Only,
-    Part,
-    Port,
+    PortField,
     Repeated,
     Texts,
     Variable,
@@ -44,7 +44,7 @@ def chosen_attribute(entry: OneOf, value: Any) -> tuple[str, Any]:
     return name, getattr(value, name)
 
 
-def writer(part: Part, *, place: Place = str, choose: Choose = chosen_attribute) -> Write:
+def writer(part: FieldPart, *, place: Place = str, choose: Choose = chosen_attribute) -> Write:
     """The function that writes this part of a value with attributes of our names."""
     return _Compiler(place, choose).function(part.entries)
 
@@ -78,7 +78,7 @@ class _Compiler:
         self._known[name] = known
         return name
 
-    def _inner(self, part: Part, place: Place = str) -> Write:
+    def _inner(self, part: FieldPart, place: Place = str) -> Write:
         return _Compiler(place, self._choose).function(part.entries)
 
     def _add(self, entry: Entry, into: str) -> None:
@@ -91,7 +91,7 @@ class _Compiler:
                 for each in entry.entries:
                     self._add(each, inner)
                 self._line(f"if {inner}: {into}[{entry.key!r}] = {inner}")
-            case Port():
+            case PortField():
                 self._line(f"item = value.{entry.name_of_port} or value.{entry.name}")
                 self._line(f"if item: {into}[{entry.key!r}] = item")
             case OneOf():
@@ -108,7 +108,7 @@ class _Compiler:
             case Constant():
                 self._line(f"{into}[{entry.key!r}] = {entry.value!r}")
 
-    def _choices(self, choices: tuple[tuple[str, str, Part], ...]) -> str:
+    def _choices(self, choices: tuple[tuple[str, str, FieldPart], ...]) -> str:
         return self._name({name: (key, self._inner(part)) for name, key, part in choices})
 
     def _field(self, field: Field, into: str) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.attach import Wanted, attach
+from pilothouse_client.apply.attach import WantedContainer, attach
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import Document, parse
-from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.apply.problems import InputProblem, Problems
 
 NAMESPACE = "cafe"
 CHECKOUT = Path(__file__).parents[2]
@@ -74,13 +74,13 @@ def found(text: str, existing: Sequence[pb.Container] = ()) -> list[str]:
     return [str(problem) for problem in problems_of(text, existing)]
 
 
-def problems_of(text: str, existing: Sequence[pb.Container] = ()) -> tuple[Problem, ...]:
+def problems_of(text: str, existing: Sequence[pb.Container] = ()) -> tuple[InputProblem, ...]:
     problems = Problems()
     attach(convert(parse(text, "web.yaml", problems), NAMESPACE, problems), existing)
     return problems.all
 
 
-def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[Wanted]:
+def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[WantedContainer]:
     """What texts without a problem want."""
     problems = Problems()
     result = attach(convert(documents(*texts), NAMESPACE, problems), existing)

@@ -22,12 +22,12 @@ from tests.apply.writing import manifest_of
 from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import Document, load
-from pilothouse_client.apply.nodes import Entry, Mapping, Node, Scalar, Sequence
-from pilothouse_client.apply.problems import Place, Problems
+from pilothouse_client.apply.nodes import Mapping, MappingEntry, Node, ScalarNode, SequenceNode
+from pilothouse_client.apply.problems import InputPosition, Problems
 
 # Mappings whose keys are the user's own.
 FREE = ("labels", "annotations", "matchLabels", "selector", "nodeSelector")
-STRANGE = Place("strange.yaml", 7, 3)
+STRANGE = InputPosition("strange.yaml", 7, 3)
 
 applications = pytest.mark.parametrize(
     "file",
@@ -60,7 +60,7 @@ def groups(file: Path) -> list[list[Document]]:
 def plain(node: Node) -> Any:
     if isinstance(node, Mapping):
         return {key: plain(entry.value) for key, entry in node.entries.items()}
-    if isinstance(node, Sequence):
+    if isinstance(node, SequenceNode):
         return [plain(item) for item in node.items]
     return node.text
 
@@ -74,30 +74,30 @@ def outcome(documents: list[Document]) -> tuple[list[str], list[str]]:
 
 def variants(node: Node, change: Callable[[Node], Node | None], key: str = "") -> Iterator[tuple[str, Node]]:
     """The tree with one node changed, for every node that `change` changes, with the node's path."""
-    changed = change(node) if key not in FREE or isinstance(node, Scalar) else None
+    changed = change(node) if key not in FREE or isinstance(node, ScalarNode) else None
     if changed is not None:
         yield "", changed
     if isinstance(node, Mapping):
         for name, entry in node.entries.items():
             for path, value in variants(entry.value, change, name):
-                entries = {**node.entries, name: Entry(entry.place, value)}
+                entries = {**node.entries, name: MappingEntry(entry.place, value)}
                 yield f".{name}{path}", Mapping(node.place, entries)
-    elif isinstance(node, Sequence):
+    elif isinstance(node, SequenceNode):
         for index, item in enumerate(node.items):
             for path, value in variants(item, change, key):
                 items = (*node.items[:index], value, *node.items[index + 1 :])
-                yield f"[{index}]{path}", Sequence(node.place, items)
+                yield f"[{index}]{path}", SequenceNode(node.place, items)
 
 
 def with_strange_key(node: Node) -> Node | None:
     if not isinstance(node, Mapping):
         return None
-    entry = Entry(STRANGE, Scalar(STRANGE, "1", "integer"))
+    entry = MappingEntry(STRANGE, ScalarNode(STRANGE, "1", "integer"))
     return Mapping(node.place, {**node.entries, "strangeThing": entry})
 
 
 def with_other_value(node: Node) -> Node | None:
-    if not isinstance(node, Scalar):
+    if not isinstance(node, ScalarNode):
         return None
     if node.kind == "boolean":
         return replace(node, text="false" if node.text == "true" else "true")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client.apply.documents import load, parse
-from pilothouse_client.apply.nodes import Mapping, Node, Scalar, Sequence
+from pilothouse_client.apply.nodes import Mapping, Node, ScalarNode, SequenceNode
 from pilothouse_client.apply.problems import Problems
 
 
@@ -29,7 +29,7 @@ def refusal(text: str) -> str:
 def at(node: Node, *path: str | int) -> Node:
     for step in path:
         if isinstance(step, int):
-            assert isinstance(node, Sequence)
+            assert isinstance(node, SequenceNode)
             node = node.items[step]
         else:
             assert isinstance(node, Mapping)
@@ -72,7 +72,7 @@ def test_malformed_text_is_told_by_place_and_expectation(text: str, expected: st
 
 def test_every_part_knows_its_place() -> None:
     (root,) = read("# a comment\na:\n  - b: 1\n    c: two\n  - x\n")
-    assert at(root, "a", 0, "c") == Scalar(at(root, "a", 0, "c").place, "two", "string")
+    assert at(root, "a", 0, "c") == ScalarNode(at(root, "a", 0, "c").place, "two", "string")
     assert at(root, "a", 0, "c").place.exact == "a.yaml:4:8"
     assert at(root, "a", 1).place.exact == "a.yaml:5:5"
     assert isinstance(root, Mapping)
@@ -103,7 +103,7 @@ def test_every_part_knows_its_place() -> None:
 def test_scalars_are_what_kubernetes_takes_them_for(text: str, kind: str) -> None:
     (root,) = read(f"a: {text}\n")
     value = at(root, "a")
-    assert isinstance(value, Scalar)
+    assert isinstance(value, ScalarNode)
     assert value.kind == kind
 
 
@@ -117,7 +117,7 @@ def test_anchors_and_merge_keys_keep_the_place_of_the_original() -> None:
 def test_many_nested_aliases_cost_no_more_than_their_text() -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 60)]
     (root,) = read("\n".join(lines) + "\n")
-    assert isinstance(at(root, "a59"), Sequence)
+    assert isinstance(at(root, "a59"), SequenceNode)
 
 
 def test_empty_documents_are_passed_over_and_lines_count_through_the_file() -> None:
@@ -136,7 +136,7 @@ def test_sources_are_files_folders_and_standard_input(tmp_path: Path) -> None:
     documents = load(sources, problems, io.BytesIO(b"name: stdin\n"))
     assert not problems.all
     assert [at(document.root, "name") for document in documents] == [
-        Scalar(at(document.root, "name").place, text, "string")
+        ScalarNode(at(document.root, "name").place, text, "string")
         for document, text in zip(documents, ["one", "a", "b", "stdin"], strict=True)
     ]
     assert documents[-1].place.file == "stdin"
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_does_not_hide_the_rest(tmp_path: Path) -> None:
 def test_tabs_after_a_value_are_blanks(text: str, path: tuple[str | int, ...], expected: str) -> None:
     (root,) = read(text)
     found = at(root, *path)
-    assert isinstance(found, Scalar)
+    assert isinstance(found, ScalarNode)
     assert found.text == expected
 
 

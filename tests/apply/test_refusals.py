@@ -7,7 +7,7 @@ from tests.apply.manifests import NAMESPACE, SERVICE, WEB, container, found, pro
 
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
-from pilothouse_client.apply.problems import Problems, Reach
+from pilothouse_client.apply.problems import ProblemReach, Problems
 
 NOT = "cannot be represented"
 
@@ -133,7 +133,7 @@ NOT = "cannot be represented"
 )
 def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
     assert found(text) == [expected]
-    assert all(problem.reach is not Reach.INVALID for problem in problems_of(text))
+    assert all(problem.reach is not ProblemReach.INVALID for problem in problems_of(text))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
 )
 def test_what_is_wrong_in_itself_is_told_and_never_skipped(text: str, expected: str) -> None:
     assert found(text) == [expected]
-    assert all(problem.reach is Reach.INVALID for problem in problems_of(text))
+    assert all(problem.reach is ProblemReach.INVALID for problem in problems_of(text))
 
 
 def test_every_problem_is_told_at_once() -> None:

@@ -19,7 +19,7 @@ from tests.waiting import within
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import Client, NotFoundError, UnauthenticatedError
-from pilothouse_client.apply.run import Options, Result, apply
+from pilothouse_client.apply.run import ApplyResult, Options, apply
 
 
 class Run:
@@ -44,7 +44,7 @@ class Run:
         self.said.append(line)
         self._loop.call_soon_threadsafe(self._heard.set)
 
-    async def __call__(self, text: str = "", sources: Sequence[str] = ("-",), **options: Any) -> Result:
+    async def __call__(self, text: str = "", sources: Sequence[str] = ("-",), **options: Any) -> ApplyResult:
         namespace = options.pop("namespace", NAMESPACE)
         self.said.clear()
         self.complained.clear()
@@ -77,10 +77,10 @@ def in_earnest(fake: FakeServer, method: str) -> int:
 async def test_what_is_applied_is_there_and_applying_again_changes_nothing(
     fake: FakeServer, run: Run
 ) -> None:
-    assert await run(WEB + "---\n" + SERVICE) is Result.DONE
+    assert await run(WEB + "---\n" + SERVICE) is ApplyResult.DONE
     assert run.said == ["container/web created (with service/web)", "1 created"]
     assert stored(fake).image == "nginx:1.27"
-    assert await run(WEB + "---\n" + SERVICE) is Result.DONE
+    assert await run(WEB + "---\n" + SERVICE) is ApplyResult.DONE
     assert run.said == ["container/web unchanged (with service/web)", "1 unchanged"]
     assert run.complained == []
     assert in_earnest(fake, "CreateContainer") == 1
@@ -92,7 +92,7 @@ async def test_a_change_sends_the_fields_that_differ_against_the_state_it_was_pl
 ) -> None:
     await run(WEB)
     stored(fake).etag = "seen"
-    assert await run(WEB.replace("1.27", "1.28")) is Result.DONE
+    assert await run(WEB.replace("1.27", "1.28")) is ApplyResult.DONE
     assert run.said == ["container/web updated", "1 updated"]
     trial, call = fake.calls_of("UpdateContainer")
     assert (trial.request.validate_only, call.request.validate_only) == (True, False)
@@ -114,7 +114,7 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
           httpGet: {path: /, port: 80, httpHeaders: [{name: X-Token, value: abc}, {name: Accept, value: a}]}
 """
     text = WEB.rstrip() + "\n" + container
-    assert await run(text) is Result.DONE
+    assert await run(text) is ApplyResult.DONE
     told = [line for line in run.complained if line.startswith("warning: ")]
     assert [line.split(": ")[3].split(" is given")[0] for line in told] == [
         "variable DB_PASSWORD",
@@ -127,9 +127,9 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
     assert [line.endswith(": a Secret would keep it") for line in told] == [True] * 5 + [False]
     assert "hunter2" not in " ".join(run.complained)
     # What stays as it is, is not warned of again; another image changes nothing of it.
-    assert await run(text) is Result.DONE
+    assert await run(text) is ApplyResult.DONE
     assert run.complained == []
-    assert await run(text.replace("1.27", "1.28")) is Result.DONE
+    assert await run(text.replace("1.27", "1.28")) is ApplyResult.DONE
     assert run.complained == []
 
 
@@ -151,7 +151,7 @@ async def test_a_refusal_of_the_server_refuses_the_whole_input(fake: FakeServer,
         message=f"container.image: {description}",
         violations=(("container.image", description),),
     )
-    assert await run(WEB) is Result.REFUSED
+    assert await run(WEB) is ApplyResult.REFUSED
     assert run.said == []
     assert run.complained == [
         f"stdin:1: container/web: container.image: {description} [INVALID_CONTAINER]",
@@ -167,12 +167,12 @@ async def test_what_could_not_be_tried_is_applied_and_a_late_refusal_does_not_ho
     text = "---\n".join([web(name="first"), web(name="second")])
     fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, times=2, **away)
     fake.fail("CreateContainer", grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_CONTAINER", message="no")
-    assert await run(text) is Result.FAILED
+    assert await run(text) is ApplyResult.FAILED
     assert run.said == ["container/second created", "1 created, 1 failed"]
     assert run.complained == ["stdin:1: container/first failed: INVALID_ARGUMENT (INVALID_CONTAINER): no"]
     # Who only wants to know is told that nobody could tell.
     fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, **away)
-    assert await run(text, dry_run=True) is Result.FAILED
+    assert await run(text, dry_run=True) is ApplyResult.FAILED
     (complaint,) = run.complained
     assert complaint.startswith("container/first could not be tried: UNAVAILABLE (CLUSTER_UNAVAILABLE): ")
 
@@ -185,21 +185,21 @@ async def test_a_file_that_exceeds_the_quota_only_as_a_whole_is_refused_whole(
     some = "resources: {requests: {cpu: 300m}}"
     documents = [web(container=some, name=name) for name in ("first", "second")]
     # The server counts 500m used.
-    assert await run("---\n".join(documents)) is Result.REFUSED
+    assert await run("---\n".join(documents)) is ApplyResult.REFUSED
     words = "does not fit into the namespace's quota beside the rest of the file: cpu 500m used, 1 allowed"
     assert run.complained == [
         f"stdin:20: container/second: {words}",
         "nothing was applied: one problem",
     ]
     assert in_earnest(fake, "CreateContainer") == 0
-    assert await run(documents[0]) is Result.DONE
+    assert await run(documents[0]) is ApplyResult.DONE
 
 
 async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
     fake: FakeServer, run: Run
 ) -> None:
     text = WEB + "---\n" + web(name="other", pod="hostNetwork: true")
-    assert await run(text) is Result.REFUSED
+    assert await run(text) is ApplyResult.REFUSED
     assert run.said == []
     assert run.complained == [
         "stdin:31: deployment/other: spec.template.spec.hostNetwork: cannot be represented",
@@ -211,7 +211,7 @@ async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
 
 async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run: Run) -> None:
     text = web(pod="hostNetwork: true") + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: key}\n"
-    assert await run(text, skip_unsupported=True) is Result.DONE
+    assert await run(text, skip_unsupported=True) is ApplyResult.DONE
     assert run.said == ["container/web created", "1 created"]
     assert run.complained == [
         "skipped: stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented",
@@ -220,7 +220,9 @@ async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run
 
 
 async def test_skipping_does_not_pass_over_what_is_wrong(fake: FakeServer, run: Run) -> None:
-    assert await run(web("replicas: two", pod="hostNetwork: true"), skip_unsupported=True) is Result.REFUSED
+    assert (
+        await run(web("replicas: two", pod="hostNetwork: true"), skip_unsupported=True) is ApplyResult.REFUSED
+    )
     assert run.complained == [
         "stdin:7: deployment/web: spec.replicas: expected a whole number, found the string 'two'",
         "nothing was applied: one problem",
@@ -231,7 +233,7 @@ async def test_a_dry_run_shows_the_difference_and_lets_the_server_check(fake: Fa
     await run(web(name="first"))
     fake.calls.clear()
     text = "---\n".join([web("replicas: 2", name="first"), web(name="second")])
-    assert await run(text, dry_run=True, wait=True) is Result.DONE
+    assert await run(text, dry_run=True, wait=True) is ApplyResult.DONE
     assert [call.request.validate_only for call in fake.calls_of("UpdateContainer")] == [True]
     assert [call.request.validate_only for call in fake.calls_of("CreateContainer")] == [True]
     assert (NAMESPACE, "second") not in fake.tables["container"]
@@ -255,7 +257,7 @@ async def test_waiting_ends_when_all_run(fake: FakeServer, run: Run, settle: Set
     )
     await run.says("ImagePull")
     await settle("second", ready_replicas=1)
-    assert await applied is Result.DONE
+    assert await applied is ApplyResult.DONE
     progress = [line for line in run.said if "pending" not in line or "ImagePull" in line]
     assert sorted(progress[2:-1]) == [
         "container/first running (1 ready)",
@@ -272,7 +274,7 @@ async def test_waiting_too_long_tells_what_is_missing_and_why(
     await run(text)
     await settle("first")
     await settle("second", pb.CONTAINER_STATUS_PENDING, reason="FailedMount", message="no disk", replicas=1)
-    assert await run(text, wait=True, timeout_seconds=0.5) is Result.NOT_RUNNING
+    assert await run(text, wait=True, timeout_seconds=0.5) is ApplyResult.NOT_RUNNING
     assert run.complained == [
         "not all containers were running after 0.5 seconds:",
         "  container/second pending (0/1 ready): FailedMount: no disk",
@@ -284,7 +286,7 @@ async def test_one_that_fails_ends_the_wait_for_all(fake: FakeServer, run: Run, 
     applied = asyncio.create_task(run(text, wait=True, timeout_seconds=30))
     await run.says("second pending")
     await settle("second", pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, reason="Error", message="exit code 1")
-    assert await applied is Result.NOT_RUNNING
+    assert await applied is ApplyResult.NOT_RUNNING
     assert run.complained[0] == "not all containers run as they should:"
     assert run.complained[-1] == "  container/second crash_loop_back_off: Error exit code 1"
 
@@ -292,7 +294,7 @@ async def test_one_that_fails_ends_the_wait_for_all(fake: FakeServer, run: Run, 
 async def test_a_stopped_container_is_not_waited_for(fake: FakeServer, run: Run, settle: Settle) -> None:
     await run(WEB)
     await settle(status=pb.CONTAINER_STATUS_STOPPED)
-    assert await run(WEB, wait=True, timeout_seconds=30) is Result.DONE
+    assert await run(WEB, wait=True, timeout_seconds=30) is ApplyResult.DONE
     assert run.said == [
         "container/web unchanged",
         "container/web stopped: not waited for, apply does not start it",
@@ -304,7 +306,7 @@ async def test_a_container_deleted_meanwhile_ends_the_wait(fake: FakeServer, run
     applied = asyncio.create_task(run(WEB, wait=True, timeout_seconds=30))
     await run.says("pending")
     await fake.commit("container", (NAMESPACE, "web"), None)
-    assert await applied is Result.NOT_RUNNING
+    assert await applied is ApplyResult.NOT_RUNNING
     assert "container/web is gone" in run.said
 
 
@@ -313,7 +315,7 @@ async def test_a_cut_watch_does_not_end_the_wait(fake: FakeServer, run: Run, set
     await run.says("pending")
     await fake.forget_history()
     await settle()
-    assert await applied is Result.DONE
+    assert await applied is ApplyResult.DONE
     assert len(fake.calls_of("WatchContainers")) == 2
 
 
@@ -329,7 +331,7 @@ async def test_an_unknown_namespace_and_a_lost_session_are_the_callers_to_handle
 
 
 async def test_an_empty_input_is_no_success(run: Run) -> None:
-    assert await run("# nothing\n---\n") is Result.REFUSED
+    assert await run("# nothing\n---\n") is ApplyResult.REFUSED
     assert run.complained == ["nothing to apply: the input holds no document"]
 
 
@@ -354,7 +356,7 @@ async def test_a_whole_application(
     applied = asyncio.create_task(run(sources=[str(file)], wait=True, timeout_seconds=30))
     await run.says("pending")
     await settle()
-    assert await applied is Result.DONE
+    assert await applied is ApplyResult.DONE
     # One of them has probes with a cookie in the clear, which is said.
     assert all(" header Cookie of the " in line for line in run.complained), run.complained
     assert run.said[-1] == f"{containers} created"
@@ -363,5 +365,5 @@ async def test_a_whole_application(
         port.service_name for row in rows for port in row.ports if port.service_type != pb.SERVICE_TYPE_NONE
     }
     assert (len(rows), len(names)) == (containers, services)
-    assert await run(sources=[str(file)]) is Result.DONE
+    assert await run(sources=[str(file)]) is ApplyResult.DONE
     assert run.said[-1] == f"{containers} unchanged"

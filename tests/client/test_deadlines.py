@@ -11,7 +11,7 @@ import pytest
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse_client import DeadlineExceededError, PilothouseError, RetryPolicy, UnavailableError
-from pilothouse_client.calls import Call, CallOptions
+from pilothouse_client.calls import CallOptions, UnaryCall
 from pilothouse_client.errors import error_of
 from pilothouse_client.methods import Method, Pace, method_of
 from pilothouse_client.retry import Deadline
@@ -65,7 +65,7 @@ def _call(server: SlowServer, method: Method[Any, Any], tokens: Any = None, **op
     pace = Pace.READ if method.read_only else Pace.MUTATION
     request = method.prepared(method.request())
     deadline = Deadline(chosen.timeout_of(pace))
-    return run(Call(server, method, request, chosen, deadline, tokens).response())  # type: ignore[arg-type]
+    return run(UnaryCall(server, method, request, chosen, deadline, tokens).response())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("method", "seconds"), [(GET, 15.0), (CREATE, 30.0)], ids=["read", "mutation"])

@@ -15,7 +15,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse_client.commands import top
 from pilothouse_client.commands.options import Format
-from pilothouse_client.commands.output import Column, Columns, show, show_all, show_changes
+from pilothouse_client.commands.output import Columns, OutputColumn, show, show_all, show_changes
 from pilothouse_client.errors import FieldViolation, error_of
 from pilothouse_client.streams import Change, ChangeKind
 from pilothouse_server.settings.listing import described
@@ -23,7 +23,10 @@ from pilothouse_server.settings.model import Settings
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 
-COLUMNS: Columns = [Column("NAME", lambda row: row.name), Column("STATUS", lambda row: row.status)]
+COLUMNS: Columns = [
+    OutputColumn("NAME", lambda row: row.name),
+    OutputColumn("STATUS", lambda row: row.status),
+]
 SYNCED: Change[container_pb2.Container] = Change(ChangeKind.SYNCED, container_pb2.Container(), 1, "1")
 
 

@@ -35,10 +35,10 @@ from pilothouse_client.nouns.identity import Identity
 from pilothouse_client.nouns.metrics import Metrics
 from pilothouse_client.nouns.namespaces import Namespaces
 from pilothouse_client.nouns.storage import Storage
-from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Upload, Watch
+from pilothouse_client.rpc import NounClient, Pages, Stream, Unary, Upload, Watch
 from pilothouse_client.target import Target, Tls, is_loopback, target_of
 from pilothouse_client.transport import run
-from pilothouse_client.waiting import FALSE, Goal, Outcome, judge
+from pilothouse_client.waiting import FALSE, Goal, WaitOutcome, judge
 
 
 @given(
@@ -177,7 +177,7 @@ def test_the_words_of_the_library_for_a_call_that_was_not_sent(words: str) -> No
     assert error.message.startswith("no server answers at there:1")
 
 
-def _declared(noun: type[Noun[object]]) -> set[str]:  # type: ignore[type-var]
+def _declared(noun: type[NounClient[object]]) -> set[str]:  # type: ignore[type-var]
     kinds = (Unary, Pages, Watch, Stream, Upload)
     return {each.method.name for each in vars(noun).values() if isinstance(each, kinds)}
 
@@ -194,7 +194,7 @@ def _declared(noun: type[Noun[object]]) -> set[str]:  # type: ignore[type-var]
         (Config, config_pb2),
     ],
 )
-def test_every_unary_and_streaming_rpc_is_offered(noun: type[Noun[object]], file: object) -> None:  # type: ignore[type-var]
+def test_every_unary_and_streaming_rpc_is_offered(noun: type[NounClient[object]], file: object) -> None:  # type: ignore[type-var]
     """An RPC whose requests and answers both are a stream takes more than a line here, and is not counted."""
     services = file.DESCRIPTOR.services_by_name.values()  # type: ignore[attr-defined]
     methods = itertools.chain.from_iterable(service.methods for service in services)
@@ -311,62 +311,62 @@ def test_when_a_container_has_arrived() -> None:
     asked = pb.Container(name="web", generation=3)
     running, stopped = pb.CONTAINER_STATUS_RUNNING, pb.CONTAINER_STATUS_STOPPED
 
-    def outcome(goal: Goal, **state: object) -> Outcome:
+    def outcome(goal: Goal, **state: object) -> WaitOutcome:
         return judge(asked, pb.Container(**{"observed_generation": 3, **state}), goal).outcome  # type: ignore[arg-type]
 
-    assert outcome(Goal.RUNNING, status=running) is Outcome.ARRIVED
-    assert outcome(Goal.RUNNING, status=running, observed_generation=2) is Outcome.WAITING
-    assert outcome(Goal.RUNNING, status=running, reconciling=True) is Outcome.WAITING
-    assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_PENDING) is Outcome.WAITING
+    assert outcome(Goal.RUNNING, status=running) is WaitOutcome.ARRIVED
+    assert outcome(Goal.RUNNING, status=running, observed_generation=2) is WaitOutcome.WAITING
+    assert outcome(Goal.RUNNING, status=running, reconciling=True) is WaitOutcome.WAITING
+    assert outcome(Goal.RUNNING, status=pb.CONTAINER_STATUS_PENDING) is WaitOutcome.WAITING
     restarts = resource_pb2.Condition(type="Stable", status=FALSE, reason="Restarted")
     looping = {"status": pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, "conditions": [restarts]}
-    assert outcome(Goal.RUNNING, **looping) is Outcome.FAILED
-    assert outcome(Goal.STOPPED, status=stopped) is Outcome.ARRIVED
-    assert outcome(Goal.STOPPED, status=running) is Outcome.WAITING
+    assert outcome(Goal.RUNNING, **looping) is WaitOutcome.FAILED
+    assert outcome(Goal.STOPPED, status=stopped) is WaitOutcome.ARRIVED
+    assert outcome(Goal.STOPPED, status=running) is WaitOutcome.WAITING
     # Its pods are ending.
     for reason in ("ScalingDown", "Terminating"):
-        assert outcome(Goal.STOPPED, status=stopped, reason=reason) is Outcome.WAITING
+        assert outcome(Goal.STOPPED, status=stopped, reason=reason) is WaitOutcome.WAITING
         paused = pb.CONTAINER_STATUS_PAUSED
-        assert outcome(Goal.PAUSED, status=paused, reason=reason) is Outcome.WAITING
-    assert outcome(Goal.APPLIED, status=stopped) is Outcome.ARRIVED
-    assert outcome(Goal.DELETED, status=stopped) is Outcome.WAITING
-    assert outcome(Goal.RUNNING, reconciling=True, conditions=[_refused("quota")]) is Outcome.FAILED
+        assert outcome(Goal.PAUSED, status=paused, reason=reason) is WaitOutcome.WAITING
+    assert outcome(Goal.APPLIED, status=stopped) is WaitOutcome.ARRIVED
+    assert outcome(Goal.DELETED, status=stopped) is WaitOutcome.WAITING
+    assert outcome(Goal.RUNNING, reconciling=True, conditions=[_refused("quota")]) is WaitOutcome.FAILED
 
 
 def test_a_rollout_is_waited_for_until_it_has_ended_or_was_given_up() -> None:
     asked = pb.Container(name="web", generation=3)
 
-    def outcome(rolled_out: str, status: int = pb.CONTAINER_STATUS_RUNNING, **state: object) -> Outcome:
+    def outcome(rolled_out: str, status: int = pb.CONTAINER_STATUS_RUNNING, **state: object) -> WaitOutcome:
         held = resource_pb2.CONDITION_STATUS_TRUE if rolled_out == "RolledOut" else FALSE
         condition = resource_pb2.Condition(type="RolledOut", status=held, reason=rolled_out)
         fields = {"observed_generation": 3, "status": status, "conditions": [condition], **state}
         return judge(asked, pb.Container(**fields), Goal.RUNNING).outcome  # type: ignore[arg-type]
 
-    assert outcome("RolledOut") is Outcome.ARRIVED
-    assert outcome("RollingOut") is Outcome.WAITING
-    assert outcome("FailedMount") is Outcome.WAITING
-    assert outcome("ImagePullBackOff") is Outcome.FAILED
-    assert outcome("ErrImagePull", pb.CONTAINER_STATUS_PENDING) is Outcome.FAILED
-    assert outcome("ProgressDeadlineExceeded") is Outcome.FAILED
+    assert outcome("RolledOut") is WaitOutcome.ARRIVED
+    assert outcome("RollingOut") is WaitOutcome.WAITING
+    assert outcome("FailedMount") is WaitOutcome.WAITING
+    assert outcome("ImagePullBackOff") is WaitOutcome.FAILED
+    assert outcome("ErrImagePull", pb.CONTAINER_STATUS_PENDING) is WaitOutcome.FAILED
+    assert outcome("ProgressDeadlineExceeded") is WaitOutcome.FAILED
     # Of the generation before: that of the call has yet to be dealt with.
-    assert outcome("ProgressDeadlineExceeded", observed_generation=2) is Outcome.WAITING
-    assert outcome("RolloutHeld") is Outcome.ARRIVED
+    assert outcome("ProgressDeadlineExceeded", observed_generation=2) is WaitOutcome.WAITING
+    assert outcome("RolloutHeld") is WaitOutcome.ARRIVED
     # Pods of before crash; those that take their place are on their way.
     looping = pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF
-    assert outcome("RollingOut", looping) is Outcome.WAITING
+    assert outcome("RollingOut", looping) is WaitOutcome.WAITING
     # With no replicas nothing runs, and nothing is missing.
-    assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=0) is Outcome.ARRIVED
-    assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=2) is Outcome.WAITING
+    assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=0) is WaitOutcome.ARRIVED
+    assert outcome("RolledOut", pb.CONTAINER_STATUS_STOPPED, replicas=2) is WaitOutcome.WAITING
 
 
 def test_a_refusal_of_an_earlier_state_does_not_count() -> None:
     asked = pb.Container(name="web", generation=3, conditions=[_refused("quota")])
-    assert judge(asked, asked, Goal.RUNNING).outcome is Outcome.WAITING
+    assert judge(asked, asked, Goal.RUNNING).outcome is WaitOutcome.WAITING
     dealt_with = pb.Container(generation=3, observed_generation=3, conditions=[_refused("quota")])
-    assert judge(asked, dealt_with, Goal.RUNNING).outcome is Outcome.FAILED
+    assert judge(asked, dealt_with, Goal.RUNNING).outcome is WaitOutcome.FAILED
     again = pb.Container(generation=3, conditions=[_refused("image")])
     verdict = judge(asked, again, Goal.RUNNING)
-    assert (verdict.outcome, verdict.why) == (Outcome.FAILED, "the cluster refuses it: image")
+    assert (verdict.outcome, verdict.why) == (WaitOutcome.FAILED, "the cluster refuses it: image")
 
 
 def test_top_orders_and_forgets() -> None:

@@ -20,11 +20,11 @@ from pilothouse_client.waiting import (
     TRUE,
     ContainerWait,
     Goal,
-    Outcome,
     Patience,
     ServerTime,
     Verdict,
     WaitError,
+    WaitOutcome,
     scales_up,
     wait_for,
 )
@@ -63,7 +63,7 @@ class Story:
         self.wait = ContainerWait(ASKED, Goal.RUNNING, Patience(STABLE_FOR, UNSCHEDULABLE_FOR), scaled_up)
         self.seen = pb.Container()
 
-    def at(self, seconds: float, seen: pb.Container | None = None, **change: Any) -> Outcome:
+    def at(self, seconds: float, seen: pb.Container | None = None, **change: Any) -> WaitOutcome:
         """An answer of the watch: a change of the container, or a bookmark."""
         return self.verdict(BEGIN + timedelta(seconds=seconds), seen, **change).outcome
 
@@ -77,28 +77,28 @@ class Story:
 
 def test_it_arrives_once_it_has_been_stable_for_long_enough_without_an_event() -> None:
     story = Story()
-    assert story.at(0, running()) is Outcome.WAITING
-    assert story.at(3, running(stable(3))) is Outcome.WAITING
-    assert story.at(12.9) is Outcome.WAITING
-    assert story.at(13) is Outcome.ARRIVED
+    assert story.at(0, running()) is WaitOutcome.WAITING
+    assert story.at(3, running(stable(3))) is WaitOutcome.WAITING
+    assert story.at(12.9) is WaitOutcome.WAITING
+    assert story.at(13) is WaitOutcome.ARRIVED
 
 
 def test_what_has_run_for_long_arrives_with_the_first_state_that_is_whole() -> None:
     story = Story()
     first = story.verdict(None, running(stable(-60)), kind=ChangeKind.ADDED, resume_token="")
-    assert first.outcome is Outcome.WAITING
-    assert story.at(0, kind=ChangeKind.SYNCED) is Outcome.ARRIVED
+    assert first.outcome is WaitOutcome.WAITING
+    assert story.at(0, kind=ChangeKind.SYNCED) is WaitOutcome.ARRIVED
 
 
 def test_a_restart_begins_the_time_anew_or_fails() -> None:
     story = Story()
     story.at(0, running(stable()))
     # It came back so fast that nobody saw it away.
-    assert story.at(9, running(stable(9))) is Outcome.WAITING
-    assert story.at(12) is Outcome.WAITING
+    assert story.at(9, running(stable(9))) is WaitOutcome.WAITING
+    assert story.at(12) is WaitOutcome.WAITING
     restarted = story.verdict(BEGIN, running(condition("Stable", FALSE, "Restarted")))
     assert (restarted.outcome, restarted.why) == (
-        Outcome.FAILED,
+        WaitOutcome.FAILED,
         "a newest pod restarts: Restarted it says",
     )
 
@@ -106,16 +106,16 @@ def test_a_restart_begins_the_time_anew_or_fails() -> None:
 def test_the_time_before_a_cut_does_not_count() -> None:
     story = Story()
     story.at(0, running(stable()))
-    assert story.at(60, resumed=True) is Outcome.WAITING
-    assert story.at(69) is Outcome.WAITING
-    assert story.at(70) is Outcome.ARRIVED
+    assert story.at(60, resumed=True) is WaitOutcome.WAITING
+    assert story.at(69) is WaitOutcome.WAITING
+    assert story.at(70) is WaitOutcome.ARRIVED
     # Nor where the watch begins anew.
     again = Story()
     again.at(0, running(stable()))
     again.verdict(None, kind=ChangeKind.RESTARTED, resume_token="")
-    assert again.verdict(None, kind=ChangeKind.ADDED, resume_token="").outcome is Outcome.WAITING
-    assert again.at(60, kind=ChangeKind.SYNCED) is Outcome.WAITING
-    assert again.at(70) is Outcome.ARRIVED
+    assert again.verdict(None, kind=ChangeKind.ADDED, resume_token="").outcome is WaitOutcome.WAITING
+    assert again.at(60, kind=ChangeKind.SYNCED) is WaitOutcome.WAITING
+    assert again.at(70) is WaitOutcome.ARRIVED
 
 
 @pytest.mark.parametrize(
@@ -130,36 +130,36 @@ def test_the_time_before_a_cut_does_not_count() -> None:
 )
 def test_what_was_stable_before_the_change_does_not_count(state: dict[str, Any]) -> None:
     conditions = state.pop("conditions", (stable(),))
-    assert Story().at(99, running(*conditions, **state)) is Outcome.WAITING
+    assert Story().at(99, running(*conditions, **state)) is WaitOutcome.WAITING
 
 
 def test_nothing_is_known_of_one_whose_cluster_is_away() -> None:
     story = Story()
     away = running(stable())
     away.stale_since.FromDatetime(BEGIN)
-    assert story.at(99, away) is Outcome.WAITING
+    assert story.at(99, away) is WaitOutcome.WAITING
 
 
 def test_a_held_rollout_arrives_with_the_pods_that_run() -> None:
     held = condition("RolledOut", FALSE, "RolloutHeld")
-    assert Story().at(99, running(held, stable())) is Outcome.ARRIVED
-    assert Story().at(99, running(held, condition("Stable", FALSE, "Restarted"))) is Outcome.FAILED
+    assert Story().at(99, running(held, stable())) is WaitOutcome.ARRIVED
+    assert Story().at(99, running(held, condition("Stable", FALSE, "Restarted"))) is WaitOutcome.FAILED
 
 
 def test_old_pods_that_crash_do_not_fail_what_takes_their_place() -> None:
     no_room = condition("RolledOut", FALSE, "Unschedulable")
     waiting = condition("Stable", FALSE, "Waiting")
     looping = running(no_room, waiting, status=pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF)
-    assert Story().at(0, looping) is Outcome.WAITING
+    assert Story().at(0, looping) is WaitOutcome.WAITING
 
 
 def test_without_room_it_fails_after_a_minute_unless_a_node_is_added() -> None:
     pending = running(condition("RolledOut", FALSE, "Unschedulable"), status=pb.CONTAINER_STATUS_PENDING)
     story = Story()
-    assert story.at(0, pending) is Outcome.WAITING
-    assert story.at(59) is Outcome.WAITING
+    assert story.at(0, pending) is WaitOutcome.WAITING
+    assert story.at(59) is WaitOutcome.WAITING
     failed = story.verdict(BEGIN + timedelta(seconds=60))
-    assert failed.outcome is Outcome.FAILED
+    assert failed.outcome is WaitOutcome.FAILED
     assert failed.why == (
         "no node has had room for it for 60 s, and no autoscaler adds one: Unschedulable it says"
     )
@@ -170,17 +170,17 @@ def test_without_room_it_fails_after_a_minute_unless_a_node_is_added() -> None:
         return True
 
     scaling = Story(scaled_up)
-    assert scaling.at(0, pending) is Outcome.WAITING
-    assert scaling.at(60) is Outcome.WAITING
+    assert scaling.at(0, pending) is WaitOutcome.WAITING
+    assert scaling.at(60) is WaitOutcome.WAITING
     assert len(asked) == 1
-    assert scaling.at(119) is Outcome.WAITING
+    assert scaling.at(119) is WaitOutcome.WAITING
     # A minute that was interrupted by room begins anew.
     between = Story()
     between.at(0, pending)
     between.at(30, running(condition("RolledOut", FALSE, "RollingOut")))
     between.at(40, pending)
-    assert between.at(99) is Outcome.WAITING
-    assert between.at(100) is Outcome.FAILED
+    assert between.at(99) is WaitOutcome.WAITING
+    assert between.at(100) is WaitOutcome.FAILED
 
 
 @pytest_asyncio.fixture

@@ -15,7 +15,7 @@ import pytest
 from pilothouse.container.v1 import container_pb2
 from pilothouse_client import Change, ChangeKind, cli
 from pilothouse_client.commands.options import Format
-from pilothouse_client.commands.output import Column, show_changes
+from pilothouse_client.commands.output import OutputColumn, show_changes
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer
 from tests.processes import started
@@ -118,9 +118,9 @@ def test_a_watched_table_lines_up_and_shows_nothing_twice(capsys: pytest.Capture
     def change(kind: ChangeKind, name: str = "") -> Change[container_pb2.Container]:
         return Change(kind, container_pb2.Container(name=name))
 
-    columns: list[Column[container_pb2.Container]] = [
-        Column("NAME", lambda container: container.name),
-        Column("READY", lambda _container: "0/1"),
+    columns: list[OutputColumn[container_pb2.Container]] = [
+        OutputColumn("NAME", lambda container: container.name),
+        OutputColumn("READY", lambda _container: "0/1"),
     ]
     written: list[str] = []
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import AsyncClient
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ObjectNotFound
+from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import CONFIG_MAPS, SECRETS, Manifest
 from pilothouse_server.launch.embedded.postgres import EmbeddedPostgres
 from tests.conftest import Database, new_database
@@ -42,7 +42,7 @@ class Place:
         resource = SECRETS if secret else CONFIG_MAPS
         try:
             return await self.cluster.read(resource, self.name, name)
-        except ObjectNotFound:
+        except NotFound:
             return None
 
     async def applied(self, *names: str) -> None:

@@ -22,7 +22,7 @@ from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
 from pilothouse_client.apply.problems import Problems
-from pilothouse_manifests.fields import Field, Part
+from pilothouse_manifests.fields import Field, FieldPart
 from pilothouse_manifests.table import POD
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers import pod_manifests
@@ -242,7 +242,7 @@ async def test_a_field_that_is_not_in_the_table_is_missed(
     entries = tuple(
         each for each in POD.entries if not (isinstance(each, Field) and each.name == "priority_class")
     )
-    without = writer(Part("pod", entries), place=pod_manifests._place, choose=pod_manifests._handler)
+    without = writer(FieldPart("pod", entries), place=pod_manifests._place, choose=pod_manifests._handler)
     monkeypatch.setattr(pod_manifests, "_write_pod", without)
     examined = [leaf for leaf in LEAVES if leaf.name in ("priority_class", "service_account")]
     assert await lost(server, examined) == {"priority_class": "import"}

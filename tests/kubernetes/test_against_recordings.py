@@ -17,7 +17,7 @@ from pilothouse_server.kubernetes.errors import (
     FieldConflict,
     Forbidden,
     Invalid,
-    ObjectNotFound,
+    NotFound,
     Refused,
     Unauthorized,
     Unreachable,
@@ -268,10 +268,10 @@ async def test_a_terminals_size_is_sent_as_recorded() -> None:
     ("pod", "kind"),
     [
         ("pair", Invalid),
-        ("zzz", ObjectNotFound),
+        ("zzz", NotFound),
         ("over", Refused),
-        ("pending", ObjectNotFound),
-        ("nopull", ObjectNotFound),
+        ("pending", NotFound),
+        ("nopull", NotFound),
     ],
 )
 async def test_a_program_that_is_refused(pod: str, kind: type[Exception]) -> None:

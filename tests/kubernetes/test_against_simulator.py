@@ -14,7 +14,7 @@ from pilothouse_server.containers.dry_run import dry_run_container
 from pilothouse_server.containers.model import Container, Port
 from pilothouse_server.containers.observation import Observation, observe
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ApiInternalError, Invalid
+from pilothouse_server.kubernetes.errors import InternalError, Invalid
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
@@ -101,7 +101,7 @@ async def test_a_program_cannot_run_where_the_kubelet_is_away(
     seen = (await seen_as(client, subject, "running")).observed
     (pod,) = (await client.list(PODS, "shop")).items
     simulated.kubelets.stop(pod.spec.node_name)
-    with pytest.raises(ApiInternalError, match="node of the pod does not answer"):
+    with pytest.raises(InternalError, match="node of the pod does not answer"):
         async with program(
             client, "shop", seen.pod_name, container="main", command=["true"], stdin=False, tty=False
         ):

@@ -16,7 +16,7 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
     Conflict,
     Expired,
-    ObjectNotFound,
+    NotFound,
     Throttled,
     Unauthorized,
     Unreachable,
@@ -211,7 +211,7 @@ async def test_an_apply_is_ours_and_authenticated() -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, Unauthorized), (404, ObjectNotFound), (409, Conflict), (429, Throttled), (503, Unreachable)],
+    [(401, Unauthorized), (404, NotFound), (409, Conflict), (429, Throttled), (503, Unreachable)],
 )
 async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:

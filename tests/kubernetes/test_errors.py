@@ -6,15 +6,15 @@ import pytest
 
 from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
-    ApiInternalError,
     ClusterError,
     Conflict,
     CredentialsRefused,
     Expired,
     FieldConflict,
     Forbidden,
+    InternalError,
     Invalid,
-    ObjectNotFound,
+    NotFound,
     Refused,
     Status,
     StatusCause,
@@ -112,7 +112,7 @@ def test_an_expired_continue_token_asks_for_a_new_list() -> None:
 
 def test_preconditions_and_missing_objects_of_a_deletion() -> None:
     assert isinstance(find("03f-deployment-delete", "precondition: another uid"), Conflict)
-    assert isinstance(find("03f-deployment-delete", "missing"), ObjectNotFound)
+    assert isinstance(find("03f-deployment-delete", "missing"), NotFound)
 
 
 def test_throttling_says_when_to_come_again() -> None:
@@ -127,9 +127,7 @@ def test_throttling_says_when_to_come_again() -> None:
 def test_every_code_has_a_kind_and_words() -> None:
     for code in range(400, 600):
         error = from_status(Status(), code=code)
-        assert isinstance(
-            error, Refused | ApiInternalError | Unreachable | Throttled | Unauthorized | Expired
-        )
+        assert isinstance(error, Refused | InternalError | Unreachable | Throttled | Unauthorized | Expired)
         assert str(code) in error.message
         assert error.reason.isalnum()
 
@@ -152,7 +150,7 @@ def test_what_is_too_large_is_a_refusal_whichever_part_of_the_cluster_says_so() 
 def test_a_server_that_answers_is_told_from_one_that_does_not() -> None:
     webhook = 'Internal error occurred: failed calling webhook "a.b": failed to call webhook: EOF'
     error = from_status(Status(status="Failure", message=webhook, reason="InternalError"), code=500)
-    assert isinstance(error, ApiInternalError)
+    assert isinstance(error, InternalError)
     assert (error.reason, error.outlook, error.message) == ("InternalError", "passing", webhook)
     leaderless = "rpc error: code = Unavailable desc = etcdserver: leader changed"
     assert isinstance(from_status(Status(status="Failure", message=leaderless), code=500), Unreachable)
@@ -179,7 +177,7 @@ def test_no_word_of_a_refusal_holds_what_no_database_does(code: int) -> None:
 @pytest.mark.parametrize(
     ("error", "outlook"),
     [
-        (ObjectNotFound("no such namespace", code=404), "gone"),
+        (NotFound("no such namespace", code=404), "gone"),
         (Forbidden("going", code=403, causes=(StatusCause("NamespaceTerminating"),)), "gone"),
         (Forbidden("quota", code=403), "refused"),
         (Conflict("the name is taken", status_reason=NAME_TAKEN), "refused"),

@@ -9,7 +9,7 @@ import pytest
 
 from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.containers.operations import pause as pause_container
-from pilothouse_server.kubernetes.errors import ObjectNotFound, Unreachable
+from pilothouse_server.kubernetes.errors import NotFound, Unreachable
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.namespaces.model import Namespace
@@ -115,7 +115,7 @@ async def test_a_namespace_deleted_by_others_comes_back_with_its_containers(here
                     any(status.ready for status in pod.status.container_statuses)
                     for pod in (await client.list(PODS, "shop")).items
                 )
-            except ObjectNotFound:
+            except NotFound:
                 return 0
 
         await poll_until(pods, lambda ready: ready == 1)

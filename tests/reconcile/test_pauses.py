@@ -15,10 +15,10 @@ from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
     LABEL_LOST,
     NAME_TAKEN,
-    ApiInternalError,
     ClusterError,
     Conflict,
     Forbidden,
+    InternalError,
     Invalid,
     Refused,
     StorageStalled,
@@ -46,9 +46,7 @@ from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import Stopwatch, poll_until
 
 ATTEMPTS = some.integers(min_value=1, max_value=10**9)
-TRANSIENT = some.sampled_from(
-    (Unreachable("x"), StorageStalled("x"), ApiInternalError("x"), Unauthorized("x"))
-)
+TRANSIENT = some.sampled_from((Unreachable("x"), StorageStalled("x"), InternalError("x"), Unauthorized("x")))
 REFUSALS = some.sampled_from((Invalid("x", code=422), TooLarge("x", code=413), Forbidden("x", code=403)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pilothouse_simulator import SimulatedCluster
-from pilothouse_simulator.nodes.logs import LogAnswer, LogQuery, read_log
+from pilothouse_simulator.nodes.logs import LogAnswer, LogRequest, read_log
 from pilothouse_simulator.values.clock import parse_time
 from pilothouse_simulator.values.resources import PODS
 from tests.simulator.recorded_cluster import recorded_cluster
@@ -87,7 +87,7 @@ async def _chunks(answer: LogAnswer) -> list[str]:
 
 
 async def _text(cluster: SimulatedCluster, name: str, **options: Any) -> str:
-    return "".join(await _chunks(await read_log(cluster.kubelets, "default", name, LogQuery(**options))))
+    return "".join(await _chunks(await read_log(cluster.kubelets, "default", name, LogRequest(**options))))
 
 
 @virtual_time
@@ -95,7 +95,7 @@ async def test_following_sends_each_line_and_ends_after_the_container() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "brief", "for i in 1 2 3; do echo $i; sleep 1; done", restartPolicy="Never")
         begun = cluster.clock.elapsed()
-        answer = await read_log(cluster.kubelets, "default", "brief", LogQuery(follow=True))
+        answer = await read_log(cluster.kubelets, "default", "brief", LogRequest(follow=True))
         async with within(10):
             assert await _chunks(answer) == ["1\n", "2\n", "3\n"]
         assert cluster.clock.elapsed() - begun >= 3.0
@@ -106,7 +106,7 @@ async def test_following_sends_each_line_and_ends_after_the_container() -> None:
 async def test_following_ends_when_the_pod_is_removed_by_force() -> None:
     async with SimulatedCluster(speed=20) as cluster:
         await _running(cluster, "endless", "while true; do echo tick; sleep 1; done")
-        answer = await read_log(cluster.kubelets, "default", "endless", LogQuery(follow=True))
+        answer = await read_log(cluster.kubelets, "default", "endless", LogRequest(follow=True))
         assert answer.chunks is not None
         assert await anext(answer.chunks) == b"tick\n"
         cluster.store.delete(PODS, "default", "endless", grace_period_seconds=0)

@@ -16,15 +16,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.manifest import Account, DeclaredPort, Manifest, Service, Workload
-from pilothouse_client.apply.problems import Place
+from pilothouse_client.apply.manifest import (
+    DeclaredPort,
+    Manifest,
+    ManifestAccount,
+    ManifestService,
+    ManifestWorkload,
+)
+from pilothouse_client.apply.problems import InputPosition
 from pilothouse_manifests.services import is_pod_port_name
 
 NO_SERVICE = pb.SERVICE_TYPE_NONE
 
 
 @dataclass(slots=True)
-class Wanted:
+class WantedContainer:
     """One container as it shall be.
 
     `fields` names the fields of Container that the input decides; None means all that a manifest can say.
@@ -32,7 +38,7 @@ class Wanted:
     than this. `along` names the documents that are no objects of the platform but parts of this container.
     """
 
-    place: Place
+    place: InputPosition
     container: pb.Container
     fields: frozenset[str] | None = None
     releases: frozenset[str] = field(default_factory=frozenset)
@@ -44,7 +50,7 @@ class Wanted:
         return self.container.name
 
 
-def attach(manifest: Manifest, existing: Sequence[pb.Container]) -> list[Wanted]:
+def attach(manifest: Manifest, existing: Sequence[pb.Container]) -> list[WantedContainer]:
     """The containers that the manifest wants, in the order given, then those it changes only through their services.
 
     `existing`: the namespace's containers on the server. What belongs nowhere becomes a problem of its
@@ -56,7 +62,7 @@ def attach(manifest: Manifest, existing: Sequence[pb.Container]) -> list[Wanted]
     served = set(owners)
     _check_accounts(manifest, others)
 
-    wanted: list[Wanted] = []
+    wanted: list[WantedContainer] = []
     on_server = {container.name: container for container in existing}
     for workload in manifest.workloads:
         services = [each for each in manifest.services if owners.get(each.name) == workload.name]
@@ -84,23 +90,23 @@ def service_name(port: pb.Port, container_name: str) -> str:
 
 
 def _wanted(
-    place: Place,
+    place: InputPosition,
     container: pb.Container,
     fields: frozenset[str] | None,
     before: pb.Container | None,
-    along: Iterable[Service | Account],
-) -> Wanted:
+    along: Iterable[ManifestService | ManifestAccount],
+) -> WantedContainer:
     old = {_service_of(port, before) for port in before.ports} - {""} if before is not None else set()
     new = {_service_of(port, container) for port in container.ports} - {""}
     names = tuple(each.reporter.subject for each in along)
-    return Wanted(place, container, fields, frozenset(old - new), frozenset(new - old), names)
+    return WantedContainer(place, container, fields, frozenset(old - new), frozenset(new - old), names)
 
 
 def _service_of(port: pb.Port, container: pb.Container) -> str:
     return service_name(port, container.name)
 
 
-def _place_of_moved(manifest: Manifest, container: pb.Container) -> Place:
+def _place_of_moved(manifest: Manifest, container: pb.Container) -> InputPosition:
     names = {_service_of(port, container) for port in container.ports}
     return next(service.place for service in manifest.services if service.name in names)
 
@@ -129,7 +135,7 @@ def _owners(manifest: Manifest, others: Sequence[pb.Container]) -> dict[str, str
 
 
 def _owner(
-    here: Sequence[Workload], there: Sequence[pb.Container]
+    here: Sequence[ManifestWorkload], there: Sequence[pb.Container]
 ) -> tuple[str, Sequence[DeclaredPort], Mapping[str, str]]:
     if here:
         return here[0].name, here[0].declared, here[0].container.labels
@@ -140,14 +146,14 @@ def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
-def _check_labels(service: Service, owner: str, labels: Mapping[str, str]) -> None:
+def _check_labels(service: ManifestService, owner: str, labels: Mapping[str, str]) -> None:
     for key, entry in service.labels.items():
         if labels.get(key) != entry.text:
             message = f"cannot be represented: services carry the labels of container/{owner}, which lacks it"
             service.reporter.unsupported(entry.place, entry.path, message)
 
 
-def _resolved(service: Service, owner: str, declared: Sequence[DeclaredPort]) -> bool:
+def _resolved(service: ManifestService, owner: str, declared: Sequence[DeclaredPort]) -> bool:
     """Whether every target port is a number or names a declared port."""
     for port in service.ports:
         if isinstance(port.target, str) and _target(port.target, port.protocol, declared) is None:
@@ -193,7 +199,7 @@ def _declared(container: pb.Container) -> list[DeclaredPort]:
 
 
 def _ports(
-    declared: Sequence[DeclaredPort], services: Iterable[Service], kept: Iterable[pb.Port], owner: str
+    declared: Sequence[DeclaredPort], services: Iterable[ManifestService], kept: Iterable[pb.Port], owner: str
 ) -> list[pb.Port]:
     """The ports of a container: those of its services, and those it declares without one.
 

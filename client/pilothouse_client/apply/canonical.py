@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.attach import service_name
-from pilothouse_manifests.fields import Part
+from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.table import (
     GRACE_SECONDS,
     HTTP_GET,
@@ -142,7 +142,7 @@ def _fill_probes(probes: pb.Probes) -> None:
                 _fill(probe.http_get, HTTP_GET)
 
 
-def _fill(message: Message, part: Part) -> None:
+def _fill(message: Message, part: FieldPart) -> None:
     """Set what says nothing to what the API takes it for."""
     for field in fields_of(part.entries):
         if field.default is not None and not getattr(message, field.name):

@@ -17,10 +17,10 @@ import yaml
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.apply.execute import Outcome, Say, ends_the_run
-from pilothouse_client.apply.manifest import ConfigObject
+from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
+from pilothouse_client.apply.manifest import ManifestConfig
 from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.apply.problems import InputProblem, Problems
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.config import Config
 from pilothouse_client.transport import BlockingTransport
@@ -36,7 +36,7 @@ _COMPARED = {
 class ConfigStep:
     """One config map or secret: `before` is the server's, None if there is none; `update_mask` is what is sent."""
 
-    wanted: ConfigObject
+    wanted: ManifestConfig
     before: pb.ConfigMap | pb.Secret | None = None
     update_mask: tuple[str, ...] = ()
 
@@ -46,7 +46,7 @@ class ConfigStep:
 
 
 def plan_configs(
-    wanted: Iterable[ConfigObject],
+    wanted: Iterable[ManifestConfig],
     config_maps: Iterable[pb.ConfigMap],
     secrets: Iterable[pb.Secret],
     problems: Problems,
@@ -76,7 +76,7 @@ class ConfigExecutor:
         self._say = say
         self._complain = complain
 
-    def carry_out(self, steps: Iterable[ConfigStep], outcome: Outcome) -> None:
+    def carry_out(self, steps: Iterable[ConfigStep], outcome: ApplyOutcome) -> None:
         """Each step in order, with a line for each; what came of it is added to the outcome.
 
         Raises:
@@ -125,13 +125,13 @@ def send(
     return config.update_secret(secret=message, **where).secret
 
 
-def _check_type(wanted: ConfigObject, before: pb.Secret, message: pb.Secret, problems: Problems) -> None:
+def _check_type(wanted: ManifestConfig, before: pb.Secret, message: pb.Secret, problems: Problems) -> None:
     if message.type != before.type:
         words = f"cannot be changed: it is {before.type!r} on the server; delete the secret first"
-        problems.add(Problem(wanted.place, f"secret/{wanted.name}", "type", words))
+        problems.add(InputProblem(wanted.place, f"secret/{wanted.name}", "type", words))
 
 
-def _mask(wanted: ConfigObject, before: pb.ConfigMap | pb.Secret) -> tuple[str, ...]:
+def _mask(wanted: ManifestConfig, before: pb.ConfigMap | pb.Secret) -> tuple[str, ...]:
     paths = [
         name for name in _COMPARED[wanted.kind] if getattr(before, name) != getattr(wanted.message, name)
     ]

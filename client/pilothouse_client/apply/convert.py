@@ -16,8 +16,8 @@ from pilothouse_client.apply.convert_volume import convert_claim
 from pilothouse_client.apply.documents import Document
 from pilothouse_client.apply.fields import Fields
 from pilothouse_client.apply.manifest import Manifest
-from pilothouse_client.apply.nodes import Mapping, Scalar, describe
-from pilothouse_client.apply.problems import Place, Problems, Reporter
+from pilothouse_client.apply.nodes import Mapping, ScalarNode, describe
+from pilothouse_client.apply.problems import InputPosition, Problems, Reporter
 
 DEPLOYMENT = ("apps/v1", "Deployment")
 SERVICE = ("v1", "Service")
@@ -36,7 +36,7 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     Documents with a problem that leaves nothing of them to apply are not in the answer.
     """
     manifest = Manifest()
-    seen: dict[str, Place] = {}
+    seen: dict[str, InputPosition] = {}
     for document in _expanded(documents, problems):
         reporter = Reporter(problems, _subject(document))
         with Fields(document, "", reporter) as root:
@@ -139,4 +139,4 @@ def _subject(root: Mapping) -> str:
 def _text(root: Mapping, name: str) -> str:
     entry = root.entries.get(name)
     value = entry.value if entry is not None else None
-    return value.text if isinstance(value, Scalar) and value.kind == "string" else ""
+    return value.text if isinstance(value, ScalarNode) and value.kind == "string" else ""

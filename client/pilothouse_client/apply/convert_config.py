@@ -9,7 +9,7 @@ import re
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_client.apply.fields import Fields, TextEntry, texts_of
-from pilothouse_client.apply.manifest import ConfigObject, Metadata, metadata
+from pilothouse_client.apply.manifest import ManifestConfig, Metadata, metadata
 from pilothouse_client.apply.messages import message
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
@@ -19,16 +19,16 @@ from pilothouse_manifests.volumes import DNS_LABEL
 _SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
 
 
-def convert_config_map(root: Fields, namespace: str) -> ConfigObject:
+def convert_config_map(root: Fields, namespace: str) -> ManifestConfig:
     """The config map that the document describes; whether it is usable says its reporter."""
     own = _metadata(root, namespace)
     data = root.text_map("data")
     _check_once(root, data, root.text_map("binaryData"))
     config_map = message(pb.ConfigMap, {**(read(CONFIG_MAP, root) or {}), **_said(own)})
-    return ConfigObject(root.place, root.reporter, "config_map", config_map)
+    return ManifestConfig(root.place, root.reporter, "config_map", config_map)
 
 
-def convert_secret(root: Fields, namespace: str) -> ConfigObject:
+def convert_secret(root: Fields, namespace: str) -> ManifestConfig:
     """The secret that the document describes. `stringData` wins over `data`, as it does in Kubernetes."""
     own = _metadata(root, namespace)
     values = read(SECRET, root) or {}
@@ -37,7 +37,7 @@ def convert_secret(root: Fields, namespace: str) -> ConfigObject:
     text = texts_of(root.text_map("stringData", hidden=True))
     data = values.pop("data", {}) | {key: value.encode() for key, value in text.items()}
     secret = message(pb.Secret, {"type": "Opaque", **values, "data": data, **_said(own)})
-    return ConfigObject(root.place, root.reporter, "secret", secret)
+    return ManifestConfig(root.place, root.reporter, "secret", secret)
 
 
 def _said(own: Metadata) -> Values:

@@ -14,11 +14,11 @@ import re
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.convert_volume import PodVolumes, pod_volumes
 from pilothouse_client.apply.fields import Fields, TextEntry, texts_of
-from pilothouse_client.apply.manifest import DeclaredPort, Metadata, VolumeObject, Workload, metadata
+from pilothouse_client.apply.manifest import DeclaredPort, ManifestWorkload, Metadata, VolumeObject, metadata
 from pilothouse_client.apply.messages import message, protocol_of
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import Hooks, read
-from pilothouse_manifests.sources import Source
+from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import (
     CONTAINERS,
     DEPLOYMENT,
@@ -30,7 +30,7 @@ from pilothouse_manifests.table import (
 from pilothouse_manifests.volumes import DNS_LABEL
 
 
-def convert_deployment(root: Fields, namespace: str) -> Workload:
+def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
     """The workload that the document describes; whether it is usable says its reporter."""
     container = pb.Container()
     with root.part("metadata", required=True) as stated:
@@ -53,10 +53,10 @@ def convert_deployment(root: Fields, namespace: str) -> Workload:
             _check_selector(selector, pod_labels)
     _unite(root, own, pods, container)
     _drop_platform_labels(container)
-    return Workload(root.place, root.reporter, container, declared, pod_labels, volumes)
+    return ManifestWorkload(root.place, root.reporter, container, declared, pod_labels, volumes)
 
 
-def _without_pause(rollout: Values, source: Source) -> Values:
+def _without_pause(rollout: Values, source: MappingSource) -> Values:
     """A rollout is held by a call, not by what is wanted."""
     if rollout.pop("hold_rollout", False):
         source.unsupported("paused")
@@ -146,7 +146,7 @@ def _hooks(volumes: PodVolumes) -> Hooks:
     """What is checked of each part of a pod beside the table's own rules."""
     declared: list[Values] = []
 
-    def declare(port: Values, source: Source) -> Values | None:
+    def declare(port: Values, source: MappingSource) -> Values | None:
         number, name = port.get("container_port"), port.get("name")
         if number is None:
             return None
@@ -159,7 +159,7 @@ def _hooks(volumes: PodVolumes) -> Hooks:
         declared.append(port)
         return port
 
-    def mount(stated: Values, source: Source) -> Values | None:
+    def mount(stated: Values, source: MappingSource) -> Values | None:
         name = stated.get("volume", "")
         volume = volumes.by_name.get(name)
         if volume is not None:

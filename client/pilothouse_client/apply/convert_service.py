@@ -11,7 +11,7 @@ import re
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.fields import Fields, texts_of
-from pilothouse_client.apply.manifest import Account, Service, ServicePort, metadata
+from pilothouse_client.apply.manifest import ManifestAccount, ManifestService, ManifestServicePort, metadata
 from pilothouse_client.apply.messages import protocol_of
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
@@ -26,7 +26,7 @@ _TYPES = {
 }
 
 
-def convert_service(root: Fields, namespace: str) -> Service:
+def convert_service(root: Fields, namespace: str) -> ManifestService:
     """The service that the document describes; whether it is usable says its reporter."""
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
@@ -44,7 +44,7 @@ def convert_service(root: Fields, namespace: str) -> Service:
         if spec.present and not spec.has("ports"):
             spec.unusable("ports", "cannot be represented: a service without ports")
     _check_names(ports, root)
-    return Service(
+    return ManifestService(
         place=root.place,
         reporter=root.reporter,
         name=own.name,
@@ -72,7 +72,7 @@ def _service_type(spec: Fields, exported: bool) -> pb.ServiceType.ValueType:
     return _TYPES.get(type_, pb.SERVICE_TYPE_CLUSTER_IP)
 
 
-def _port(stated: Fields, service_type: pb.ServiceType.ValueType) -> ServicePort | None:
+def _port(stated: Fields, service_type: pb.ServiceType.ValueType) -> ManifestServicePort | None:
     with stated:
         port = read(SERVICE_PORT, stated)
         if (
@@ -86,7 +86,7 @@ def _port(stated: Fields, service_type: pb.ServiceType.ValueType) -> ServicePort
     if port is None or "service_port" not in port:
         return None
     number = port["service_port"]
-    return ServicePort(
+    return ManifestServicePort(
         place=stated.place_of("targetPort"),
         path=stated.path_of("targetPort"),
         name=port.get("name", ""),
@@ -98,7 +98,7 @@ def _port(stated: Fields, service_type: pb.ServiceType.ValueType) -> ServicePort
     )
 
 
-def _check_names(ports: list[ServicePort], root: Fields) -> None:
+def _check_names(ports: list[ManifestServicePort], root: Fields) -> None:
     """Kubernetes' own rules for several ports: each has a name of its own, and no two are the same."""
     names = [port.name for port in ports]
     for index, port in enumerate(ports):
@@ -114,7 +114,7 @@ def _check_names(ports: list[ServicePort], root: Fields) -> None:
             root.reporter.invalid(port.place, f"spec.ports[{index}].port", message)
 
 
-def convert_account(root: Fields, namespace: str) -> Account:
+def convert_account(root: Fields, namespace: str) -> ManifestAccount:
     """The service account that the document describes. The platform makes it by name, so it may say nothing else."""
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
@@ -123,4 +123,4 @@ def convert_account(root: Fields, namespace: str) -> Account:
         for entry in [*own.labels.values(), *own.annotations.values()]:
             root.reporter.unsupported(entry.place, entry.path)
     root.only_default("automountServiceAccountToken", True)
-    return Account(root.place, root.reporter, own.name)
+    return ManifestAccount(root.place, root.reporter, own.name)

@@ -19,7 +19,7 @@ from pilothouse_client.apply.messages import message
 from pilothouse_manifests import volumes
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import Hooks, read
-from pilothouse_manifests.sources import Source
+from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
 from pilothouse_manifests.volumes import DNS_LABEL, read_volumes
 
@@ -37,7 +37,7 @@ _ACCESS_MODES = {
 
 
 @dataclass(frozen=True, slots=True)
-class PodVolume:
+class ConvertedVolume:
     """What stands for a volume of a pod on the platform: its name there, and whether all its mounts are read-only."""
 
     name: str
@@ -48,7 +48,7 @@ class PodVolume:
 class PodVolumes:
     """The volumes of one pod by their names in it, None for those that were reported; and what they imply."""
 
-    by_name: dict[str, PodVolume | None]
+    by_name: dict[str, ConvertedVolume | None]
     empty_dirs: list[container_pb2.EmptyDir]
     implied: list[VolumeObject]
 
@@ -82,7 +82,7 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
     return VolumeObject(root.place, root.reporter, claim)
 
 
-def _checked_claim(claim: Values, source: Source) -> Values:
+def _checked_claim(claim: Values, source: MappingSource) -> Values:
     if not source.has("resources"):
         if source.present:
             source.invalid("resources", "expected a value, found none")
@@ -115,13 +115,13 @@ def pod_volumes(pod: Fields) -> PodVolumes:
     return found
 
 
-def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> PodVolume | None:
+def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVolume | None:
     """What stands for a volume of a pod; what it implies goes to `found`."""
     if stated.type == "empty_dir":
         found.empty_dirs.append(message(container_pb2.EmptyDir, {"name": stated.name, **stated.values}))
-        return PodVolume(stated.name)
+        return ConvertedVolume(stated.name)
     if stated.type == "persistent_volume_claim":
-        return PodVolume(stated.volume, stated.values.get("read_only", False))
+        return ConvertedVolume(stated.volume, stated.values.get("read_only", False))
     shown = stated.values.get("source_name", "")
     if shown and not re.fullmatch(DNS_LABEL, shown):
         word = stated.key.lower()
@@ -133,4 +133,4 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> PodVolume |
     volume = message(pb.Volume, {**stated.values, "name": stated.volume})
     volume.type = _TYPES[stated.type]
     found.implied.append(VolumeObject(stated.source.place, stated.source.reporter, volume, implied=True))
-    return PodVolume(volume.name)
+    return ConvertedVolume(volume.name)

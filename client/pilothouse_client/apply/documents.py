@@ -19,8 +19,8 @@ from typing import IO
 
 import yaml
 
-from pilothouse_client.apply.nodes import Entry, Mapping, Node, Scalar, ScalarKind, Sequence
-from pilothouse_client.apply.problems import Place, Problem, Problems
+from pilothouse_client.apply.nodes import Mapping, MappingEntry, Node, ScalarKind, ScalarNode, SequenceNode
+from pilothouse_client.apply.problems import InputPosition, InputProblem, Problems
 
 STANDARD_INPUT = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -62,7 +62,7 @@ _TOKENS = {
 class Document:
     """One document of a file; `root` is never null."""
 
-    place: Place
+    place: InputPosition
     root: Node
 
 
@@ -136,21 +136,21 @@ def parse(text: str, file: str, problems: Problems) -> list[Document]:
     try:
         return list(_documents(text, file))
     except _RefusedError as error:
-        problems.add(Problem(error.place, "", "", error.message))
+        problems.add(InputProblem(error.place, "", "", error.message))
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
-        place = Place(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+        place = InputPosition(file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
         problems.add(
-            Problem(
+            InputProblem(
                 place, "", "", f"expected text, found the control character U+{ord(text[error.position]):04X}"
             )
         )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = _place(mark, file) if mark else Place(file, 1, 1)
-        problems.add(Problem(place, "", "", _expectation(error)))
+        place = _place(mark, file) if mark else InputPosition(file, 1, 1)
+        problems.add(InputProblem(place, "", "", _expectation(error)))
     except RecursionError:
-        problems.add(Problem(Place(file, 1, 1), "", "", _NESTED_TOO_DEEPLY))
+        problems.add(InputProblem(InputPosition(file, 1, 1), "", "", _NESTED_TOO_DEEPLY))
     return []
 
 
@@ -164,14 +164,14 @@ def _read(source: str, problems: Problems, standard_input: IO[bytes] | None) -> 
             files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES and each.is_file())
             if not files:
                 message = f"expected files named *{', *'.join(_SUFFIXES)}, found none of them"
-                problems.add(Problem(Place(source, 1, 1), "", "", message))
+                problems.add(InputProblem(InputPosition(source, 1, 1), "", "", message))
         else:
             files = [path]
         for file in files:
             yield str(file), file.read_bytes()
     except OSError as error:
         message = f"expected a file or folder that can be read: {error.strerror or error}"
-        problems.add(Problem(Place(error.filename or source, 1, 1), "", "", message))
+        problems.add(InputProblem(InputPosition(error.filename or source, 1, 1), "", "", message))
 
 
 def _decode(file: str, content: bytes, problems: Problems) -> str | None:
@@ -179,16 +179,16 @@ def _decode(file: str, content: bytes, problems: Problems) -> str | None:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start]
-        place = Place(file, before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
+        place = InputPosition(file, before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
         message = f"expected text in UTF-8, found the byte 0x{content[error.start]:02x}"
-        problems.add(Problem(place, "", "", message))
+        problems.add(InputProblem(place, "", "", message))
         return None
 
 
 class _RefusedError(Exception):
     """YAML that can be read but is not taken."""
 
-    def __init__(self, place: Place, message: str) -> None:
+    def __init__(self, place: InputPosition, message: str) -> None:
         super().__init__(message)
         self.place = place
         self.message = message
@@ -201,7 +201,7 @@ def _documents(text: str, file: str) -> Iterator[Document]:
         if composed is None:
             continue
         root = _Converter(file).convert(composed)
-        if not (isinstance(root, Scalar) and root.kind == "null"):
+        if not (isinstance(root, ScalarNode) and root.kind == "null"):
             yield Document(root.place, root)
 
 
@@ -226,20 +226,20 @@ class _Converter:
         self._done[id(node)] = converted
         return converted
 
-    def _convert(self, node: yaml.Node, place: Place) -> Node:
+    def _convert(self, node: yaml.Node, place: InputPosition) -> Node:
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return Mapping(place, self._entries(node))
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return Sequence(place, tuple(self.convert(item) for item in node.value))
+            return SequenceNode(place, tuple(self.convert(item) for item in node.value))
         if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "merge":
-            return Scalar(place, node.value, "string")
+            return ScalarNode(place, node.value, "string")
         if isinstance(node, yaml.ScalarNode) and node.tag in _KINDS:
             kind = _KINDS[node.tag]
-            return Scalar(place, node.value, kind)
+            return ScalarNode(place, node.value, kind)
         raise _RefusedError(place, f"expected plain YAML, found the tag {node.tag.replace(_TAG, '!!')}")
 
-    def _entries(self, node: yaml.MappingNode) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
+    def _entries(self, node: yaml.MappingNode) -> dict[str, MappingEntry]:
+        entries: dict[str, MappingEntry] = {}
         merged: list[Mapping] = []
         for key, value in node.value:
             place = _place(key.start_mark, self._file)
@@ -254,22 +254,22 @@ class _Converter:
                 raise _RefusedError(
                     place, f"expected each key once, found {key.value!r} again; first in line {first.line}"
                 )
-            entries[key.value] = Entry(place, self.convert(value))
+            entries[key.value] = MappingEntry(place, self.convert(value))
         for mapping in merged:
             for name, entry in mapping.entries.items():
                 entries.setdefault(name, entry)
         return entries
 
-    def _merged(self, value: yaml.Node, place: Place) -> list[Mapping]:
+    def _merged(self, value: yaml.Node, place: InputPosition) -> list[Mapping]:
         converted = self.convert(value)
-        parts = converted.items if isinstance(converted, Sequence) else (converted,)
+        parts = converted.items if isinstance(converted, SequenceNode) else (converted,)
         if not all(isinstance(part, Mapping) for part in parts):
             raise _RefusedError(place, "expected a mapping, or a list of them, after '<<'")
         return [part for part in parts if isinstance(part, Mapping)]
 
 
-def _place(mark: yaml.Mark, file: str) -> Place:
-    return Place(file, mark.line + 1, mark.column + 1)
+def _place(mark: yaml.Mark, file: str) -> InputPosition:
+    return InputPosition(file, mark.line + 1, mark.column + 1)
 
 
 def _expectation(error: yaml.MarkedYAMLError) -> str:

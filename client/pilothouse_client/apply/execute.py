@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Outcome:
+class ApplyOutcome:
     """What came of an `apply`.
 
     `applied`: the containers as the server answered them, or as they were where nothing had to be done.
@@ -51,7 +51,7 @@ class Executor:
         self._say = say
         self._complain = complain
 
-    def carry_out(self, steps: Iterable[Step], outcome: Outcome) -> None:
+    def carry_out(self, steps: Iterable[Step], outcome: ApplyOutcome) -> None:
         """Each step in order, with a line for each; what came of it is added to the outcome.
 
         Raises:

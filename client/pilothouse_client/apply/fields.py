@@ -20,22 +20,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from pilothouse_client.apply.nodes import (
-    Entry,
     Mapping,
+    MappingEntry,
     Node,
-    Scalar,
-    Sequence,
+    ScalarNode,
+    SequenceNode,
     describe,
     integer_value,
     says_nothing,
 )
-from pilothouse_client.apply.problems import Place, Reporter
+from pilothouse_client.apply.problems import InputPosition, Reporter
 from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, NOT_REPRESENTED
 
 _QUANTITY = re.compile(r"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
 
 
-class Item:
+class FieldItem:
     """One value with its path: an item of a list, or the value of a key."""
 
     def __init__(self, node: Node, path: str, reporter: Reporter) -> None:
@@ -46,16 +46,18 @@ class Item:
 
     def text(self, *, hidden: bool = False) -> str | None:
         """The text; None, and a problem, if it is none. What is `hidden` is in no message."""
-        if isinstance(self.node, Scalar) and self.node.kind == "string":
+        if isinstance(self.node, ScalarNode) and self.node.kind == "string":
             return self.node.text
-        advice = "; put it in quotes" if isinstance(self.node, Scalar) and self.node.kind != "null" else ""
+        advice = (
+            "; put it in quotes" if isinstance(self.node, ScalarNode) and self.node.kind != "null" else ""
+        )
         found = "something else" if hidden else describe(self.node)
         self._reporter.invalid(self.place, self.path, f"expected a text, found {found}{advice}")
         return None
 
     def integer(self, minimum: int, maximum: int) -> int | None:
         """The number; None, and a problem, if it is none or out of bounds."""
-        if not (isinstance(self.node, Scalar) and self.node.kind == "integer"):
+        if not (isinstance(self.node, ScalarNode) and self.node.kind == "integer"):
             self._reporter.invalid(
                 self.place, self.path, f"expected a whole number, found {describe(self.node)}"
             )
@@ -68,7 +70,7 @@ class Item:
 
     def boolean(self) -> bool | None:
         """True or false; None, and a problem, if it is neither."""
-        if isinstance(self.node, Scalar) and self.node.kind == "boolean":
+        if isinstance(self.node, ScalarNode) and self.node.kind == "boolean":
             return self.node.text.lower() in ("true", "yes", "on")
         self._reporter.invalid(self.place, self.path, f"expected true or false, found {describe(self.node)}")
         return None
@@ -114,7 +116,7 @@ class Fields:
         """The path of a key."""
         return f"{self.path}.{name}" if self.path else name
 
-    def place_of(self, name: str) -> Place:
+    def place_of(self, name: str) -> InputPosition:
         """Where a key stands; where the mapping does, if it is absent. `name` may lead on by dots."""
         entry = self._entries.get(name)
         if entry is not None:
@@ -133,10 +135,10 @@ class Fields:
         """The keys that are there and not null. Does not count as reading them."""
         return [name for name in self._entries if self._present(name) is not None]
 
-    def item(self, name: str) -> Item | None:
+    def item(self, name: str) -> FieldItem | None:
         """The value of a key, whatever it is."""
         entry = self._take(name)
-        return None if entry is None else Item(entry.value, self.path_of(name), self.reporter)
+        return None if entry is None else FieldItem(entry.value, self.path_of(name), self.reporter)
 
     def text(self, key: str, *, required: bool = False, choices: tuple[str, ...] = ()) -> str:
         """The text of a key, one of the choices where there are any; empty if it is absent."""
@@ -164,9 +166,9 @@ class Fields:
         item = self._asked(key, required)
         if item is None:
             return None
-        if not required and isinstance(item.node, Scalar) and item.node.text in ("", "0"):
+        if not required and isinstance(item.node, ScalarNode) and item.node.text in ("", "0"):
             return None
-        if isinstance(item.node, Scalar) and item.node.kind == "string":
+        if isinstance(item.node, ScalarNode) and item.node.kind == "string":
             text = item.node.text
             if any(character.isalpha() for character in text):
                 return text
@@ -181,7 +183,7 @@ class Fields:
         item = self.item(key)
         if item is None:
             return ""
-        if not (isinstance(item.node, Scalar) and item.node.kind in ("string", "integer", "float")):
+        if not (isinstance(item.node, ScalarNode) and item.node.kind in ("string", "integer", "float")):
             self.reporter.invalid(
                 item.place, item.path, f"expected a text or number, found {describe(item.node)}"
             )
@@ -199,16 +201,16 @@ class Fields:
             return Fields(Mapping(self.place_of(key), {}), self.path_of(key), self.reporter, present=False)
         return item.fields()
 
-    def items(self, key: str) -> Iterator[Item]:
+    def items(self, key: str) -> Iterator[FieldItem]:
         """The items of a list; none if it is absent."""
         item = self.item(key)
         if item is None:
             return
-        if not isinstance(item.node, Sequence):
+        if not isinstance(item.node, SequenceNode):
             self.reporter.invalid(item.place, item.path, f"expected a list, found {describe(item.node)}")
             return
         for index, node in enumerate(item.node.items):
-            yield Item(node, f"{item.path}[{index}]", self.reporter)
+            yield FieldItem(node, f"{item.path}[{index}]", self.reporter)
 
     def each(self, key: str, by: str = "name") -> Iterator[Fields]:
         """The mappings of a list, told apart by their position, which people can count."""
@@ -231,7 +233,7 @@ class Fields:
             for name, entry in fields._entries.items():
                 fields._read.add(name)
                 path = f"{fields.path}[{name}]"
-                text = Item(entry.value, path, self.reporter).text(hidden=hidden)
+                text = FieldItem(entry.value, path, self.reporter).text(hidden=hidden)
                 if text is not None:
                     values[name] = TextEntry(text, entry.place, path)
             return values
@@ -257,7 +259,7 @@ class Fields:
         item = self.item(key)
         if item is None:
             return
-        if isinstance(item.node, Scalar):
+        if isinstance(item.node, ScalarNode):
             if _says(item.node, defaults):
                 return
             if item.node.kind == "boolean":
@@ -278,31 +280,31 @@ class Fields:
         """Report that the whole document has no place on the platform."""
         self.reporter.unusable(*self._at(key), message)
 
-    def _at(self, key: str | None) -> tuple[Place, str]:
+    def _at(self, key: str | None) -> tuple[InputPosition, str]:
         if key is None:
             return self.place, self.path
         # What was reported is not reported again as unread.
         self._read.add(key)
         return self.place_of(key), self.path_of(key)
 
-    def _asked(self, name: str, required: bool) -> Item | None:
+    def _asked(self, name: str, required: bool) -> FieldItem | None:
         item = self.item(name)
         if item is None and required and self.present:
             self.invalid(name, "expected a value, found none")
         return item
 
-    def _take(self, name: str) -> Entry | None:
+    def _take(self, name: str) -> MappingEntry | None:
         self._read.add(name)
         return self._present(name)
 
-    def _present(self, name: str) -> Entry | None:
+    def _present(self, name: str) -> MappingEntry | None:
         entry = self._entries.get(name)
-        if entry is None or (isinstance(entry.value, Scalar) and entry.value.kind == "null"):
+        if entry is None or (isinstance(entry.value, ScalarNode) and entry.value.kind == "null"):
             return None
         return entry
 
 
-def _says(scalar: Scalar, values: tuple[Any, ...]) -> bool:
+def _says(scalar: ScalarNode, values: tuple[Any, ...]) -> bool:
     """Whether a scalar says one of these values, however it is spelt."""
     if scalar.kind == "boolean":
         return (scalar.text.lower() in ("true", "yes", "on")) in [v for v in values if isinstance(v, bool)]
@@ -317,7 +319,7 @@ class TextEntry:
 
     __slots__ = ("path", "place", "text")
 
-    def __init__(self, text: str, place: Place, path: str) -> None:
+    def __init__(self, text: str, place: InputPosition, path: str) -> None:
         self.text = text
         self.place = place
         self.path = path

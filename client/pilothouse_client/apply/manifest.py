@@ -14,7 +14,7 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client.apply.fields import Fields, TextEntry
-from pilothouse_client.apply.problems import Place, Reporter
+from pilothouse_client.apply.problems import InputPosition, Reporter
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
 
 
@@ -32,7 +32,7 @@ class DeclaredPort:
 class VolumeObject:
     """A volume: a PersistentVolumeClaim, or what a pod's volume implies."""
 
-    place: Place
+    place: InputPosition
     reporter: Reporter
     message: storage_pb2.Volume
     implied: bool = False
@@ -43,10 +43,10 @@ class VolumeObject:
 
 
 @dataclass(slots=True)
-class Workload:
+class ManifestWorkload:
     """A Deployment as a container without ports; its reporter files what is found out later."""
 
-    place: Place
+    place: InputPosition
     reporter: Reporter
     container: pb.Container
     declared: list[DeclaredPort]
@@ -60,10 +60,10 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class ServicePort:
+class ManifestServicePort:
     """One port of a Service; `target` is a number or the name of a declared port."""
 
-    place: Place
+    place: InputPosition
     path: str
     name: str
     number: int
@@ -74,33 +74,33 @@ class ServicePort:
 
 
 @dataclass(slots=True)
-class Service:
+class ManifestService:
     """A Service that selects pods by labels."""
 
-    place: Place
+    place: InputPosition
     reporter: Reporter
     name: str
     service_type: pb.ServiceType.ValueType
     selector: dict[str, str]
     labels: dict[str, TextEntry]
     annotations: dict[str, str]
-    ports: list[ServicePort]
+    ports: list[ManifestServicePort]
 
 
 @dataclass(slots=True)
-class Account:
+class ManifestAccount:
     """A ServiceAccount."""
 
-    place: Place
+    place: InputPosition
     reporter: Reporter
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigObject:
+class ManifestConfig:
     """A ConfigMap (`kind` is `config_map`) or a Secret (`secret`)."""
 
-    place: Place
+    place: InputPosition
     reporter: Reporter
     kind: Literal["config_map", "secret"]
     message: config_pb2.ConfigMap | config_pb2.Secret
@@ -114,10 +114,10 @@ class ConfigObject:
 class Manifest:
     """All that was given to one `apply`, in the order given."""
 
-    workloads: list[Workload] = field(default_factory=list)
-    services: list[Service] = field(default_factory=list)
-    accounts: list[Account] = field(default_factory=list)
-    configs: list[ConfigObject] = field(default_factory=list)
+    workloads: list[ManifestWorkload] = field(default_factory=list)
+    services: list[ManifestService] = field(default_factory=list)
+    accounts: list[ManifestAccount] = field(default_factory=list)
+    configs: list[ManifestConfig] = field(default_factory=list)
     claims: list[VolumeObject] = field(default_factory=list)
 
     @property

@@ -10,33 +10,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pilothouse_client.apply.problems import Place
+from pilothouse_client.apply.problems import InputPosition
 
 ScalarKind = Literal["string", "integer", "float", "boolean", "null"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scalar:
+class ScalarNode:
     """A single value; `text` is as written, without quotes."""
 
-    place: Place
+    place: InputPosition
     text: str
     kind: ScalarKind
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class SequenceNode:
     """A list."""
 
-    place: Place
+    place: InputPosition
     items: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MappingEntry:
     """One key of a mapping with its value; `place` is the key's."""
 
-    place: Place
+    place: InputPosition
     value: Node
 
 
@@ -44,18 +44,18 @@ class Entry:
 class Mapping:
     """Keys in the order written; no key occurs twice."""
 
-    place: Place
-    entries: dict[str, Entry]
+    place: InputPosition
+    entries: dict[str, MappingEntry]
 
 
-Node = Scalar | Sequence | Mapping
+Node = ScalarNode | SequenceNode | Mapping
 
 
 def describe(node: Node) -> str:
     """What the node is, for a message that says what was found."""
     if isinstance(node, Mapping):
         return "a mapping"
-    if isinstance(node, Sequence):
+    if isinstance(node, SequenceNode):
         return "a list"
     if node.kind == "null":
         return "nothing"
@@ -76,10 +76,10 @@ def says_nothing(node: Node) -> bool:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, Scalar):
+        if isinstance(current, ScalarNode):
             if current.kind != "null":
                 return False
-        elif isinstance(current, Sequence):
+        elif isinstance(current, SequenceNode):
             pending.extend(current.items)
         else:
             pending.extend(entry.value for entry in current.entries.values())

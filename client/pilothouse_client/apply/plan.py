@@ -16,9 +16,9 @@ import yaml
 from google.protobuf import json_format
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.attach import Wanted
+from pilothouse_client.apply.attach import WantedContainer
 from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
-from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.apply.problems import InputProblem, Problems
 
 _SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "pod_container_name")
 
@@ -35,7 +35,7 @@ class Action(enum.Enum):
 class Step:
     """One container: `before` is the server's, None if there is none; `update_mask` names the fields that differ."""
 
-    wanted: Wanted
+    wanted: WantedContainer
     action: Action
     before: pb.Container | None = None
     update_mask: tuple[str, ...] = ()
@@ -49,7 +49,9 @@ class Step:
         return f"container/{self.name}"
 
 
-def plan(wanted: Iterable[Wanted], existing: Sequence[pb.Container], problems: Problems) -> list[Step]:
+def plan(
+    wanted: Iterable[WantedContainer], existing: Sequence[pb.Container], problems: Problems
+) -> list[Step]:
     """One step per container. A service that moves from one container to another is given up before it is taken.
 
     Two containers that exchange services cannot be ordered so: the server refuses the first of them by name.
@@ -58,7 +60,7 @@ def plan(wanted: Iterable[Wanted], existing: Sequence[pb.Container], problems: P
     return _ordered([_step(each, on_server.get(each.name), problems) for each in wanted])
 
 
-def _step(wanted: Wanted, before: pb.Container | None, problems: Problems) -> Step:
+def _step(wanted: WantedContainer, before: pb.Container | None, problems: Problems) -> Step:
     if before is None:
         return Step(wanted, Action.CREATE)
     _check_name(wanted, before, problems)
@@ -66,16 +68,16 @@ def _step(wanted: Wanted, before: pb.Container | None, problems: Problems) -> St
     return Step(wanted, Action.UPDATE if mask else Action.NOTHING, before, mask)
 
 
-def _check_name(wanted: Wanted, before: pb.Container, problems: Problems) -> None:
+def _check_name(wanted: WantedContainer, before: pb.Container, problems: Problems) -> None:
     name = wanted.container.pod_container_name
     current = before.pod_container_name or "main"
     if wanted.fields is None and name and name != current:
         message = f"cannot be changed: it is {current!r} on the server; delete the container first"
         path = "spec.template.spec.containers[0].name"
-        problems.add(Problem(wanted.place, f"deployment/{wanted.name}", path, message))
+        problems.add(InputProblem(wanted.place, f"deployment/{wanted.name}", path, message))
 
 
-def changed_fields(before: pb.Container, wanted: Wanted) -> tuple[str, ...]:
+def changed_fields(before: pb.Container, wanted: WantedContainer) -> tuple[str, ...]:
     """Paths of the fields whose values differ, for an update mask; of `resources` the parts that do."""
     old, new = canonical(before), canonical(wanted.container)
     paths: list[str] = []

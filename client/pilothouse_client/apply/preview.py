@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse_client.apply import configs, plan, volumes
-from pilothouse_client.apply.execute import Outcome, Say, line
+from pilothouse_client.apply.execute import ApplyOutcome, Say, line
 from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.trial import Steps, Trial
+from pilothouse_client.apply.trial import ApplySteps, Trial
 
 _SUFFIX = " (dry run)"
 
 
-def preview(steps: Steps, trial: Trial, outcome: Outcome, say: Say, complain: Say) -> None:
+def preview(steps: ApplySteps, trial: Trial, outcome: ApplyOutcome, say: Say, complain: Say) -> None:
     """Show the steps; what they would come to is added to the outcome, those that nobody judged as failed."""
 
     def show(subject: str, action: Action, told: str, difference: Callable[[], str]) -> None:

@@ -1,7 +1,7 @@
 """What is wrong with a manifest, and where.
 
-Every fault found in the input is a `Problem` with the file and line it stands at, collected rather than
-raised, so that one run shows all of them. A problem's `Reach` says what `--skip-unsupported` may do about it:
+Every fault found in the input is a `InputProblem` with the file and line it stands at, collected rather than
+raised, so that one run shows all of them. A problem's `ProblemReach` says what `--skip-unsupported` may do about it:
 leave out the field, leave out the document, or nothing, because the input is wrong and not merely beyond the
 platform.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class InputPosition:
     """A position in an input file; `line` and `column` count from 1."""
 
     file: str
@@ -30,7 +30,7 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class Reach(enum.Enum):
+class ProblemReach(enum.Enum):
     """How much of the input is lost if one goes on in spite of a problem."""
 
     FIELD = "field"
@@ -42,17 +42,17 @@ class Reach(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class InputProblem:
     """One fault: `subject` is `kind/name` (empty if the text cannot be read), `path` the field within it.
 
     Those of one `group` have one cause, and are told in one line.
     """
 
-    place: Place
+    place: InputPosition
     subject: str
     path: str
     message: str
-    reach: Reach = Reach.INVALID
+    reach: ProblemReach = ProblemReach.INVALID
     group: str = ""
 
     def __str__(self) -> str:
@@ -65,15 +65,15 @@ class Problems:
     """Collects the problems of one run."""
 
     def __init__(self) -> None:
-        self._found: list[Problem] = []
+        self._found: list[InputProblem] = []
 
-    def add(self, problem: Problem) -> None:
+    def add(self, problem: InputProblem) -> None:
         """Keep a problem; one that says the same of the same place (an anchor used twice) is kept once."""
         if problem not in self._found:
             self._found.append(problem)
 
     @property
-    def all(self) -> tuple[Problem, ...]:
+    def all(self) -> tuple[InputProblem, ...]:
         """By place; of each group the first, with the number of the others."""
         found = sorted(self._found, key=lambda problem: problem.place)
         sizes = Counter(problem.group for problem in found)
@@ -90,13 +90,13 @@ class Problems:
             shown.append(problem)
         return tuple(shown)
 
-    def refused(self, skip_unsupported: bool) -> tuple[Problem, ...]:
+    def refused(self, skip_unsupported: bool) -> tuple[InputProblem, ...]:
         """Those that keep the input from being applied."""
-        return tuple(each for each in self.all if each.reach is Reach.INVALID or not skip_unsupported)
+        return tuple(each for each in self.all if each.reach is ProblemReach.INVALID or not skip_unsupported)
 
-    def skipped(self, skip_unsupported: bool) -> tuple[Problem, ...]:
+    def skipped(self, skip_unsupported: bool) -> tuple[InputProblem, ...]:
         """Those that are passed over because the caller asked for it."""
-        return tuple(each for each in self.all if each.reach is not Reach.INVALID and skip_unsupported)
+        return tuple(each for each in self.all if each.reach is not ProblemReach.INVALID and skip_unsupported)
 
 
 class Reporter:
@@ -107,18 +107,20 @@ class Reporter:
         self.subject = subject
         self.usable = True
 
-    def invalid(self, place: Place, path: str, message: str, *, group: str = "") -> None:
+    def invalid(self, place: InputPosition, path: str, message: str, *, group: str = "") -> None:
         """The input is wrong in itself."""
-        self._add(place, path, message, Reach.INVALID, group)
+        self._add(place, path, message, ProblemReach.INVALID, group)
 
-    def unsupported(self, place: Place, path: str, message: str = "cannot be represented") -> None:
+    def unsupported(self, place: InputPosition, path: str, message: str = "cannot be represented") -> None:
         """One field has no place on the platform."""
-        self._add(place, path, message, Reach.FIELD)
+        self._add(place, path, message, ProblemReach.FIELD)
 
-    def unusable(self, place: Place, path: str, message: str) -> None:
+    def unusable(self, place: InputPosition, path: str, message: str) -> None:
         """The document as a whole has no place on the platform."""
-        self._add(place, path, message, Reach.DOCUMENT)
+        self._add(place, path, message, ProblemReach.DOCUMENT)
 
-    def _add(self, place: Place, path: str, message: str, reach: Reach, group: str = "") -> None:
-        self.usable = self.usable and reach is Reach.FIELD
-        self._problems.add(Problem(place, self.subject, path, message, reach, group))
+    def _add(
+        self, place: InputPosition, path: str, message: str, reach: ProblemReach, group: str = ""
+    ) -> None:
+        self.usable = self.usable and reach is ProblemReach.FIELD
+        self._problems.add(InputProblem(place, self.subject, path, message, reach, group))

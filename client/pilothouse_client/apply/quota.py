@@ -16,7 +16,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.apply.canonical import amount
 from pilothouse_client.apply.plan import Step
-from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.apply.problems import InputProblem, Problems
 
 _RESOURCES = ("containers", "cpu", "memory")
 
@@ -43,7 +43,7 @@ def check_quota(
                     f"does not fit into the namespace's quota beside the rest of the file: {resource} "
                     f"{_shown(usage.used, resource)} used, {_shown(usage.quota, resource)} allowed"
                 )
-                problems.add(Problem(step.wanted.place, step.subject, "", words))
+                problems.add(InputProblem(step.wanted.place, step.subject, "", words))
                 return
 
 

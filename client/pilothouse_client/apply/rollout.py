@@ -21,10 +21,10 @@ from pilothouse_client.waiting import (
     DEFAULT_PATIENCE,
     ContainerWait,
     Goal,
-    Outcome,
     Patience,
     ServerTime,
     Verdict,
+    WaitOutcome,
     last_lines,
     scales_up,
     starts_from_nothing,
@@ -60,7 +60,9 @@ class Rollout:
     @property
     def failed(self) -> list[pb.Container]:
         """Those that will not run by waiting, as they were seen last."""
-        return [self._last[name] for name, each in self._verdicts.items() if each.outcome is Outcome.FAILED]
+        return [
+            self._last[name] for name, each in self._verdicts.items() if each.outcome is WaitOutcome.FAILED
+        ]
 
     def ended(self) -> bool:
         """Whether there is nothing more to wait for."""
@@ -99,7 +101,7 @@ class Rollout:
             return f"container/{name} has not been seen"
         state = pb.ContainerStatus.Name(container.status).removeprefix("CONTAINER_STATUS_").lower()
         verdict = self._verdicts.get(name)
-        if verdict is not None and verdict.outcome is Outcome.FAILED:
+        if verdict is not None and verdict.outcome is WaitOutcome.FAILED:
             return f"container/{name} {state}: {verdict.why}"
         if self._arrived(name):
             if container.status in _AT_REST:
@@ -114,12 +116,12 @@ class Rollout:
     def _judge(self, seen: pb.Container) -> Verdict:
         at_rest = seen.status in _AT_REST and not starts_from_nothing(seen)
         if at_rest and self._follows(seen):
-            return Verdict(Outcome.ARRIVED)
+            return Verdict(WaitOutcome.ARRIVED)
         return self._waits[seen.name].judge(seen, self._time)
 
     def _arrived(self, name: str) -> bool:
         verdict = self._verdicts.get(name)
-        return name not in self._gone and verdict is not None and verdict.outcome is Outcome.ARRIVED
+        return name not in self._gone and verdict is not None and verdict.outcome is WaitOutcome.ARRIVED
 
     def _follows(self, container: pb.Container) -> bool:
         return (

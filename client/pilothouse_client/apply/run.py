@@ -19,7 +19,7 @@ from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
-from pilothouse_client.apply.execute import Executor, Outcome, Say
+from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
 from pilothouse_client.apply.literals import warnings
 from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import plan
@@ -27,7 +27,7 @@ from pilothouse_client.apply.preview import preview
 from pilothouse_client.apply.problems import Problems
 from pilothouse_client.apply.quota import check_quota
 from pilothouse_client.apply.rollout import wait
-from pilothouse_client.apply.trial import Steps, try_out
+from pilothouse_client.apply.trial import ApplySteps, try_out
 from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_volumes
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
@@ -37,7 +37,7 @@ _PAGE_SIZE = 1000
 DEFAULT_TIMEOUT_SECONDS = 300.0
 
 
-class Result(enum.Enum):
+class ApplyResult(enum.Enum):
     """How it ended: the worst that happened."""
 
     DONE = "done"
@@ -66,7 +66,7 @@ def apply(
     say: Say,
     complain: Say,
     standard_input: IO[bytes] | None = None,
-) -> Result:
+) -> ApplyResult:
     """Apply what the sources say. `say` takes what was done, `complain` what was not.
 
     Raises:
@@ -75,7 +75,7 @@ def apply(
     problems = Problems()
     planned = _planned(client, options, problems, complain, standard_input)
     if planned is None:
-        return Result.REFUSED
+        return ApplyResult.REFUSED
     steps, namespace = planned
     for line in warnings(steps.containers):
         complain(line)
@@ -85,12 +85,12 @@ def apply(
             namespace_pb2.GetQuotaUsageRequest(name=options.namespace)
         )
         check_quota(steps.containers, usage, trial.refused, problems)
-    outcome = Outcome()
+    outcome = ApplyOutcome()
     if options.dry_run:
         preview(steps, trial, outcome, say, complain)
     if problems.refused(options.skip_unsupported):
         _refuse(problems, options, complain)
-        return Result.REFUSED
+        return ApplyResult.REFUSED
     if not options.dry_run:
         _carry_out(client, options.namespace, steps, outcome, say, complain)
     running = True
@@ -107,12 +107,17 @@ def apply(
         )
     say(_summary(outcome, options))
     if outcome.failed:
-        return Result.FAILED
-    return Result.DONE if running else Result.NOT_RUNNING
+        return ApplyResult.FAILED
+    return ApplyResult.DONE if running else ApplyResult.NOT_RUNNING
 
 
 def _carry_out(
-    client: Nouns[BlockingTransport], namespace: str, steps: Steps, outcome: Outcome, say: Say, complain: Say
+    client: Nouns[BlockingTransport],
+    namespace: str,
+    steps: ApplySteps,
+    outcome: ApplyOutcome,
+    say: Say,
+    complain: Say,
 ) -> None:
     ConfigExecutor(client.config, namespace, say=say, complain=complain).carry_out(steps.configs, outcome)
     VolumeExecutor(client.storage, namespace, say=say, complain=complain).carry_out(steps.volumes, outcome)
@@ -125,7 +130,7 @@ def _planned(
     problems: Problems,
     complain: Say,
     standard_input: IO[bytes] | None,
-) -> tuple[Steps, namespace_pb2.Namespace] | None:
+) -> tuple[ApplySteps, namespace_pb2.Namespace] | None:
     """The steps to take and where; None if the input is refused, after every reason was given."""
     documents = load(options.sources, problems, standard_input)
     manifest = convert(documents, options.namespace, problems)
@@ -140,7 +145,7 @@ def _planned(
     listed = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in listed if not container.HasField("delete_time")]
-    steps = Steps(
+    steps = ApplySteps(
         containers=plan(attach(manifest, existing), existing, problems),
         configs=_planned_configs(client, manifest, options, problems),
         volumes=_planned_volumes(client, manifest, options, problems),
@@ -189,5 +194,5 @@ def _refuse(problems: Problems, options: Options, complain: Say) -> None:
         complain("--skip-unsupported goes on without what cannot be represented")
 
 
-def _summary(outcome: Outcome, options: Options) -> str:
+def _summary(outcome: ApplyOutcome, options: Options) -> str:
     return outcome.summary + (" (dry run: nothing was changed)" if options.dry_run else "")

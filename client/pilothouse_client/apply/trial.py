@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from pilothouse_client.apply import configs, execute, volumes
 from pilothouse_client.apply.brought import Brought
 from pilothouse_client.apply.plan import Step
-from pilothouse_client.apply.problems import Place, Problem, Problems
+from pilothouse_client.apply.problems import InputPosition, InputProblem, Problems
 from pilothouse_client.apply.quota import shrinks
 from pilothouse_client.client import Nouns
 from pilothouse_client.errors import (
@@ -46,7 +46,7 @@ _SECONDS_TO_BEGIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class ApplySteps:
     """Everything that one `apply` shall do, in the order of doing it."""
 
     configs: Sequence[configs.ConfigStep]
@@ -66,12 +66,12 @@ class Trial:
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     subject: str
-    place: Place
+    place: InputPosition
     call: Callable[[], Message]
     excuses: Callable[[PilothouseError], bool] = lambda _error: False
 
 
-def try_out(client: Nouns[BlockingTransport], namespace: str, steps: Steps, problems: Problems) -> Trial:
+def try_out(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps, problems: Problems) -> Trial:
     """Try every step; what is refused is added to the problems.
 
     Raises:
@@ -107,7 +107,7 @@ def try_out(client: Nouns[BlockingTransport], namespace: str, steps: Steps, prob
     return trial
 
 
-def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: Steps) -> Iterable[_Attempt]:
+def _attempts(client: Nouns[BlockingTransport], namespace: str, steps: ApplySteps) -> Iterable[_Attempt]:
     """Steps that change nothing have nothing to be refused."""
     brought = Brought.of(steps.configs, steps.volumes, steps.containers)
     smaller = any(shrinks(step) for step in steps.containers)
@@ -155,6 +155,8 @@ def _says_nothing(error: PilothouseError) -> bool:
 def _add(problems: Problems, one: _Attempt, error: PilothouseError) -> None:
     headline, fields = error.message_and_violations
     if headline:
-        problems.add(Problem(one.place, one.subject, "", f"{headline} [{error.reason or error.code.name}]"))
+        problems.add(
+            InputProblem(one.place, one.subject, "", f"{headline} [{error.reason or error.code.name}]")
+        )
     for violation in fields:
-        problems.add(Problem(one.place, one.subject, violation.field, violation.description))
+        problems.add(InputProblem(one.place, one.subject, violation.field, violation.description))

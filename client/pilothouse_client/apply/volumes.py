@@ -18,10 +18,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.canonical import amount
-from pilothouse_client.apply.execute import Outcome, Say, ends_the_run
+from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
 from pilothouse_client.apply.manifest import VolumeObject
 from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.problems import Problem, Problems
+from pilothouse_client.apply.problems import InputProblem, Problems
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.storage import Storage
 from pilothouse_client.transport import BlockingTransport
@@ -71,7 +71,7 @@ def plan_volumes(
         if first is not None:
             if first.wanted.message != each.message:
                 words = f"another volume is called {each.name!r}; first at {first.wanted.place}"
-                problems.add(Problem(each.place, each.reporter.subject, "", words))
+                problems.add(InputProblem(each.place, each.reporter.subject, "", words))
             continue
         before = on_server.get(each.name)
         if before is not None:
@@ -91,7 +91,7 @@ class VolumeExecutor:
         self._say = say
         self._complain = complain
 
-    def carry_out(self, steps: Iterable[VolumeStep], outcome: Outcome) -> None:
+    def carry_out(self, steps: Iterable[VolumeStep], outcome: ApplyOutcome) -> None:
         """Each step in order, with a line for each; what came of it is added to the outcome.
 
         Raises:
@@ -137,7 +137,7 @@ def _check_fixed(wanted: VolumeObject, before: pb.Volume, problems: Problems) ->
             continue
         current = json_format.MessageToDict(before, preserving_proto_field_name=True).get(name, "")
         words = f"volume {wanted.name!r} cannot be changed: its {name} is {current!r} on the server; delete it first"
-        problems.add(Problem(wanted.place, wanted.reporter.subject, path, words))
+        problems.add(InputProblem(wanted.place, wanted.reporter.subject, path, words))
 
 
 def _mask(wanted: VolumeObject, before: pb.Volume) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from pilothouse_client.commands.options import (
     Yes,
     confirm,
 )
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.recent_proof import with_recent_proof
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_duration, to_timestamp
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 app = typer.Typer(no_args_is_help=True, help="Keys by which programs call.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("NAME", lambda key: key.name),
-    Column("KEY", lambda key: f"{key.prefix}…"),
-    Column("USER", lambda key: key.username),
-    Column("MAY", lambda key: _limits(key)),
-    Column("EXPIRES", lambda key: moment(key.expire_time)),
-    Column("LAST USE", lambda key: moment(key.last_use_time)),
-    Column("FROM", lambda key: key.last_use_address),
-    Column("ID", lambda key: key.api_key_id, whole=True),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda key: key.name),
+    OutputColumn("KEY", lambda key: f"{key.prefix}…"),
+    OutputColumn("USER", lambda key: key.username),
+    OutputColumn("MAY", lambda key: _limits(key)),
+    OutputColumn("EXPIRES", lambda key: moment(key.expire_time)),
+    OutputColumn("LAST USE", lambda key: moment(key.last_use_time)),
+    OutputColumn("FROM", lambda key: key.last_use_address),
+    OutputColumn("ID", lambda key: key.api_key_id, whole=True),
 ]
 _Key = Annotated[str, typer.Argument(help="Its name or its id, as `list` shows them.")]
 _Whose = Annotated[

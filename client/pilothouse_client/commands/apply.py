@@ -6,14 +6,19 @@ from typing import Annotated
 
 import typer
 
-from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, Options, Result, apply
+from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options, apply
 from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, StableSeconds, WaitSeconds, namespace_or_default
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Patience
 
-_EXIT_CODE_OF = {Result.DONE: 0, Result.FAILED: 1, Result.REFUSED: 3, Result.NOT_RUNNING: WAIT_FAILED}
+_EXIT_CODE_OF = {
+    ApplyResult.DONE: 0,
+    ApplyResult.FAILED: 1,
+    ApplyResult.REFUSED: 3,
+    ApplyResult.NOT_RUNNING: WAIT_FAILED,
+}
 
 
 def command(
@@ -65,5 +70,5 @@ def command(
             say=lambda line: say(line),
             complain=lambda line: say(line, err=True),
         )
-    if result is not Result.DONE:
+    if result is not ApplyResult.DONE:
         raise typer.Exit(_EXIT_CODE_OF[result])

@@ -11,7 +11,7 @@ import typer
 from pilothouse_client.commands import audit_log, audit_sinks
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output
-from pilothouse_client.commands.output import DRY_RUN, Column, as_data, show, show_all, show_changes
+from pilothouse_client.commands.output import DRY_RUN, OutputColumn, as_data, show, show_all, show_changes
 from pilothouse_client.commands.times import parse_time
 from pilothouse_client.commands.values import moment, span
 
@@ -46,28 +46,28 @@ def _result(operation: Any) -> str:
 
 app = typer.Typer(no_args_is_help=True, help="What was done, by whom.", rich_markup_mode=None)
 audit_log.register(app)
-COLUMNS: list[Column[Any]] = [
-    Column("TIME", lambda operation: moment(operation.start_time)),
-    Column("USER", lambda operation: operation.username or "-"),
-    Column("ACTION", _action),
-    Column("TYPE", lambda operation: operation.resource_type),
-    Column("NAMESPACE", lambda operation: operation.namespace),
-    Column("NAME", lambda operation: operation.resource_name),
-    Column("RESULT", _result),
-    Column("DURATION", lambda operation: span(operation.duration)),
-    Column("ID", lambda operation: operation.operation_id, whole=True),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("TIME", lambda operation: moment(operation.start_time)),
+    OutputColumn("USER", lambda operation: operation.username or "-"),
+    OutputColumn("ACTION", _action),
+    OutputColumn("TYPE", lambda operation: operation.resource_type),
+    OutputColumn("NAMESPACE", lambda operation: operation.namespace),
+    OutputColumn("NAME", lambda operation: operation.resource_name),
+    OutputColumn("RESULT", _result),
+    OutputColumn("DURATION", lambda operation: span(operation.duration)),
+    OutputColumn("ID", lambda operation: operation.operation_id, whole=True),
 ]
-_STATS: list[Column[Any]] = [
-    Column("USERNAME", lambda stats: stats.username),
-    Column("CALLS", lambda stats: stats.total_operations),
-    Column("FAILED", lambda stats: stats.failed_operations),
-    Column("CREATE", lambda stats: stats.create_operations),
-    Column("START", lambda stats: stats.start_operations),
-    Column("STOP", lambda stats: stats.stop_operations),
-    Column("DELETE", lambda stats: stats.delete_operations),
-    Column("LAST 30 DAYS", lambda stats: stats.operations_last_30_days),
-    Column("LAST", lambda stats: moment(stats.last_operation_at)),
-    Column("MEAN", lambda stats: span(stats.avg_duration)),
+_STATS: list[OutputColumn[Any]] = [
+    OutputColumn("USERNAME", lambda stats: stats.username),
+    OutputColumn("CALLS", lambda stats: stats.total_operations),
+    OutputColumn("FAILED", lambda stats: stats.failed_operations),
+    OutputColumn("CREATE", lambda stats: stats.create_operations),
+    OutputColumn("START", lambda stats: stats.start_operations),
+    OutputColumn("STOP", lambda stats: stats.stop_operations),
+    OutputColumn("DELETE", lambda stats: stats.delete_operations),
+    OutputColumn("LAST 30 DAYS", lambda stats: stats.operations_last_30_days),
+    OutputColumn("LAST", lambda stats: moment(stats.last_operation_at)),
+    OutputColumn("MEAN", lambda stats: span(stats.avg_duration)),
 ]
 _DEFAULT_LIMIT = 50
 app.add_typer(audit_sinks.app, name="sinks")

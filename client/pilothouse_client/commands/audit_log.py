@@ -19,7 +19,7 @@ from pilothouse_client import audit_verifier
 from pilothouse_client.commands.failures import CommandError, reading_answers
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Namespace, Output
-from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.output import OutputColumn, show, show_all
 from pilothouse_client.commands.terminal import progress, say, write_exactly
 from pilothouse_client.commands.values import moment
 from pilothouse_client.errors import UnavailableError
@@ -32,18 +32,18 @@ _BEGINNING = f'{{"format":"{_FORMAT}"'.encode()
 _WIDTH = 256
 # An export that is cut goes on so often in a row without a record in between.
 _ATTEMPTS = 5
-_HEAD: list[Column[Any]] = [
-    Column("LOG", lambda head: head.origin),
-    Column("SIZE", lambda head: head.size),
-    Column("ROOT", lambda head: head.root_hash),
-    Column("SEALED", lambda head: moment(head.seal_time)),
-    Column("WITNESSES", lambda head: " ".join(head.witnesses) or "-"),
+_HEAD: list[OutputColumn[Any]] = [
+    OutputColumn("LOG", lambda head: head.origin),
+    OutputColumn("SIZE", lambda head: head.size),
+    OutputColumn("ROOT", lambda head: head.root_hash),
+    OutputColumn("SEALED", lambda head: moment(head.seal_time)),
+    OutputColumn("WITNESSES", lambda head: " ".join(head.witnesses) or "-"),
 ]
-_FINDING: list[Column[Any]] = [
-    Column("FAULT", lambda each: pb.AuditFault.Name(each.fault).removeprefix("AUDIT_FAULT_")),
-    Column("FIRST", lambda each: each.first_sequence),
-    Column("LAST", lambda each: each.last_sequence),
-    Column("DESCRIPTION", lambda each: each.description),
+_FINDING: list[OutputColumn[Any]] = [
+    OutputColumn("FAULT", lambda each: pb.AuditFault.Name(each.fault).removeprefix("AUDIT_FAULT_")),
+    OutputColumn("FIRST", lambda each: each.first_sequence),
+    OutputColumn("LAST", lambda each: each.last_sequence),
+    OutputColumn("DESCRIPTION", lambda each: each.description),
 ]
 
 FromCheckpoint = Annotated[

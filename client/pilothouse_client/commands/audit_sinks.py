@@ -21,20 +21,20 @@ from pilothouse_client.commands.options import (
     confirm,
     enum_number,
 )
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.values import enum_label, moment
 
 app = typer.Typer(no_args_is_help=True, help="Where records are sent.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("NAME", lambda sink: sink.name),
-    Column("KIND", lambda sink: enum_label(sink, "kind")),
-    Column("STATUS", lambda sink: enum_label(sink, "status")),
-    Column("ADDRESS", lambda sink: sink.address),
-    Column("REQUIRED", lambda sink: "yes" if sink.required else ""),
-    Column("LAG", lambda sink: sink.lag_records),
-    Column("OLDEST", lambda sink: moment(sink.oldest_pending_time)),
-    Column("DELIVERED", lambda sink: moment(sink.last_delivered_time)),
-    Column("MESSAGE", lambda sink: sink.message),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda sink: sink.name),
+    OutputColumn("KIND", lambda sink: enum_label(sink, "kind")),
+    OutputColumn("STATUS", lambda sink: enum_label(sink, "status")),
+    OutputColumn("ADDRESS", lambda sink: sink.address),
+    OutputColumn("REQUIRED", lambda sink: "yes" if sink.required else ""),
+    OutputColumn("LAG", lambda sink: sink.lag_records),
+    OutputColumn("OLDEST", lambda sink: moment(sink.oldest_pending_time)),
+    OutputColumn("DELIVERED", lambda sink: moment(sink.last_delivered_time)),
+    OutputColumn("MESSAGE", lambda sink: sink.message),
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the sink.")]
 

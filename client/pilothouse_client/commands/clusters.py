@@ -36,45 +36,45 @@ from pilothouse_client.commands.options import (
     enum_number,
     pairs,
 )
-from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.output import OutputColumn, show, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.waiting import wait_until_deregistered
 
 app = typer.Typer(no_args_is_help=True, help="The Kubernetes clusters.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("NAME", lambda cluster: cluster.name),
-    Column("STATUS", lambda cluster: enum_label(cluster, "status")),
-    Column("VERSION", lambda cluster: cluster.version),
-    Column("API SERVER", lambda cluster: cluster.api_server),
-    Column("LEADER", lambda cluster: cluster.leader or "-"),
-    Column("LAST SEEN", lambda cluster: moment(cluster.last_seen_time)),
-    Column("MESSAGE", lambda cluster: "; ".join(_messages(cluster))),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda cluster: cluster.name),
+    OutputColumn("STATUS", lambda cluster: enum_label(cluster, "status")),
+    OutputColumn("VERSION", lambda cluster: cluster.version),
+    OutputColumn("API SERVER", lambda cluster: cluster.api_server),
+    OutputColumn("LEADER", lambda cluster: cluster.leader or "-"),
+    OutputColumn("LAST SEEN", lambda cluster: moment(cluster.last_seen_time)),
+    OutputColumn("MESSAGE", lambda cluster: "; ".join(_messages(cluster))),
 ]
-_RIGHTS: list[Column[Any]] = [
-    Column("API GROUP", lambda right: right.api_group),
-    Column("RESOURCE", lambda right: right.resource),
-    Column("VERB", lambda right: right.verb),
-    Column("GRANTED", lambda right: "no" if right.denied else "yes"),
-    Column("OPTIONAL", lambda right: "yes" if right.optional else ""),
-    Column("FOR", lambda right: right.purpose),
+_RIGHTS: list[OutputColumn[Any]] = [
+    OutputColumn("API GROUP", lambda right: right.api_group),
+    OutputColumn("RESOURCE", lambda right: right.resource),
+    OutputColumn("VERB", lambda right: right.verb),
+    OutputColumn("GRANTED", lambda right: "no" if right.denied else "yes"),
+    OutputColumn("OPTIONAL", lambda right: "yes" if right.optional else ""),
+    OutputColumn("FOR", lambda right: right.purpose),
 ]
-_ORPHANS: list[Column[Any]] = [
-    Column("KIND", lambda orphan: orphan.kind),
-    Column("NAMESPACE", lambda orphan: orphan.kubernetes_namespace),
-    Column("NAME", lambda orphan: orphan.name),
-    Column("STATE", lambda orphan: enum_label(orphan, "state")),
-    Column("FIRST SEEN", lambda orphan: moment(orphan.first_seen_time)),
-    Column("UID", lambda orphan: orphan.uid),
+_ORPHANS: list[OutputColumn[Any]] = [
+    OutputColumn("KIND", lambda orphan: orphan.kind),
+    OutputColumn("NAMESPACE", lambda orphan: orphan.kubernetes_namespace),
+    OutputColumn("NAME", lambda orphan: orphan.name),
+    OutputColumn("STATE", lambda orphan: enum_label(orphan, "state")),
+    OutputColumn("FIRST SEEN", lambda orphan: moment(orphan.first_seen_time)),
+    OutputColumn("UID", lambda orphan: orphan.uid),
 ]
-_RESOLVED: list[Column[Any]] = [
-    Column("KIND", lambda result: result.orphan.kind),
-    Column("NAMESPACE", lambda result: result.orphan.kubernetes_namespace),
-    Column("NAME", lambda result: result.orphan.name),
-    Column("IMPORTED AS", lambda result: result.imported_as or "-"),
-    Column("PROBLEMS", lambda result: "; ".join(result.problems)),
-    Column("NOTES", lambda result: "; ".join(result.notes)),
+_RESOLVED: list[OutputColumn[Any]] = [
+    OutputColumn("KIND", lambda result: result.orphan.kind),
+    OutputColumn("NAMESPACE", lambda result: result.orphan.kubernetes_namespace),
+    OutputColumn("NAME", lambda result: result.orphan.name),
+    OutputColumn("IMPORTED AS", lambda result: result.imported_as or "-"),
+    OutputColumn("PROBLEMS", lambda result: "; ".join(result.problems)),
+    OutputColumn("NOTES", lambda result: "; ".join(result.notes)),
 ]
 # A cluster that does not answer is told at once: whoever gives an address waits for the answer, and may mend it.
 _ONCE = RetryPolicy(attempts=1)

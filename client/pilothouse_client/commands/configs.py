@@ -31,19 +31,19 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
     pairs,
 )
-from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, moment, refusal
 
 app = typer.Typer(no_args_is_help=True, help="Configuration that containers read.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda config_map: config_map.namespace),
-    Column("NAME", lambda config_map: config_map.name),
-    Column("KEYS", lambda config_map: len(config_map.data) + len(config_map.binary_data)),
-    Column("IMMUTABLE", lambda config_map: "yes" if config_map.immutable else ""),
-    Column("APPLIED", refusal),
-    Column("LABELS", lambda config_map: labels(config_map.labels)),
-    Column("CREATED", lambda config_map: moment(config_map.create_time)),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda config_map: config_map.namespace),
+    OutputColumn("NAME", lambda config_map: config_map.name),
+    OutputColumn("KEYS", lambda config_map: len(config_map.data) + len(config_map.binary_data)),
+    OutputColumn("IMMUTABLE", lambda config_map: "yes" if config_map.immutable else ""),
+    OutputColumn("APPLIED", refusal),
+    OutputColumn("LABELS", lambda config_map: labels(config_map.labels)),
+    OutputColumn("CREATED", lambda config_map: moment(config_map.create_time)),
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the config map.")]
 _Key = Annotated[str, typer.Option("--key", help="Write the value of this key, as it is.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pilothouse_client.commands.options import Format, complete_container
-from pilothouse_client.commands.output import Column, show
+from pilothouse_client.commands.output import OutputColumn, show
 from pilothouse_client.commands.terminal import console, plain, say
 from pilothouse_client.commands.values import enum_label, moment, optional, span
 
@@ -35,33 +35,33 @@ def _why(container: Any) -> str:
     return "; ".join(filter(None, (container.reason, stale, gone)))
 
 
-COLUMNS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda container: container.namespace),
-    Column("NAME", lambda container: container.name),
-    Column("STATUS", lambda container: enum_label(container, "status")),
-    Column("READY", _replicas),
-    Column("RESTARTS", lambda container: container.restart_count),
-    Column("IMAGE", lambda container: container.image),
-    Column("REASON", _why),
-    Column("CREATED", lambda container: moment(container.create_time)),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda container: container.namespace),
+    OutputColumn("NAME", lambda container: container.name),
+    OutputColumn("STATUS", lambda container: enum_label(container, "status")),
+    OutputColumn("READY", _replicas),
+    OutputColumn("RESTARTS", lambda container: container.restart_count),
+    OutputColumn("IMAGE", lambda container: container.image),
+    OutputColumn("REASON", _why),
+    OutputColumn("CREATED", lambda container: moment(container.create_time)),
 ]
-HISTORY_COLUMNS: list[Column[Any]] = [
-    Column("TIME", lambda change: moment(change.change_time)),
-    Column("FROM", lambda change: enum_label(change, "previous_status")),
-    Column("TO", lambda change: enum_label(change, "current_status")),
-    Column("BY", lambda change: change.username or change.triggered_by),
-    Column("REASON", lambda change: change.reason),
-    Column("MESSAGE", lambda change: change.message),
+HISTORY_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("TIME", lambda change: moment(change.change_time)),
+    OutputColumn("FROM", lambda change: enum_label(change, "previous_status")),
+    OutputColumn("TO", lambda change: enum_label(change, "current_status")),
+    OutputColumn("BY", lambda change: change.username or change.triggered_by),
+    OutputColumn("REASON", lambda change: change.reason),
+    OutputColumn("MESSAGE", lambda change: change.message),
 ]
-DETAILS_COLUMNS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda details: details.namespace_name),
-    Column("NAME", lambda details: details.name),
-    Column("STATUS", lambda details: details.status),
-    Column("IMAGE", lambda details: f"{details.image_name}:{details.image_tag}".strip(":")),
-    Column("CPU", lambda details: optional(details, "cpu_usage_percent")),
-    Column("MEMORY", lambda details: optional(details, "memory_usage_percent")),
-    Column("UPTIME", lambda details: span(details.uptime)),
-    Column("CREATED BY", lambda details: details.created_by_username),
+DETAILS_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda details: details.namespace_name),
+    OutputColumn("NAME", lambda details: details.name),
+    OutputColumn("STATUS", lambda details: details.status),
+    OutputColumn("IMAGE", lambda details: f"{details.image_name}:{details.image_tag}".strip(":")),
+    OutputColumn("CPU", lambda details: optional(details, "cpu_usage_percent")),
+    OutputColumn("MEMORY", lambda details: optional(details, "memory_usage_percent")),
+    OutputColumn("UPTIME", lambda details: span(details.uptime)),
+    OutputColumn("CREATED BY", lambda details: details.created_by_username),
 ]
 
 

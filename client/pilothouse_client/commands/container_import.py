@@ -16,7 +16,7 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import Column, show_all
+from pilothouse_client.commands.output import OutputColumn, show_all
 
 
 def _along(result: pb.ImportedContainer) -> list[str]:
@@ -24,12 +24,12 @@ def _along(result: pb.ImportedContainer) -> list[str]:
     return [f"{word} {name}" for word, names in kinds for name in names]
 
 
-_COLUMNS: list[Column[Any]] = [
-    Column("DEPLOYMENT", lambda result: result.deployment),
-    Column("CONTAINER", lambda result: result.container.name if result.HasField("container") else "-"),
-    Column("IMPORTED", lambda result: "yes" if result.HasField("container") else "no"),
-    Column("ALONG WITH IT", lambda result: ", ".join(_along(result)) or "-"),
-    Column("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
+_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("DEPLOYMENT", lambda result: result.deployment),
+    OutputColumn("CONTAINER", lambda result: result.container.name if result.HasField("container") else "-"),
+    OutputColumn("IMPORTED", lambda result: "yes" if result.HasField("container") else "no"),
+    OutputColumn("ALONG WITH IT", lambda result: ", ".join(_along(result)) or "-"),
+    OutputColumn("WHY", lambda result: "; ".join([*result.problems, *result.notes])),
 ]
 _EXIT_NOT_ALL = 1
 

@@ -10,18 +10,20 @@ import typer
 from pilothouse_client.commands.failures import CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Filter, Format, Limit, Namespace, OrderBy, Output, ValidateOnly
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
 
 app = typer.Typer(no_args_is_help=True, help="Who holds which role where.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("USERNAME", lambda grant: grant.username),
-    Column("ROLE", lambda grant: grant.role),
-    Column("NAMESPACE", lambda grant: grant.namespace or "*"),
-    Column("EXPIRES", lambda grant: moment(grant.expire_time)),
-    Column("ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("USERNAME", lambda grant: grant.username),
+    OutputColumn("ROLE", lambda grant: grant.role),
+    OutputColumn("NAMESPACE", lambda grant: grant.namespace or "*"),
+    OutputColumn("EXPIRES", lambda grant: moment(grant.expire_time)),
+    OutputColumn(
+        "ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")
+    ),
 ]
 _Username = Annotated[str, typer.Argument(help="Who holds it.")]
 _Role = Annotated[str, typer.Argument(help="Name of the role.")]

@@ -18,16 +18,16 @@ from pilothouse_client.commands.options import (
     ValidateOnly,
     namespace_or_all,
 )
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.values import enum_label, size
 
 app = typer.Typer(no_args_is_help=True, help="Images that containers use.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("IMAGE", lambda image: image.image),
-    Column("STATUS", lambda image: enum_label(image, "status")),
-    Column("SIZE", lambda image: size(image.size_bytes) if image.size_bytes else ""),
-    Column("CONTAINERS", lambda image: image.container_count),
-    Column("DIGEST", lambda image: image.digest),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("IMAGE", lambda image: image.image),
+    OutputColumn("STATUS", lambda image: enum_label(image, "status")),
+    OutputColumn("SIZE", lambda image: size(image.size_bytes) if image.size_bytes else ""),
+    OutputColumn("CONTAINERS", lambda image: image.container_count),
+    OutputColumn("DIGEST", lambda image: image.digest),
 ]
 _Image = Annotated[str, typer.Argument(help="As containers name it.")]
 

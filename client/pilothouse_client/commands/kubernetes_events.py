@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pilothouse_client.commands.options import Format
-from pilothouse_client.commands.output import Column, Columns, as_data, show, show_all
+from pilothouse_client.commands.output import Columns, OutputColumn, as_data, show, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import moment
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 # A short list for people; programs get all that the API answers.
 _MOST = 10
-EVENT_COLUMNS: list[Column[Any]] = [
-    Column("LAST SEEN", lambda event: moment(event.last_time)),
-    Column("TYPE", lambda event: event.type),
-    Column("EVENT", lambda event: event.reason),
-    Column("COUNT", lambda event: event.count),
-    Column("OBJECT", lambda event: f"{event.object_kind}/{event.object_name}"),
-    Column("MESSAGE", lambda event: event.message),
+EVENT_COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("LAST SEEN", lambda event: moment(event.last_time)),
+    OutputColumn("TYPE", lambda event: event.type),
+    OutputColumn("EVENT", lambda event: event.reason),
+    OutputColumn("COUNT", lambda event: event.count),
+    OutputColumn("OBJECT", lambda event: f"{event.object_kind}/{event.object_name}"),
+    OutputColumn("MESSAGE", lambda event: event.message),
 ]
 
 

@@ -29,33 +29,33 @@ from pilothouse_client.commands.options import (
     enum_number,
     pairs,
 )
-from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.values import enum_label, labels, moment, size
 from pilothouse_client.waiting import wait_for_namespace
 
 app = typer.Typer(no_args_is_help=True, help="Units of tenancy, with quotas.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("NAME", lambda namespace: namespace.name),
-    Column("STATUS", lambda namespace: enum_label(namespace, "status")),
-    Column("PHASE", lambda namespace: namespace.phase or namespace.reason),
-    Column("CLUSTER", lambda namespace: namespace.cluster_name),
-    Column("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name),
-    Column("POD SECURITY", lambda namespace: namespace.pod_security_level),
-    Column("LABELS", lambda namespace: labels(namespace.labels)),
-    Column("CREATED", lambda namespace: moment(namespace.create_time)),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda namespace: namespace.name),
+    OutputColumn("STATUS", lambda namespace: enum_label(namespace, "status")),
+    OutputColumn("PHASE", lambda namespace: namespace.phase or namespace.reason),
+    OutputColumn("CLUSTER", lambda namespace: namespace.cluster_name),
+    OutputColumn("KUBERNETES NAME", lambda namespace: namespace.kubernetes_name),
+    OutputColumn("POD SECURITY", lambda namespace: namespace.pod_security_level),
+    OutputColumn("LABELS", lambda namespace: labels(namespace.labels)),
+    OutputColumn("CREATED", lambda namespace: moment(namespace.create_time)),
 ]
-_QUOTA: list[Column[Any]] = [
-    Column("RESOURCE", lambda row: row[0]),
-    Column("USED", lambda row: row[1]),
-    Column("LIMIT", lambda row: row[2] or "none"),
+_QUOTA: list[OutputColumn[Any]] = [
+    OutputColumn("RESOURCE", lambda row: row[0]),
+    OutputColumn("USED", lambda row: row[1]),
+    OutputColumn("LIMIT", lambda row: row[2] or "none"),
 ]
-_SUMMARIES: list[Column[Any]] = [
-    Column("NAMESPACE", lambda summary: summary.namespace_name),
-    Column("CONTAINERS", lambda summary: summary.total_containers),
-    Column("RUNNING", lambda summary: summary.running_containers),
-    Column("STOPPED", lambda summary: summary.stopped_containers),
-    Column("FAILED", lambda summary: summary.failed_containers),
-    Column("IMAGES", lambda summary: size(summary.total_size_bytes)),
+_SUMMARIES: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda summary: summary.namespace_name),
+    OutputColumn("CONTAINERS", lambda summary: summary.total_containers),
+    OutputColumn("RUNNING", lambda summary: summary.running_containers),
+    OutputColumn("STOPPED", lambda summary: summary.stopped_containers),
+    OutputColumn("FAILED", lambda summary: summary.failed_containers),
+    OutputColumn("IMAGES", lambda summary: size(summary.total_size_bytes)),
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the namespace.", autocompletion=complete_namespace)]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]

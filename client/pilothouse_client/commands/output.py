@@ -45,7 +45,7 @@ _STYLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column(Generic[Row]):
+class OutputColumn(Generic[Row]):
     """A heading and what stands under it; `whole`: it is copied, so no terminal is too narrow for it."""
 
     heading: str
@@ -59,7 +59,7 @@ class Column(Generic[Row]):
         return "".join(character if character.isprintable() else " " for character in text)
 
 
-Columns = Sequence[Column[Any]]
+Columns = Sequence[OutputColumn[Any]]
 # What programs are given of a message.
 DataOf = Callable[[Any], Any]
 
@@ -138,7 +138,9 @@ def _marked(columns: Columns) -> Columns:
     """The same columns, the name marked as what was only tried out."""
     marked = next((column for column in columns if column.heading.endswith("NAME")), columns[0])
     return [
-        Column(column.heading, lambda row: f"{marked.cell(row)} {DRY_RUN}") if column is marked else column
+        OutputColumn(column.heading, lambda row: f"{marked.cell(row)} {DRY_RUN}")
+        if column is marked
+        else column
         for column in columns
     ]
 
@@ -177,7 +179,9 @@ def show_changes(
     """Writes the changes of a watch until it ends; in a table the current state at once, then a line a change."""
     from pilothouse_client.streams import ChangeKind
 
-    table = _GrowingTable([Column("CHANGE", lambda change: change.kind.name), *map(_of_resource, columns)])
+    table = _GrowingTable(
+        [OutputColumn("CHANGE", lambda change: change.kind.name), *map(_of_resource, columns)]
+    )
     for change in changes:
         if form is not Format.TABLE:
             data = {
@@ -199,8 +203,8 @@ def show_changes(
         sys.stdout.flush()
 
 
-def _of_resource(column: Column[Any]) -> Column[Any]:
-    return Column(column.heading, lambda change: column.cell(change.resource))
+def _of_resource(column: OutputColumn[Any]) -> OutputColumn[Any]:
+    return OutputColumn(column.heading, lambda change: column.cell(change.resource))
 
 
 class _GrowingTable:

@@ -26,7 +26,7 @@ from pilothouse_client.commands.options import (
     namespace_or_all,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import Column, show, show_all
+from pilothouse_client.commands.output import OutputColumn, show, show_all
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 
@@ -39,18 +39,18 @@ _Thing = Annotated[
     str, typer.Argument(metavar="[NOUN[/NAME]]", help="Such as container/web; not with a permission.")
 ]
 _User = Annotated[str, typer.Option("--user", help="Ask about another user.")]
-_CONSIDERED: list[Column[Any]] = [
-    Column("ROLE", lambda grant: grant.role),
-    Column("NAMESPACE", lambda grant: grant.namespace or "*"),
-    Column("EXPIRES", lambda grant: moment(grant.expire_time)),
-    Column("WHY NOT", lambda grant: enum_label(grant, "denial").lower().replace("_", " ")),
+_CONSIDERED: list[OutputColumn[Any]] = [
+    OutputColumn("ROLE", lambda grant: grant.role),
+    OutputColumn("NAMESPACE", lambda grant: grant.namespace or "*"),
+    OutputColumn("EXPIRES", lambda grant: moment(grant.expire_time)),
+    OutputColumn("WHY NOT", lambda grant: enum_label(grant, "denial").lower().replace("_", " ")),
 ]
-_PRINCIPALS: list[Column[Any]] = [
-    Column("USERNAME", lambda principal: principal.username),
-    Column("ROLE", lambda principal: principal.role),
-    Column("NAMESPACE", lambda principal: principal.namespace or "*"),
-    Column("EXPIRES", lambda principal: moment(principal.expire_time)),
-    Column("KEYS", lambda principal: ",".join(principal.api_keys)),
+_PRINCIPALS: list[OutputColumn[Any]] = [
+    OutputColumn("USERNAME", lambda principal: principal.username),
+    OutputColumn("ROLE", lambda principal: principal.role),
+    OutputColumn("NAMESPACE", lambda principal: principal.namespace or "*"),
+    OutputColumn("EXPIRES", lambda principal: moment(principal.expire_time)),
+    OutputColumn("KEYS", lambda principal: ",".join(principal.api_keys)),
 ]
 
 

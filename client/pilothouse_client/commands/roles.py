@@ -21,17 +21,17 @@ from pilothouse_client.commands.options import (
     check_changes,
     confirm,
 )
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 
 app = typer.Typer(no_args_is_help=True, help="Named sets of permissions.", rich_markup_mode=None)
-COLUMNS: list[Column[Any]] = [
-    Column("NAME", lambda role: role.name),
-    Column("SYSTEM", lambda role: "yes" if role.is_system else ""),
-    Column(
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAME", lambda role: role.name),
+    OutputColumn("SYSTEM", lambda role: "yes" if role.is_system else ""),
+    OutputColumn(
         "PERMISSIONS",
         lambda role: ",".join([*role.permissions, *(f"-{no}" for no in role.excluded_permissions)]),
     ),
-    Column("DESCRIPTION", lambda role: role.description),
+    OutputColumn("DESCRIPTION", lambda role: role.description),
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the role.")]
 _Permissions = Annotated[

@@ -30,26 +30,26 @@ from pilothouse_client.commands.options import (
     namespace_or_default,
     pairs,
 )
-from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import write_exactly
 from pilothouse_client.commands.values import labels, moment, refusal
 
 app = typer.Typer(
     no_args_is_help=True, help="Encrypted configuration that containers read.", rich_markup_mode=None
 )
-COLUMNS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda secret: secret.namespace),
-    Column("NAME", lambda secret: secret.name),
-    Column("TYPE", lambda secret: secret.type),
-    Column("KEYS", lambda secret: len(secret.key_sizes)),
-    Column("IMMUTABLE", lambda secret: "yes" if secret.immutable else ""),
-    Column("APPLIED", refusal),
-    Column("LABELS", lambda secret: labels(secret.labels)),
-    Column("CREATED", lambda secret: moment(secret.create_time)),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda secret: secret.namespace),
+    OutputColumn("NAME", lambda secret: secret.name),
+    OutputColumn("TYPE", lambda secret: secret.type),
+    OutputColumn("KEYS", lambda secret: len(secret.key_sizes)),
+    OutputColumn("IMMUTABLE", lambda secret: "yes" if secret.immutable else ""),
+    OutputColumn("APPLIED", refusal),
+    OutputColumn("LABELS", lambda secret: labels(secret.labels)),
+    OutputColumn("CREATED", lambda secret: moment(secret.create_time)),
 ]
-_REVEALED: list[Column[Any]] = [
-    Column("KEY", lambda row: row[0]),
-    Column("VALUE", lambda row: row[1]),
+_REVEALED: list[OutputColumn[Any]] = [
+    OutputColumn("KEY", lambda row: row[0]),
+    OutputColumn("VALUE", lambda row: row[1]),
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the secret.")]
 

@@ -23,18 +23,18 @@ from pilothouse_client.commands.options import (
     namespace_or_all,
     namespace_or_default,
 )
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.values import moment
 
 app = typer.Typer(
     no_args_is_help=True, help="Users that are programs, of a namespace.", rich_markup_mode=None
 )
-COLUMNS: list[Column[Any]] = [
-    Column("USERNAME", lambda account: account.username, whole=True),
-    Column("NAMESPACE", lambda account: account.namespace or "-"),
-    Column("DESCRIPTION", lambda account: account.description),
-    Column("CREATED BY", lambda account: account.created_by),
-    Column("CREATED", lambda account: moment(account.create_time)),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("USERNAME", lambda account: account.username, whole=True),
+    OutputColumn("NAMESPACE", lambda account: account.namespace or "-"),
+    OutputColumn("DESCRIPTION", lambda account: account.description),
+    OutputColumn("CREATED BY", lambda account: account.created_by),
+    OutputColumn("CREATED", lambda account: moment(account.create_time)),
 ]
 _Name = Annotated[str, typer.Argument(help="Its name, without that of the namespace.")]
 _Platform = Annotated[bool, typer.Option("--platform", help="Of no namespace, but of the platform.")]

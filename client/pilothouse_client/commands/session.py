@@ -36,7 +36,7 @@ from pilothouse_client.commands.issuer_login import (
 )
 from pilothouse_client.commands.login_steps import completed
 from pilothouse_client.commands.options import Format, Limit, Output
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.users import EndKeys, keys_left
@@ -49,15 +49,15 @@ if TYPE_CHECKING:
 
 sessions = typer.Typer(no_args_is_help=True, help="Your log-ins.", rich_markup_mode=None)
 _Whose = Annotated[str, typer.Option("--user", help="Another user's, for administrators.")]
-_SESSIONS: list[Column[Any]] = [
-    Column("ID", lambda session: session.session_id),
-    Column("CURRENT", lambda session: "yes" if session.current else ""),
-    Column("CREATED", lambda session: moment(session.create_time)),
-    Column("LAST USED", lambda session: moment(session.last_used_time)),
-    Column("EXPIRES", lambda session: moment(session.expire_time)),
-    Column("ADDRESS", lambda session: session.client_ip),
-    Column("PROGRAM", lambda session: session.user_agent),
-    Column("METHOD", lambda session: enum_label(session, "method")),
+_SESSIONS: list[OutputColumn[Any]] = [
+    OutputColumn("ID", lambda session: session.session_id),
+    OutputColumn("CURRENT", lambda session: "yes" if session.current else ""),
+    OutputColumn("CREATED", lambda session: moment(session.create_time)),
+    OutputColumn("LAST USED", lambda session: moment(session.last_used_time)),
+    OutputColumn("EXPIRES", lambda session: moment(session.expire_time)),
+    OutputColumn("ADDRESS", lambda session: session.client_ip),
+    OutputColumn("PROGRAM", lambda session: session.user_agent),
+    OutputColumn("METHOD", lambda session: enum_label(session, "method")),
 ]
 
 

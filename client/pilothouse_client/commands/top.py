@@ -14,28 +14,28 @@ import typer
 from pilothouse.metrics.v1 import metrics_pb2 as pb
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import AllNamespaces, Format, Namespace, Output, namespace_or_all
-from pilothouse_client.commands.output import Column, as_data, fitted, rich_table, show_all
+from pilothouse_client.commands.output import OutputColumn, as_data, fitted, rich_table, show_all
 from pilothouse_client.commands.terminal import live, say, write_data
 from pilothouse_client.commands.values import moment, optional, size
 
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-COLUMNS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda sample: sample.namespace),
-    Column("CONTAINER", lambda sample: sample.container),
-    Column("CPU", lambda sample: f"{sample.cpu_cores_used:.3f}"),
-    Column("CPU %", lambda sample: optional(sample, "cpu_usage_percent")),
-    Column("MEMORY", lambda sample: size(sample.memory_bytes_used)),
-    Column("MEMORY %", lambda sample: optional(sample, "memory_usage_percent")),
-    Column(
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda sample: sample.namespace),
+    OutputColumn("CONTAINER", lambda sample: sample.container),
+    OutputColumn("CPU", lambda sample: f"{sample.cpu_cores_used:.3f}"),
+    OutputColumn("CPU %", lambda sample: optional(sample, "cpu_usage_percent")),
+    OutputColumn("MEMORY", lambda sample: size(sample.memory_bytes_used)),
+    OutputColumn("MEMORY %", lambda sample: optional(sample, "memory_usage_percent")),
+    OutputColumn(
         "RECEIVED",
         lambda sample: size(sample.network_bytes_rx) if sample.HasField("network_bytes_rx") else "",
     ),
-    Column(
+    OutputColumn(
         "SENT", lambda sample: size(sample.network_bytes_tx) if sample.HasField("network_bytes_tx") else ""
     ),
-    Column("MEASURED", lambda sample: moment(sample.timestamp)),
+    OutputColumn("MEASURED", lambda sample: moment(sample.timestamp)),
 ]
 # Where the terminal is too narrow for all.
 _DISPENSABLE = ("MEASURED", "SENT", "RECEIVED", "MEMORY %", "CPU %", "NAMESPACE")

@@ -15,21 +15,21 @@ from pilothouse_client.commands.options import (
     Output,
     namespace_or_all,
 )
-from pilothouse_client.commands.output import Column, show_all
+from pilothouse_client.commands.output import OutputColumn, show_all
 from pilothouse_client.commands.times import parse_span, parse_time, to_duration, to_timestamp
 from pilothouse_client.commands.values import moment, size
 
-_POINTS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda row: row[0].namespace),
-    Column("CONTAINER", lambda row: row[0].container),
-    Column("TIME", lambda row: moment(row[1].timestamp)),
-    Column("CPU", lambda row: f"{row[1].cpu_cores_avg:.3f}"),
-    Column("CPU MAX", lambda row: f"{row[1].cpu_cores_max:.3f}"),
-    Column("MEMORY", lambda row: size(row[1].memory_bytes_avg)),
-    Column("MEMORY MAX", lambda row: size(row[1].memory_bytes_max)),
-    Column("RECEIVED", lambda row: size(row[1].network_bytes_rx)),
-    Column("SENT", lambda row: size(row[1].network_bytes_tx)),
-    Column("DISK MAX", lambda row: size(row[1].disk_bytes_max)),
+_POINTS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda row: row[0].namespace),
+    OutputColumn("CONTAINER", lambda row: row[0].container),
+    OutputColumn("TIME", lambda row: moment(row[1].timestamp)),
+    OutputColumn("CPU", lambda row: f"{row[1].cpu_cores_avg:.3f}"),
+    OutputColumn("CPU MAX", lambda row: f"{row[1].cpu_cores_max:.3f}"),
+    OutputColumn("MEMORY", lambda row: size(row[1].memory_bytes_avg)),
+    OutputColumn("MEMORY MAX", lambda row: size(row[1].memory_bytes_max)),
+    OutputColumn("RECEIVED", lambda row: size(row[1].network_bytes_rx)),
+    OutputColumn("SENT", lambda row: size(row[1].network_bytes_tx)),
+    OutputColumn("DISK MAX", lambda row: size(row[1].disk_bytes_max)),
 ]
 
 

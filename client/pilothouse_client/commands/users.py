@@ -22,7 +22,7 @@ from pilothouse_client.commands.options import (
     confirm,
     enum_number,
 )
-from pilothouse_client.commands.output import Column, done, show, show_all
+from pilothouse_client.commands.output import OutputColumn, done, show, show_all
 from pilothouse_client.commands.secret_input import FromStdin, read_password
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
@@ -30,13 +30,13 @@ from pilothouse_client.commands.values import enum_label, moment
 app = typer.Typer(
     no_args_is_help=True, help="People and programs that use the platform.", rich_markup_mode=None
 )
-COLUMNS: list[Column[Any]] = [
-    Column("USERNAME", lambda user: user.username),
-    Column("STATUS", lambda user: enum_label(user, "status")),
-    Column("EMAIL", lambda user: user.email),
-    Column("FULL NAME", lambda user: user.full_name),
-    Column("LAST LOGIN", lambda user: moment(user.last_login_time)),
-    Column("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("USERNAME", lambda user: user.username),
+    OutputColumn("STATUS", lambda user: enum_label(user, "status")),
+    OutputColumn("EMAIL", lambda user: user.email),
+    OutputColumn("FULL NAME", lambda user: user.full_name),
+    OutputColumn("LAST LOGIN", lambda user: moment(user.last_login_time)),
+    OutputColumn("SECOND FACTOR", lambda user: "yes" if user.second_factor else ""),
 ]
 _Username = Annotated[str, typer.Argument(help="User name.")]
 EndKeys = Annotated[bool, typer.Option("--end-keys", help="End all API keys of the user, too.")]

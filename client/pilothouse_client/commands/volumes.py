@@ -35,7 +35,7 @@ from pilothouse_client.commands.options import (
     pairs,
     with_status,
 )
-from pilothouse_client.commands.output import Column, show, show_all, show_changes
+from pilothouse_client.commands.output import OutputColumn, show, show_all, show_changes
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.values import enum_label, moment
 from pilothouse_client.errors import PilothouseError
@@ -57,17 +57,17 @@ def _why(volume: Any) -> str:
     return "; ".join(filter(None, (volume.reason, stale, gone)))
 
 
-COLUMNS: list[Column[Any]] = [
-    Column("NAMESPACE", lambda volume: volume.namespace),
-    Column("NAME", lambda volume: volume.name),
-    Column("TYPE", lambda volume: enum_label(volume, "type").lower()),
-    Column("STATUS", lambda volume: enum_label(volume, "status")),
-    Column("SIZE", _size),
-    Column("ACCESS", lambda volume: enum_label(volume, "access_mode").lower()),
-    Column("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class),
-    Column("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
-    Column("REASON", _why),
-    Column("CREATED", lambda volume: moment(volume.create_time)),
+COLUMNS: list[OutputColumn[Any]] = [
+    OutputColumn("NAMESPACE", lambda volume: volume.namespace),
+    OutputColumn("NAME", lambda volume: volume.name),
+    OutputColumn("TYPE", lambda volume: enum_label(volume, "type").lower()),
+    OutputColumn("STATUS", lambda volume: enum_label(volume, "status")),
+    OutputColumn("SIZE", _size),
+    OutputColumn("ACCESS", lambda volume: enum_label(volume, "access_mode").lower()),
+    OutputColumn("CLASS", lambda volume: volume.storage_class or volume.claim_storage_class),
+    OutputColumn("MOUNTED BY", lambda volume: ",".join(volume.mounted_by)),
+    OutputColumn("REASON", _why),
+    OutputColumn("CREATED", lambda volume: moment(volume.create_time)),
 ]
 _Name = Annotated[
     str, typer.Argument(help="Name of the volume.", autocompletion=complete_volume, metavar="VOLUME")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pilothouse.audit.v1 import audit_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Watch, nothing, whole
+from pilothouse_client.rpc import NounClient, Pages, Stream, Unary, Watch, nothing, whole
 from pilothouse_client.transport import TransportT
 
 
-class Audit(Noun[TransportT]):
+class Audit(NounClient[TransportT]):
     """`client.audit`."""
 
     list_operations = Pages(

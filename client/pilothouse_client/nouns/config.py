@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Unary, Watch, whole
+from pilothouse_client.rpc import NounClient, Pages, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
-class Config(Noun[TransportT]):
+class Config(NounClient[TransportT]):
     """`client.config`."""
 
     create_config_map = Unary(

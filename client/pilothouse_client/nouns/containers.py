@@ -4,11 +4,11 @@ refuses."""
 from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.rpc import Exchange, Noun, Pages, Stream, Unary, Watch, nothing, whole
+from pilothouse_client.rpc import Exchange, NounClient, Pages, Stream, Unary, Watch, nothing, whole
 from pilothouse_client.transport import TransportT
 
 
-class Containers(Noun[TransportT]):
+class Containers(NounClient[TransportT]):
     """`client.containers`."""
 
     create = Unary(pb.CreateContainerRequest, pb.CreateContainerResponse, lambda answer: answer.container)

@@ -17,11 +17,11 @@ from pilothouse.identity.v1 import (
 )
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import second_factor_pb2 as factor_pb
-from pilothouse_client.rpc import Noun, Pages, Unary, nothing, whole
+from pilothouse_client.rpc import NounClient, Pages, Unary, nothing, whole
 from pilothouse_client.transport import TransportT
 
 
-class Identity(Noun[TransportT]):
+class Identity(NounClient[TransportT]):
     """`client.identity`."""
 
     login = Unary(pb.LoginRequest, pb.LoginResponse, whole)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pilothouse.metrics.v1 import metrics_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Stream, Unary, Upload, whole
+from pilothouse_client.rpc import NounClient, Pages, Stream, Unary, Upload, whole
 from pilothouse_client.transport import TransportT
 
 
-class Metrics(Noun[TransportT]):
+class Metrics(NounClient[TransportT]):
     """`client.metrics`."""
 
     record_usage = Upload(pb.RecordUsageRequest, pb.RecordUsageResponse, whole)

@@ -4,11 +4,11 @@ refuses."""
 from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Unary, Watch, whole
+from pilothouse_client.rpc import NounClient, Pages, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
-class Namespaces(Noun[TransportT]):
+class Namespaces(NounClient[TransportT]):
     """`client.namespaces`."""
 
     create = Unary(pb.CreateNamespaceRequest, pb.CreateNamespaceResponse, lambda answer: answer.namespace)

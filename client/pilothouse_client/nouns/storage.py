@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.rpc import Noun, Pages, Unary, Watch, whole
+from pilothouse_client.rpc import NounClient, Pages, Unary, Watch, whole
 from pilothouse_client.transport import TransportT
 
 
-class Storage(Noun[TransportT]):
+class Storage(NounClient[TransportT]):
     """`client.storage`."""
 
     create_volume = Unary(pb.CreateVolumeRequest, pb.CreateVolumeResponse, lambda answer: answer.volume)

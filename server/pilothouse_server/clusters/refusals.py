@@ -18,9 +18,9 @@ from pilothouse_server.errors import (
 )
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
-    ApiInternalError,
     Away,
     ClusterError,
+    InternalError,
     Invalid,
     Refused,
     Throttled,
@@ -132,7 +132,7 @@ def unavailability(error: ClusterError, cluster: str) -> Unavailable | None:
     The metadata say `away` where it was not asked, because it is known not to answer: nothing is gained by an attempt
     that follows at once.
     """
-    if not isinstance(error, Unreachable | Throttled | ApiInternalError):
+    if not isinstance(error, Unreachable | Throttled | InternalError):
         return None
     known = isinstance(error, Away)
     return Unavailable(

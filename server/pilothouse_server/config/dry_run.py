@@ -7,7 +7,7 @@ from pilothouse_server.config import objects
 from pilothouse_server.config.model import Config, Values
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
-from pilothouse_server.kubernetes.errors import ObjectNotFound, Refused
+from pilothouse_server.kubernetes.errors import NotFound, Refused
 
 
 async def check_on_cluster(connect: Connect, config: Config, values: Values | None = None) -> None:
@@ -30,7 +30,7 @@ async def dry_run_config(client: ClusterClient, config: Config, values: Values) 
     objects.check_ours(config, found)
     try:
         await client.dry_run(resource, objects.manifest(config, values), force=True)
-    except ObjectNotFound:
+    except NotFound:
         return
     except Refused as refusal:
         if found is None or not objects.is_made_anew(config, refusal):

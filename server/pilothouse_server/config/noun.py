@@ -8,7 +8,7 @@ from functools import partial
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.config import messages
 from pilothouse_server.config.operations import configs
-from pilothouse_server.config.readers import ConfigReaders
+from pilothouse_server.config.readers import ReaderLookup
 from pilothouse_server.config.service import ConfigService
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
@@ -24,7 +24,7 @@ def config_noun(
     connect: Connect,
     envelopes: Envelopes,
     sealed: Sequence[EnvelopeTable],
-    readers: ConfigReaders,
+    readers: ReaderLookup,
     guarded: KeyPatterns,
 ) -> Noun:
     """Returns the noun config.

@@ -14,7 +14,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import NamespaceId
 
 
-class ConfigReaders(Protocol):
+class ReaderLookup(Protocol):
     """Those that read the config map or secret `name` of a namespace, less those that are being deleted."""
 
     async def containers(

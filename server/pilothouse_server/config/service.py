@@ -11,7 +11,7 @@ from pilothouse_server.config import messages
 from pilothouse_server.config.dry_run import check_on_cluster
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.operations import config_maps, configs, rotation, secrets
-from pilothouse_server.config.readers import ConfigReaders
+from pilothouse_server.config.readers import ReaderLookup
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import missing
 from pilothouse_server.namespaces.guarded import Labelling
@@ -52,7 +52,7 @@ class ConfigService:
         connect: Connect,
         envelopes: Envelopes,
         sealed: Sequence[EnvelopeTable],
-        readers: ConfigReaders,
+        readers: ReaderLookup,
         guarded: KeyPatterns,
     ) -> None:
         """`sealed` are all tables with encrypted values, for RotateKeys."""

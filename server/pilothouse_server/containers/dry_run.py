@@ -11,7 +11,7 @@ from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, ObjectNotFound
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, NotFound
 from pilothouse_server.kubernetes.objects import (
     DEPLOYMENTS,
     SERVICE_ACCOUNTS,
@@ -56,7 +56,7 @@ async def dry_run_container(client: ClusterClient, container: Container) -> list
                 # It would be made anew: the cluster would call it a change of what cannot be changed.
                 continue
             objects.append(await client.dry_run(SERVICES, manifest, force=True))
-    except ObjectNotFound:
+    except NotFound:
         return []
     return objects
 

@@ -20,7 +20,7 @@ from pilothouse_server.errors import FailedPrecondition, PilothouseError, Unavai
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import (
     ClusterError,
-    ObjectNotFound,
+    NotFound,
     Refused,
 )
 from pilothouse_server.kubernetes.logs import LogLine, LogOptions, pod_log
@@ -145,7 +145,7 @@ class PodLogReader:
         """
         try:
             await self._read(tail_lines=tail_lines, follow=follow, previous=previous, shown=shown)
-        except ObjectNotFound as error:
+        except NotFound as error:
             raise _GoneError from error
         except Refused as error:
             # A container that waits to start has no log yet: it is asked again.

@@ -24,7 +24,7 @@ from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.importing import sources, unfit, volumes
 from pilothouse_server.importing.deployments import Converted
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ObjectNotFound
+from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAP_METADATA,
     CONFIG_MAPS,
@@ -241,7 +241,7 @@ class Dependencies:
         if key not in self._seen:
             try:
                 self._seen[key] = await self._client.read(resource, self._namespace.kubernetes_name, name)
-            except ObjectNotFound:
+            except NotFound:
                 self._seen[key] = None
         return self._seen[key]
 

@@ -47,7 +47,7 @@ from pilothouse_server.importing.deployments import (
 )
 from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
-from pilothouse_server.kubernetes.errors import ClusterError, ObjectNotFound, Refused, Unreadable
+from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused, Unreadable
 from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
@@ -256,7 +256,7 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
             service = await client.read(SERVICES, where, name)
             if service["metadata"]["name"] != name or selects(service, {}):
                 raise Unreadable("it is none")
-        except ObjectNotFound:
+        except NotFound:
             # It went meanwhile.
             continue
         except _SHAPELESS as error:

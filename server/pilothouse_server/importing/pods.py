@@ -10,14 +10,14 @@ import msgspec
 
 from pilothouse_manifests.fields import OneOf, Values
 from pilothouse_manifests.reading import Hooks, read, read_each
-from pilothouse_manifests.sources import ObjectSource, Source
+from pilothouse_manifests.sources import MappingSource, ObjectSource
 from pilothouse_manifests.table import CONTAINERS, INIT_CONTAINER, MAIN_CONTAINER, POD, POD_PORT, PROBE
 from pilothouse_manifests.volumes import read_volumes
 from pilothouse_server.containers.model import EmptyDir, MountedVolume, TakenOverVolume
 from pilothouse_server.values.image_reference import image_problem
 
 
-class PodVolume(msgspec.Struct, frozen=True):
+class ImportedVolume(msgspec.Struct, frozen=True):
     """A volume of a pod that is no emptyDir: its name there, and what it is here.
 
     `read_only`: the pod says so of the whole claim.
@@ -33,7 +33,7 @@ class ReadPod(msgspec.Struct, frozen=True):
 
     values: Values
     empty_dirs: tuple[EmptyDir, ...] = ()
-    volumes: tuple[PodVolume, ...] = ()
+    volumes: tuple[ImportedVolume, ...] = ()
     order: tuple[TakenOverVolume, ...] = ()
 
 
@@ -50,14 +50,14 @@ def read_pod(pod: ObjectSource) -> ReadPod:
     return ReadPod(values, empty_dirs, volumes, order)
 
 
-def _with_image(container: Values, source: Source) -> Values:
+def _with_image(container: Values, source: MappingSource) -> Values:
     if problem := image_problem(container.get("image", "")):
         source.unsupported("image", problem)
         return {**container, "image": ""}
     return container
 
 
-def _with_handler(probe: Values, _: Source) -> Values | None:
+def _with_handler(probe: Values, _: MappingSource) -> Values | None:
     """The model has one field of several types where the table has one of several fields."""
     for name, _key, _part in _HANDLERS.choices:
         if name in probe:
@@ -76,10 +76,10 @@ _HOOKS: Hooks = {
 
 def _volumes(
     pod: ObjectSource,
-) -> tuple[tuple[EmptyDir, ...], tuple[PodVolume, ...], tuple[TakenOverVolume, ...]]:
+) -> tuple[tuple[EmptyDir, ...], tuple[ImportedVolume, ...], tuple[TakenOverVolume, ...]]:
     """Volumes that the model has, and all of them in their order. A folder of the node is not taken over."""
     empty_dirs: list[EmptyDir] = []
-    volumes: list[PodVolume] = []
+    volumes: list[ImportedVolume] = []
     order: list[TakenOverVolume] = []
     for found in read_volumes(pod):
         if found.type == "host_path":
@@ -91,6 +91,6 @@ def _volumes(
             values = dict(found.values)
             read_only = bool(values.pop("read_only", False))
             mounted = msgspec.convert({"name": found.volume, "type": found.type, **values}, MountedVolume)
-            volumes.append(PodVolume(found.name, mounted, read_only))
+            volumes.append(ImportedVolume(found.name, mounted, read_only))
             order.append(TakenOverVolume(found.name, found.volume))
     return tuple(empty_dirs), tuple(volumes), tuple(order)

@@ -34,7 +34,7 @@ from pilothouse_server.kubernetes.decoding import (
 )
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
-    ObjectNotFound,
+    NotFound,
     TooManyValues,
     Unreachable,
     Unreadable,
@@ -180,7 +180,7 @@ class ClusterClient:
         """Reads one object, or None where there is none."""
         try:
             return await self.get(resource, namespace, name)
-        except ObjectNotFound:
+        except NotFound:
             return None
 
     async def read(self, resource: Resource[Any], namespace: str | None, name: str) -> Manifest:
@@ -442,7 +442,7 @@ class ClusterClient:
             options["dryRun"] = ["All"]
         try:
             await self._transport.request("DELETE", resource.path(namespace, name), body=options)
-        except ObjectNotFound:
+        except NotFound:
             return False
         return True
 

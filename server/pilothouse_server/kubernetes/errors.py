@@ -133,7 +133,7 @@ class Away(Unreachable):
     """The server is known not to answer, and was not asked. Next move: wait until it does."""
 
 
-class ApiInternalError(ClusterError):
+class InternalError(ClusterError):
     """The server answers and could not do it: mostly an admission webhook that fails. Next move: again, later.
 
     Not Unreachable: what is known of the cluster stays fresh, and other calls are answered.
@@ -196,7 +196,7 @@ class Refused(ClusterError):
         return self.status_reason if self.status_reason.isalnum() else type(self).__name__
 
 
-class ObjectNotFound(Refused):
+class NotFound(Refused):
     """The object, or the namespace it should be made in, is not there."""
 
     outlook = "gone"
@@ -290,7 +290,7 @@ DEFAULT_RETRY_AFTER_SECONDS = 1.0
 
 # By HTTP status; a 500 only where it says that an apply is malformed.
 REFUSALS: Mapping[int, type[Refused]] = {
-    404: ObjectNotFound,
+    404: NotFound,
     403: Forbidden,
     400: Invalid,
     422: Invalid,
@@ -336,7 +336,7 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
     if code >= 500 and not too_large and not _malformed_apply(code, status):
         # Proxies in between answer 500 too, but in no Status.
         answers = code == 500 and status.status == "Failure" and STORAGE not in status.message
-        return ApiInternalError(message) if answers else Unreachable(message)
+        return InternalError(message) if answers else Unreachable(message)
     return _refusal(status, code, message, too_large=too_large)
 
 

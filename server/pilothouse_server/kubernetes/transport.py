@@ -30,8 +30,8 @@ from pilothouse_server.kubernetes.decoding import (
 )
 from pilothouse_server.kubernetes.errors import (
     AnswerTooLarge,
-    ApiInternalError,
     ClusterError,
+    InternalError,
     NotTrusted,
     Refused,
     Status,
@@ -475,7 +475,7 @@ class ClusterTransport:
                 kind = "" if error.headers is None else error.headers.get("Content-Type", "")
                 if kind.startswith("text/plain"):
                     raise Refused("the container does not run", code=500) from error
-                raise ApiInternalError("the node of the pod does not answer") from error
+                raise InternalError("the node of the pod does not answer") from error
             raise from_status(
                 Status(message=f"the cluster refused the connection ({error.status})"), code=error.status
             ) from error

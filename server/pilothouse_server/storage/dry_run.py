@@ -10,7 +10,7 @@ from pilothouse_server.clusters.refusals import Connect, tried
 from pilothouse_server.errors import InvalidArgument, Violation
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
-from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Forbidden, Invalid, ObjectNotFound
+from pilothouse_server.kubernetes.errors import NAME_TAKEN, Conflict, Forbidden, Invalid, NotFound
 from pilothouse_server.storage.claims import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
@@ -71,7 +71,7 @@ async def dry_run_claim(client: ClusterClient, volume: Volume) -> None:
         return
     try:
         await client.dry_run(PERSISTENT_VOLUME_CLAIMS, claim(volume), force=True)
-    except ObjectNotFound:
+    except NotFound:
         return
     except Invalid as refusal:
         raise in_one_line(refusal) from None
@@ -89,7 +89,7 @@ async def missing_class(client: ClusterClient, volume: Volume) -> list[str] | No
         if volume.storage_class in classes:
             return None
         by_hand = (await client.list(PERSISTENT_VOLUMES)).items
-    except (Forbidden, ObjectNotFound):
+    except (Forbidden, NotFound):
         return None
     if any(each.spec.storage_class_name == volume.storage_class for each in by_hand):
         return None

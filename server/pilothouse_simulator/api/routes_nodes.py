@@ -10,7 +10,7 @@ from pilothouse_simulator.api.context import ApiContext, RequestTarget
 from pilothouse_simulator.api.options import boolean
 from pilothouse_simulator.api.representation import json_response
 from pilothouse_simulator.nodes.kubelet import Kubelet, Kubelets
-from pilothouse_simulator.nodes.logs import LogQuery, parse_log_options, read_log
+from pilothouse_simulator.nodes.logs import LogRequest, parse_log_options, read_log
 from pilothouse_simulator.nodes.stats import UsageReporter
 from pilothouse_simulator.values import api_errors
 from pilothouse_simulator.values.resources import NODES, PODS
@@ -48,7 +48,7 @@ class NodeRoutes:
             await response.write_eof()
         return response
 
-    def _check_there(self, context: ApiContext, target: RequestTarget, options: LogQuery) -> None:
+    def _check_there(self, context: ApiContext, target: RequestTarget, options: LogRequest) -> None:
         """ApiError 500 where the kubelet of the pod's node is away."""
         pod = context.store.get(PODS, target.namespace, target.name)
         kubelet = self._kubelets.by_node.get(pod["spec"].get("nodeName", "")) if pod is not None else None

@@ -35,7 +35,7 @@ _PULL_PROBLEMS = {
 
 
 @dataclass(frozen=True)
-class LogQuery:
+class LogRequest:
     """The part of a log that is asked for. `since_time` has a zone; counts are None where not limited."""
 
     container: str | None = None
@@ -58,7 +58,7 @@ class LogAnswer:
     chunks: AsyncGenerator[bytes, None] | None = None
 
 
-def parse_log_options(pod: str, query: Mapping[str, str]) -> LogQuery:
+def parse_log_options(pod: str, query: Mapping[str, str]) -> LogRequest:
     """The options of a query string. ApiError: 400 for what cannot be read, 422 for what must not be."""
     since_text = query.get("sinceTime")
     since_time = None
@@ -88,7 +88,7 @@ def parse_log_options(pod: str, query: Mapping[str, str]) -> LogQuery:
         causes.append(_too_small("sinceSeconds", numbers["sinceSeconds"], "greater than 0"))
     if causes:
         raise api_errors.invalid_kind("PodLogOptions", "", pod, causes)
-    return LogQuery(
+    return LogRequest(
         container=query.get("container") or None,
         follow=_truth(query, "follow"),
         previous=_truth(query, "previous"),
@@ -115,7 +115,7 @@ def _truth(query: Mapping[str, str], name: str) -> bool:
     return name in query and query[name].lower() not in _FALSE_WORDS
 
 
-async def read_log(cluster: Kubelets, namespace: str, pod_name: str, options: LogQuery) -> LogAnswer:
+async def read_log(cluster: Kubelets, namespace: str, pod_name: str, options: LogRequest) -> LogAnswer:
     """The log of one container, as chunks of whole lines (of one line each while following)."""
     pod = cluster.store.get(PODS, namespace, pod_name)
     if pod is None:
@@ -179,7 +179,9 @@ def _waiting_message(container: str, pod: str, reason: str) -> str:
     return f'container "{container}" in pod "{pod}" is waiting to start: {reason}'
 
 
-async def _chunks(clock: Clock, attempt: ContainerAttempt, options: LogQuery) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    clock: Clock, attempt: ContainerAttempt, options: LogRequest
+) -> AsyncGenerator[bytes, None]:
     """Yields what is there in one chunk, then, when following, each new line in a chunk of its own."""
     seen_until = _age(clock, attempt)
     all_lines = list(_lines(attempt, seen_until))
@@ -205,7 +207,7 @@ async def _chunks(clock: Clock, attempt: ContainerAttempt, options: LogQuery) ->
             return
 
 
-def _asked_for(lines: list[Line], options: LogQuery, now: datetime) -> list[Line]:
+def _asked_for(lines: list[Line], options: LogRequest, now: datetime) -> list[Line]:
     """The last lines, and of them those that are new enough."""
     if options.tail_lines is not None:
         lines = lines[max(0, len(lines) - options.tail_lines) :]

@@ -14,7 +14,7 @@ import msgspec
 from pilothouse_server.config import repository
 from pilothouse_server.config.model import Config, Kind
 from pilothouse_server.config.operations import rules
-from pilothouse_server.config.readers import ConfigReaders
+from pilothouse_server.config.readers import ReaderLookup
 from pilothouse_server.errors import FailedPrecondition, not_found
 from pilothouse_server.namespaces.guarded import Labelling
 from pilothouse_server.namespaces.model import Namespace
@@ -32,7 +32,7 @@ class Effect(msgspec.Struct, frozen=True):
     others on the cluster are told what to do with it.
     """
 
-    readers: ConfigReaders
+    readers: ReaderLookup
     labelling: Labelling
     restart: bool = False
 
@@ -93,7 +93,7 @@ async def is_there(transaction: ReadTransaction, kind: Kind, namespace: Namespac
 
 
 async def delete(
-    transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check, readers: ConfigReaders
+    transaction: Transaction, kind: Kind, namespace: str, name: str, check: Check, readers: ReaderLookup
 ) -> Config:
     """Marks one for deletion; one that is marked is answered as it is.
 

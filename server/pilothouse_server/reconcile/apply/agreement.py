@@ -14,7 +14,7 @@ import msgspec
 
 from pilothouse_server.kubernetes import field_paths, managed_fields
 from pilothouse_server.kubernetes.client import FIELD_MANAGER
-from pilothouse_server.kubernetes.errors import ObjectNotFound
+from pilothouse_server.kubernetes.errors import NotFound
 from pilothouse_server.kubernetes.objects import Manifest, Resource
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 
@@ -26,7 +26,7 @@ async def is_as_wanted(client: LeasedClient, resource: Resource[Any], manifest: 
     metadata = manifest["metadata"]
     try:
         live = await client.read(resource, metadata.get("namespace"), metadata["name"])
-    except ObjectNotFound:
+    except NotFound:
         return False
     return agrees(manifest, live)
 

@@ -32,7 +32,7 @@ from pilothouse_server.kubernetes.errors import (
     NAME_TAKEN,
     Conflict,
     Invalid,
-    ObjectNotFound,
+    NotFound,
     TooManyValues,
 )
 from pilothouse_server.kubernetes.events import Warned
@@ -223,7 +223,7 @@ async def _is_untouched(
     metadata = manifest["metadata"]
     try:
         live = await client.read(resource, metadata.get("namespace"), metadata["name"])
-    except ObjectNotFound:
+    except NotFound:
         return False
     manifest = additions.with_restart_of(live, manifest)
     return agreement.agrees(manifest, live) and not additions.candidates(

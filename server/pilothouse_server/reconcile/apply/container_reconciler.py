@@ -21,7 +21,7 @@ from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.containers.stability import applied_stability
 from pilothouse_server.importing import drift_adoption
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
-from pilothouse_server.kubernetes.errors import ClusterError, ObjectNotFound
+from pilothouse_server.kubernetes.errors import ClusterError, NotFound
 from pilothouse_server.kubernetes.objects import Deployment
 from pilothouse_server.reconcile.apply import container_actions
 from pilothouse_server.reconcile.apply.container_actions import ContainerProgress
@@ -221,7 +221,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         attempts: int,
     ) -> None:
         """Writes a refusal, or what failed more than once."""
-        if isinstance(error, ObjectNotFound):
+        if isinstance(error, NotFound):
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
         refused = error.outlook == "refused"

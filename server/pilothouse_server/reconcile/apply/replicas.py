@@ -17,7 +17,7 @@ import msgspec
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.observation import AUTOSCALED
-from pilothouse_server.kubernetes.errors import Forbidden, ObjectNotFound
+from pilothouse_server.kubernetes.errors import Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
 from pilothouse_server.reconcile.apply.drift import Difference, Drift, manager_of_replicas
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
@@ -88,7 +88,7 @@ async def find_autoscaler(client: LeasedClient, container: Container) -> str | N
     """
     try:
         found = await client.list(HORIZONTAL_POD_AUTOSCALERS, container.kubernetes_namespace, "")
-    except ObjectNotFound:
+    except NotFound:
         # The cluster has no such API.
         return None
     for autoscaler in found:

@@ -25,7 +25,7 @@ from pilothouse_server.kubernetes.errors import (
     ClusterError,
     Conflict,
     Invalid,
-    ObjectNotFound,
+    NotFound,
 )
 from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.apply.row_reconciler import (
@@ -98,7 +98,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
         self, transaction: Transaction, row: Volume, loaded: LoadedVolume, error: ClusterError, attempts: int
     ) -> None:
         """Writes a refusal, or what failed more than once."""
-        if isinstance(error, ObjectNotFound):
+        if isinstance(error, NotFound):
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
         if row.deletion_requested_at is not None:

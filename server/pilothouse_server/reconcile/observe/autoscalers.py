@@ -12,7 +12,7 @@ import asyncio
 import structlog
 
 from pilothouse_server.errors import PilothouseError
-from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, ObjectNotFound
+from pilothouse_server.kubernetes.errors import ClusterError, Forbidden, NotFound
 from pilothouse_server.kubernetes.objects import HORIZONTAL_POD_AUTOSCALERS
 from pilothouse_server.reconcile.observe.cluster_observer import LeasedCluster
 from pilothouse_server.reconcile.queue.cluster_clients import log_failure
@@ -48,7 +48,7 @@ class Autoscalers:
             return
         try:
             listed = (await cluster.client.list(HORIZONTAL_POD_AUTOSCALERS)).items
-        except ObjectNotFound:
+        except NotFound:
             # The cluster has no such API any more.
             listed = ()
         except Forbidden:
