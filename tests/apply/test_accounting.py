@@ -66,7 +66,7 @@ def plain(node: Node) -> Any:
 
 
 def outcome(documents: list[Document]) -> tuple[list[str], list[str]]:
-    """What is wanted, and the problems."""
+    """The wanted containers, and the problems."""
     problems = Problems()
     wanted = attach(convert(documents, NAMESPACE, problems), [])
     return [str(each.container) for each in wanted], [str(problem) for problem in problems.all]

@@ -23,7 +23,7 @@ from pilothouse_client.apply.run import ApplyResult, Options, apply
 
 
 class Run:
-    """One `apply` and what it said."""
+    """One `apply` and its output."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

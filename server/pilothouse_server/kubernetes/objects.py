@@ -53,12 +53,6 @@ class OwnerReference(Partial, frozen=True, rename="camel"):
     controller: bool = False
 
 
-class ManagedFields(Partial, frozen=True, rename="camel"):
-    manager: str = ""
-    operation: str = ""
-    subresource: str = ""
-
-
 class ObjectMeta(Partial, frozen=True, rename="camel"):
     name: Name = ""
     namespace: Name = ""
