@@ -18,7 +18,7 @@ from pilothouse_client.commands.options import Format
 from pilothouse_client.commands.output import Columns, OutputColumn, show, show_all, show_changes
 from pilothouse_client.errors import FieldViolation, error_of
 from pilothouse_client.streams import Change, ChangeKind
-from pilothouse_server.settings.listing import described
+from pilothouse_server.cli.server import described
 from pilothouse_server.settings.model import Settings
 from tests.client.command import Command
 from tests.client.fake_server import FakeServer

@@ -14,7 +14,7 @@ import pytest_asyncio
 import yaml
 from aiohttp import web
 
-from pilothouse_server.kubernetes import connection, credentials, environment
+from pilothouse_server.kubernetes import connection, credentials
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import NotTrusted, Unauthorized, Unreachable
 from pilothouse_server.kubernetes.exec import program
@@ -256,7 +256,7 @@ def test_a_client_without_a_token_takes_the_password_in_netrc(
     netrc.write_text("machine cluster.example login somebody password secret\n")
     bare_environment.setenv("NETRC", str(netrc))
 
-    options = environment.session_options
+    options = connection.session_options
     found = options("https://cluster.example:6443", netrc=True)
     assert found["headers"] == {"Authorization": aiohttp.encode_basic_auth("somebody", "secret")}
     assert "headers" not in options("https://cluster.example:6443", netrc=False)

@@ -18,6 +18,23 @@ from tests.conventions.sources import Source
 from tests.conventions.waits import WAITS
 
 LONGEST_FILE_LINES = 600
+SMALL_LINES = 50
+# A room of every noun, also where it is small. `dry_run` asks the cluster for `validate_only`.
+LAYOUT = {
+    "model", "tables", "repository", "operations", "messages", "service", "noun", "dry_run", "__init__", "__main__",
+}  # fmt: skip
+# Small with one user still: whoever merges one takes its line away.
+SMALL_STILL = {
+    "server/pilothouse_server/containers/events.py",
+    "server/pilothouse_server/containers/foreign_programs.py",
+    "server/pilothouse_server/containers/volume_attachment.py",
+    "server/pilothouse_server/rpc/formats.py",
+    "server/pilothouse_server/rpc/interceptors/errors.py",
+    "server/pilothouse_server/rpc/interceptors/operation.py",
+    "server/pilothouse_server/rpc/interceptors/outer.py",
+    "server/pilothouse_server/values/audit_words.py",
+    "server/pilothouse_server/values/random_ids.py",
+}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc"}
 ASSERTING = ("raises", "warns", "assert", "check", "expect", "verify", "poll_until", "poll_cluster")
 LOCKS_WITH_HOSTS = re.compile(r"(^|/)(uv\.lock|poetry\.lock|pdm\.lock|pylock.*\.toml)$")
@@ -87,6 +104,37 @@ def telling_names(sources: Sequence[Source]) -> Iterator[str]:
         parts = source.path.removesuffix(".py").split("/")
         for part in NAMES_THAT_SAY_NOTHING.intersection(parts):
             yield f"{source.path}:1: {part!r} says nothing: name it after what it holds"
+
+
+def small_modules_have_several_users(sources: Sequence[Source]) -> Iterator[str]:
+    """A module of the server of fewer than 50 lines has two importers, or its name stands in the layout of a noun."""
+    imported: dict[str, set[str]] = {}
+    for source in sources:
+        if source.path.startswith("server/") and source.is_python:
+            for name in _imported(source.tree):
+                imported.setdefault(name, set()).add(source.path)
+    for source in sources:
+        parts = source.path.removesuffix(".py").split("/")
+        if not (source.path.startswith("server/pilothouse_server/") and source.is_python):
+            continue
+        if len(source.lines) >= SMALL_LINES or not LAYOUT.isdisjoint(parts) or source.path in SMALL_STILL:
+            continue
+        users = imported.get(".".join(parts[1:]), set())
+        if len(users) == 1:
+            yield (
+                f"{source.path}:1: has {len(source.lines)} lines and one user: merge it into {users.pop()} "
+                f"(fewer than {SMALL_LINES} lines need two users)"
+            )
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Every module, and every name of a module, that is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
 
 
 def module_docstrings(sources: Sequence[Source]) -> Iterator[str]:
@@ -323,6 +371,7 @@ CHECKS: Sequence[Check] = (
     one_way_to_the_terminal,
     file_length,
     telling_names,
+    small_modules_have_several_users,
     module_docstrings,
     nothing_left_open,
     *WAITS,

@@ -50,6 +50,14 @@ CASES: Sequence[tuple[checks.Check, Source, Source]] = [
         Source("server/a.py", "x = 1\n" * (checks.LONGEST_FILE_LINES + 1)),
         Source("server/a.py", "x = 1\n" * checks.LONGEST_FILE_LINES),
     ),
+    (
+        # It is its own one user here.
+        checks.small_modules_have_several_users,
+        Source(
+            "server/pilothouse_server/a.py", "from pilothouse_server import a\n" * (checks.SMALL_LINES - 1)
+        ),
+        Source("server/pilothouse_server/a.py", "from pilothouse_server import a\n" * checks.SMALL_LINES),
+    ),
     (checks.telling_names, Source("server/utils/a.py", ""), Source("server/utilities_of_ships.py", "")),
     (checks.telling_names, Source("tests/helpers.py", ""), Source("tests/helpful.py", "")),
     (checks.module_docstrings, Source("server/a.py", "x = 1"), Source("server/a.py", '"""Why."""\nx = 1')),

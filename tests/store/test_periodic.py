@@ -21,7 +21,7 @@ from pilothouse_server.errors import Unavailable
 from pilothouse_server.metrics.noun import metrics_jobs
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import Settings
-from pilothouse_server.store import periodic, periodic_runs
+from pilothouse_server.store import periodic
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.periodic import Periodic, PeriodicWork, standard_jobs
 from pilothouse_server.store.pool import PoolClosedError
@@ -125,7 +125,7 @@ async def test_a_job_that_works_again_fails_no_more(database: Database) -> None:
     store = Store(pools)
     try:
         for failure in ("FIRST", "SECOND", ""):
-            await periodic_runs.note(store, "job", failure)
+            await periodic.note_run(store, "job", failure)
         async with database.system() as sql:
             row = await sql.fetchrow("SELECT * FROM periodic_jobs")
         assert (row["failures"], row["failing_since"], row["last_failure"]) == (0, None, "SECOND")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pilothouse_server.settings.model import Settings, SettingsError, load
-from pilothouse_server.values.client_variables import CLIENT_VARIABLES
+from pilothouse_server.settings.model import CLIENT_VARIABLES, Settings, SettingsError, load
 
 _NAMES = [field.name for field in msgspec.structs.fields(Settings)]
 _LISTS = ["guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations"]

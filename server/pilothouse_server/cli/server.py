@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import msgspec
 import typer
 
 from pilothouse_client.commands.terminal import say
@@ -29,7 +30,6 @@ from pilothouse_server.runtime.process_tuning import (
     give_back_large_buffers,
     served_calls_go_first,
 )
-from pilothouse_server.settings.listing import described
 from pilothouse_server.settings.model import (
     MOST_PROCESSES,
     PREFIX,
@@ -57,6 +57,20 @@ def _in_lines(setting: str) -> str:
             lines.append(" " * 6)
         lines[-1] += item
     return "\n".join(lines)
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Every setting as its variable, its default as one would write it, and what it is."""
+    return [
+        (f"{PREFIX}{field.name.upper()}", _written(field.default), field.type.__metadata__[0])
+        for field in msgspec.structs.fields(Settings)
+    ]
+
+
+def _written(default: object) -> str:
+    if default is None:
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 # The backspace keeps the lines of a paragraph as they are: a setting, and below it what it is.

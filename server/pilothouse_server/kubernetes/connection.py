@@ -7,6 +7,9 @@ against the server's start and hold the event loop.
 A kubeconfig that a caller of the API hands over must not make this machine do things: exec plugins and auth
 providers run programs, file references read files of the server, and its addresses may be of this machine. All are
 refused, with the exception of a kubeconfig that the operator configured locally (`trusted`).
+
+The environment names proxies (HTTPS_PROXY, NO_PROXY …), and `.netrc` passwords. aiohttp would read both again for each
+request, a file and two threads each time. Here they are read once for each client, in a thread.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from pilothouse_server.kubernetes import environment, expiry
+from pilothouse_server.kubernetes import expiry
 from pilothouse_server.kubernetes.errors import CredentialsRefused
 from pilothouse_server.outbound import destinations
-from pilothouse_server.outbound.destinations import ANYWHERE, AddressRefused, Origin, Reach
+from pilothouse_server.outbound.destinations import ANYWHERE, AddressRefused, Origin, Reach, without_user_info
 
 FILE_KEYS = {
     "cluster": ("certificate-authority",),
@@ -319,10 +323,10 @@ def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
     """
     server = str(configuration.host)
     own = reach is ANYWHERE
-    options = environment.session_options(server, netrc=own and "BearerToken" not in configuration.api_key)
+    options = session_options(server, netrc=own and "BearerToken" not in configuration.api_key)
     proxy, authorization = destinations.without_user_info(str(configuration.proxy or ""))
     if not proxy:
-        proxy, authorization = environment.proxy_of(server)
+        proxy, authorization = _environment_proxy(server)
         reach = ANYWHERE if proxy else reach
     configuration.proxy, configuration.proxy_headers = proxy or None, None
     if authorization:
@@ -352,3 +356,36 @@ def _renew_from(configuration: Any, token_file: Path) -> None:
 
 def _token_in(file: Path) -> str:
     return "Bearer " + file.read_text().strip()
+
+
+def _environment_proxy(server: str) -> tuple[str, str]:
+    """Returns the proxy before `server`, and the header for it; '' where there is none. Reads files."""
+    parts = urlsplit(server)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return "", ""
+    url, authorization = without_user_info(getproxies().get(parts.scheme, ""))
+    if not url.startswith("http://"):
+        return "", ""
+    return url, authorization or _from_netrc(urlsplit(url).hostname)
+
+
+def session_options(server: str, *, netrc: bool) -> dict[str, Any]:
+    """Returns arguments of an `aiohttp.ClientSession` that is to talk to `server` only, for what `trust_env` would do.
+
+    `netrc`: whether the password in `.netrc` is for it. Reads files.
+    """
+    authorization = _from_netrc(urlsplit(server).hostname) if netrc else ""
+    options: dict[str, Any] = {"trust_env": False}
+    return {**options, "headers": {"Authorization": authorization}} if authorization else options
+
+
+def _from_netrc(host: str | None) -> str:
+    import aiohttp
+    from aiohttp.helpers import netrc_from_env
+
+    known = netrc_from_env() if host is not None else None
+    entry = known.authenticators(host) if known is not None and host is not None else None
+    if entry is None:
+        return ""
+    login, account, password = entry
+    return aiohttp.encode_basic_auth(login or account, password or "")

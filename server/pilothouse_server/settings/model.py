@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import FieldInfo
 
-from pilothouse_server.settings import reading
 from pilothouse_server.values import (
     InvalidValueError,
     database_address,
@@ -23,7 +23,6 @@ from pilothouse_server.values import (
     listening,
     permitted_additions,
 )
-from pilothouse_server.values.client_variables import CLIENT_VARIABLES
 from pilothouse_server.values.guarded_keys import NAMESPACE_KEYS, OBJECT_KEYS, POD_KEYS
 
 PREFIX = "PILOTHOUSE_"
@@ -37,6 +36,12 @@ _KEY = "no key of a label or annotation, nor a pattern such as istio-injection, 
 _ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
 _NETWORK = "neither an address nor a network such as 10.0.0.0/8"
 T = TypeVar("T")
+# Variables with the prefix that are no settings: the client command and `migrate init` read them, and a server that is
+# started from the same shell must not refuse them.
+CLIENT_VARIABLES = {
+    "SERVER", "TOKEN", "CONFIG", "CONTEXT", "NAMESPACE", "USER", "PASSWORD", "OUTPUT", "CA_FILE",
+    "CLIENT_CERTIFICATE_FILE", "CLIENT_KEY_FILE", "APP_PASSWORD", "SYSTEM_PASSWORD", "MAINTENANCE_PASSWORD",
+}  # fmt: skip
 DATABASES = (
     "database_url", "system_database_url", "maintenance_database_url", "direct_database_url", "replica_database_url",
 )  # fmt: skip
@@ -368,7 +373,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             problems.append(f"{variable} is not a setting")
             continue
         try:
-            given = reading.read(text, field, may_be_none=name in _MAY_BE_NONE)
+            given = _read(text, field, may_be_none=name in _MAY_BE_NONE)
         except InvalidValueError as error:
             problems.append(f"{variable}={text!r}: {error}")
         else:
@@ -377,6 +382,26 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         raise SettingsError("; ".join(sorted(problems)))
     settings = Settings(**values)  # type: ignore[arg-type]
     return with_secured_databases(_checked(settings), environment)
+
+
+def _read(text: str, field: FieldInfo, *, may_be_none: bool) -> object:
+    """The value, None where the setting keeps its default. Raises InvalidValueError: the words say what it must be."""
+    if not text.strip():
+        return None
+    if may_be_none and text.strip().lower() == "none":
+        return ""
+    if "Path" in str(field.type.__origin__):
+        return Path(text)
+    try:
+        return msgspec.convert(text, field.type, strict=False)
+    except msgspec.ValidationError:
+        raise InvalidValueError(f"must be {_kind(field.default)}") from None
+
+
+def _kind(default: object) -> str:
+    if isinstance(default, bool):
+        return "true or false"
+    return "a whole number" if isinstance(default, int) else "a number"
 
 
 def with_secured_databases(settings: Settings, environment: Mapping[str, str]) -> Settings:

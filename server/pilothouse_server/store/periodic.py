@@ -27,7 +27,7 @@ from sqlalchemy import text
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.settings.model import Settings
-from pilothouse_server.store import clock_skew, expiry, periodic_runs
+from pilothouse_server.store import clock_skew, expiry
 from pilothouse_server.store.care import Care
 from pilothouse_server.store.clock import Clocks
 from pilothouse_server.store.connection import Connection
@@ -38,6 +38,20 @@ from pilothouse_server.store.pool import Pool
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)
+
+# How the runs of each job ended: a row a job.
+_NOTE = text("""
+INSERT INTO periodic_jobs AS job (name, failures, failing_since, last_failure_at, last_failure, last_success_at)
+SELECT :name, CASE WHEN failed THEN 1 ELSE 0 END, CASE WHEN failed THEN now() END, CASE WHEN failed THEN now() END,
+       nullif(:failure, ''), CASE WHEN failed THEN NULL ELSE now() END
+FROM (SELECT CAST(:failure AS text) <> '' AS failed) AS run
+ON CONFLICT (name) DO UPDATE
+SET failures = CASE WHEN EXCLUDED.failures = 0 THEN 0 ELSE job.failures + 1 END,
+    failing_since = CASE WHEN EXCLUDED.failures = 0 THEN NULL ELSE coalesce(job.failing_since, now()) END,
+    last_failure_at = coalesce(EXCLUDED.last_failure_at, job.last_failure_at),
+    last_failure = coalesce(EXCLUDED.last_failure, job.last_failure),
+    last_success_at = coalesce(EXCLUDED.last_success_at, job.last_success_at)
+""")
 
 Job = Callable[[], Awaitable[object]]
 
@@ -121,7 +135,7 @@ class PeriodicWork:
         if failure:
             FAILED.labels(periodic.name).inc()
         try:
-            await periodic_runs.note(self._store, periodic.name, failure)
+            await note_run(self._store, periodic.name, failure)
         except PilothouseError as error:
             log.warning("a run of periodic work cannot be noted", job=periodic.name, reason=error.reason)
 
@@ -228,3 +242,9 @@ async def run_as_owner(store: Store, statement: str) -> None:
         async with store.database.maintenance.transaction() as connection:
             await connection.command("SET LOCAL ROLE pilothouse_owner")
             await connection.execute(text(statement))
+
+
+async def note_run(store: Store, name: str, failure: str) -> None:
+    """Notes how a run ended, whichever server did it; `failure` is '' where it went well. Raises Unavailable."""
+    async with store.system_write("periodic") as transaction:
+        await transaction.connection.execute(_NOTE, {"name": name, "failure": failure[:100]})
