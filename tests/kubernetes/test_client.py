@@ -144,7 +144,9 @@ async def test_a_request_whose_token_comes_after_its_deadline_is_not_sent() -> N
         asked += 1
         return web.json_response({})
 
-    async with served(answer, Limits(request_seconds=5.0, requests_per_second=0.1, burst=1)) as client:
+    async with served(
+        answer, TransportLimits(request_seconds=5.0, requests_per_second=0.1, burst=1)
+    ) as client:
         await client.get(PODS, "n", "p")
         with pytest.raises(Throttled) as refused:
             await client.get(PODS, "n", "p")
