@@ -227,13 +227,13 @@ import asyncio, sys
 from datetime import timedelta
 from pathlib import Path
 from pilothouse_server.backup.making import Plan
-from pilothouse_server.backup.schedule import Schedule, back_up_if_due
+from pilothouse_server.backup.schedule import BackupSchedule, back_up_if_due
 
 async def main():
     folder, key_file = map(Path, sys.argv[1:])
     plan = Plan(dsn="", folder=folder, key_file=key_file)
     backing_up = asyncio.create_task(
-        back_up_if_due(Schedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7)))
+        back_up_if_due(BackupSchedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7)))
     )
     await asyncio.wait([backing_up], timeout=0.5)
     backing_up.cancel()
