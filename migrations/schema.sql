@@ -2278,38 +2278,129 @@ COMMENT ON TABLE public.api_keys IS 'Long-lived keys of a user, kept as SHA-256,
 
 
 --
+-- Name: COLUMN api_keys.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN api_keys.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.user_id IS 'The user it belongs to.';
+
+
+--
+-- Name: COLUMN api_keys.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.name IS 'Name of the key, unique among those of its user that are in use.';
+
+
+--
+-- Name: COLUMN api_keys.key_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.key_hash IS 'SHA-256 of the key.';
+
+
+--
+-- Name: COLUMN api_keys.prefix; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.prefix IS 'The first characters of the key, to recognise it by.';
+
+
+--
 -- Name: COLUMN api_keys.permissions; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.api_keys.permissions IS 'Narrows the user''s permissions; null is all of them.';
+COMMENT ON COLUMN public.api_keys.permissions IS 'Limits the permissions of its user; null: all of them.';
+
+
+--
+-- Name: COLUMN api_keys.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.expires_at IS 'When the key stops working.';
+
+
+--
+-- Name: COLUMN api_keys.last_used_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.last_used_at IS 'When the key was last used; written at intervals.';
+
+
+--
+-- Name: COLUMN api_keys.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN api_keys.revoked_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.revoked_at IS 'When the key was revoked.';
+
+
+--
+-- Name: COLUMN api_keys.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.uid IS 'Id of the resource in the API.';
 
 
 --
 -- Name: COLUMN api_keys.account_namespace_id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.api_keys.account_namespace_id IS 'That of the service account whose key it is, if it has one.';
+COMMENT ON COLUMN public.api_keys.account_namespace_id IS 'Namespace of the service account that has the key; null: none.';
 
 
 --
 -- Name: COLUMN api_keys.namespace_ids; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.api_keys.namespace_ids IS 'Keeps the key to these namespaces; null is all that its user reaches.';
+COMMENT ON COLUMN public.api_keys.namespace_ids IS 'Limits the key to these namespaces; null: to those of its user.';
+
+
+--
+-- Name: COLUMN api_keys.read_only; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.read_only IS 'Whether the key may only read.';
 
 
 --
 -- Name: COLUMN api_keys.allowed_networks; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.api_keys.allowed_networks IS 'Where the key is taken from, as CIDR; empty is everywhere.';
+COMMENT ON COLUMN public.api_keys.allowed_networks IS 'Networks the key works from, as CIDR; empty: everywhere.';
+
+
+--
+-- Name: COLUMN api_keys.last_used_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.last_used_ip IS 'Address the key was last used from.';
 
 
 --
 -- Name: COLUMN api_keys.rotated_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.api_keys.rotated_at IS 'When another key took its place; it lives on until expires_at.';
+COMMENT ON COLUMN public.api_keys.rotated_at IS 'When a successor was made; the key works until expires_at.';
+
+
+--
+-- Name: COLUMN api_keys.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.api_keys.created_by IS 'User who created it; null: the system.';
 
 
 --
@@ -2371,6 +2462,13 @@ COMMENT ON COLUMN public.audit_seals.note IS 'The head as a signed note (C2SP tl
 
 
 --
+-- Name: COLUMN audit_seals.sealed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_seals.sealed_at IS 'When the head was signed.';
+
+
+--
 -- Name: audit_sinks; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -2422,10 +2520,52 @@ COMMENT ON TABLE public.audit_sinks IS 'Where records of the audit log are sent,
 
 
 --
+-- Name: COLUMN audit_sinks.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN audit_sinks.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN audit_sinks.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.name IS 'Name of the sink.';
+
+
+--
+-- Name: COLUMN audit_sinks.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.kind IS 'Kind of receiver.';
+
+
+--
+-- Name: COLUMN audit_sinks.format; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.format IS 'Format of the records that are sent.';
+
+
+--
+-- Name: COLUMN audit_sinks.address; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.address IS 'URL, file or host and port of the receiver.';
+
+
+--
 -- Name: COLUMN audit_sinks.options; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.audit_sinks.options IS 'What depends on the kind: authorities and certificates, sizes of files.';
+COMMENT ON COLUMN public.audit_sinks.options IS 'Options of the kind, such as certificates or sizes of files.';
 
 
 --
@@ -2450,6 +2590,13 @@ COMMENT ON COLUMN public.audit_sinks.data_key IS 'The row''s data key, wrapped b
 
 
 --
+-- Name: COLUMN audit_sinks.key_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.key_id IS 'Key-encryption key that wraps data_key.';
+
+
+--
 -- Name: COLUMN audit_sinks."position"; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2461,6 +2608,90 @@ COMMENT ON COLUMN public.audit_sinks."position" IS 'Sequence of the last record 
 --
 
 COMMENT ON COLUMN public.audit_sinks.skipped IS 'Records that retention dropped before they could be sent.';
+
+
+--
+-- Name: COLUMN audit_sinks.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.status IS 'Whether records arrive.';
+
+
+--
+-- Name: COLUMN audit_sinks.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.reason IS 'Reason of the last failure, a word.';
+
+
+--
+-- Name: COLUMN audit_sinks.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.message IS 'Reason of the last failure, in words.';
+
+
+--
+-- Name: COLUMN audit_sinks.attempts; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.attempts IS 'Failed attempts in a row.';
+
+
+--
+-- Name: COLUMN audit_sinks.next_attempt_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.next_attempt_at IS 'When a server may try again.';
+
+
+--
+-- Name: COLUMN audit_sinks.failing_since; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.failing_since IS 'Since when attempts fail; null: they do not.';
+
+
+--
+-- Name: COLUMN audit_sinks.last_delivered_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.last_delivered_at IS 'When records were last acknowledged.';
+
+
+--
+-- Name: COLUMN audit_sinks.lease_owner; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.lease_owner IS 'Server that sends; null: none.';
+
+
+--
+-- Name: COLUMN audit_sinks.lease_epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.lease_epoch IS 'Raised by each lease; the cursor is written under it.';
+
+
+--
+-- Name: COLUMN audit_sinks.leased_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.leased_until IS 'When the lease ends.';
+
+
+--
+-- Name: COLUMN audit_sinks.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN audit_sinks.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_sinks.created_by IS 'User who created it; null: the system.';
 
 
 --
@@ -2509,6 +2740,20 @@ COMMENT ON COLUMN public.audit_tiles.level IS '0: hashes of records; above: root
 
 
 --
+-- Name: COLUMN audit_tiles."position"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_tiles."position" IS 'Number of the tile on its level, from 0.';
+
+
+--
+-- Name: COLUMN audit_tiles.hashes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_tiles.hashes IS '256 hashes of 32 bytes.';
+
+
+--
 -- Name: audit_tree; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -2542,6 +2787,20 @@ COMMENT ON TABLE public.audit_tree IS 'One row: how far the tree over the audit 
 
 
 --
+-- Name: COLUMN audit_tree.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_tree.id IS 'Always 1.';
+
+
+--
+-- Name: COLUMN audit_tree.log_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_tree.log_id IS 'Random id of the log.';
+
+
+--
 -- Name: COLUMN audit_tree.origin; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2570,6 +2829,13 @@ COMMENT ON COLUMN public.audit_tree.chain_hash IS 'The last value of that chain:
 
 
 --
+-- Name: COLUMN audit_tree.size; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.audit_tree.size IS 'Number of leaves.';
+
+
+--
 -- Name: COLUMN audit_tree.edge; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2594,7 +2860,7 @@ COMMENT ON COLUMN public.audit_tree.stopped_history IS 'No head is signed while 
 -- Name: COLUMN audit_tree.stopped_reason; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.audit_tree.stopped_reason IS 'Why: what of the log contradicts what was signed or known.';
+COMMENT ON COLUMN public.audit_tree.stopped_reason IS 'Why: how the log contradicts what was signed.';
 
 
 --
@@ -2644,6 +2910,41 @@ COMMENT ON TABLE public.clusters IS 'Kubernetes clusters that containers are bro
 
 
 --
+-- Name: COLUMN clusters.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN clusters.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN clusters.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.name IS 'Name of the cluster, unique also among deregistered ones.';
+
+
+--
+-- Name: COLUMN clusters.display_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.display_name IS 'Name for people.';
+
+
+--
+-- Name: COLUMN clusters.api_server; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.api_server IS 'Address of its API server.';
+
+
+--
 -- Name: COLUMN clusters.credentials; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2658,6 +2959,13 @@ COMMENT ON COLUMN public.clusters.data_key IS 'The row''s data key, wrapped by t
 
 
 --
+-- Name: COLUMN clusters.key_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.key_id IS 'Key-encryption key that wraps data_key.';
+
+
+--
 -- Name: COLUMN clusters.credentials_expires_at; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2665,17 +2973,108 @@ COMMENT ON COLUMN public.clusters.credentials_expires_at IS 'When the stored tok
 
 
 --
+-- Name: COLUMN clusters.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN clusters.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN clusters.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.status IS 'Whether the cluster is reached.';
+
+
+--
+-- Name: COLUMN clusters.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.reason IS 'Reason of the status, a word.';
+
+
+--
+-- Name: COLUMN clusters.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.message IS 'Reason of the status, in words.';
+
+
+--
+-- Name: COLUMN clusters.version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.version IS 'Version of Kubernetes.';
+
+
+--
+-- Name: COLUMN clusters.last_seen_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.last_seen_at IS 'When the cluster last responded.';
+
+
+--
 -- Name: COLUMN clusters.stale_since; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.clusters.stale_since IS 'Since when what is known of the cluster is old; null while it is watched.';
+COMMENT ON COLUMN public.clusters.stale_since IS 'Since when facts about the cluster are old; null: it is watched.';
+
+
+--
+-- Name: COLUMN clusters.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN clusters.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN clusters.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN clusters.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN clusters.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN clusters.deleted_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.clusters.deleted_at IS 'When it was deregistered; null: it is registered.';
 
 
 --
 -- Name: COLUMN clusters.orphans_decided_in; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.clusters.orphans_decided_in IS 'The history in which an administrator has decided about its orphans; in any other one the sweep deletes none.';
+COMMENT ON COLUMN public.clusters.orphans_decided_in IS 'History in which an administrator decided about its orphans; in others the sweep deletes none.';
 
 
 --
@@ -2744,6 +3143,48 @@ COMMENT ON TABLE public.config_maps IS 'Configuration that containers of a names
 
 
 --
+-- Name: COLUMN config_maps.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN config_maps.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN config_maps.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.name IS 'Name of the config map in its namespace.';
+
+
+--
+-- Name: COLUMN config_maps.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN config_maps.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.kubernetes_name IS 'Name of the object on the cluster.';
+
+
+--
+-- Name: COLUMN config_maps.data; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.data IS 'Key -> value in UTF-8.';
+
+
+--
 -- Name: COLUMN config_maps.binary_data; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2751,10 +3192,94 @@ COMMENT ON COLUMN public.config_maps.binary_data IS 'Values that are not UTF-8 t
 
 
 --
+-- Name: COLUMN config_maps.immutable; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.immutable IS 'Whether its data can never change.';
+
+
+--
+-- Name: COLUMN config_maps.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN config_maps.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN config_maps.conditions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN config_maps.generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.generation IS 'Raised by each change of the desired state.';
+
+
+--
+-- Name: COLUMN config_maps.observed_generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.observed_generation IS 'The generation that the cluster was last brought to.';
+
+
+--
+-- Name: COLUMN config_maps.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN config_maps.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN config_maps.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN config_maps.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN config_maps.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN config_maps.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.config_maps.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+
+
+--
 -- Name: COLUMN config_maps.taken_over; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.config_maps.taken_over IS 'uid of the ConfigMap that was there before us, on the cluster.';
+COMMENT ON COLUMN public.config_maps.taken_over IS 'uid of the ConfigMap that was on the cluster before; null: we created it.';
 
 
 --
@@ -2810,6 +3335,34 @@ COMMENT ON TABLE public.container_images IS 'Images that containers use or used;
 
 
 --
+-- Name: COLUMN container_images.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN container_images.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.name IS 'Last part of the path.';
+
+
+--
+-- Name: COLUMN container_images.tag; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.tag IS 'Tag; null where the image is given by digest alone.';
+
+
+--
+-- Name: COLUMN container_images.digest; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.digest IS 'Digest, as sha256:...';
+
+
+--
 -- Name: COLUMN container_images.repository; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2817,10 +3370,45 @@ COMMENT ON COLUMN public.container_images.repository IS 'Registry and path befor
 
 
 --
+-- Name: COLUMN container_images.size_bytes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.size_bytes IS 'Size, as the registry says; null: unknown.';
+
+
+--
+-- Name: COLUMN container_images.architecture; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.architecture IS 'CPU architecture; null: unknown.';
+
+
+--
+-- Name: COLUMN container_images.os; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.os IS 'Operating system; null: unknown.';
+
+
+--
 -- Name: COLUMN container_images.created_at; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.container_images.created_at IS 'When the image was built, as its registry says; null if unknown.';
+
+
+--
+-- Name: COLUMN container_images.pulled_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.pulled_at IS 'When a container first named the image.';
+
+
+--
+-- Name: COLUMN container_images.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_images.status IS 'available, deleted or error.';
 
 
 --
@@ -2864,6 +3452,55 @@ COMMENT ON TABLE public.container_resource_usage IS 'Usage samples of containers
 
 
 --
+-- Name: COLUMN container_resource_usage.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.id IS 'Key of the row together with timestamp; its order means nothing.';
+
+
+--
+-- Name: COLUMN container_resource_usage.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_resource_usage.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN container_resource_usage."timestamp"; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage."timestamp" IS 'When the sample was taken; the table is partitioned by it.';
+
+
+--
+-- Name: COLUMN container_resource_usage.cpu_cores_used; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.cpu_cores_used IS 'CPU in cores.';
+
+
+--
+-- Name: COLUMN container_resource_usage.cpu_cores_request; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.cpu_cores_request IS 'Requested cores at that time.';
+
+
+--
+-- Name: COLUMN container_resource_usage.cpu_cores_limit; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.cpu_cores_limit IS 'Limit of cores at that time.';
+
+
+--
 -- Name: COLUMN container_resource_usage.cpu_usage_percent; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2871,10 +3508,101 @@ COMMENT ON COLUMN public.container_resource_usage.cpu_usage_percent IS 'Of the l
 
 
 --
+-- Name: COLUMN container_resource_usage.memory_bytes_used; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.memory_bytes_used IS 'Memory in use.';
+
+
+--
+-- Name: COLUMN container_resource_usage.memory_bytes_request; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.memory_bytes_request IS 'Requested memory at that time.';
+
+
+--
+-- Name: COLUMN container_resource_usage.memory_bytes_limit; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.memory_bytes_limit IS 'Memory limit at that time.';
+
+
+--
+-- Name: COLUMN container_resource_usage.memory_usage_percent; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.memory_usage_percent IS 'As cpu_usage_percent.';
+
+
+--
 -- Name: COLUMN container_resource_usage.network_bytes_rx; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.container_resource_usage.network_bytes_rx IS 'Counter since the pod started, as the kubelet has it.';
+
+
+--
+-- Name: COLUMN container_resource_usage.network_bytes_tx; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.network_bytes_tx IS 'Bytes sent since the pod started.';
+
+
+--
+-- Name: COLUMN container_resource_usage.network_packets_rx; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.network_packets_rx IS 'Packets received since the pod started.';
+
+
+--
+-- Name: COLUMN container_resource_usage.network_packets_tx; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.network_packets_tx IS 'Packets sent since the pod started.';
+
+
+--
+-- Name: COLUMN container_resource_usage.disk_bytes_used; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.disk_bytes_used IS 'Disk in use.';
+
+
+--
+-- Name: COLUMN container_resource_usage.disk_bytes_total; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.disk_bytes_total IS 'Disk that is there.';
+
+
+--
+-- Name: COLUMN container_resource_usage.disk_usage_percent; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.disk_usage_percent IS 'Of disk_bytes_total.';
+
+
+--
+-- Name: COLUMN container_resource_usage.filesystem_reads; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.filesystem_reads IS 'Reads since the pod started.';
+
+
+--
+-- Name: COLUMN container_resource_usage.filesystem_writes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.filesystem_writes IS 'Writes since the pod started.';
+
+
+--
+-- Name: COLUMN container_resource_usage.metadata; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_resource_usage.metadata IS 'Further facts about the sample.';
 
 
 --
@@ -2953,6 +3681,209 @@ COMMENT ON TABLE public.containers IS 'Desired and observed state of a container
 
 
 --
+-- Name: COLUMN containers.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN containers.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN containers.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.name IS 'Name of the container in its namespace.';
+
+
+--
+-- Name: COLUMN containers.display_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.display_name IS 'Name for people.';
+
+
+--
+-- Name: COLUMN containers.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.namespace_id IS 'Namespace of the container.';
+
+
+--
+-- Name: COLUMN containers.image_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.image_id IS 'The image it runs.';
+
+
+--
+-- Name: COLUMN containers.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.kubernetes_name IS 'Name of the object on the cluster.';
+
+
+--
+-- Name: COLUMN containers.pod_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.pod_name IS 'Newest pod, as observed.';
+
+
+--
+-- Name: COLUMN containers.deployment_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.deployment_name IS 'Deployment, as observed.';
+
+
+--
+-- Name: COLUMN containers.replica_set_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.replica_set_name IS 'Newest ReplicaSet, as observed.';
+
+
+--
+-- Name: COLUMN containers.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.status IS 'State on the cluster, as observed.';
+
+
+--
+-- Name: COLUMN containers.phase; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.phase IS 'Phase of the newest pod.';
+
+
+--
+-- Name: COLUMN containers.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.reason IS 'Reason of the status, a word.';
+
+
+--
+-- Name: COLUMN containers.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.message IS 'Reason of the status, in words.';
+
+
+--
+-- Name: COLUMN containers.cpu_request; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.cpu_request IS 'Requested CPU of a replica, a Kubernetes quantity.';
+
+
+--
+-- Name: COLUMN containers.cpu_limit; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.cpu_limit IS 'CPU limit of a replica, a Kubernetes quantity.';
+
+
+--
+-- Name: COLUMN containers.memory_request; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.memory_request IS 'Requested memory of a replica, a Kubernetes quantity.';
+
+
+--
+-- Name: COLUMN containers.memory_limit; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.memory_limit IS 'Memory limit of a replica, a Kubernetes quantity.';
+
+
+--
+-- Name: COLUMN containers.restart_count; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.restart_count IS 'Restarts of the present pods together.';
+
+
+--
+-- Name: COLUMN containers.pod_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.pod_ip IS 'Address of the newest pod.';
+
+
+--
+-- Name: COLUMN containers.host_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.host_ip IS 'Address of its node.';
+
+
+--
+-- Name: COLUMN containers.started_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.started_at IS 'When the newest pod started.';
+
+
+--
+-- Name: COLUMN containers.finished_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.finished_at IS 'When the newest pod ended.';
+
+
+--
+-- Name: COLUMN containers.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN containers.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN containers.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN containers.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN containers.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN containers.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
 -- Name: COLUMN containers.spec; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -2963,28 +3894,77 @@ COMMENT ON COLUMN public.containers.spec IS 'Desired fields without a column: co
 -- Name: COLUMN containers.desired_state; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.containers.desired_state IS 'What the caller asked for last; status is what the cluster shows.';
+COMMENT ON COLUMN public.containers.desired_state IS 'State that was requested last; status is the state on the cluster.';
 
 
 --
 -- Name: COLUMN containers.replicas; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.containers.replicas IS 'Wanted replicas, remembered while stopped or paused.';
+COMMENT ON COLUMN public.containers.replicas IS 'Desired replicas, also while stopped or paused.';
 
 
 --
 -- Name: COLUMN containers.quota_cpu_millicores; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.containers.quota_cpu_millicores IS 'What it counts against its namespace''s quota: request, else limit, times replicas; likewise for memory.';
+COMMENT ON COLUMN public.containers.quota_cpu_millicores IS 'CPU that counts against the namespace''s quota: request, else limit, times replicas.';
+
+
+--
+-- Name: COLUMN containers.quota_memory_bytes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.quota_memory_bytes IS 'Memory that counts against the namespace''s quota; as quota_cpu_millicores.';
+
+
+--
+-- Name: COLUMN containers.ready_replicas; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.ready_replicas IS 'Ready replicas, as observed.';
+
+
+--
+-- Name: COLUMN containers.observed_replicas; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.observed_replicas IS 'Replicas, as observed.';
+
+
+--
+-- Name: COLUMN containers.drift_policy; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.drift_policy IS 'What happens to changes that others make on the cluster.';
+
+
+--
+-- Name: COLUMN containers.hold_rollout; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.hold_rollout IS 'Whether a rollout in progress is paused.';
+
+
+--
+-- Name: COLUMN containers.imported; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.imported IS 'Whether it ran on the cluster before.';
+
+
+--
+-- Name: COLUMN containers.restart_requested_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.restart_requested_at IS 'When a restart was last requested.';
 
 
 --
 -- Name: COLUMN containers.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.containers.deletion_requested_at IS 'Deletion in progress; the row goes when the cluster''s objects are gone.';
+COMMENT ON COLUMN public.containers.deletion_requested_at IS 'Deletion is in progress since then; the row goes when the objects on the cluster are gone.';
 
 
 --
@@ -2992,6 +3972,34 @@ COMMENT ON COLUMN public.containers.deletion_requested_at IS 'Deletion in progre
 --
 
 COMMENT ON COLUMN public.containers.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
+
+
+--
+-- Name: COLUMN containers.conditions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN containers.generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.generation IS 'Raised by each change of the desired state.';
+
+
+--
+-- Name: COLUMN containers.observed_generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.observed_generation IS 'The generation that the cluster was last brought to.';
+
+
+--
+-- Name: COLUMN containers.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.containers.resource_version IS 'Raised by each change that users see; the etag is made from it.';
 
 
 --
@@ -3054,6 +4062,83 @@ COMMENT ON TABLE public.namespaces IS 'What belongs to one tenant, kept apart fr
 
 
 --
+-- Name: COLUMN namespaces.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN namespaces.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN namespaces.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.name IS 'Name, unique among those that are not deleted.';
+
+
+--
+-- Name: COLUMN namespaces.display_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.display_name IS 'Name for people.';
+
+
+--
+-- Name: COLUMN namespaces.description; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.description IS 'Free text.';
+
+
+--
+-- Name: COLUMN namespaces.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.kubernetes_name IS 'Name of its Kubernetes namespace.';
+
+
+--
+-- Name: COLUMN namespaces.cluster_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.cluster_name IS 'Cluster of its Kubernetes namespace.';
+
+
+--
+-- Name: COLUMN namespaces.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.status IS 'active, or inactive: nothing new is created in it.';
+
+
+--
+-- Name: COLUMN namespaces.phase; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.phase IS 'Phase of the Kubernetes namespace, as observed.';
+
+
+--
+-- Name: COLUMN namespaces.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.reason IS 'Reason of the status, a word.';
+
+
+--
+-- Name: COLUMN namespaces.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.message IS 'Reason of the status, in words.';
+
+
+--
 -- Name: COLUMN namespaces.resource_quota; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3061,10 +4146,94 @@ COMMENT ON COLUMN public.namespaces.resource_quota IS 'Limits of the namespace: 
 
 
 --
+-- Name: COLUMN namespaces.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN namespaces.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN namespaces.conditions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+
+
+--
 -- Name: COLUMN namespaces.adopted; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.namespaces.adopted IS 'The Kubernetes namespace was there before and is not deleted with the row.';
+COMMENT ON COLUMN public.namespaces.adopted IS 'Whether the Kubernetes namespace was there before; then it stays when the row goes.';
+
+
+--
+-- Name: COLUMN namespaces.generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.generation IS 'Raised by each change of the desired state.';
+
+
+--
+-- Name: COLUMN namespaces.observed_generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.observed_generation IS 'The generation that the cluster was last brought to.';
+
+
+--
+-- Name: COLUMN namespaces.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN namespaces.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN namespaces.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN namespaces.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN namespaces.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN namespaces.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+
+
+--
+-- Name: COLUMN namespaces.deleted_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.namespaces.deleted_at IS 'When it was deleted; null: it exists.';
 
 
 --
@@ -3078,7 +4247,7 @@ COMMENT ON COLUMN public.namespaces.row_version IS 'Raised by each write of the 
 -- Name: COLUMN namespaces.legal_hold; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.namespaces.legal_hold IS 'Whether records of the audit log that are of it are kept from retention.';
+COMMENT ON COLUMN public.namespaces.legal_hold IS 'Whether retention keeps audit records of the namespace.';
 
 
 --
@@ -3141,10 +4310,45 @@ COMMENT ON TABLE public.users IS 'People and programs that log in; never deleted
 
 
 --
+-- Name: COLUMN users.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN users.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN users.username; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.username IS 'Name, as it was chosen.';
+
+
+--
 -- Name: COLUMN users.username_normalized; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.users.username_normalized IS 'NFKC and case folded by the application; what look-ups and uniqueness go by.';
+COMMENT ON COLUMN public.users.username_normalized IS 'Name in normal form (NFKC, case folded by the application), for look-ups and uniqueness.';
+
+
+--
+-- Name: COLUMN users.email; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.email IS 'E-mail address, as it was given.';
+
+
+--
+-- Name: COLUMN users.email_normalized; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.email_normalized IS 'E-mail address in normal form, as username_normalized.';
 
 
 --
@@ -3152,6 +4356,41 @@ COMMENT ON COLUMN public.users.username_normalized IS 'NFKC and case folded by t
 --
 
 COMMENT ON COLUMN public.users.password_hash IS 'Argon2id in PHC form; ''!'' for a user that cannot log in by password.';
+
+
+--
+-- Name: COLUMN users.full_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.full_name IS 'Full name.';
+
+
+--
+-- Name: COLUMN users.avatar_url; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.avatar_url IS 'URL of a picture.';
+
+
+--
+-- Name: COLUMN users.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.status IS 'Only active users can log in.';
+
+
+--
+-- Name: COLUMN users.last_login_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.last_login_at IS 'When the user last logged in.';
+
+
+--
+-- Name: COLUMN users.password_changed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.password_changed_at IS 'When the password was last set.';
 
 
 --
@@ -3165,7 +4404,42 @@ COMMENT ON COLUMN public.users.is_bootstrap IS 'Made at the first start; never m
 -- Name: COLUMN users.resource_version; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.users.resource_version IS 'Raised by each update of the row; what an etag is made of.';
+COMMENT ON COLUMN public.users.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN users.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN users.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN users.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN users.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN users.deleted_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.users.deleted_at IS 'When the user was deleted; null: the user exists.';
 
 
 --
@@ -3186,14 +4460,14 @@ COMMENT ON COLUMN public.users.namespace_id IS 'Where a service account belongs;
 -- Name: COLUMN users.totp_since; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.users.totp_since IS 'Since when a code of an authenticator is asked for; null is never.';
+COMMENT ON COLUMN public.users.totp_since IS 'Since when the user needs an authenticator''s code; null: never.';
 
 
 --
 -- Name: COLUMN users.totp_last_step; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.users.totp_last_step IS 'The newest step of 30 seconds whose code was used.';
+COMMENT ON COLUMN public.users.totp_last_step IS 'The newest step of 30 seconds of a used code.';
 
 
 --
@@ -3322,10 +4596,136 @@ COMMENT ON TABLE public.container_pods IS 'Pods of a container as last observed.
 
 
 --
+-- Name: COLUMN container_pods.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN container_pods.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_pods.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN container_pods.pod_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.pod_name IS 'Name of the pod.';
+
+
+--
 -- Name: COLUMN container_pods.uid; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.container_pods.uid IS 'The uid that Kubernetes gave the pod.';
+
+
+--
+-- Name: COLUMN container_pods.phase; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.phase IS 'Phase of the pod.';
+
+
+--
+-- Name: COLUMN container_pods.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.reason IS 'Why the pod or its container is not running, a word.';
+
+
+--
+-- Name: COLUMN container_pods.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.message IS 'The same in words.';
+
+
+--
+-- Name: COLUMN container_pods.ready; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.ready IS 'Whether the pod is ready.';
+
+
+--
+-- Name: COLUMN container_pods.pod_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.pod_ip IS 'Address of the pod.';
+
+
+--
+-- Name: COLUMN container_pods.host_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.host_ip IS 'Address of its node.';
+
+
+--
+-- Name: COLUMN container_pods.node_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.node_name IS 'Its node.';
+
+
+--
+-- Name: COLUMN container_pods.restart_count; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.restart_count IS 'Restarts of its main container.';
+
+
+--
+-- Name: COLUMN container_pods.image; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.image IS 'Image that runs, as the node says.';
+
+
+--
+-- Name: COLUMN container_pods.image_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.image_id IS 'Image that runs, by digest.';
+
+
+--
+-- Name: COLUMN container_pods.started_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.started_at IS 'When its main container started.';
+
+
+--
+-- Name: COLUMN container_pods.finished_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.finished_at IS 'When its main container ended.';
+
+
+--
+-- Name: COLUMN container_pods.deleting; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.deleting IS 'Whether the pod is being deleted.';
+
+
+--
+-- Name: COLUMN container_pods.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_pods.updated_at IS 'When the row was last written.';
 
 
 --
@@ -3388,6 +4788,83 @@ ALTER TABLE ONLY public.container_status_history FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.container_status_history IS 'Every change of a container''s status, with who or what caused it.';
+
+
+--
+-- Name: COLUMN container_status_history.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN container_status_history.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_status_history.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN container_status_history.previous_status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.previous_status IS 'Status before; null for a new container.';
+
+
+--
+-- Name: COLUMN container_status_history.current_status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.current_status IS 'Status after.';
+
+
+--
+-- Name: COLUMN container_status_history.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.reason IS 'Reason of the change, a word.';
+
+
+--
+-- Name: COLUMN container_status_history.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.message IS 'Reason of the change, in words.';
+
+
+--
+-- Name: COLUMN container_status_history.changed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.changed_at IS 'When it changed.';
+
+
+--
+-- Name: COLUMN container_status_history.triggered_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.triggered_by IS 'Whether a user, the system or Kubernetes caused it.';
+
+
+--
+-- Name: COLUMN container_status_history.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.user_id IS 'User who caused it; null: nobody.';
+
+
+--
+-- Name: COLUMN container_status_history.operation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_status_history.operation_id IS 'Operation that caused it; null: none, or retention removed it.';
 
 
 --
@@ -3472,6 +4949,20 @@ COMMENT ON TABLE public.container_usage_daily IS 'Usage rolled up by the day.';
 
 
 --
+-- Name: COLUMN container_usage_daily.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_usage_daily.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.namespace_id IS 'The namespace it belongs to.';
+
+
+--
 -- Name: COLUMN container_usage_daily.bucket; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3479,10 +4970,59 @@ COMMENT ON COLUMN public.container_usage_daily.bucket IS 'Start of the day in UT
 
 
 --
+-- Name: COLUMN container_usage_daily.samples; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.samples IS 'Samples of the day.';
+
+
+--
+-- Name: COLUMN container_usage_daily.cpu_cores_avg; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.cpu_cores_avg IS 'Average cores.';
+
+
+--
+-- Name: COLUMN container_usage_daily.cpu_cores_max; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.cpu_cores_max IS 'Most cores in a sample.';
+
+
+--
+-- Name: COLUMN container_usage_daily.memory_bytes_avg; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.memory_bytes_avg IS 'Average memory.';
+
+
+--
+-- Name: COLUMN container_usage_daily.memory_bytes_max; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.memory_bytes_max IS 'Most memory in a sample.';
+
+
+--
 -- Name: COLUMN container_usage_daily.network_bytes_rx; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.container_usage_daily.network_bytes_rx IS 'Bytes received within the day: sum of the counter''s increases.';
+
+
+--
+-- Name: COLUMN container_usage_daily.network_bytes_tx; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.network_bytes_tx IS 'Bytes sent within the day.';
+
+
+--
+-- Name: COLUMN container_usage_daily.disk_bytes_max; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_daily.disk_bytes_max IS 'Most disk in a sample.';
 
 
 --
@@ -3512,6 +5052,20 @@ COMMENT ON TABLE public.container_usage_days IS 'Days of which there are hourly 
 
 
 --
+-- Name: COLUMN container_usage_days.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_days.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_usage_days.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_days.namespace_id IS 'The namespace it belongs to.';
+
+
+--
 -- Name: COLUMN container_usage_days.day; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3522,14 +5076,21 @@ COMMENT ON COLUMN public.container_usage_days.day IS 'Start of the day in UTC.';
 -- Name: COLUMN container_usage_days.format; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.container_usage_days.format IS 'Of the points; 0: there are none, the hours are to be read.';
+COMMENT ON COLUMN public.container_usage_days.format IS 'Format of points; 0: there are none, readers take the hours.';
 
 
 --
 -- Name: COLUMN container_usage_days.hours; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.container_usage_days.hours IS 'Bit by bit from the first hour on, of which hours there are points.';
+COMMENT ON COLUMN public.container_usage_days.hours IS 'Which hours have points, bit by bit from the first hour.';
+
+
+--
+-- Name: COLUMN container_usage_days.points; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_days.points IS 'The serialised points of the day.';
 
 
 --
@@ -3562,6 +5123,20 @@ COMMENT ON TABLE public.container_usage_hourly IS 'Usage rolled up by the hour.'
 
 
 --
+-- Name: COLUMN container_usage_hourly.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.namespace_id IS 'The namespace it belongs to.';
+
+
+--
 -- Name: COLUMN container_usage_hourly.bucket; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3569,10 +5144,59 @@ COMMENT ON COLUMN public.container_usage_hourly.bucket IS 'Start of the hour in 
 
 
 --
+-- Name: COLUMN container_usage_hourly.samples; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.samples IS 'Samples of the hour.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.cpu_cores_avg; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.cpu_cores_avg IS 'Average cores.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.cpu_cores_max; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.cpu_cores_max IS 'Most cores in a sample.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.memory_bytes_avg; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.memory_bytes_avg IS 'Average memory.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.memory_bytes_max; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.memory_bytes_max IS 'Most memory in a sample.';
+
+
+--
 -- Name: COLUMN container_usage_hourly.network_bytes_rx; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.container_usage_hourly.network_bytes_rx IS 'Bytes received within the hour: sum of the counter''s increases.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.network_bytes_tx; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.network_bytes_tx IS 'Bytes sent within the hour.';
+
+
+--
+-- Name: COLUMN container_usage_hourly.disk_bytes_max; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_usage_hourly.disk_bytes_max IS 'Most disk in a sample.';
 
 
 --
@@ -3598,6 +5222,62 @@ ALTER TABLE ONLY public.container_volumes FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.container_volumes IS 'Which container mounts which volume, and where.';
+
+
+--
+-- Name: COLUMN container_volumes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN container_volumes.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.container_id IS 'The container.';
+
+
+--
+-- Name: COLUMN container_volumes.volume_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.volume_id IS 'The volume.';
+
+
+--
+-- Name: COLUMN container_volumes.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.namespace_id IS 'Namespace of both.';
+
+
+--
+-- Name: COLUMN container_volumes.mount_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.mount_path IS 'Where the container mounts it.';
+
+
+--
+-- Name: COLUMN container_volumes.read_only; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.read_only IS 'Whether the mount is read-only.';
+
+
+--
+-- Name: COLUMN container_volumes.sub_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.sub_path IS 'Folder of the volume that is mounted; null: all of it.';
+
+
+--
+-- Name: COLUMN container_volumes.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.container_volumes.created_at IS 'When the row was created.';
 
 
 --
@@ -3684,6 +5364,13 @@ COMMENT ON COLUMN public.device_logins.token_hash IS 'SHA-256 of the token that 
 
 
 --
+-- Name: COLUMN device_logins.issuer; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.device_logins.issuer IS 'Name of the issuer in the settings.';
+
+
+--
 -- Name: COLUMN device_logins.sealed_code; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3694,14 +5381,28 @@ COMMENT ON COLUMN public.device_logins.sealed_code IS 'The code of the issuer, u
 -- Name: COLUMN device_logins.address_hash; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.device_logins.address_hash IS 'Keyed hash of the address that began it, which may have so many.';
+COMMENT ON COLUMN public.device_logins.address_hash IS 'Keyed hash of the address that began it; each address may have a few.';
+
+
+--
+-- Name: COLUMN device_logins.interval_seconds; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.device_logins.interval_seconds IS 'Least time between two polls, set by the issuer.';
 
 
 --
 -- Name: COLUMN device_logins.next_poll_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.device_logins.next_poll_at IS 'Before it the issuer is not asked again.';
+COMMENT ON COLUMN public.device_logins.next_poll_at IS 'Time of the next poll of the issuer.';
+
+
+--
+-- Name: COLUMN device_logins.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.device_logins.expires_at IS 'When the device''s code expires.';
 
 
 --
@@ -3729,10 +5430,38 @@ COMMENT ON TABLE public.encryption_keys IS 'Identifiers of key-encryption keys, 
 
 
 --
+-- Name: COLUMN encryption_keys.key_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.encryption_keys.key_id IS 'Identifier of the key.';
+
+
+--
+-- Name: COLUMN encryption_keys.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.encryption_keys.status IS 'active: wraps new data keys; retiring: being replaced; retired: nothing is left under it.';
+
+
+--
+-- Name: COLUMN encryption_keys.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.encryption_keys.created_at IS 'When a server first used it.';
+
+
+--
+-- Name: COLUMN encryption_keys.retired_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.encryption_keys.retired_at IS 'When nothing was left under it.';
+
+
+--
 -- Name: COLUMN encryption_keys.provider; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.encryption_keys.provider IS 'Who gave the key to the server that used it last; NULL: not known.';
+COMMENT ON COLUMN public.encryption_keys.provider IS 'Source of the key for the server that used it last; null: unknown.';
 
 
 --
@@ -3772,6 +5501,27 @@ COMMENT ON TABLE public.environment_variables IS 'Environment of a container; va
 
 
 --
+-- Name: COLUMN environment_variables.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN environment_variables.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN environment_variables.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.namespace_id IS 'The namespace it belongs to.';
+
+
+--
 -- Name: COLUMN environment_variables.container_name; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3786,10 +5536,52 @@ COMMENT ON COLUMN public.environment_variables."position" IS 'Order in the pod: 
 
 
 --
+-- Name: COLUMN environment_variables.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.name IS 'Name of the variable.';
+
+
+--
+-- Name: COLUMN environment_variables.value; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.value IS 'Literal value.';
+
+
+--
+-- Name: COLUMN environment_variables.value_from; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.value_from IS 'Kind of source; literal: none.';
+
+
+--
+-- Name: COLUMN environment_variables.source_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.source_name IS 'The config map or secret.';
+
+
+--
 -- Name: COLUMN environment_variables.source_key; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.environment_variables.source_key IS 'Key in the config map or secret, or the path of a field reference.';
+
+
+--
+-- Name: COLUMN environment_variables.optional; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.optional IS 'Whether the source may be missing.';
+
+
+--
+-- Name: COLUMN environment_variables.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.environment_variables.created_at IS 'When the row was created.';
 
 
 --
@@ -3842,10 +5634,52 @@ COMMENT ON TABLE public.events IS 'One row per change of a watched resource, num
 
 
 --
+-- Name: COLUMN events.revision; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.revision IS 'Position in commit order, without gaps.';
+
+
+--
+-- Name: COLUMN events.resource_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.resource_type IS 'Type of the resource.';
+
+
+--
+-- Name: COLUMN events.resource_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.resource_id IS 'Id of its row.';
+
+
+--
+-- Name: COLUMN events.resource_uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.resource_uid IS 'Its public id.';
+
+
+--
 -- Name: COLUMN events.namespace_id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.events.namespace_id IS 'Namespace at the time; not a foreign key, because a watcher must learn of the deletion of what is gone.';
+COMMENT ON COLUMN public.events.namespace_id IS 'Namespace at the time. No foreign key: a watcher learns of deletions of what is gone.';
+
+
+--
+-- Name: COLUMN events.resource_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.resource_name IS 'Its name.';
+
+
+--
+-- Name: COLUMN events.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.kind IS 'added, modified or deleted.';
 
 
 --
@@ -3856,6 +5690,20 @@ COMMENT ON COLUMN public.events.message IS 'The resource after the change, seria
 
 
 --
+-- Name: COLUMN events.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.labels IS 'Its labels after the change.';
+
+
+--
+-- Name: COLUMN events.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.status IS 'Its status after the change.';
+
+
+--
 -- Name: COLUMN events.labels_before; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3863,10 +5711,31 @@ COMMENT ON COLUMN public.events.labels_before IS 'With status_before: a watcher 
 
 
 --
+-- Name: COLUMN events.status_before; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.status_before IS 'Its status before the change.';
+
+
+--
+-- Name: COLUMN events.operation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.operation_id IS 'The operation that changed it.';
+
+
+--
+-- Name: COLUMN events.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.events.created_at IS 'When the event was numbered.';
+
+
+--
 -- Name: COLUMN events.pending_id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.events.pending_id IS 'The pending row it was; a first state that saw that row unnumbered passes the event over.';
+COMMENT ON COLUMN public.events.pending_id IS 'The pending row it came from; a first state that showed that row skips the event.';
 
 
 --
@@ -3901,10 +5770,38 @@ COMMENT ON TABLE public.federated_identities IS 'People and programs that issuer
 
 
 --
+-- Name: COLUMN federated_identities.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.federated_identities.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN federated_identities.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.federated_identities.user_id IS 'The user that it is here.';
+
+
+--
 -- Name: COLUMN federated_identities.issuer; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.federated_identities.issuer IS 'The issuer''s address, as its tokens have it.';
+
+
+--
+-- Name: COLUMN federated_identities.subject; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.federated_identities.subject IS 'Subject at the issuer.';
+
+
+--
+-- Name: COLUMN federated_identities.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.federated_identities.created_at IS 'When the row was created.';
 
 
 --
@@ -3961,6 +5858,27 @@ COMMENT ON TABLE public.idempotency_keys IS 'Answers to mutations that carried a
 
 
 --
+-- Name: COLUMN idempotency_keys.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.user_id IS 'User who called.';
+
+
+--
+-- Name: COLUMN idempotency_keys.request_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.request_id IS 'Id that the caller chose.';
+
+
+--
+-- Name: COLUMN idempotency_keys.method; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.method IS 'Method that was called.';
+
+
+--
 -- Name: COLUMN idempotency_keys.request_hmac; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -3972,6 +5890,27 @@ COMMENT ON COLUMN public.idempotency_keys.request_hmac IS 'Keyed hash of the req
 --
 
 COMMENT ON COLUMN public.idempotency_keys.response IS 'The serialised response without its secret fields.';
+
+
+--
+-- Name: COLUMN idempotency_keys.operation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.operation_id IS 'The operation that served it.';
+
+
+--
+-- Name: COLUMN idempotency_keys.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.created_at IS 'When the answer was stored.';
+
+
+--
+-- Name: COLUMN idempotency_keys.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.idempotency_keys.expires_at IS 'When the answer is forgotten.';
 
 
 --
@@ -3993,6 +5932,34 @@ ALTER TABLE ONLY public.leases FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.leases IS 'Work that one replica at a time may do: periodic work, observation of a cluster.';
+
+
+--
+-- Name: COLUMN leases.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.leases.name IS 'Name of the work.';
+
+
+--
+-- Name: COLUMN leases.owner; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.leases.owner IS 'Server that has the lease; null: none.';
+
+
+--
+-- Name: COLUMN leases.epoch; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.leases.epoch IS 'Raised by each new holder; writes name it.';
+
+
+--
+-- Name: COLUMN leases.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.leases.expires_at IS 'When the lease ends.';
 
 
 --
@@ -4019,6 +5986,20 @@ COMMENT ON TABLE public.login_challenges IS 'What right passwords were answered 
 
 
 --
+-- Name: COLUMN login_challenges.challenge_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_challenges.challenge_hash IS 'SHA-256 of the challenge.';
+
+
+--
+-- Name: COLUMN login_challenges.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_challenges.user_id IS 'User whose password was right.';
+
+
+--
 -- Name: COLUMN login_challenges.origin_hash; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -4029,7 +6010,21 @@ COMMENT ON COLUMN public.login_challenges.origin_hash IS 'Keyed hash of the addr
 -- Name: COLUMN login_challenges.password_changed_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.login_challenges.password_changed_at IS 'That of the user then: another password ends it.';
+COMMENT ON COLUMN public.login_challenges.password_changed_at IS 'password_changed_at of the user at that time; another one ends the challenge.';
+
+
+--
+-- Name: COLUMN login_challenges.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_challenges.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN login_challenges.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_challenges.expires_at IS 'When the challenge stops working.';
 
 
 --
@@ -4072,10 +6067,31 @@ COMMENT ON COLUMN public.login_origins.origin_hash IS 'Hash of a device, or keye
 
 
 --
+-- Name: COLUMN login_origins.failures; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_origins.failures IS 'Failed log-ins from there since the last success.';
+
+
+--
+-- Name: COLUMN login_origins.logins; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_origins.logins IS 'Successful log-ins from there.';
+
+
+--
 -- Name: COLUMN login_origins.password_changed_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.login_origins.password_changed_at IS 'That of the user when it last logged in from there.';
+COMMENT ON COLUMN public.login_origins.password_changed_at IS 'password_changed_at of the user at the last log-in from there.';
+
+
+--
+-- Name: COLUMN login_origins.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_origins.updated_at IS 'When the row was last written.';
 
 
 --
@@ -4098,6 +6114,34 @@ ALTER TABLE ONLY public.login_throttles FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.login_throttles IS 'Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.';
+
+
+--
+-- Name: COLUMN login_throttles.account_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_throttles.account_hash IS 'Hash of the normalised user name.';
+
+
+--
+-- Name: COLUMN login_throttles.failures; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_throttles.failures IS 'Failed log-ins since the last success.';
+
+
+--
+-- Name: COLUMN login_throttles.locked_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_throttles.locked_until IS 'Until when log-ins are refused; null: they are not.';
+
+
+--
+-- Name: COLUMN login_throttles.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.login_throttles.updated_at IS 'When the row was last written.';
 
 
 --
@@ -4135,6 +6179,27 @@ COMMENT ON TABLE public.oidc_logins IS 'Log-ins at issuers that were completed, 
 
 
 --
+-- Name: COLUMN oidc_logins.state_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.oidc_logins.state_hash IS 'SHA-256 of the log-in''s state.';
+
+
+--
+-- Name: COLUMN oidc_logins.completed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.oidc_logins.completed_at IS 'When it was completed.';
+
+
+--
+-- Name: COLUMN oidc_logins.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.oidc_logins.expires_at IS 'When it would have expired.';
+
+
+--
 -- Name: oidc_sessions; Type: TABLE; Schema: public; Owner: -
 --
 
@@ -4153,6 +6218,20 @@ ALTER TABLE ONLY public.oidc_sessions FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.oidc_sessions IS 'Sessions that an issuer is asked about when they are renewed; its refresh token is a token of user_secrets.';
+
+
+--
+-- Name: COLUMN oidc_sessions.family_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.oidc_sessions.family_id IS 'The session, by its family.';
+
+
+--
+-- Name: COLUMN oidc_sessions.identity_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.oidc_sessions.identity_id IS 'The identity that logged in.';
 
 
 --
@@ -4220,10 +6299,108 @@ COMMENT ON TABLE public.operation_logs IS 'Audit log: every call of every servic
 
 
 --
+-- Name: COLUMN operation_logs.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.id IS 'Key of the row together with started_at; its order means nothing.';
+
+
+--
+-- Name: COLUMN operation_logs.operation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.operation_id IS 'The call or system operation; a stream has two records.';
+
+
+--
+-- Name: COLUMN operation_logs.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.user_id IS 'User who called; null: nobody or the system.';
+
+
+--
+-- Name: COLUMN operation_logs.username; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.username IS 'Name of that user at the time of the call.';
+
+
+--
+-- Name: COLUMN operation_logs.action; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.action IS 'Verb of the record, such as create or reveal.';
+
+
+--
+-- Name: COLUMN operation_logs.resource_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.resource_type IS 'Noun of the record, such as container.';
+
+
+--
+-- Name: COLUMN operation_logs.resource_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.resource_id IS 'The resource; null where there is none or it was not found.';
+
+
+--
+-- Name: COLUMN operation_logs.resource_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.resource_name IS 'Name of the resource at the time of the call.';
+
+
+--
+-- Name: COLUMN operation_logs.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.namespace_id IS 'Namespace of the resource; null: of the platform.';
+
+
+--
+-- Name: COLUMN operation_logs.request_method; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.request_method IS 'UNARY or STREAM; null for system operations.';
+
+
+--
+-- Name: COLUMN operation_logs.request_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.request_path IS 'Full name of the gRPC method.';
+
+
+--
 -- Name: COLUMN operation_logs.request_body; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.operation_logs.request_body IS 'The request with every field declared secret left out.';
+COMMENT ON COLUMN public.operation_logs.request_body IS 'The request without secret fields.';
+
+
+--
+-- Name: COLUMN operation_logs.request_headers; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.request_headers IS 'The request headers that the settings select.';
+
+
+--
+-- Name: COLUMN operation_logs.client_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.client_ip IS 'Address of the caller.';
+
+
+--
+-- Name: COLUMN operation_logs.user_agent; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.user_agent IS 'user-agent header of the caller.';
 
 
 --
@@ -4231,6 +6408,55 @@ COMMENT ON COLUMN public.operation_logs.request_body IS 'The request with every 
 --
 
 COMMENT ON COLUMN public.operation_logs.status_code IS 'HTTP mapping of the google.rpc.Code; error_code has its name.';
+
+
+--
+-- Name: COLUMN operation_logs.response_body; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.response_body IS 'The response without secret fields, where the method records it.';
+
+
+--
+-- Name: COLUMN operation_logs.duration_ms; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.duration_ms IS 'Duration of the call.';
+
+
+--
+-- Name: COLUMN operation_logs.error_code; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.error_code IS 'Name of the google.rpc.Code; null: success.';
+
+
+--
+-- Name: COLUMN operation_logs.error_message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.error_message IS 'Message of the error.';
+
+
+--
+-- Name: COLUMN operation_logs.started_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.started_at IS 'When the call began; the log is partitioned by it.';
+
+
+--
+-- Name: COLUMN operation_logs.completed_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.completed_at IS 'When the call ended; null for the first record of a stream.';
+
+
+--
+-- Name: COLUMN operation_logs.metadata; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operation_logs.metadata IS 'Further facts, such as the grant that allowed the call.';
 
 
 --
@@ -4306,10 +6532,59 @@ COMMENT ON TABLE public.operations IS 'One row for each mutation; what history r
 
 
 --
+-- Name: COLUMN operations.operation_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.operation_id IS 'The operation, as in the audit log.';
+
+
+--
 -- Name: COLUMN operations.user_id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.operations.user_id IS 'Who asked; null where the system acted by itself.';
+COMMENT ON COLUMN public.operations.user_id IS 'User who called; null: the system.';
+
+
+--
+-- Name: COLUMN operations.method; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.method IS 'Method that was called.';
+
+
+--
+-- Name: COLUMN operations.resource_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.resource_type IS 'Type of the resource.';
+
+
+--
+-- Name: COLUMN operations.resource_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.resource_id IS 'Id of its row; null: none.';
+
+
+--
+-- Name: COLUMN operations.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.namespace_id IS 'Namespace of the resource; null: of the platform.';
+
+
+--
+-- Name: COLUMN operations.request_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.request_id IS 'Idempotency key of the call; null: none.';
+
+
+--
+-- Name: COLUMN operations.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.operations.created_at IS 'When the operation was written.';
 
 
 --
@@ -4341,10 +6616,31 @@ COMMENT ON TABLE public.orphans IS 'Objects of ours on clusters that the databas
 
 
 --
+-- Name: COLUMN orphans.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.orphans.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN orphans.cluster_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.orphans.cluster_name IS 'Cluster of the object.';
+
+
+--
 -- Name: COLUMN orphans.object_uid; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.orphans.object_uid IS 'The uid that Kubernetes gave the object.';
+
+
+--
+-- Name: COLUMN orphans.kind; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.orphans.kind IS 'Kind of the object, such as Deployment.';
 
 
 --
@@ -4355,10 +6651,24 @@ COMMENT ON COLUMN public.orphans.kubernetes_namespace IS 'Its namespace on the c
 
 
 --
+-- Name: COLUMN orphans.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.orphans.name IS 'Name of the object.';
+
+
+--
 -- Name: COLUMN orphans.state; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.orphans.state IS 'undecided: the sweep deletes it unless a new history holds it back. left: the sweep never deletes it. kept and deleting: an administrator has decided so.';
+
+
+--
+-- Name: COLUMN orphans.first_seen_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.orphans.first_seen_at IS 'When a sweep first found it.';
 
 
 --
@@ -4420,7 +6730,35 @@ COMMENT ON TABLE public.pending_changes IS 'What is committed and not yet number
 -- Name: COLUMN pending_changes.id; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.pending_changes.id IS 'Taken by the last statement of the transaction; the order of the log and of the events.';
+COMMENT ON COLUMN public.pending_changes.id IS 'Taken by the last statement of a mutation; it orders the log and the events.';
+
+
+--
+-- Name: COLUMN pending_changes.records; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_changes.records IS 'Its records of the audit log.';
+
+
+--
+-- Name: COLUMN pending_changes.record_hashes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_changes.record_hashes IS 'Hash of each record.';
+
+
+--
+-- Name: COLUMN pending_changes.events; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_changes.events IS 'Its events.';
+
+
+--
+-- Name: COLUMN pending_changes.messages; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_changes.messages IS 'Message of each event.';
 
 
 --
@@ -4428,6 +6766,13 @@ COMMENT ON COLUMN public.pending_changes.id IS 'Taken by the last statement of t
 --
 
 COMMENT ON COLUMN public.pending_changes.failures IS 'How often it could not be numbered alone.';
+
+
+--
+-- Name: COLUMN pending_changes.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_changes.created_at IS 'When the row was put.';
 
 
 --
@@ -4472,10 +6817,73 @@ COMMENT ON TABLE public.pending_incidents IS 'Changes that could not be numbered
 
 
 --
+-- Name: COLUMN pending_incidents.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.id IS 'Id of the pending row.';
+
+
+--
+-- Name: COLUMN pending_incidents.records; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.records IS 'Its records of the audit log.';
+
+
+--
+-- Name: COLUMN pending_incidents.record_hashes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.record_hashes IS 'Hash of each record.';
+
+
+--
+-- Name: COLUMN pending_incidents.events; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.events IS 'Its events.';
+
+
+--
+-- Name: COLUMN pending_incidents.messages; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.messages IS 'Message of each event.';
+
+
+--
+-- Name: COLUMN pending_incidents.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.created_at IS 'When the pending row was put.';
+
+
+--
+-- Name: COLUMN pending_incidents.sqlstate; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.sqlstate IS 'Error that numbering it raised.';
+
+
+--
+-- Name: COLUMN pending_incidents.constraint_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.constraint_name IS 'Constraint that it broke, or the table.';
+
+
+--
 -- Name: COLUMN pending_incidents.incident_sequence; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.pending_incidents.incident_sequence IS 'The record of the audit log that tells of it.';
+COMMENT ON COLUMN public.pending_incidents.incident_sequence IS 'Sequence of the record that reports it.';
+
+
+--
+-- Name: COLUMN pending_incidents.set_aside_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.pending_incidents.set_aside_at IS 'When it was set aside.';
 
 
 --
@@ -4503,6 +6911,13 @@ COMMENT ON TABLE public.periodic_jobs IS 'How the runs of each periodic job ende
 
 
 --
+-- Name: COLUMN periodic_jobs.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.periodic_jobs.name IS 'Name of the job.';
+
+
+--
 -- Name: COLUMN periodic_jobs.failures; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -4510,10 +6925,31 @@ COMMENT ON COLUMN public.periodic_jobs.failures IS 'In a row, until now.';
 
 
 --
+-- Name: COLUMN periodic_jobs.failing_since; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.periodic_jobs.failing_since IS 'Since when runs fail; null: the last one succeeded.';
+
+
+--
+-- Name: COLUMN periodic_jobs.last_failure_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.periodic_jobs.last_failure_at IS 'When a run last failed.';
+
+
+--
 -- Name: COLUMN periodic_jobs.last_failure; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.periodic_jobs.last_failure IS 'The reason of the last failure, a word.';
+
+
+--
+-- Name: COLUMN periodic_jobs.last_success_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.periodic_jobs.last_success_at IS 'When a run last succeeded.';
 
 
 --
@@ -4554,10 +6990,94 @@ COMMENT ON TABLE public.port_mappings IS 'Ports of a container and the Services 
 
 
 --
+-- Name: COLUMN port_mappings.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN port_mappings.container_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.container_id IS 'The container it belongs to.';
+
+
+--
+-- Name: COLUMN port_mappings.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN port_mappings.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.name IS 'Name of the port.';
+
+
+--
+-- Name: COLUMN port_mappings.container_port; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.container_port IS 'Port of the container.';
+
+
+--
+-- Name: COLUMN port_mappings.host_port; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.host_port IS 'Port of the node; null: none.';
+
+
+--
+-- Name: COLUMN port_mappings.protocol; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.protocol IS 'TCP or UDP.';
+
+
+--
+-- Name: COLUMN port_mappings.app_protocol; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.app_protocol IS 'Application protocol of the Service port.';
+
+
+--
 -- Name: COLUMN port_mappings.service_type; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.port_mappings.service_type IS 'None: the port is declared on the pod only, without a Service.';
+
+
+--
+-- Name: COLUMN port_mappings.service_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.service_name IS 'The Service; null without one.';
+
+
+--
+-- Name: COLUMN port_mappings.service_port; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.service_port IS 'Port of the Service.';
+
+
+--
+-- Name: COLUMN port_mappings.node_port; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.node_port IS 'Node port of the Service; null: the cluster chooses one where it needs one.';
+
+
+--
+-- Name: COLUMN port_mappings.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.port_mappings.created_at IS 'When the row was created.';
 
 
 --
@@ -4598,10 +7118,38 @@ COMMENT ON TABLE public.quota_counters IS 'What counts against a namespace''s qu
 
 
 --
+-- Name: COLUMN quota_counters.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.quota_counters.namespace_id IS 'The namespace.';
+
+
+--
 -- Name: COLUMN quota_counters.id; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.quota_counters.id IS '0: the counter; otherwise a difference that it has not taken in yet.';
+
+
+--
+-- Name: COLUMN quota_counters.containers; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.quota_counters.containers IS 'Number of containers.';
+
+
+--
+-- Name: COLUMN quota_counters.cpu_millicores; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.quota_counters.cpu_millicores IS 'Sum of their quota_cpu_millicores.';
+
+
+--
+-- Name: COLUMN quota_counters.memory_bytes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.quota_counters.memory_bytes IS 'Sum of their quota_memory_bytes.';
 
 
 --
@@ -4652,24 +7200,101 @@ COMMENT ON TABLE public.reconcile_work IS 'Outbox of the reconcilers: resources 
 
 
 --
+-- Name: COLUMN reconcile_work.resource_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.resource_type IS 'Type of the resource.';
+
+
+--
+-- Name: COLUMN reconcile_work.resource_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.resource_id IS 'Id of its row.';
+
+
+--
+-- Name: COLUMN reconcile_work.cluster_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.cluster_name IS 'Cluster of the resource.';
+
+
+--
+-- Name: COLUMN reconcile_work.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.namespace_id IS 'Its namespace; null: of the platform.';
+
+
+--
+-- Name: COLUMN reconcile_work.due_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.due_at IS 'When it is to be compared next; for leased work, when the lease ends.';
+
+
+--
+-- Name: COLUMN reconcile_work.attempts; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.attempts IS 'Failed attempts in a row.';
+
+
+--
+-- Name: COLUMN reconcile_work.lease_owner; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.lease_owner IS 'Server that works on it; null: none.';
+
+
+--
 -- Name: COLUMN reconcile_work.lease_epoch; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.reconcile_work.lease_epoch IS 'Raised by each claim; a write back names the epoch it was claimed under.';
+COMMENT ON COLUMN public.reconcile_work.lease_epoch IS 'Raised by each lease; a worker writes back under the epoch of its lease.';
+
+
+--
+-- Name: COLUMN reconcile_work.leased_until; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.leased_until IS 'When the lease ends.';
+
+
+--
+-- Name: COLUMN reconcile_work.last_error; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.last_error IS 'Error of the last attempt.';
+
+
+--
+-- Name: COLUMN reconcile_work.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.created_at IS 'When the work was first put.';
+
+
+--
+-- Name: COLUMN reconcile_work.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.reconcile_work.updated_at IS 'When the row was last written.';
 
 
 --
 -- Name: COLUMN reconcile_work.applied_objects; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.reconcile_work.applied_objects IS 'What the resource consisted of on its cluster when it was applied last: marks by kind and name. Null: not noted.';
+COMMENT ON COLUMN public.reconcile_work.applied_objects IS 'Fingerprint of each object as it was last applied, by kind and name; null: none was noted.';
 
 
 --
 -- Name: COLUMN reconcile_work.going; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.reconcile_work.going IS 'Whether the resource is to be deleted: it gives way to what is new or changed.';
+COMMENT ON COLUMN public.reconcile_work.going IS 'Whether the resource is being deleted: it yields to new and changed ones.';
 
 
 --
@@ -4692,6 +7317,41 @@ ALTER TABLE ONLY public.recovery_codes FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.recovery_codes IS 'Codes that let a user in once each without the authenticator, as SHA-256 of 80 random bits.';
+
+
+--
+-- Name: COLUMN recovery_codes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.recovery_codes.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN recovery_codes.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.recovery_codes.user_id IS 'The user it belongs to.';
+
+
+--
+-- Name: COLUMN recovery_codes.code_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.recovery_codes.code_hash IS 'SHA-256 of the code.';
+
+
+--
+-- Name: COLUMN recovery_codes.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.recovery_codes.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN recovery_codes.used_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.recovery_codes.used_at IS 'When it was used; null: it is left.';
 
 
 --
@@ -4733,6 +7393,27 @@ COMMENT ON TABLE public.rendered_messages IS 'What reads of a resource answer, s
 
 
 --
+-- Name: COLUMN rendered_messages.resource_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.rendered_messages.resource_type IS 'Type of the resource.';
+
+
+--
+-- Name: COLUMN rendered_messages.resource_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.rendered_messages.resource_id IS 'Id of its row.';
+
+
+--
+-- Name: COLUMN rendered_messages.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.rendered_messages.namespace_id IS 'Its namespace; of a namespace, itself.';
+
+
+--
 -- Name: COLUMN rendered_messages.row_version; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -4744,6 +7425,13 @@ COMMENT ON COLUMN public.rendered_messages.row_version IS 'The version of the ro
 --
 
 COMMENT ON COLUMN public.rendered_messages.format IS 'Grows with each release that renders more; one that is not the server''s own is not shown.';
+
+
+--
+-- Name: COLUMN rendered_messages.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.rendered_messages.message IS 'The serialised message.';
 
 
 --
@@ -4768,10 +7456,31 @@ COMMENT ON TABLE public.request_claims IS 'Requests that are being served outsid
 
 
 --
+-- Name: COLUMN request_claims.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.request_claims.user_id IS 'User who called.';
+
+
+--
+-- Name: COLUMN request_claims.request_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.request_claims.request_id IS 'Id that the caller chose.';
+
+
+--
 -- Name: COLUMN request_claims.owner; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.request_claims.owner IS 'The operation that serves the request.';
+
+
+--
+-- Name: COLUMN request_claims.expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.request_claims.expires_at IS 'Deadline of the call that serves it.';
 
 
 --
@@ -4805,6 +7514,41 @@ COMMENT ON TABLE public.roles IS 'Named sets of permissions; granted to users in
 
 
 --
+-- Name: COLUMN roles.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN roles.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN roles.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.name IS 'Name of the role.';
+
+
+--
+-- Name: COLUMN roles.display_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.display_name IS 'Name for people.';
+
+
+--
+-- Name: COLUMN roles.description; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.description IS 'Free text.';
+
+
+--
 -- Name: COLUMN roles.is_system; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -4816,6 +7560,41 @@ COMMENT ON COLUMN public.roles.is_system IS 'Shipped with the product; cannot be
 --
 
 COMMENT ON COLUMN public.roles.permissions IS 'Array of strings: <noun>.<verb>, <noun>.*, or *.';
+
+
+--
+-- Name: COLUMN roles.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN roles.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN roles.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN roles.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN roles.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.roles.updated_by IS 'User who changed it last; null: the system.';
 
 
 --
@@ -4985,10 +7764,52 @@ COMMENT ON TABLE public.secrets IS 'Secrets that containers of a namespace read,
 
 
 --
+-- Name: COLUMN secrets.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN secrets.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN secrets.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.name IS 'Name of the secret in its namespace.';
+
+
+--
+-- Name: COLUMN secrets.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.namespace_id IS 'The namespace it belongs to.';
+
+
+--
+-- Name: COLUMN secrets.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.kubernetes_name IS 'Name of the object on the cluster.';
+
+
+--
+-- Name: COLUMN secrets.type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.type IS 'Type, as in Kubernetes.';
+
+
+--
 -- Name: COLUMN secrets.data; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.secrets.data IS 'What may be shown: key name -> {"size_bytes": n}. Never a value.';
+COMMENT ON COLUMN public.secrets.data IS 'Names and sizes of its keys: name -> {"size_bytes": n}. Never a value.';
 
 
 --
@@ -5006,10 +7827,101 @@ COMMENT ON COLUMN public.secrets.data_key IS 'The row''s data key, wrapped by th
 
 
 --
+-- Name: COLUMN secrets.key_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.key_id IS 'Key-encryption key that wraps data_key.';
+
+
+--
+-- Name: COLUMN secrets.immutable; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.immutable IS 'Whether its data can never change.';
+
+
+--
+-- Name: COLUMN secrets.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN secrets.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN secrets.conditions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN secrets.generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.generation IS 'Raised by each change of the desired state.';
+
+
+--
+-- Name: COLUMN secrets.observed_generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.observed_generation IS 'The generation that the cluster was last brought to.';
+
+
+--
+-- Name: COLUMN secrets.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN secrets.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN secrets.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN secrets.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN secrets.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN secrets.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.secrets.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+
+
+--
 -- Name: COLUMN secrets.taken_over; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.secrets.taken_over IS 'uid of the Secret that was there before us, on the cluster.';
+COMMENT ON COLUMN public.secrets.taken_over IS 'uid of the Secret that was on the cluster before; null: we created it.';
 
 
 --
@@ -5068,10 +7980,80 @@ COMMENT ON TABLE public.sessions IS 'One row per issued pair of tokens; tokens a
 
 
 --
+-- Name: COLUMN sessions.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.id IS 'Id of the session.';
+
+
+--
+-- Name: COLUMN sessions.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.user_id IS 'User who logged in.';
+
+
+--
 -- Name: COLUMN sessions.family_id; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.sessions.family_id IS 'All pairs that descend from one login; a replayed refresh token ends the family.';
+
+
+--
+-- Name: COLUMN sessions.access_token_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.access_token_hash IS 'SHA-256 of the access token.';
+
+
+--
+-- Name: COLUMN sessions.refresh_token_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.refresh_token_hash IS 'SHA-256 of the refresh token.';
+
+
+--
+-- Name: COLUMN sessions.access_expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.access_expires_at IS 'When the access token expires.';
+
+
+--
+-- Name: COLUMN sessions.refresh_expires_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.refresh_expires_at IS 'When the refresh token expires.';
+
+
+--
+-- Name: COLUMN sessions.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN sessions.last_used_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.last_used_at IS 'When it was last used; written at intervals.';
+
+
+--
+-- Name: COLUMN sessions.rotated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.rotated_at IS 'When its refresh token was exchanged.';
+
+
+--
+-- Name: COLUMN sessions.revoked_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.revoked_at IS 'When it was revoked.';
 
 
 --
@@ -5082,17 +8064,31 @@ COMMENT ON COLUMN public.sessions.replaced_by IS 'The pair that the refresh toke
 
 
 --
+-- Name: COLUMN sessions.client_ip; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.client_ip IS 'Address it was issued to.';
+
+
+--
+-- Name: COLUMN sessions.user_agent; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.sessions.user_agent IS 'user-agent header it was issued to.';
+
+
+--
 -- Name: COLUMN sessions.method; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.sessions.method IS 'What the user or program has shown to begin it.';
+COMMENT ON COLUMN public.sessions.method IS 'How the user or program proved its identity.';
 
 
 --
 -- Name: COLUMN sessions.proved_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.sessions.proved_at IS 'When the user last showed a password, a code or a log-in at an issuer; a refresh carries it over. Null: unknown.';
+COMMENT ON COLUMN public.sessions.proved_at IS 'When the user last proved identity by password, code or issuer; a refresh keeps it. Null: unknown.';
 
 
 --
@@ -5127,6 +8123,13 @@ COMMENT ON TABLE public.stream_head IS 'One row: the newest revision and the hea
 
 
 --
+-- Name: COLUMN stream_head.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.stream_head.id IS 'Always 1.';
+
+
+--
 -- Name: COLUMN stream_head.history_id; Type: COMMENT; Schema: public; Owner: -
 --
 
@@ -5134,10 +8137,31 @@ COMMENT ON COLUMN public.stream_head.history_id IS 'Changes on restore and on pr
 
 
 --
+-- Name: COLUMN stream_head.revision; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.stream_head.revision IS 'Revision of the newest event.';
+
+
+--
 -- Name: COLUMN stream_head.oldest_revision; Type: COMMENT; Schema: public; Owner: -
 --
 
 COMMENT ON COLUMN public.stream_head.oldest_revision IS 'Watch horizon: every event from this revision on is kept.';
+
+
+--
+-- Name: COLUMN stream_head.audit_sequence; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.stream_head.audit_sequence IS 'Sequence of the newest record of the audit log.';
+
+
+--
+-- Name: COLUMN stream_head.audit_chain_hash; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.stream_head.audit_chain_hash IS 'chain_hash of that record.';
 
 
 --
@@ -5159,6 +8183,13 @@ COMMENT ON COLUMN public.stream_head.pending_floor IS 'No pending id at or below
 --
 
 COMMENT ON COLUMN public.stream_head.floor_candidate IS 'The next floor, once every transaction before floor_transaction is over.';
+
+
+--
+-- Name: COLUMN stream_head.floor_transaction; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.stream_head.floor_transaction IS 'Transaction of the pass that noted floor_candidate.';
 
 
 --
@@ -5261,17 +8292,59 @@ COMMENT ON TABLE public.user_roles IS 'Grants: this user has this role in this n
 
 
 --
+-- Name: COLUMN user_roles.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_roles.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN user_roles.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_roles.user_id IS 'User who has the grant.';
+
+
+--
+-- Name: COLUMN user_roles.role_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_roles.role_id IS 'Role that is granted.';
+
+
+--
+-- Name: COLUMN user_roles.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_roles.namespace_id IS 'Namespace it holds in; null: every one.';
+
+
+--
+-- Name: COLUMN user_roles.assigned_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_roles.assigned_at IS 'When it was granted.';
+
+
+--
+-- Name: COLUMN user_roles.assigned_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_roles.assigned_by IS 'User who granted it; null: the system or an issuer''s rule.';
+
+
+--
 -- Name: COLUMN user_roles.expires_at; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.user_roles.expires_at IS 'When the grant ends by itself; null is never.';
+COMMENT ON COLUMN public.user_roles.expires_at IS 'When the grant ends; null: never.';
 
 
 --
 -- Name: COLUMN user_roles.source; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.user_roles.source IS 'Issuer whose rules give it; null where somebody did.';
+COMMENT ON COLUMN public.user_roles.source IS 'Issuer that gives the grant by a rule; null: a person did.';
 
 
 --
@@ -5313,6 +8386,62 @@ ALTER TABLE ONLY public.user_secrets FORCE ROW LEVEL SECURITY;
 --
 
 COMMENT ON TABLE public.user_secrets IS 'Credentials of a user for other systems, encrypted by the application.';
+
+
+--
+-- Name: COLUMN user_secrets.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN user_secrets.user_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.user_id IS 'The user it belongs to.';
+
+
+--
+-- Name: COLUMN user_secrets.secret_type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.secret_type IS 'Kind of secret.';
+
+
+--
+-- Name: COLUMN user_secrets.encrypted_value; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.encrypted_value IS 'AES-256-GCM ciphertext made by the application.';
+
+
+--
+-- Name: COLUMN user_secrets.data_key; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.data_key IS 'Data key of the row, wrapped by the key-encryption key key_id.';
+
+
+--
+-- Name: COLUMN user_secrets.key_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.key_id IS 'Key-encryption key that wraps data_key.';
+
+
+--
+-- Name: COLUMN user_secrets.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN user_secrets.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.user_secrets.updated_at IS 'When the row was last written.';
 
 
 --
@@ -5410,31 +8539,220 @@ COMMENT ON TABLE public.volumes IS 'Storage that containers of a namespace can m
 
 
 --
+-- Name: COLUMN volumes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN volumes.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN volumes.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.name IS 'Name of the volume in its namespace.';
+
+
+--
+-- Name: COLUMN volumes.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.namespace_id IS 'Namespace of the volume.';
+
+
+--
+-- Name: COLUMN volumes.type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.type IS 'Kind of volume.';
+
+
+--
+-- Name: COLUMN volumes.storage_class; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.storage_class IS 'Requested storage class; null: the cluster''s default.';
+
+
+--
 -- Name: COLUMN volumes.size; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.volumes.size IS 'Wanted size, a Kubernetes quantity; capacity is what the cluster gave.';
+COMMENT ON COLUMN public.volumes.size IS 'Desired size, a Kubernetes quantity; capacity is the actual one.';
+
+
+--
+-- Name: COLUMN volumes.capacity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.capacity IS 'Size that the cluster gave.';
+
+
+--
+-- Name: COLUMN volumes.access_mode; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.access_mode IS 'Access mode, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.mount_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.mount_path IS 'Default path for mounts.';
+
+
+--
+-- Name: COLUMN volumes.host_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.host_path IS 'Folder of the node, for host_path.';
 
 
 --
 -- Name: COLUMN volumes.source_name; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.volumes.source_name IS 'The config map or secret that a volume of that type shows.';
+COMMENT ON COLUMN public.volumes.source_name IS 'The config map or secret of a volume of that type.';
+
+
+--
+-- Name: COLUMN volumes.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.kubernetes_name IS 'Name of the claim on the cluster; null: it has none.';
+
+
+--
+-- Name: COLUMN volumes.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.status IS 'State on the cluster, as observed.';
+
+
+--
+-- Name: COLUMN volumes.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.reason IS 'Reason of the status, a word.';
+
+
+--
+-- Name: COLUMN volumes.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.message IS 'Reason of the status, in words.';
+
+
+--
+-- Name: COLUMN volumes.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.spec; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.spec IS 'Desired fields without a column.';
+
+
+--
+-- Name: COLUMN volumes.conditions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.generation IS 'Raised by each change of the desired state.';
+
+
+--
+-- Name: COLUMN volumes.observed_generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.observed_generation IS 'The generation that the cluster was last brought to.';
+
+
+--
+-- Name: COLUMN volumes.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN volumes.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN volumes.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN volumes.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN volumes.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN volumes.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+
+
+--
+-- Name: COLUMN volumes.stale_since; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
 
 
 --
 -- Name: COLUMN volumes.taken_over; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.volumes.taken_over IS 'uid of the claim that was there before us, on the cluster.';
+COMMENT ON COLUMN public.volumes.taken_over IS 'uid of the claim that was on the cluster before; null: we created it.';
 
 
 --
 -- Name: COLUMN volumes.claim_uid; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.volumes.claim_uid IS 'uid of the claim as it was last seen on the cluster.';
+COMMENT ON COLUMN public.volumes.claim_uid IS 'uid of the claim when it was last seen on the cluster.';
 
 
 --
@@ -5448,7 +8766,7 @@ COMMENT ON COLUMN public.volumes.persistent_volume IS 'The PersistentVolume that
 -- Name: COLUMN volumes.claim_storage_class; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.volumes.claim_storage_class IS 'The storage class of the claim as it was last seen on the cluster.';
+COMMENT ON COLUMN public.volumes.claim_storage_class IS 'Storage class of the claim when it was last seen on the cluster.';
 
 
 --

@@ -11,7 +11,7 @@ from typing import Final
 RELEASED: Final = ""
 # The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
-    "0101": "be744e0b3c7d1d04015f03be31da2f05dc8fd37339a668b08278999dfdc565ab",
+    "0101": "f89ee8d6866ec7c631cd0132a3e04146e251a003078a9feba15bc14a764dba14",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -32,10 +32,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "create_daily_partitions": ("b2548219649a9d0151afb64bd980b8b2274513899915c37f642d8b20abdc758f", "0101"),
     "create_monthly_partitions": ("011fdc89a1341975be0f29f310b68f8a3f4c9f34ee6898bc2a4911111853f516", "0101"),
     "create_partition": ("5af8f066d514fa1c82689ceb98c78c1daf22fe9b31743bae88e5cdc7b9ccdc91", "0101"),
-    "create_revision_partitions": (
-        "2e82125970d7c5ab8fdf982f5a7048081090725e0c426fa27d45be299daacd75",
-        "0101",
-    ),
+    "create_revision_partitions": ("2e82125970d7c5ab8fdf982f5a7048081090725e0c426fa27d45be299daacd75", "0101"),
     "current_history": ("5c5206f76505bcb42032714cfdd445325ed8288ddd59b3cca3c35c58f769e92f", "0101"),
     "detached_partitions": ("239ee63700f6f2102065aa74a052601a3ab90c4a323b9a25146735e8bd202bf0", "0101"),
     "drop_old_partitions": ("43beb82c45121d492e1bb0eac1af01a8b6d9253adf7db886b5ad0ccabba3137c", "0101"),
@@ -56,10 +53,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "put_changes": ("6ccbeaacef639af55a00ab8801f36eca26ced2897fc849cc0e4ddb9433abbc01", "0101"),
     "raise_floor": ("697dd0745bca058aaa1c9e72cecb1e704342fe30198dfa0883708f52f9018891", "0101"),
     "raise_row_version": ("94f6ea39333db6c4a1ebe4ce583a77cc322a1fe8e86e8984e8c6a9828e0bef72", "0101"),
-    "reachable_container_summary": (
-        "e38f8c5b941dda34bb9b903d5b72462c69c007cff0c06387ba740b729f71d7d1",
-        "0101",
-    ),
+    "reachable_container_summary": ("e38f8c5b941dda34bb9b903d5b72462c69c007cff0c06387ba740b729f71d7d1", "0101"),
     "read_config_map": ("83cd1095e46dd4637faf3b394573444120eef8dcacacc9583ed2251102b412e2", "0101"),
     "read_container": ("74939599661fc6b9a9e86de19ba6b740c8b0dc19fb1dcc88f28dc9e6cfa49110", "0101"),
     "read_namespace": ("f2992b485d52f7bb9f6327eb54fce75836c6e74c390f4d599e9e41f5e031051a", "0101"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import asyncpg
+
 from tests.conftest import Database
 
 _PREFIXES = {"p": "pk_", "u": "uq_", "f": "fk_", "c": "ck_"}
@@ -44,6 +46,24 @@ async def test_every_relation_and_function_has_a_comment(database: Database) -> 
               AND obj_description(c.oid, 'pg_class') IS NULL"""
         )
     assert [row[0] for row in rows] == []
+
+
+async def _columns_without_a_comment(owner: asyncpg.Connection) -> list[str]:
+    rows = await owner.fetch(
+        """SELECT format('%s.%s', c.relname, a.attname) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        WHERE relnamespace = 'public'::regnamespace AND NOT relispartition AND relkind IN ('r', 'p') AND attnum > 0
+          AND NOT attisdropped AND coalesce(col_description(c.oid, attnum), E'\\n') LIKE E'%\\n%' ORDER BY 1"""
+    )
+    return [row[0] for row in rows]
+
+
+async def test_every_column_has_a_comment_of_one_line(database: Database) -> None:
+    async with database.owner() as owner:
+        assert await _columns_without_a_comment(owner) == []
+        # The control.
+        await owner.execute("ALTER TABLE leases ADD COLUMN note text")
+        await owner.execute("COMMENT ON COLUMN leases.epoch IS E'two\\nlines'")
+        assert await _columns_without_a_comment(owner) == ["leases.epoch", "leases.note"]
 
 
 async def test_every_foreign_key_has_an_index(database: Database) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy.exc import DBAPIError
@@ -86,7 +87,7 @@ async def _writing(server: Server) -> AsyncIterator[list[int]]:
                     await call()
                     calls[0] += 1
                 except PilothouseError as error:
-                    if error.code != "UNAVAILABLE":
+                    if error.code is not grpc.StatusCode.UNAVAILABLE:
                         raise
 
     async with asyncio.TaskGroup() as group:
@@ -98,20 +99,21 @@ async def _writing(server: Server) -> AsyncIterator[list[int]]:
             done.set()
 
 
-async def _up_and_down(server: Server, folder: Path, seconds: float) -> None:
-    """Applies and reverts both migrations next to a working server, for so long."""
+async def _up_and_down(server: Server, folder: Path, rounds: int) -> list[str]:
+    """Applies and reverts both migrations next to a working server; returns the ids of those that were applied."""
     dsn, last = server.database.maintenance_dsn, runner.head()
+    applied = []
     async with server.database.owner() as owner, _writing(server) as calls:
         before = await snapshot(owner)
-        deadline = asyncio.get_running_loop().time() + seconds
         with standing_in(folder, _CHANGE, _INDEXES) as made:
-            while asyncio.get_running_loop().time() < deadline:
+            for _ in range(rounds):
                 seen = calls[0]
-                assert await runner.upgrade(dsn) == made
+                applied += await runner.upgrade(dsn)
                 await _more_calls(calls, seen)
                 assert await owner.fetch(_INVALID) == []
                 assert await runner.downgrade(dsn, last) == made[::-1]
                 assert await snapshot(owner) == before
+    return applied
 
 
 async def _more_calls(calls: list[int], seen: int) -> None:
@@ -127,7 +129,7 @@ _INVALID = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
 @pytest.mark.full(minutes=3)
 async def test_migrations_next_to_a_busy_server_fail_no_call(database: Database, tmp_path: Path) -> None:
     async with running_server(database, tmp_path / "server") as server:
-        await _up_and_down(server, tmp_path, 15)
+        assert len(await _up_and_down(server, tmp_path, rounds=4)) == 2 * 4
 
 
 @pytest.mark.soak(part="kills")
@@ -136,11 +138,14 @@ async def test_many_migrations_next_to_a_busy_server_fail_no_call(
     database: Database, tmp_path: Path, number: int
 ) -> None:
     async with running_server(database, tmp_path / "server") as server:
-        await _up_and_down(server, tmp_path / str(number), 60)
+        assert len(await _up_and_down(server, tmp_path / str(number), rounds=16)) == 2 * 16
 
 
-async def _against_a_writer(tenants: Database, folder: Path, migration: StandIn) -> None:
-    """Migrates while a transaction has changed a container and is about to change its namespace."""
+async def _against_a_writer(tenants: Database, folder: Path, migration: StandIn) -> list[str]:
+    """Migrates while a transaction has changed a container and is about to change its namespace.
+
+    Returns the ids of the applied migrations.
+    """
     waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'containers'::regclass)"
     # Without locks named it waits as a plain migration does, and is not repeated.
     limits = runner.Limits() if migration.constants else runner.Limits(30_000, lock_seconds=0)
@@ -158,11 +163,11 @@ async def _against_a_writer(tenants: Database, folder: Path, migration: StandIn)
                 await transaction.rollback()
                 await moving
                 raise
-            await moving
+            return await moving
 
 
 async def test_a_migration_that_locks_first_does_not_deadlock(tenants: Database, tmp_path: Path) -> None:
-    await _against_a_writer(tenants, tmp_path, _CHANGE)
+    assert len(await _against_a_writer(tenants, tmp_path, _CHANGE)) == 1
 
 
 @pytest.mark.full

@@ -63,8 +63,29 @@ CREATE INDEX idx_operation_logs_user_action_time ON operation_logs (user_id, act
 CREATE INDEX idx_operation_logs_user_id ON operation_logs (user_id);
 
 COMMENT ON TABLE operation_logs IS 'Audit log: every call of every service, chained by hash in commit order.';
-COMMENT ON COLUMN operation_logs.request_body IS 'The request with every field declared secret left out.';
+COMMENT ON COLUMN operation_logs.id IS 'Key of the row together with started_at; its order means nothing.';
+COMMENT ON COLUMN operation_logs.operation_id IS 'The call or system operation; a stream has two records.';
+COMMENT ON COLUMN operation_logs.user_id IS 'User who called; null: nobody or the system.';
+COMMENT ON COLUMN operation_logs.username IS 'Name of that user at the time of the call.';
+COMMENT ON COLUMN operation_logs.action IS 'Verb of the record, such as create or reveal.';
+COMMENT ON COLUMN operation_logs.resource_type IS 'Noun of the record, such as container.';
+COMMENT ON COLUMN operation_logs.resource_id IS 'The resource; null where there is none or it was not found.';
+COMMENT ON COLUMN operation_logs.resource_name IS 'Name of the resource at the time of the call.';
+COMMENT ON COLUMN operation_logs.namespace_id IS 'Namespace of the resource; null: of the platform.';
+COMMENT ON COLUMN operation_logs.request_method IS 'UNARY or STREAM; null for system operations.';
+COMMENT ON COLUMN operation_logs.request_path IS 'Full name of the gRPC method.';
+COMMENT ON COLUMN operation_logs.request_body IS 'The request without secret fields.';
+COMMENT ON COLUMN operation_logs.request_headers IS 'The request headers that the settings select.';
+COMMENT ON COLUMN operation_logs.client_ip IS 'Address of the caller.';
+COMMENT ON COLUMN operation_logs.user_agent IS 'user-agent header of the caller.';
 COMMENT ON COLUMN operation_logs.status_code IS 'HTTP mapping of the google.rpc.Code; error_code has its name.';
+COMMENT ON COLUMN operation_logs.response_body IS 'The response without secret fields, where the method records it.';
+COMMENT ON COLUMN operation_logs.duration_ms IS 'Duration of the call.';
+COMMENT ON COLUMN operation_logs.error_code IS 'Name of the google.rpc.Code; null: success.';
+COMMENT ON COLUMN operation_logs.error_message IS 'Message of the error.';
+COMMENT ON COLUMN operation_logs.started_at IS 'When the call began; the log is partitioned by it.';
+COMMENT ON COLUMN operation_logs.completed_at IS 'When the call ended; null for the first record of a stream.';
+COMMENT ON COLUMN operation_logs.metadata IS 'Further facts, such as the grant that allowed the call.';
 COMMENT ON COLUMN operation_logs.stream_id IS 'Links the two records of a stream, opened and closed.';
 COMMENT ON COLUMN operation_logs.sequence IS 'Position in the chain, from 1, without gaps.';
 COMMENT ON COLUMN operation_logs.record_hash IS 'SHA-256 of the record''s canonical JSON, computed by the application.';
@@ -92,14 +113,17 @@ CREATE TABLE audit_tree (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 COMMENT ON TABLE audit_tree IS 'One row: how far the tree over the audit log has grown. Its lock is held to grow it.';
+COMMENT ON COLUMN audit_tree.id IS 'Always 1.';
+COMMENT ON COLUMN audit_tree.log_id IS 'Random id of the log.';
 COMMENT ON COLUMN audit_tree.origin IS 'Name of the log in its heads; set once.';
 COMMENT ON COLUMN audit_tree.history_id IS 'History of the database of which heads are signed under this origin.';
 COMMENT ON COLUMN audit_tree.chain_length IS 'Records that the first leaf binds, by the hash chain.';
 COMMENT ON COLUMN audit_tree.chain_hash IS 'The last value of that chain: the data of the first leaf.';
+COMMENT ON COLUMN audit_tree.size IS 'Number of leaves.';
 COMMENT ON COLUMN audit_tree.edge IS 'The tiles that are not full yet, by level.';
 COMMENT ON COLUMN audit_tree.origins IS 'Names under which heads were signed, oldest first: one for each history.';
 COMMENT ON COLUMN audit_tree.stopped_history IS 'No head is signed while this is the history of the database.';
-COMMENT ON COLUMN audit_tree.stopped_reason IS 'Why: what of the log contradicts what was signed or known.';
+COMMENT ON COLUMN audit_tree.stopped_reason IS 'Why: how the log contradicts what was signed.';
 
 
 CREATE TABLE audit_tiles (
@@ -116,6 +140,8 @@ ALTER TABLE audit_tiles ALTER COLUMN hashes SET STORAGE EXTERNAL;
 
 COMMENT ON TABLE audit_tiles IS 'Full tiles of the tree over the audit log, 256 hashes each; written once.';
 COMMENT ON COLUMN audit_tiles.level IS '0: hashes of records; above: roots of full tiles of the level below.';
+COMMENT ON COLUMN audit_tiles.position IS 'Number of the tile on its level, from 0.';
+COMMENT ON COLUMN audit_tiles.hashes IS '256 hashes of 32 bytes.';
 
 
 CREATE TABLE audit_seals (
@@ -132,6 +158,7 @@ COMMENT ON TABLE audit_seals IS 'Heads of the tree over the audit log, as they w
 COMMENT ON COLUMN audit_seals.size IS 'Leaves of the tree: the hash chain as one, then one for each record.';
 COMMENT ON COLUMN audit_seals.root IS 'Root of the tree of that size, by RFC 6962.';
 COMMENT ON COLUMN audit_seals.note IS 'The head as a signed note (C2SP tlog-checkpoint), with what witnesses signed.';
+COMMENT ON COLUMN audit_seals.sealed_at IS 'When the head was signed.';
 
 
 CREATE TABLE audit_sinks (
@@ -181,10 +208,29 @@ CREATE UNIQUE INDEX uq_audit_sinks_file ON audit_sinks (address) WHERE kind = 'f
 
 COMMENT ON TABLE audit_sinks IS
     'Where records of the audit log are sent, each with the sequence of the last one that it has acknowledged.';
-COMMENT ON COLUMN audit_sinks.options IS 'What depends on the kind: authorities and certificates, sizes of files.';
+COMMENT ON COLUMN audit_sinks.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN audit_sinks.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN audit_sinks.name IS 'Name of the sink.';
+COMMENT ON COLUMN audit_sinks.kind IS 'Kind of receiver.';
+COMMENT ON COLUMN audit_sinks.format IS 'Format of the records that are sent.';
+COMMENT ON COLUMN audit_sinks.address IS 'URL, file or host and port of the receiver.';
+COMMENT ON COLUMN audit_sinks.options IS 'Options of the kind, such as certificates or sizes of files.';
 COMMENT ON COLUMN audit_sinks.required IS 'Whether records that it does not have are kept beyond their retention.';
 COMMENT ON COLUMN audit_sinks.secrets IS
     'AES-256-GCM ciphertext made by the application: headers and keys; null where there are none.';
 COMMENT ON COLUMN audit_sinks.data_key IS 'The row''s data key, wrapped by the key-encryption key that key_id names.';
+COMMENT ON COLUMN audit_sinks.key_id IS 'Key-encryption key that wraps data_key.';
 COMMENT ON COLUMN audit_sinks.position IS 'Sequence of the last record that was acknowledged.';
 COMMENT ON COLUMN audit_sinks.skipped IS 'Records that retention dropped before they could be sent.';
+COMMENT ON COLUMN audit_sinks.status IS 'Whether records arrive.';
+COMMENT ON COLUMN audit_sinks.reason IS 'Reason of the last failure, a word.';
+COMMENT ON COLUMN audit_sinks.message IS 'Reason of the last failure, in words.';
+COMMENT ON COLUMN audit_sinks.attempts IS 'Failed attempts in a row.';
+COMMENT ON COLUMN audit_sinks.next_attempt_at IS 'When a server may try again.';
+COMMENT ON COLUMN audit_sinks.failing_since IS 'Since when attempts fail; null: they do not.';
+COMMENT ON COLUMN audit_sinks.last_delivered_at IS 'When records were last acknowledged.';
+COMMENT ON COLUMN audit_sinks.lease_owner IS 'Server that sends; null: none.';
+COMMENT ON COLUMN audit_sinks.lease_epoch IS 'Raised by each lease; the cursor is written under it.';
+COMMENT ON COLUMN audit_sinks.leased_until IS 'When the lease ends.';
+COMMENT ON COLUMN audit_sinks.created_at IS 'When the row was created.';
+COMMENT ON COLUMN audit_sinks.created_by IS 'User who created it; null: the system.';

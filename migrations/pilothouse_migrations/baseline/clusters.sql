@@ -49,13 +49,32 @@ CREATE INDEX idx_clusters_status ON clusters (status);
 CREATE INDEX idx_clusters_updated_by ON clusters (updated_by);
 
 COMMENT ON TABLE clusters IS 'Kubernetes clusters that containers are brought up on; local is the default one.';
+COMMENT ON COLUMN clusters.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN clusters.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN clusters.name IS 'Name of the cluster, unique also among deregistered ones.';
+COMMENT ON COLUMN clusters.display_name IS 'Name for people.';
+COMMENT ON COLUMN clusters.api_server IS 'Address of its API server.';
 COMMENT ON COLUMN clusters.credentials IS
     'AES-256-GCM ciphertext made by the application; null for in-cluster or kubeconfig access.';
 COMMENT ON COLUMN clusters.data_key IS 'The row''s data key, wrapped by the key-encryption key that key_id names.';
+COMMENT ON COLUMN clusters.key_id IS 'Key-encryption key that wraps data_key.';
 COMMENT ON COLUMN clusters.credentials_expires_at IS 'When the stored token or certificate expires, where it says so.';
-COMMENT ON COLUMN clusters.stale_since IS 'Since when what is known of the cluster is old; null while it is watched.';
+COMMENT ON COLUMN clusters.labels IS 'Labels, as in Kubernetes.';
+COMMENT ON COLUMN clusters.annotations IS 'Annotations, as in Kubernetes.';
+COMMENT ON COLUMN clusters.status IS 'Whether the cluster is reached.';
+COMMENT ON COLUMN clusters.reason IS 'Reason of the status, a word.';
+COMMENT ON COLUMN clusters.message IS 'Reason of the status, in words.';
+COMMENT ON COLUMN clusters.version IS 'Version of Kubernetes.';
+COMMENT ON COLUMN clusters.last_seen_at IS 'When the cluster last responded.';
+COMMENT ON COLUMN clusters.stale_since IS 'Since when facts about the cluster are old; null: it is watched.';
+COMMENT ON COLUMN clusters.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN clusters.created_at IS 'When the row was created.';
+COMMENT ON COLUMN clusters.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN clusters.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN clusters.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN clusters.deleted_at IS 'When it was deregistered; null: it is registered.';
 COMMENT ON COLUMN clusters.orphans_decided_in IS
-    'The history in which an administrator has decided about its orphans; in any other one the sweep deletes none.';
+    'History in which an administrator decided about its orphans; in others the sweep deletes none.';
 COMMENT ON COLUMN clusters.orphans_seen_in IS 'The history in which a sweep has listed its orphans.';
 
 
@@ -82,10 +101,15 @@ CREATE INDEX idx_orphans_name ON orphans (cluster_name, kubernetes_namespace, na
 
 COMMENT ON TABLE orphans IS
     'Objects of ours on clusters that the database does not know, as the last sweep found them.';
+COMMENT ON COLUMN orphans.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN orphans.cluster_name IS 'Cluster of the object.';
 COMMENT ON COLUMN orphans.object_uid IS 'The uid that Kubernetes gave the object.';
+COMMENT ON COLUMN orphans.kind IS 'Kind of the object, such as Deployment.';
 COMMENT ON COLUMN orphans.kubernetes_namespace IS 'Its namespace on the cluster; empty for a namespace itself.';
+COMMENT ON COLUMN orphans.name IS 'Name of the object.';
 COMMENT ON COLUMN orphans.state IS
     'undecided: the sweep deletes it unless a new history holds it back. left: the sweep never deletes it.'
     ' kept and deleting: an administrator has decided so.';
+COMMENT ON COLUMN orphans.first_seen_at IS 'When a sweep first found it.';
 COMMENT ON COLUMN orphans.decided_at IS 'When an administrator decided; NULL before.';
 COMMENT ON COLUMN orphans.decided_by IS 'The administrator who decided.';

@@ -14,7 +14,12 @@ CREATE TABLE encryption_keys (
 
 COMMENT ON TABLE encryption_keys IS
     'Identifiers of key-encryption keys, so that rotation knows what is left. Never key material.';
-COMMENT ON COLUMN encryption_keys.provider IS 'Who gave the key to the server that used it last; NULL: not known.';
+COMMENT ON COLUMN encryption_keys.key_id IS 'Identifier of the key.';
+COMMENT ON COLUMN encryption_keys.status IS
+    'active: wraps new data keys; retiring: being replaced; retired: nothing is left under it.';
+COMMENT ON COLUMN encryption_keys.created_at IS 'When a server first used it.';
+COMMENT ON COLUMN encryption_keys.retired_at IS 'When nothing was left under it.';
+COMMENT ON COLUMN encryption_keys.provider IS 'Source of the key for the server that used it last; null: unknown.';
 
 ALTER TABLE user_secrets
     ADD CONSTRAINT fk_user_secrets_key_id FOREIGN KEY (key_id) REFERENCES encryption_keys(key_id);
@@ -64,8 +69,26 @@ CREATE INDEX idx_config_maps_name ON config_maps (name, id) INCLUDE (namespace_i
 CREATE INDEX idx_config_maps_updated_by ON config_maps (updated_by);
 
 COMMENT ON TABLE config_maps IS 'Configuration that containers of a namespace read; not for secrets.';
+COMMENT ON COLUMN config_maps.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN config_maps.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN config_maps.name IS 'Name of the config map in its namespace.';
+COMMENT ON COLUMN config_maps.namespace_id IS 'The namespace it belongs to.';
+COMMENT ON COLUMN config_maps.kubernetes_name IS 'Name of the object on the cluster.';
+COMMENT ON COLUMN config_maps.data IS 'Key -> value in UTF-8.';
 COMMENT ON COLUMN config_maps.binary_data IS 'Values that are not UTF-8 text, in base64.';
-COMMENT ON COLUMN config_maps.taken_over IS 'uid of the ConfigMap that was there before us, on the cluster.';
+COMMENT ON COLUMN config_maps.immutable IS 'Whether its data can never change.';
+COMMENT ON COLUMN config_maps.labels IS 'Labels, as in Kubernetes.';
+COMMENT ON COLUMN config_maps.annotations IS 'Annotations, as in Kubernetes.';
+COMMENT ON COLUMN config_maps.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+COMMENT ON COLUMN config_maps.generation IS 'Raised by each change of the desired state.';
+COMMENT ON COLUMN config_maps.observed_generation IS 'The generation that the cluster was last brought to.';
+COMMENT ON COLUMN config_maps.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN config_maps.created_at IS 'When the row was created.';
+COMMENT ON COLUMN config_maps.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN config_maps.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN config_maps.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN config_maps.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+COMMENT ON COLUMN config_maps.taken_over IS 'uid of the ConfigMap that was on the cluster before; null: we created it.';
 COMMENT ON COLUMN config_maps.row_version IS 'Raised by each write of the row, by a trigger.';
 
 
@@ -115,9 +138,28 @@ CREATE INDEX idx_secrets_name ON secrets (name, id) INCLUDE (namespace_id);
 CREATE INDEX idx_secrets_updated_by ON secrets (updated_by);
 
 COMMENT ON TABLE secrets IS 'Secrets that containers of a namespace read, encrypted by the application.';
-COMMENT ON COLUMN secrets.data IS 'What may be shown: key name -> {"size_bytes": n}. Never a value.';
+COMMENT ON COLUMN secrets.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN secrets.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN secrets.name IS 'Name of the secret in its namespace.';
+COMMENT ON COLUMN secrets.namespace_id IS 'The namespace it belongs to.';
+COMMENT ON COLUMN secrets.kubernetes_name IS 'Name of the object on the cluster.';
+COMMENT ON COLUMN secrets.type IS 'Type, as in Kubernetes.';
+COMMENT ON COLUMN secrets.data IS 'Names and sizes of its keys: name -> {"size_bytes": n}. Never a value.';
 COMMENT ON COLUMN secrets.ciphertext IS
     'AES-256-GCM over all values; additional data binds it to table, row and namespace.';
 COMMENT ON COLUMN secrets.data_key IS 'The row''s data key, wrapped by the key-encryption key that key_id names.';
-COMMENT ON COLUMN secrets.taken_over IS 'uid of the Secret that was there before us, on the cluster.';
+COMMENT ON COLUMN secrets.key_id IS 'Key-encryption key that wraps data_key.';
+COMMENT ON COLUMN secrets.immutable IS 'Whether its data can never change.';
+COMMENT ON COLUMN secrets.labels IS 'Labels, as in Kubernetes.';
+COMMENT ON COLUMN secrets.annotations IS 'Annotations, as in Kubernetes.';
+COMMENT ON COLUMN secrets.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+COMMENT ON COLUMN secrets.generation IS 'Raised by each change of the desired state.';
+COMMENT ON COLUMN secrets.observed_generation IS 'The generation that the cluster was last brought to.';
+COMMENT ON COLUMN secrets.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN secrets.created_at IS 'When the row was created.';
+COMMENT ON COLUMN secrets.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN secrets.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN secrets.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN secrets.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+COMMENT ON COLUMN secrets.taken_over IS 'uid of the Secret that was on the cluster before; null: we created it.';
 COMMENT ON COLUMN secrets.row_version IS 'Raised by each write of the row, by a trigger.';

@@ -29,8 +29,17 @@ CREATE INDEX idx_container_images_repository ON container_images (repository);
 CREATE INDEX idx_container_images_status ON container_images (status);
 
 COMMENT ON TABLE container_images IS 'Images that containers use or used; registered by being used.';
+COMMENT ON COLUMN container_images.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN container_images.name IS 'Last part of the path.';
+COMMENT ON COLUMN container_images.tag IS 'Tag; null where the image is given by digest alone.';
+COMMENT ON COLUMN container_images.digest IS 'Digest, as sha256:...';
 COMMENT ON COLUMN container_images.repository IS 'Registry and path before the name; null for the default registry.';
+COMMENT ON COLUMN container_images.size_bytes IS 'Size, as the registry says; null: unknown.';
+COMMENT ON COLUMN container_images.architecture IS 'CPU architecture; null: unknown.';
+COMMENT ON COLUMN container_images.os IS 'Operating system; null: unknown.';
 COMMENT ON COLUMN container_images.created_at IS 'When the image was built, as its registry says; null if unknown.';
+COMMENT ON COLUMN container_images.pulled_at IS 'When a container first named the image.';
+COMMENT ON COLUMN container_images.status IS 'available, deleted or error.';
 
 
 CREATE TABLE containers (
@@ -117,15 +126,56 @@ CREATE INDEX idx_containers_status ON containers (status, id) INCLUDE (namespace
 CREATE INDEX idx_containers_updated_by ON containers (updated_by);
 
 COMMENT ON TABLE containers IS 'Desired and observed state of a container; one Deployment on its cluster.';
+COMMENT ON COLUMN containers.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN containers.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN containers.name IS 'Name of the container in its namespace.';
+COMMENT ON COLUMN containers.display_name IS 'Name for people.';
+COMMENT ON COLUMN containers.namespace_id IS 'Namespace of the container.';
+COMMENT ON COLUMN containers.image_id IS 'The image it runs.';
+COMMENT ON COLUMN containers.kubernetes_name IS 'Name of the object on the cluster.';
+COMMENT ON COLUMN containers.pod_name IS 'Newest pod, as observed.';
+COMMENT ON COLUMN containers.deployment_name IS 'Deployment, as observed.';
+COMMENT ON COLUMN containers.replica_set_name IS 'Newest ReplicaSet, as observed.';
+COMMENT ON COLUMN containers.status IS 'State on the cluster, as observed.';
+COMMENT ON COLUMN containers.phase IS 'Phase of the newest pod.';
+COMMENT ON COLUMN containers.reason IS 'Reason of the status, a word.';
+COMMENT ON COLUMN containers.message IS 'Reason of the status, in words.';
+COMMENT ON COLUMN containers.cpu_request IS 'Requested CPU of a replica, a Kubernetes quantity.';
+COMMENT ON COLUMN containers.cpu_limit IS 'CPU limit of a replica, a Kubernetes quantity.';
+COMMENT ON COLUMN containers.memory_request IS 'Requested memory of a replica, a Kubernetes quantity.';
+COMMENT ON COLUMN containers.memory_limit IS 'Memory limit of a replica, a Kubernetes quantity.';
+COMMENT ON COLUMN containers.restart_count IS 'Restarts of the present pods together.';
+COMMENT ON COLUMN containers.pod_ip IS 'Address of the newest pod.';
+COMMENT ON COLUMN containers.host_ip IS 'Address of its node.';
+COMMENT ON COLUMN containers.started_at IS 'When the newest pod started.';
+COMMENT ON COLUMN containers.finished_at IS 'When the newest pod ended.';
+COMMENT ON COLUMN containers.created_at IS 'When the row was created.';
+COMMENT ON COLUMN containers.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN containers.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN containers.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN containers.labels IS 'Labels, as in Kubernetes.';
+COMMENT ON COLUMN containers.annotations IS 'Annotations, as in Kubernetes.';
 COMMENT ON COLUMN containers.spec IS
     'Desired fields without a column: command, args, probes, security contexts, init containers, empty dirs and so on.';
-COMMENT ON COLUMN containers.desired_state IS 'What the caller asked for last; status is what the cluster shows.';
-COMMENT ON COLUMN containers.replicas IS 'Wanted replicas, remembered while stopped or paused.';
+COMMENT ON COLUMN containers.desired_state IS 'State that was requested last; status is the state on the cluster.';
+COMMENT ON COLUMN containers.replicas IS 'Desired replicas, also while stopped or paused.';
 COMMENT ON COLUMN containers.quota_cpu_millicores IS
-    'What it counts against its namespace''s quota: request, else limit, times replicas; likewise for memory.';
+    'CPU that counts against the namespace''s quota: request, else limit, times replicas.';
+COMMENT ON COLUMN containers.quota_memory_bytes IS
+    'Memory that counts against the namespace''s quota; as quota_cpu_millicores.';
+COMMENT ON COLUMN containers.ready_replicas IS 'Ready replicas, as observed.';
+COMMENT ON COLUMN containers.observed_replicas IS 'Replicas, as observed.';
+COMMENT ON COLUMN containers.drift_policy IS 'What happens to changes that others make on the cluster.';
+COMMENT ON COLUMN containers.hold_rollout IS 'Whether a rollout in progress is paused.';
+COMMENT ON COLUMN containers.imported IS 'Whether it ran on the cluster before.';
+COMMENT ON COLUMN containers.restart_requested_at IS 'When a restart was last requested.';
 COMMENT ON COLUMN containers.deletion_requested_at IS
-    'Deletion in progress; the row goes when the cluster''s objects are gone.';
+    'Deletion is in progress since then; the row goes when the objects on the cluster are gone.';
 COMMENT ON COLUMN containers.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
+COMMENT ON COLUMN containers.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+COMMENT ON COLUMN containers.generation IS 'Raised by each change of the desired state.';
+COMMENT ON COLUMN containers.observed_generation IS 'The generation that the cluster was last brought to.';
+COMMENT ON COLUMN containers.resource_version IS 'Raised by each change that users see; the etag is made from it.';
 COMMENT ON COLUMN containers.row_version IS 'Raised by each write of the row, by a trigger.';
 
 
@@ -159,7 +209,25 @@ CREATE INDEX idx_container_pods_container ON container_pods (container_id, names
 CREATE INDEX idx_container_pods_namespace_id ON container_pods (namespace_id);
 
 COMMENT ON TABLE container_pods IS 'Pods of a container as last observed.';
+COMMENT ON COLUMN container_pods.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN container_pods.container_id IS 'The container it belongs to.';
+COMMENT ON COLUMN container_pods.namespace_id IS 'The namespace it belongs to.';
+COMMENT ON COLUMN container_pods.pod_name IS 'Name of the pod.';
 COMMENT ON COLUMN container_pods.uid IS 'The uid that Kubernetes gave the pod.';
+COMMENT ON COLUMN container_pods.phase IS 'Phase of the pod.';
+COMMENT ON COLUMN container_pods.reason IS 'Why the pod or its container is not running, a word.';
+COMMENT ON COLUMN container_pods.message IS 'The same in words.';
+COMMENT ON COLUMN container_pods.ready IS 'Whether the pod is ready.';
+COMMENT ON COLUMN container_pods.pod_ip IS 'Address of the pod.';
+COMMENT ON COLUMN container_pods.host_ip IS 'Address of its node.';
+COMMENT ON COLUMN container_pods.node_name IS 'Its node.';
+COMMENT ON COLUMN container_pods.restart_count IS 'Restarts of its main container.';
+COMMENT ON COLUMN container_pods.image IS 'Image that runs, as the node says.';
+COMMENT ON COLUMN container_pods.image_id IS 'Image that runs, by digest.';
+COMMENT ON COLUMN container_pods.started_at IS 'When its main container started.';
+COMMENT ON COLUMN container_pods.finished_at IS 'When its main container ended.';
+COMMENT ON COLUMN container_pods.deleting IS 'Whether the pod is being deleted.';
+COMMENT ON COLUMN container_pods.updated_at IS 'When the row was last written.';
 
 
 CREATE TABLE port_mappings (
@@ -201,7 +269,20 @@ CREATE UNIQUE INDEX uq_port_mappings_without_service ON port_mappings (container
 
 COMMENT ON TABLE port_mappings IS
     'Ports of a container and the Services in front of them; one port may stand behind two.';
+COMMENT ON COLUMN port_mappings.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN port_mappings.container_id IS 'The container it belongs to.';
+COMMENT ON COLUMN port_mappings.namespace_id IS 'The namespace it belongs to.';
+COMMENT ON COLUMN port_mappings.name IS 'Name of the port.';
+COMMENT ON COLUMN port_mappings.container_port IS 'Port of the container.';
+COMMENT ON COLUMN port_mappings.host_port IS 'Port of the node; null: none.';
+COMMENT ON COLUMN port_mappings.protocol IS 'TCP or UDP.';
+COMMENT ON COLUMN port_mappings.app_protocol IS 'Application protocol of the Service port.';
 COMMENT ON COLUMN port_mappings.service_type IS 'None: the port is declared on the pod only, without a Service.';
+COMMENT ON COLUMN port_mappings.service_name IS 'The Service; null without one.';
+COMMENT ON COLUMN port_mappings.service_port IS 'Port of the Service.';
+COMMENT ON COLUMN port_mappings.node_port IS
+    'Node port of the Service; null: the cluster chooses one where it needs one.';
+COMMENT ON COLUMN port_mappings.created_at IS 'When the row was created.';
 
 
 CREATE TABLE environment_variables (
@@ -236,8 +317,17 @@ CREATE INDEX idx_environment_variables_source ON environment_variables (namespac
 
 COMMENT ON TABLE environment_variables IS
     'Environment of a container; values from a source are resolved by Kubernetes, never copied.';
+COMMENT ON COLUMN environment_variables.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN environment_variables.container_id IS 'The container it belongs to.';
+COMMENT ON COLUMN environment_variables.namespace_id IS 'The namespace it belongs to.';
 COMMENT ON COLUMN environment_variables.container_name IS
     'The init container it belongs to; null is the main container.';
 COMMENT ON COLUMN environment_variables.position IS 'Order in the pod: a value may refer to variables before it.';
+COMMENT ON COLUMN environment_variables.name IS 'Name of the variable.';
+COMMENT ON COLUMN environment_variables.value IS 'Literal value.';
+COMMENT ON COLUMN environment_variables.value_from IS 'Kind of source; literal: none.';
+COMMENT ON COLUMN environment_variables.source_name IS 'The config map or secret.';
 COMMENT ON COLUMN environment_variables.source_key IS
     'Key in the config map or secret, or the path of a field reference.';
+COMMENT ON COLUMN environment_variables.optional IS 'Whether the source may be missing.';
+COMMENT ON COLUMN environment_variables.created_at IS 'When the row was created.';

@@ -1,5 +1,5 @@
--- Everything but the functions, which v0101_baseline drops by name. CASCADE: tables refer to one another, their policies
--- and triggers call functions, and functions have arguments of their types.
+-- Everything but the functions, which v0101_baseline drops by name. CASCADE: tables refer to one another, their
+-- policies and triggers call functions, and functions have arguments of their types.
 
 DROP MATERIALIZED VIEW container_summary;
 DROP VIEW watched_rows, container_details, database_stats, table_sizes, user_operation_stats;

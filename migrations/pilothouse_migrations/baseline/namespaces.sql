@@ -64,11 +64,35 @@ CREATE UNIQUE INDEX uq_namespaces_name ON namespaces (name) WHERE deleted_at IS 
 
 COMMENT ON TABLE namespaces IS
     'What belongs to one tenant, kept apart from every other; one Kubernetes namespace each.';
+COMMENT ON COLUMN namespaces.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN namespaces.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN namespaces.name IS 'Name, unique among those that are not deleted.';
+COMMENT ON COLUMN namespaces.display_name IS 'Name for people.';
+COMMENT ON COLUMN namespaces.description IS 'Free text.';
+COMMENT ON COLUMN namespaces.kubernetes_name IS 'Name of its Kubernetes namespace.';
+COMMENT ON COLUMN namespaces.cluster_name IS 'Cluster of its Kubernetes namespace.';
+COMMENT ON COLUMN namespaces.status IS 'active, or inactive: nothing new is created in it.';
+COMMENT ON COLUMN namespaces.phase IS 'Phase of the Kubernetes namespace, as observed.';
+COMMENT ON COLUMN namespaces.reason IS 'Reason of the status, a word.';
+COMMENT ON COLUMN namespaces.message IS 'Reason of the status, in words.';
 COMMENT ON COLUMN namespaces.resource_quota IS
     'Limits of the namespace: containers (count), cpu and memory (Kubernetes quantities).';
-COMMENT ON COLUMN namespaces.adopted IS 'The Kubernetes namespace was there before and is not deleted with the row.';
+COMMENT ON COLUMN namespaces.labels IS 'Labels, as in Kubernetes.';
+COMMENT ON COLUMN namespaces.annotations IS 'Annotations, as in Kubernetes.';
+COMMENT ON COLUMN namespaces.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+COMMENT ON COLUMN namespaces.adopted IS
+    'Whether the Kubernetes namespace was there before; then it stays when the row goes.';
+COMMENT ON COLUMN namespaces.generation IS 'Raised by each change of the desired state.';
+COMMENT ON COLUMN namespaces.observed_generation IS 'The generation that the cluster was last brought to.';
+COMMENT ON COLUMN namespaces.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN namespaces.created_at IS 'When the row was created.';
+COMMENT ON COLUMN namespaces.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN namespaces.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN namespaces.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN namespaces.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+COMMENT ON COLUMN namespaces.deleted_at IS 'When it was deleted; null: it exists.';
 COMMENT ON COLUMN namespaces.row_version IS 'Raised by each write of the row, by a trigger.';
-COMMENT ON COLUMN namespaces.legal_hold IS 'Whether records of the audit log that are of it are kept from retention.';
+COMMENT ON COLUMN namespaces.legal_hold IS 'Whether retention keeps audit records of the namespace.';
 COMMENT ON COLUMN namespaces.default_pod_security IS
     'Level that its Kubernetes namespace is given where the labels name none; empty: none.';
 COMMENT ON COLUMN namespaces.pod_security_level IS
@@ -90,4 +114,8 @@ CREATE TABLE quota_counters (
 
 COMMENT ON TABLE quota_counters IS
     'What counts against a namespace''s quota is the sum over its rows; kept by triggers on containers.';
+COMMENT ON COLUMN quota_counters.namespace_id IS 'The namespace.';
 COMMENT ON COLUMN quota_counters.id IS '0: the counter; otherwise a difference that it has not taken in yet.';
+COMMENT ON COLUMN quota_counters.containers IS 'Number of containers.';
+COMMENT ON COLUMN quota_counters.cpu_millicores IS 'Sum of their quota_cpu_millicores.';
+COMMENT ON COLUMN quota_counters.memory_bytes IS 'Sum of their quota_memory_bytes.';

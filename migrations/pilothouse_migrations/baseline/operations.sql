@@ -24,7 +24,14 @@ CREATE INDEX idx_operations_namespace_id ON operations (namespace_id);
 CREATE INDEX idx_operations_user_id ON operations (user_id);
 
 COMMENT ON TABLE operations IS 'One row for each mutation; what history refers to instead of the partitioned log.';
-COMMENT ON COLUMN operations.user_id IS 'Who asked; null where the system acted by itself.';
+COMMENT ON COLUMN operations.operation_id IS 'The operation, as in the audit log.';
+COMMENT ON COLUMN operations.user_id IS 'User who called; null: the system.';
+COMMENT ON COLUMN operations.method IS 'Method that was called.';
+COMMENT ON COLUMN operations.resource_type IS 'Type of the resource.';
+COMMENT ON COLUMN operations.resource_id IS 'Id of its row; null: none.';
+COMMENT ON COLUMN operations.namespace_id IS 'Namespace of the resource; null: of the platform.';
+COMMENT ON COLUMN operations.request_id IS 'Idempotency key of the call; null: none.';
+COMMENT ON COLUMN operations.created_at IS 'When the operation was written.';
 
 
 CREATE TABLE idempotency_keys (
@@ -43,9 +50,15 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idx_idempotency_keys_expires_at ON idempotency_keys (expires_at);
 
 COMMENT ON TABLE idempotency_keys IS 'Answers to mutations that carried a request id, replayed to a repeated request.';
+COMMENT ON COLUMN idempotency_keys.user_id IS 'User who called.';
+COMMENT ON COLUMN idempotency_keys.request_id IS 'Id that the caller chose.';
+COMMENT ON COLUMN idempotency_keys.method IS 'Method that was called.';
 COMMENT ON COLUMN idempotency_keys.request_hmac IS
     'Keyed hash of the request; the same id with another body is refused.';
 COMMENT ON COLUMN idempotency_keys.response IS 'The serialised response without its secret fields.';
+COMMENT ON COLUMN idempotency_keys.operation_id IS 'The operation that served it.';
+COMMENT ON COLUMN idempotency_keys.created_at IS 'When the answer was stored.';
+COMMENT ON COLUMN idempotency_keys.expires_at IS 'When the answer is forgotten.';
 
 
 CREATE TABLE request_claims (
@@ -60,7 +73,10 @@ CREATE INDEX idx_request_claims_expires_at ON request_claims (expires_at);
 
 COMMENT ON TABLE request_claims IS
     'Requests that are being served outside a transaction, until the deadline of the call that serves them.';
+COMMENT ON COLUMN request_claims.user_id IS 'User who called.';
+COMMENT ON COLUMN request_claims.request_id IS 'Id that the caller chose.';
 COMMENT ON COLUMN request_claims.owner IS 'The operation that serves the request.';
+COMMENT ON COLUMN request_claims.expires_at IS 'Deadline of the call that serves it.';
 
 
 CREATE TABLE container_status_history (
@@ -92,3 +108,15 @@ CREATE INDEX idx_container_status_history_operation_id ON container_status_histo
 CREATE INDEX idx_container_status_history_user_id ON container_status_history (user_id);
 
 COMMENT ON TABLE container_status_history IS 'Every change of a container''s status, with who or what caused it.';
+COMMENT ON COLUMN container_status_history.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN container_status_history.container_id IS 'The container it belongs to.';
+COMMENT ON COLUMN container_status_history.namespace_id IS 'The namespace it belongs to.';
+COMMENT ON COLUMN container_status_history.previous_status IS 'Status before; null for a new container.';
+COMMENT ON COLUMN container_status_history.current_status IS 'Status after.';
+COMMENT ON COLUMN container_status_history.reason IS 'Reason of the change, a word.';
+COMMENT ON COLUMN container_status_history.message IS 'Reason of the change, in words.';
+COMMENT ON COLUMN container_status_history.changed_at IS 'When it changed.';
+COMMENT ON COLUMN container_status_history.triggered_by IS 'Whether a user, the system or Kubernetes caused it.';
+COMMENT ON COLUMN container_status_history.user_id IS 'User who caused it; null: nobody.';
+COMMENT ON COLUMN container_status_history.operation_id IS
+    'Operation that caused it; null: none, or retention removed it.';

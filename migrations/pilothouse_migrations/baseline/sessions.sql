@@ -38,13 +38,25 @@ CREATE INDEX idx_sessions_replaced_by ON sessions (replaced_by);
 CREATE INDEX idx_sessions_user_id ON sessions (user_id);
 
 COMMENT ON TABLE sessions IS 'One row per issued pair of tokens; tokens are kept as SHA-256 of 256 random bits.';
+COMMENT ON COLUMN sessions.id IS 'Id of the session.';
+COMMENT ON COLUMN sessions.user_id IS 'User who logged in.';
 COMMENT ON COLUMN sessions.family_id IS
     'All pairs that descend from one login; a replayed refresh token ends the family.';
+COMMENT ON COLUMN sessions.access_token_hash IS 'SHA-256 of the access token.';
+COMMENT ON COLUMN sessions.refresh_token_hash IS 'SHA-256 of the refresh token.';
+COMMENT ON COLUMN sessions.access_expires_at IS 'When the access token expires.';
+COMMENT ON COLUMN sessions.refresh_expires_at IS 'When the refresh token expires.';
+COMMENT ON COLUMN sessions.created_at IS 'When the row was created.';
+COMMENT ON COLUMN sessions.last_used_at IS 'When it was last used; written at intervals.';
+COMMENT ON COLUMN sessions.rotated_at IS 'When its refresh token was exchanged.';
+COMMENT ON COLUMN sessions.revoked_at IS 'When it was revoked.';
 COMMENT ON COLUMN sessions.replaced_by IS
     'The pair that the refresh token was exchanged for; a refresh token is used once.';
-COMMENT ON COLUMN sessions.method IS 'What the user or program has shown to begin it.';
+COMMENT ON COLUMN sessions.client_ip IS 'Address it was issued to.';
+COMMENT ON COLUMN sessions.user_agent IS 'user-agent header it was issued to.';
+COMMENT ON COLUMN sessions.method IS 'How the user or program proved its identity.';
 COMMENT ON COLUMN sessions.proved_at IS
-    'When the user last showed a password, a code or a log-in at an issuer; a refresh carries it over. Null: unknown.';
+    'When the user last proved identity by password, code or issuer; a refresh keeps it. Null: unknown.';
 
 
 CREATE TABLE login_throttles (
@@ -60,6 +72,10 @@ CREATE INDEX idx_login_throttles_updated_at ON login_throttles (updated_at);
 
 COMMENT ON TABLE login_throttles IS
     'Failed logins by hash of the normalised name, so that unknown accounts are throttled alike.';
+COMMENT ON COLUMN login_throttles.account_hash IS 'Hash of the normalised user name.';
+COMMENT ON COLUMN login_throttles.failures IS 'Failed log-ins since the last success.';
+COMMENT ON COLUMN login_throttles.locked_until IS 'Until when log-ins are refused; null: they are not.';
+COMMENT ON COLUMN login_throttles.updated_at IS 'When the row was last written.';
 
 
 CREATE TABLE login_origins (
@@ -80,7 +96,10 @@ COMMENT ON TABLE login_origins IS
     'Devices and addresses that accounts have logged in from, and the guesses that failed there since.';
 COMMENT ON COLUMN login_origins.account_hash IS 'Hash of the normalised user name, as in login_throttles.';
 COMMENT ON COLUMN login_origins.origin_hash IS 'Hash of a device, or keyed hash of an address.';
-COMMENT ON COLUMN login_origins.password_changed_at IS 'That of the user when it last logged in from there.';
+COMMENT ON COLUMN login_origins.failures IS 'Failed log-ins from there since the last success.';
+COMMENT ON COLUMN login_origins.logins IS 'Successful log-ins from there.';
+COMMENT ON COLUMN login_origins.password_changed_at IS 'password_changed_at of the user at the last log-in from there.';
+COMMENT ON COLUMN login_origins.updated_at IS 'When the row was last written.';
 
 
 CREATE TABLE login_challenges (
@@ -99,8 +118,13 @@ CREATE INDEX idx_login_challenges_user_id ON login_challenges (user_id);
 
 COMMENT ON TABLE login_challenges IS
     'What right passwords were answered with where a code or a new password is to be shown, too; used once.';
+COMMENT ON COLUMN login_challenges.challenge_hash IS 'SHA-256 of the challenge.';
+COMMENT ON COLUMN login_challenges.user_id IS 'User whose password was right.';
 COMMENT ON COLUMN login_challenges.origin_hash IS 'Keyed hash of the address and of the device it was given to.';
-COMMENT ON COLUMN login_challenges.password_changed_at IS 'That of the user then: another password ends it.';
+COMMENT ON COLUMN login_challenges.password_changed_at IS
+    'password_changed_at of the user at that time; another one ends the challenge.';
+COMMENT ON COLUMN login_challenges.created_at IS 'When the row was created.';
+COMMENT ON COLUMN login_challenges.expires_at IS 'When the challenge stops working.';
 
 
 CREATE TABLE recovery_codes (
@@ -116,6 +140,11 @@ CREATE TABLE recovery_codes (
 
 COMMENT ON TABLE recovery_codes IS
     'Codes that let a user in once each without the authenticator, as SHA-256 of 80 random bits.';
+COMMENT ON COLUMN recovery_codes.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN recovery_codes.user_id IS 'The user it belongs to.';
+COMMENT ON COLUMN recovery_codes.code_hash IS 'SHA-256 of the code.';
+COMMENT ON COLUMN recovery_codes.created_at IS 'When the row was created.';
+COMMENT ON COLUMN recovery_codes.used_at IS 'When it was used; null: it is left.';
 
 
 CREATE TABLE federated_identities (
@@ -136,7 +165,11 @@ CREATE INDEX idx_federated_identities_user_id ON federated_identities (user_id);
 
 COMMENT ON TABLE federated_identities IS
     'People and programs that issuers vouch for, and the users that they are here.';
+COMMENT ON COLUMN federated_identities.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN federated_identities.user_id IS 'The user that it is here.';
 COMMENT ON COLUMN federated_identities.issuer IS 'The issuer''s address, as its tokens have it.';
+COMMENT ON COLUMN federated_identities.subject IS 'Subject at the issuer.';
+COMMENT ON COLUMN federated_identities.created_at IS 'When the row was created.';
 COMMENT ON COLUMN federated_identities.confirmed_at IS 'When the issuer was last asked, and vouched.';
 COMMENT ON COLUMN federated_identities.confirmed_until IS
     'When the grants that its rules give end, unless it is asked again.';
@@ -153,6 +186,9 @@ CREATE INDEX idx_oidc_logins_expires_at ON oidc_logins (expires_at);
 
 COMMENT ON TABLE oidc_logins IS
     'Log-ins at issuers that were completed, until they would have expired: each works once.';
+COMMENT ON COLUMN oidc_logins.state_hash IS 'SHA-256 of the log-in''s state.';
+COMMENT ON COLUMN oidc_logins.completed_at IS 'When it was completed.';
+COMMENT ON COLUMN oidc_logins.expires_at IS 'When it would have expired.';
 
 
 CREATE TABLE oidc_sessions (
@@ -169,6 +205,8 @@ CREATE INDEX idx_oidc_sessions_identity_id ON oidc_sessions (identity_id);
 
 COMMENT ON TABLE oidc_sessions IS
     'Sessions that an issuer is asked about when they are renewed; its refresh token is a token of user_secrets.';
+COMMENT ON COLUMN oidc_sessions.family_id IS 'The session, by its family.';
+COMMENT ON COLUMN oidc_sessions.identity_id IS 'The identity that logged in.';
 COMMENT ON COLUMN oidc_sessions.confirmed_at IS 'When the issuer was last asked, and vouched.';
 COMMENT ON COLUMN oidc_sessions.asking_until IS
     'Until when nobody else asks: the issuer''s refresh token may work once.';
@@ -192,6 +230,9 @@ CREATE INDEX idx_device_logins_expires_at ON device_logins (expires_at);
 
 COMMENT ON TABLE device_logins IS 'Log-ins of devices that wait for a person to agree at the issuer.';
 COMMENT ON COLUMN device_logins.token_hash IS 'SHA-256 of the token that the device asks with.';
+COMMENT ON COLUMN device_logins.issuer IS 'Name of the issuer in the settings.';
 COMMENT ON COLUMN device_logins.sealed_code IS 'The code of the issuer, under a key that only that token gives.';
-COMMENT ON COLUMN device_logins.address_hash IS 'Keyed hash of the address that began it, which may have so many.';
-COMMENT ON COLUMN device_logins.next_poll_at IS 'Before it the issuer is not asked again.';
+COMMENT ON COLUMN device_logins.address_hash IS 'Keyed hash of the address that began it; each address may have a few.';
+COMMENT ON COLUMN device_logins.interval_seconds IS 'Least time between two polls, set by the issuer.';
+COMMENT ON COLUMN device_logins.next_poll_at IS 'Time of the next poll of the issuer.';
+COMMENT ON COLUMN device_logins.expires_at IS 'When the device''s code expires.';

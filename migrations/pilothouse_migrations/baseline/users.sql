@@ -55,15 +55,30 @@ CREATE UNIQUE INDEX uq_users_id_namespace ON users (id, namespace_id);
 CREATE UNIQUE INDEX uq_users_username ON users (username_normalized) WHERE deleted_at IS NULL;
 
 COMMENT ON TABLE users IS 'People and programs that log in; never deleted for good, see deleted_at.';
+COMMENT ON COLUMN users.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN users.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN users.username IS 'Name, as it was chosen.';
 COMMENT ON COLUMN users.username_normalized IS
-    'NFKC and case folded by the application; what look-ups and uniqueness go by.';
+    'Name in normal form (NFKC, case folded by the application), for look-ups and uniqueness.';
+COMMENT ON COLUMN users.email IS 'E-mail address, as it was given.';
+COMMENT ON COLUMN users.email_normalized IS 'E-mail address in normal form, as username_normalized.';
 COMMENT ON COLUMN users.password_hash IS 'Argon2id in PHC form; ''!'' for a user that cannot log in by password.';
+COMMENT ON COLUMN users.full_name IS 'Full name.';
+COMMENT ON COLUMN users.avatar_url IS 'URL of a picture.';
+COMMENT ON COLUMN users.status IS 'Only active users can log in.';
+COMMENT ON COLUMN users.last_login_at IS 'When the user last logged in.';
+COMMENT ON COLUMN users.password_changed_at IS 'When the password was last set.';
 COMMENT ON COLUMN users.is_bootstrap IS 'Made at the first start; never made a second time, even after its deletion.';
-COMMENT ON COLUMN users.resource_version IS 'Raised by each update of the row; what an etag is made of.';
+COMMENT ON COLUMN users.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN users.created_at IS 'When the row was created.';
+COMMENT ON COLUMN users.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN users.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN users.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN users.deleted_at IS 'When the user was deleted; null: the user exists.';
 COMMENT ON COLUMN users.kind IS 'A service account has no password and acts by keys.';
 COMMENT ON COLUMN users.namespace_id IS 'Where a service account belongs; null where it is the platform''s.';
-COMMENT ON COLUMN users.totp_since IS 'Since when a code of an authenticator is asked for; null is never.';
-COMMENT ON COLUMN users.totp_last_step IS 'The newest step of 30 seconds whose code was used.';
+COMMENT ON COLUMN users.totp_since IS 'Since when the user needs an authenticator''s code; null: never.';
+COMMENT ON COLUMN users.totp_last_step IS 'The newest step of 30 seconds of a used code.';
 COMMENT ON COLUMN users.password_expires_at IS
     'Not null: the password is the one-time code of a reset, good until then for setting another.';
 COMMENT ON COLUMN users.totp_failures IS 'Wrong codes in a row, each after a right password.';
@@ -95,8 +110,18 @@ CREATE INDEX idx_roles_permissions ON roles USING gin (permissions);
 CREATE INDEX idx_roles_updated_by ON roles (updated_by);
 
 COMMENT ON TABLE roles IS 'Named sets of permissions; granted to users in user_roles.';
+COMMENT ON COLUMN roles.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN roles.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN roles.name IS 'Name of the role.';
+COMMENT ON COLUMN roles.display_name IS 'Name for people.';
+COMMENT ON COLUMN roles.description IS 'Free text.';
 COMMENT ON COLUMN roles.is_system IS 'Shipped with the product; cannot be changed or deleted.';
 COMMENT ON COLUMN roles.permissions IS 'Array of strings: <noun>.<verb>, <noun>.*, or *.';
+COMMENT ON COLUMN roles.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN roles.created_at IS 'When the row was created.';
+COMMENT ON COLUMN roles.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN roles.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN roles.updated_by IS 'User who changed it last; null: the system.';
 
 
 CREATE TABLE user_roles (
@@ -120,8 +145,14 @@ CREATE INDEX idx_user_roles_namespace_id ON user_roles (namespace_id);
 CREATE INDEX idx_user_roles_role_id ON user_roles (role_id);
 
 COMMENT ON TABLE user_roles IS 'Grants: this user has this role in this namespace, or in every one where it is null.';
-COMMENT ON COLUMN user_roles.expires_at IS 'When the grant ends by itself; null is never.';
-COMMENT ON COLUMN user_roles.source IS 'Issuer whose rules give it; null where somebody did.';
+COMMENT ON COLUMN user_roles.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN user_roles.user_id IS 'User who has the grant.';
+COMMENT ON COLUMN user_roles.role_id IS 'Role that is granted.';
+COMMENT ON COLUMN user_roles.namespace_id IS 'Namespace it holds in; null: every one.';
+COMMENT ON COLUMN user_roles.assigned_at IS 'When it was granted.';
+COMMENT ON COLUMN user_roles.assigned_by IS 'User who granted it; null: the system or an issuer''s rule.';
+COMMENT ON COLUMN user_roles.expires_at IS 'When the grant ends; null: never.';
+COMMENT ON COLUMN user_roles.source IS 'Issuer that gives the grant by a rule; null: a person did.';
 
 
 CREATE TABLE user_secrets (
@@ -143,4 +174,12 @@ CREATE INDEX idx_user_secrets_key_id ON user_secrets (key_id);
 CREATE UNIQUE INDEX uq_user_secrets_name ON user_secrets (user_id, secret_type, name);
 
 COMMENT ON TABLE user_secrets IS 'Credentials of a user for other systems, encrypted by the application.';
+COMMENT ON COLUMN user_secrets.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN user_secrets.user_id IS 'The user it belongs to.';
+COMMENT ON COLUMN user_secrets.secret_type IS 'Kind of secret.';
+COMMENT ON COLUMN user_secrets.encrypted_value IS 'AES-256-GCM ciphertext made by the application.';
+COMMENT ON COLUMN user_secrets.data_key IS 'Data key of the row, wrapped by the key-encryption key key_id.';
+COMMENT ON COLUMN user_secrets.key_id IS 'Key-encryption key that wraps data_key.';
+COMMENT ON COLUMN user_secrets.created_at IS 'When the row was created.';
+COMMENT ON COLUMN user_secrets.updated_at IS 'When the row was last written.';
 COMMENT ON COLUMN user_secrets.name IS 'Tells several secrets of a kind apart, such as the tokens of several issuers.';

@@ -64,12 +64,39 @@ CREATE INDEX idx_volumes_type_status ON volumes (type, status);
 CREATE INDEX idx_volumes_updated_by ON volumes (updated_by);
 
 COMMENT ON TABLE volumes IS 'Storage that containers of a namespace can mount.';
-COMMENT ON COLUMN volumes.size IS 'Wanted size, a Kubernetes quantity; capacity is what the cluster gave.';
-COMMENT ON COLUMN volumes.source_name IS 'The config map or secret that a volume of that type shows.';
-COMMENT ON COLUMN volumes.taken_over IS 'uid of the claim that was there before us, on the cluster.';
-COMMENT ON COLUMN volumes.claim_uid IS 'uid of the claim as it was last seen on the cluster.';
+COMMENT ON COLUMN volumes.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN volumes.uid IS 'Id of the resource in the API.';
+COMMENT ON COLUMN volumes.name IS 'Name of the volume in its namespace.';
+COMMENT ON COLUMN volumes.namespace_id IS 'Namespace of the volume.';
+COMMENT ON COLUMN volumes.type IS 'Kind of volume.';
+COMMENT ON COLUMN volumes.storage_class IS 'Requested storage class; null: the cluster''s default.';
+COMMENT ON COLUMN volumes.size IS 'Desired size, a Kubernetes quantity; capacity is the actual one.';
+COMMENT ON COLUMN volumes.capacity IS 'Size that the cluster gave.';
+COMMENT ON COLUMN volumes.access_mode IS 'Access mode, as in Kubernetes.';
+COMMENT ON COLUMN volumes.mount_path IS 'Default path for mounts.';
+COMMENT ON COLUMN volumes.host_path IS 'Folder of the node, for host_path.';
+COMMENT ON COLUMN volumes.source_name IS 'The config map or secret of a volume of that type.';
+COMMENT ON COLUMN volumes.kubernetes_name IS 'Name of the claim on the cluster; null: it has none.';
+COMMENT ON COLUMN volumes.status IS 'State on the cluster, as observed.';
+COMMENT ON COLUMN volumes.reason IS 'Reason of the status, a word.';
+COMMENT ON COLUMN volumes.message IS 'Reason of the status, in words.';
+COMMENT ON COLUMN volumes.labels IS 'Labels, as in Kubernetes.';
+COMMENT ON COLUMN volumes.annotations IS 'Annotations, as in Kubernetes.';
+COMMENT ON COLUMN volumes.spec IS 'Desired fields without a column.';
+COMMENT ON COLUMN volumes.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+COMMENT ON COLUMN volumes.generation IS 'Raised by each change of the desired state.';
+COMMENT ON COLUMN volumes.observed_generation IS 'The generation that the cluster was last brought to.';
+COMMENT ON COLUMN volumes.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+COMMENT ON COLUMN volumes.created_at IS 'When the row was created.';
+COMMENT ON COLUMN volumes.updated_at IS 'When the row was last written.';
+COMMENT ON COLUMN volumes.created_by IS 'User who created it; null: the system.';
+COMMENT ON COLUMN volumes.updated_by IS 'User who changed it last; null: the system.';
+COMMENT ON COLUMN volumes.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+COMMENT ON COLUMN volumes.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
+COMMENT ON COLUMN volumes.taken_over IS 'uid of the claim that was on the cluster before; null: we created it.';
+COMMENT ON COLUMN volumes.claim_uid IS 'uid of the claim when it was last seen on the cluster.';
 COMMENT ON COLUMN volumes.persistent_volume IS 'The PersistentVolume that the claim was last seen bound to.';
-COMMENT ON COLUMN volumes.claim_storage_class IS 'The storage class of the claim as it was last seen on the cluster.';
+COMMENT ON COLUMN volumes.claim_storage_class IS 'Storage class of the claim when it was last seen on the cluster.';
 COMMENT ON COLUMN volumes.row_version IS 'Raised by each write of the row, by a trigger.';
 
 
@@ -95,3 +122,11 @@ CREATE INDEX idx_container_volumes_namespace_id ON container_volumes (namespace_
 CREATE INDEX idx_container_volumes_volume_id ON container_volumes (volume_id, namespace_id);
 
 COMMENT ON TABLE container_volumes IS 'Which container mounts which volume, and where.';
+COMMENT ON COLUMN container_volumes.id IS 'Key of the row inside the database.';
+COMMENT ON COLUMN container_volumes.container_id IS 'The container.';
+COMMENT ON COLUMN container_volumes.volume_id IS 'The volume.';
+COMMENT ON COLUMN container_volumes.namespace_id IS 'Namespace of both.';
+COMMENT ON COLUMN container_volumes.mount_path IS 'Where the container mounts it.';
+COMMENT ON COLUMN container_volumes.read_only IS 'Whether the mount is read-only.';
+COMMENT ON COLUMN container_volumes.sub_path IS 'Folder of the volume that is mounted; null: all of it.';
+COMMENT ON COLUMN container_volumes.created_at IS 'When the row was created.';

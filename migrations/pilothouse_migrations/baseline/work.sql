@@ -27,12 +27,22 @@ CREATE INDEX idx_reconcile_work_share ON reconcile_work (namespace_id, going, du
 
 COMMENT ON TABLE reconcile_work IS
     'Outbox of the reconcilers: resources whose cluster state may differ from the desired one.';
+COMMENT ON COLUMN reconcile_work.resource_type IS 'Type of the resource.';
+COMMENT ON COLUMN reconcile_work.resource_id IS 'Id of its row.';
+COMMENT ON COLUMN reconcile_work.cluster_name IS 'Cluster of the resource.';
+COMMENT ON COLUMN reconcile_work.namespace_id IS 'Its namespace; null: of the platform.';
+COMMENT ON COLUMN reconcile_work.due_at IS 'When it is to be compared next; for leased work, when the lease ends.';
+COMMENT ON COLUMN reconcile_work.attempts IS 'Failed attempts in a row.';
+COMMENT ON COLUMN reconcile_work.lease_owner IS 'Server that works on it; null: none.';
 COMMENT ON COLUMN reconcile_work.lease_epoch IS
-    'Raised by each claim; a write back names the epoch it was claimed under.';
+    'Raised by each lease; a worker writes back under the epoch of its lease.';
+COMMENT ON COLUMN reconcile_work.leased_until IS 'When the lease ends.';
+COMMENT ON COLUMN reconcile_work.last_error IS 'Error of the last attempt.';
+COMMENT ON COLUMN reconcile_work.created_at IS 'When the work was first put.';
+COMMENT ON COLUMN reconcile_work.updated_at IS 'When the row was last written.';
 COMMENT ON COLUMN reconcile_work.applied_objects IS
-    'What the resource consisted of on its cluster when it was applied last: marks by kind and name. Null: not noted.';
-COMMENT ON COLUMN reconcile_work.going IS
-    'Whether the resource is to be deleted: it gives way to what is new or changed.';
+    'Fingerprint of each object as it was last applied, by kind and name; null: none was noted.';
+COMMENT ON COLUMN reconcile_work.going IS 'Whether the resource is being deleted: it yields to new and changed ones.';
 
 
 CREATE TABLE leases (
@@ -44,6 +54,10 @@ CREATE TABLE leases (
 );
 
 COMMENT ON TABLE leases IS 'Work that one replica at a time may do: periodic work, observation of a cluster.';
+COMMENT ON COLUMN leases.name IS 'Name of the work.';
+COMMENT ON COLUMN leases.owner IS 'Server that has the lease; null: none.';
+COMMENT ON COLUMN leases.epoch IS 'Raised by each new holder; writes name it.';
+COMMENT ON COLUMN leases.expires_at IS 'When the lease ends.';
 
 
 CREATE TABLE periodic_jobs (
@@ -58,5 +72,9 @@ CREATE TABLE periodic_jobs (
 );
 
 COMMENT ON TABLE periodic_jobs IS 'How the runs of each periodic job ended, whichever server did them.';
+COMMENT ON COLUMN periodic_jobs.name IS 'Name of the job.';
 COMMENT ON COLUMN periodic_jobs.failures IS 'In a row, until now.';
+COMMENT ON COLUMN periodic_jobs.failing_since IS 'Since when runs fail; null: the last one succeeded.';
+COMMENT ON COLUMN periodic_jobs.last_failure_at IS 'When a run last failed.';
 COMMENT ON COLUMN periodic_jobs.last_failure IS 'The reason of the last failure, a word.';
+COMMENT ON COLUMN periodic_jobs.last_success_at IS 'When a run last succeeded.';
