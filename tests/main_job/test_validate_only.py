@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.container.v1 import container_pb2 as pb
@@ -25,7 +28,8 @@ def served(name: str, node_port: int) -> pb.Container:
     return pb.Container(name=name, image="nginx:1.27", ports=[port])
 
 
-async def demo(server: Server) -> ClusterClient:
+@asynccontextmanager
+async def demo(server: Server) -> AsyncIterator[ClusterClient]:
     """A namespace that is on the cluster, and a client of the cluster; a node port is taken."""
     assert server.cluster is not None
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
@@ -36,7 +40,16 @@ async def demo(server: Server) -> ClusterClient:
         return found.status == pb.CONTAINER_STATUS_RUNNING
 
     await poll_until(running)
-    return await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
+    client = await ClusterClient.from_kubeconfig(server.cluster.kubeconfig(), name="local")
+    yield client
+    await client.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def client(shared_server: Server) -> AsyncIterator[ClusterClient]:
+    """For tests that only try out what they ask for here."""
+    async with demo(shared_server) as made:
+        yield made
 
 
 async def refusal(call: Any) -> PilothouseError:
@@ -45,88 +58,80 @@ async def refusal(call: Any) -> PilothouseError:
     return refused.value
 
 
-async def test_the_clusters_refusal_is_told_with_its_words_and_fields(server: Server) -> None:
-    client = await demo(server)
-    containers = server.admin.containers
-    try:
-        good = await containers.create(
-            namespace="demo", container=served("second", 30124), validate_only=True
-        )
-        assert good.name == "second"
-        error = await refusal(
-            containers.create(namespace="demo", container=served("second", 30123), validate_only=True)
-        )
-        assert (error.code.name, error.reason) == ("INVALID_ARGUMENT", "CLUSTER_REFUSED")
-        assert "provided port is already allocated" in str(error)
-        assert "spec.ports[0].nodePort" in error.metadata["fields"]
-        taken = {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "theirs", "namespace": "demo"},
-            "spec": {
-                "selector": {"matchLabels": {"app": "theirs"}},
-                "template": {
-                    "metadata": {"labels": {"app": "theirs"}},
-                    "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]},
-                },
+async def test_the_clusters_refusal_is_told_with_its_words_and_fields(
+    shared_server: Server, client: ClusterClient
+) -> None:
+    containers = shared_server.admin.containers
+    good = await containers.create(namespace="demo", container=served("second", 30124), validate_only=True)
+    assert good.name == "second"
+    error = await refusal(
+        containers.create(namespace="demo", container=served("second", 30123), validate_only=True)
+    )
+    assert (error.code.name, error.reason) == ("INVALID_ARGUMENT", "CLUSTER_REFUSED")
+    assert "provided port is already allocated" in str(error)
+    assert "spec.ports[0].nodePort" in error.metadata["fields"]
+    taken = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "theirs", "namespace": "demo"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "theirs"}},
+            "template": {
+                "metadata": {"labels": {"app": "theirs"}},
+                "spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]},
             },
-        }
-        await client.apply(DEPLOYMENTS, taken)
-        error = await refusal(
-            containers.create(
-                namespace="demo",
-                container=pb.Container(name="theirs", image="nginx:1.27"),
-                validate_only=True,
-            )
-        )
-        assert error.code.name == "FAILED_PRECONDITION"
-        assert "does not belong to this container" in str(error)
-        # An update is tried out as well, and what would be made anew is no refusal.
-        port = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
-        changed = await containers.update(
+        },
+    }
+    await client.apply(DEPLOYMENTS, taken)
+    error = await refusal(
+        containers.create(
             namespace="demo",
-            name="first",
-            container=pb.Container(ports=[port]),
-            update_mask=FieldMask(paths=["ports"]),
+            container=pb.Container(name="theirs", image="nginx:1.27"),
             validate_only=True,
         )
-        assert changed.ports[0].service_type == pb.SERVICE_TYPE_HEADLESS
-        assert [item.name async for item in containers.list(namespace="demo")] == ["first"]
-        assert [item.metadata.name for item in (await client.list(DEPLOYMENTS, "demo")).items] == [
-            "first",
-            "theirs",
-        ]
-    finally:
-        await client.close()
+    )
+    assert error.code.name == "FAILED_PRECONDITION"
+    assert "does not belong to this container" in str(error)
+    # An update is tried out as well, and what would be made anew is no refusal.
+    port = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
+    changed = await containers.update(
+        namespace="demo",
+        name="first",
+        container=pb.Container(ports=[port]),
+        update_mask=FieldMask(paths=["ports"]),
+        validate_only=True,
+    )
+    assert changed.ports[0].service_type == pb.SERVICE_TYPE_HEADLESS
+    assert [item.name async for item in containers.list(namespace="demo")] == ["first"]
+    assert [item.metadata.name for item in (await client.list(DEPLOYMENTS, "demo")).items] == [
+        "first",
+        "theirs",
+    ]
 
 
-async def test_namespaces_are_tried_out_too(server: Server) -> None:
-    client = await demo(server)
-    namespaces = server.admin.namespaces
-    try:
-        theirs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "theirs"}}
-        await client.apply(NAMESPACES, theirs)
-        wanted = namespace_pb2.Namespace(name="theirs")
-        error = await refusal(namespaces.create(namespace=wanted, validate_only=True))
-        assert error.code.name == "FAILED_PRECONDITION"
-        assert "not managed by Pilothouse" in str(error)
-        assert (await namespaces.create(namespace=wanted, adopt=True, validate_only=True)).name == "theirs"
-        changed = await namespaces.update(
-            name="demo",
-            namespace=namespace_pb2.Namespace(labels={"a": "b"}),
-            update_mask=FieldMask(paths=["labels"]),
-            validate_only=True,
-        )
-        assert dict(changed.labels) == {"a": "b"}
-        found = await client.get(NAMESPACES, None, "demo")
-        assert found.metadata.label("a") == ""
-    finally:
-        await client.close()
+async def test_namespaces_are_tried_out_too(shared_server: Server, client: ClusterClient) -> None:
+    namespaces = shared_server.admin.namespaces
+    theirs = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "theirs"}}
+    await client.apply(NAMESPACES, theirs)
+    wanted = namespace_pb2.Namespace(name="theirs")
+    error = await refusal(namespaces.create(namespace=wanted, validate_only=True))
+    assert error.code.name == "FAILED_PRECONDITION"
+    assert "not managed by Pilothouse" in str(error)
+    assert (await namespaces.create(namespace=wanted, adopt=True, validate_only=True)).name == "theirs"
+    changed = await namespaces.update(
+        name="demo",
+        namespace=namespace_pb2.Namespace(labels={"a": "b"}),
+        update_mask=FieldMask(paths=["labels"]),
+        validate_only=True,
+    )
+    assert dict(changed.labels) == {"a": "b"}
+    found = await client.get(NAMESPACES, None, "demo")
+    assert found.metadata.label("a") == ""
 
 
 async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
-    client = await demo(server)
-    await client.close()
+    async with demo(server):
+        pass
     assert server.cluster is not None
     server.cluster.faults.refuse_connections = True
     wanted = pb.Container(name="second", image="nginx:1.27")
@@ -142,15 +147,15 @@ async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
     server.cluster.faults.clear()
 
 
-async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(server: Server) -> None:
-    client = await demo(server)
-    await client.close()
-    assert server.cluster is not None
+async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(
+    shared_server: Server, client: ClusterClient
+) -> None:
+    assert shared_server.cluster is not None
     asked: list[str] = []
-    server.cluster.faults.on_request = lambda _method, path: asked.append(path)
-    server.cluster.faults.storage_stalled = True
+    shared_server.cluster.faults.on_request = lambda _method, path: asked.append(path)
+    shared_server.cluster.faults.storage_stalled = True
     tried = asyncio.create_task(
-        server.admin.containers.update(
+        shared_server.admin.containers.update(
             namespace="demo",
             name="first",
             container=pb.Container(replicas=2),
@@ -164,7 +169,7 @@ async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(ser
         return "/api/v1/namespaces/demo" in asked
 
     async def transactions() -> int:
-        async with connection(server.database.admin_dsn) as sql:
+        async with connection(shared_server.database.admin_dsn) as sql:
             found: int = await sql.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilothouse-app'"
                 " AND datname = current_database() AND state LIKE 'idle in transaction%'"
@@ -173,17 +178,17 @@ async def test_a_cluster_that_is_waited_for_holds_no_lock_and_no_transaction(ser
 
     await poll_until(being_tried_out)
     await poll_until(transactions, lambda count: count == 0, seconds=5.0)
-    async with server.database.owner() as sql:
+    async with shared_server.database.owner() as sql:
         await sql.execute("SELECT 1 FROM containers WHERE name = 'first' FOR UPDATE NOWAIT")
     assert not tried.done()
-    server.cluster.faults.storage_stalled = False
+    shared_server.cluster.faults.storage_stalled = False
     assert (await tried).replicas == 2
-    assert (await server.admin.containers.get(namespace="demo", name="first")).replicas == 1
+    assert (await shared_server.admin.containers.get(namespace="demo", name="first")).replicas == 1
 
 
-async def test_apply_dry_run_tells_each_containers_refusal(server: Server, tmp_path: Path) -> None:
-    client = await demo(server)
-    await client.close()
+async def test_apply_dry_run_tells_each_containers_refusal(
+    shared_server: Server, client: ClusterClient, tmp_path: Path
+) -> None:
     documents = [
         f"""
 apiVersion: apps/v1
@@ -208,7 +213,7 @@ spec:
     ]
     file = tmp_path / "two.yaml"
     file.write_text("---".join(documents))
-    shell = await logged_in(server, tmp_path)
+    shell = await logged_in(shared_server, tmp_path)
     outcome = await shell.run("apply", "-f", str(file), "-n", "demo", "--dry-run")
     assert outcome.code == 3
     assert "container/bad: " in outcome.errors
