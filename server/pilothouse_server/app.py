@@ -112,6 +112,7 @@ from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.storage.tables import STORAGE_TABLES
 from pilothouse_server.store import continuity
 from pilothouse_server.store.audit_writer import AuditWriter
+from pilothouse_server.store.backfill import BACKFILL_SECONDS, Watched, backfill_messages
 from pilothouse_server.store.continuity import Continuity
 from pilothouse_server.store.engine import Database, plain_dsn
 from pilothouse_server.store.feed import Feed
@@ -124,7 +125,6 @@ from pilothouse_server.store.periodic import (
     standard_jobs,
 )
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.store.unready import RENDERING_SECONDS, Watched, render_anew
 from pilothouse_server.values.database_address import tls_problem, weakness
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.permitted_additions import PermittedAdditions
@@ -318,7 +318,7 @@ class Application:
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)
         rendering = Periodic(
-            "render messages anew", RENDERING_SECONDS, lambda: render_anew(self.store, self.watched)
+            "render messages anew", BACKFILL_SECONDS, lambda: backfill_messages(self.store, self.watched)
         )
         standard = standard_jobs(self.store, self.settings, NOUN_TABLES)
         tidying = Periodic("end what issuers do not confirm", federated_users.TIDY_SECONDS, self._tidy)

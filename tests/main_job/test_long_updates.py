@@ -51,7 +51,7 @@ async def test_others_have_a_turn_between_the_steps_of_a_long_update(
         noting(rules, "checked")
         noting(admission, "check_references")
         noting(messages.CONTAINER, "to_proto")
-        noting(messages.READY, "rendered_message")
+        noting(messages.CACHE, "rendered_message")
         noting(redaction, "body")
         noting(audit, "_record")
         other = asyncio.create_task(others())

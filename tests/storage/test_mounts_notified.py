@@ -33,7 +33,7 @@ def web(**fields: object) -> Container:
 
 
 async def prepared(here: World) -> None:
-    here.store.renderers["volume"] = messages.READY.render
+    here.store.renderers["volume"] = messages.CACHE.render
     await here.namespace()
     wanted = Volume(name="data", type="empty_dir")
     await here.change(

@@ -10,11 +10,11 @@ from sqlalchemy import BindParameter, ColumnElement, Dialect, Integer, Select, b
 from sqlalchemy.dialects import postgresql
 
 from pilothouse_server.config.repository import rows
-from pilothouse_server.containers.repository.ready import ready as ready_containers
+from pilothouse_server.containers.repository.cached import cached as cached_containers
 from pilothouse_server.containers.tables import CONTAINERS
-from pilothouse_server.namespaces.repository import ready as ready_namespaces
+from pilothouse_server.namespaces.repository import cached as cached_namespaces
 from pilothouse_server.namespaces.tables import NAMESPACES
-from pilothouse_server.storage.repository import ready as ready_volumes
+from pilothouse_server.storage.repository import cached as cached_volumes
 from pilothouse_server.storage.tables import VOLUMES
 from pilothouse_server.store import references
 from tests.conftest import Database
@@ -28,11 +28,11 @@ def _named(statement: Select[Any], name: ColumnElement[str]) -> Select[Any]:
 
 # The selects that lists are made of, of a name.
 _STATEMENTS = {
-    "read_container": _named(ready_containers(_FORMAT), CONTAINERS.c.name),
-    "read_volume": _named(ready_volumes(_FORMAT), VOLUMES.c.name),
-    "read_config_map": _named(rows.ready("config_map", _FORMAT), rows.TABLES["config_map"].c.name),
-    "read_secret": _named(rows.ready("secret", _FORMAT), rows.TABLES["secret"].c.name),
-    "read_namespace": ready_namespaces(_FORMAT).where(NAMESPACES.c.name == bindparam("name")),
+    "read_container": _named(cached_containers(_FORMAT), CONTAINERS.c.name),
+    "read_volume": _named(cached_volumes(_FORMAT), VOLUMES.c.name),
+    "read_config_map": _named(rows.cached("config_map", _FORMAT), rows.TABLES["config_map"].c.name),
+    "read_secret": _named(rows.cached("secret", _FORMAT), rows.TABLES["secret"].c.name),
+    "read_namespace": cached_namespaces(_FORMAT).where(NAMESPACES.c.name == bindparam("name")),
 }
 
 
@@ -68,5 +68,5 @@ async def test_every_function_that_reads_by_key_is_compared(database: Database) 
 
 async def test_a_statement_that_has_drifted_is_found(database: Database) -> None:
     assert await _returned(database, "read_container") != _words(
-        _named(ready_containers(_FORMAT), CONTAINERS.c.kubernetes_name)
+        _named(cached_containers(_FORMAT), CONTAINERS.c.kubernetes_name)
     )

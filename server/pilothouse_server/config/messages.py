@@ -15,8 +15,8 @@ from pilothouse_server.config.operations.config_maps import SingleKeys
 from pilothouse_server.config.operations.secrets import Asked
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import Converter, Differences
-from pilothouse_server.rpc.ready import ReadyMessages
-from pilothouse_server.values.ready import Ready
+from pilothouse_server.rpc.message_cache import MessageCache
+from pilothouse_server.values.cached_message import CachedMessage
 
 # The values of a secret: given, and never shown again.
 _VALUES = ("data", "string_data")
@@ -36,21 +36,21 @@ SECRET: Converter[Secret, pb.Secret] = Converter(
 SECRET_UPDATABLE = SECRET.updatable | {*_VALUES}
 # The creator's name changes without them. An event holds each inside the message that distinguishes the two.
 _EITHER = pb.Config.DESCRIPTOR.fields_by_name
-READY_CONFIG_MAP: ReadyMessages[ConfigMap, pb.ConfigMap] = ReadyMessages(
+CONFIG_MAP_CACHE: MessageCache[ConfigMap, pb.ConfigMap] = MessageCache(
     CONFIG_MAP, ("created_by",), within=_EITHER["config_map"]
 )
-READY_SECRET: ReadyMessages[Secret, pb.Secret] = ReadyMessages(
+SECRET_CACHE: MessageCache[Secret, pb.Secret] = MessageCache(
     SECRET, ("created_by",), within=_EITHER["secret"]
 )
-READY: dict[Kind, ReadyMessages[Any, Any]] = {"config_map": READY_CONFIG_MAP, "secret": READY_SECRET}
+CACHE: dict[Kind, MessageCache[Any, Any]] = {"config_map": CONFIG_MAP_CACHE, "secret": SECRET_CACHE}
 
 
-def parts(kind: Kind, item: Ready | Config) -> tuple[bytes, bytes]:
+def parts(kind: Kind, item: CachedMessage | Config) -> tuple[bytes, bytes]:
     """Returns a serialised config map or secret in two parts, rendered only where nothing is kept."""
-    if isinstance(item, Ready):
+    if isinstance(item, CachedMessage):
         assert item.message is not None
-        return item.message, READY[kind].message(created_by=item.created_by or "").SerializeToString()
-    return READY[kind].parts(item)
+        return item.message, CACHE[kind].message(created_by=item.created_by or "").SerializeToString()
+    return CACHE[kind].parts(item)
 
 
 def single_keys(request: pb.UpdateConfigMapRequest) -> SingleKeys:

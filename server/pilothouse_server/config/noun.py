@@ -13,8 +13,8 @@ from pilothouse_server.config.service import ConfigService
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.noun_tables import EnvelopeTable
-from pilothouse_server.store.unready import Watched
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 
@@ -37,13 +37,13 @@ def config_noun(
         watched={
             "config_map": Watched(
                 partial(configs.get_many, kind="config_map"),
-                messages.READY_CONFIG_MAP.render,
-                messages.READY_CONFIG_MAP.format,
+                messages.CONFIG_MAP_CACHE.render,
+                messages.CONFIG_MAP_CACHE.format,
             ),
             "secret": Watched(
                 partial(configs.get_many, kind="secret"),
-                messages.READY_SECRET.render,
-                messages.READY_SECRET.format,
+                messages.SECRET_CACHE.render,
+                messages.SECRET_CACHE.format,
             ),
         },
         in_namespaces=InNamespaces(cascade=configs.delete_all, forget=configs.forget_all, held=configs.held),

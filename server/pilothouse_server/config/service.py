@@ -228,14 +228,14 @@ class ConfigService:
         self, kind: Kind, request: pb.GetConfigMapRequest | pb.GetSecretRequest, call: Call
     ) -> tuple[bytes, bytes] | None:
         """One that is serialised already; None where it has to be rendered, or is not there."""
-        found = await configs.find_ready(
-            call.store, call.user_id, kind, request.namespace, request.name, messages.READY[kind].format
+        found = await configs.find_cached(
+            call.store, call.user_id, kind, request.namespace, request.name, messages.CACHE[kind].format
         )
         if found is None or found.message is None:
             return None
         call.describe(
             resource_id=found.id,
-            resource_uid=messages.READY[kind].uid(found.message),
+            resource_uid=messages.CACHE[kind].uid(found.message),
             namespace_id=found.namespace_id,
         )
         return messages.parts(kind, found)
@@ -252,7 +252,7 @@ class ConfigService:
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
-                message_format=messages.READY[kind].format,
+                message_format=messages.CACHE[kind].format,
             )
         return await _LISTED[kind].answer((messages.parts(kind, item) for item in found), next_page)
 
@@ -278,7 +278,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
             name=wanted.name,
             selector=wanted.selector,
             visible=call.visible_namespaces(),
-            message_format=messages.READY[kind].format,
+            message_format=messages.CACHE[kind].format,
         ):
             yield _EITHER[kind].answer(*messages.parts(kind, item))
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from pilothouse_server.values.actors import TriggeredBy
-from pilothouse_server.values.ready import Ready
+from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.resources import Condition, ContainerId, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 
@@ -317,7 +317,7 @@ class Container(Namespaced, Value, frozen=True):
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
 
 
-class ReadyContainer(Ready, frozen=True):
+class CachedContainer(CachedMessage, frozen=True):
     """A container that is not rendered; the time since its start goes on."""
 
     status: Status

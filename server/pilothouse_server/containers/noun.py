@@ -10,9 +10,9 @@ from pilothouse_server.containers.service import ContainerService, ImportContain
 from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
+from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic, run_as_owner
 from pilothouse_server.store.unit_of_work import Store
-from pilothouse_server.store.unready import Watched
 
 
 def containers_noun(
@@ -33,7 +33,7 @@ def containers_noun(
 
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers, keys),
-        watched={"container": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
+        watched={"container": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=frozenset({PRIVILEGED_PERMISSION, CONFIG_USE_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held

@@ -54,7 +54,7 @@ list_history = repository.list_history
 list_images = repository.list_images
 list_pods = repository.list_pods
 get_many = repository.get_many
-find_ready = repository.find_ready
+find_cached = repository.find_cached
 list_ready = repository.list_ready
 stream_ready = repository.stream_ready
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pilothouse.namespace.v1 import namespace_pb2 as pb
 from pilothouse_server.namespaces import operations
-from pilothouse_server.namespaces.model import Namespace, NamespaceStatus, Quota, ReadyNamespace
+from pilothouse_server.namespaces.model import CachedNamespace, Namespace, NamespaceStatus, Quota
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.converter import Converter, Differences, EnumWords
-from pilothouse_server.rpc.ready import ReadyMessages
+from pilothouse_server.rpc.message_cache import MessageCache
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import NamespaceId
 
@@ -25,10 +25,10 @@ NAMESPACE: Converter[Namespace, pb.Namespace] = Converter(
 )
 
 # The creator's name and what is known of its cluster change without the namespace.
-READY: ReadyMessages[Namespace, pb.Namespace] = ReadyMessages(NAMESPACE, ("created_by", "stale_since"))
+CACHE: MessageCache[Namespace, pb.Namespace] = MessageCache(NAMESPACE, ("created_by", "stale_since"))
 
 
-def added_to(ready: ReadyNamespace) -> bytes:
+def added_to(ready: CachedNamespace) -> bytes:
     """Returns what is added to the part of a namespace that is kept."""
     message = pb.Namespace(created_by=ready.created_by or "")
     if ready.stale_since is not None:
@@ -51,9 +51,9 @@ async def named_namespace(call: Call, transaction: ReadTransaction, name: str) -
     return found.id
 
 
-def parts(item: ReadyNamespace | Namespace) -> tuple[bytes, bytes]:
+def parts(item: CachedNamespace | Namespace) -> tuple[bytes, bytes]:
     """Returns a serialised namespace in two parts, rendered only where nothing is kept."""
-    if isinstance(item, ReadyNamespace):
+    if isinstance(item, CachedNamespace):
         assert item.message is not None
         return item.message, added_to(item)
-    return READY.parts(item)
+    return CACHE.parts(item)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.ready import Ready
+from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.resources import Condition, NamespaceId, NamespaceRef
 
 NamespaceStatus = Literal["active", "inactive"]
@@ -70,7 +70,7 @@ class Namespace(msgspec.Struct, frozen=True):
         return NamespaceRef(self.id, self.name, self.uid, self.cluster_name, self.kubernetes_name)
 
 
-class ReadyNamespace(Ready, frozen=True):
+class CachedNamespace(CachedMessage, frozen=True):
     """A namespace that is not rendered, and since when its cluster has not been heard of."""
 
     stale_since: datetime | None

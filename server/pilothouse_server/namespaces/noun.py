@@ -10,7 +10,7 @@ from pilothouse_server.namespaces.guarded import PERMISSIONS, Guarded
 from pilothouse_server.namespaces.service import NamespaceService
 from pilothouse_server.rpc.noun import Noun
 from pilothouse_server.rpc.watch import WatchServer
-from pilothouse_server.store.unready import Watched
+from pilothouse_server.store.backfill import Watched
 
 
 def namespaces_noun(
@@ -27,6 +27,6 @@ def namespaces_noun(
     """
     return Noun(
         service=NamespaceService(watches, page_key, access, contents, guarded, importer),
-        watched={"namespace": Watched(operations.get_many, messages.READY.render, messages.READY.format)},
+        watched={"namespace": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
         permissions=PERMISSIONS,
     )

@@ -239,7 +239,7 @@ def refuse_inactive(namespace: Namespace) -> None:
 list_page = repository.list_namespaces
 stream = repository.stream_namespaces
 get_many = repository.get_many
-find_ready = repository.find_ready
+find_cached = repository.find_cached
 
 
 class NamespacesOnCluster:

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, bindparam, func, insert, select, text, update
 
 from pilothouse_server.errors import already_exists
-from pilothouse_server.namespaces.model import Namespace, Quota, ReadyNamespace
+from pilothouse_server.namespaces.model import CachedNamespace, Namespace, Quota
 from pilothouse_server.namespaces.tables import CLUSTERS, NAMESPACES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
@@ -32,7 +32,7 @@ from pilothouse_server.store.paging import (
     read_in_pages,
 )
 from pilothouse_server.store.references import USERS, reconciling
-from pilothouse_server.store.rendered import RENDERED, is_ready, with_unready
+from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.labels import LabelSelector
@@ -98,7 +98,7 @@ _CALL = text(
 
 
 @lru_cache(maxsize=8)
-def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
+def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of living namespaces without rendering them; the database function is this select, of a name."""
     return (
         select(
@@ -111,20 +111,20 @@ def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
         .select_from(
             NAMESPACES.outerjoin(USERS, USERS.c.id == NAMESPACES.c.created_by)
             .outerjoin(CLUSTERS, CLUSTERS.c.name == NAMESPACES.c.cluster_name)
-            .outerjoin(RENDERED, is_ready("namespace", NAMESPACES, message_format))
+            .outerjoin(RENDERED, is_cached("namespace", NAMESPACES, message_format))
         )
         .where(NAMESPACES.c.deleted_at.is_(None))
     )
 
 
-async def find_ready(store: Store, user_id: int, name: str, message_format: int) -> ReadyNamespace | None:
+async def find_cached(store: Store, user_id: int, name: str, message_format: int) -> CachedNamespace | None:
     """The living namespace of this name without rendering it, if the caller reaches it, in one round trip."""
     rows = await store.call(user_id, _CALL, {"name": name, "format": message_format})
-    return _ready_namespace(rows[0]) if rows else None
+    return _cached_namespace(rows[0]) if rows else None
 
 
-def _ready_namespace(row: Any) -> ReadyNamespace:
-    return ReadyNamespace(row.id, row.namespace_id, row.creator, row.message, row.stale_since)
+def _cached_namespace(row: Any) -> CachedNamespace:
+    return CachedNamespace(row.id, row.namespace_id, row.creator, row.message, row.stale_since)
 
 
 async def find(transaction: ReadTransaction, name: str, lock: Lock = "") -> Namespace | None:
@@ -194,12 +194,12 @@ async def list_namespaces(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[ReadyNamespace | Namespace], NextPage]:
+) -> tuple[Sequence[CachedNamespace | Namespace], NextPage]:
     """One page of the namespaces among `visible` (None: all that the caller reaches), and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
-    query = ready(message_format).where(compile_filter(page.filter, _FILTERS))
+    query = cached(message_format).where(compile_filter(page.filter, _FILTERS))
     if selector is not None:
         query = query.where(label_selector_condition(NAMESPACES.c.labels, selector))
     if visible is not None:
@@ -210,8 +210,8 @@ async def list_namespaces(
     return await _ready(transaction, rows), next_page
 
 
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyNamespace | Namespace]:
-    return await with_unready(rows, _ready_namespace, lambda ids: get_many(transaction, ids))
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedNamespace | Namespace]:
+    return await with_missing(rows, _cached_namespace, lambda ids: get_many(transaction, ids))
 
 
 async def stream_namespaces(
@@ -221,7 +221,7 @@ async def stream_namespaces(
     status: str,
     selector: LabelSelector | None,
     message_format: int,
-) -> AsyncIterator[ReadyNamespace | Namespace]:
+) -> AsyncIterator[CachedNamespace | Namespace]:
     """Every namespace that matches and that the caller reaches, by name.
 
     They are not rendered; those are whole whose message is not kept in this format.
@@ -233,7 +233,7 @@ async def stream_namespaces(
         keys = keys.where(NAMESPACES.c.status == status)
     if selector is not None:
         keys = keys.where(label_selector_condition(NAMESPACES.c.labels, selector))
-    whole, kept = ready(message_format), keys is _LIVING
+    whole, kept = cached(message_format), keys is _LIVING
     async for rows in read_in_pages(
         transaction.connection, whole, keys, NAMESPACES.c.id, _BY_NAME, kept=kept
     ):

@@ -67,11 +67,11 @@ class NamespaceService(ClusterCalls):
         self, request: pb.GetNamespaceRequest, call: Call
     ) -> pb.GetNamespaceResponse | bytes:
         """Returns one namespace."""
-        ready = await operations.find_ready(call.store, call.user_id, request.name, messages.READY.format)
+        ready = await operations.find_cached(call.store, call.user_id, request.name, messages.CACHE.format)
         if ready is not None and ready.message is not None:
             call.describe(
                 resource_id=ready.id,
-                resource_uid=messages.READY.uid(ready.message),
+                resource_uid=messages.CACHE.uid(ready.message),
                 namespace_id=ready.namespace_id,
             )
             return _NAMESPACE.answer(ready.message, messages.added_to(ready))
@@ -89,7 +89,7 @@ class NamespaceService(ClusterCalls):
                 page,
                 wire.label_selector(request.label_selector),
                 call.visible_namespaces(),
-                messages.READY.format,
+                messages.CACHE.format,
             )
         return await _LIST.answer(map(messages.parts, found), next_page)
 
@@ -159,7 +159,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         name=wanted.name,
         status=wanted.status,
         selector=wanted.selector,
-        message_format=messages.READY.format,
+        message_format=messages.CACHE.format,
     ):
         if visible is None or item.id in visible:
             yield b"".join(messages.parts(item))

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from pilothouse_server.store.backfill import Watched
 from pilothouse_server.store.periodic import Periodic
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-from pilothouse_server.store.unready import Watched
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 # Marks everything of a noun in a namespace for deletion.

@@ -9,7 +9,7 @@ Each event is checked against the caller's present grants and the filter; an obj
 is shown as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
 what it has shown is no longer the state that the caller would be shown. The snapshot is sent while it is read, by way
 of a bounded buffer (see `first_state`); a reader that stalls holds its connection for seconds and no longer. The
-resource inside an answer was serialised once, at commit: an answer is put together from ready bytes.
+resource inside an answer was serialized once, at commit: an answer is put together from serialized bytes.
 
 A watch of a namespace ends with it: what it held is told as DELETED, and then comes NOT_FOUND. Its tokens are then of
 no use, nor for another namespace of the same name: OUT_OF_RANGE. Whose grant went with the namespace gets NOT_FOUND for
@@ -427,7 +427,7 @@ def _added(message: bytes) -> bytes:
 
 
 class _Answers:
-    """Answers from ready bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp).
+    """Answers from serialized bytes: fields 1 (enum), 2 (message), 3 (int64), 4 (string), 5 (timestamp).
 
     `declarations.WATCH_ANSWER` says so too, and is checked at start. All but the token and the time is the same for
     every watcher that is shown the same change, and most are shown it at about the same time.

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.values.ready import Ready
+from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.resources import Condition, Namespaced
 from pilothouse_server.values.volumes import AccessMode, VolumeType
 
@@ -90,7 +90,7 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
         return self.observed_generation < self.generation or self.deletion_requested_at is not None
 
 
-class ReadyVolume(Ready, frozen=True):
+class CachedVolume(CachedMessage, frozen=True):
     """A volume that is not rendered, and what mounts it."""
 
     mounted_by: list[str]

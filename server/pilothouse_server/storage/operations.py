@@ -37,7 +37,7 @@ Check = Callable[[Volume], None]
 
 list_page = repository.list_volumes
 get_many = repository.get_many
-find_ready = repository.find_ready
+find_cached = repository.find_cached
 stream = repository.stream_volumes
 stream_ready = repository.stream_ready
 showing = repository.showing

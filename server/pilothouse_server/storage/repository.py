@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from pilothouse_server.errors import already_exists
-from pilothouse_server.storage.model import ObservedVolume, ReadyVolume, Volume
+from pilothouse_server.storage.model import CachedVolume, ObservedVolume, Volume
 from pilothouse_server.storage.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import (
@@ -55,7 +55,7 @@ from pilothouse_server.store.references import (
     namespace_ref,
     reconciling,
 )
-from pilothouse_server.store.rendered import RENDERED, is_ready, with_unready
+from pilothouse_server.store.rendered import RENDERED, is_cached, with_missing
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
 from pilothouse_server.values.labels import LabelSelector
@@ -135,7 +135,7 @@ _CALL = text(
 
 
 @lru_cache(maxsize=8)
-def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
+def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of volumes without rendering them; the database function is this select, of a name."""
     return select(
         VOLUMES.c.id,
@@ -145,22 +145,22 @@ def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
         _mounted_by().label("mounted_by"),
     ).select_from(
         VOLUMES.join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.namespace_id).outerjoin(
-            RENDERED, is_ready("volume", VOLUMES, message_format)
+            RENDERED, is_cached("volume", VOLUMES, message_format)
         )
     )
 
 
-async def find_ready(
+async def find_cached(
     store: Store, user_id: int, namespace: str, name: str, message_format: int
-) -> ReadyVolume | None:
+) -> CachedVolume | None:
     """The volume of this name without rendering it, if the caller reaches it, in one round trip."""
     named = {"namespace": namespace, "name": name, "format": message_format}
     rows = await store.call(user_id, _CALL, named)
-    return _ready_volume(rows[0]) if rows else None
+    return _cached_volume(rows[0]) if rows else None
 
 
-def _ready_volume(row: Any) -> ReadyVolume:
-    return ReadyVolume(row.id, row.namespace_id, row.creator, row.message, row.mounted_by)
+def _cached_volume(row: Any) -> CachedVolume:
+    return CachedVolume(row.id, row.namespace_id, row.creator, row.message, row.mounted_by)
 
 
 async def find(
@@ -210,7 +210,7 @@ async def list_volumes(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[ReadyVolume | Volume], NextPage]:
+) -> tuple[Sequence[CachedVolume | Volume], NextPage]:
     """One page of the volumes of one namespace or of those among `visible`, and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
@@ -218,14 +218,14 @@ async def list_volumes(
     keys = keys_of(VOLUMES, compile_filter(page.filter, _FILTERS))
     keys = narrowed(keys, VOLUMES, namespace_id, selector, visible)
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=VOLUMES.c.id)
-    query = paginate_rows(ready(message_format), keys, VOLUMES.c.id, order, page)
+    query = paginate_rows(cached(message_format), keys, VOLUMES.c.id, order, page)
     rows = (await transaction.connection.execute(query)).all()
     rows, next_page = finish_page(rows, order, page)
     return await _ready(transaction, rows), next_page
 
 
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyVolume | Volume]:
-    return await with_unready(rows, _ready_volume, lambda ids: get_many(transaction, ids))
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedVolume | Volume]:
+    return await with_missing(rows, _cached_volume, lambda ids: get_many(transaction, ids))
 
 
 async def stream_volumes(
@@ -253,9 +253,9 @@ async def stream_ready(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> AsyncIterator[ReadyVolume | Volume]:
+) -> AsyncIterator[CachedVolume | Volume]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    whole, wanted = ready(message_format), Matching(namespace_id, selector, visible, name, status)
+    whole, wanted = cached(message_format), Matching(namespace_id, selector, visible, name, status)
     async for rows in read_matching(transaction.connection, whole, VOLUMES, wanted):
         for each in await _ready(transaction, rows):
             yield each

@@ -67,13 +67,13 @@ class StorageService:
     async def GetVolume(self, request: pb.GetVolumeRequest, call: Call) -> pb.GetVolumeResponse | bytes:
         """Returns one volume; the events of its claim are asked for after the transaction has ended."""
         if not request.include_events:
-            ready = await operations.find_ready(
-                call.store, call.user_id, request.namespace, request.name, messages.READY.format
+            ready = await operations.find_cached(
+                call.store, call.user_id, request.namespace, request.name, messages.CACHE.format
             )
             if ready is not None and ready.message is not None:
                 call.describe(
                     resource_id=ready.id,
-                    resource_uid=messages.READY.uid(ready.message),
+                    resource_uid=messages.CACHE.uid(ready.message),
                     namespace_id=ready.namespace_id,
                 )
                 return _VOLUME.answer(ready.message, messages.added_to(ready))
@@ -97,7 +97,7 @@ class StorageService:
                 namespace_id=await named_namespace(call, transaction, request.namespace),
                 selector=wire.label_selector(request.label_selector),
                 visible=call.visible_namespaces(),
-                message_format=messages.READY.format,
+                message_format=messages.CACHE.format,
             )
         return await _LIST.answer(map(messages.parts, found), next_page)
 
@@ -185,7 +185,7 @@ async def _resources(transaction: ReadTransaction, wanted: WatchFilter, call: Ca
         status=wanted.status,
         selector=wanted.selector,
         visible=call.visible_namespaces(),
-        message_format=messages.READY.format,
+        message_format=messages.CACHE.format,
     ):
         yield b"".join(messages.parts(item))
 

@@ -75,7 +75,7 @@ class Rendered(NamedTuple):
         return self.message[self.kept_at : self.kept_at + self.kept_bytes]
 
 
-def is_ready(
+def is_cached(
     resource_type: str, rows: FromClause, message_format: int | ColumnElement[int]
 ) -> ColumnElement[bool]:
     """The condition under which `RENDERED` is the message of a row, in this format."""
@@ -87,7 +87,7 @@ def is_ready(
     )
 
 
-async def with_unready(
+async def with_missing(
     rows: Sequence[Any],
     ready: Callable[[Any], ReadyT],
     load: Callable[[list[int]], Awaitable[Sequence[WholeT]]],

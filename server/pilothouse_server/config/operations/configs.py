@@ -56,7 +56,7 @@ WORDS: dict[Kind, str] = {"config_map": "config map", "secret": "secret"}
 list_page = repository.list_page
 stream = repository.stream
 get_many = repository.get_many
-find_ready = repository.find_ready
+find_cached = repository.find_cached
 stream_ready = repository.stream_ready
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pilothouse_server.config.repository.configs import (
     count,
     find,
-    find_ready,
+    find_cached,
     get,
     get_many,
     list_page,
@@ -31,7 +31,7 @@ from pilothouse_server.config.repository.writes import (
 __all__ = [
     "count",
     "find",
-    "find_ready",
+    "find_cached",
     "find_sealed",
     "get",
     "get_many",

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Select, TextClause, delete, func, select, text, update
 
 from pilothouse_server.config.model import Config, Kind
-from pilothouse_server.config.repository.rows import TABLES, ready, selected, value, whole
+from pilothouse_server.config.repository.rows import TABLES, cached, selected, value, whole
 from pilothouse_server.store.filtering import (
     FilterField,
     FilterKind,
@@ -26,11 +26,11 @@ from pilothouse_server.store.paging import (
     read_page,
 )
 from pilothouse_server.store.references import NAMESPACES, USERS, keys_of, reconciling
-from pilothouse_server.store.rendered import with_unready
+from pilothouse_server.store.rendered import with_missing
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transaction
+from pilothouse_server.values.cached_message import CachedMessage
 from pilothouse_server.values.labels import LabelSelector
-from pilothouse_server.values.ready import Ready
 from pilothouse_server.values.resources import Condition
 
 
@@ -66,17 +66,17 @@ _CALLS: dict[Kind, TextClause] = {
 }
 
 
-async def find_ready(
+async def find_cached(
     store: Store, user_id: int, kind: Kind, namespace: str, name: str, message_format: int
-) -> Ready | None:
+) -> CachedMessage | None:
     """The one of this name without rendering it, if the caller reaches it, in one round trip."""
     named = {"namespace": namespace, "name": name, "format": message_format}
     rows = await store.call(user_id, _CALLS[kind], named)
-    return _ready_config(rows[0]) if rows else None
+    return _cached_config(rows[0]) if rows else None
 
 
-def _ready_config(row: Any) -> Ready:
-    return Ready(row.id, row.namespace_id, row.creator, row.message)
+def _cached_config(row: Any) -> CachedMessage:
+    return CachedMessage(row.id, row.namespace_id, row.creator, row.message)
 
 
 async def find(
@@ -118,7 +118,7 @@ async def list_page(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[Ready | Config], NextPage]:
+) -> tuple[Sequence[CachedMessage | Config], NextPage]:
     """One page of those of one namespace or of those among `visible`, and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
@@ -128,15 +128,17 @@ async def list_page(
     order = parse_order_by(page.order_by, _ORDERS[kind], default="name", unique=TABLES[kind].c.id)
 
     async def read(part: PageRequest) -> Sequence[Row]:
-        query = paginate_rows(ready(kind, message_format), keys, TABLES[kind].c.id, order, part)
+        query = paginate_rows(cached(kind, message_format), keys, TABLES[kind].c.id, order, part)
         return (await transaction.connection.execute(query)).all()
 
     rows, next_page = await read_page(read, order, page, lambda row: len(row.message or b""))
     return await _ready(transaction, rows, kind), next_page
 
 
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any], kind: Kind) -> list[Ready | Config]:
-    return await with_unready(rows, _ready_config, lambda ids: get_many(transaction, ids, kind))
+async def _ready(
+    transaction: ReadTransaction, rows: Sequence[Any], kind: Kind
+) -> list[CachedMessage | Config]:
+    return await with_missing(rows, _cached_config, lambda ids: get_many(transaction, ids, kind))
 
 
 async def stream(
@@ -165,9 +167,9 @@ async def stream_ready(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> AsyncIterator[Ready | Config]:
+) -> AsyncIterator[CachedMessage | Config]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    whole = ready(kind, message_format)
+    whole = cached(kind, message_format)
     async for rows in _matching(transaction, kind, whole, Matching(namespace_id, selector, visible, name)):
         for each in await _ready(transaction, rows, kind):
             yield each

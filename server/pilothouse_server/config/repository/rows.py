@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, Table, select
 from pilothouse_server.config.model import Config, ConfigMap, Kind, Secret
 from pilothouse_server.config.tables import CONFIG_MAPS, SECRETS
 from pilothouse_server.store.references import IN_NAMESPACE, NAMESPACES, USERS, creator, namespace_ref
-from pilothouse_server.store.rendered import RENDERED, is_ready
+from pilothouse_server.store.rendered import RENDERED, is_cached
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import Condition
@@ -39,14 +39,14 @@ def selected(kind: Kind) -> Select[Any]:
 
 
 @lru_cache(maxsize=16)
-def ready(kind: Kind, message_format: int | ColumnElement[int]) -> Select[Any]:
+def cached(kind: Kind, message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of a kind without rendering it; the database functions are this select, of a name."""
     table = TABLES[kind]
     return select(
         table.c.id, table.c.namespace_id, creator(table.c.created_by), RENDERED.c.message
     ).select_from(
         table.join(NAMESPACES, NAMESPACES.c.id == table.c.namespace_id).outerjoin(
-            RENDERED, is_ready(kind, table, message_format)
+            RENDERED, is_cached(kind, table, message_format)
         )
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.messages.container import (
+    CACHE,
     CONTAINER,
     IMAGE,
-    READY,
     STATUS,
     STATUS_CHANGE,
     added_to,
@@ -15,9 +15,9 @@ from pilothouse_server.containers.messages.exec import check_start, exec_answers
 from pilothouse_server.containers.messages.logs import log_answer
 
 __all__ = [
+    "CACHE",
     "CONTAINER",
     "IMAGE",
-    "READY",
     "STATUS",
     "STATUS_CHANGE",
     "added_to",

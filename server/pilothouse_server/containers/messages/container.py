@@ -12,7 +12,7 @@ from pilothouse_server.errors import invalid
 from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.converter import AnswerConverter, Converter, Differences, EnumWords
 from pilothouse_server.rpc.encoding import AnswerField, duration
-from pilothouse_server.rpc.ready import ReadyMessages
+from pilothouse_server.rpc.message_cache import MessageCache
 from pilothouse_server.values.resources import Condition
 
 STATUS: EnumWords[model.Status] = EnumWords(model.Status, pb.ContainerStatus.DESCRIPTOR)
@@ -66,7 +66,7 @@ CONTAINER: Converter[model.Container, pb.Container] = Converter(
     parts=(wire.CONDITION,),
 )
 # The creator's name and the time since the start change without the container, and a condition with its volumes.
-READY: ReadyMessages[model.Container, pb.Container] = ReadyMessages(
+CACHE: MessageCache[model.Container, pb.Container] = MessageCache(
     CONTAINER, ("created_by", "uptime"), keeps=lambda value: not shows_volumes(value)
 )
 
@@ -74,15 +74,15 @@ READY: ReadyMessages[model.Container, pb.Container] = ReadyMessages(
 _CREATED_BY, _UPTIME = AnswerField(pb.Container, "created_by"), AnswerField(pb.Container, "uptime")
 
 
-def parts(item: model.ReadyContainer | model.Container) -> tuple[bytes, bytes]:
+def parts(item: model.CachedContainer | model.Container) -> tuple[bytes, bytes]:
     """Returns a serialised container in two parts, rendered only where nothing is kept."""
-    if isinstance(item, model.ReadyContainer):
+    if isinstance(item, model.CachedContainer):
         assert item.message is not None
         return item.message, added_to(item)
-    return READY.parts(item)
+    return CACHE.parts(item)
 
 
-def added_to(ready: model.ReadyContainer) -> bytes:
+def added_to(ready: model.CachedContainer) -> bytes:
     """Returns what is added to the part of a container that is kept."""
     added = _made_by(ready.created_by) if ready.created_by else b""
     uptime = _time_since(ready.status, ready.started_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.repository.at_once import admit, new_ids, write
+from pilothouse_server.containers.repository.cached import find_cached
 from pilothouse_server.containers.repository.containers import (
     PlacedContainer,
     count,
@@ -31,7 +32,6 @@ from pilothouse_server.containers.repository.images import (
 )
 from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
-from pilothouse_server.containers.repository.ready import find_ready
 from pilothouse_server.containers.repository.sources import (
     config_maps_there,
     types_of_secrets,
@@ -48,8 +48,8 @@ __all__ = [
     "count_users",
     "delete_image",
     "find",
+    "find_cached",
     "find_image",
-    "find_ready",
     "find_volumes",
     "get",
     "get_many",

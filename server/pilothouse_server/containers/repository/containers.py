@@ -22,9 +22,9 @@ from sqlalchemy import (
     update,
 )
 
-from pilothouse_server.containers.model import Container, Pod, ReadyContainer
+from pilothouse_server.containers.model import CachedContainer, Container, Pod
+from pilothouse_server.containers.repository.cached import cached, cached_container
 from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
-from pilothouse_server.containers.repository.ready import ready, ready_container
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
@@ -55,7 +55,7 @@ from pilothouse_server.store.paging import (
 )
 from pilothouse_server.store.reconciled import CLUSTER_IS_WATCHED, NAMESPACE_IS_LOOKED_AT
 from pilothouse_server.store.references import NAMESPACES, USERS, is_about, keys_of, reconciling
-from pilothouse_server.store.rendered import with_unready
+from pilothouse_server.store.rendered import with_missing
 from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.labels import LabelSelector
@@ -215,17 +215,17 @@ async def list_ready(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> tuple[Sequence[ReadyContainer | Container], NextPage]:
+) -> tuple[Sequence[CachedContainer | Container], NextPage]:
     """One page of the containers of one namespace or of those among `visible`, and where they go on.
 
     They are not rendered; those are whole whose message is not kept in this format.
     """
-    rows, next_page = await _page(transaction, ready(message_format), page, namespace_id, selector, visible)
+    rows, next_page = await _page(transaction, cached(message_format), page, namespace_id, selector, visible)
     return await _ready(transaction, rows), next_page
 
 
-async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[ReadyContainer | Container]:
-    return await with_unready(rows, ready_container, lambda ids: get_many(transaction, ids))
+async def _ready(transaction: ReadTransaction, rows: Sequence[Any]) -> list[CachedContainer | Container]:
+    return await with_missing(rows, cached_container, lambda ids: get_many(transaction, ids))
 
 
 async def _page(
@@ -275,9 +275,9 @@ async def stream_ready(
     selector: LabelSelector | None,
     visible: Collection[int] | None,
     message_format: int,
-) -> AsyncIterator[ReadyContainer | Container]:
+) -> AsyncIterator[CachedContainer | Container]:
     """The same without rendering; those are whole whose message is not kept in this format."""
-    whole, wanted = ready(message_format), Matching(namespace_id, selector, visible, name, status)
+    whole, wanted = cached(message_format), Matching(namespace_id, selector, visible, name, status)
     async for rows in read_matching(transaction.connection, whole, CONTAINERS, wanted):
         for each in await _ready(transaction, rows):
             yield each

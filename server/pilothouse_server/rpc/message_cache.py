@@ -1,12 +1,12 @@
-"""Messages of resources in two parts: what follows from the resource's own row, and what is added when it is read.
+"""The cache of serialized messages: one of each resource is stored next to its row.
 
-The first part is kept beside the row (`store.rendered`) and answers reads. The second is what changes without the row:
-the name of who made it, as far as the reader sees that user; a duration that grows; rows of others that refer to it.
-Both are serialised messages of the one type, and protobuf reads them one after the other as one message, so an answer
-is put together without parsing or rendering what is kept.
+A message has two parts. The first follows from the resource's own row; it is stored next to the row (`store.rendered`)
+and serves reads. The second changes without the row: the name of its creator, as far as the reader sees that user; a
+duration that grows; rows of others that refer to it. Both are serialized messages of one type, and protobuf reads them
+one after the other as one message, so a response needs neither parsing nor rendering of the stored part.
 
-The format of what is kept counts the fields that the message has at any depth, so it grows by itself with a release
-that adds one; where a release renders a field that was there in another way, its noun raises `rendering`.
+The format of a stored message counts the fields that the message has at any depth, so it grows by itself with a release
+that adds one. If a release renders an existing field in another way, its noun raises `rendering`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _always(_value: Any) -> bool:
     return True
 
 
-class ReadyMessages(Generic[ValueT, MessageT]):
+class MessageCache(Generic[ValueT, MessageT]):
     """Renders values of one type. `added` names the fields that are not kept.
 
     `within` is the field of the event's message that holds the resource, where it is not the message itself. What does

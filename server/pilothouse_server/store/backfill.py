@@ -34,7 +34,7 @@ SET row_version = EXCLUDED.row_version, format = EXCLUDED.format, message = EXCL
 WHERE (m.row_version, m.format) < (EXCLUDED.row_version, EXCLUDED.format)
 RETURNING m.resource_id
 """)
-RENDERING_SECONDS = 300.0
+BACKFILL_SECONDS = 300.0
 _BATCH_ROWS = 100
 # So many rows of a type in one run, about a second's work each; the next run goes on.
 _MOST_BATCHES = 50
@@ -51,12 +51,12 @@ class Watched(NamedTuple):
     format: int
 
 
-async def render_anew(store: Store, watched: Mapping[str, Watched]) -> int:
+async def backfill_messages(store: Store, watched: Mapping[str, Watched]) -> int:
     """Gives rows that have none a message that can be shown. Returns how many were kept."""
-    return sum([await _render_anew(store, name, each) for name, each in watched.items()])
+    return sum([await _backfill(store, name, each) for name, each in watched.items()])
 
 
-async def _render_anew(store: Store, resource_type: str, watched: Watched) -> int:
+async def _backfill(store: Store, resource_type: str, watched: Watched) -> int:
     place = {"resource_type": resource_type, "format": watched.format}
     kept = after = 0
     for _ in range(_MOST_BATCHES):

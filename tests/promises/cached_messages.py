@@ -1,4 +1,4 @@
-"""The checker of ready bytes: what is kept beside a row and would be shown is what the row says."""
+"""The checker of cached messages: a message that is stored next to a row equals the one rendered from that row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.app import Application
-from pilothouse_server.store.unready import Watched
+from pilothouse_server.store.backfill import Watched
 
 # Type of a resource -> its table, and its message.
 KINDS: dict[str, tuple[str, type[Message]]] = {

@@ -12,13 +12,13 @@ from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.resource.v1.resource_pb2 import CHANGE_TYPE_SYNCED
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_server.store import unready
+from pilothouse_server.store import backfill
+from pilothouse_server.store.backfill import backfill_messages
 from pilothouse_server.store.rendered import Rendered
-from pilothouse_server.store.unready import render_anew
 from tests.conftest import Database, number_changes
 from tests.harness import Server, running_server
+from tests.promises.cached_messages import KINDS, look
 from tests.promises.calling import Caller
-from tests.promises.ready import KINDS, look
 from tests.promises.requests import OWN, REQUESTS, request_for, volume, workload
 from tests.promises.world import World
 from tests.waiting import poll_until
@@ -136,23 +136,23 @@ async def test_what_cannot_be_shown_is_rendered_anew_without_an_event(full_world
         assert missing > 5
         events = "SELECT revision FROM stream_head"
         before = await sql.fetchval(events)
-        assert await render_anew(application.store, application.watched) == missing
+        assert await backfill_messages(application.store, application.watched) == missing
         after = await look(application)
         assert (after.wrong, after.missing) == ([], [])
         await number_changes(sql)
         assert await sql.fetchval(events) == before
-    assert await render_anew(application.store, application.watched) == 0
+    assert await backfill_messages(application.store, application.watched) == 0
 
 
 async def test_many_are_rendered_anew_a_batch_at_a_time(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     application = full_world.server.application
-    monkeypatch.setattr(unready, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(backfill, "_BATCH_ROWS", 2)
     async with full_world.sql() as sql:
         await sql.execute("DELETE FROM rendered_messages")
     missing = len((await look(application)).missing)
-    assert await render_anew(application.store, application.watched) == missing
+    assert await backfill_messages(application.store, application.watched) == missing
     assert (await look(application)).missing == []
 
 
@@ -161,7 +161,7 @@ async def test_a_newer_release_keeps_what_it_rendered(full_world: World) -> None
     application = full_world.server.application
     async with full_world.sql() as sql:
         await sql.execute("UPDATE rendered_messages SET format = format + 1, message = 'newer'")
-        assert await render_anew(application.store, application.watched) == 0
+        assert await backfill_messages(application.store, application.watched) == 0
         kept = await sql.fetchval("SELECT count(*) FROM rendered_messages WHERE message = 'newer'")
         assert kept > 0
     assert (await look(application)).shown == 0
@@ -215,7 +215,7 @@ async def test_an_answer_from_ready_bytes_is_the_one_that_is_rendered(full_world
     async with full_world.sql() as sql:
         await sql.execute(_RUNNING)
         await sql.execute("UPDATE clusters SET stale_since = now()")
-        await render_anew(application.store, application.watched)
+        await backfill_messages(application.store, application.watched)
         ready = await _answers(full_world, callers)
         await sql.execute("DELETE FROM rendered_messages")
         assert await _answers(full_world, callers) == ready
@@ -230,7 +230,7 @@ async def test_an_answer_from_ready_bytes_is_the_one_that_is_rendered(full_world
 
         for kept in (False, True):
             if kept:
-                await render_anew(application.store, application.watched)
+                await backfill_messages(application.store, application.watched)
             await sql.execute("UPDATE users SET deleted_at = NULL WHERE username = 'maker'")
             await full_world.must("GrantRole", {"username": "maker", "role": "viewer", "namespace": OWN})
             assert await makers() == ["maker", "maker"]
@@ -285,7 +285,7 @@ async def test_lists_and_first_states_from_ready_bytes_are_what_is_rendered(full
         await sql.execute(_RUNNING)
         # Some are ready, some are not.
         mixed = await _lists(full_world, full_world.admin)
-        await render_anew(application.store, application.watched)
+        await backfill_messages(application.store, application.watched)
         ready = await _lists(full_world, full_world.admin)
         await sql.execute("DELETE FROM rendered_messages")
         rendered = await _lists(full_world, full_world.admin)

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, select, text
 
-from pilothouse_server.containers.model import ReadyContainer
+from pilothouse_server.containers.model import CachedContainer
 from pilothouse_server.containers.tables import CONTAINERS
 from pilothouse_server.store.references import NAMESPACES, creator
-from pilothouse_server.store.rendered import RENDERED, is_ready
+from pilothouse_server.store.rendered import RENDERED, is_cached
 from pilothouse_server.store.unit_of_work import Store
 
 _CALL = text(
@@ -20,7 +20,7 @@ _CALL = text(
 
 
 @lru_cache(maxsize=8)
-def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
+def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
     """What is answered of containers without rendering them; the database function is this select, of a name."""
     return select(
         CONTAINERS.c.id,
@@ -31,20 +31,20 @@ def ready(message_format: int | ColumnElement[int]) -> Select[Any]:
         CONTAINERS.c.started_at,
     ).select_from(
         CONTAINERS.join(NAMESPACES, NAMESPACES.c.id == CONTAINERS.c.namespace_id).outerjoin(
-            RENDERED, is_ready("container", CONTAINERS, message_format)
+            RENDERED, is_cached("container", CONTAINERS, message_format)
         )
     )
 
 
-async def find_ready(
+async def find_cached(
     store: Store, user_id: int, namespace: str, name: str, message_format: int
-) -> ReadyContainer | None:
+) -> CachedContainer | None:
     """The container of this name, if the caller reaches it, in one round trip."""
     named = {"namespace": namespace, "name": name, "format": message_format}
     rows = await store.call(user_id, _CALL, named)
-    return ready_container(rows[0]) if rows else None
+    return cached_container(rows[0]) if rows else None
 
 
-def ready_container(row: Any) -> ReadyContainer:
-    """The value of a row of `ready`, which may have more columns."""
-    return ReadyContainer(row.id, row.namespace_id, row.creator, row.message, row.status, row.started_at)
+def cached_container(row: Any) -> CachedContainer:
+    """The value of a row of `cached`, which may have more columns."""
+    return CachedContainer(row.id, row.namespace_id, row.creator, row.message, row.status, row.started_at)
