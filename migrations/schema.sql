@@ -135,17 +135,17 @@ COMMENT ON DOMAIN public.pending_record IS 'A record of the audit log before it 
 
 
 --
--- Name: admit_container(bigint, uuid, text, text, text[], text[], text[]); Type: FUNCTION; Schema: public; Owner: -
+-- Name: admit_container(bigint, uuid, text, text, text[], text[], text[], text[]); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text, OUT container_id bigint, OUT moment timestamp with time zone) RETURNS record
+CREATE FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
 BEGIN
-    PERFORM set_config('app.current_user_id', p_user_id::text, true), set_config('app.operation_id', '', true);
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
     PERFORM set_config('app.reach', public.app_reach(), true);
     moment := transaction_timestamp();
     IF p_request_id IS NOT NULL THEN
@@ -159,14 +159,15 @@ BEGIN
     END IF;
     ours := true;
     SELECT n.id, n.uid, n.cluster_name, n.kubernetes_name, n.status, n.deletion_requested_at,
-           n.resource_quota::text
-    INTO namespace_id, namespace_uid, cluster_name, kubernetes_name, status, deletion_requested_at, quota
+           n.resource_quota::text, n.row_version
+    INTO namespace_id, namespace_uid, cluster_name, kubernetes_name, status, deletion_requested_at, quota,
+        namespace_version
     FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    name_taken := EXISTS (
-        SELECT FROM public.containers AS c WHERE c.namespace_id = admit_container.namespace_id AND c.name = p_name);
+    SELECT CASE WHEN c.deletion_requested_at IS NULL THEN 'taken' ELSE 'being_deleted' END INTO name_taken
+    FROM public.containers AS c WHERE c.namespace_id = admit_container.namespace_id AND c.name = p_name;
     IF quota IS NOT NULL THEN
         SELECT coalesce(sum(q.containers), 0), coalesce(sum(q.cpu_millicores), 0),
                coalesce(sum(q.memory_bytes), 0)
@@ -188,16 +189,22 @@ BEGIN
         WHERE s.namespace_id = admit_container.namespace_id AND s.name = ANY (p_secrets)
           AND s.deletion_requested_at IS NULL;
     END IF;
+    IF cardinality(p_volumes) > 0 THEN
+        SELECT jsonb_agg(public.volume_definition(v) ORDER BY v.name)::text INTO volumes
+        FROM public.volumes AS v
+        WHERE v.namespace_id = admit_container.namespace_id AND v.name = ANY (p_volumes)
+          AND v.deletion_requested_at IS NULL;
+    END IF;
     container_id := nextval('public.containers_id_seq');
 END
 $$;
 
 
 --
--- Name: FUNCTION admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text, OUT container_id bigint, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
+-- Name: FUNCTION admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text, OUT container_id bigint, OUT moment timestamp with time zone) IS 'What decides whether a container may be made, as the caller sees it, with an id for it and the time.';
+COMMENT ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone) IS 'What decides whether a container may be made, as the caller sees it, with an id for it and the time.';
 
 
 --
@@ -600,6 +607,36 @@ $$;
 --
 
 COMMENT ON FUNCTION public.count_container_update() IS 'Notes in quota_counters what a change of a container makes.';
+
+
+--
+-- Name: create_container(bigint, jsonb, jsonb, jsonb, jsonb, bigint, numeric[], text[], text[], text[], jsonb, jsonb, bytea[], jsonb, bytea[], jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach_in((p_container ->> 'namespace_id')::bigint), true);
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || (p_idempotency ->> 'request_id'), 0)) THEN
+        PERFORM public.refuse_outdated('the request');
+    END IF;
+    PERFORM public.write_container(p_container, p_env, p_ports, p_mounts, p_operation, p_namespace_version, p_limits,
+        p_services, p_config_maps, p_secrets, p_volumes);
+    next_id := nextval('public.containers_id_seq');
+    moment := transaction_timestamp();
+    PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);
+END
+$$;
+
+
+--
+-- Name: FUNCTION create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone) IS 'Makes a container that was admitted, with its record and event; returns an id for the next one, and the time.';
 
 
 --
@@ -1982,6 +2019,323 @@ $$;
 COMMENT ON FUNCTION public.usage_rolled_until() IS 'The newest hour and the newest day that are rolled up, whoever they are of.';
 
 
+SET default_tablespace = '';
+
+SET default_table_access_method = heap;
+
+--
+-- Name: volumes; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.volumes (
+    id bigint NOT NULL,
+    uid uuid DEFAULT gen_random_uuid() NOT NULL,
+    name character varying(253) NOT NULL,
+    namespace_id bigint NOT NULL,
+    type character varying(50) NOT NULL,
+    storage_class character varying(100),
+    size character varying(20),
+    capacity character varying(20),
+    access_mode character varying(20),
+    mount_path character varying(500),
+    host_path character varying(500),
+    source_name character varying(253),
+    kubernetes_name character varying(253),
+    status character varying(20) DEFAULT 'available'::character varying NOT NULL,
+    reason character varying(100),
+    message text,
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    annotations jsonb DEFAULT '{}'::jsonb NOT NULL,
+    spec jsonb DEFAULT '{}'::jsonb NOT NULL,
+    conditions jsonb DEFAULT '[]'::jsonb NOT NULL,
+    generation bigint DEFAULT 1 NOT NULL,
+    observed_generation bigint DEFAULT 0 NOT NULL,
+    resource_version bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by bigint,
+    updated_by bigint,
+    deletion_requested_at timestamp with time zone,
+    stale_since timestamp with time zone,
+    taken_over character varying(64),
+    claim_uid character varying(64),
+    persistent_volume character varying(253),
+    claim_storage_class character varying(253),
+    row_version bigint DEFAULT 1 NOT NULL,
+    CONSTRAINT ck_volumes_access_mode CHECK (((access_mode)::text = ANY ((ARRAY['ReadWriteOnce'::character varying, 'ReadOnlyMany'::character varying, 'ReadWriteMany'::character varying])::text[]))),
+    CONSTRAINT ck_volumes_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
+    CONSTRAINT ck_volumes_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
+    CONSTRAINT ck_volumes_generation CHECK ((observed_generation <= generation)),
+    CONSTRAINT ck_volumes_labels CHECK ((jsonb_typeof(labels) = 'object'::text)),
+    CONSTRAINT ck_volumes_spec CHECK ((jsonb_typeof(spec) = 'object'::text)),
+    CONSTRAINT ck_volumes_status CHECK (((status)::text = ANY ((ARRAY['available'::character varying, 'bound'::character varying, 'failed'::character varying, 'deleted'::character varying])::text[]))),
+    CONSTRAINT ck_volumes_type CHECK (((type)::text = ANY ((ARRAY['persistent_volume_claim'::character varying, 'config_map'::character varying, 'secret'::character varying, 'host_path'::character varying, 'empty_dir'::character varying])::text[])))
+);
+
+ALTER TABLE ONLY public.volumes FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE volumes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.volumes IS 'Storage that containers of a namespace can mount.';
+
+
+--
+-- Name: COLUMN volumes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.id IS 'Key of the row inside the database.';
+
+
+--
+-- Name: COLUMN volumes.uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.uid IS 'Id of the resource in the API.';
+
+
+--
+-- Name: COLUMN volumes.name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.name IS 'Name of the volume in its namespace.';
+
+
+--
+-- Name: COLUMN volumes.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.namespace_id IS 'Namespace of the volume.';
+
+
+--
+-- Name: COLUMN volumes.type; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.type IS 'Kind of volume.';
+
+
+--
+-- Name: COLUMN volumes.storage_class; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.storage_class IS 'Requested storage class; null: the cluster''s default.';
+
+
+--
+-- Name: COLUMN volumes.size; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.size IS 'Desired size, a Kubernetes quantity; capacity is the actual one.';
+
+
+--
+-- Name: COLUMN volumes.capacity; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.capacity IS 'Size that the cluster gave.';
+
+
+--
+-- Name: COLUMN volumes.access_mode; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.access_mode IS 'Access mode, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.mount_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.mount_path IS 'Default path for mounts.';
+
+
+--
+-- Name: COLUMN volumes.host_path; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.host_path IS 'Folder of the node, for host_path.';
+
+
+--
+-- Name: COLUMN volumes.source_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.source_name IS 'The config map or secret of a volume of that type.';
+
+
+--
+-- Name: COLUMN volumes.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.kubernetes_name IS 'Name of the claim on the cluster; null: it has none.';
+
+
+--
+-- Name: COLUMN volumes.status; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.status IS 'State on the cluster, as observed.';
+
+
+--
+-- Name: COLUMN volumes.reason; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.reason IS 'Reason of the status, a word.';
+
+
+--
+-- Name: COLUMN volumes.message; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.message IS 'Reason of the status, in words.';
+
+
+--
+-- Name: COLUMN volumes.labels; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.labels IS 'Labels, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.annotations; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.annotations IS 'Annotations, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.spec; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.spec IS 'Desired fields without a column.';
+
+
+--
+-- Name: COLUMN volumes.conditions; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
+
+
+--
+-- Name: COLUMN volumes.generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.generation IS 'Raised by each change of the desired state.';
+
+
+--
+-- Name: COLUMN volumes.observed_generation; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.observed_generation IS 'The generation that the cluster was last brought to.';
+
+
+--
+-- Name: COLUMN volumes.resource_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.resource_version IS 'Raised by each change that users see; the etag is made from it.';
+
+
+--
+-- Name: COLUMN volumes.created_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.created_at IS 'When the row was created.';
+
+
+--
+-- Name: COLUMN volumes.updated_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.updated_at IS 'When the row was last written.';
+
+
+--
+-- Name: COLUMN volumes.created_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.created_by IS 'User who created it; null: the system.';
+
+
+--
+-- Name: COLUMN volumes.updated_by; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.updated_by IS 'User who changed it last; null: the system.';
+
+
+--
+-- Name: COLUMN volumes.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
+
+
+--
+-- Name: COLUMN volumes.stale_since; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
+
+
+--
+-- Name: COLUMN volumes.taken_over; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.taken_over IS 'uid of the claim that was on the cluster before; null: we created it.';
+
+
+--
+-- Name: COLUMN volumes.claim_uid; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.claim_uid IS 'uid of the claim when it was last seen on the cluster.';
+
+
+--
+-- Name: COLUMN volumes.persistent_volume; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.persistent_volume IS 'The PersistentVolume that the claim was last seen bound to.';
+
+
+--
+-- Name: COLUMN volumes.claim_storage_class; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.claim_storage_class IS 'Storage class of the claim when it was last seen on the cluster.';
+
+
+--
+-- Name: COLUMN volumes.row_version; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.volumes.row_version IS 'Raised by each write of the row, by a trigger.';
+
+
+--
+-- Name: volume_definition(public.volumes); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.volume_definition(p_volume public.volumes) RETURNS jsonb
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN jsonb_strip_nulls(jsonb_build_object('name', (p_volume).name, 'type', (p_volume).type, 'kubernetes_name', (p_volume).kubernetes_name, 'source_name', (p_volume).source_name, 'host_path', (p_volume).host_path, 'size', (p_volume).size, 'access_mode', (p_volume).access_mode, 'medium', ((p_volume).spec ->> 'medium'::text), 'optional', ((p_volume).spec -> 'optional'::text)));
+
+
+--
+-- Name: FUNCTION volume_definition(p_volume public.volumes); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.volume_definition(p_volume public.volumes) IS 'A volume as the containers that mount it have it.';
+
+
 --
 -- Name: work_is_due(); Type: FUNCTION; Schema: public; Owner: -
 --
@@ -2089,34 +2443,25 @@ COMMENT ON FUNCTION public.write_applied(p_ids bigint[], p_row_versions bigint[]
 
 
 --
--- Name: write_container(bigint, uuid, jsonb, jsonb, jsonb, jsonb, numeric[], text[], text[], text[], jsonb, bytea[], jsonb, bytea[], jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+-- Name: write_container(jsonb, jsonb, jsonb, jsonb, jsonb, bigint, numeric[], text[], text[], text[], jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.write_container(p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) RETURNS void
+CREATE FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS $$
 DECLARE
-    c public.containers;
+    c public.containers := jsonb_populate_record(NULL::public.containers, p_container);
+    caller bigint := public.app_user_id();
     home record;
+    v_volumes text[];
     used record;
 BEGIN
-    PERFORM set_config('app.current_user_id', p_user_id::text, true),
-        set_config('app.operation_id', p_operation_id::text, true);
-    PERFORM set_config('app.reach', public.app_reach_in((p_container ->> 'namespace_id')::bigint), true);
-    c := jsonb_populate_record(NULL::public.containers, p_container);
-    -- The locks, in their order: request, namespace, quota. The primary key of idempotency_keys decides whether the
-    -- request was served in the meantime.
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || (p_idempotency ->> 'request_id'), 0)) THEN
-        PERFORM public.refuse_outdated('the request');
-    END IF;
-    SELECT n.cluster_name INTO home FROM public.namespaces AS n
-    WHERE n.id = c.namespace_id AND n.deleted_at IS NULL AND n.deletion_requested_at IS NULL
-      AND n.status = 'active' AND n.resource_quota IS NOT DISTINCT FROM p_quota
-    FOR SHARE;
-    IF NOT FOUND THEN
+    SELECT n.cluster_name, n.row_version = p_namespace_version AS unchanged INTO home
+    FROM public.namespaces AS n WHERE n.id = c.namespace_id FOR SHARE;
+    IF home.unchanged IS NOT TRUE THEN
         PERFORM public.refuse_outdated('the namespace');
     END IF;
     IF p_limits IS NOT NULL THEN
@@ -2154,18 +2499,31 @@ BEGIN
             PERFORM public.refuse_outdated('a secret');
         END IF;
     END IF;
+    IF p_volumes IS NOT NULL THEN
+        -- A deletion has locked the namespace, and a change of a volume its row.
+        v_volumes := ARRAY(SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
+        PERFORM FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes) ORDER BY v.id FOR SHARE;
+        PERFORM FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes) AND v.deletion_requested_at IS NULL
+        HAVING jsonb_agg(public.volume_definition(v) ORDER BY v.name) = p_volumes;
+        IF NOT FOUND THEN
+            PERFORM public.refuse_outdated('a volume');
+        END IF;
+    END IF;
     INSERT INTO public.containers (
         id, uid, name, display_name, namespace_id, image_id, kubernetes_name, cpu_request, cpu_limit,
         memory_request, memory_limit, created_at, updated_at, created_by, updated_by, labels, annotations, spec,
         desired_state, replicas, quota_cpu_millicores, quota_memory_bytes, drift_policy, hold_rollout,
-        restart_requested_at)
+        restart_requested_at, imported)
     VALUES (
         c.id, c.uid, c.name, c.display_name, c.namespace_id,
         public.register_image(p_container #>> '{image,repository}', p_container #>> '{image,name}',
             p_container #>> '{image,tag}', p_container #>> '{image,digest}'),
         c.kubernetes_name, c.cpu_request, c.cpu_limit, c.memory_request, c.memory_limit, c.created_at,
-        c.updated_at, p_user_id, p_user_id, c.labels, c.annotations, c.spec, c.desired_state, c.replicas,
-        c.quota_cpu_millicores, c.quota_memory_bytes, c.drift_policy, c.hold_rollout, c.restart_requested_at)
+        c.updated_at, caller, caller, c.labels, c.annotations, c.spec, c.desired_state, c.replicas,
+        c.quota_cpu_millicores, c.quota_memory_bytes, c.drift_policy, c.hold_rollout, c.restart_requested_at,
+        c.imported)
     ON CONFLICT ON CONSTRAINT uq_containers_name DO NOTHING;
     IF NOT FOUND THEN
         PERFORM public.refuse_outdated('the name');
@@ -2189,31 +2547,39 @@ BEGIN
             service_name text, service_port int, node_port int)) WITH ORDINALITY AS r
         ORDER BY r.ordinality;
     END IF;
-    -- Before the history, which refers to the operation.
+    IF p_mounts IS NOT NULL THEN
+        -- A container and its init container may mount the same volume in the same place: one row stands for both.
+        INSERT INTO public.container_volumes (container_id, volume_id, namespace_id, mount_path, read_only, sub_path)
+        SELECT c.id, v.id, c.namespace_id, m.mount_path, m.read_only, m.sub_path
+        FROM jsonb_to_recordset(p_mounts) AS m(volume text, mount_path text, read_only boolean, sub_path text)
+        JOIN public.volumes AS v ON v.namespace_id = c.namespace_id AND v.name = m.volume
+        ON CONFLICT ON CONSTRAINT uq_container_volumes_mount DO NOTHING;
+        -- The volume shows its containers: a server writes its event in another transaction.
+        INSERT INTO public.mount_changes (volume_id, namespace_id)
+        SELECT v.id, v.namespace_id FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes);
+    END IF;
+    -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
         (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)
-    SELECT o.operation_id, p_user_id, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
-    FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o;
+    SELECT o.operation_id, caller, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
+    FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o
+    ON CONFLICT (operation_id) DO NOTHING;
     INSERT INTO public.container_status_history
         (container_id, namespace_id, current_status, triggered_by, user_id, operation_id)
-    VALUES (c.id, c.namespace_id, 'pending', 'user', p_user_id, p_operation_id);
+    VALUES (c.id, c.namespace_id, 'pending', 'user', caller, (p_operation ->> 'operation_id')::uuid);
     INSERT INTO public.reconcile_work (resource_type, resource_id, cluster_name, namespace_id, due_at)
     VALUES ('container', c.id, home.cluster_name, c.namespace_id, clock_timestamp());
-    PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);
 END
 $$;
 
 
 --
--- Name: FUNCTION write_container(p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb); Type: COMMENT; Schema: public; Owner: -
+-- Name: FUNCTION write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb); Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON FUNCTION public.write_container(p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) IS 'Makes a container that was admitted, with all that belongs to the change; refuses what is outdated.';
+COMMENT ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) IS 'Makes a container that was admitted, with all that belongs to it but its record; refuses what is outdated.';
 
-
-SET default_tablespace = '';
-
-SET default_table_access_method = heap;
 
 --
 -- Name: alembic_version; Type: TABLE; Schema: public; Owner: -
@@ -6145,6 +6511,61 @@ COMMENT ON COLUMN public.login_throttles.updated_at IS 'When the row was last wr
 
 
 --
+-- Name: mount_changes; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.mount_changes (
+    id bigint NOT NULL,
+    volume_id bigint NOT NULL,
+    namespace_id bigint NOT NULL
+);
+
+ALTER TABLE ONLY public.mount_changes FORCE ROW LEVEL SECURITY;
+
+
+--
+-- Name: TABLE mount_changes; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON TABLE public.mount_changes IS 'Volumes that containers began or ceased to mount, until a server has written the event of the volume.';
+
+
+--
+-- Name: COLUMN mount_changes.id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.mount_changes.id IS 'In the order of the changes.';
+
+
+--
+-- Name: COLUMN mount_changes.volume_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.mount_changes.volume_id IS 'The volume of which the event is to be written.';
+
+
+--
+-- Name: COLUMN mount_changes.namespace_id; Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON COLUMN public.mount_changes.namespace_id IS 'The namespace of the volume.';
+
+
+--
+-- Name: mount_changes_id_seq; Type: SEQUENCE; Schema: public; Owner: -
+--
+
+ALTER TABLE public.mount_changes ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME public.mount_changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+
+--
 -- Name: namespaces_id_seq; Type: SEQUENCE; Schema: public; Owner: -
 --
 
@@ -8480,303 +8901,6 @@ ALTER TABLE public.users ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
 
 
 --
--- Name: volumes; Type: TABLE; Schema: public; Owner: -
---
-
-CREATE TABLE public.volumes (
-    id bigint NOT NULL,
-    uid uuid DEFAULT gen_random_uuid() NOT NULL,
-    name character varying(253) NOT NULL,
-    namespace_id bigint NOT NULL,
-    type character varying(50) NOT NULL,
-    storage_class character varying(100),
-    size character varying(20),
-    capacity character varying(20),
-    access_mode character varying(20),
-    mount_path character varying(500),
-    host_path character varying(500),
-    source_name character varying(253),
-    kubernetes_name character varying(253),
-    status character varying(20) DEFAULT 'available'::character varying NOT NULL,
-    reason character varying(100),
-    message text,
-    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
-    annotations jsonb DEFAULT '{}'::jsonb NOT NULL,
-    spec jsonb DEFAULT '{}'::jsonb NOT NULL,
-    conditions jsonb DEFAULT '[]'::jsonb NOT NULL,
-    generation bigint DEFAULT 1 NOT NULL,
-    observed_generation bigint DEFAULT 0 NOT NULL,
-    resource_version bigint DEFAULT 1 NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    created_by bigint,
-    updated_by bigint,
-    deletion_requested_at timestamp with time zone,
-    stale_since timestamp with time zone,
-    taken_over character varying(64),
-    claim_uid character varying(64),
-    persistent_volume character varying(253),
-    claim_storage_class character varying(253),
-    row_version bigint DEFAULT 1 NOT NULL,
-    CONSTRAINT ck_volumes_access_mode CHECK (((access_mode)::text = ANY ((ARRAY['ReadWriteOnce'::character varying, 'ReadOnlyMany'::character varying, 'ReadWriteMany'::character varying])::text[]))),
-    CONSTRAINT ck_volumes_annotations CHECK ((jsonb_typeof(annotations) = 'object'::text)),
-    CONSTRAINT ck_volumes_conditions CHECK ((jsonb_typeof(conditions) = 'array'::text)),
-    CONSTRAINT ck_volumes_generation CHECK ((observed_generation <= generation)),
-    CONSTRAINT ck_volumes_labels CHECK ((jsonb_typeof(labels) = 'object'::text)),
-    CONSTRAINT ck_volumes_spec CHECK ((jsonb_typeof(spec) = 'object'::text)),
-    CONSTRAINT ck_volumes_status CHECK (((status)::text = ANY ((ARRAY['available'::character varying, 'bound'::character varying, 'failed'::character varying, 'deleted'::character varying])::text[]))),
-    CONSTRAINT ck_volumes_type CHECK (((type)::text = ANY ((ARRAY['persistent_volume_claim'::character varying, 'config_map'::character varying, 'secret'::character varying, 'host_path'::character varying, 'empty_dir'::character varying])::text[])))
-);
-
-ALTER TABLE ONLY public.volumes FORCE ROW LEVEL SECURITY;
-
-
---
--- Name: TABLE volumes; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON TABLE public.volumes IS 'Storage that containers of a namespace can mount.';
-
-
---
--- Name: COLUMN volumes.id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.id IS 'Key of the row inside the database.';
-
-
---
--- Name: COLUMN volumes.uid; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.uid IS 'Id of the resource in the API.';
-
-
---
--- Name: COLUMN volumes.name; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.name IS 'Name of the volume in its namespace.';
-
-
---
--- Name: COLUMN volumes.namespace_id; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.namespace_id IS 'Namespace of the volume.';
-
-
---
--- Name: COLUMN volumes.type; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.type IS 'Kind of volume.';
-
-
---
--- Name: COLUMN volumes.storage_class; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.storage_class IS 'Requested storage class; null: the cluster''s default.';
-
-
---
--- Name: COLUMN volumes.size; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.size IS 'Desired size, a Kubernetes quantity; capacity is the actual one.';
-
-
---
--- Name: COLUMN volumes.capacity; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.capacity IS 'Size that the cluster gave.';
-
-
---
--- Name: COLUMN volumes.access_mode; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.access_mode IS 'Access mode, as in Kubernetes.';
-
-
---
--- Name: COLUMN volumes.mount_path; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.mount_path IS 'Default path for mounts.';
-
-
---
--- Name: COLUMN volumes.host_path; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.host_path IS 'Folder of the node, for host_path.';
-
-
---
--- Name: COLUMN volumes.source_name; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.source_name IS 'The config map or secret of a volume of that type.';
-
-
---
--- Name: COLUMN volumes.kubernetes_name; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.kubernetes_name IS 'Name of the claim on the cluster; null: it has none.';
-
-
---
--- Name: COLUMN volumes.status; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.status IS 'State on the cluster, as observed.';
-
-
---
--- Name: COLUMN volumes.reason; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.reason IS 'Reason of the status, a word.';
-
-
---
--- Name: COLUMN volumes.message; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.message IS 'Reason of the status, in words.';
-
-
---
--- Name: COLUMN volumes.labels; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.labels IS 'Labels, as in Kubernetes.';
-
-
---
--- Name: COLUMN volumes.annotations; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.annotations IS 'Annotations, as in Kubernetes.';
-
-
---
--- Name: COLUMN volumes.spec; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.spec IS 'Desired fields without a column.';
-
-
---
--- Name: COLUMN volumes.conditions; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.conditions IS 'Conditions with type, status, reason, message and time, as in Kubernetes.';
-
-
---
--- Name: COLUMN volumes.generation; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.generation IS 'Raised by each change of the desired state.';
-
-
---
--- Name: COLUMN volumes.observed_generation; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.observed_generation IS 'The generation that the cluster was last brought to.';
-
-
---
--- Name: COLUMN volumes.resource_version; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.resource_version IS 'Raised by each change that users see; the etag is made from it.';
-
-
---
--- Name: COLUMN volumes.created_at; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.created_at IS 'When the row was created.';
-
-
---
--- Name: COLUMN volumes.updated_at; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.updated_at IS 'When the row was last written.';
-
-
---
--- Name: COLUMN volumes.created_by; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.created_by IS 'User who created it; null: the system.';
-
-
---
--- Name: COLUMN volumes.updated_by; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.updated_by IS 'User who changed it last; null: the system.';
-
-
---
--- Name: COLUMN volumes.deletion_requested_at; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.deletion_requested_at IS 'Deletion is in progress since then; null: none was requested.';
-
-
---
--- Name: COLUMN volumes.stale_since; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.stale_since IS 'Since when the observed state is old, because the cluster is unreachable.';
-
-
---
--- Name: COLUMN volumes.taken_over; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.taken_over IS 'uid of the claim that was on the cluster before; null: we created it.';
-
-
---
--- Name: COLUMN volumes.claim_uid; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.claim_uid IS 'uid of the claim when it was last seen on the cluster.';
-
-
---
--- Name: COLUMN volumes.persistent_volume; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.persistent_volume IS 'The PersistentVolume that the claim was last seen bound to.';
-
-
---
--- Name: COLUMN volumes.claim_storage_class; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.claim_storage_class IS 'Storage class of the claim when it was last seen on the cluster.';
-
-
---
--- Name: COLUMN volumes.row_version; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.volumes.row_version IS 'Raised by each write of the row, by a trigger.';
-
-
---
 -- Name: volumes_id_seq; Type: SEQUENCE; Schema: public; Owner: -
 --
 
@@ -9062,6 +9186,14 @@ ALTER TABLE ONLY public.login_origins
 
 ALTER TABLE ONLY public.login_throttles
     ADD CONSTRAINT pk_login_throttles PRIMARY KEY (account_hash);
+
+
+--
+-- Name: mount_changes pk_mount_changes; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.mount_changes
+    ADD CONSTRAINT pk_mount_changes PRIMARY KEY (id);
 
 
 --
@@ -9989,6 +10121,13 @@ CREATE INDEX idx_login_throttles_updated_at ON public.login_throttles USING btre
 
 
 --
+-- Name: idx_mount_changes_volume_id; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE INDEX idx_mount_changes_volume_id ON public.mount_changes USING btree (volume_id, namespace_id);
+
+
+--
 -- Name: idx_namespaces_cluster; Type: INDEX; Schema: public; Owner: -
 --
 
@@ -10872,6 +11011,14 @@ ALTER TABLE ONLY public.login_challenges
 
 
 --
+-- Name: mount_changes fk_mount_changes_volume; Type: FK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.mount_changes
+    ADD CONSTRAINT fk_mount_changes_volume FOREIGN KEY (volume_id, namespace_id) REFERENCES public.volumes(id, namespace_id) ON DELETE CASCADE;
+
+
+--
 -- Name: namespaces fk_namespaces_cluster_name; Type: FK CONSTRAINT; Schema: public; Owner: -
 --
 
@@ -11666,6 +11813,26 @@ CREATE POLICY login_throttles_system_policy ON public.login_throttles TO pilotho
 
 
 --
+-- Name: mount_changes; Type: ROW SECURITY; Schema: public; Owner: -
+--
+
+ALTER TABLE public.mount_changes ENABLE ROW LEVEL SECURITY;
+
+--
+-- Name: mount_changes mount_changes_access_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY mount_changes_access_policy ON public.mount_changes TO pilothouse_app USING ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[])))) WITH CHECK ((( SELECT public.app_sees_all() AS app_sees_all) OR (namespace_id = ANY (( SELECT public.app_namespace_ids() AS app_namespace_ids)::bigint[]))));
+
+
+--
+-- Name: mount_changes mount_changes_system_policy; Type: POLICY; Schema: public; Owner: -
+--
+
+CREATE POLICY mount_changes_system_policy ON public.mount_changes TO pilothouse_system USING (true) WITH CHECK (true);
+
+
+--
 -- Name: namespaces; Type: ROW SECURITY; Schema: public; Owner: -
 --
 
@@ -12198,11 +12365,12 @@ GRANT USAGE ON SCHEMA public TO pilothouse_maintenance;
 
 
 --
--- Name: FUNCTION admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text, OUT container_id bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
+-- Name: FUNCTION admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
 --
 
-REVOKE ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text, OUT container_id bigint, OUT moment timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT name_taken boolean, OUT services text, OUT config_maps text[], OUT secrets text, OUT container_id bigint, OUT moment timestamp with time zone) TO pilothouse_app;
+REVOKE ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone) TO pilothouse_system;
 
 
 --
@@ -12310,6 +12478,14 @@ REVOKE ALL ON FUNCTION public.count_container_insert() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION public.count_container_update() FROM PUBLIC;
+
+
+--
+-- Name: FUNCTION create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.create_container(p_user_id bigint, p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb, OUT next_id bigint, OUT moment timestamp with time zone) TO pilothouse_app;
 
 
 --
@@ -12559,6 +12735,7 @@ REVOKE ALL ON FUNCTION public.refresh_container_summary() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION public.refuse_outdated(p_what text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.refuse_outdated(p_what text) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.refuse_outdated(p_what text) TO pilothouse_system;
 
 
 --
@@ -12595,6 +12772,23 @@ GRANT ALL ON FUNCTION public.usage_rolled_until() TO pilothouse_system;
 
 
 --
+-- Name: TABLE volumes; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.volumes TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.volumes TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION volume_definition(p_volume public.volumes); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.volume_definition(p_volume public.volumes) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.volume_definition(p_volume public.volumes) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.volume_definition(p_volume public.volumes) TO pilothouse_system;
+
+
+--
 -- Name: FUNCTION work_is_due(); Type: ACL; Schema: public; Owner: -
 --
 
@@ -12611,11 +12805,12 @@ GRANT ALL ON FUNCTION public.write_applied(p_ids bigint[], p_row_versions bigint
 
 
 --
--- Name: FUNCTION write_container(p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb); Type: ACL; Schema: public; Owner: -
+-- Name: FUNCTION write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb); Type: ACL; Schema: public; Owner: -
 --
 
-REVOKE ALL ON FUNCTION public.write_container(p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.write_container(p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) TO pilothouse_app;
+REVOKE ALL ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) TO pilothouse_system;
 
 
 --
@@ -13028,6 +13223,7 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.container_volumes TO pilothous
 --
 
 GRANT USAGE ON SEQUENCE public.containers_id_seq TO pilothouse_app;
+GRANT USAGE ON SEQUENCE public.containers_id_seq TO pilothouse_system;
 
 
 --
@@ -13109,6 +13305,14 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.login_origins TO pilothouse_sy
 --
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.login_throttles TO pilothouse_system;
+
+
+--
+-- Name: TABLE mount_changes; Type: ACL; Schema: public; Owner: -
+--
+
+GRANT INSERT ON TABLE public.mount_changes TO pilothouse_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.mount_changes TO pilothouse_system;
 
 
 --
@@ -13313,14 +13517,6 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.user_roles TO pilothouse_syste
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.user_secrets TO pilothouse_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.user_secrets TO pilothouse_system;
-
-
---
--- Name: TABLE volumes; Type: ACL; Schema: public; Owner: -
---
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.volumes TO pilothouse_app;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.volumes TO pilothouse_system;
 
 
 --

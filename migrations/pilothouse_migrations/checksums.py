@@ -11,11 +11,11 @@ from typing import Final
 RELEASED: Final = ""
 # The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
-    "0101": "f89ee8d6866ec7c631cd0132a3e04146e251a003078a9feba15bc14a764dba14",
+    "0101": "9f2f4c371a2c1f7ac5e5794df0374dbc1b8848c2dd315492ae423532f1548622",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
-    "admit_container": ("db13bf48b6a59819e10b21bc0ed12a51a3d3a32bea37e3752d550eb61e6a6fdd", "0101"),
+    "admit_container": ("e3ee30a56adbd53e980606bd6a286d4f43337e4edd073256d8bd11db90f201f3", "0101"),
     "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
     "app_namespace_ids": ("c0abfb4ca7801ca5663b058a0d52e14988e138f8b797d6b051d6da9f26808092", "0101"),
     "app_password_hash": ("7b453806d5ffe986cf0a4e3e8c358f459cfc92989519b2f57713672117271dbf", "0101"),
@@ -29,10 +29,14 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "count_container_delete": ("2ac8a8bc91c6e0e816fcb04b89bd2b67b919b0c009d75832dde981fa238cc6e8", "0101"),
     "count_container_insert": ("5f2e66a26430c79e62cb6939bf6e0f427531cd4caef67ed0f659f497603a6cd3", "0101"),
     "count_container_update": ("ef47d436b7fe4a8026ea91343b768e4ac32be8519d6419c166bf0cf2a1025939", "0101"),
+    "create_container": ("9913a07b0841c361092d42ccf7667331da2fa996fbb8473db805f1c26c9ebf99", "0101"),
     "create_daily_partitions": ("b2548219649a9d0151afb64bd980b8b2274513899915c37f642d8b20abdc758f", "0101"),
     "create_monthly_partitions": ("011fdc89a1341975be0f29f310b68f8a3f4c9f34ee6898bc2a4911111853f516", "0101"),
     "create_partition": ("5af8f066d514fa1c82689ceb98c78c1daf22fe9b31743bae88e5cdc7b9ccdc91", "0101"),
-    "create_revision_partitions": ("2e82125970d7c5ab8fdf982f5a7048081090725e0c426fa27d45be299daacd75", "0101"),
+    "create_revision_partitions": (
+        "2e82125970d7c5ab8fdf982f5a7048081090725e0c426fa27d45be299daacd75",
+        "0101",
+    ),
     "current_history": ("5c5206f76505bcb42032714cfdd445325ed8288ddd59b3cca3c35c58f769e92f", "0101"),
     "detached_partitions": ("239ee63700f6f2102065aa74a052601a3ab90c4a323b9a25146735e8bd202bf0", "0101"),
     "drop_old_partitions": ("43beb82c45121d492e1bb0eac1af01a8b6d9253adf7db886b5ad0ccabba3137c", "0101"),
@@ -53,7 +57,10 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "put_changes": ("6ccbeaacef639af55a00ab8801f36eca26ced2897fc849cc0e4ddb9433abbc01", "0101"),
     "raise_floor": ("697dd0745bca058aaa1c9e72cecb1e704342fe30198dfa0883708f52f9018891", "0101"),
     "raise_row_version": ("94f6ea39333db6c4a1ebe4ce583a77cc322a1fe8e86e8984e8c6a9828e0bef72", "0101"),
-    "reachable_container_summary": ("e38f8c5b941dda34bb9b903d5b72462c69c007cff0c06387ba740b729f71d7d1", "0101"),
+    "reachable_container_summary": (
+        "e38f8c5b941dda34bb9b903d5b72462c69c007cff0c06387ba740b729f71d7d1",
+        "0101",
+    ),
     "read_config_map": ("83cd1095e46dd4637faf3b394573444120eef8dcacacc9583ed2251102b412e2", "0101"),
     "read_container": ("74939599661fc6b9a9e86de19ba6b740c8b0dc19fb1dcc88f28dc9e6cfa49110", "0101"),
     "read_namespace": ("f2992b485d52f7bb9f6327eb54fce75836c6e74c390f4d599e9e41f5e031051a", "0101"),
@@ -61,12 +68,13 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "read_volume": ("de8acd5a04a361aabaf44a41b1dffc4ba0723f53475e9331b4d9e70892f6e8b9", "0101"),
     "record_mark": ("581e46ec536971f81ad73c608868498dcf88ef6bc92dbbf623d0180615a3b393", "0101"),
     "refresh_container_summary": ("6137cefa89d6de1daae186f74a9ba57bf3247e36d97eb7c30a413166073d834f", "0101"),
-    "refuse_outdated": ("65a9975ffb9f17bd4146decec0a0c237a59472b38ee5cbc9bd16dc5a42a33e4b", "0101"),
+    "refuse_outdated": ("1c0318fd4b937bb1e881d60d7a8d1f4ad0023e309f90f7d140ca4a5a39735cc5", "0101"),
     "register_image": ("4ee2fd77dfae137b87f5594ceb65b304610305968d01eb854704ed8aa775401f", "0101"),
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "set_aside": ("eef583ba38dc13461a31d56244b39b48989d149eca64008bed1f431a922c3ad6", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
+    "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
     "write_applied": ("0dd66fa51d00e5fd14a0f6cd8a488f42aa1a489eebb909989deb73edfcf50e8b", "0101"),
-    "write_container": ("ca2983552cd6c5427d9b4c084eb1b6a015e95533a3249832ecf99c8b816ad79c", "0101"),
+    "write_container": ("fb0af9ec675f83957167979193f726551a2190539d3db353fab7f87bedb28a6e", "0101"),
 }

@@ -108,6 +108,7 @@ from pilothouse_server.settings.model import (
     outbound_networks,
     trusted_peers,
 )
+from pilothouse_server.storage.mount_events import MountEvents
 from pilothouse_server.storage.noun import storage_noun
 from pilothouse_server.storage.tables import STORAGE_TABLES
 from pilothouse_server.store import continuity
@@ -314,6 +315,7 @@ class Application:
         self._supervisor.start("audit sinks", self.sinks.run)
         self._supervisor.start("feed", self.feed.run)
         self._supervisor.start("reconciler", self.reconciler.run)
+        self._supervisor.start("events of mounted volumes", MountEvents(self.store).run)
         self._supervisor.start("idle connections", self.database.close_unneeded)
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)

@@ -49,6 +49,6 @@ async def test_a_profile_has_layers_and_statements(tmp_path: Path) -> None:
         "gRPC and event loop",
         "handler and rules",
         "audit",
-        "write_container",
+        "create_container",
     ):
         assert words in printed

@@ -27,7 +27,7 @@ async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, in
     async with connection(database.app_dsn) as app:
         await app.execute(f"SET plan_cache_mode = {plans}")
         admit = await app.prepare(
-            "SELECT namespace_id FROM admit_container($1, NULL, $2, 'new', '{}', '{}', '{}')"
+            "SELECT namespace_id FROM admit_container($1, NULL, $2, 'new', '{}', '{}', '{}', '{}')"
         )
         for _ in range(300):
             user_id, tenant = source.choice(_USERS), source.choice(TENANTS)

@@ -103,7 +103,7 @@ async def test_an_unforeseen_exception_leaks_nothing(world: World, server_log: i
 
 async def _leaks_nothing(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(operations, "locate", _fails_with(error))
-    monkeypatch.setattr(operations, "create_at_once", _fails_with(error))
+    monkeypatch.setattr(operations, "draft_creation", _fails_with(error))
     for name, fields in (
         ("GetContainer", {"namespace": OWN, "name": "web"}),
         ("CreateContainer", {"namespace": OWN, "container": workload("web")}),

@@ -65,7 +65,7 @@ async def test_a_change_that_does_not_wait_for_its_record_is_found(
 @pytest.mark.full
 async def test_a_draft_that_does_not_wait_for_its_record_is_found(full_world: World) -> None:
     async with full_world.sql() as sql:
-        source = await sql.fetchval("SELECT pg_get_functiondef('write_container'::regproc)")
+        source = await sql.fetchval("SELECT pg_get_functiondef('create_container'::regproc)")
         put = "PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);"
         assert put in source
         await sql.execute(source.replace(put, f"BEGIN {put} EXCEPTION WHEN OTHERS THEN NULL; END;"))

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import msgspec
 import pytest
 
+from pilothouse.container.v1 import container_pb2
+from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.containers import operations
 from pilothouse_server.containers.model import Container
 from pilothouse_server.storage import messages
 from pilothouse_server.storage.model import Volume
+from pilothouse_server.storage.mount_events import MountEvents, write_mount_events
 from pilothouse_server.storage.operations import create as create_volume
-from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.resources import ContainerId
 from pilothouse_server.values.volumes import VolumeMount
-from tests.conftest import Database
+from tests.conftest import Database, connection, number_changes
+from tests.harness import running_server
 from tests.reconcile.world import LABELLING, World, world
+from tests.waiting import poll_until
 
 MOUNT = VolumeMount("data", "/data")
 
 
-def notified(transaction: Transaction) -> list[tuple[str, tuple[str, ...]]]:
-    """The volumes of the events so far, with who mounts them."""
-    return [
-        (event.name, event.entity.mounted_by)
-        for event in transaction.events
-        if event.resource_type == "volume" and event.kind == "modified"
-    ]
+async def notified(here: World) -> list[tuple[str, tuple[str, ...]]]:
+    """The volumes of the events that are written now, with who mounts them."""
+    return [(volume.name, volume.mounted_by) for volume in await write_mount_events(here.store)]
 
 
 def web(**fields: object) -> Container:
@@ -45,33 +50,60 @@ async def prepared(here: World) -> None:
 async def test_a_container_that_is_made(database: Database, mounts: tuple[VolumeMount, ...]) -> None:
     async with world(database) as here:
         await prepared(here)
-        async with here.store.system_write("test") as transaction:
-            await operations.create(transaction, "shop", web(volume_mounts=mounts), may=lambda _: False)
-            assert notified(transaction) == [("data", ("web",))] * len(mounts)
+        wanted = web(volume_mounts=mounts)
+        await here.change(lambda tx: operations.create(tx, "shop", wanted, may=lambda _: False))
+        assert await notified(here) == [("data", ("web",))] * len(mounts)
+        assert await notified(here) == []
 
 
 async def test_a_container_that_changes_and_goes(database: Database) -> None:
     async with world(database) as here:
         await prepared(here)
         await here.change(lambda tx: operations.create(tx, "shop", web(), may=lambda _: False))
-        async with here.store.system_write("test") as transaction:
-            await operations.change(
-                transaction,
-                "shop",
-                "web",
-                lambda stored: web(
-                    id=stored.id,
-                    uid=stored.uid,
-                    namespace_ref=stored.namespace_ref,
-                    kubernetes_name=stored.kubernetes_name,
-                    volume_mounts=(MOUNT,),
-                ),
-                lambda _: None,
-                may=lambda _: False,
+
+        def mounting(stored: Container) -> Container:
+            return msgspec.structs.replace(stored, volume_mounts=(MOUNT,))
+
+        await here.change(
+            lambda tx: operations.change(tx, "shop", "web", mounting, lambda _: None, may=lambda _: False)
+        )
+        assert await notified(here) == [("data", ("web",))]
+        await here.change(lambda tx: operations.restart(tx, "shop", "web"))
+        assert await notified(here) == []
+        await here.change(lambda tx: operations.delete(tx, "shop", "web", lambda _: None))
+        assert await notified(here) == [("data", ())]
+
+
+async def test_a_create_that_is_drafted_and_a_server_that_dies_after_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first server commits the container and never comes to the event; another one writes it."""
+    volume = storage_pb2.Volume(name="data", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
+    mount = container_pb2.VolumeMount(volume="data", mount_path="/data")
+    wanted = container_pb2.Container(name="web", image="nginx:1.27", volume_mounts=[mount])
+    async with connection(database.admin_dsn) as sql:
+
+        async def events() -> int:
+            await number_changes(sql)
+            found: int = await sql.fetchval(
+                "SELECT count(*) FROM events WHERE resource_type = 'volume' AND kind = 'modified'"
             )
-            assert notified(transaction) == [("data", ("web",))]
-            transaction.events.clear()
-            await operations.restart(transaction, "shop", "web")
-            assert notified(transaction) == []
-            await operations.delete(transaction, "shop", "web", lambda _: None)
-            assert notified(transaction) == [("data", ())]
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(MountEvents, "run", never)
+            async with running_server(database, tmp_path, with_cluster=False) as server:
+                await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+                await server.admin.storage.create_volume(namespace="shop", volume=volume)
+                await server.admin.containers.create(namespace="shop", container=wanted)
+        assert await events() == 0
+        assert await sql.fetchval("SELECT count(*) FROM mount_changes") == 1
+        async with running_server(database, tmp_path, with_cluster=False):
+            await poll_until(events)
+        assert await events() == 1
+        assert await sql.fetchval("SELECT count(*) FROM mount_changes") == 0
+
+
+async def never(_self: MountEvents) -> None:
+    """In place of a task that the death of its process ends."""
+    await asyncio.Event().wait()

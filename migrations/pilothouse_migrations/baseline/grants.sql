@@ -32,6 +32,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON port_mappings TO pilothouse_app, pilotho
 GRANT SELECT, INSERT, UPDATE, DELETE ON environment_variables TO pilothouse_app, pilothouse_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON volumes TO pilothouse_app, pilothouse_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON container_volumes TO pilothouse_app, pilothouse_system;
+GRANT INSERT ON mount_changes TO pilothouse_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON mount_changes TO pilothouse_system;
 GRANT SELECT ON encryption_keys TO pilothouse_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON encryption_keys TO pilothouse_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON config_maps TO pilothouse_app, pilothouse_system;
@@ -77,7 +79,7 @@ GRANT SELECT ON watched_rows TO pilothouse_system;
 GRANT SELECT ON container_details TO pilothouse_app, pilothouse_system;
 GRANT USAGE ON SEQUENCE container_resource_usage_id_seq TO pilothouse_app, pilothouse_system;
 GRANT SELECT ON container_summary TO pilothouse_system;
-GRANT USAGE ON SEQUENCE containers_id_seq TO pilothouse_app;
+GRANT USAGE ON SEQUENCE containers_id_seq TO pilothouse_app, pilothouse_system;
 GRANT SELECT ON database_stats TO pilothouse_maintenance;
 GRANT SELECT ON table_sizes TO pilothouse_maintenance;
 GRANT SELECT ON user_operation_stats TO pilothouse_app, pilothouse_system;

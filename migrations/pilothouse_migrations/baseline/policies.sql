@@ -157,6 +157,12 @@ CREATE POLICY container_volumes_access_policy ON container_volumes TO pilothouse
     WITH CHECK ((SELECT app_sees_all()) OR namespace_id = ANY ((SELECT app_namespace_ids())::bigint[]));
 CREATE POLICY container_volumes_system_policy ON container_volumes TO pilothouse_system USING (true) WITH CHECK (true);
 
+ALTER TABLE mount_changes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY mount_changes_access_policy ON mount_changes TO pilothouse_app
+    USING ((SELECT app_sees_all()) OR namespace_id = ANY ((SELECT app_namespace_ids())::bigint[]))
+    WITH CHECK ((SELECT app_sees_all()) OR namespace_id = ANY ((SELECT app_namespace_ids())::bigint[]));
+CREATE POLICY mount_changes_system_policy ON mount_changes TO pilothouse_system USING (true) WITH CHECK (true);
+
 ALTER TABLE encryption_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY encryption_keys_system_policy ON encryption_keys TO pilothouse_system USING (true) WITH CHECK (true);
 CREATE POLICY encryption_keys_visible_policy ON encryption_keys FOR SELECT TO pilothouse_app USING (true);

@@ -1,4 +1,4 @@
--- Used by write_container, which touches one namespace only.
+-- Used by create_container, which touches one namespace only.
 CREATE OR REPLACE FUNCTION app_reach_in(p_namespace_id bigint)
     RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER PARALLEL SAFE

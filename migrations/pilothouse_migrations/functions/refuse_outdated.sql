@@ -10,4 +10,4 @@ END
 $$;
 
 COMMENT ON FUNCTION refuse_outdated IS 'Ends a transaction whose caller must look again.';
-GRANT EXECUTE ON FUNCTION refuse_outdated TO pilothouse_app;
+GRANT EXECUTE ON FUNCTION refuse_outdated TO pilothouse_app, pilothouse_system;

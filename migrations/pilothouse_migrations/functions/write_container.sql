@@ -1,13 +1,15 @@
--- The second of the two messages that create a container: takes the locks in their order (request, namespace, quota),
--- compares what admit_container read with what there is now, and writes. Where something changed it raises a
--- serialization failure and the server begins again, so every refusal is decided and worded in one place.
+-- Makes a container with all that belongs to it, but for its record and event: the only way to create one. A unit of work
+-- calls it for each container and ends with put_changes; create_container does both in one message.
 --
--- The rows are written as the app role under row-level security; put_changes checks and writes the rest. The caller's
--- reach is computed for the container's namespace only: a smaller reach allows no more.
+-- It takes the locks in their order (namespace, quota, volumes), compares what admit_container read with what there is
+-- now, and writes. Where something changed it raises a serialization failure, and the server reads the facts again; so
+-- every refusal is decided and worded in one place. The namespace is compared by its row_version, which each write of
+-- its row raises: its state, its cluster and its quota are in the row.
+--
+-- The rows are written in the caller's name, as the app role under row-level security.
 CREATE OR REPLACE FUNCTION write_container(
-    p_user_id bigint, p_operation_id uuid, p_container jsonb, p_env jsonb, p_ports jsonb, p_quota jsonb,
-    p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_audit jsonb, p_hashes bytea[],
-    p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb)
+    p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint,
+    p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb)
     RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -15,24 +17,15 @@ CREATE OR REPLACE FUNCTION write_container(
     SET enable_seqscan = off
 AS $$
 DECLARE
-    c public.containers;
+    c public.containers := jsonb_populate_record(NULL::public.containers, p_container);
+    caller bigint := public.app_user_id();
     home record;
+    v_volumes text[];
     used record;
 BEGIN
-    PERFORM set_config('app.current_user_id', p_user_id::text, true),
-        set_config('app.operation_id', p_operation_id::text, true);
-    PERFORM set_config('app.reach', public.app_reach_in((p_container ->> 'namespace_id')::bigint), true);
-    c := jsonb_populate_record(NULL::public.containers, p_container);
-    -- The locks, in their order: request, namespace, quota. The primary key of idempotency_keys decides whether the
-    -- request was served in the meantime.
-    IF NOT pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || (p_idempotency ->> 'request_id'), 0)) THEN
-        PERFORM public.refuse_outdated('the request');
-    END IF;
-    SELECT n.cluster_name INTO home FROM public.namespaces AS n
-    WHERE n.id = c.namespace_id AND n.deleted_at IS NULL AND n.deletion_requested_at IS NULL
-      AND n.status = 'active' AND n.resource_quota IS NOT DISTINCT FROM p_quota
-    FOR SHARE;
-    IF NOT FOUND THEN
+    SELECT n.cluster_name, n.row_version = p_namespace_version AS unchanged INTO home
+    FROM public.namespaces AS n WHERE n.id = c.namespace_id FOR SHARE;
+    IF home.unchanged IS NOT TRUE THEN
         PERFORM public.refuse_outdated('the namespace');
     END IF;
     IF p_limits IS NOT NULL THEN
@@ -70,18 +63,31 @@ BEGIN
             PERFORM public.refuse_outdated('a secret');
         END IF;
     END IF;
+    IF p_volumes IS NOT NULL THEN
+        -- A deletion has locked the namespace, and a change of a volume its row.
+        v_volumes := ARRAY(SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
+        PERFORM FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes) ORDER BY v.id FOR SHARE;
+        PERFORM FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes) AND v.deletion_requested_at IS NULL
+        HAVING jsonb_agg(public.volume_definition(v) ORDER BY v.name) = p_volumes;
+        IF NOT FOUND THEN
+            PERFORM public.refuse_outdated('a volume');
+        END IF;
+    END IF;
     INSERT INTO public.containers (
         id, uid, name, display_name, namespace_id, image_id, kubernetes_name, cpu_request, cpu_limit,
         memory_request, memory_limit, created_at, updated_at, created_by, updated_by, labels, annotations, spec,
         desired_state, replicas, quota_cpu_millicores, quota_memory_bytes, drift_policy, hold_rollout,
-        restart_requested_at)
+        restart_requested_at, imported)
     VALUES (
         c.id, c.uid, c.name, c.display_name, c.namespace_id,
         public.register_image(p_container #>> '{image,repository}', p_container #>> '{image,name}',
             p_container #>> '{image,tag}', p_container #>> '{image,digest}'),
         c.kubernetes_name, c.cpu_request, c.cpu_limit, c.memory_request, c.memory_limit, c.created_at,
-        c.updated_at, p_user_id, p_user_id, c.labels, c.annotations, c.spec, c.desired_state, c.replicas,
-        c.quota_cpu_millicores, c.quota_memory_bytes, c.drift_policy, c.hold_rollout, c.restart_requested_at)
+        c.updated_at, caller, caller, c.labels, c.annotations, c.spec, c.desired_state, c.replicas,
+        c.quota_cpu_millicores, c.quota_memory_bytes, c.drift_policy, c.hold_rollout, c.restart_requested_at,
+        c.imported)
     ON CONFLICT ON CONSTRAINT uq_containers_name DO NOTHING;
     IF NOT FOUND THEN
         PERFORM public.refuse_outdated('the name');
@@ -105,20 +111,32 @@ BEGIN
             service_name text, service_port int, node_port int)) WITH ORDINALITY AS r
         ORDER BY r.ordinality;
     END IF;
-    -- Before the history, which refers to the operation.
+    IF p_mounts IS NOT NULL THEN
+        -- A container and its init container may mount the same volume in the same place: one row stands for both.
+        INSERT INTO public.container_volumes (container_id, volume_id, namespace_id, mount_path, read_only, sub_path)
+        SELECT c.id, v.id, c.namespace_id, m.mount_path, m.read_only, m.sub_path
+        FROM jsonb_to_recordset(p_mounts) AS m(volume text, mount_path text, read_only boolean, sub_path text)
+        JOIN public.volumes AS v ON v.namespace_id = c.namespace_id AND v.name = m.volume
+        ON CONFLICT ON CONSTRAINT uq_container_volumes_mount DO NOTHING;
+        -- The volume shows its containers: a server writes its event in another transaction.
+        INSERT INTO public.mount_changes (volume_id, namespace_id)
+        SELECT v.id, v.namespace_id FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes);
+    END IF;
+    -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
         (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)
-    SELECT o.operation_id, p_user_id, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
-    FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o;
+    SELECT o.operation_id, caller, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
+    FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o
+    ON CONFLICT (operation_id) DO NOTHING;
     INSERT INTO public.container_status_history
         (container_id, namespace_id, current_status, triggered_by, user_id, operation_id)
-    VALUES (c.id, c.namespace_id, 'pending', 'user', p_user_id, p_operation_id);
+    VALUES (c.id, c.namespace_id, 'pending', 'user', caller, (p_operation ->> 'operation_id')::uuid);
     INSERT INTO public.reconcile_work (resource_type, resource_id, cluster_name, namespace_id, due_at)
     VALUES ('container', c.id, home.cluster_name, c.namespace_id, clock_timestamp());
-    PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);
 END
 $$;
 
 COMMENT ON FUNCTION write_container IS
-    'Makes a container that was admitted, with all that belongs to the change; refuses what is outdated.';
-GRANT EXECUTE ON FUNCTION write_container TO pilothouse_app;
+    'Makes a container that was admitted, with all that belongs to it but its record; refuses what is outdated.';
+GRANT EXECUTE ON FUNCTION write_container TO pilothouse_app, pilothouse_system;

@@ -15,17 +15,17 @@ from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository, rules
 from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
 from pilothouse_server.containers.model import Container, MountedVolume
+from pilothouse_server.containers.namespace_facts import NamespaceFacts, Needs
 from pilothouse_server.containers.privileges import (
     refuse_guarded_keys,
     refuse_privileges,
     runs_other_things,
 )
-from pilothouse_server.containers.surroundings import Needs, Surroundings
-from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted, already_exists
+from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.volumes import VolumeMount
@@ -54,7 +54,7 @@ async def check_references(
 ) -> Container:
     """The container as `settled` returns it, by what a transaction reads; raises as that does."""
     needs, namespace_id = needs_of(wanted, stored), wanted.namespace_id
-    surroundings = Surroundings(
+    found = NamespaceFacts(
         services=await repository.owners_of_services(
             transaction, namespace_id, needs.services, leave_out=wanted.id or None
         ),
@@ -62,7 +62,7 @@ async def check_references(
         secrets=await repository.types_of_secrets(transaction, namespace_id, needs.secrets),
         volumes=await repository.find_volumes(transaction, namespace_id, needs.volumes),
     )
-    return settled(wanted, stored, surroundings, may)
+    return settled(wanted, stored, found, may)
 
 
 def needs_of(wanted: Container, stored: Container | None) -> Needs:
@@ -77,7 +77,7 @@ def needs_of(wanted: Container, stored: Container | None) -> Needs:
     )
 
 
-def settled(wanted: Container, stored: Container | None, surroundings: Surroundings, may: May) -> Container:
+def settled(wanted: Container, stored: Container | None, facts: NamespaceFacts, may: May) -> Container:
     """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
 
     Raises:
@@ -86,33 +86,24 @@ def settled(wanted: Container, stored: Container | None, surroundings: Surroundi
         PermissionDenied: it runs something new over a folder of the node, with rights over the node, or with config
             maps or secrets, and the caller may not.
     """
-    for service, owner in surroundings.services.items():
+    for service, owner in facts.services.items():
         raise AlreadyExists(
             f'service "{service}" already exists: it belongs to container "{owner}"',
             reason="SERVICE_ALREADY_EXISTS",
             metadata={"service": service, "container": owner},
         )
-    wanted = _with_volumes(wanted, surroundings.volumes)
+    wanted = _with_volumes(wanted, facts.volumes)
     runs_new = stored is None or runs_other_things(wanted, stored)
     if runs_new:
         # Before anything is told of config maps and secrets: whether they are there, and of which type.
         refuse_use(wanted, may)
     found = rules.Findings()
-    _check_sources(wanted, stored, surroundings, found)
-    _check_pull_secrets(wanted, stored, surroundings.secrets, found)
-    _check_mounts(wanted, surroundings.volumes, found)
+    _check_sources(wanted, stored, facts, found)
+    _check_pull_secrets(wanted, stored, facts.secrets, found)
+    _check_mounts(wanted, facts.volumes, found)
     found.raise_if_any()
     _check_power(wanted, stored, may, runs_new=runs_new)
     return wanted
-
-
-async def refuse_taken_name(transaction: ReadTransaction, wanted: Container) -> None:
-    """Raises AlreadyExists if a container of the namespace has the name of this new one, as one that is being deleted
-    still has.
-    """
-    taken = await repository.name_taken(transaction, wanted.namespace_id, wanted.name)
-    if taken is not None:
-        raise already_exists("container", wanted.name, being_deleted=taken == "being_deleted")
 
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
@@ -124,12 +115,12 @@ def _sources(wanted: Container, kind: Kind) -> set[str]:
 
 
 def _check_sources(
-    wanted: Container, stored: Container | None, surroundings: Surroundings, found: rules.Findings
+    wanted: Container, stored: Container | None, facts: NamespaceFacts, found: rules.Findings
 ) -> None:
     """Notes config maps and secrets that the environment reads and that are not there."""
     kinds: tuple[tuple[Kind, Collection[str]], ...] = (
-        ("config_map", surroundings.config_maps),
-        ("secret", surroundings.secrets),
+        ("config_map", facts.config_maps),
+        ("secret", facts.secrets),
     )
     for kind, there in kinds:
         missing = (_sources(wanted, kind) - _read_beside(stored, kind)).difference(there)

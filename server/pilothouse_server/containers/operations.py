@@ -2,8 +2,8 @@
 
 Every operation commits what is wanted, an event, and work for the reconciler; the cluster is never waited
 for. Quota holds under concurrent creates because who must not exceed one holds the namespace's counting lock from the
-count to the commit; where no quota is set creates do not wait for one another. A create reads by one statement and
-writes by another (`create_at_once`), unless it mounts volumes, is only validated, or is one of many that are imported.
+count to the commit; where no quota is set creates do not wait for one another. Every create reads the facts by one
+statement, decides here, and writes by another (`repository.creation`), which refuses facts that are outdated.
 
     state      start      stop       pause      resume     restart
     running    nothing    stopped    paused     nothing    rolls
@@ -13,6 +13,7 @@ writes by another (`create_at_once`), unless it mounts volumes, is only validate
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 from uuid import uuid4
@@ -21,18 +22,19 @@ import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import admission, repository, rules
-from pilothouse_server.containers.expected import Expectations
+from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
+from pilothouse_server.containers.namespace_facts import CreationFacts, Needs
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
-from pilothouse_server.containers.surroundings import Admission, Needs
-from pilothouse_server.errors import FailedPrecondition, PilothouseError, already_exists, not_found
-from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.containers.repository import Creation
+from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
+from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.runtime.event_loop import Share, others_first
 from pilothouse_server.storage.operations import mounts_changed
 from pilothouse_server.store.draft import Draft
-from pilothouse_server.store.unit_of_work import Event, Kind, ReadTransaction, Transaction
+from pilothouse_server.store.unit_of_work import Actor, Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
@@ -40,8 +42,8 @@ from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 Check = Callable[[Container], None]
 PauseMode = Literal["suspend", "hold_rollout", "freeze"]
 
-# So many ids are drawn from the database together, for creates to come.
-_IDS_AT_ONCE = 32
+# So often a create in a transaction reads facts that others change before they are compared.
+_ATTEMPTS = 5
 
 _STATUS_OF_STATE: dict[DesiredState, Status] = {
     "stopped": "stopped",
@@ -72,8 +74,12 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
     return found
 
 
-async def create(transaction: Transaction, namespace_name: str, wanted: Container, *, may: May) -> Container:
-    """Makes a container. `may`: whether the caller holds a permission in the namespace.
+async def create(
+    transaction: Transaction, namespace_name: str, wanted: Container, *, may: May, uid: str = ""
+) -> Container:
+    """Makes a container in a transaction. `may`: whether the caller holds a permission in the namespace.
+
+    `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
 
     Raises:
         InvalidArgument: a rule between fields; every violation is named.
@@ -82,126 +88,91 @@ async def create(transaction: Transaction, namespace_name: str, wanted: Containe
         FailedPrecondition: the namespace is inactive or being deleted.
         PermissionDenied: it mounts a folder of the node or has rights over the node, and the caller may not.
         ResourceExhausted: the quota.
+        Aborted: others changed what decides each time that it was read.
     """
     wanted = rules.checked(wanted)
-    namespace = await admission.locked_namespace(transaction, namespace_name)
-    refuse_inactive_namespace(namespace)
-    wanted = msgspec.structs.replace(
-        wanted,
-        namespace_ref=namespace.ref,
-        kubernetes_name=wanted.kubernetes_name or wanted.name,
-    )
-    return await add(transaction, namespace, wanted, may)
+    needs = admission.needs_of(wanted, None)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
+        if facts is None:
+            raise not_found("namespace", namespace_name)
+        creation = _creation(facts, wanted, needs, may, transaction.actor, uid)
+        try:
+            await repository.write(transaction, creation)
+        except Aborted:
+            if not attempts_left:
+                raise
+            continue
+        transaction.emit(event(creation.container, "added"))
+        transaction.follow_up |= bool(creation.container.volumes)
+        return creation.container
+    raise AssertionError("the last attempt returns or raises")
 
 
-def can_be_made_at_once(wanted: Container) -> bool:
-    """Whether `create_at_once` makes it: not what mounts volumes, whose own events show who mounts them."""
-    empty_dirs = {item.name for item in wanted.spec.empty_dirs}
-    return all(mount.volume in empty_dirs for mount in wanted.all_mounts)
-
-
-async def create_at_once(
-    draft: Draft,
-    expectations: Expectations,
-    namespace_name: str,
-    wanted: Container,
-    *,
-    may: May,
-    share: Share,
+async def draft_creation(
+    draft: Draft, cache: FactsCache, namespace_name: str, wanted: Container, *, may: May, share: Share
 ) -> Container:
-    """Drafts a container: what decides is read by one statement, and at the commit all is written by another.
+    """Drafts a new container: what decides is read by one statement, and at the commit all is written by another.
 
-    Where another create has read it just before, it is not read again: see `containers.expected`.
+    A namespace in `cache` is not read again.
 
-    Raises as `create`, in the same order; and first of all, where the request is a replay, Replayed or BeingServed.
+    Raises as `create`, in the same order; but first, where the request is a replay, Replayed or BeingServed.
     """
     try:
         wanted = rules.checked(wanted)
     except PilothouseError:
-        # A replay is answered whatever else is said of it.
-        await repository.admit(draft, "", "", Needs())
+        # A replay returns the stored response whatever the rules say.
+        await repository.admit_draft(draft, "", "", Needs())
         raise
     await share.used()
     needs = admission.needs_of(wanted, None)
-    expected = await _expected(draft, expectations, namespace_name, needs)
-    if expected is not None:
-        try:
-            return await _drafted(draft, expected, wanted, needs, may)
-        except PilothouseError:
-            # Nobody is refused by what was read for another.
-            expectations.forget(draft.user_id, namespace_name)
-    admitted = await repository.admit(draft, namespace_name, wanted.name, needs)
-    if admitted is None:
-        raise not_found("namespace", namespace_name)
-    created = await _drafted(draft, admitted, wanted, needs, may)
-    expectations.learn(draft.user_id, admitted)
-    return created
+    creation = None
+    if (cached := cache.find(draft.user_id, namespace_name, needs)) is not None:
+        # No create is refused because of a cached value.
+        with contextlib.suppress(PilothouseError):
+            creation = _creation(cached, wanted, needs, may, draft.actor, "")
+    if creation is None:
+        facts = await repository.admit_draft(draft, namespace_name, wanted.name, needs)
+        if facts is None:
+            raise not_found("namespace", namespace_name)
+        creation = _creation(facts, wanted, needs, may, draft.actor, "")
+        cache.learn(draft.user_id, facts.namespace)
+    repository.draft_creation(
+        draft,
+        creation,
+        written=cache.add_id,
+        outdated=lambda: cache.forget(draft.user_id, namespace_name),
+    )
+    draft.emit(event(creation.container, "added"))
+    draft.follow_up = bool(creation.container.volumes)
+    return creation.container
 
 
-async def _expected(
-    draft: Draft, expectations: Expectations, namespace_name: str, needs: Needs
-) -> Admission | None:
-    """What the create will be admitted by, without a look; None where one is needed."""
-    if draft.again:
-        expectations.forget(draft.user_id, namespace_name)
-    known = expectations.find(draft.user_id, namespace_name, needs)
-    if known is None:
-        return None
-    if not expectations.ids:
-        new = await repository.new_ids(draft, _IDS_AT_ONCE)
-        expectations.ids.extend(new)
-    return expectations.taken_up(known)
-
-
-async def _drafted(draft: Draft, admitted: Admission, wanted: Container, needs: Needs, may: May) -> Container:
-    """The container as it is made by what admits it, drafted; raises as `create`, but for what `rules` say."""
-    namespace = admitted.namespace
+def _creation(
+    facts: CreationFacts, wanted: Container, needs: Needs, may: May, actor: Actor, uid: str
+) -> Creation:
+    """The container as the facts admit it; raises as `create`, but for what `rules` refuse."""
+    namespace = facts.namespace
     refuse_inactive_namespace(namespace)
+    if facts.name_taken is not None:
+        raise already_exists("container", wanted.name, being_deleted=facts.name_taken == "being_deleted")
     wanted = msgspec.structs.replace(
         wanted,
         namespace_ref=namespace.ref,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
-    if admitted.name_taken:
-        async with draft.look() as transaction:
-            await admission.refuse_taken_name(transaction, wanted)
-        # It has gone in the meantime, so it was being deleted.
-        raise already_exists("container", wanted.name, being_deleted=True)
-    wanted = admission.settled(wanted, None, admitted.surroundings, may)
+    wanted = admission.settled(wanted, None, facts.found, may)
     share = rules.quota_share(wanted)
-    admission.refuse_exceeded_quota(namespace, admitted.used, share)
+    admission.refuse_exceeded_quota(namespace, facts.used, share)
     created = msgspec.structs.replace(
         wanted,
-        id=admitted.container_id,
-        uid=str(uuid4()),
-        created_at=admitted.moment,
-        updated_at=admitted.moment,
-        created_by=draft.actor.username,
+        id=facts.container_id,
+        uid=uid or str(uuid4()),
+        created_at=facts.moment,
+        updated_at=facts.moment,
+        created_by=actor.username,
     )
-    repository.write(draft, created, admitted, needs, share, admission.limits_of(namespace.quota))
-    draft.emit(event(created, "added"))
-    return created
-
-
-async def add(
-    transaction: Transaction, namespace: Namespace, wanted: Container, may: May, uid: str = ""
-) -> Container:
-    """Stores a new container that is complete, in a namespace that the caller has locked; raises as `create`.
-
-    `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
-    """
-    try:
-        wanted = await admission.check_references(transaction, wanted, None, may)
-        share = rules.quota_share(wanted)
-        await admission.check_quota(transaction, namespace, share, leave_out=None)
-    except PilothouseError:
-        await admission.refuse_taken_name(transaction, wanted)
-        raise
-    await admission.refuse_taken_name(transaction, wanted)
-    created = await repository.insert_container(transaction, wanted, share, uid)
-    transaction.emit(event(created, "added"))
-    await mounts_changed(transaction, created.namespace_id, _mounted(created))
-    return created
+    return Creation(created, facts, needs, share, admission.limits_of(namespace.quota))
 
 
 async def change(

@@ -12,7 +12,7 @@ from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import admission, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
-from pilothouse_server.containers.expected import Expectations
+from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.log_positions import position_token, positions_of
 from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
@@ -82,7 +82,7 @@ class ContainerService:
         self._connect = connect
         self._import_containers = import_containers
         self._keys = keys
-        self._expectations = Expectations()
+        self._facts = FactsCache()
 
     @drafts
     async def CreateContainer(
@@ -93,11 +93,11 @@ class ContainerService:
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
         await share.used()
         refuse_keys(request.namespace, wanted, None, self._keys, may)
-        if call.validate_only or not operations.can_be_made_at_once(wanted):
+        if call.validate_only:
             created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
         else:
-            created = await operations.create_at_once(
-                call.draft(), self._expectations, request.namespace, wanted, may=may, share=share
+            created = await operations.draft_creation(
+                call.draft(), self._facts, request.namespace, wanted, may=may, share=share
             )
             await share.used()
         return pb.CreateContainerResponse(container=await self._answer(call, created))

@@ -27,7 +27,6 @@ from pilothouse_server.containers import (
     admission,
     manifests,
     operations,
-    repository,
     rules,
     service_annotations,
 )
@@ -35,7 +34,7 @@ from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.privileges import refuse_guarded_keys
 from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption.envelopes import Envelopes
-from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError, already_exists
+from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError
 from pilothouse_server.importing import dependencies, unfit
 from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing
 from pilothouse_server.importing.deployments import (
@@ -185,8 +184,6 @@ async def _create(
     envelopes: Envelopes,
     may: May,
 ) -> Candidate:
-    if (taken := await repository.name_taken(transaction, namespace.id, container.name)) is not None:
-        raise already_exists("container", container.name, being_deleted=taken == "being_deleted")
     names, created = await dependencies.create(transaction, namespace, candidate.discovered, envelopes)
     _refuse_alike(container, names)
     wanted = msgspec.structs.replace(
@@ -194,7 +191,7 @@ async def _create(
         uid="",
         namespace_ref=namespace.ref,
     )
-    stored = await operations.add(transaction, namespace, wanted, may, candidate.uid)
+    stored = await operations.create(transaction, namespace.name, wanted, may=may, uid=candidate.uid)
     return msgspec.structs.replace(candidate, container=stored, created=created)
 
 

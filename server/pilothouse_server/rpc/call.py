@@ -61,7 +61,6 @@ class Call:
     __slots__ = (
         "_actor",
         "_draft",
-        "_drafts_again",
         "_operation_id",
         "_request_id",
         "_unit",
@@ -139,7 +138,6 @@ class Call:
         # What the handler has returned, where it was a message.
         self.answer: Message | None = None
         self._draft: Draft | None = None
-        self._drafts_again = False
         self._request_id: UUID | None = None
         self._unit: UnitOfWork | None = None
         self._actor: Actor | None = None
@@ -220,9 +218,7 @@ class Call:
         """A change that the kernel sends by one statement after the handler has answered, in place of a transaction."""
         assert self.rule.drafts, f"{self.method} does not say that it drafts"
         actor = self.actor
-        self._draft = Draft(
-            self.store, actor, self.operation_id, self.method, self.happens_once_by, again=self._drafts_again
-        )
+        self._draft = Draft(self.store, actor, self.operation_id, self.method, self.happens_once_by)
         return self._draft
 
     def begin_again(self) -> bool:
@@ -230,7 +226,6 @@ class Call:
         and the handler may make another.
         """
         dropped, self._draft, self.answer = self._draft, None, None
-        self._drafts_again = True
         return dropped is not None
 
     async def replay_transaction(self) -> Transaction:

@@ -180,15 +180,10 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
 
 
 async def mounts_changed(transaction: Transaction, namespace_id: NamespaceId, names: Collection[str]) -> None:
-    """Notifies watchers of the volumes that a container begins or ceases to mount, which is a part of them.
-
-    Each is locked first: two containers that begin to mount one at the same time are told of one after the other, the
-    later with both.
-    """
-    if not names:
-        return
-    for volume in await repository.lock_named(transaction, namespace_id, names):
-        transaction.emit(event(volume, "modified", volume))
+    """Leaves the events of volumes that a container begins or ceases to mount to `mount_events`."""
+    if names:
+        await repository.note_mount_changes(transaction, namespace_id, names)
+        transaction.follow_up = True
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:

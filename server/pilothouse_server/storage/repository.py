@@ -128,6 +128,18 @@ _LOCK = select(VOLUMES.c.id).join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.names
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
 
+_NOTE_MOUNT_CHANGES = text(
+    "INSERT INTO mount_changes (volume_id, namespace_id) "
+    "SELECT id, namespace_id FROM volumes WHERE namespace_id = :id AND name = ANY (CAST(:names AS text[]))"
+)
+_HAS_MOUNT_CHANGES = text("SELECT EXISTS (SELECT FROM mount_changes)")
+_TAKE_MOUNT_CHANGES = text(
+    "DELETE FROM mount_changes WHERE id IN "
+    "(SELECT id FROM mount_changes ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED) RETURNING volume_id"
+)
+_LOCK_MANY = text(
+    "SELECT id FROM volumes WHERE id = ANY (CAST(:ids AS bigint[])) ORDER BY id FOR NO KEY UPDATE"
+)
 _CALL = text(
     "SELECT id, namespace_id, creator, message, mounted_by "
     "FROM read_volume(:user_id, :namespace, :name, :format)"
@@ -190,16 +202,24 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Vol
     return [_volume(row) for row in (await transaction.connection.execute(query)).all()]
 
 
-async def lock_named(transaction: Transaction, namespace_id: int, names: Collection[str]) -> list[Volume]:
-    """The volumes of a namespace with these names, locked in the order of their ids until the transaction ends."""
-    query = (
-        select(VOLUMES.c.id)
-        .where(VOLUMES.c.namespace_id == namespace_id, VOLUMES.c.name.in_(names))
-        .order_by(VOLUMES.c.id)
-        .with_for_update(of=VOLUMES, key_share=True)
-    )
-    ids = (await transaction.connection.execute(query)).scalars()
-    return await get_many(transaction, ids)
+async def note_mount_changes(transaction: Transaction, namespace_id: int, names: Collection[str]) -> None:
+    """Leaves it to `mount_events` to write the events of these volumes of a namespace."""
+    await transaction.connection.execute(_NOTE_MOUNT_CHANGES, {"id": namespace_id, "names": list(names)})
+
+
+async def has_mount_changes(transaction: ReadTransaction) -> bool:
+    """Whether any are left."""
+    return bool((await transaction.connection.execute(_HAS_MOUNT_CHANGES)).scalar_one())
+
+
+async def take_mount_changes(transaction: Transaction, most: int) -> list[Volume]:
+    """Removes the oldest of these notes that no other server removes; returns their volumes, locked in the order of
+    their ids until the transaction ends.
+    """
+    taken = (await transaction.connection.execute(_TAKE_MOUNT_CHANGES, {"most": most})).scalars()
+    # Locked before they are read: what mounts them would be read as it was before the wait for the locks.
+    locked = (await transaction.connection.execute(_LOCK_MANY, {"ids": list(taken)})).scalars()
+    return await get_many(transaction, locked)
 
 
 async def list_volumes(

@@ -65,4 +65,4 @@ CONTAINER_VOLUMES = table(
     schema="public",
 )
 
-STORAGE_TABLES: Final = NounTables(tables=frozenset({"volumes"}))
+STORAGE_TABLES: Final = NounTables(tables=frozenset({"mount_changes", "volumes"}))

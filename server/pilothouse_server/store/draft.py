@@ -9,25 +9,23 @@ of work, nothing is written without its record. Whoever made the draft begins ag
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Executable
 
+from pilothouse_server.errors import Aborted
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append
 from pilothouse_server.store.append import Idempotency, Operation
 from pilothouse_server.store.audit_chain import AuditRecord
-from pilothouse_server.store.unit_of_work import Actor, Event, ReadTransaction, Store, described
+from pilothouse_server.store.unit_of_work import Actor, Event, Store, described
 
 
 class Draft:
-    """One change of one caller; `request_id` is the id under which it happens once, if it has one.
-
-    `again`: one before it was outdated, so nothing but what is read now will do.
-    """
+    """One change of one caller; `request_id` is the id under which it happens once, if it has one."""
 
     def __init__(
         self,
@@ -36,8 +34,6 @@ class Draft:
         operation_id: UUID,
         method: str,
         request_id: UUID | None,
-        *,
-        again: bool = False,
     ) -> None:
         assert actor.user_id is not None, "a draft is written in the name of a caller"
         self.actor = actor
@@ -45,34 +41,42 @@ class Draft:
         self.operation_id = operation_id
         self.method = method
         self.request_id = request_id
-        self.again = again
         self.committed = False
+        # Whether its commit leaves rows for another short transaction of this server.
+        self.follow_up = False
         self._store = store
         self._events: list[Event] = []
         self._statement: Executable | None = None
         self._parameters: Mapping[str, Any] = {}
         self._alone: Hashable | None = None
+        self._written: Callable[[Sequence[Any]], None] = _nothing
+        self._outdated: Callable[[], None] = _nothing
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """The rows of one statement, a transaction of its own; what needs to know who asks is told `user_id`."""
         return await self._store.call(self.user_id, statement, parameters)
-
-    def look(self) -> AbstractAsyncContextManager[ReadTransaction]:
-        """A read of what more is said of a refusal, under the caller's row-level security."""
-        return self._store.read(self.user_id)
 
     def emit(self, event: Event) -> None:
         """Adds an event of the change."""
         self._events.append(event)
 
     def write(
-        self, statement: Executable, parameters: Mapping[str, Any], *, alone: Hashable | None = None
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        *,
+        alone: Hashable | None = None,
+        written: Callable[[Sequence[Any]], None] | None = None,
+        outdated: Callable[[], None] | None = None,
     ) -> None:
-        """Has the change written by this statement at the commit, with the parameters of `append.parameters` beside.
+        """Has the change written by this statement at the commit, with the parameters of `append.parameters` as well.
 
         Those of one process that have the same `alone` are sent one after another: they would wait for a lock.
+        `written` gets the statement's rows after the commit; `outdated` is called where the statement refuses what
+        was read before.
         """
         self._statement, self._parameters, self._alone = statement, parameters, alone
+        self._written, self._outdated = written or _nothing, outdated or _nothing
 
     async def commit(
         self,
@@ -95,14 +99,19 @@ class Draft:
         }
         async with self._turn():
             await uncancelled(self._send(self._statement, parameters))
-        self._store.on_committed()
+        self._store.committed(self.follow_up)
 
     async def rollback(self) -> None:
         """Nothing was written yet."""
 
     async def _send(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
-        await self._store.call(self.user_id, statement, parameters)
+        try:
+            rows = await self._store.call(self.user_id, statement, parameters)
+        except Aborted:
+            self._outdated()
+            raise
         self.committed = True
+        self._written(rows)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -111,3 +120,7 @@ class Draft:
             return
         async with self._store.drafts.seat(self._alone):
             yield
+
+
+def _nothing(*_: object) -> None:
+    return None

@@ -81,11 +81,6 @@ def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None
     _constraints[name] = error
 
 
-def violated_constraint(error: asyncpg.IntegrityConstraintViolationError) -> str:
-    """The name of the constraint or unique index that a statement broke."""
-    return error.constraint_name or ""
-
-
 def database_unavailable() -> Unavailable:
     """The error for a database that cannot be reached."""
     return Unavailable(

@@ -142,6 +142,8 @@ class Transaction(ReadTransaction):
     events: list[Event] = field(default_factory=list)
     # Of what changes beside that which the call's own record is of.
     records: list[AuditRecord] = field(default_factory=list)
+    # Whether its commit leaves rows for another short transaction of this server.
+    follow_up: bool = False
 
     def emit(self, event: Event) -> None:
         """Adds an event; it gets its revision at commit, in the order of emission."""
@@ -197,7 +199,7 @@ class UnitOfWork:
         operation_id: UUID,
         renderers: Mapping[str, Renderer],
         method: str = "",
-        on_committed: Callable[[], None] = lambda: None,
+        on_committed: Callable[[bool], None] = lambda _: None,
         *,
         timed: bool = True,
     ) -> None:
@@ -248,7 +250,7 @@ class UnitOfWork:
             await self.rollback()
             raise
         if pending:
-            self._on_committed()
+            self._on_committed(transaction.follow_up)
         connection = self._forget()
         if connection is not None:
             self._pool.give(connection)
@@ -310,11 +312,19 @@ class Store:
         self.renderers: dict[str, Renderer] = {}
         # Called after each commit that left something to be numbered.
         self.on_committed: Callable[[], None] = lambda: None
+        # Set after a commit that left rows for another transaction.
+        self.follow_ups = asyncio.Event()
         # Drafts that would wait for one another in the database wait here instead, with nothing held, one at a time
         # for each key.
         self.drafts = FairQueue("drafts", _DRAFT_BOUNDS, refusal=lambda _of_caller: _database_timeout())
         # By which records have their times.
         self.clock = RecordClock()
+
+    def committed(self, follow_up: bool) -> None:
+        """Notifies those who wait for commits of this server."""
+        self.on_committed()
+        if follow_up:
+            self.follow_ups.set()
 
     def unit_of_work(self, actor: Actor, operation_id: UUID, method: str) -> UnitOfWork:
         """A change asked for by a user, as the app role."""
@@ -324,7 +334,7 @@ class Store:
             operation_id,
             self.renderers,
             method,
-            lambda: self.on_committed(),
+            self.committed,
             timed=False,
         )
 
@@ -341,7 +351,7 @@ class Store:
             operation_id or uuid4(),
             self.renderers,
             method,
-            lambda: self.on_committed(),
+            self.committed,
         )
 
     @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pilothouse_server.containers.repository.at_once import admit, new_ids, write
 from pilothouse_server.containers.repository.cached import find_cached
 from pilothouse_server.containers.repository.containers import (
     PlacedContainer,
@@ -14,13 +13,19 @@ from pilothouse_server.containers.repository.containers import (
     get_many_placed,
     list_pods,
     list_ready,
-    name_taken,
     owners_of_services,
     remove_all,
     stream_containers,
     stream_ready,
     update_container,
     usage_of_quota,
+)
+from pilothouse_server.containers.repository.creation import (
+    Creation,
+    admit,
+    admit_draft,
+    draft_creation,
+    write,
 )
 from pilothouse_server.containers.repository.history import add_history, list_history
 from pilothouse_server.containers.repository.images import (
@@ -30,7 +35,6 @@ from pilothouse_server.containers.repository.images import (
     list_images,
     register_image,
 )
-from pilothouse_server.containers.repository.insertion import insert_container
 from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.sources import (
     config_maps_there,
@@ -39,14 +43,17 @@ from pilothouse_server.containers.repository.sources import (
 )
 
 __all__ = [
+    "Creation",
     "PlacedContainer",
     "add_history",
     "admit",
+    "admit_draft",
     "config_maps_there",
     "count",
     "count_alone",
     "count_users",
     "delete_image",
+    "draft_creation",
     "find",
     "find_cached",
     "find_image",
@@ -54,13 +61,10 @@ __all__ = [
     "get",
     "get_many",
     "get_many_placed",
-    "insert_container",
     "list_history",
     "list_images",
     "list_pods",
     "list_ready",
-    "name_taken",
-    "new_ids",
     "owners_of_services",
     "register_image",
     "remove_all",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
@@ -143,10 +143,6 @@ SELECT coalesce(sum(containers), 0), coalesce(sum(cpu), 0), coalesce(sum(memory)
     SELECT -1, -quota_cpu_millicores, -quota_memory_bytes FROM containers
     WHERE id = :leave_out AND namespace_id = :namespace_id AND deletion_requested_at IS NULL) AS counted
 """)
-_NAME_TAKEN = text(
-    "SELECT deletion_requested_at IS NOT NULL AS being_deleted FROM containers "
-    "WHERE namespace_id = :namespace_id AND name = :name"
-)
 _OWNERS_OF_SERVICES = text("""
 SELECT p.service_name, c.name FROM port_mappings AS p JOIN containers AS c ON c.id = p.container_id
 WHERE p.namespace_id = :namespace_id AND p.service_name = ANY(CAST(:services AS text[])) AND c.id <> :leave_out
@@ -362,17 +358,6 @@ async def usage_of_quota(
 async def count_alone(transaction: Transaction, namespace_id: int) -> None:
     """Waits for who else counts against a namespace's quota, and keeps others waiting until the transaction ends."""
     await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})
-
-
-async def name_taken(
-    transaction: ReadTransaction, namespace_id: int, name: str
-) -> Literal["taken", "being_deleted"] | None:
-    """Whether a container of the namespace has this name, and is being deleted."""
-    parameters = {"namespace_id": namespace_id, "name": name}
-    found = (await transaction.connection.execute(_NAME_TAKEN, parameters)).one_or_none()
-    if found is None:
-        return None
-    return "being_deleted" if found.being_deleted else "taken"
 
 
 async def owners_of_services(

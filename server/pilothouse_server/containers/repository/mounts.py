@@ -11,7 +11,8 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, ScalarSelect, func, select, text
+from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
@@ -82,8 +83,4 @@ def mount_rows(container: Container) -> list[dict[str, Any]]:
 
 
 def _definition() -> ColumnElement[Any]:
-    fields: list[Any] = []
-    for name in ("name", "type", "kubernetes_name", "source_name", "host_path", "size", "access_mode"):
-        fields += [name, VOLUMES.c[name]]
-    fields += ["medium", VOLUMES.c.spec["medium"].astext, "optional", VOLUMES.c.spec["optional"]]
-    return func.jsonb_strip_nulls(func.jsonb_build_object(*fields))
+    return func.volume_definition(literal_column("volumes"), type_=JSONB)

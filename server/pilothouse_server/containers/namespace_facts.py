@@ -1,13 +1,14 @@
-"""What a container needs of its namespace, and what is there: the values by which a new one is admitted.
+"""What a container needs of its namespace, and what the namespace has: the facts by which a container is admitted.
 
-They are read by one statement before a container is made at once, and by several within a transaction that changes one;
-the rules (`containers.admission`) do not know which.
+The rules (`containers.admission`) decide by these values alone. One statement reads them for a new container
+(`repository.creation`), several within a transaction for one that changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +18,7 @@ from pilothouse_server.values.resources import ContainerId
 
 
 class Needs(Value, frozen=True):
-    """The names in its namespace that a container needs: services of its own, and what must be there for it."""
+    """The names that a container needs in its namespace: those of its own services, and those of what it reads."""
 
     services: frozenset[str] = frozenset()
     config_maps: frozenset[str] = frozenset()
@@ -25,7 +26,7 @@ class Needs(Value, frozen=True):
     volumes: frozenset[str] = frozenset()
 
 
-class Surroundings(Value, frozen=True):
+class NamespaceFacts(Value, frozen=True):
     """What its namespace has of that.
 
     `services`: those that another container has, with its name. `secrets`: the types of those there are, by name.
@@ -37,16 +38,25 @@ class Surroundings(Value, frozen=True):
     volumes: Mapping[str, MountedVolume] = msgspec.field(default_factory=dict)
 
 
-class Admission(Value, frozen=True):
+class CreationFacts(Value, frozen=True):
     """What decides whether a new container may be made, and what it gets from the database.
 
-    `quota` is the namespace's as it is stored; `used`: containers, millicores and bytes that count against it.
+    `used`: containers, millicores and bytes that count against the quota. `name_taken`: by which other container.
+    `volume_definitions`: the volumes as PostgreSQL wrote them, for its comparison. `container_id` and `moment` are of
+    the new row.
     """
 
     namespace: Namespace
-    quota: str | None
     used: tuple[int, int, int]
-    name_taken: bool
-    surroundings: Surroundings
+    name_taken: Literal["taken", "being_deleted"] | None
+    found: NamespaceFacts
+    volume_definitions: str | None
+    container_id: ContainerId
+    moment: datetime
+
+
+class NewContainer(Value, frozen=True):
+    """An id that the database has given for one new container, and the database's time when it did."""
+
     container_id: ContainerId
     moment: datetime

@@ -1,0 +1,80 @@
+"""The namespaces in which one server creates containers, so that a create needs no message to read the facts.
+
+`write_container` compares the namespace's `row_version` and everything else that decides with what there is once it has
+its locks, under the caller's row-level security, and refuses what is outdated. So a create may use a namespace that was
+read seconds ago. No create is refused because of a cached value: where the rules would refuse it by one, the operation
+reads the facts. Where the database finds the create outdated (a name or a service that is taken, a request that was
+served, a namespace that changed), the namespace stays out of the cache for a while, so that the next attempts read.
+Creates that need config maps, secrets or volumes always read.
+
+Each create that commits brings an id and the time for a later one (`create_container`). The ids that a server has left
+when it ends stay unused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from datetime import timedelta
+from typing import Final
+
+from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
+from pilothouse_server.namespaces.model import Namespace
+
+KEPT_SECONDS: Final = 5.0
+MOST_KEPT: Final = 1_000
+_MOST_IDS = 100
+
+
+class FactsCache:
+    """Namespaces by caller and name, and ids for new containers; both count for `KEPT_SECONDS`."""
+
+    def __init__(self) -> None:
+        # None: outdated; until it ends, creates read.
+        self._namespaces: OrderedDict[tuple[int, str], tuple[Namespace | None, float]] = OrderedDict()
+        self._ids: deque[tuple[NewContainer, float]] = deque(maxlen=_MOST_IDS)
+
+    def find(self, user_id: int, namespace: str, needs: Needs) -> CreationFacts | None:
+        """Returns the facts for one create, with an id that no other gets; None where they must be read."""
+        if needs.config_maps or needs.secrets or needs.volumes:
+            return None
+        now = asyncio.get_running_loop().time()
+        cached, until = self._namespaces.get((user_id, namespace), (None, 0.0))
+        if cached is None or now > until:
+            return None
+        while self._ids:
+            # The latest: how long ago the database gave it is known best.
+            new, since = self._ids.pop()
+            if now - since <= KEPT_SECONDS:
+                return CreationFacts(
+                    namespace=cached,
+                    used=(0, 0, 0),
+                    name_taken=None,
+                    found=NamespaceFacts(),
+                    volume_definitions=None,
+                    container_id=new.container_id,
+                    moment=new.moment + timedelta(seconds=now - since),
+                )
+        return None
+
+    def learn(self, user_id: int, namespace: Namespace) -> None:
+        """Stores a namespace that a create of this caller has read, unless it was outdated just now."""
+        key, now = (user_id, namespace.name), asyncio.get_running_loop().time()
+        cached, until = self._namespaces.get(key, (namespace, 0.0))
+        if cached is None and now <= until:
+            return
+        self._store(key, namespace, now)
+
+    def forget(self, user_id: int, namespace: str) -> None:
+        """Has the next creates of this caller in the namespace read: something was outdated."""
+        self._store((user_id, namespace), None, asyncio.get_running_loop().time())
+
+    def add_id(self, new: NewContainer) -> None:
+        """Stores an id for a later create."""
+        self._ids.append((new, asyncio.get_running_loop().time()))
+
+    def _store(self, key: tuple[int, str], namespace: Namespace | None, now: float) -> None:
+        self._namespaces[key] = (namespace, now + KEPT_SECONDS)
+        self._namespaces.move_to_end(key)
+        if len(self._namespaces) > MOST_KEPT:
+            self._namespaces.popitem(last=False)

@@ -1,0 +1,208 @@
+"""How a container is created: one statement reads what decides, and another writes all of it.
+
+Both are functions of the database. `admit_container` reads, `write_container` compares what was read with what there is
+once it has the locks, refuses what is outdated, and writes. Between the two nothing is locked and no connection held.
+A draft sends `create_container`: the write and the record in one message. A unit of work calls `write_container` for
+each of its containers, and writes the records at its commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import orjson
+from sqlalchemy import text
+
+from pilothouse_server.containers.model import Container
+from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
+from pilothouse_server.containers.repository.child_rows import columns_of, env_row, port_row
+from pilothouse_server.containers.repository.mounts import mount_rows, volumes_of
+from pilothouse_server.namespaces.model import Namespace, Quota
+from pilothouse_server.store import idempotency_keys
+from pilothouse_server.store.append import Operation
+from pilothouse_server.store.audit_chain import canonical_time
+from pilothouse_server.store.draft import Draft
+from pilothouse_server.store.idempotency_keys import Look, StoredAnswer
+from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.image_reference import ImageReference
+from pilothouse_server.values.resources import ContainerId, NamespaceId
+
+_ADMIT = text(
+    "SELECT * FROM admit_container(:user_id, :request_id, :namespace, :name, CAST(:services AS text[]), "
+    "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
+)
+_ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
+_FACTS = (
+    "CAST(:namespace_version AS bigint), CAST(:limits AS numeric[]), CAST(:services AS text[]), "
+    "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(CAST(:volumes AS text) AS jsonb)"
+)
+_CREATE = text(
+    f"SELECT * FROM create_container(:user_id, {_ROWS}, {_FACTS}, CAST(CAST(:audit AS text) AS jsonb), "  # noqa: S608
+    "CAST(:hashes AS bytea[]), CAST(CAST(:events AS text) AS jsonb), CAST(:messages AS bytea[]), "
+    "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
+)
+_WRITE = text(f"SELECT write_container({_ROWS}, CAST(CAST(:operation AS text) AS jsonb), {_FACTS})")
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """A container that is to be written, and what was read for it.
+
+    `share`: millicores and bytes that it counts. `limits`: containers, millicores and bytes that the namespace may
+    have, 0 where there is no limit; None where nothing is counted.
+    """
+
+    container: Container
+    facts: CreationFacts
+    needs: Needs
+    share: tuple[int, int]
+    limits: tuple[int, int, int] | None
+
+
+async def admit_draft(draft: Draft, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
+    """What decides whether a container of this name may be made; None where the caller reaches no such namespace.
+
+    Raises:
+        Replayed, BeingServed: the request is no new one.
+    """
+    rows = await draft.read(_ADMIT, {"request_id": draft.request_id, **_names(namespace, name, needs)})
+    row = rows[0]
+    answer = (
+        None if row["method"] is None else StoredAnswer(row["method"], row["request_hmac"], row["response"])
+    )
+    idempotency_keys.settle(Look(answer, row["ours"]))
+    return _facts(namespace, row)
+
+
+async def admit(transaction: Transaction, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
+    """The same in a transaction, which has looked for a replay itself."""
+    parameters = {"user_id": transaction.actor.user_id, "request_id": None}
+    rows = await transaction.connection.rows(_ADMIT, {**parameters, **_names(namespace, name, needs)})
+    return _facts(namespace, rows[0])
+
+
+def _names(namespace: str, name: str, needs: Needs) -> dict[str, Any]:
+    return {
+        "namespace": namespace,
+        "name": name,
+        "services": list(needs.services),
+        "config_maps": list(needs.config_maps),
+        "secrets": list(needs.secrets),
+        "volumes": list(needs.volumes),
+    }
+
+
+def _facts(namespace: str, row: Any) -> CreationFacts | None:
+    if row["namespace_id"] is None:
+        return None
+    return CreationFacts(
+        namespace=Namespace(
+            id=NamespaceId(row["namespace_id"]),
+            uid=str(row["namespace_uid"]),
+            name=namespace,
+            kubernetes_name=row["kubernetes_name"],
+            cluster_name=row["cluster_name"],
+            status=row["status"],
+            quota=Quota() if row["quota"] is None else msgspec.json.decode(row["quota"], type=Quota),
+            row_version=row["namespace_version"],
+            deletion_requested_at=row["deletion_requested_at"],
+        ),
+        used=(row["used_containers"] or 0, int(row["used_cpu"] or 0), int(row["used_memory"] or 0)),
+        name_taken=row["name_taken"],
+        found=NamespaceFacts(
+            services=_decoded(row["services"]) or {},
+            config_maps=frozenset(row["config_maps"] or ()),
+            secrets=_decoded(row["secrets"]) or {},
+            volumes={volume.name: volume for volume in volumes_of(_decoded(row["volumes"]))},
+        ),
+        volume_definitions=row["volumes"],
+        container_id=ContainerId(row["container_id"]),
+        moment=row["moment"],
+    )
+
+
+def _decoded(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
+
+
+def draft_creation(
+    draft: Draft,
+    creation: Creation,
+    *,
+    written: Callable[[NewContainer], None],
+    outdated: Callable[[], None],
+) -> None:
+    """Has the draft write a container that was admitted, and leave it to the reconciler.
+
+    `written` gets the id for a later container once this one is committed. `outdated` is called where what was read
+    is not true any more.
+    """
+    draft.write(
+        _CREATE,
+        _parameters(creation),
+        alone=None if creation.limits is None else ("quota", creation.container.namespace_id),
+        written=lambda rows: written(NewContainer(ContainerId(rows[0]["next_id"]), rows[0]["moment"])),
+        outdated=outdated,
+    )
+
+
+async def write(transaction: Transaction, creation: Creation) -> None:
+    """Writes a container that was admitted, and leaves it to the reconciler.
+
+    Raises:
+        Aborted: what was read is not true any more.
+    """
+    operation = Operation(
+        transaction.operation_id,
+        transaction.actor.user_id,
+        transaction.method,
+        "container",
+        creation.container.id,
+        creation.container.namespace_id,
+        transaction.request_id,
+    )
+    parameters = {**_parameters(creation), "operation": orjson.dumps(operation).decode()}
+    async with transaction.attempt():
+        await transaction.connection.rows(_WRITE, parameters)
+
+
+def _parameters(creation: Creation) -> dict[str, Any]:
+    container, needs, limits = creation.container, creation.needs, creation.limits
+    image = ImageReference.parse(container.image)
+    moment = canonical_time(creation.facts.moment)
+    columns = {
+        **columns_of(container),
+        "id": container.id,
+        "uid": container.uid,
+        "name": container.name,
+        "namespace_id": container.namespace_id,
+        "kubernetes_name": container.kubernetes_name,
+        "imported": container.imported,
+        "quota_cpu_millicores": creation.share[0],
+        "quota_memory_bytes": creation.share[1],
+        "created_at": moment,
+        "updated_at": moment,
+        "image": {
+            "repository": image.repository or None,
+            "name": image.name,
+            "tag": image.tag or None,
+            "digest": image.digest or None,
+        },
+    }
+    return {
+        "container": orjson.dumps(columns).decode(),
+        "env": _rows([env_row(position, item) for position, item in enumerate(container.env)]),
+        "ports": _rows([port_row(port) for port in container.ports]),
+        "mounts": _rows(mount_rows(container)),
+        "namespace_version": creation.facts.namespace.row_version,
+        "limits": None if limits is None else [limit or None for limit in limits],
+        "services": list(needs.services),
+        "config_maps": list(needs.config_maps),
+        "secrets": list(needs.secrets),
+        "volumes": creation.facts.volume_definitions,
+    }
+
+
+def _rows(rows: list[dict[str, Any]]) -> str | None:
+    return orjson.dumps(rows).decode() if rows else None
