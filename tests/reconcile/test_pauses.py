@@ -37,8 +37,8 @@ from pilothouse_server.reconcile.queue.backoff import (
     TRANSIENT_FIRST_SECONDS,
     TRANSIENT_MOST_SECONDS,
     after_error,
-    backoff_seconds,
 )
+from pilothouse_server.runtime.backoff import backoff_seconds
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_simulator import SimulatedCluster
 from tests.reconcile.world import QUICK, World

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter
 
+from pilothouse_server.runtime.backoff import backoff_seconds
 from pilothouse_server.runtime.log_lines import reason_of, without_values
 from pilothouse_server.runtime.tasks import cancel_and_wait
 
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 FAILURES = Counter(
     "pilothouse_background_failures_total", "Background tasks that failed and were restarted.", ("task",)
 )
-_LONGEST_DELAY_SECONDS = 30.0
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 30.0
 _SETTLED_SECONDS = 60.0
 
 
@@ -43,7 +44,7 @@ class Supervisor:
 
 
 async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    delay = 0.1
+    failures = 0
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()
@@ -65,10 +66,8 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
                     error=type(error).__name__,
                     exc_info=without_values(error),
                 )
-        if loop.time() - started > _SETTLED_SECONDS:
-            delay = 0.1
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+        failures = 1 if loop.time() - started > _SETTLED_SECONDS else failures + 1
+        await asyncio.sleep(backoff_seconds(failures, _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS))
 
 
 async def _attempt(work: Callable[[], Awaitable[None]]) -> None:

@@ -27,7 +27,6 @@ have a gap.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from typing import Any, Generic, Literal, TypeVar
 import asyncpg
 from sqlalchemy import TextClause, text
 
+from pilothouse_server.runtime.backoff import backoff_seconds
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.errors import connecting
 from pilothouse_server.store.pool import Pool
@@ -47,6 +47,7 @@ Spacing = Literal["month", "day", "revision"]
 
 LOCK_TIMEOUT_MILLISECONDS = 50
 ATTEMPTS = 60
+_FIRST_PAUSE_SECONDS = 0.04
 LONGEST_PAUSE_SECONDS = 2.0
 REVISIONS_PER_PARTITION = 1_000_000
 # lock_not_available, deadlock_detected, object_in_use, and what DETACH says while another detach is
@@ -338,7 +339,7 @@ class Partitions:
         for attempt in range(self._attempts):
             if attempt:
                 # Pauses grow, and differ, so that two replicas do not meet each other at every attempt.
-                await asyncio.sleep(min(0.02 * 2**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(backoff_seconds(attempt, _FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
             try:
                 if autocommit:
                     return await self._alone(work)

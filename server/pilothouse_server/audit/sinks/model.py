@@ -86,4 +86,6 @@ class LeasedSink(msgspec.Struct, frozen=True):
 
     def moved_to(self, position: int) -> LeasedSink:
         """The same once the sink has acknowledged this record."""
-        return LeasedSink(msgspec.structs.replace(self.sink, position=position, status="healthy"), self.epoch)
+        return LeasedSink(
+            msgspec.structs.replace(self.sink, position=position, status="healthy", attempts=0), self.epoch
+        )

@@ -94,8 +94,7 @@ _ACKNOWLEDGED = text(
 _FAILED = text(
     "UPDATE audit_sinks SET status = 'failing', reason = :reason, message = :message, attempts = attempts + 1, "  # noqa: S608
     "failing_since = coalesce(failing_since, clock_timestamp()), lease_owner = NULL, leased_until = NULL, "
-    "next_attempt_at = clock_timestamp() "
-    f"+ make_interval(secs => least(60, power(2, least(attempts, 10))::double precision)) WHERE {_HELD}"
+    f"next_attempt_at = clock_timestamp() + make_interval(secs => :seconds) WHERE {_HELD}"
 )
 _GIVE_UP = text(f"UPDATE audit_sinks SET lease_owner = NULL, leased_until = NULL WHERE {_HELD}")  # noqa: S608
 _RECORDS = text("""
@@ -197,11 +196,12 @@ async def acknowledge(
 
 
 async def fail(
-    transaction: ReadTransaction, leased: LeasedSink, owner: str, reason: str, message: str
+    transaction: ReadTransaction, leased: LeasedSink, owner: str, reason: str, message: str, seconds: float
 ) -> None:
-    """Notes why a sink does not take records, and lets it go until it is tried again: at most a minute."""
+    """Keeps why a sink does not take records, and releases it; it is tried again after so many seconds."""
     await transaction.connection.execute(
-        _FAILED, {**_held(leased, owner), "reason": reason[:50], "message": message[:1000]}
+        _FAILED,
+        {**_held(leased, owner), "reason": reason[:50], "message": message[:1000], "seconds": seconds},
     )
 
 

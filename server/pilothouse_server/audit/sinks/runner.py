@@ -27,6 +27,7 @@ from pilothouse_server.audit.sinks.operations import opened
 from pilothouse_server.audit.sinks.senders import Sender, SinkFailed
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.runtime.backoff import backoff_seconds
 from pilothouse_server.runtime.tasks import cancel_and_wait, uncancelled
 from pilothouse_server.store.unit_of_work import Store
 
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 LEASE_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 _GAUGE_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 # One that has nothing to be sent for so long is let go, so that servers share the work anew.
 _IDLE_SECONDS = 30.0
 MOST_RECORDS = 200
@@ -242,7 +244,10 @@ class SinkRunner:
             log.warning("a sink of the audit log fails", sink=sink.name, reason=error.reason)
         try:
             async with self._store.system_look() as transaction:
-                await repository.fail(transaction, held.leased, self._owner, error.reason, error.message)
+                pause = backoff_seconds(sink.attempts + 1, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+                await repository.fail(
+                    transaction, held.leased, self._owner, error.reason, error.message, pause
+                )
         except PilothouseError:
             # Then its lease runs out.
             return

@@ -1,8 +1,6 @@
-"""How long to wait before trying again: doubling, bounded, and never the same for two who failed together."""
+"""The pause after a failed call of a cluster, by the error."""
 
 from __future__ import annotations
-
-import random
 
 from pilothouse_server.kubernetes.errors import (
     LABEL_LOST,
@@ -11,18 +9,13 @@ from pilothouse_server.kubernetes.errors import (
     Forbidden,
     Throttled,
 )
+from pilothouse_server.runtime.backoff import backoff_seconds
 
 # What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something; where it is
 # a right, a quota, a policy or a label that is missing, somebody changes it on the cluster, and nothing tells us.
 TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
 MENDED_ELSEWHERE_MOST_SECONDS = 30.0
 REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0
-
-
-def backoff_seconds(attempts: int, first: float, most: float) -> float:
-    """Returns the pause after failure number `attempts` (from 1): between half and all of the doubled time."""
-    full = min(most, first * 2.0 ** min(attempts - 1, 32))
-    return full * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
 
 # An API server that has just started denies everything until it has read its roles, in the words of a real denial.

@@ -28,7 +28,7 @@ import structlog
 from pilothouse_server.errors import PilothouseError
 from pilothouse_server.kubernetes.errors import ClusterError, Unreachable
 from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerations
-from pilothouse_server.reconcile.queue.backoff import after_error, backoff_seconds, is_passing_denial
+from pilothouse_server.reconcile.queue.backoff import after_error, is_passing_denial
 from pilothouse_server.reconcile.queue.cluster_clients import ClusterClients
 from pilothouse_server.reconcile.queue.held_leases import HeldLeases
 from pilothouse_server.reconcile.queue.leased_client import LeaseLost
@@ -36,6 +36,7 @@ from pilothouse_server.reconcile.queue.resource_reconciler import Done, Progress
 from pilothouse_server.reconcile.queue.together import MOST_GATHER_SECONDS, Together, is_away
 from pilothouse_server.reconcile.repository import work_queue
 from pilothouse_server.reconcile.repository.work_queue import Release, Work
+from pilothouse_server.runtime.backoff import backoff_seconds
 from pilothouse_server.runtime.log_lines import without_values
 from pilothouse_server.store.unit_of_work import Store
 
