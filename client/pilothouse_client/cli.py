@@ -36,11 +36,11 @@ _ONCE_AT_THE_TOP = ("install_completion", "show_completion")
 VERBS = {
     "login": ("session:login", "Log in to a server and remember the session."),
     "logout": ("session:logout", "End the session and forget it."),
-    "whoami": ("session:whoami", "Show who you are, your grants and permissions."),
+    "whoami": ("session:whoami", "Show your user, your grants and permissions."),
     "token": ("tokens:app", "Tokens of programs: exchange that of a platform."),
-    "can-i": ("questions:can_i", "Tell whether you may do something."),
-    "why": ("questions:why", "Tell why you may do something, or why not and whom to ask."),
-    "who-can": ("questions:who_can", "List who may do something."),
+    "can-i": ("questions:can_i", "Show whether you may do something."),
+    "why": ("questions:why", "Show why you may do something, or why not and whom to ask."),
+    "who-can": ("questions:who_can", "List the users who may do something."),
     "passwd": ("session:passwd", "Change your password."),
     "totp": ("totp:app", "Your second factor: an authenticator."),
     "contexts": ("contexts:app", "Servers you have logged in to."),
@@ -70,7 +70,7 @@ _SERVER_VERBS = {
     "backup": "Back up the database (needs the server).",
     "restore": "Restore a backup (needs the server).",
     "keys": "Key-encryption keys (needs the server).",
-    "database": "Look after the database (needs the server).",
+    "database": "Maintain the database (needs the server).",
     "reset-password": "Set a user's password on the server's machine (needs the server).",
 }
 
@@ -221,7 +221,7 @@ def _options(
         typer.Option(
             "--client-cert",
             envvar="PILOTHOUSE_CLIENT_CERTIFICATE_FILE",
-            help="PEM file of your certificate, for servers that know you by it.",
+            help="PEM file of your client certificate.",
         ),
     ] = "",
     client_key: Annotated[

@@ -155,7 +155,7 @@ class ConfigFile:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(f"{self.path}{suffix}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigError(f"cannot write beside {self.path}: {error.strerror}") from error
+            raise ConfigError(f"cannot write next to {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -197,7 +197,7 @@ class FileTokenStore:
         try:
             return Tokens(**context.tokens)
         except TypeError as error:
-            raise ConfigError(f"{self._file.path} holds tokens of another version; log in again") from error
+            raise ConfigError(f"{self._file.path} has tokens of another version; log in again") from error
 
     def save(self, tokens: Tokens | None) -> None:
         def change(configuration: Configuration) -> Configuration:

@@ -228,8 +228,8 @@ def _unanswered(words: str, address: str) -> str:
     Why, where somebody listens there after all, is found by `handshake.find_problem`.
     """
     if words.startswith(("DNS resolution failed", "errors resolving ")):
-        return f"no server answers at {address}: the name cannot be resolved"
-    return f"no server answers at {address}" if any(none in words for none in _NO_CONNECTION) else ""
+        return f"no server responds at {address}: the name cannot be resolved"
+    return f"no server responds at {address}" if any(none in words for none in _NO_CONNECTION) else ""
 
 
 def _decode_status(value: bytes) -> dict[str, Any]:

@@ -155,14 +155,16 @@ def _of_one(address: str, tls: Tls | None, seconds: float) -> HandshakeFinding |
         if tls.client_certificate is None:
             return HandshakeFinding(
                 CLIENT_CERTIFICATE_NEEDED,
-                f"{address} takes only who shows a certificate (--client-cert and --client-key)",
+                f"{address} requires a client certificate (--client-cert and --client-key)",
             )
         if not _refuses_own(address, tls, seconds) or _refusal(address, tls, seconds) != _ASKED:
             return None
         return HandshakeFinding(
             CLIENT_CERTIFICATE_REFUSED,
-            f"{address} takes only who shows a certificate, and does not take yours: is it of an authority that it"
-            " trusts, for clients, and valid now?",
+            (
+                f"{address} requires a client certificate and refuses yours: check that its authority is "
+                "trusted there, that it is for clients, and that it is valid now"
+            ),
         )
     if code == _NO_HTTP2:
         return HandshakeFinding(
@@ -181,17 +183,17 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Handsh
         if known != shown:
             return HandshakeFinding(
                 CERTIFICATE_CHANGED,
-                f"{address} shows another certificate than the one that was trusted: {shown} instead of {known};"
-                " the server was set up anew, or somebody is in between",
+                (
+                    f"{address} shows another certificate than the trusted one: {shown} instead of "
+                    f"{known}; the server has a new one, or somebody intercepts the connection"
+                ),
             )
     if code == _SELF_SIGNED:
-        return HandshakeFinding(
-            SELF_SIGNED, f"{address} shows a certificate that nobody but itself vouches for: {shown}"
-        )
+        return HandshakeFinding(SELF_SIGNED, f"{address} shows a self-signed certificate: {shown}")
     if code in _UNKNOWN:
         return HandshakeFinding(
             AUTHORITY_UNKNOWN,
-            f"{address} shows a certificate of an authority that is not known here: {shown}",
+            f"{address} shows a certificate of an authority that is not trusted here: {shown}",
         )
     if code in (_NOT_YET, _EXPIRED):
         when = "has expired" if code == _EXPIRED else "is not valid yet: is the clock of this machine right?"
@@ -365,6 +367,8 @@ def _answer(address: str, seconds: float) -> str:
 def _not_grpc(address: str) -> HandshakeFinding:
     return HandshakeFinding(
         GRPC_NOT_SPOKEN,
-        f"what answers at {address} does not speak gRPC: it is another program's port, or that of a proxy which does"
-        " not pass gRPC on",
+        (
+            f"the server at {address} does not speak gRPC: it is another program's port, or that of a "
+            "proxy which does not pass gRPC on"
+        ),
     )

@@ -380,7 +380,7 @@ def wait_for_namespace(
                 ):
                     if gone:
                         return last
-                    raise WaitError(f"{asked.name} was deleted meanwhile", last)
+                    raise WaitError(f"{asked.name} was deleted during the wait", last)
     except DeadlineExceededError:
         detail = ": ".join(filter(None, (last.reason, last.message)))
         what = "is not gone" if gone else "is not on its cluster"
@@ -416,7 +416,7 @@ def wait_until_deregistered(client: Nouns[BlockingTransport], asked: Cluster, *,
 def _gone(last: pb.Container, goal: Goal) -> pb.Container:
     if goal is Goal.DELETED:
         return last
-    raise WaitError(f"{last.name} was deleted meanwhile", last)
+    raise WaitError(f"{last.name} was deleted during the wait", last)
 
 
 def _too_late(last: pb.Container, goal: Goal, timeout: float, patience: Patience) -> str:

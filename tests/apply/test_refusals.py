@@ -75,7 +75,7 @@ NOT = "cannot be represented"
         (
             WEB + "      - name: proxy\n        image: envoy\n",
             f"web.yaml:18: deployment/web: spec.template.spec.containers[1]: {NOT}: "
-            "a second container (proxy) beside the main one",
+            "a second container (proxy) next to the main one",
         ),
         (
             WEB.replace("      labels: {app: web}", "      labels: {app: web, tier: b}").replace(
@@ -221,7 +221,7 @@ def test_what_has_no_place_is_refused_by_name(text: str, expected: str) -> None:
         (
             WEB.replace("name: web\n", "name: web\n  namespace: other\n", 1),
             "web.yaml:5: deployment/web: metadata.namespace: "
-            "expected 'cafe', which is applied to, or nothing; found 'other'",
+            "expected 'cafe', the namespace of this command, or nothing; found 'other'",
         ),
         (
             WEB.replace("name: web\n", "name: Web_1\n", 1),
@@ -349,7 +349,7 @@ def test_the_namespace_that_is_applied_to_is_taken_as_there() -> None:
     assert made.name == "web"
     assert found(text.format("other")) == [
         "web.yaml:3: namespace/other: metadata.name: cannot be represented: another namespace than "
-        f"{NAMESPACE!r}, which is applied to"
+        f"{NAMESPACE!r}, the namespace of this command"
     ]
 
 
@@ -357,6 +357,6 @@ def test_another_namespace_everywhere_is_one_problem() -> None:
     text = WEB.replace("name: web\n", "name: web\n  namespace: other\n", 1)
     more = [text.replace("name: web\n", f"name: web-{number}\n", 1) for number in range(2)]
     assert found("---\n".join([text, *more])) == [
-        f"web.yaml:5: deployment/web: metadata.namespace: expected {NAMESPACE!r}, which is applied to, or nothing; "
-        "found 'other'; the same in 2 more objects"
+        f"web.yaml:5: deployment/web: metadata.namespace: expected {NAMESPACE!r}, the namespace of this "
+        "command, or nothing; found 'other'; the same in 2 more objects"
     ]

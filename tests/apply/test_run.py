@@ -124,7 +124,7 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
         "argument Authorization",
         "header X-Token of the liveness probe",
     ]
-    assert [line.endswith(": a Secret would keep it") for line in told] == [True] * 5 + [False]
+    assert [line.endswith(": put it into a Secret") for line in told] == [True] * 5 + [False]
     assert "hunter2" not in " ".join(run.complained)
     # What stays as it is, is not warned of again; another image changes nothing of it.
     assert await run(text) is ApplyResult.DONE
@@ -186,7 +186,7 @@ async def test_a_file_that_exceeds_the_quota_only_as_a_whole_is_refused_whole(
     documents = [web(container=some, name=name) for name in ("first", "second")]
     # The server counts 500m used.
     assert await run("---\n".join(documents)) is ApplyResult.REFUSED
-    words = "does not fit into the namespace's quota beside the rest of the file: cpu 500m used, 1 allowed"
+    words = "exceeds the namespace's quota together with the rest of the file: cpu 500m used, 1 allowed"
     assert run.complained == [
         f"stdin:20: container/second: {words}",
         "nothing was applied: one problem",
@@ -204,7 +204,7 @@ async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
     assert run.complained == [
         "stdin:31: deployment/other: spec.template.spec.hostNetwork: cannot be represented",
         "nothing was applied: one problem",
-        "--skip-unsupported goes on without what cannot be represented",
+        "--skip-unsupported continues without what cannot be represented",
     ]
     assert fake.calls == []
 

@@ -148,7 +148,7 @@ def test_long_sources_have_short_names_that_differ() -> None:
         (
             web(pod="volumes: [{name: a, configMap: {name: b.c}}]"),
             "spec.template.spec.volumes[0].configMap.name: cannot be represented: "
-            "the platform knows no configmap of the name 'b.c'",
+            "the platform has no configmap with the name 'b.c'",
         ),
         (
             web(pod="volumes: [{name: a, hostPath: {path: /x, type: Directory}}]"),

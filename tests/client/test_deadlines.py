@@ -21,7 +21,7 @@ from tests.waiting import runs_out
 
 GET = method_of(container_pb2.GetContainerRequest, container_pb2.GetContainerResponse)
 CREATE = method_of(container_pb2.CreateContainerRequest, container_pb2.CreateContainerResponse)
-REFUSED = UnavailableError(grpc.StatusCode.UNAVAILABLE, "no server answers at here", never_sent=True)
+REFUSED = UnavailableError(grpc.StatusCode.UNAVAILABLE, "no server responds at here", never_sent=True)
 CUT = UnavailableError(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
 
@@ -98,7 +98,7 @@ def test_a_wait_that_the_server_asks_for_is_not_shortened(server: SlowServer) ->
 
 def test_one_attempt_that_may_have_been_sent_counts_for_the_whole_call(server: SlowServer) -> None:
     server.outcomes, server.back = [REFUSED, CUT], 3600.0
-    with pytest.raises(UnavailableError, match="no server answers") as caught:
+    with pytest.raises(UnavailableError, match="no server responds") as caught:
         _call(server, CREATE)
     assert not caught.value.never_sent
     assert caught.value.request_id
@@ -123,7 +123,7 @@ def test_a_renewal_that_was_never_sent_says_nothing_of_the_call(server: SlowServ
 def test_an_end_by_time_says_what_went_before(server: SlowServer) -> None:
     over = error_of(grpc.StatusCode.DEADLINE_EXCEEDED, "the time given to the call is over")
     server.outcomes = [REFUSED, over]
-    with pytest.raises(DeadlineExceededError, match=r"is over; .*: no server answers at here"):
+    with pytest.raises(DeadlineExceededError, match=r"is over; .*: no server responds at here"):
         _call(server, GET)
 
 

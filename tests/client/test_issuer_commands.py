@@ -160,7 +160,7 @@ async def test_log_in_by_the_browser(
     assert ended.code == 0, ended.err
     assert ended.out == (f"logged in to {world.server.address} as ada (context ada@{world.server.address})\n")
     assert shown[:2] == ["404", "404"]
-    assert "goes on in your terminal" in shown[2]
+    assert "continues in your terminal" in shown[2]
     assert (await pilothouse("whoami")).lines[0].startswith("ada ")
     assert (await pilothouse("logout")).code == 0
 
@@ -219,7 +219,7 @@ async def test_a_browser_that_brings_nothing(
     monkeypatch.setattr(issuer_login, "WAIT_SECONDS", runs_out(0.2))
     browser(lambda url: None)
     missing = await pilothouse(*login)
-    assert (missing.code, "no browser came back in time" in missing.err) == (4, True)
+    assert (missing.code, "no browser returned in time" in missing.err) == (4, True)
     assert missing.err.endswith(
         f": pilothouse login --server {world.server.address} --device --issuer company\n"
     )
@@ -230,7 +230,7 @@ async def test_a_browser_that_brings_nothing(
     both = await pilothouse(*login, "--browser", "--device")
     assert (both.code, "exclude each other" in both.err) == (2, True)
     named = await pilothouse(*login, "--user", "ada")
-    assert (named.code, "--user is of log-ins by a password" in named.err) == (2, True)
+    assert (named.code, "--user is for log-ins by password" in named.err) == (2, True)
     unknown = await pilothouse("login", "--server", world.server.address, "--issuer", "nobody")
     assert (unknown.code, "[ISSUER_NOT_FOUND]" in unknown.err) == (6, True)
 
@@ -368,7 +368,7 @@ async def test_nobody_types_a_password_here_who_logs_in_at_an_issuer(
     # Nobody is there to be called.
     login = ("--timeout", "1", "login", "--server", "127.0.0.1:1")
     ended = await pilothouse(*login, *way, *option, stdin="a password\n")
-    assert (ended.code, f"{option[0]} is of log-ins by a password" in ended.err) == (2, True)
+    assert (ended.code, f"{option[0]} is for log-ins by password" in ended.err) == (2, True)
 
 
 async def test_it_can_be_interrupted(world: World, tmp_path: Path) -> None:

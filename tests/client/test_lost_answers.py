@@ -103,7 +103,7 @@ async def test_a_committed_call_is_never_said_to_be_unsent(tmp_path: Path, creat
             await create(mortal.address, retry=EAGER, timeout=patient(0.4))
         await mortal.process.wait()
         # The last attempts found nobody who listens, and each of them alone was surely not sent.
-        assert "no server answers" in caught.value.message
+        assert "no server responds" in caught.value.message
         assert not caught.value.never_sent
         assert [caught.value.request_id] == mortal.committed
 

@@ -132,7 +132,7 @@ def test_json_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[
 async def test_a_server_that_is_away_is_named(fake: FakeServer, logged_in: Command) -> None:
     await fake.stop()
     ended = await logged_in("--timeout", "4", "whoami")
-    words = f"no server answers at {fake.address}"
+    words = f"no server responds at {fake.address}"
     assert ended.err == f"trying again until the time is over: {words}\nerror: {words} [UNAVAILABLE]\n"
     assert ended.code == 9
 
@@ -143,16 +143,16 @@ async def test_a_change_that_was_perhaps_done_is_said_to_be_so(fake: FakeServer,
     )
     ended = await logged_in("containers", "delete", "web", "--yes")
     request = fake.calls_of("DeleteContainer")[0].request.request_id
-    assert f"what it asks for may have been done: look before you repeat it (request {request})" in ended.err
+    assert f"the change may have been made: check before you repeat it (request {request})" in ended.err
     await fake.stop()
     unsent = await logged_in("--timeout", "1", "containers", "delete", "web", "--yes")
-    assert unsent.err.endswith(f"error: no server answers at {fake.address} [UNAVAILABLE]\n")
+    assert unsent.err.endswith(f"error: no server responds at {fake.address} [UNAVAILABLE]\n")
 
 
 async def test_what_a_cluster_was_to_be_asked_before_is_not_said_to_be_perhaps_done(
     fake: FakeServer, logged_in: Command
 ) -> None:
-    words = "cluster 'far' at h:443 cannot be reached: its name is not known"
+    words = "cluster 'far' at h:443 cannot be reached: its name cannot be resolved"
     fake.fail("RegisterCluster", grpc.StatusCode.UNAVAILABLE, reason="CLUSTER_UNREACHABLE", message=words)
     ended = await logged_in(
         "clusters", "register", "far", "--api-server", "https://h", "--token-stdin", stdin="t"

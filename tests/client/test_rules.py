@@ -174,7 +174,7 @@ def test_the_words_of_the_library_for_a_call_that_was_not_sent(words: str) -> No
     failed = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nobody, nobody, details=words)
     error = from_failed_call(failed, "there:1")
     assert error.never_sent
-    assert error.message.startswith("no server answers at there:1")
+    assert error.message.startswith("no server responds at there:1")
 
 
 def _declared(noun: type[NounClient[object]]) -> set[str]:  # type: ignore[type-var]

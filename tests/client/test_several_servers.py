@@ -61,7 +61,7 @@ async def test_nobody_of_them_listening_says_so(both: tuple[FakeServer, FakeServ
     for server in both:
         await server.stop()
     async with AsyncClient(address, token="key", retry=_ONCE) as client:
-        with pytest.raises(UnavailableError, match=f"no server answers at {address}") as caught:
+        with pytest.raises(UnavailableError, match=f"no server responds at {address}") as caught:
             await client.identity.who_am_i()
     assert caught.value.never_sent
 

@@ -63,12 +63,12 @@ async def serving(credentials: Made | None, address: str = "127.0.0.1:0") -> Asy
     [
         (OWN, None, "TLS_REQUIRED", "speaks TLS, and was called in plain text"),
         (None, BY_AUTHORITY, "TLS_NOT_SPOKEN", "speaks plain text, and was called by TLS"),
-        (OWN, Tls(), "SELF_SIGNED", "nobody but itself vouches for: SHA256:"),
+        (OWN, Tls(), "SELF_SIGNED", "self-signed certificate: SHA256:"),
         (
             made("127.0.0.1", by=STRANGE),
             BY_AUTHORITY,
             "AUTHORITY_UNKNOWN",
-            "authority that is not known here",
+            "authority that is not trusted here",
         ),
         (
             made("a.example", "b.example", by=AUTHORITY),
@@ -130,7 +130,7 @@ async def test_nobody_there_is_no_problem_of_tls() -> None:
     for insecure in (True, False):
         once = RetryPolicy(attempts=1)
         async with AsyncClient("127.0.0.1:1", token="key", insecure=insecure, retry=once) as client:
-            with pytest.raises(UnavailableError, match=r"no server answers at 127\.0\.0\.1:1") as found:
+            with pytest.raises(UnavailableError, match=r"no server responds at 127\.0\.0\.1:1") as found:
                 await client.identity.who_am_i()
         assert found.value.connection_problem == ""
 
@@ -180,7 +180,7 @@ async def test_another_protocol_in_plain_text(words: bytes, tls: Tls | None) -> 
             with pytest.raises(UnavailableError, match="does not speak gRPC") as found:
                 await client.identity.who_am_i()
         assert found.value.connection_problem == "GRPC_NOT_SPOKEN"
-        assert found.value.message.startswith(f"what answers at {address}")
+        assert found.value.message.startswith(f"the server at {address}")
         assert not FOREIGN.search(found.value.message)
 
 
@@ -291,7 +291,7 @@ async def test_a_hint_names_the_server_that_was_called(
         monkeypatch.setenv("PILOTHOUSE_TOKEN", "wrong")
         refused = await pilothouse("whoami")
         assert refused.code == 4
-        assert "give another token, or none and log in with: pilothouse login --server" in refused.err
+        assert "give another token, or log in without one: pilothouse login --server" in refused.err
         monkeypatch.delenv("PILOTHOUSE_TOKEN")
         assert (await typed(pilothouse, refused)).code == 0
         assert (await pilothouse("whoami")).code == 0
@@ -348,7 +348,7 @@ async def test_what_a_log_in_does_not_trust_is_no_hint(pilothouse: Command, tmp_
     async with serving(OWN) as fake:
         of_file = ("--server", fake.address, "--ca-file", str(tmp_path / "roots.pem"), "--token", "x")
         ended = await pilothouse(*of_file, "whoami")
-        assert "nobody but itself vouches for" in ended.err
+        assert "self-signed certificate" in ended.err
         assert ended.err.endswith("  name a file of authorities with --ca-file\n"), ended.err
         # Of several, none can be called by TLS together with the others.
         ended = await pilothouse("--server", f"{fake.address},{fake.address}", "--token", "x", "whoami")
@@ -417,7 +417,7 @@ async def test_who_was_vouched_for_is_not_trusted_without(
         (
             made("127.0.0.1", by=STRANGE),
             "--ca-file",
-            "a certificate of an authority that is not known here: SHA256:",
+            "a certificate of an authority that is not trusted here: SHA256:",
             "name a file of authorities with --ca-file",
         ),
         (
@@ -473,14 +473,14 @@ async def test_the_command_says_that_another_program_answers(pilothouse: Command
         arguments = ("login", "--server", address, "--user", "admin", "--password-stdin")
         ended = await pilothouse(*arguments, stdin=PASSWORD + "\n")
     assert ended.code == 9
-    assert f"what answers at {address} does not speak gRPC" in ended.err
+    assert f"the server at {address} does not speak gRPC" in ended.err
 
 
 async def test_a_file_of_authorities_that_is_none_is_told(pilothouse: Command, tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("no certificate")
     async with serving(None) as fake:
         ended = await log_in(pilothouse, fake, "--ca-file", str(tmp_path / "none.pem"))
-    assert (ended.code, "holds no certificate in the form PEM" in ended.err) == (2, True)
+    assert (ended.code, "contains no PEM certificate" in ended.err) == (2, True)
 
 
 def test_it_takes_a_port_and_no_other_number() -> None:

@@ -142,4 +142,4 @@ def test_a_watched_table_lines_up_and_shows_nothing_twice(capsys: pytest.Capture
         "CHANGE    NAME         READY\nADDED     a            0/1\nADDED     a-long-name  0/1\n",
         "DELETED   b [31m       0/1\n",
     ]
-    assert "begins anew" in capsys.readouterr().err
+    assert "starts again" in capsys.readouterr().err

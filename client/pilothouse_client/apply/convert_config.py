@@ -33,7 +33,7 @@ def convert_secret(root: Fields, namespace: str) -> ManifestConfig:
     own = _metadata(root, namespace)
     values = read(SECRET, root) or {}
     if values.get("type") == _SERVICE_ACCOUNT_TOKEN:
-        root.unusable("type", "cannot be represented: tokens of service accounts are made by the cluster")
+        root.unusable("type", "cannot be represented: the cluster makes tokens of service accounts itself")
     text = texts_of(root.text_map("stringData", hidden=True))
     data = values.pop("data", {}) | {key: value.encode() for key, value in text.items()}
     secret = message(pb.Secret, {"type": "Opaque", **values, "data": data, **_said(own)})

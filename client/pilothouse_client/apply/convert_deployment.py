@@ -126,7 +126,7 @@ def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list
         return [], []
     for other in containers[1:]:
         name = other.text("name") or "unnamed"
-        other.unusable(None, f"cannot be represented: a second container ({name}) beside the main one")
+        other.unusable(None, f"cannot be represented: a second container ({name}) next to the main one")
     with containers[0] as main:
         values |= read(MAIN_CONTAINER, main, hooks) or {}
     declared = [

@@ -127,7 +127,7 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
         word = stated.key.lower()
         key = "name" if stated.type == "config_map" else "secretName"
         stated.source.unsupported(
-            key, f"cannot be represented: the platform knows no {word} of the name {shown!r}"
+            key, f"cannot be represented: the platform has no {word} with the name {shown!r}"
         )
         return None
     volume = message(pb.Volume, {**stated.values, "name": stated.volume})

@@ -45,10 +45,10 @@ def warnings(steps: Iterable[Step]) -> Iterator[str]:
         for field, name in _literals(step.wanted.container):
             if changed is None or field in changed:
                 # What a probe sends cannot come from a Secret.
-                advice = "" if field == "probes" else ": a Secret would keep it"
+                advice = "" if field == "probes" else ": put it into a Secret"
                 yield (
-                    f"warning: {step.wanted.place}: {step.subject}: {name} is given in the clear and is shown to all "
-                    f"who may see the container{advice}"
+                    f"warning: {step.wanted.place}: {step.subject}: {name} is plain text and visible "
+                    f"to all who may see the container{advice}"
                 )
 
 

@@ -155,7 +155,7 @@ def metadata(fields: Fields, namespace: str) -> Metadata:
         fields.item(name)
     stated = fields.text("namespace")
     if stated and stated != namespace:
-        message = f"expected {namespace!r}, which is applied to, or nothing; found {stated!r}"
+        message = f"expected {namespace!r}, the namespace of this command, or nothing; found {stated!r}"
         place, path = fields.place_of("namespace"), fields.path_of("namespace")
         fields.reporter.invalid(place, path, message, group=f"namespace {stated}")
     annotations = fields.text_map("annotations")

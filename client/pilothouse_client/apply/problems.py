@@ -36,7 +36,7 @@ class ProblemReach(enum.Enum):
     FIELD = "field"
     """Well-formed, but the platform has no place for it: the field can be left out."""
     DOCUMENT = "document"
-    """Well-formed, but the whole document makes no sense without it."""
+    """Well-formed, but the whole document is useless without it."""
     INVALID = "invalid"
     """Wrong in itself: Kubernetes would refuse it, too. Never skipped."""
 

@@ -40,7 +40,7 @@ def check_quota(
             limit = limits[resource]
             if more > 0 and limit and total[resource] > limit:
                 words = (
-                    f"does not fit into the namespace's quota beside the rest of the file: {resource} "
+                    f"exceeds the namespace's quota together with the rest of the file: {resource} "
                     f"{_shown(usage.used, resource)} used, {_shown(usage.quota, resource)} allowed"
                 )
                 problems.add(InputProblem(step.wanted.place, step.subject, "", words))

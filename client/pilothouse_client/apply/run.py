@@ -191,7 +191,7 @@ def _refuse(problems: Problems, options: Options, complain: Say) -> None:
     count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
     complain(f"nothing was applied: {count}")
     if not options.skip_unsupported and problems.skipped(True):
-        complain("--skip-unsupported goes on without what cannot be represented")
+        complain("--skip-unsupported continues without what cannot be represented")
 
 
 def _summary(outcome: ApplyOutcome, options: Options) -> str:

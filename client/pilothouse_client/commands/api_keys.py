@@ -41,9 +41,7 @@ COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("ID", lambda key: key.api_key_id, whole=True),
 ]
 _Key = Annotated[str, typer.Argument(help="Its name or its id, as `list` shows them.")]
-_Whose = Annotated[
-    str, typer.Option("--user", help="Whose: a user or a service account; not given: your own.")
-]
+_Whose = Annotated[str, typer.Option("--user", help="User or service account; default: you.")]
 _ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 12h, 30d; not given: 90 days.")]
 
 
@@ -79,7 +77,7 @@ def _show_made(answer: Any, output: Format, *, alone: bool) -> None:
     else:
         show(answer.api_key, COLUMNS, output)
         if answer.key:
-            say(f"\nkeep it now, it is not shown again:\n{answer.key}")
+            say(f"\nstore it now, it is not shown again:\n{answer.key}")
 
 
 _Alone = Annotated[bool, typer.Option("-q", "--quiet", help="Print the key and nothing else.")]
@@ -87,7 +85,7 @@ _Alone = Annotated[bool, typer.Option("-q", "--quiet", help="Print the key and n
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What to call it.")],
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
     permission: Annotated[
         list[str] | None,
         typer.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat; not given: all."),
@@ -96,14 +94,19 @@ def create(
         list[str] | None,
         typer.Option("-n", "--namespace", help="Where it works; repeat; not given: everywhere."),
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="It changes and reveals nothing.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The key changes and reveals nothing.")
+    ] = False,
     expires_in: _ExpiresIn = "",
     allow_from: Annotated[
         list[str] | None,
         typer.Option("--allow-from", help="Address or network it is taken from, such as 10.0.0.0/8; repeat."),
     ] = None,
     service_account: Annotated[
-        str, typer.Option("--service-account", help="Whose, such as sa:shop:ci; not given: your own.")
+        str,
+        typer.Option(
+            "--service-account", help="Service account of the key, such as sa:shop:ci; default: you."
+        ),
     ] = "",
     quiet: _Alone = False,
     validate_only: ValidateOnly = False,
@@ -189,5 +192,5 @@ def _id_of(client: Any, key: str, user: str, narrowed: str = "") -> str:
     if len(found) == 1:
         return str(found[0].api_key_id)
     if not found:
-        raise CommandError(f"{user or 'you'} {'has' if user else 'have'} no living key {key!r}")
+        raise CommandError(f"{user or 'you'} {'has' if user else 'have'} no valid key {key!r}")
     raise CommandError(f"{len(found)} living keys are called {key!r}: name one by its id", 2)

@@ -38,11 +38,11 @@ def command(
     stable_for: StableSeconds = 10.0,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show what would change; let the server check it, change nothing."),
+        typer.Option("--dry-run", help="Show what would change: the server checks it and changes nothing."),
     ] = False,
     skip_unsupported: Annotated[
         bool,
-        typer.Option("--skip-unsupported", help="Go on without what cannot be represented, and list it."),
+        typer.Option("--skip-unsupported", help="Continue without what cannot be represented, and list it."),
     ] = False,
 ) -> None:
     """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps,

@@ -90,9 +90,15 @@ def list_operations(
     action: Annotated[str, typer.Option("--action", help="Only this action, such as create.")] = "",
     resource_type: Annotated[str, typer.Option("--type", help="Only this kind of thing.")] = "",
     failed: Annotated[bool, typer.Option("--failed", help="Only calls that were refused or failed.")] = False,
-    since: Annotated[str, typer.Option("--since", help="Begun at this time or later; or how long ago.")] = "",
-    until: Annotated[str, typer.Option("--until", help="Begun before this time; or how long ago.")] = "",
-    dry_runs: Annotated[bool, typer.Option("--dry-run", help="Only what was only tried out.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", help="Only calls that began at this time or later; or how long ago.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", help="Only calls that began before this time; or how long ago.")
+    ] = "",
+    dry_runs: Annotated[
+        bool, typer.Option("--dry-run", help="Only calls that validated and changed nothing.")
+    ] = False,
     filter_: Filter = "",
     order_by: OrderBy = "",
     limit: Limit = _DEFAULT_LIMIT,
@@ -134,7 +140,7 @@ def tail(
     action: Annotated[str, typer.Option("--action", help="Only this action, such as create.")] = "",
     resource_type: Annotated[str, typer.Option("--type", help="Only this kind of thing.")] = "",
     resume_token: Annotated[
-        str, typer.Option("--resume-token", help="Go on after the record that had it.")
+        str, typer.Option("--resume-token", help="Continue after the response with this token.")
     ] = "",
     output: Output = Format.TABLE,
 ) -> None:

@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
 def head(
     size: Annotated[int, typer.Option("--size", min=0, help="The head of this size; 0: the newest.")] = 0,
     checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="Only the signed checkpoint, to be kept.")
+        bool, typer.Option("--checkpoint", help="Only the signed checkpoint, to store it.")
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -128,7 +128,7 @@ def _check_proof(found: pb.ProveOperationResponse) -> None:
         proven = False
     if not proven:
         raise CommandError(
-            f"record {found.sequence} is not the one that stands in the log at its place: verify the log"
+            f"record {found.sequence} differs from the one in the log at its place: verify the log"
         )
 
 
@@ -189,11 +189,11 @@ def _show_verified(report: pb.VerifyAuditLogResponse, output: Format) -> None:
             f"intact: {report.verified_records} records verified, {report.dropped_records} dropped by retention"
         )
         if not report.complete:
-            say("these are the records that you may see: whether the log lacks any of them is not known")
+            say("these are the records that you may see: missing records of the log are not detected")
         if report.former_heads:
             say(
-                f"the {report.former_heads} oldest heads are signed by keys that the server does not know any more: "
-                "they were compared with the tree alone"
+                f"the server no longer has the keys that signed the {report.former_heads} oldest "
+                "heads: they were compared with the tree only"
             )
         say(report.head.checkpoint, nl=False)
     else:
@@ -256,7 +256,7 @@ def _last(answers: Iterator[pb.VerifyAuditLogResponse]) -> pb.VerifyAuditLogResp
         progress("" if answer.done else f"{answer.verified_records} of {answer.total_records} records")
         if answer.done:
             return answer
-    raise CommandError("the server did not say what it found")
+    raise CommandError("the server's response has no result")
 
 
 def _verify_offline(
@@ -264,7 +264,7 @@ def _verify_offline(
 ) -> None:
     if not keys:
         raise CommandError(
-            "--offline needs --key: the log's key, as `pilothouse audit head` or the log's owner says", 2
+            ("--offline needs --key: the log's key, from `pilothouse audit head` or from the log's owner"), 2
         )
     read, kept = export_file, None
     try:
@@ -286,7 +286,7 @@ def export(
     namespace: Namespace = "",
     filter_: Filter = "",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a file that is not complete; give the same options.")
+        bool, typer.Option("--resume", help="Continue an incomplete file; give the same options.")
     ] = False,
     from_checkpoint: FromCheckpoint = None,
     witnessed: Annotated[
@@ -296,7 +296,7 @@ def export(
 ) -> None:
     """Export records with their proofs, as lines of JSON that `audit verify --offline` and others verify."""
     if file.exists() and not resume:
-        raise CommandError(f"{file} is there already: name another one, or go on with it by --resume", 2)
+        raise CommandError(f"{file} exists: name another file, or continue it with --resume", 2)
     fresh = not file.exists()
     begun = _Export(namespace, filter_) if fresh else _Export.read(file, namespace, filter_)
     try:
@@ -449,9 +449,7 @@ def _write_line(written: Any, entry: dict[str, Any]) -> None:
 
 
 def publish(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder to write to; what is there already is kept.", file_okay=False)
-    ],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; existing files stay.", file_okay=False)],
 ) -> None:
     """Write the newest head and the tiles of its tree to a folder, as C2SP tlog-tiles, for a web server."""
     with connect() as client:

@@ -65,9 +65,7 @@ def create(
     keep_files: Annotated[int, typer.Option("--keep-files", min=0, help="How many full ones; 0: all.")] = 0,
     start_after: Annotated[
         int | None,
-        typer.Option(
-            "--start-after", min=0, help="Begin after this record; not given: with the oldest that is kept."
-        ),
+        typer.Option("--start-after", min=0, help="Begin after this record; default: the oldest stored one."),
     ] = None,
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
@@ -114,7 +112,7 @@ def list_sinks(
 @app.command("delete")
 def delete(name: _Name, yes: Yes = False, validate_only: ValidateOnly = False) -> None:
     """Send nothing more to a sink, and forget how far it has come."""
-    confirm(f"Send no more records to {name}, and forget how far it has come?", yes or validate_only)
+    confirm(f"Send no more records to {name}, and delete its position?", yes or validate_only)
     with connect() as client:
         client.audit.delete_audit_sink(name=name, validate_only=validate_only)
     done(f"{name} deleted")

@@ -69,9 +69,7 @@ def find(verb: str, noun: str) -> CalledMethod:
     found = [each for each in methods if (each.action, each.resource_type) in wanted]
     if not found:
         known = {each.action for each in methods if each.resource_type in resources}
-        raise CommandError(
-            f"nothing is called {verb!r} of {noun!r}; known: {', '.join(sorted(known))}", _WRONG_COMMAND_LINE
-        )
+        raise CommandError(f"no {verb!r} of {noun!r}; known: {', '.join(sorted(known))}", _WRONG_COMMAND_LINE)
     # Of several the one that is called so, else one that needs a permission.
     plain = {f"{action}{resource}".replace("_", "") for action, resource in wanted}
     return min(
@@ -91,7 +89,7 @@ def _resources(noun: str, types: set[str]) -> list[str]:
 def _unknown(what: str, word: str, known: set[str]) -> CommandError:
     near = difflib.get_close_matches(word[:64], sorted(known), n=3)
     meant = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
-    return CommandError(f"there is no {what} {word!r}; {meant}", _WRONG_COMMAND_LINE)
+    return CommandError(f"unknown {what} {word!r}; {meant}", _WRONG_COMMAND_LINE)
 
 
 def _methods() -> list[CalledMethod]:

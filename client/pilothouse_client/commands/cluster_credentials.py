@@ -51,7 +51,7 @@ def credentials(
     if sum(map(bool, (kubeconfig, api_server, in_cluster))) > 1:
         raise CommandError("--kubeconfig, --api-server and --in-cluster exclude each other", 2)
     if context and not kubeconfig:
-        raise CommandError("--kube-context goes with --kubeconfig", 2)
+        raise CommandError("--kube-context needs --kubeconfig", 2)
     if (token_stdin or ca_file or proxy_url) and not api_server:
         raise CommandError("--token-stdin, --ca-file and --proxy-url go with --api-server", 2)
     if in_cluster:

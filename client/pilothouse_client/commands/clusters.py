@@ -165,8 +165,10 @@ def deregister(
         str,
         typer.Option(
             "--objects",
-            help="What becomes of the namespaces on it: orphan (forget them, leave them there) or delete (there too). "
-            "Not given: refuse if there are any.",
+            help=(
+                "Treatment of its namespaces: orphan (remove them here, leave them there) or delete "
+                "(there too). Default: refuse if there are any."
+            ),
         ),
     ] = "",
     etag: Etag = "",
@@ -180,7 +182,7 @@ def deregister(
     number = enum_number(pb.DeregisteredObjects, objects, "--objects")
     if not validate_only:
         what = {
-            pb.DEREGISTERED_OBJECTS_ORPHAN: ", and leave what is on it unmanaged",
+            pb.DEREGISTERED_OBJECTS_ORPHAN: ", and leave its objects unmanaged",
             pb.DEREGISTERED_OBJECTS_DELETE: ", and delete all its namespaces and all they hold",
         }.get(pb.DeregisteredObjects.ValueType(number), "")
         confirm(f"Deregister the cluster {name}{what}?", yes)
@@ -199,7 +201,7 @@ def deregister(
 
 @app.command("rbac")
 def rbac(
-    name: Annotated[str, typer.Argument(help="A cluster to be asked what it denies.")] = "",
+    name: Annotated[str, typer.Argument(help="Name of a cluster to ask which rights it denies.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Print what a cluster must grant, as YAML for `kubectl apply`; with NAME, what that cluster grants."""

@@ -80,7 +80,7 @@ def wait_and_show(
     if goal is not None:
         container = wait_until(client, container, goal, times)
         if goal.value == "running" and container.HasField("replicas") and not container.replicas:
-            words = "has no replicas, so nothing runs until it gets some"
+            words = "has no replicas, so no pod runs"
             say(
                 plain(
                     f"{container.name} {words}: pilothouse containers update {container.name} --replicas N"

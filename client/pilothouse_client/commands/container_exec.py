@@ -38,7 +38,7 @@ def execute(
     tty: Annotated[bool, typer.Option("-t", "--tty", help="Give the program a terminal.")] = False,
     pod: Annotated[str, typer.Option("--pod", help="In this pod; default the newest that is ready.")] = "",
     record: Annotated[
-        bool, typer.Option("--record", help="Keep input and output in the audit record.")
+        bool, typer.Option("--record", help="Store input and output in the audit record.")
     ] = False,
 ) -> None:
     """Run a program in a container; ends with its exit code. -it gives a terminal."""

@@ -38,7 +38,7 @@ def import_deployments(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names of Deployments; without any, all that are nobody's.", metavar="[DEPLOYMENT]..."
+            help="Names of Deployments; default: all that belong to no container.", metavar="[DEPLOYMENT]..."
         ),
     ] = None,
     namespace: Namespace = "",

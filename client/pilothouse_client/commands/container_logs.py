@@ -20,13 +20,13 @@ def logs(
     name: Annotated[str, typer.Argument(help="Name of the container; or use --selector.")] = "",
     namespace: Namespace = "",
     selector: Selector = "",
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is written later.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue with new lines.")] = False,
     previous: Annotated[bool, typer.Option("--previous", help="Of the run before the last restart.")] = False,
     tail: Annotated[
         int, typer.Option("--tail", min=-1, help="Only the last lines of each pod; -1: all.")
     ] = -1,
     since: Annotated[
-        str, typer.Option("--since", help="Only what is newer: a time, or how long ago, such as 5m.")
+        str, typer.Option("--since", help="Only newer lines: a time, or how long ago, such as 5m.")
     ] = "",
     timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Show when each line was written.")
@@ -37,7 +37,9 @@ def logs(
         bool | None,
         typer.Option(
             "--prefix/--no-prefix",
-            help="Begin each line with CONTAINER/POD; by default with --selector, and where there are several pods.",
+            help=(
+                "Begin each line with CONTAINER/POD; default with --selector, and if there are several pods."
+            ),
         ),
     ] = None,
 ) -> None:

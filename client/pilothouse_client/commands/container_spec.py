@@ -23,7 +23,7 @@ FromFile = Annotated[
     str, typer.Option("-f", "--from-file", help="YAML or JSON with the container's fields; '-': stdin.")
 ]
 DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
-Replicas = Annotated[int | None, typer.Option("--replicas", min=0, help="Pods wanted while started.")]
+Replicas = Annotated[int | None, typer.Option("--replicas", min=0, help="Number of pods while started.")]
 Env = Annotated[
     list[str] | None, typer.Option("-e", "--env", metavar="KEY=VALUE", help="Variable; repeat for more.")
 ]
@@ -132,7 +132,7 @@ class Specification:
             container.ports.extend(ports)
             yield "ports"
         elif self.service_type:
-            raise CommandError("--service-type goes with --port", 2)
+            raise CommandError("--service-type needs --port", 2)
         if self.mounts is not None:
             mounts = [_mount(text) for text in self.mounts]
             del container.volume_mounts[:]

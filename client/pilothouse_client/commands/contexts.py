@@ -113,7 +113,7 @@ def add(
         certificate_files(invocation, None)
     )
     config_file().change(lambda configuration: configuration.with_context(name, context, use=True))
-    say(f"{invocation.server} knows you as {username} (context {name})")
+    say(f"{invocation.server} authenticated you as {username} (context {name})")
 
 
 @app.command("use")

@@ -31,8 +31,9 @@ _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 AWAY = 9
 WAIT_FAILED = 10
 EXIT_CODES_HELP = (
-    "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not allowed, 6 not found, "
-    "7 conflict with what is there, 8 quota or rate, 9 server away, 10 waiting failed, 130 interrupted."
+    "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not "
+    "allowed, 6 not found, 7 conflict with the current state, 8 quota or rate, 9 server away, 10 "
+    "waiting failed, 130 interrupted."
 )
 
 
@@ -51,8 +52,8 @@ def reading_answers() -> Iterator[None]:
         yield
     except (ValueError, LookupError, OverflowError, RecursionError) as error:
         raise CommandError(
-            f"the answer of the server cannot be read ({type(error).__name__}): is it a Pilothouse server of this "
-            "release or a newer one?"
+            f"the server's response cannot be read ({type(error).__name__}): is it a Pilothouse "
+            "server of this release or a newer one?"
         ) from None
 
 
@@ -104,7 +105,7 @@ def _report_call(error: Exception) -> int:
         and error.request_id
         and not error.never_sent
     ):
-        words = "what it asks for may have been done: look before you repeat it"
+        words = "the change may have been made: check before you repeat it"
         say(f"  {words} (request {error.request_id})", err=True)
     exit_code = exit_code_of(code)
     if exit_code == 1 and error.operation_id:

@@ -72,7 +72,7 @@ def logging_in() -> str:
     """Returns what helps who is not known to the server."""
     call = called.get()
     if call is not None and call.token:
-        return f"give another token, or none and log in with: {log_in()}"
+        return f"give another token, or log in without one: {log_in()}"
     return f"log in with: {log_in()}"
 
 
@@ -98,7 +98,9 @@ def remedy_of(problem: str) -> str:
 
 def trust_new() -> str:
     """Returns what helps where a certificate was replaced."""
-    return f"if you know that it was replaced: {log_in('--trust-new-certificate', insecure=False)}"
+    return (
+        f"if you know that the certificate was replaced: {log_in('--trust-new-certificate', insecure=False)}"
+    )
 
 
 def _once_more(*, insecure: bool) -> str:

@@ -91,7 +91,8 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
     server = invocation.server or (context.server if context else "")
     if not server:
         raise CommandError(
-            "no server is known; log in with: pilothouse login --server HOST:PORT --user NAME", _NOT_LOGGED_IN
+            "no server is configured; log in with: pilothouse login --server HOST:PORT --user NAME",
+            _NOT_LOGGED_IN,
         )
     insecure = (
         invocation.insecure if invocation.insecure is not None else (context.insecure if context else None)
@@ -211,6 +212,6 @@ def tls_of(ca_file: str) -> Tls | None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca_file)
         return Tls(root_certificates=Path(ca_file).read_bytes())
     except ssl.SSLError:
-        raise CommandError(f"{ca_file} holds no certificate in the form PEM", 2) from None
+        raise CommandError(f"{ca_file} contains no PEM certificate", 2) from None
     except OSError as error:
         raise CommandError(f"cannot read {ca_file}: {error.strerror}", 2) from error

@@ -39,8 +39,8 @@ _MAX_AGE_SECONDS = 60
 _PATH = "/callback"
 # A browser opens connections ahead that it says nothing on.
 _SILENT_SECONDS = 10.0
-_GONE_ON = "The log-in goes on in your terminal. You can close this page."
-_REFUSED = "The issuer did not log you in; your terminal says why. You can close this page."
+_GONE_ON = "The log-in continues in your terminal. You can close this page."
+_REFUSED = "The issuer did not log you in; your terminal shows the reason. You can close this page."
 _FOREIGN = "This page belongs to no log-in that is under way here."
 
 
@@ -51,10 +51,10 @@ ByBrowser = Annotated[bool, typer.Option("--browser", help="Log in at an issuer 
 ByDevice = Annotated[
     bool, typer.Option("--device", help="Log in at an issuer by a code that is typed in any browser.")
 ]
-NoOpen = Annotated[bool, typer.Option("--no-open", help="Print the address for the browser, and open none.")]
+NoOpen = Annotated[bool, typer.Option("--no-open", help="Print the address instead of opening a browser.")]
 CallbackPort = Annotated[
     int,
-    typer.Option("--callback-port", min=0, max=65535, help="Port that the browser comes back to; 0: any."),
+    typer.Option("--callback-port", min=0, max=65535, help="Port to which the browser returns; 0: any."),
 ]
 
 
@@ -82,12 +82,10 @@ def refuse_both(*, user: bool, password: bool, code: bool, browser: bool, device
     if browser and device:
         raise CommandError("--browser and --device exclude each other", 2)
     if user:
-        raise CommandError("--user is of log-ins by a password: who logs in at an issuer, the issuer says", 2)
+        raise CommandError("--user is for log-ins by password: at an issuer, the issuer names the user", 2)
     for option, given in (("--password-stdin", password), ("--code", code)):
         if given:
-            raise CommandError(
-                f"{option} is of log-ins by a password: who logs in at an issuer types it there", 2
-            )
+            raise CommandError(f"{option} is for log-ins by password: at an issuer, you type it there", 2)
 
 
 def log_in_at(client: Client, way: Way) -> Any:
@@ -147,7 +145,7 @@ def _send_browser(url: str, *, opens: bool) -> None:
     if urlsplit(url).scheme not in ("https", "http") or not url.isprintable():
         raise CommandError("the server names an address that no browser is sent to")
     if opens and _has_a_screen() and webbrowser.open(url):
-        say("your browser is asked to log you in; if it does not open, open", err=True)
+        say("your browser opens for the log-in; if it does not, open", err=True)
     else:
         say("to log in, open", err=True)
     say(f"  {url}", err=True)
@@ -185,7 +183,7 @@ class _Listener:
                 continue
         by_device = hints.log_in(way=replace(way, device=True).words)
         raise CommandError(
-            f"no browser came back in time; where there is none: {by_device}",
+            f"no browser returned in time; without a browser: {by_device}",
             NOT_LOGGED_IN,
         )
 

@@ -64,12 +64,12 @@ def show_enrolment(
     """Prints the seed of an authenticator."""
     say("Add this to your authenticator, by its address or as a key that is typed in:", err=True)
     say(f"\n  {enrolment.otpauth_uri}\n  {enrolment.secret}\n")
-    say(f"It waits for its first code until {moment(enrolment.expire_time)}.", err=True)
+    say(f"It must be confirmed by a first code until {moment(enrolment.expire_time)}.", err=True)
 
 
 def show_recovery_codes(codes: object) -> None:
     """Prints recovery codes, where there are some."""
     lines = [f"  {code}" for code in codes]  # type: ignore[attr-defined]
     if lines:
-        say("Keep these apart from the authenticator. Each lets you in once without it:", err=True)
+        say("Store these apart from the authenticator. Each permits one log-in without it:", err=True)
         say("\n" + "\n".join(lines) + "\n")

@@ -59,7 +59,7 @@ _SUMMARIES: list[OutputColumn[Any]] = [
 ]
 _Name = Annotated[str, typer.Argument(help="Name of the namespace.", autocompletion=complete_namespace)]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
-_Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+_Description = Annotated[str | None, typer.Option("--description", help="Purpose, for people.")]
 _Status = Annotated[str | None, typer.Option("--status", help="active or inactive.")]
 _Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Repeat for more.")]
 _QuotaContainers = Annotated[
@@ -227,7 +227,7 @@ def update(
 @app.command("delete")
 def delete(
     name: _Name,
-    cascade: Annotated[bool, typer.Option("--cascade", help="Delete what it holds, too.")] = False,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Also delete its contents.")] = False,
     etag: Etag = "",
     wait: Wait = False,
     wait_timeout: WaitSeconds = 300.0,

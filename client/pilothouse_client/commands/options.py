@@ -144,7 +144,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CommandError(f"{question} Say yes with --yes.", _WRONG_COMMAND_LINE)
+        raise CommandError(f"{question} Confirm with --yes.", _WRONG_COMMAND_LINE)
     if not typer.confirm(question):
         raise typer.Exit(1)
 
@@ -153,7 +153,7 @@ def check_watch(filter_: str, order_by: str, limit: int, *, goes_with: str = "--
     """Raises CommandError where `--watch` is given with options that only lists have."""
     if filter_ or order_by or limit:
         raise CommandError(
-            f"--watch goes with {goes_with}, not with --filter, --order-by or --limit", _WRONG_COMMAND_LINE
+            f"--watch works with {goes_with}, not with --filter, --order-by or --limit", _WRONG_COMMAND_LINE
         )
 
 
@@ -169,4 +169,4 @@ def with_status(filter_: str, enum_type: Any, number: int) -> str:
 def check_changes(*given: object) -> None:
     """Raises CommandError where an update changes nothing."""
     if not any(given):
-        raise CommandError("say what to change", _WRONG_COMMAND_LINE)
+        raise CommandError("give at least one change", _WRONG_COMMAND_LINE)

@@ -197,7 +197,7 @@ def show_changes(
             table.flush()
         elif change.kind is ChangeKind.RESTARTED:
             table.flush()
-            say(f"the watch begins anew, and the current state follows: {change.reason}", err=True)
+            say(f"the watch starts again with the current state: {change.reason}", err=True)
         elif change.kind is not ChangeKind.BOOKMARK:
             table.add(change)
         sys.stdout.flush()

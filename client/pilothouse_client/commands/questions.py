@@ -158,12 +158,12 @@ def _asked(verb: str, thing: str) -> _Asked:
     if not noun:
         if "." not in verb and verb != "*":
             raise CommandError(
-                f"say what to {verb}, as in: {verb} container/web; or name a permission: container.{verb}",
+                f"name what to {verb}, as in: {verb} container/web; or a permission: container.{verb}",
                 _WRONG_COMMAND_LINE,
             )
         return _Asked(verb)
     if "." in verb:
-        raise CommandError(f"{verb} is a permission: it stands alone", _WRONG_COMMAND_LINE)
+        raise CommandError(f"{verb} is a permission: give no noun with it", _WRONG_COMMAND_LINE)
     method = called_methods.find(verb, noun)
     return _Asked(method.permission, method, name)
 
@@ -177,7 +177,7 @@ def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
         return ""
     if method.by_name and asked.name:
         if namespace and namespace != asked.name:
-            raise CommandError(f"-n {namespace} is another namespace than {asked.name}", _WRONG_COMMAND_LINE)
+            raise CommandError(f"-n {namespace} differs from the namespace {asked.name}", _WRONG_COMMAND_LINE)
         return asked.name
     if method.needs_namespace:
         if everywhere:

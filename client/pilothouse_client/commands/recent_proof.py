@@ -50,14 +50,16 @@ def _prove(client: Client, required: PilothouseError) -> None:
     proof = required.metadata.get("proof", "password")
     if not can_ask(from_stdin=False):
         raise CommandError(
-            "this needs a recent proof of who you are, and standard input is no terminal; log in again and repeat it: "
-            f"{hints.log_in()}",
+            (
+                "this needs a recent proof of your identity, and standard input is no terminal; log in "
+                f"again and repeat it: {hints.log_in()}"
+            ),
             _NOT_ALLOWED,
         )
     if proof == "log_in":
         _log_in_again(client)
         return
-    say("this needs a recent proof of who you are", err=True)
+    say("this needs a recent proof of your identity", err=True)
     _ask(client, by_code=proof == "code")
 
 

@@ -39,7 +39,7 @@ _Permissions = Annotated[
     typer.Option("-p", "--permission", help="<noun>.<verb>, <noun>.* or *; repeat for more."),
 ]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
-_Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+_Description = Annotated[str | None, typer.Option("--description", help="Purpose, for people.")]
 
 
 @app.command("create")

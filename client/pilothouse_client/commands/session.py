@@ -70,12 +70,15 @@ def login(
             help="Server, or several with commas between; default the context's.",
         ),
     ] = "",
-    user: Annotated[str, typer.Option("--user", "-u", help="User name; asked for if not given.")] = "",
+    user: Annotated[
+        str, typer.Option("--user", "-u", help="User name; the command asks for it if it is missing.")
+    ] = "",
     password_stdin: FromStdin = False,
     code: Annotated[
         str,
         typer.Option(
-            "--code", help="Code of your authenticator, or a recovery code; asked for where needed."
+            "--code",
+            help="Code of your authenticator, or a recovery code; the command asks for it if required.",
         ),
     ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the context; default USER@SERVER.")] = "",
@@ -252,7 +255,11 @@ def logout() -> None:
 
         file.change(forget)
         say(
-            f"{context.server} is away: its session goes on until it expires, but is forgotten here", err=True
+            (
+                f"{context.server} is away: its session stays valid until it expires, but this command "
+                "has deleted its tokens"
+            ),
+            err=True,
         )
 
 

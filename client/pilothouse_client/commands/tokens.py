@@ -49,13 +49,16 @@ def exchange(
         str, typer.Option("--subject-token-file", help="File of the platform's token; - is standard input.")
     ] = "-",
     username: Annotated[
-        str, typer.Option("--username", help="User or service account to act as; default the rules' first.")
+        str,
+        typer.Option(
+            "--username", help="User or service account to act as; default: that of the first matching rule."
+        ),
     ] = "",
     lifetime: Annotated[
         float | None, typer.Option("--lifetime", min=1, help="Seconds that the session shall last at most.")
     ] = None,
     store: Annotated[
-        bool, typer.Option("--store", help="Keep the token as the current context, and do not print it.")
+        bool, typer.Option("--store", help="Store the token as the current context, and do not print it.")
     ] = False,
     name: Annotated[str, typer.Option("--name", help="Name of the context; default USERNAME@SERVER.")] = "",
 ) -> None:
@@ -133,8 +136,8 @@ def _read(path: str) -> str:
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}", 2) from error
     except UnicodeDecodeError:
-        raise CommandError(f"{path} holds no token", 2) from None
+        raise CommandError(f"{path} contains no token", 2) from None
     token = text.strip()
     if not token or len(text) > _LONGEST_TOKEN:
-        raise CommandError("what is given is no token: it is empty, or too long", 2)
+        raise CommandError("the input is no token: it is empty, or too long", 2)
     return token

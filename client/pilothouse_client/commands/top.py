@@ -60,11 +60,11 @@ class By(enum.StrEnum):
 def command(
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
-    by: Annotated[By, typer.Option("--by", help="What to order by.")] = By.CPU,
+    by: Annotated[By, typer.Option("--by", help="Order of the containers.")] = By.CPU,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to show.")] = 20,
     once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
     watch: Annotated[
-        bool, typer.Option("-w", "--watch", help="Write every sample as it comes, as JSON lines.")
+        bool, typer.Option("-w", "--watch", help="Print every new sample, as JSON lines.")
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:

@@ -28,13 +28,15 @@ def enrol() -> None:
 
 @app.command("confirm")
 def confirm(
-    code: Annotated[str, typer.Option("--code", help="Its present code; asked for if not given.")] = "",
+    code: Annotated[
+        str, typer.Option("--code", help="Present code; the command asks for it if it is missing.")
+    ] = "",
 ) -> None:
     """Have the new authenticator count, and get recovery codes. Your other sessions end."""
     shown = code or read_code("Code", from_stdin=False)
     codes = with_recent_proof(lambda client: client.identity.confirm_totp(code=shown))
     show_recovery_codes(codes)
-    done("a code is asked for at each log-in from now on")
+    done("each log-in now requires a code")
 
 
 @app.command("disable")
@@ -48,4 +50,4 @@ def disable(
     shown = shown_code(code) if code else {"password": read_password("Password", from_stdin=password_stdin)}
     with connect() as client:
         client.identity.disable_totp(**shown)
-    done("no code is asked for any more")
+    done("log-ins no longer require a code")

@@ -135,7 +135,7 @@ def reset_password(
     username: _Username,
     password_stdin: FromStdin = False,
     one_time_code: Annotated[
-        bool, typer.Option("--one-time-code", help="Make a code that the user sets a new password with.")
+        bool, typer.Option("--one-time-code", help="Return a code with which the user sets a new password.")
     ] = False,
     end_keys: EndKeys = False,
 ) -> None:
@@ -151,7 +151,10 @@ def reset_password(
     if one_time_code:
         say(f"\n  {answer.one_time_code}\n")
         say(
-            f"{username} logs in with this code in place of a password, once, until {moment(answer.expire_time)}",
+            (
+                f"{username} can log in with this code in place of a password, once, until "
+                f"{moment(answer.expire_time)}"
+            ),
             err=True,
         )
     else:

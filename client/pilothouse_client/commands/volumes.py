@@ -77,11 +77,9 @@ _Container = Annotated[
     typer.Argument(help="Name of the container.", autocompletion=complete_container, metavar="CONTAINER"),
 ]
 _Size = Annotated[
-    str, typer.Option("--size", help="Such as 10Gi; of a claim, or the most an emptyDir holds.")
+    str, typer.Option("--size", help="Such as 10Gi; size of a claim, or greatest size of an emptyDir.")
 ]
-_MountPath = Annotated[
-    str, typer.Option("--mount-path", help="Where attach mounts it unless told otherwise.")
-]
+_MountPath = Annotated[str, typer.Option("--mount-path", help="Default path for attach.")]
 _Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE.")]
 _Annotations = Annotated[list[str] | None, typer.Option("--annotation", help="KEY=VALUE.")]
 
@@ -193,7 +191,7 @@ def update(
     label: _Labels = None,
     annotation: _Annotations = None,
     replace_lost_claim: Annotated[
-        bool, typer.Option("--replace-lost-claim", help="Make a new, empty claim for one that was lost.")
+        bool, typer.Option("--replace-lost-claim", help="Make a new, empty claim in place of a lost one.")
     ] = False,
     etag: Etag = "",
     validate_only: ValidateOnly = False,
@@ -256,9 +254,7 @@ def attach(
     container: _Container,
     namespace: Namespace = "",
     mount_path: Annotated[str, typer.Option("--mount-path", help="Default: the volume's own.")] = "",
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Nobody in the container may write.")
-    ] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Mount it read-only.")] = False,
     sub_path: Annotated[str, typer.Option("--sub-path", help="A folder of the volume; default all.")] = "",
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
