@@ -83,7 +83,7 @@ async def test_a_folder_that_hangs_is_told_and_not_waited_for_again_and_again(
     plan = Plan(dsn="", folder=tmp_path / "backups")
     due = schedule.BackupSchedule(plan=plan, period=timedelta(days=1), kept=timedelta(days=7))
     before = waiting()
-    for words in ("does not answer within", "does not answer within", "what was begun before"):
+    for words in ("does not respond within", "does not respond within", "an earlier operation"):
         with pytest.raises(FailedPrecondition, match=words) as failed:
             await schedule.back_up_if_due(due)
         assert failed.value.reason == "BACKUP_DISK_HANGS"

@@ -118,12 +118,12 @@ async def made(shell: Shell, directory: Path) -> str:
     key, make, list_, verify = MAKE
     assert "made in backup.key" in await shell.run(key)
     said = await shell.run(make)
-    assert "beside the master keys" not in said
+    assert "next to the master keys" not in said
     (name,) = re.findall(r"^backups/(\S+)$", said, re.MULTILINE)
     assert name in await shell.run(list_)
     assert "is whole" in await shell.run(put(verify, {NAME: name}))
     # Where no folder is named it is within that of the master keys.
-    assert "beside the master keys" in await shell.run("pilothouse backup")
+    assert "next to the master keys" in await shell.run("pilothouse backup")
     beside = Shell("", directory, directory_of_files=directory / "backups" / name)
     assert "manifest.json: OK" in await beside.run("sha256sum --check SHA256SUMS")
     return str(name)

@@ -145,7 +145,7 @@ async def test_a_cluster_that_does_not_answer_is_waited_for_only_so_long(
         await serving.admin.with_options(timeout=patient(30.0), retry=ONCE).namespaces.register_cluster(
             cluster=pb.Cluster(name="second"), credentials=by_token(cluster)
         )
-    assert "did not answer within 3 s" in str(refused.value)
+    assert "did not respond within 3 s" in str(refused.value)
 
 
 async def test_optional_rights_may_be_missing_and_are_told(
@@ -272,7 +272,7 @@ async def test_credentials_survive_rotation_and_belong_to_their_row(
             "WHERE name = 'third') WHERE name = 'second'"
         )
     lost = await has_status(serving, "second", pb.CLUSTER_STATUS_UNAUTHORIZED)
-    assert "does not belong where it stands" in lost.message
+    assert "was moved from another row" in lost.message
 
 
 async def test_a_denial_in_the_first_moments_of_a_server_is_not_shown(

@@ -148,10 +148,10 @@ async def test_a_proxy_is_gone_through(cluster: SimulatedCluster) -> None:
         (
             "https://cluster.invalid",
             "http://proxy.invalid:3128",
-            "the proxy before it: its name is not known",
+            "the proxy before it: its name cannot be resolved",
         ),
         ("https://cluster.invalid", "http://127.0.0.1:1", "the proxy before it: the connection is refused"),
-        ("https://cluster.invalid", "", "its name is not known"),
+        ("https://cluster.invalid", "", "its name cannot be resolved"),
         ("https://127.0.0.1:1", "", "the connection is refused"),
     ],
 )

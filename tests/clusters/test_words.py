@@ -38,23 +38,23 @@ NO_RIGHT = b'{"kind": "Status", "status": "Failure", "message": "Unauthorized", 
 SAID: dict[str, tuple[Answer, str]] = {
     "too much": (
         hostile.exploding(hostile.bomb(10)),
-        NOT_AVAILABLE + "sends too much: an answer has more than 8388608 bytes",
+        NOT_AVAILABLE + "sends too much: a response has more than 8388608 bytes",
     ),
     "redirected": (
         hostile.leading_to("http://127.0.0.1:1/elsewhere"),
-        NOT_AVAILABLE + "cannot be used: its answer leads elsewhere, which is not followed",
+        NOT_AVAILABLE + "cannot be used: its response is a redirect, which is not followed",
     ),
     "no HTTP": (
         hostile.rubbish,
-        NOT_AVAILABLE + "cannot be used: what answers there is no HTTP, or too much of it",
+        NOT_AVAILABLE + "cannot be used: its response is not HTTP, or too long",
     ),
     "no JSON": (
         hostile.saying(b"<html>"),
-        'cluster "far" is not available: the cluster\'s answer cannot be read: it is not what was asked for',
+        'cluster "far" is not available: the cluster\'s response cannot be read: it has another form than requested',
     ),
     "cut off": (
         hostile.cut_off,
-        NOT_AVAILABLE + "cannot be used: its answer broke off, or cannot be decompressed",
+        NOT_AVAILABLE + "cannot be used: its response broke off, or cannot be decompressed",
     ),
     "a gateway's": (
         hostile.saying(b"<html>", 503),
@@ -63,7 +63,7 @@ SAID: dict[str, tuple[Answer, str]] = {
     "fails": (hostile.saying(FAILS, 500), 'cluster "far" fails: a webhook failed'),
     "busy": (hostile.saying(BUSY, 429), 'cluster "far" is asked too often: too many requests'),
     "refuses": (hostile.saying(NO_RIGHT, 401), 'cluster "far" refuses: Unauthorized'),
-    "silent": (hostile.silent, "cluster \"far\" is not available: cluster 'far' did not answer in time"),
+    "silent": (hostile.silent, "cluster \"far\" is not available: cluster 'far' did not respond in time"),
 }
 
 
@@ -135,14 +135,14 @@ def test_one_that_was_not_asked_did_not_refuse() -> None:
     error = refusal(CredentialsRefused("the token expired"), "far")
     assert isinstance(error, FailedPrecondition)
     assert error.message == 'cluster "far" cannot be asked: the token expired'
-    away = refusal(Away("the cluster answered 503"), "far")
+    away = refusal(Away("the cluster responded with 503"), "far")
     assert isinstance(away, Unavailable)
-    assert away.message == 'cluster "far" is not available: the cluster answered 503'
+    assert away.message == 'cluster "far" is not available: the cluster responded with 503'
 
 
 def test_an_object_that_is_not_read_is_not_the_clusters_end() -> None:
-    error = refusal(TooManyValues("an answer holds more than 9 values"), "far")
-    assert error.message == 'cluster "far" sends what is not read: an answer holds more than 9 values'
+    error = refusal(TooManyValues("an answer has more than 9 values"), "far")
+    assert error.message == 'cluster "far" sends what is not read: an answer has more than 9 values'
 
 
 async def test_a_namespace_of_somebody_is_left_alone_by_us() -> None:

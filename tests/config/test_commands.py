@@ -225,7 +225,7 @@ async def test_a_key_that_something_needs_is_not_removed(place: Place, command: 
         new = (await command("keys", "list")).out.split()[0]
         refused = await command("keys", "remove", old, environment=environment)
         assert refused.code == 1
-        assert "stored values, which would be lost for ever: pilothouse keys rotate first" in refused.err
+        assert "stored values, which would be lost for ever: run pilothouse keys rotate first" in refused.err
         assert (await command("keys", "list")).out.split()[:2] == [new, old]
         assert (await command("secrets", "reveal", name, "--key", "a")).out == "1"
         assert (await command("keys", "rotate")).code == 0

@@ -317,7 +317,7 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
     changes: list[tuple[dict[str, Any], str]] = [
         ({"pkcs11_token": "nobody"}, 'knows no token with the label "nobody"'),
         ({"pkcs11_module": Path("/usr/lib/none.so")}, "cannot be loaded as a PKCS#11 library"),
-        ({"pkcs11_key_label": "others"}, "no key provider of this server holds what is missing"),
+        ({"pkcs11_key_label": "others"}, "no key provider of this server has the missing key"),
         ({"pkcs11_pin_file": wrong_pin}, 'the token "vault" refused the PIN'),
     ]
     for change, words in changes:

@@ -101,7 +101,7 @@ async def test_a_program_cannot_run_where_the_kubelet_is_away(
     seen = (await seen_as(client, subject, "running")).observed
     (pod,) = (await client.list(PODS, "shop")).items
     simulated.kubelets.stop(pod.spec.node_name)
-    with pytest.raises(InternalError, match="node of the pod does not answer"):
+    with pytest.raises(InternalError, match="node of the pod does not respond"):
         async with program(
             client, "shop", seen.pod_name, container="main", command=["true"], stdin=False, tty=False
         ):

@@ -131,7 +131,7 @@ async def test_a_slow_answer_ends_at_the_deadline() -> None:
         return web.json_response({})
 
     async with served(slow, TransportLimits(request_seconds=0.2)) as client:
-        with pytest.raises(Unreachable, match="'far' did not answer in time"):
+        with pytest.raises(Unreachable, match="'far' did not respond in time"):
             await client.get(PODS, "n", "p")
         released.set()
 
@@ -234,7 +234,7 @@ async def test_a_proxy_that_asks_for_credentials_is_told_with_the_cluster() -> N
         with pytest.raises(Unreachable) as told:
             await client.get(PODS, "n", "p")
     assert re.fullmatch(
-        r"cluster 'far' at 127\.0\.0\.1:\d+ cannot be reached: the proxy before it answers 407",
+        r"cluster 'far' at 127\.0\.0\.1:\d+ cannot be reached: the proxy in front of it responds with 407",
         told.value.message,
     )
 

@@ -75,8 +75,8 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         ({"server": "https://a.example"}, ""),
         ({"server": "http://127.0.0.1:8001"}, ""),
         ({"server": "http://[::1]:8001"}, ""),
-        ({"server": "http://a.example"}, "in the clear"),
-        ({"server": "https://a.example", "insecure-skip-tls-verify": True}, "pass for the cluster"),
+        ({"server": "http://a.example"}, "as plain text"),
+        ({"server": "https://a.example", "insecure-skip-tls-verify": True}, "pose as the cluster"),
     ],
 )
 def test_a_way_that_others_can_read_is_told(entry: dict[str, Any], words: str) -> None:

@@ -73,7 +73,7 @@ _INNER = [b"{}", b"[]", b"1", b'""', b'{"":1}', b'"\\"","\\\\"']
 @pytest.mark.parametrize("inner", _INNER)
 async def test_an_object_of_very_many_values_is_too_large(what: str, inner: bytes) -> None:
     async with _client(_object(inner, 5 * MEGABYTE)) as client:
-        with pytest.raises(AnswerTooLarge, match=f"an answer holds more than {MOST_VALUES} values"):
+        with pytest.raises(AnswerTooLarge, match=f"an answer has more than {MOST_VALUES} values"):
             await _OF_ONE[what](client)
         # Told as any other that sends too much.
         with pytest.raises(AnswerTooLarge):

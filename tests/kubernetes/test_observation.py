@@ -250,7 +250,7 @@ def test_a_pod_of_a_lost_node_says_so() -> None:
     assert observation.observed.status == "pending"
     assert (observation.observed.reason, observation.observed.message) == (
         "NodeNotReady",
-        "the node node-a does not answer",
+        "the node node-a does not respond",
     )
     # Its events say no more.
     assert observation.unexplained == ()

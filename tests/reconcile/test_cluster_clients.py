@@ -122,10 +122,10 @@ def _unreachable(clients: ClusterClients, times: int) -> None:
 def test_a_cluster_is_known_to_be_away_by_its_row_until_it_answers() -> None:
     clients = ClusterClients(Connections().connect)
     assert clients.away("one") is None
-    clients.report({"one": "there was no answer"})
+    clients.report({"one": "there was no response"})
     away = clients.away("one")
     assert away is not None
-    assert away.message == "there was no answer"
+    assert away.message == "there was no response"
     assert clients.away("other") is None
     clients.note("one", None)
     assert clients.away("one") is None

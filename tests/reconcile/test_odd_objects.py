@@ -72,7 +72,7 @@ ODD = {
     "text": b'"x"',
     "nothing": b'""',
     "NUL": rb'"a\u0000b"',
-    "half a character": rb'"\ud800"',
+    "half of a surrogate pair": rb'"\ud800"',
     "no UTF-8": b'"\xff"',
     "a megabyte": b'"' + b"x" * 1_000_000 + b'"',
     "list": b"[]",
@@ -367,7 +367,7 @@ def of_odd_pods(monkeypatch: pytest.MonkeyPatch, field: str, odd: bytes) -> None
     tampering(monkeypatch, changed)
 
 
-@pytest.mark.parametrize("odd", ["2^70", "text", "half a character"])
+@pytest.mark.parametrize("odd", ["2^70", "text", "half of a surrogate pair"])
 async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch, odd: str
 ) -> None:

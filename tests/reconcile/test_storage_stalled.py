@@ -32,7 +32,7 @@ async def test_a_cluster_whose_storage_stalls_is_away_until_it_flows_again(here:
         assert row.observed.status == "running"
         away = await cluster_row(here)
         assert (away["status"], away["reason"]) == ("unreachable", "StorageStalled")
-        assert "answers, but its storage does not" in away["message"]
+        assert "responds, but its storage does not" in away["message"]
         assert away["stale_since"] is not None
         # What is asked for meanwhile is accepted, and done when it can be.
         await here.create("late")

@@ -159,7 +159,7 @@ async def test_one_folder_is_one_path_however_it_is_spelled(place: Place) -> Non
                 ]
             ),
         ):
-            with pytest.raises(InvalidArgumentError, match="the mount path is there twice"):
+            with pytest.raises(InvalidArgumentError, match="the mount path is duplicate"):
                 await refused
     await place.run(mount("scratch", "//data/"))
     found = await place.client.containers.get(namespace=place.name, name="web")

@@ -151,11 +151,11 @@ async def test_a_socket_is_taken_over_when_its_server_is_gone_and_not_before(
         serves.listen(0)
         # By the second time one waits already, and no other is let wait: the server still serves.
         for _ in range(2):
-            assert "something else listens" in listening.unix_problem(address)
+            assert "another program listens" in listening.unix_problem(address)
     assert os.path.lexists(place) == (kind != "unix-abstract:")
     assert listening.unix_problem(address) == ""
     server = grpc.aio.server()
     assert server.add_insecure_port(address)
     await server.start()
-    assert "something else listens" in listening.unix_problem(address)
+    assert "another program listens" in listening.unix_problem(address)
     await server.stop(None)

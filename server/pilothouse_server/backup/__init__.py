@@ -4,8 +4,8 @@ A backup is a folder that takes its name when it is complete::
 
     pilothouse-20261127T080000Z/
         database.dump              pg_dump's custom format; encrypted: database.dump.sealed
-        master.key.sealed          the key file of secrets, where asked for; never in the clear
-        manifest.json              what it holds and what it needs, with size and SHA-256 of the files above
+        master.key.sealed          the key file of secrets, if requested; always encrypted
+        manifest.json              its contents and needs, with size and SHA-256 of the files above
         SHA256SUMS                 of the manifest and of all files, as `sha256sum --check` reads it
 
 `making` writes one, `verifying` reads one back, `restoring` brings one into an empty database, `schedule` is the

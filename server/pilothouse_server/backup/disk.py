@@ -1,12 +1,10 @@
-"""What a backup does on its disk: step by step, by threads of its own.
+"""Disk operations of a backup: one step after the other, by threads of their own.
 
-A disk may hang, as one of the network does whose server is gone, and a thread that waits for it can be ended by nobody.
-So no step runs on the event loop, nor by the threads that asyncio has for everything: a process ends only after those.
-Who waits for a step may give it up at any time. The next begins when it has ended, so that what is removed is written
-no more.
+A disk may hang, such as a network share whose server is gone, and nobody can end a thread that waits for it. So no step
+runs on the event loop, nor on asyncio's shared threads, for which a process waits at its end. A caller that waits for a
+step may give it up at any time. The next step begins when it has ended, so that nothing is written after its removal.
 
-What the system says of a step is translated here, before it reaches anybody: beyond, the same errors mean a connection
-to the database.
+Errors of the system are translated here, because elsewhere the same errors mean a connection to the database.
 """
 
 from __future__ import annotations
@@ -39,15 +37,15 @@ class Disk:
         self._steps = 0
 
     async def run(self, step: Callable[..., T], *given: Any) -> T:
-        """Returns what the step returns. One that is given up before it begins is left out.
+        """Returns the step's result. A step that is given up before it begins is left out.
 
         Raises:
-            FailedPrecondition: so many steps wait already for one that hangs, or the system does not let it be done.
+            FailedPrecondition: too many steps wait for one that hangs, or the system refuses it.
             Whatever else the step raises.
         """
         if self._steps >= _MOST_WAITING:
             raise refused(
-                "the disk of the backups hangs: what was begun before has not ended yet", "DISK_HANGS"
+                "the disk of the backups hangs: an earlier operation has not returned yet", "DISK_HANGS"
             )
         given_up = threading.Event()
         try:
@@ -64,12 +62,12 @@ class Disk:
                 return await self.run(step, *given)
         except TimeoutError:
             raise refused(
-                f"the disk of the backups hangs: it does not answer within {_ANSWER_SECONDS:.0f} s",
+                f"the disk of the backups hangs: it does not respond within {_ANSWER_SECONDS:.0f} s",
                 "DISK_HANGS",
             ) from None
 
     async def clear(self, step: Callable[[], object]) -> None:
-        """Has a step done after those before it, and waits a moment for it. What it raises counts for nothing."""
+        """Runs a step after those before it, and waits a moment for it. Its errors are ignored."""
         await asyncio.wait([self._begun(step, lambda: False)], timeout=_CLEARING_SECONDS)
 
     def _translated(self, step: Callable[..., T], *given: Any) -> T:
@@ -102,7 +100,7 @@ class Disk:
                         outcome.append(step())
                 except Exception as error:  # noqa: BLE001 - handed to who waits
                     failure = error
-            # The loop may have ended meanwhile.
+            # The loop may have ended.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, outcome, failure)
 

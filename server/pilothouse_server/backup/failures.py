@@ -1,4 +1,4 @@
-"""What a backup or a restore is refused for. Nothing is written, or what was written is removed again."""
+"""Refusals of a backup or a restore. Nothing is written, or written files are removed again."""
 
 from __future__ import annotations
 

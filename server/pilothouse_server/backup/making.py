@@ -1,6 +1,6 @@
-"""Making a backup: space looked at, dumped from one snapshot into a folder with a temporary name, summed, renamed.
+"""Making a backup: check space, dump one snapshot into a folder with a temporary name, hash, rename.
 
-Whatever goes wrong on the way, the temporary folder is removed and nothing bears the name of a backup.
+If a step fails, the temporary folder is removed, and no folder has the name of a backup.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pilothouse_server.store.noun_tables import EnvelopeTable
 _BLOCK: Final = 1 << 20
 # No more than this waits to be brought to the disk, so that a slow one ends each step in time.
 _MOST_UNSYNCED_BYTES: Final = 32 << 20
-# What is left free beside what the dump may take.
+# Free space to leave in addition to the dump.
 _RESERVE_BYTES: Final = 16 << 20
 DEFAULT_SECONDS: Final = 6 * 3600.0
 
@@ -41,11 +41,11 @@ def free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is backed up, where to, and how.
+    """The source, target and options of a backup.
 
     `dsn` is of the maintenance login. `key_file` encrypts; without it nothing is encrypted, and `master_key_file`
-    cannot be taken along. `seconds` is how long all of it may take. `sealed` are all tables with encrypted values: the
-    manifest names the keys that they need.
+    cannot be included. `seconds` is the longest time for the whole backup. `sealed` are all tables with encrypted
+    values: the manifest names the keys that they need.
     """
 
     dsn: str
@@ -59,7 +59,7 @@ class Plan:
 
     @cached_property
     def disk(self) -> Disk:
-        """What all steps in the folder go through, of one backup after the other."""
+        """Runs all disk steps of backups, one after the other."""
         return Disk(self.folder)
 
 
@@ -67,9 +67,9 @@ async def make(plan: Plan, moment: datetime | None = None) -> Backup:
     """Makes a backup, of this `moment` or now; returns it complete, under its own name and on the disk.
 
     Raises:
-        FailedPrecondition: the message says what forbids it: no space, no key, no program that is new enough, another
-            backup under way, a program that failed, a disk that fails or hangs, no end within the time.
-        Unavailable: the database does not answer.
+        FailedPrecondition: the message has the reason: no space, no key, no program that is new enough, another
+            running backup, a program that failed, a disk that fails or hangs, no end within the time.
+        Unavailable: the database does not respond.
     """
     try:
         async with asyncio.timeout(plan.seconds):
@@ -136,16 +136,16 @@ def _pg_dump(found: Programs, dsn: str, facts: Facts) -> AbstractAsyncContextMan
         f"--snapshot={facts.snapshot}",
         "--no-password",
         "--lock-wait-timeout=60s",
-        # Who may lock what is set where the roles are made; who restores may not be allowed to.
+        # Rights on locks are set with the roles; the restoring login may not be allowed to set them.
         "--exclude-schema=pg_catalog",
-        # What others keep in the same database is not ours to read.
+        # Other schemas of the same database are not ours to read.
         *(f"--exclude-schema={name}" for name in facts.other_schemas),
     ]
     return programs.running(found, "pg_dump", words, database=dsn, writes=True)
 
 
 async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None, disk: Disk) -> tuple[str, File]:
-    """Writes what a program prints into a file, encrypted where there is a key; returns the file's name and sums."""
+    """Writes the output of a program into a file, encrypted if there is a key; returns the file's name and sums."""
     name = manifests.DUMP if keys is None else manifests.DUMP + manifests.SEALED
     assert run.process.stdout is not None
     file = await disk.answer(lambda: (begun / name).open("xb"))
@@ -169,7 +169,7 @@ async def _keep_output(run: Run, begun: Path, keys: BackupKeys | None, disk: Dis
 
 
 def _seal(source: Path, path: Path, name: str, keys: BackupKeys) -> File:
-    """Writes a file anew, encrypted; returns its sums."""
+    """Writes an encrypted copy of a file; returns its sums."""
     data = _bytes_of(source)
     with path.open("xb") as file:
         target = HashingWriter(file)
@@ -184,8 +184,10 @@ def _check_space(plan: Plan, facts: Facts) -> None:
     free = plan.free(plan.folder)
     if free < needed:
         raise refused(
-            f"{plan.folder} has {_mebibytes(free)} free, and the backup may take {_mebibytes(needed)}: make room, "
-            "or name another folder",
+            (
+                f"{plan.folder} has {_mebibytes(free)} free, and the backup may take "
+                f"{_mebibytes(needed)}: free space, or name another folder"
+            ),
             "NO_SPACE",
         )
 

@@ -1,9 +1,9 @@
-"""What a backup says of itself, and its folder.
+"""The manifest of a backup, and its folder.
 
 Every byte of a backup is under a SHA-256: the files' stand in `manifest.json`, and SHA256SUMS holds theirs and the
 manifest's. SHA256SUMS itself must be, byte for byte, what would be written of the files that are there. So a changed
-byte anywhere is noticed. Who may write to the folder can make all of it anew, however: against them helps a key file,
-whose holder alone can make a dump that opens, and an audit head that was exported before.
+byte anywhere is noticed. However, anybody who may write to the folder can replace all of it. Two things detect that:
+a key file, without which nobody can make a dump that decrypts, and an audit head that was exported before.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackupManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a backup holds and needs. All of it is of the one moment that the dump shows.
+    """Contents and needs of a backup, all of the one moment that the dump shows.
 
     `schema_version` is the newest migration applied; `server_version_number` PostgreSQL's (180006 is 18.6).
     `history_id`, `revision`, `audit_sequence` and `audit_head` are the head of the events and of the audit log.
     `master_key_ids` names the master keys without which its secrets cannot be read. `encrypted_under` is the key of the
-    backup, "" where it is not encrypted.
+    backup, "" if it is not encrypted.
     """
 
     format: int
@@ -88,7 +88,7 @@ class Backup:
 
 
 class HashingWriter:
-    """Writes to a file and counts and hashes what it writes."""
+    """Writes to a file, and counts and hashes the bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -142,7 +142,7 @@ def read(path: Path) -> Backup:
         sums = _bounded(path / SUMS)
     except OSError as error:
         raise unreadable(path, error) from None
-    damaged = refused(f"{path}: {MANIFEST} or {SUMS} was changed since the backup was made", "DAMAGED")
+    damaged = refused(f"{path}: {MANIFEST} or {SUMS} was changed after the backup was made", "DAMAGED")
     listed = f"{hashlib.sha256(encoded).hexdigest()}  {MANIFEST}\n".encode()
     if not sums.startswith(listed):
         raise damaged
@@ -174,7 +174,7 @@ def check_files(backup: Backup) -> None:
         if size != listed.bytes:
             raise refused(f"{path} has {size} bytes, and had {listed.bytes} when it was made", "DAMAGED")
         if sha256.hexdigest() != listed.sha256:
-            raise refused(f"{path} was changed since the backup was made: its SHA-256 is another", "DAMAGED")
+            raise refused(f"{path} was changed after the backup was made: its SHA-256 differs", "DAMAGED")
 
 
 def blocks(path: Path) -> Iterator[bytes]:

@@ -29,7 +29,7 @@ _DEBIAN: Final = Path("/usr/lib/postgresql")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _NOT_BUILT = "SSL support is not compiled in"
 _ANSWER_SECONDS: Final = 30.0
-# How much of a program's output is held at once.
+# Size of a program's output that is read in one piece.
 _BLOCK_BYTES: Final = 1 << 20
 # Of what a program says only the end counts.
 _WORDS_BYTES: Final = 16 * 1024
@@ -105,7 +105,7 @@ async def _speaks_tls(programs: Programs) -> bool:
 
 
 async def _said(program: Path | str, *words: str) -> str:
-    """What a program says of itself; nothing where it cannot be run or takes too long."""
+    """A program's version text; empty if it cannot be run or takes too long."""
     try:
         process = await asyncio.create_subprocess_exec(
             program,
@@ -128,7 +128,7 @@ async def _said(program: Path | str, *words: str) -> str:
 
 @dataclass(slots=True)
 class Run:
-    """A program that runs, and what it has said on its standard error."""
+    """A running program, and its output on standard error."""
 
     name: str
     process: asyncio.subprocess.Process
@@ -145,7 +145,7 @@ class Run:
             raise refused("\n".join([f"{self.name} failed with code {code}", *words]), "PROGRAM_FAILED")
 
     async def listen(self) -> None:
-        """Keeps the end of what it says, so that it is never held up by nobody reading."""
+        """Stores the end of its messages, and reads them all, so that it never blocks on a full pipe."""
         assert self.process.stderr is not None
         while data := await self.process.stderr.read(_WORDS_BYTES):
             self.said += data
@@ -164,8 +164,8 @@ async def running(
 ) -> AsyncIterator[Run]:
     """Runs a program for the block, at whose end it is killed if it still runs.
 
-    `database` is the URL that it connects to; `reads` and `writes` say whether its input and output are ours. Raises
-    FailedPrecondition where it cannot be run.
+    `database` is the URL that it connects to; `reads` and `writes` are whether we use its input and output. Raises
+    FailedPrecondition if it cannot be run.
     """
     connecting, environment = _connecting(database)
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
@@ -193,7 +193,7 @@ async def running(
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills what still runs. A dump or a restore that was cut off leaves nothing in a database."""
+    """Kills a program that still runs. An interrupted dump or restore leaves nothing in a database."""
     if process.returncode is None:
         process.kill()
     # Of one whose output nobody reads, asyncio never notices the end.
@@ -205,7 +205,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _connecting(database: str) -> tuple[list[str], dict[str, str]]:
     """The words and the environment by which a program connects."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    # What libpq needs for certificates and service files is in the home folder.
+    # libpq finds certificates and service files in the home folder.
     environment |= {name: os.environ[name] for name in ("HOME",) if name in os.environ}
     if not database:
         return [], environment

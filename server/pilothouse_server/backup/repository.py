@@ -1,6 +1,6 @@
-"""What a backup and a restore ask of the database, and the SQL that frames a restored dump.
+"""Database access of a backup and a restore, and the SQL around a restored dump.
 
-Each connection is one of its own, not of a pool: it is held while a dump is written, which may take hours.
+Each connection is one of its own, not of a pool, because it is used while a dump is written, which may take hours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 60.0
 _ONE_AT_A_TIME: Final = "pilothouse/backup"
 _SERVER: Final = "SELECT current_setting('server_version_num')::integer"
-# Nothing of ours may be there, and nothing of anybody else's that a restore would be mixed with.
+# Neither our objects may exist, nor others with which a restore would be mixed.
 _OBJECTS: Final = """
 SELECT count(*) FROM pg_catalog.pg_class AS c
 WHERE c.relnamespace = 'public'::pg_catalog.regnamespace
@@ -56,7 +56,7 @@ def _facts(sealed: Iterable[EnvelopeTable]) -> str:
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is true of the database in the snapshot that a dump shows; `snapshot` is its name for pg_dump."""
+    """Facts of the database in the snapshot of a dump; `snapshot` is its name for pg_dump."""
 
     database: str
     server_version_number: int
@@ -88,8 +88,8 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
     `sealed` are all tables with encrypted values.
 
     Raises:
-        Unavailable: the database does not answer.
-        FailedPrecondition: another backup of it is being made, or it has no schema of ours.
+        Unavailable: the database does not respond.
+        FailedPrecondition: another backup of it is running, or it has no schema of ours.
     """
     async with _connected(dsn) as connection:
         await connection.execute(f"SET ROLE {OWNER}")
@@ -98,7 +98,7 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
         if not await connection.fetchval(
             "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))", _ONE_AT_A_TIME
         ):
-            raise refused("another backup of this database is being made: wait for its end", "RUNS_ALREADY")
+            raise refused("another backup of this database is running: wait for its end", "RUNS_ALREADY")
         try:
             try:
                 row = await connection.fetchrow(_facts(sealed))
@@ -106,7 +106,7 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
                 row = None
             if row is None:
                 raise refused(
-                    "the database holds no schema of Pilothouse, so there is nothing to back up", "NO_SCHEMA"
+                    "the database has no schema of Pilothouse, so there is nothing to back up", "NO_SCHEMA"
                 )
             yield msgspec.convert(dict(row), Facts)
         finally:
@@ -116,7 +116,7 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
 
 
 async def look_at(dsn: str) -> BackupTarget:
-    """What is there of the database that is to be restored into. Raises Unavailable."""
+    """The contents of the target database of a restore. Raises Unavailable."""
     async with _connected(dsn) as connection:
         return BackupTarget(
             server_version_number=await connection.fetchval(_SERVER),
@@ -151,12 +151,12 @@ async def _connected(dsn: str) -> AsyncIterator[Any]:
     except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError, TimeoutError):
         raise database_unavailable() from None
     finally:
-        # What it holds ends with it; nobody waits for an answer.
+        # Its lock ends with it; nobody waits for a response.
         connection.terminate()
 
 
 def before_the_dump() -> bytes:
-    """What is sent before a dump: one transaction, of the owner, in a database that is empty still."""
+    """The SQL before a dump: one transaction, of the owner, in a database that is still empty."""
     return f"""
 BEGIN;
 SET LOCAL ROLE {OWNER};
@@ -168,8 +168,10 @@ END $check$;
 
 
 def after_the_dump(manifest: BackupManifest) -> bytes:
-    """What is sent after a dump that has arrived whole: the head is compared with the manifest's, what was pending is
-    numbered, a new history begins, its record is numbered too, and all of it is committed.
+    """The SQL after a complete dump.
+
+    It compares the head with the manifest's, numbers pending changes, begins a new history, numbers its record too, and
+    commits everything.
     """
     numbered = """
 DO $number$ BEGIN
@@ -200,5 +202,5 @@ ANALYZE;
 def _word(text: str) -> str:
     """A word of the manifest as it stands in SQL. Raises FailedPrecondition for one that no release writes."""
     if not text.replace("-", "").isalnum() or not text.isascii():
-        raise refused("the manifest holds something that no release writes", "DAMAGED")
+        raise refused("the manifest has a field that no release writes", "DAMAGED")
     return text

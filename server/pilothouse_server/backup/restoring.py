@@ -1,9 +1,10 @@
 """Restoring a backup into an empty database: all of it in one transaction, or nothing.
 
-The backup is verified first, every byte of it. Then one psql is given one script: a transaction of the owner is begun
-and the database found empty, what pg_restore writes goes through, the head of the log is compared with the manifest's,
-pending changes are numbered, a new history begins, and the transaction is committed. The last words are sent only after
-the last byte of the dump was read and was right. Until then an error, a kill or a cut-off leaves the database as empty
+The backup is verified first, every byte of it. Then one psql runs one script: it begins a transaction of the owner,
+checks that the database is empty, passes the output of pg_restore through, compares the head of the log with the
+manifest's,
+numbers pending changes, begins a new history, and commits. The end of the script is sent only after the last byte of
+the dump was read and verified. Until then an error, a kill or a cut-off leaves the database as empty
 as it was.
 
 A new history, because there may be watchers whose tokens name changes that this database never had.
@@ -34,10 +35,10 @@ _KNOWS_TRANSACTION_TIMEOUT: Final = 170000
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is restored, and where to.
+    """Source and target of a restore.
 
-    `dsn` is of the maintenance login, or, where `makes_roles`, of an administrator. `master_keys_to` is where the
-    master keys of the backup are written, if they are part of it.
+    `dsn` is of the maintenance login, or, if `makes_roles`, of an administrator. `master_keys_to` is the file for the
+    master keys of the backup, if they are part of it.
     """
 
     path: Path
@@ -51,11 +52,11 @@ class Order:
 async def restore(order: Order) -> Backup:
     """Restores a backup; returns it.
 
-    The schema is that of the backup: where a newer release restores it, its migrations are applied afterwards.
+    The schema is that of the backup: a newer release applies its migrations afterwards.
 
     Raises:
-        FailedPrecondition: the message says what forbids it; the database is as it was.
-        Unavailable: the database does not answer.
+        FailedPrecondition: the message has the reason; the database is unchanged.
+        Unavailable: the database does not respond.
     """
     verified = await verifying.verify(order.path, order.key_file)
     if order.master_keys_to is not None:
@@ -75,7 +76,7 @@ async def restore(order: Order) -> Backup:
 
 
 def is_older(backup: Backup) -> bool:
-    """Whether migrations of this release are still to be applied to what was restored."""
+    """Returns whether migrations of this release are still to be applied to the restored database."""
     return backup.manifest.schema_version != list(CHECKSUMS)[-1]
 
 
@@ -91,7 +92,10 @@ def _check_target(target: BackupTarget, verified: Verified, order: Order) -> Non
         )
     if target.objects:
         raise refused(
-            f"the database is not empty: its schema public holds {target.objects} objects. Restore into a new database",
+            (
+                f"the database is not empty: its schema public has {target.objects} objects. Restore into "
+                "a new database"
+            ),
             "TARGET_NOT_EMPTY",
         )
     if not target.owner and not order.makes_roles:
@@ -132,7 +136,7 @@ async def _run(dsn: str, target: BackupTarget, verified: Verified) -> None:
 
 def _check_master_keys(verified: Verified, path: Path) -> None:
     if verified.backup.find(manifests.MASTER_KEYS) is None:
-        raise refused(f"{verified.backup.path} holds no master keys", "NOT_THERE")
+        raise refused(f"{verified.backup.path} has no master keys", "NOT_THERE")
     if path.exists():
         raise refused(f"{path} is there already: name another file for the master keys", "FILE_UNUSABLE")
 

@@ -1,12 +1,12 @@
-"""Backups by the clock, as a job of the periodic work (`store.periodic`), which one server at a time does.
+"""Scheduled backups, as a job of the periodic work (`store.periodic`), which one server at a time does.
 
-Due is decided by the folder, not by a clock of the server: where its newest backup is younger than the period, nothing
-is done. So a restart makes no backup more, and of servers that share a folder the first to look makes the one that is
-due.
+The folder decides whether a backup is due, not a server's clock: if its newest backup is younger than the period,
+nothing is done. So a restart makes no further backup, and of servers that share a folder the first one makes the backup
+that is due.
 
-After each backup those that are older than the retention are removed, and what was begun a day ago and never ended. The
-newest is kept however old it is, and so is a folder whose manifest cannot be read: what is not understood is not
-removed. One of a time that is yet to come, by a clock that was wrong, keeps no other from being made.
+After each backup the job removes those that are older than the retention, and unfinished ones that began a day ago. It
+keeps the newest, however old, and any folder whose manifest it cannot read. A backup with a time in the future, by a
+wrong clock, does not prevent others.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _newest(folder: Path, now: datetime) -> Backup | None:
     found = [each for each in manifests.found_in(folder) if isinstance(each, Backup)]
     complete = [each for each in found if each.manifest.created_at <= now + _AHEAD]
     if len(complete) < len(found):
-        log.warning("backups are of a time that is yet to come: was a clock wrong?", folder=str(folder))
+        log.warning("backups have times in the future: was a clock wrong?", folder=str(folder))
     return max(complete, key=lambda each: each.manifest.created_at, default=None)
 
 

@@ -1,7 +1,7 @@
 """Encryption of the files of a backup, under a key of a key file.
 
 The key file holds one key a line, 32 random bytes in hexadecimal, as the file of the master keys does: the first line
-encrypts, every line decrypts. It must not be kept beside the backups.
+encrypts, every line decrypts. It must not be stored next to the backups.
 
 A sealed file is a header and chunks::
 
@@ -98,14 +98,14 @@ def make_key_file(path: Path) -> str:
 
 
 class Writer(Protocol):
-    """What bytes are written to."""
+    """The target of written bytes."""
 
     def write(self, data: bytes, /) -> object:
         """Takes all of `data`."""
 
 
 class BackupSealer:
-    """Encrypts what is written into a file that somebody else opened and closes. `name` is that of the plain file."""
+    """Encrypts bytes into a file that the caller opens and closes. `name` is that of the plain file."""
 
     def __init__(self, keys: BackupKeys, name: str, file: Writer) -> None:
         identifier, key = keys.newest()
@@ -118,7 +118,7 @@ class BackupSealer:
     def write(self, data: bytes) -> None:
         """Takes more of the plain file."""
         self._held += data
-        # What fills the last chunk stays, so that the end of the file can be marked on it.
+        # Bytes of the last chunk stay in memory, so that the end of the file can be marked on it.
         while len(self._held) > CHUNK_BYTES:
             self._file.write(self._cipher.close(bytes(self._held[:CHUNK_BYTES]), last=False))
             del self._held[:CHUNK_BYTES]

@@ -1,7 +1,7 @@
-"""Reading a backup back: every byte of it compared with its manifest, and decrypted where it is encrypted.
+"""Verifies a backup: every byte is compared with its manifest, and decrypted if it is encrypted.
 
-pg_restore then reads the whole of the dump as it would to restore it, and what it writes is thrown away: a dump of the
-right bytes that no pg_restore here can read is noticed too.
+pg_restore then reads the whole dump as it would to restore it, and its output is thrown away, so a dump of the right
+bytes that no pg_restore here can read is detected too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OF_THE_SERVER: Final = re.compile(rb"\d+; \d+ \d+ ((COMMENT|ACL) - )?(EXTENSION
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A backup of which every byte is as it was written, and what reads it."""
+    """A backup whose bytes are all unchanged, and the programs that read it."""
 
     backup: Backup
     keys: BackupKeys | None
@@ -60,7 +60,7 @@ async def verify(path: Path, key_file: Path | None) -> Verified:
     keys = _keys(backup, key_file)
     await asyncio.to_thread(manifests.check_files, backup)
     if backup.find(manifests.DUMP) is None:
-        raise refused(f"{path} holds no dump", "DAMAGED")
+        raise refused(f"{path} has no dump", "DAMAGED")
     found = await programs.find(backup.manifest.server_version_number)
     verified = Verified(backup, keys, found)
     await asyncio.to_thread(_open_others, verified)
@@ -83,7 +83,7 @@ def _keys(backup: Backup, key_file: Path | None) -> BackupKeys | None:
 
 
 def _open_others(verified: Verified) -> None:
-    """Opens what is sealed beside the dump."""
+    """Opens the encrypted files next to the dump."""
     for name in verified.backup.manifest.files:
         plain = name.removesuffix(manifests.SEALED)
         if plain != manifests.DUMP:
@@ -95,7 +95,7 @@ def plain_bytes(verified: Verified, plain: str) -> Iterator[bytes]:
     """A file of the backup, decrypted, a piece at a time. Raises FailedPrecondition, at the latest at its end."""
     name = verified.backup.find(plain)
     if name is None:
-        raise refused(f"{verified.backup.path} holds no {plain}", "NOT_THERE")
+        raise refused(f"{verified.backup.path} has no {plain}", "NOT_THERE")
     path = verified.backup.path / name
     if name == plain:
         sha256 = hashlib.sha256()
@@ -134,7 +134,7 @@ async def script(verified: Verified) -> AsyncGenerator[bytes, None]:
 
 
 async def _contents(verified: Verified) -> bytes:
-    """The list of what the dump holds, which stands at its beginning."""
+    """The list of contents at the beginning of the dump."""
     async with programs.running(verified.found, "pg_restore", ["--list"], reads=True, writes=True) as run:
         feeding = asyncio.create_task(_feed(run, verified))
         try:
@@ -168,7 +168,7 @@ async def _feed(run: Run, verified: Verified) -> None:
                 to.write(piece)
                 await to.drain()
             except ConnectionError:
-                # Why is said by its end. What is left is read all the same, to its last byte.
+                # The end of the program has the reason. The rest is read nevertheless, to its last byte.
                 ended_early = True
     finally:
         # Also where something is wrong: else it would wait for the rest.

@@ -69,7 +69,7 @@ class ClusterAccess:
         self._seconds = seconds
         self._limits = limits
         self.reach = reach
-        # Who connects for a call asks first; the composition root says whom.
+        # A call that connects calls this first; the composition root provides it.
         self.known_away: KnownAway = _unknown
 
     def is_configured(self, name: str) -> bool:
@@ -107,12 +107,12 @@ class ClusterAccess:
         return await self._client(stored, name)
 
     async def try_out(self, name: str, credentials: ClusterCredentials) -> TriedOut:
-        """Connects, and asks what the platform needs to know.
+        """Connects, and reads the facts that the platform needs.
 
         Raises:
             InvalidArgument: credentials that cannot be used.
             Unavailable: no answer in time.
-            FailedPrecondition: the cluster does not accept the credentials, or denies a right that is not optional.
+            FailedPrecondition: the cluster refuses the credentials, or denies a right that is not optional.
         """
         try:
             client = await self._client(credentials, name)
@@ -122,10 +122,10 @@ class ClusterAccess:
             async with asyncio.timeout(self._seconds):
                 version = await client.version()
                 if not _VERSION.fullmatch(version):
-                    raise _unreachable(f'what answers for cluster "{name}" is no Kubernetes API server')
+                    raise _unreachable(f'the server of cluster "{name}" is no Kubernetes API server')
                 denied = await rights.denied(client)
         except TimeoutError:
-            raise _unreachable(f'cluster "{name}" did not answer within {self._seconds:g} s') from None
+            raise _unreachable(f'cluster "{name}" did not respond within {self._seconds:g} s') from None
         except ClusterError as error:
             raise refusal(error) from error
         finally:
@@ -149,7 +149,7 @@ class ClusterAccess:
             async with asyncio.timeout(self._seconds):
                 return await rights.denied(client)
         except TimeoutError:
-            raise _unreachable(f'cluster "{name}" did not answer within {self._seconds:g} s') from None
+            raise _unreachable(f'cluster "{name}" did not respond within {self._seconds:g} s') from None
         except ClusterError as error:
             raise refusal(error) from error
         finally:
@@ -173,9 +173,9 @@ def _warn(name: str, cluster: Mapping[str, Any]) -> None:
 
 
 def refusal(error: ClusterError, field: str = "credentials") -> PilothouseError:
-    """What a failed trial means to the caller who gave the credentials in this field.
+    """The error of a failed trial for the caller whose credentials are in this field.
 
-    Who names an address is told nothing of what answers there: no words of it, but its HTTP status.
+    A caller who names an address learns only the HTTP status of the program that responds there, no words of it.
     """
     if isinstance(error, CredentialsRefused):
         return InvalidArgument(
@@ -196,7 +196,7 @@ def refusal(error: ClusterError, field: str = "credentials") -> PilothouseError:
             reason="CLUSTER_RIGHTS_MISSING",
             metadata={"rights": needed} if needed else {},
         )
-    return _unreachable(f"the cluster answers {error.answered}" if error.answered else error.message)
+    return _unreachable(f"the cluster responds with {error.answered}" if error.answered else error.message)
 
 
 def _unreachable(message: str) -> Unavailable:

@@ -1,6 +1,6 @@
 """Kubernetes Events that a caller requests with a container or a volume: read from the cluster, with a deadline.
 
-What is stored is returned whether the cluster answers or not; where it does not, the response says why there are no
+The stored state is returned whether the cluster responds or not; if it does not, the response says why there are no
 events.
 """
 
@@ -27,9 +27,9 @@ class Events(msgspec.Struct, frozen=True):
 
 
 async def read(connect: Connect, home: NamespaceRef, subjects: Iterable[EventSubject]) -> Events:
-    """Returns the newest events of some objects of a namespace, if they come within `SECONDS`.
+    """Returns the newest events of some objects of a namespace, if they arrive within `SECONDS`.
 
-    None of what has their names in a Kubernetes namespace that is somebody's.
+    It returns none of a Kubernetes namespace that belongs to somebody else.
     """
     cluster = home.cluster_name
 

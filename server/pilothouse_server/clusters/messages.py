@@ -1,4 +1,4 @@
-"""Clusters: value ↔ protobuf; what differs between the two."""
+"""Clusters: value ↔ protobuf; the differences between the two."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def orphan_name(orphan: OrphanedObject) -> str:
 
 
 def resolved(item: Resolved) -> pb.ResolvedOrphan:
-    """Returns what became of an orphan."""
+    """Returns the result for an orphan."""
     return pb.ResolvedOrphan(
         orphan=ORPHAN.to_proto(item.orphan),
         imported_as=item.imported_as,

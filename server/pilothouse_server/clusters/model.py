@@ -1,4 +1,4 @@
-"""What a cluster is, apart from how it is stored, sent or reached."""
+"""Values of clusters, independent of storage, transport and connections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Cluster(msgspec.Struct, frozen=True):
 class OrphanedObject(msgspec.Struct, frozen=True):
     """An object on a cluster that carries a label of ours and that the database does not know.
 
-    `uid` is what Kubernetes gave it; `decided_at` is None until an administrator decides.
+    `uid` is that of Kubernetes; `decided_at` is None until an administrator decides.
     """
 
     cluster_name: str
@@ -56,9 +56,9 @@ class OrphanedObject(msgspec.Struct, frozen=True):
 
 
 class OrphanSweeps(msgspec.Struct, frozen=True):
-    """What is known of a cluster's orphans. `is_listed`: it was swept since the present history began.
+    """The known orphans of a cluster. `is_listed`: it was swept since the present history began.
 
-    `is_held`: nobody has decided about all of them since, so none is deleted by itself.
+    `is_held`: not all of them have been decided about since, so none is deleted automatically.
     """
 
     is_listed: bool

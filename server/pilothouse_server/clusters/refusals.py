@@ -1,6 +1,6 @@
-"""What a caller who waits for a cluster hears of it: its answer in time, or its own words of refusal.
+"""Errors for a caller who waits for a cluster: its response in time, or its own words of refusal.
 
-Only few calls wait for a cluster (`validate_only`, import); what the reconciler meets shows as conditions instead.
+Only few calls wait for a cluster (`validate_only`, import); failures of the reconciler show as conditions instead.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KnownAway = Callable[[str], Away | None]
 # A client of the cluster of this name. Raises ClusterError where it cannot be reached or its credentials are refused.
 Connect = Callable[[str], Awaitable[ClusterClient]]
 
-# What a call waits for before it asks the cluster of this name. Raises ResourceExhausted.
+# The step before a call asks the cluster of this name. Raises ResourceExhausted.
 BeforeCluster = Callable[[str], Awaitable[None]]
 
 SECONDS = 10.0
@@ -44,7 +44,7 @@ AWAY_SECONDS = 5.0
 
 
 def unless_away(connect: Connect, known_away: KnownAway) -> Connect:
-    """Returns `connect` for calls: of a cluster that is known to be away it raises Away at once, and nobody waits."""
+    """Returns `connect` for calls: it raises Away immediately for a cluster that is known to be away."""
 
     async def connected(cluster: str) -> ClusterClient:
         if (away := known_away(cluster)) is not None:
@@ -70,7 +70,7 @@ async def within(work: Awaitable[T], cluster: str, seconds: float = SECONDS) -> 
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        raise Unreachable(f"cluster {cluster!r} did not answer within {seconds:g} s") from None
+        raise Unreachable(f"cluster {cluster!r} did not respond within {seconds:g} s") from None
 
 
 async def tried(
@@ -78,12 +78,12 @@ async def tried(
     home: NamespaceRef,
     trial: Callable[[ClusterClient], Awaitable[T]],
 ) -> T:
-    """What a trial in a namespace came to; nothing is tried in a Kubernetes namespace that is somebody's.
+    """The result of a trial in a namespace; nothing is tried in a Kubernetes namespace of somebody else.
 
     Raises:
         InvalidArgument: the cluster finds an object wrong; with its words and the fields it names.
         FailedPrecondition: the cluster refuses it: a quota, a policy, a right, a name that is taken.
-        Unavailable: the cluster does not answer.
+        Unavailable: the cluster does not respond.
     """
 
     async def at_home() -> T:
@@ -98,11 +98,10 @@ async def tried(
 
 
 def refusal(error: ClusterError, cluster: str) -> PilothouseError:
-    """The error for the caller: what is true of the cluster, and its own words, with the fields that it names.
+    """The error for the caller: the state of the cluster, and its own words, with the fields that it names.
 
-    InvalidArgument where it finds an object wrong; FailedPrecondition where a quota, a policy, a right or a name that
-    is taken stands in the way, or the credentials are not accepted; Unavailable where it does not answer, or something
-    that it asks in turn does not.
+    InvalidArgument if it finds an object wrong; FailedPrecondition if a quota, a policy, a right or a taken name
+    prevents it, or the credentials are refused; Unavailable if it does not respond, or a webhook behind it does not.
     """
     metadata = {"cluster": cluster}
     if (unavailable := unavailability(error, cluster)) is not None:
@@ -122,15 +121,15 @@ def refusal(error: ClusterError, cluster: str) -> PilothouseError:
 
 
 def words(error: ClusterError, cluster: str) -> str:
-    """What is said of the cluster by this error: `cluster "far" is not available: ...`."""
+    """The message about the cluster for this error: `cluster "far" is not available: ...`."""
     return f'cluster "{cluster}" {error.does}: {error.message}'
 
 
 def unavailability(error: ClusterError, cluster: str) -> Unavailable | None:
-    """The error for a cluster that does not answer as it should, or fails; None where it answers.
+    """The error for a cluster that does not respond properly, or fails; None if it responds.
 
-    The metadata say `away` where it was not asked, because it is known not to answer: nothing is gained by an attempt
-    that follows at once.
+    The metadata have `away` if it was not asked because it is known not to respond: an immediate retry would be
+    useless.
     """
     if not isinstance(error, Unreachable | Throttled | InternalError):
         return None

@@ -77,7 +77,7 @@ _ORPHAN_ORDERS = {
     "first_seen_time": OrderField(ORPHANS.c.first_seen_at),
 }
 
-# What a cluster's row begins with, also one that is used again.
+# Initial values of a cluster's row, also of one that is used again.
 _FRESH = (
     "status = 'pending', reason = NULL, message = NULL, version = NULL, last_seen_at = NULL, stale_since = NULL, "
     "labels = '{}', annotations = '{}', uid = gen_random_uuid(), resource_version = 1, created_at = now(), "
@@ -251,7 +251,7 @@ async def orphan_uids(transaction: ReadTransaction, cluster: str) -> frozenset[s
 async def decide_orphans(
     transaction: Transaction, cluster: str, uids: Sequence[str], state: OrphanState
 ) -> None:
-    """Writes what becomes of orphans."""
+    """Writes decisions about orphans."""
     await transaction.connection.execute(
         update(ORPHANS)
         .where(ORPHANS.c.cluster_name == cluster, ORPHANS.c.object_uid.in_(uids))
@@ -274,7 +274,7 @@ async def remove_orphans(
 
 
 async def sweeps(transaction: ReadTransaction, cluster: Cluster) -> OrphanSweeps:
-    """What is known of a cluster's orphans."""
+    """The known orphans of a cluster."""
     query = select(*_SHOWN).where(CLUSTERS.c.id == cluster.id)
     row = (await transaction.connection.execute(query)).one()
     return OrphanSweeps(row.orphans_listed, row.orphans_held, row.orphans_undecided)

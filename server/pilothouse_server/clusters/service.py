@@ -29,14 +29,14 @@ _CLUSTERS = ListAnswer(pb.ListClustersResponse, "clusters")
 
 
 class _Importable(NamedTuple):
-    """What an import was asked for: what it refuses by its kind, and what was found of the rest."""
+    """An import's requests: those refused by their kind, and the findings of the rest."""
 
     refused: list[Resolved]
     imports: OrphanImport
 
 
 class ClusterCalls:
-    """What NamespaceService serves about clusters."""
+    """The calls of NamespaceService about clusters."""
 
     def __init__(
         self, access: ClusterAccess, page_key: bytes, contents: ClusterContents, importer: OrphanImporter

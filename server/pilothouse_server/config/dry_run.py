@@ -1,4 +1,4 @@
-"""Asks the cluster what it would say to a config map or secret: the part of `validate_only` that only it can answer."""
+"""Asks the cluster for its response to a config map or secret: the part of `validate_only` that needs it."""
 
 from __future__ import annotations
 

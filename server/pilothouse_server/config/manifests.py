@@ -1,6 +1,6 @@
-"""From a config map or secret to its Kubernetes object: the fields of our own and no others.
+"""From a config map or secret to its Kubernetes object: our own fields and no others.
 
-What each is called stands in the table of `pilothouse_manifests`.
+The table of `pilothouse_manifests` has their names.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _write_secret = writer(SECRET)
 def config_map(
     metadata: Manifest, data: Mapping[str, str], binary_data: Mapping[str, bytes], *, immutable: bool
 ) -> Manifest:
-    """The ConfigMap; `metadata` is what `config_metadata` answers."""
+    """The ConfigMap; `metadata` is the result of `config_metadata`."""
     said = _write_config_map(_ConfigMap(data, binary_data, immutable))
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **said}
 
@@ -63,10 +63,10 @@ def config_metadata(
     annotations: Mapping[str, str],
     taken_over: bool = False,
 ) -> Manifest:
-    """The metadata of either, with the caller's labels and ours; those that we select by win.
+    """The metadata of either, with the caller's labels and ours; ours override in keys by which we select.
 
-    `taken_over`: no more of ours than the label by which it is found. Without the namespace's uid the sweep leaves it
-    alone: a database restored from before the import does not know it, and others may.
+    `taken_over`: only the label by which we find it. Without the namespace's uid the sweep leaves it alone: a database
+    restored from before the import does not know it, and others may.
     """
     ours = {MANAGED_BY: MANAGER, NAMESPACE: label_value(namespace), NAMESPACE_UID: namespace_uid}
     return without_empty(

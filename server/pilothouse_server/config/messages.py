@@ -1,6 +1,6 @@
-"""Config maps, secrets and keys: value ↔ protobuf; what differs between the two.
+"""Config maps, secrets and keys: value ↔ protobuf; the differences between the two.
 
-No answer made here holds a value of a secret.
+No response built here contains a value of a secret.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def single_keys(request: pb.UpdateConfigMapRequest) -> SingleKeys:
 
 
 def asked_secret(message: pb.Secret) -> Asked:
-    """Returns what a caller asks for, with the values given."""
+    """Returns the requested resource, with the given values."""
     return Asked(
         secret=SECRET.from_proto(message), data=dict(message.data), string_data=dict(message.string_data)
     )
 
 
 def asked_change(request: pb.UpdateSecretRequest, paths: tuple[str, ...]) -> Asked:
-    """Returns what an update asks for: the fields that `paths` names, and single keys."""
+    """Returns the requested update: the fields that `paths` names, and single keys."""
     return replace(
         asked_secret(request.secret),
         paths=paths,

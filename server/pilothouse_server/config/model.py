@@ -1,7 +1,7 @@
-"""What a config map and a secret are, apart from how they are stored, sent or run.
+"""Values of config maps and secrets, independent of storage, transport and clusters.
 
-A `Secret` holds the names and sizes of its values, never a value: those travel as `Values`, from the request
-to the encryption and from the decryption to the answer, and are part of nothing that is shown or logged.
+A `Secret` has the names and sizes of its values, never a value. Values travel as `Values`, from the request to the
+encryption and from the decryption to the response, and are part of nothing that is shown or logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPAQUE = "Opaque"
 
 
 class Config(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
-    """What both have in common. `taken_over`: uid of the object that was on the cluster before us."""
+    """Common fields of both. `taken_over`: uid of the object that was on the cluster before us."""
 
     id: int = 0
     uid: str = ""

@@ -1,4 +1,4 @@
-"""What the noun config hands `app.py`."""
+"""The parts of the noun config for `app.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Config maps and secrets as objects of the cluster: which is whose, how one is written, and what is kept of a refusal.
+"""Config maps and secrets as objects of the cluster: their owner, their form, and the record of a refusal.
 
 An object is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
-name is somebody's (`check_ours`). The cluster's words are kept, but not a value of ours that they might repeat.
+name is somebody else's (`check_ours`). The cluster's words are stored, but without a value of ours that they might
+repeat.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ RESOURCES: dict[Kind, Resource[ConfigObject]] = {
 
 
 def resource_of(config: Config) -> Resource[ConfigObject]:
-    """Returns what it is on the cluster."""
+    """Returns its object on the cluster."""
     return RESOURCES["config_map" if isinstance(config, ConfigMap) else "secret"]
 
 
 def without_added_keys(wanted: Manifest, found: ConfigObject) -> Manifest | None:
-    """Returns the merge patch that drops the keys that others have added to what is wanted; None where there are none.
+    """Returns the merge patch that removes keys added by others; None if there are none.
 
-    An apply leaves keys of others alone. But pods read all that is there, and a row that does not hold it would be no
-    description of it. With the version that was seen, so that nothing is dropped that was not looked at.
+    An apply leaves keys of others alone. But pods read all keys, and then the row would not describe them. The patch
+    has the version that was seen, so that no unseen key is removed.
     """
     added: Manifest = {}
     for name, values in (("data", found.data), ("binaryData", found.binary_data)):
@@ -109,9 +110,10 @@ def redacted(refusal: R, values: Values) -> R:
 
 
 def is_made_anew(config: Config, refusal: Refused) -> bool:
-    """Returns whether the cluster refused only because the object is immutable, as our row is: it is replaced then.
+    """Returns whether the cluster refused only because the object is immutable, as our row is.
 
-    What an immutable row says is final, so the object is what differs: after a restored backup it may.
+    The object is replaced then: an immutable row is final, so the object is the one that differs, as it may after a
+    restored backup.
     """
     says_immutable = isinstance(refusal, Invalid) and "when `immutable` is set" in refusal.message
     return config.immutable and says_immutable

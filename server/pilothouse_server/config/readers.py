@@ -1,4 +1,4 @@
-"""Who reads config maps and secrets: what this noun must know of those above it.
+"""The readers of config maps and secrets: a protocol for the nouns above this one.
 
 `app.py` hands it in; the noun containers implements it (`containers.config_readers`).
 """
@@ -40,15 +40,15 @@ class ReaderLookup(Protocol):
     async def refuse_power(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str, may: May
     ) -> None:
-        """Raises PermissionDenied where one of the containers has power that the caller may not give one.
+        """Raises PermissionDenied if one of the containers has rights that the caller may not give.
 
-        Who writes what it reads, a script or the arguments of a program, decides what it runs.
+        A caller who writes its configuration, such as a script or the arguments of a program, decides what it runs.
         """
 
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str
     ) -> Sequence[str]:
-        """Restarts the containers that read it and run; returns their names.
+        """Restarts the running containers that read it; returns their names.
 
-        The cluster gets the new values first: a container waits for what it reads.
+        The cluster gets the new values first: a container waits for its configuration.
         """

@@ -187,7 +187,7 @@ class ConfigService:
         return pb.RevealSecretResponse(data=values)
 
     async def _config_map_answer(self, call: Call, value: ConfigMap) -> pb.ConfigMap:
-        """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock."""
         shown = _described_config_map(call, value)
         if call.validate_only:
             await call.leave_transaction()
@@ -195,7 +195,7 @@ class ConfigService:
         return shown
 
     async def _secret_answer(self, call: Call, value: Secret) -> pb.Secret:
-        """The same for a secret, whose values are taken from what the trial wrote."""
+        """The same for a secret, whose values come from the trial's write."""
         shown = _described_secret(call, value)
         if call.validate_only:
             values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)
@@ -297,7 +297,7 @@ def _described_secret(call: Call, value: Secret) -> pb.Secret:
 
 
 def _check_restart(request: pb.UpdateConfigMapRequest | pb.UpdateSecretRequest, call: Call) -> None:
-    """Who has containers restarted must be allowed to restart them."""
+    """A caller who requests restarts needs the right to restart containers."""
     if request.restart_containers and not call.caller.allows(RESTART, request.namespace):
         raise permission_denied(RESTART, request.namespace)
 

@@ -1,1 +1,1 @@
-"""Kubernetes clusters: the API client, what we send to it, and how we read what it shows."""
+"""Kubernetes clusters: the API client, the objects that we send, and the reading of responses."""

@@ -5,12 +5,12 @@ are server-side apply, scale, or deletion with preconditions. Nothing is retried
 ends when the server ends it; following it with a list after `Expired` is the observer's business.
 
 Traps of the API that this module knows:
-  * a DELETE with a DeleteOptions body ignores its query parameters, so everything is said in the body;
-  * an apply with a wrong type is answered 500 without reason (see `errors`);
+  * a DELETE with a DeleteOptions body ignores its query parameters, so all options go into the body;
+  * an apply with a wrong type gets a 500 without a reason (see `errors`);
   * watch lines may exceed 4 MiB and may be cut off in the middle, so lines are split here and a last line without its
     end is dropped: the watch is resumed from the version before it;
   * a stopped server leaves watches open and silent for a minute, and a busy one sends no bookmarks for longer, so that
-    silence says nothing until the server should have ended the watch; it is asked to do so within two minutes.
+    silence means nothing until the server should have ended the watch, which it is asked to do within two minutes.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class ClusterClient:
         return self._transport.server
 
     def now(self) -> datetime:
-        """Returns the time by the cluster's clock: what times that it wrote are compared with."""
+        """Returns the time by the cluster's clock, for comparison with times that the cluster wrote."""
         return datetime.now(UTC) + self._transport.ahead
 
     async def close(self) -> None:
@@ -240,7 +240,7 @@ class ClusterClient:
                     raise self.too_many(resource)
                 left_out: _Keys = []
                 if whole is None:
-                    # Many at once would hold the loop.
+                    # Many in one go would occupy the loop.
                     items = [
                         each
                         async for item in cooperatively(items)
@@ -273,7 +273,7 @@ class ClusterClient:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Page[T]:
-        """Returns all objects at once; `resource_version` is where a watch continues. Raises Expired."""
+        """Returns all objects in one list. A watch continues from `resource_version`. Raises Expired."""
         items: list[T] = []
         left_out: _Keys = []
         resource_version = ""
@@ -357,25 +357,24 @@ class ClusterClient:
     async def apply(
         self, resource: Resource[T], manifest: Manifest, *, force: bool = False, dry_run: bool = False
     ) -> T:
-        """Applies by server-side apply: make these fields so, and drop those of ours that the manifest leaves out.
+        """Sets these fields by server-side apply, and removes our fields that the manifest does not name.
 
-        `force` takes fields over from other managers, without it they are a Conflict. `dry_run` runs
-        everything, admission included, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound
-        (of the namespace).
+        `force` takes fields over from other managers; without it they are a Conflict. `dry_run` runs everything,
+        including admission, but stores nothing. Raises Conflict, Invalid, Forbidden, NotFound (of the namespace).
         """
         return read(await self._apply(resource, manifest, force=force, dry_run=dry_run), resource)
 
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
-        """Returns what the object would be after `apply`, whole, as JSON. Raises as `apply`."""
+        """Returns the whole object as JSON, as it would be after `apply`. Raises as `apply`."""
         return decode(await self._apply(resource, manifest, force=force, dry_run=True), dict)
 
     async def dry_run_replaced(
         self, resource: Resource[Any], namespace: str | None, name: str, steps: Sequence[str], value: Any
     ) -> Manifest:
-        """Returns what an object would be if one field of it were exactly `value`, whole, as JSON; stores nothing.
+        """Returns the whole object as JSON, as it would be with one field set to `value`; stores nothing.
 
-        `steps`: the keys that lead to the field. The API server's defaults, webhooks and admission have their say.
-        Raises NotFound, Invalid, Forbidden.
+        `steps`: the keys that lead to the field. The API server's defaults, webhooks and admission apply. Raises
+        NotFound, Invalid, Forbidden.
         """
         pointer = "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in steps)
         body = await self._transport.request(
@@ -478,7 +477,7 @@ class ClusterClient:
         return StatsSummary(tuple(found))
 
     async def _pod_stats(self, body: msgspec.Raw) -> PodStats | None:
-        """Returns what a pod uses; None where it cannot be read, which is noted. Raises AnswerTooLarge."""
+        """Returns the usage of a pod; None if it cannot be read, which is logged. Raises AnswerTooLarge."""
         try:
             if len(body) > AT_ONCE_BYTES:
                 await self._transport.check_values(body, "an object of a list")

@@ -1,4 +1,4 @@
-"""Conditions of what is on a cluster: those that every resource has, and how one takes the place of another."""
+"""Conditions of objects on a cluster: those that every resource has, and how one replaces another."""
 
 from __future__ import annotations
 

@@ -97,22 +97,25 @@ def select(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str
 
 
 def unprotected(cluster: Mapping[str, Any]) -> str:
-    """Returns why what travels to this cluster can be read or altered on the way; '' if it cannot.
+    """Returns the reason why traffic to this cluster can be read or altered on the way; '' if it cannot.
 
-    Not refused: a tunnel or a test may stand before it, which nobody can tell from here.
+    Such a cluster is not refused: a tunnel or a test may be in front of it, which the server cannot detect.
     """
     address = urlsplit(str(cluster.get("server", "")))
     if address.hostname in ("localhost", "127.0.0.1", "::1"):
         return ""
     if address.scheme == "http":
-        return "its address begins with http://: credentials and secrets travel in the clear"
+        return "its address begins with http://: credentials and secrets are sent as plain text"
     if cluster.get("insecure-skip-tls-verify"):
-        return "insecure-skip-tls-verify: whoever stands between can pass for the cluster and read the credentials"
+        return (
+            "insecure-skip-tls-verify: somebody who intercepts the connection can pose as the cluster "
+            "and read the credentials"
+        )
     return ""
 
 
 def check(cluster: Mapping[str, Any], user: Mapping[str, Any], *, allow_files: bool) -> None:
-    """Refuse what we will not or cannot use. Raises CredentialsRefused."""
+    """Refuses entries that we cannot use or do not permit. Raises CredentialsRefused."""
     server_of(cluster, path=allow_files)
     proxy_of(cluster, path=allow_files)
     _check_tls(cluster)
@@ -173,7 +176,7 @@ def proxy_of(cluster: Mapping[str, Any], *, path: bool = False) -> Origin | None
 
 
 def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
-    """Refuses addresses that are not connected to by what they are called. Raises CredentialsRefused."""
+    """Refuses addresses by their host name or number alone. Raises CredentialsRefused."""
     proxy = proxy_of(cluster, path=True)
     named = [("the address of the API server", SERVER, server_of(cluster, path=True))]
     named += [("the 'proxy-url'", PROXY, proxy)] if proxy is not None else []
@@ -187,13 +190,11 @@ def check_reach(cluster: Mapping[str, Any], reach: Reach) -> None:
 def _check_tls(cluster: Mapping[str, Any]) -> None:
     name, unverified = cluster.get("tls-server-name"), cluster.get("insecure-skip-tls-verify")
     if name not in (None, "") and not (isinstance(name, str) and destinations.is_host(name)):
-        raise CredentialsRefused(
-            "the kubeconfig's cluster holds a 'tls-server-name' that is no name of a host"
-        )
+        raise CredentialsRefused("the kubeconfig's cluster has a 'tls-server-name' that is no host name")
     if not isinstance(unverified, bool | None):
         # As text, "false" would be true.
         raise CredentialsRefused(
-            "the kubeconfig's cluster holds an 'insecure-skip-tls-verify' that is neither true nor false"
+            "the kubeconfig's cluster has an 'insecure-skip-tls-verify' that is neither true nor false"
         )
 
 
@@ -201,7 +202,7 @@ def _check_base64(section: str, key: str, value: object) -> None:
     try:
         base64.b64decode(str(value), validate=True)
     except (binascii.Error, ValueError):
-        raise CredentialsRefused(f"the kubeconfig's {section} holds a {key!r} that is not base64") from None
+        raise CredentialsRefused(f"the kubeconfig's {section} has a {key!r} that is not base64") from None
 
 
 def _entry(
@@ -268,7 +269,7 @@ def _authenticate(configuration: Any, user: Mapping[str, Any]) -> None:
 
 def _trust(configuration: Any, cluster: Mapping[str, Any]) -> None:
     if authority := cluster.get("certificate-authority-data"):
-        # Beside certificates there may be words, in whatever characters.
+        # Next to certificates there may be text in any encoding.
         configuration.ca_cert_data = base64.b64decode(str(authority)).decode("ascii", "ignore")
     elif file := cluster.get("certificate-authority"):
         configuration.ssl_ca_cert = str(file)
@@ -315,11 +316,11 @@ def _in_cluster_client(pool_size: int) -> Any:
 
 
 def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
-    """An ApiClient whose `configuration` says how its sessions are made: `session_options`, and within which `reach`.
+    """An ApiClient whose `configuration` has the session's arguments (`session_options`) and permitted `reach`.
 
-    A proxy of the kubeconfig's own goes before that of the environment, which the operator has chosen. What stands
-    before a proxy's host travels as a header: in an address, it would be in the words of the library. `.netrc` is the
-    operator's: its passwords are shown to no address that a caller names, and a token goes before them.
+    A proxy of the kubeconfig overrides that of the environment, which is the operator's choice. A proxy's user and
+    password are sent as a header: as part of the address, they would appear in the library's messages. `.netrc` belongs
+    to the operator: its passwords are sent to no address that a caller names, and a token overrides them.
     """
     server = str(configuration.host)
     own = reach is ANYWHERE
@@ -339,8 +340,10 @@ def _client(api_client: Any, configuration: Any, reach: Reach) -> Any:
 
 
 def _renew_from(configuration: Any, token_file: Path) -> None:
-    """Reads a token anew every minute: bound service account tokens are replaced on disk before they expire. One that
-    cannot be read just now leaves the one before in use. Raises OSError where the file cannot be read at first."""
+    """Reads a token again every minute, because bound service account tokens are replaced on disk.
+
+    If it cannot be read, the former one stays in use. Raises OSError if the first read fails.
+    """
     configuration.api_key["BearerToken"] = _token_in(token_file)
     next_read = monotonic() + TOKEN_FILE_PERIOD_SECONDS
 

@@ -1,8 +1,8 @@
-"""What a caller gives to reach a cluster, brought into one small form that can be stored.
+"""Credentials of a caller for a cluster, reduced to one small form that can be stored.
 
-Of a kubeconfig only the cluster and the user of one context are kept, and of these only the keys that are used: what is
-stored is what was checked. Whatever would run a program or read a file of this machine is refused, as in
-`connection`; so is what has expired.
+Of a kubeconfig only the cluster and the user of one context are kept, and of these only the keys that are used, so
+exactly the checked values are stored. Entries that would run a program or read a file of this machine are refused, as
+in `connection`, and so are expired ones.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def encode(credentials: ClusterCredentials) -> bytes:
 
 
 def decode(document: bytes) -> ClusterCredentials:
-    """Returns what `encode` wrote."""
+    """Returns the value that `encode` wrote."""
     return msgspec.json.decode(document, type=ClusterCredentials)
 
 
@@ -105,12 +105,12 @@ def from_kubeconfig(text: str, context: str = "") -> ClusterCredentials:
 
 
 def parse(text: str) -> Any:
-    """Returns what a kubeconfig holds: mappings, lists, text, truth values and None.
+    """Returns the content of a kubeconfig: mappings, lists, text, truth values and None.
 
-    Refused is what makes a document greater than its text (aliases), or something else of it (tags). A number or a date
-    is the text that it is.
+    Aliases, which make a document larger than its text, and tags, which change its types, are refused. A number or a
+    date is returned as its text.
 
-    Raises CredentialsRefused: it is too large, holds too much, is no YAML, or holds what is refused.
+    Raises CredentialsRefused: it is too large, has too many values, is not YAML, or has a refused element.
     """
     import yaml
 
@@ -120,9 +120,7 @@ def parse(text: str) -> Any:
         depth = 0
         for number, event in enumerate(yaml.parse(text, Loader=_loader())):
             if number > MOST_PARTS:
-                raise CredentialsRefused(
-                    f"the kubeconfig holds more than {MOST_PARTS} keys, values and lists"
-                )
+                raise CredentialsRefused(f"the kubeconfig has more than {MOST_PARTS} keys, values and lists")
             if number % _TURN == 0:
                 # Lets the event loop's thread go first.
                 sleep(0)
@@ -130,9 +128,9 @@ def parse(text: str) -> Any:
             if depth > _DEEPEST:
                 raise CredentialsRefused(f"the kubeconfig is nested more than {_DEEPEST} times")
             if getattr(event, "anchor", None) is not None:
-                raise CredentialsRefused("the kubeconfig holds an anchor or an alias, which is not supported")
+                raise CredentialsRefused("the kubeconfig has an anchor or an alias, which is not supported")
             if getattr(event, "tag", None) is not None:
-                raise CredentialsRefused("the kubeconfig holds a tag, which is not supported")
+                raise CredentialsRefused("the kubeconfig has a tag, which is not supported")
         return yaml.load(text, Loader=_loader())  # noqa: S506 - a subclass of the safe loader
     except yaml.MarkedYAMLError as error:
         # The library's words quote the text, which holds secrets: only the place is given.
@@ -177,7 +175,7 @@ def _checked(credentials: ClusterCredentials) -> ClusterCredentials:
     token = credentials.user.get("token", "")
     if token != token.strip() or not token.isascii() or any(ord(character) < 33 for character in token):
         raise CredentialsRefused(
-            "the token holds a space, a line break or characters outside ASCII", field="address.token"
+            "the token has a space, a line break or characters outside ASCII", field="address.token"
         )
     expiry.check(credentials.cluster, credentials.user, datetime.now(UTC))
     return credentials
@@ -187,7 +185,7 @@ def _text(section: str, key: str, value: object) -> str:
     if isinstance(value, bool):
         # YAML reads `yes` and `on` so; what was meant is not known any more.
         raise CredentialsRefused(
-            f"the kubeconfig's {section} holds a {key!r} that is a truth value, not text: put it in quotes"
+            f"the kubeconfig's {section} has a {key!r} that is a truth value, not text: put it in quotes"
         )
     return str(_scalar(section, key, value))
 
@@ -196,4 +194,4 @@ def _scalar(section: str, key: str, value: object) -> str | bool:
     if isinstance(value, str | bool):
         return value
     kind = {dict: "a mapping", list: "a list", type(None): "empty"}.get(type(value), "a number")
-    raise CredentialsRefused(f"the kubeconfig's {section} holds a {key!r} that is {kind}, not text")
+    raise CredentialsRefused(f"the kubeconfig's {section} has a {key!r} that is {kind}, not text")

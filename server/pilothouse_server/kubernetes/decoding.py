@@ -1,9 +1,9 @@
-"""Decoding of answers: a long list in parts, and what cannot be cut within a bound of values.
+"""Decoding of answers: a long list in parts, and the rest within a bound of values.
 
-How long an answer keeps the event loop follows from its values more than from its bytes: eight megabytes are a hundred
-pods, or three million empty objects, which would take a third of a second. So a long list is cut into its items first,
-without reading them, and these are decoded one by one, with others in between. What cannot be cut, an object, has a
-bound of values as it has one of bytes. They are counted by the signs that JSON needs for them, which is quick.
+The time that an answer occupies the event loop depends on its values more than on its bytes: eight megabytes are a
+hundred pods, or three million empty objects, which would take a third of a second. So a long list is cut into its items
+first, without reading them, and these are decoded one by one, with others in between. What cannot be cut, an object,
+has a bound of values as it has one of bytes. They are counted by the signs that JSON needs for them, which is quick.
 
 To cut a list reads it as well, though it makes nothing of it. What Kubernetes sends has a value for each three bytes at
 most; a long list of more is given up before it is cut. So is an object, before it is read which of its fields count
@@ -28,7 +28,7 @@ from pilothouse_server.runtime.event_loop import Share, long_work
 # So much is decoded in one piece whatever it holds.
 AT_ONCE_BYTES: Final = 256 * 1024
 MOST_VALUES: Final = 300_000
-# An API server takes requests of 3 MiB, and adds who wrote what. What is larger, no user has made.
+# An API server accepts requests of 3 MiB and adds managed fields. No user has made a larger object.
 MOST_OF_USERS_BYTES: Final = 4 * 1024 * 1024
 # A server that knows no pages sends all there is; of pods and Deployments fewer fit into a page.
 MOST_ITEMS: Final = 20_000
@@ -53,17 +53,19 @@ class TooManyItems(TooMany):
 
 
 class TooDense(TooMany):
-    """A long list has more values than so many bytes of what Kubernetes sends."""
+    """A long list has more values per byte than Kubernetes sends."""
 
     words = "more values than anything that Kubernetes sends"
 
 
 def decode(body: bytes | msgspec.Raw, type_: type[V]) -> V:
-    """Decode an answer. Raises Unreadable where it is not what it should be: somebody else answered."""
+    """Decodes a response. Raises Unreadable if another program has sent it."""
     try:
         return cast("V", _decoder(cast("Any", type_)).decode(body))
     except UNREADABLE as error:
-        raise Unreadable("the cluster's answer cannot be read: it is not what was asked for") from error
+        raise Unreadable(
+            "the cluster's response cannot be read: it has another form than requested"
+        ) from error
 
 
 async def check_values(body: bytes | msgspec.Raw) -> None:
@@ -132,7 +134,7 @@ class _Items:
             raise TooManyItems
 
 
-# One is enough: whoever counts holds the event loop meanwhile.
+# One is enough: counting occupies the event loop.
 _items = _Items()
 
 
@@ -147,8 +149,10 @@ def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
 
 
 async def _check_closely(text: bytes) -> None:
-    """Raises TooMany where an object holds too many values though what its texts hold is left out: anybody may write a
-    megabyte of commas into one. Of managed fields, which nobody reads, few count: they repeat the others.
+    """Raises TooMany if an object has too many values outside of its texts.
+
+    Texts do not count, because any user may write a megabyte of commas into one. Managed fields, which we do not read,
+    count for a quarter, because they repeat the other fields.
     """
     values = await _outside_texts(text, _MANAGED * MOST_VALUES)
     if values <= MOST_VALUES:
@@ -180,7 +184,7 @@ async def _outside_texts(text: bytes, most: int) -> int:
         await share.used()
         piece = text[start : start + _CLOSE_STEP_BYTES]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
-            # What the last sign escapes belongs to it.
+            # The character after the last backslash belongs to it.
             piece = text[start : start + _CLOSE_STEP_BYTES + 1]
         start += len(piece)
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
@@ -191,7 +195,7 @@ async def _outside_texts(text: bytes, most: int) -> int:
 
 
 def _values(text: bytes, start: int, end: int) -> int:
-    """How many signs stand there that a value of JSON, or a key, has. What becomes an object costs twice as much."""
+    """Returns the number of JSON signs that mark values and keys. Objects count twice, as they cost."""
     texts = text.count(b'"', start, end) // 2
     return (
         texts + text.count(b",", start, end) + text.count(b"[", start, end) + 2 * text.count(b"{", start, end)

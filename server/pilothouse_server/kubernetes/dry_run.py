@@ -1,11 +1,11 @@
-"""Server-side dry runs: what a cluster would answer to what is wanted; nothing is changed.
+"""Server-side dry runs: the cluster's response to the desired state; nothing is changed.
 
-Each noun's `dry_run` tries out what the reconciler would write for it: the same objects by apply, scale, patch or
-deletion. Admission, quota, schema and immutable fields are checked as in earnest. Fields that others own count as taken
-over, as the reconciler would. A namespace that is not on the cluster yet cannot be asked about: that is no refusal.
+Each noun's `dry_run` tries the writes of the reconciler: the same objects by apply, scale, patch or deletion.
+Admission, quota, schema and immutable fields are checked as in a real write. Fields of other managers count as taken
+over, as by the reconciler. A namespace that is not on the cluster yet cannot be checked, which is no refusal.
 
-All raise Refused (Invalid, Forbidden, Conflict where a name is taken) with the cluster's words, Unreachable,
-Throttled, Unauthorized.
+All raise Refused (Invalid, Forbidden, Conflict if a name is taken) with the cluster's words, Unreachable, Throttled,
+Unauthorized.
 """
 
 from __future__ import annotations

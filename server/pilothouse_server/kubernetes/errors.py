@@ -1,4 +1,4 @@
-"""What can go wrong between us and a Kubernetes API server: one closed hierarchy.
+"""Failures of calls to a Kubernetes API server: one closed hierarchy.
 
     ClusterError
     ├── Unreachable        no answer, or none worth the name: connection, deadline, 5xx, start-up of the server
@@ -33,13 +33,13 @@ from typing import Literal
 
 import msgspec
 
-# What becomes of the same call later: it may succeed without anybody changing anything; it fails until somebody changes
-# something; or what it is about, or its namespace, is no longer there.
+# The result of the same call later: it may succeed without any change; it fails until somebody changes something; or
+# its object, or the namespace, no longer exists.
 Outlook = Literal["passing", "refused", "gone"]
 
 # The `status_reason` of a Conflict that we raise ourselves: an object of somebody else has the name.
 NAME_TAKEN = "NameTaken"
-# And of a refusal: a namespace of ours has lost the label by which it is.
+# The reason of a refusal if our namespace has lost the label that makes it ours.
 LABEL_LOST = "LabelLost"
 
 
@@ -80,10 +80,9 @@ class FieldConflict(msgspec.Struct, frozen=True):
 class ClusterError(Exception):
     """Base of all failures of a cluster call.
 
-    `message` holds the cluster's own words where there are any, else ours, and never those of a library; safe to show
-    to who may use the cluster. `answered`: the HTTP status with which the cluster's own words came; 0: they are ours.
-    `outlook`: what becomes of the same call later. `does`: what is true of the cluster, said between its name and
-    `message`.
+    `message` has the cluster's own words if there are any, else ours, and never those of a library; it may be shown to
+    users of the cluster. `answered`: the HTTP status of the cluster's own words; 0 if they are ours. `outlook`: the
+    result of the same call later. `does`: a fact about the cluster, which messages put between its name and `message`.
     """
 
     outlook: Outlook = "passing"
@@ -112,11 +111,11 @@ class NotTrusted(Unreachable):
 
 
 class StorageStalled(Unreachable):
-    """The server answers what it knows by heart. Next move: wait for its storage."""
+    """The server responds from its cache. Next move: wait for its storage."""
 
 
 class Unreadable(Unreachable):
-    """What was sent is not what was asked for. Next move: find out what answers there."""
+    """The response has another form than requested. Next move: find out which program responds there."""
 
 
 class TooManyValues(Unreadable):
@@ -126,7 +125,7 @@ class TooManyValues(Unreadable):
 
 
 class AnswerTooLarge(Unreachable):
-    """The server sends more than an answer may be. Next move: find out what answers there."""
+    """The server sends more than a response may have. Next move: find out which program responds there."""
 
 
 class Away(Unreachable):
@@ -134,9 +133,9 @@ class Away(Unreachable):
 
 
 class InternalError(ClusterError):
-    """The server answers and could not do it: mostly an admission webhook that fails. Next move: again, later.
+    """The server responds but could not do it: mostly an admission webhook fails. Next move: retry later.
 
-    Not Unreachable: what is known of the cluster stays fresh, and other calls are answered.
+    Not Unreachable: the known state of the cluster stays fresh, and other calls succeed.
     """
 
     does = "fails"
@@ -157,9 +156,9 @@ class Unauthorized(ClusterError):
 
 
 class CredentialsRefused(ClusterError):
-    """The connection cannot be built from what was given. Next move: correct it.
+    """The connection cannot be built from the credentials. Next move: correct them.
 
-    `field`: which part of the credentials is wrong, as `address.api_server`; '' where none of them alone is.
+    `field`: the part of the credentials that is wrong, such as `address.api_server`; '' if no single part is.
     """
 
     # `outlook` stays "passing": not the object is refused, and it is applied once the credentials are corrected.
@@ -277,7 +276,7 @@ _DENIED = re.compile(r'User "[^"]*" cannot (\S+) resource "([^"]*)" in API group
 MANAGER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
 MESSAGE_LIMIT = 4096
 MOST_CAUSES = 100
-# What a decoder raises for what it cannot read; nesting without end, and a number of thousands of digits among it.
+# Errors of decoders for unreadable input, including endless nesting and a number of thousands of digits.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 # How an apply says that its body is wrong: a 500 without reason, but with one of these words.
 MALFORMED_APPLY = ("failed to create typed patch object", "failed to create manager", "unable to decode")
@@ -324,7 +323,7 @@ def from_response(code: int, headers: Mapping[str, str], body: bytes) -> Cluster
 def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> ClusterError:
     """Returns the error for a Status; `code` overrides the Status' own (an ERROR event of a watch has only that)."""
     code = code or status.code or 500
-    message = shown(status.message) or f"the cluster answered {code}"
+    message = shown(status.message) or f"the cluster responded with {code}"
     details = status.details or StatusDetails()
     if code == 410 or status.reason in ("Expired", "Gone"):
         return Expired(message)

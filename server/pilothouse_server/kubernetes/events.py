@@ -1,12 +1,12 @@
-"""Kubernetes Events: what a cluster reports of its objects, and which of it says why something is not as it should be.
+"""Kubernetes Events: reports of a cluster about its objects, and which of them explain a problem.
 
-They are many, live for about an hour, and are counted up instead of repeated. So they are not stored: `events_of` reads
-those of some objects when somebody asks for them. What explains a status stands in the status itself where that is so
-(a pod's `state`, a condition), by an event where it is silent (`explanation`), and beside it (`warnings`).
+There are many; they live for about an hour, and are counted instead of repeated. So they are not stored: `events_of`
+reads those of some objects on request. The explanation of a status is in the status itself if it has one (a pod's
+`state`, a condition), in an event if it has none (`explanation`), and in further events (`warnings`).
 
-One list per name, as `kubectl describe` does: a list of the whole namespace holds those of all its neighbours, and the
-fields of a selector that names several objects are not offered. Where an object was made anew under its old name, only
-those of the uid that spoke last are of interest; pods are known by their uid.
+One list per name, as `kubectl describe` does: a list of the whole namespace has those of all neighbours, and field
+selectors cannot name several objects. If an object was created again under its old name, only events of the newest uid
+count; pods are identified by their uid.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ WARNING = "Warning"
 _AT_ONCE = 8
 _BEGIN = datetime.min.replace(tzinfo=UTC)
 UNHEALTHY = "Unhealthy"
-# What is said of a program that a probe has killed.
+# Message about a program that a probe has killed.
 KILLED = "; the container was killed"
-# What keeps a pod that has a node from starting.
+# Reasons that keep a pod with a node from starting.
 _OBSTACLES = frozenset({
     "FailedAttachVolume", "FailedMapVolume", "FailedMount", "FailedCreatePodContainer", "FailedCreatePodSandBox",
     "FailedPodSandBoxStatus", "FailedPrepareDynamicResources", "FailedSync", "NetworkNotReady", "NodeNotReady",
@@ -49,7 +49,7 @@ _EXPLAINING = TOLD_BY_EVENTS | {
 _KILLED = re.compile(r"Container (?P<container>\S+) failed (?P<probe>liveness|startup) probe")
 # Its times are whole seconds.
 _SECOND = timedelta(seconds=1)
-# What ends what a warning says of a pod.
+# States that end a warning about a pod.
 _ENDED_BY = {
     "FailedScheduling": "Scheduled",
     "FailedAttachVolume": "SuccessfulAttachVolume",
@@ -97,7 +97,7 @@ async def events_of(
 
 
 async def list_events(client: ClusterClient, namespace: str, names: Sequence[str]) -> tuple[EventObject, ...]:
-    """Returns all events about objects of these names, of whatever kind. Raises ClusterError."""
+    """Returns all events about objects of these names, of any kind. Raises ClusterError."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def about(name: str) -> tuple[EventObject, ...]:
@@ -130,11 +130,11 @@ def newest(events: Iterable[EventObject], subjects: Iterable[EventSubject]) -> t
 
 
 def explanation(events: Iterable[EventObject], uid: str, *, started: bool) -> tuple[str, str] | None:
-    """Returns reason and message of the warning that says why a pod is not ready; None where none does.
+    """Returns reason and message of the warning that explains why a pod is not ready, or None.
 
-    A pod that has `started` is not ready for what its probes find; what stood in its way before is over. Of one that
-    has not, a volume that cannot be attached is the cause and all later complaints of the kubelet are its effects. What
-    is no obstacle explains nothing, however new it is.
+    If a pod has `started`, only findings of its probes explain it; earlier obstacles are over. If it has not, a volume
+    that cannot be attached is the cause, and later complaints of the kubelet are its effects. A warning about anything
+    else explains nothing, however new it is.
     """
     mine = sorted(
         (event for event in events if event.involved_object.uid == uid),
@@ -156,7 +156,7 @@ def explanation(events: Iterable[EventObject], uid: str, *, started: bool) -> tu
 def failed_probe(
     events: Iterable[EventObject], uid: str, container: str, began: datetime | None, ended: datetime
 ) -> str | None:
-    """Returns what a probe found for which a container of a pod was killed between two moments; None where none was."""
+    """Returns the finding of the probe that killed a container of a pod between two times, or None."""
     mine = [event for event in events if event.involved_object.uid == uid and event.time is not None]
     kill = next(
         (
@@ -192,10 +192,10 @@ def _is_about(event: EventObject, container: str) -> bool:
 def warnings(
     events: Iterable[EventObject], uids: Iterable[str], *, beside: str, now: datetime
 ) -> tuple[Warned, ...]:
-    """Returns the newest warning of each reason about objects of these uids, by reason: what the history shall hold.
+    """Returns the newest warning of each reason about objects of these uids, for the history, by reason.
 
-    Left out is `beside`, the reason that the status itself has, what a state says in the same words, what is over, and
-    what explains nothing.
+    Warnings are left out if their reason is `beside` (that of the status itself), if a state says the same, if they are
+    over, or if they explain nothing.
     """
     uids, found = set(uids), dict[str, EventObject]()
     mine = [event for event in events if event.involved_object.uid in uids]
@@ -239,7 +239,7 @@ def _place(event: EventObject) -> tuple[str, str]:
 
 
 def _version(event: EventObject) -> int:
-    """Tells apart what happened within a second, where versions are numbers, as they mostly are."""
+    """Orders events of one second by their versions, which are mostly numbers."""
     version = event.metadata.resource_version
     return int(version) if version.isdecimal() else 0
 

@@ -44,7 +44,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Program:
-    """A program that runs in a pod. `output` yields what it writes and, last, how it ended."""
+    """A program that runs in a pod. `output` yields its output and, last, its result."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, too_long: Callable[[], ClusterError]) -> None:
         self._socket = socket
@@ -118,7 +118,7 @@ async def program(
 
 
 def _parts(message: aiohttp.WSMessage) -> tuple[int, bytes]:
-    """The number of the channel, and what was sent on it; -1 of a message that is on none."""
+    """Returns the number of the channel and the data; -1 for a message on no channel."""
     if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
         return -1, b""
     return message.data[0], bytes(message.data[1:])
@@ -130,11 +130,11 @@ def _is_too_long(error: object) -> bool:
 
 def _ended(data: bytes) -> Ended:
     if len(data) > AT_ONCE_BYTES:
-        return Ended(-1, "the cluster's answer is longer than it may be")
+        return Ended(-1, "the cluster's response is longer than permitted")
     try:
         status = msgspec.json.decode(data, type=Status)
     except UNREADABLE:
-        return Ended(-1, "the cluster's answer cannot be read")
+        return Ended(-1, "the cluster's response cannot be read")
     if status.status == "Success":
         return Ended(0)
     for cause in (status.details.causes or ()) if status.details else ():

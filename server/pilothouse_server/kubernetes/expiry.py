@@ -28,7 +28,8 @@ class _Claims(msgspec.Struct):
 
 
 def check(cluster: Mapping[str, Any], user: Mapping[str, Any], now: datetime) -> None:
-    """Refuse what has expired, or is not valid yet. Entries are those of a kubeconfig; files are not read.
+    """Refuses credentials that have expired or are not valid yet. Entries are those of a kubeconfig; files are not
+    read.
 
     Raises CredentialsRefused, naming the entry and the date.
     """
@@ -43,7 +44,7 @@ def check(cluster: Mapping[str, Any], user: Mapping[str, Any], now: datetime) ->
                 f"the client certificate expired on {_said(certificate.not_valid_after_utc)}; renew it"
             )
     if text := cluster.get(AUTHORITY):
-        # A bundle may keep old ones beside the new.
+        # A bundle may have old certificates next to new ones.
         last = max(each.not_valid_after_utc for each in _certificates(text, "the certificate authority"))
         if last <= now:
             raise CredentialsRefused(f"the certificate authority expired on {_said(last)}; renew it")

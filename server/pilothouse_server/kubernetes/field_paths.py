@@ -1,7 +1,8 @@
 """Fields of objects by their path in the API's syntax, `.spec.template.spec.containers[name="main"].image`.
 
-Server-side apply names a contested field so. The syntax does not quote the keys of maps (`.metadata.labels.a.b/c`),
-so a path is only understood against an object: of the keys that fit, the longest that leads to an end is taken.
+Server-side apply names a contested field in this syntax. The syntax does not quote the keys of maps
+(`.metadata.labels.a.b/c`), so a path is only understood against an object: of the keys that fit, the longest that leads
+to an end is taken.
 
 Lists of Kubernetes are of two kinds: those with keys (containers by name, ports by number and protocol), whose
 items are fields of their own, and those that are one value. The table of `pilothouse_manifests` says which.
@@ -60,7 +61,7 @@ def value_at(document: Any, path: str) -> Any:
 
 
 def is_owned(live: Manifest, path: str, manager: str) -> bool:
-    """Whether a manager has applied a field of an object as it is now, perhaps beside others."""
+    """Returns whether a manager has applied a field with its present value, perhaps among others."""
     steps = find(live, path)
     if steps is None:
         return False
@@ -72,7 +73,7 @@ def is_owned(live: Manifest, path: str, manager: str) -> bool:
 
 
 def _holds(fields: Any, document: Any, steps: list[Step]) -> bool:
-    """Whether a set of fields, as `managedFields` writes it, has what the steps lead to."""
+    """Returns whether a set of fields, in the form of `managedFields`, contains the field at the end of the steps."""
     for step in steps:
         document = document[step]
         if isinstance(step, str):
@@ -114,7 +115,7 @@ def elements(document: Any, path: str) -> list[str] | None:
 
 
 def without(manifest: Manifest, paths: Iterable[str]) -> Manifest:
-    """A copy that says nothing of these fields. What is empty afterwards goes too: it would be a statement."""
+    """Returns a copy without these fields, and without mappings that are then empty, which would be statements."""
     left = deepcopy(manifest)
     for path in paths:
         if steps := find(left, path):
@@ -169,7 +170,7 @@ def _item(items: Any, identity: list[tuple[str, Any]]) -> Any:
 
 
 def _bracket(path: str) -> tuple[str, str]:
-    """What stands in the brackets that the path begins with, and the rest."""
+    """Returns the text in the brackets at the beginning of the path, and the rest."""
     quoted = False
     for index, character in enumerate(path):
         if character == '"' and path[index - 1] != "\\":

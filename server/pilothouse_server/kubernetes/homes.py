@@ -1,6 +1,6 @@
-"""Whether a Kubernetes namespace is that of ours by whose name it goes: it is, when it carries the uid of ours.
+"""Whether a Kubernetes namespace belongs to our namespace of the same name: it carries the uid of ours.
 
-Where it does not, it is somebody's, and all in it: nothing is tried out there, put there, taken over or deleted.
+If it does not, it and its contents belong to somebody else: nothing is tried, written, taken over or deleted there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pilothouse_server.values.resources import NamespaceRef
 
 
 class Finder(Protocol):
-    """What is asked of a client."""
+    """The methods of a client that this module uses."""
 
     async def find(self, resource: Resource[T], namespace: str | None, name: str) -> T | None:
         """Reads one object, or None."""
@@ -33,7 +33,7 @@ async def refuse_foreign(client: Finder, home: NamespaceRef) -> None:
 
 
 def taken_words(kubernetes_name: str) -> str:
-    """What is said where the Kubernetes namespace is somebody's."""
+    """The message for a Kubernetes namespace that belongs to somebody else."""
     return (
         f"the Kubernetes namespace {kubernetes_name} exists and is not managed by Pilothouse; "
         "an administrator may take it over by asking for its adoption"

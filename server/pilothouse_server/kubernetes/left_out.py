@@ -38,7 +38,7 @@ _decode = msgspec.json.Decoder(_Known).decode
 
 
 def known(body: msgspec.Raw) -> KubernetesObject:
-    """Returns what an object that cannot be read is called, and its version, as far as these can be read."""
+    """Returns the name and version of an object that cannot be read, as far as these can be read."""
     try:
         key = _decode(body).metadata
     except UNREADABLE:
@@ -47,7 +47,7 @@ def known(body: msgspec.Raw) -> KubernetesObject:
 
 
 class LeftOut:
-    """What was left out of one cluster's objects."""
+    """The objects of one cluster that were left out."""
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster

@@ -1,7 +1,7 @@
 """The log of a container of a pod, as lines.
 
-Logs are requested with timestamps, so every line has a position from which a cut log is resumed: `sinceTime` counts
-whole seconds only, so the caller drops what it has seen.
+Logs are requested with timestamps, so every line has a position from which an interrupted log resumes. `sinceTime`
+counts whole seconds only, so the caller drops lines that it has seen.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lines of a log. `follow`: also those to come; `previous`: of the run before this one.
+    """Selection of lines of a log. `follow`: also later ones; `previous`: those of the run before this one.
 
-    `since_nanoseconds` is a time that the cluster wrote, `since_seconds` how long ago, whatever its clock says.
+    `since_nanoseconds` is a time by the cluster's clock, `since_seconds` an age, independent of clocks.
     """
 
     follow: bool = False

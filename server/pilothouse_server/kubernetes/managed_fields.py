@@ -1,7 +1,7 @@
-"""Who owns the fields of an object, as `metadata.managedFields` records it, and how ownership is moved to us.
+"""Owners of the fields of an object by `metadata.managedFields`, and the transfer of ownership to us.
 
 An entry names a manager, an operation (Apply, Update) and the fields that it set last. Only an entry that holds the
-very path of a field says whose the field is; the newest entry alone says nothing. Entries of the subresource `status`
+very path of a field shows the owner; the newest entry alone shows nothing. Entries of the subresource `status`
 are reports of controllers and do not count.
 
 `before-first-apply` is no manager: an API server writes it for all fields of an object whose record was cleared.
@@ -50,10 +50,10 @@ def holder(live: Manifest, path: str, *, apart_from: str) -> str:
 
 
 def taken_over(live: Manifest, paths: Iterable[str], manager: str, said: Manifest) -> list[Manifest]:
-    """Returns the record in which the applies of `manager` own these fields of the object, and nobody else does.
+    """Returns the record in which only the applies of `manager` own these fields of the object.
 
-    `said`: what the manager applies. Mappings that lead to a field and that it does not name become its own too, so
-    that they do not stay behind empty.
+    `said`: the manifest that the manager applies. Mappings on the way to a field that it does not name become its own
+    too, so that they do not stay behind empty.
     """
     entries = deepcopy(list(_entries(live, all_=True)))
     mine = next((entry for entry in entries if _is_applied_by(entry, manager)), None)
@@ -101,7 +101,7 @@ def _has(fields: Manifest, steps: Sequence[str]) -> bool:
 
 
 def _take(fields: Manifest, steps: Sequence[str]) -> None:
-    """Takes a path out of a set of fields, and what leads to it and to nothing else."""
+    """Removes a path from a set of fields, and the steps that lead to nothing else."""
     first, *further = steps
     key = _key(fields, first)
     if key is None:

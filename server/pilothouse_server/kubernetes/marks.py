@@ -1,6 +1,6 @@
-"""Marks: what an object was, in a few characters, so that a later look tells whether anything of it has changed.
+"""Fingerprints of objects in a few characters, so that a later read shows whether anything has changed.
 
-A mark is the version that was seen, a dot, and a digest of what somebody may want of the object: its uid, generation,
+A mark is the version that was seen, a dot, and a digest of the desired parts of the object: its uid, generation,
 labels, annotations and `spec`. (By the generation a cluster that was put back is noticed where the object looks the
 same.) Status and managed fields are no part of it, nor annotations that controllers of the cluster write by themselves.
 The digest is taken from the API server's own bytes, which are the same in an answer, a list and a watch. A server of
@@ -71,10 +71,10 @@ class _Content(msgspec.Struct, gc=False):
 
 
 def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
-    """Returns an object with its mark, where the resource has marks. Raises Unreadable where it is none.
+    """Returns an object with its mark, if the resource has marks. Raises Unreadable if it is no object.
 
-    What no database holds, NUL and half characters, is replaced: an object that has some, as the event of a probe
-    whose program writes one, keeps nobody from seeing the others.
+    Characters that no database stores, NUL and halves of surrogate pairs, are replaced: an object with some, such as
+    the event of a probe whose program writes one, hides none of the others.
     """
     found = decode(_storable(bytes(body)), resource.type)
     if resource.marked:
@@ -83,12 +83,12 @@ def read(body: bytes | msgspec.Raw, resource: Resource[T]) -> T:
 
 
 def may_be_unstorable(body: bytes) -> bool:
-    """Returns whether a text may hold what no database does, so that its objects are to be read one by one."""
+    """Returns whether a text may have characters that no database stores, so that its objects are read one by one."""
     return any(each in body for each in _SUSPECT)
 
 
 async def mended(body: bytes) -> bytes:
-    """Returns a text with something else in the place of what no database holds, beside other work."""
+    """Returns a text with characters that no database stores replaced, in shares of the event loop's time."""
     return await asyncio.to_thread(_mended, body)
 
 
@@ -96,7 +96,7 @@ def _storable(body: bytes) -> bytes:
     if not may_be_unstorable(body):
         return body
     if len(body) > _MOST_MENDED_BYTES:
-        raise Unreadable("the cluster's answer cannot be read: it is no text")
+        raise Unreadable("the cluster's response cannot be read: it is not text")
     return _mended(body)
 
 
@@ -115,9 +115,9 @@ def changed(mark: str, before: str) -> bool:
 
 
 def older(version: str, noted: str) -> bool:
-    """Returns whether a version that is there now is older than one noted before: the cluster went back.
+    """Returns whether a present version is older than a stored one: the cluster went back.
 
-    Versions are numbers that grow, by what Kubernetes promises since 1.35 and has always done; others say nothing.
+    Versions are growing numbers, which Kubernetes promises since 1.35 and has always done; others prove nothing.
     """
     before = noted.partition(".")[0]
     return version.isdecimal() and before.isdecimal() and int(version) < int(before)
@@ -129,7 +129,7 @@ def noted(*found: tuple[Resource[Any], KubernetesObject]) -> dict[str, str]:
 
 
 def key(kind: str, name: str) -> str:
-    """Returns what an object is called among those of one resource: `Deployment/web`."""
+    """Returns the short name of an object of one resource: `Deployment/web`."""
     return f"{kind}/{name}"
 
 

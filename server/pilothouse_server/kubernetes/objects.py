@@ -6,8 +6,8 @@ fields unknown here are never lost.
 
 Absent means zero, as the API omits zero counters; `null` is sent for some absent times.
 
-Numbers and names have the bounds that Kubernetes gives them, so that an object which is read fits into its columns. One
-that breaks them is none of Kubernetes, and is left out (`ClusterClient.pages`).
+Numbers and names have the bounds that Kubernetes gives them, so an object that is read fits into its columns. One that
+breaks them is none of Kubernetes, and is left out (`ClusterClient.pages`).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""What one pod shows: its phase, whether it is ready, and above all why not.
+"""The state of one pod: its phase, whether it is ready, and above all the reason if it is not.
 
-The reason is not in one place. It is sought in this order, and the first that says something wins: the pod's
-own `status.reason` (Evicted, DeadlineExceeded) -> an init container that waits or failed -> a container's
-`state.waiting` -> `state.terminated` -> `lastState.terminated` -> the condition PodScheduled -> a node that is lost ->
-events (a volume that cannot be attached or mounted, and what a probe finds, are in events only). A deletion in
-progress overrides them all. A pod in good order has no reason.
+The reason is not in one place. The first of these that has one counts: the pod's own `status.reason` (Evicted,
+DeadlineExceeded) -> an init container that waits or failed -> a container's `state.waiting` -> `state.terminated` ->
+`lastState.terminated` -> the condition PodScheduled -> a lost node -> events (only they report a volume that cannot be
+attached or mounted, and findings of probes). A deletion in progress overrides them all. A healthy pod has no reason.
 
-A program that a probe has killed ends as one that was asked to: `Completed`, exit code 0. That it was killed, and why,
-stands in events only, and is put in the place of that end.
+A program that a probe has killed ends like one that was asked to: `Completed`, exit code 0. Only events show that it
+was killed, and why; they replace that reason.
 """
 
 from __future__ import annotations
@@ -197,7 +196,7 @@ def _of_scheduling(conditions: Iterable[ObjectCondition]) -> Reason | None:
 def _of_node(pod: Pod) -> Reason | None:
     if not _node_lost(pod):
         return None
-    return NODE_NOT_READY, f"the node {pod.spec.node_name} does not answer"
+    return NODE_NOT_READY, f"the node {pod.spec.node_name} does not respond"
 
 
 def _waiting(container: ContainerStatus) -> Reason | None:

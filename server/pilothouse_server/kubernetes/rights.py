@@ -1,9 +1,9 @@
-"""The rights that the platform needs on a cluster: one table, from which the ClusterRole to grant is written and by
-which a cluster is asked what it denies.
+"""The rights that the platform needs on a cluster: one table, which gives the ClusterRole to grant and the questions to
+a cluster about what it denies.
 
-A server-side apply that makes an object needs `create` beside `patch`. Nothing is cluster-admin's: no wildcard, no
-right over roles, nodes are only read. The access review of an API server answers for the credentials that ask, so the
-check needs no right of its own.
+A server-side apply that creates an object needs `create` as well as `patch`. No right is cluster-admin's: there is no
+wildcard and no right over roles, and nodes are only read. An API server's access review concerns the credentials of the
+request, so the check needs no right of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEEP_WATCHED = (*_READ, "create", "patch", "delete")
 class Right(msgspec.Struct, frozen=True, order=True):
     """One verb on one resource. `resource` may name a subresource (`pods/log`).
 
-    `optional`: the platform works without it, less what it is for.
+    `optional`: the platform works without it, except for its purpose.
     """
 
     api_group: str

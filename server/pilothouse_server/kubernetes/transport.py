@@ -1,7 +1,7 @@
 """One request to an API server: rate limit, deadline, credentials, and the answer's body or its error.
 
 The Kubernetes client library gives the connection pool, TLS, proxy and credentials; its models, its retries and its
-writing of bodies are not used. A body is decoded by msgspec straight into the struct that is wanted.
+writing of bodies are not used. A body is decoded by msgspec straight into the requested struct.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 _AT_ONCE_BYTES = 256 * 1024
 # A program that is broken off by a drain has a second; a cluster that does not answer the close of its socket, less.
 _CLOSE_SECONDS = 0.5
-# What is read ahead of a connection: enough for a busy watch, and little where a thousand are open. Three times as much
-# is decompressed in one piece.
+# Read-ahead of a connection: enough for a busy watch, and little if a thousand are open. Three times as much is
+# decompressed in one piece.
 _READ_AHEAD_BYTES = 64 * 1024
 # The words of a refusal have a few KB, with an entry for each field that is wrong.
 _ERROR_BYTES = 256 * 1024
@@ -61,8 +61,8 @@ _ERROR_BYTES = 256 * 1024
 _FARTHEST_CLOCK = timedelta(days=100 * 365)
 # How long a cluster counts as one that sends too much.
 EXCESS_SECONDS = 60.0
-# It is not asked meanwhile: after the first time for so long, then for twice as long, at most for less than it counts
-# as one. Whoever follows it would take as much again, all of them together.
+# The cluster is not asked during a pause: this long after the first time, then twice as long, always less than
+# EXCESS_SECONDS. Otherwise all its observers together would read as much again.
 EXCESS_PAUSE_SECONDS, MOST_EXCESS_PAUSE_SECONDS = 4.0, 45.0
 # So much of what a watch is to wait is gathered.
 _LINES_SECONDS = 0.005
@@ -113,8 +113,10 @@ DEFAULT_LIMITS = TransportLimits()
 
 
 class PageBound(NamedTuple):
-    """How many bytes an answer may have. Where `fewer` objects can be asked for, it is not read on beside another one
-    that was too long: it may be of the same kind, and to ask for less costs little.
+    """Bounds of a response in bytes.
+
+    If `fewer` objects can be requested, the rest of a response is not read after another one was too long: it may be of
+    the same kind, and a smaller request costs little.
     """
 
     most: int
@@ -122,8 +124,9 @@ class PageBound(NamedTuple):
 
 
 def clock_ahead(date: str, now: datetime) -> timedelta | None:
-    """Returns how far a clock is ahead that an answer's `Date` was read from; None where it says nothing, or what no
-    clock does: times that are counted by it would be none.
+    """Returns how far the clock of a response's `Date` is ahead; None if there is none or it is absurd.
+
+    Times that are computed with an absurd clock would be out of range.
     """
     try:
         sent = parsedate_to_datetime(date)
@@ -138,24 +141,24 @@ def _now() -> float:
 
 
 def _payload(body: bytes) -> bytes | BytesIO:
-    """A large body is sent piece by piece: at once it would hold up the loop, of which aiohttp warns."""
+    """A large body is sent in pieces: in one piece it would occupy the loop, of which aiohttp warns."""
     return body if len(body) <= _AT_ONCE_BYTES else BytesIO(body)
 
 
 class ClusterTransport:
-    """Requests to one API server. Bound to the event loop it is first used on.
+    """Requests to one API server. Bound to the event loop of its first use.
 
-    `ahead`: how far its clock is ahead of ours (behind: below zero), to a second, by its last answer. Ages of objects
-    are read by that clock.
+    `ahead`: by how many seconds its clock was ahead of ours (negative: behind) at the last response. Ages of objects
+    are computed with that clock.
     """
 
     def __init__(self, api_client: Any, *, name: str, limits: TransportLimits) -> None:
         self.name = name
-        # What it sent too much of last, and when; how often in a row, and until when it is not asked.
+        # The last response that was too large and its time; the number in a row, and the end of the pause.
         self._excess: tuple[str, float] | None = None
         self._excesses = self._in_a_row = 0
         self._asked_again_at = 0.0
-        # Whose answer is long reads it alone; how many pages were too long so far.
+        # The lock of the reader of a long response; the number of pages that were too long so far.
         self._long = asyncio.Lock()
         self._checking = asyncio.Lock()
         self._long_pages = 0
@@ -189,7 +192,7 @@ class ClusterTransport:
         words = f"cluster {self.name!r} at {self.place} sends too much: {what}"
         now = _now()
         if now >= self._asked_again_at:
-            # Counted on and on: who reads meanwhile sees that it has changed.
+            # Grows only, so that a reader sees that it has changed.
             self._in_a_row = self._in_a_row + 1 if self.excess() is not None else 1
             self._excesses += 1
             pause = min(MOST_EXCESS_PAUSE_SECONDS, EXCESS_PAUSE_SECONDS * 2.0 ** (self._in_a_row - 1))
@@ -198,7 +201,7 @@ class ClusterTransport:
         return AnswerTooLarge(words)
 
     def excess(self) -> AnswerTooLarge | None:
-        """Returns what it sent too much of lately, if it did."""
+        """Returns the kind of response that was too large lately, if there was one."""
         if self._excess is None or _now() - self._excess[1] > EXCESS_SECONDS:
             return None
         # A new one each time: an error that is raised keeps all that it has passed.
@@ -221,10 +224,9 @@ class ClusterTransport:
         seconds: float | None = None,
         page: PageBound | None = None,
     ) -> bytes:
-        """The body of the answer. Raises ClusterError; TooLong beyond the bound of a `page`, of which less can be asked
-        for.
+        """Returns the body of the response. Raises ClusterError; TooLong if a `page` exceeds its bound: request less.
 
-        What is no page may hold as many values as are decoded in one piece.
+        Other responses may have as many values as are decoded in one piece.
         """
         timeout = aiohttp.ClientTimeout(
             total=seconds or self._limits.request_seconds, sock_connect=self._limits.connect_seconds
@@ -239,7 +241,7 @@ class ClusterTransport:
             except TooLong:
                 if page is not None:
                     raise
-                raise self.too_large(f"an answer has more than {self._limits.body_bytes} bytes") from None
+                raise self.too_large(f"a response has more than {self._limits.body_bytes} bytes") from None
         # Of what is deleted nobody reads what it was.
         if page is None and method != "DELETE":
             await self.check_values(found, "an answer")
@@ -255,7 +257,7 @@ class ClusterTransport:
             try:
                 await check_values(text)
             except TooMany:
-                holds = f"{what} holds more than {MOST_VALUES} values"
+                holds = f"{what} has more than {MOST_VALUES} values"
                 if len(text) > MOST_OF_USERS_BYTES:
                     raise self.too_large(holds) from None
                 await long_work()
@@ -263,8 +265,9 @@ class ClusterTransport:
 
     @asynccontextmanager
     async def checks(self, text: bytes | msgspec.Raw) -> AsyncIterator[None]:
-        """The time in which a long answer is checked: one at a time. Those that waited are given up where one was found
-        too large meanwhile, and this raises AnswerTooLarge.
+        """The time in which a long response is checked, one at a time.
+
+        If one was found too large, the waiting ones are given up, and this raises AnswerTooLarge.
         """
         if len(text) <= AT_ONCE_BYTES:
             yield
@@ -276,10 +279,11 @@ class ClusterTransport:
             yield
 
     async def _body(self, response: aiohttp.ClientResponse, bound: PageBound, seconds: float | None) -> bytes:
-        """Reads an answer within `seconds`, in shares of the loop's time; a long one while no other is read.
+        """Reads a response within `seconds`, in shares of the loop's time; a long one only while no other is read.
 
-        Whoever follows the cluster asks again at the same time. Were all read at once, each would be read to its bound
-        before the first is found too long. So once one was, the others are given up. Raises TooLong, AnswerTooLarge.
+        All observers of the cluster ask again at the same time. If all were read concurrently, each would be read to
+        its bound before the first is found too long. So once one was, the others are given up. Raises TooLong,
+        AnswerTooLarge.
         """
         share, alone, given_up = Share(), False, False
         excesses, long_pages = self._excesses, self._long_pages
@@ -310,7 +314,7 @@ class ClusterTransport:
         return body
 
     def pace(self) -> Callable[[], Awaitable[None]]:
-        """Returns what is awaited before each line of a watch, so that others run beside it however fast they come."""
+        """Returns the awaitable before each line of a watch, which lets other tasks run however fast lines arrive."""
         share = Share()
 
         async def turn() -> None:
@@ -340,7 +344,7 @@ class ClusterTransport:
             await asyncio.sleep(wait)
 
     def _quieten(self, error: ClusterError) -> None:
-        """What one request was answered holds for all: the server counts them by who asks, and that is always us."""
+        """A refusal of one request holds for all: the server counts by client, and all requests are ours."""
         if isinstance(error, Throttled):
             until = _now() + error.retry_after_seconds
             self._quiet_until, self._quiet_words = max(self._quiet_until, until), error.message
@@ -382,11 +386,12 @@ class ClusterTransport:
             raise self._unreachable(broken) from broken
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ClusterError:
-        """The error for an answer of 400 or more; what is too long to be words is left out."""
+        """Returns the error for a response of 400 or more; a body that is too long for words is left out."""
         if response.status == 407:
             # It may well repeat the credentials that it was given.
             return Unreachable(
-                f"cluster {self.name!r} at {self.place} cannot be reached: the proxy before it answers 407"
+                f"cluster {self.name!r} at {self.place} cannot be reached: the proxy in front of it "
+                "responds with 407"
             )
         try:
             async with asyncio.timeout(self._limits.request_seconds):
@@ -398,9 +403,9 @@ class ClusterTransport:
         return error
 
     def _unreachable(self, error: BaseException) -> Unreachable:
-        """The error for what the library raised, none of whose words are passed on: they may hold credentials."""
+        """Returns the error for a library's exception, without the library's text, which may contain credentials."""
         if isinstance(error, TimeoutError):
-            return Unreachable(f"cluster {self.name!r} did not answer in time")
+            return Unreachable(f"cluster {self.name!r} did not respond in time")
         why = destinations.failure(error, self.server)
         kind = NotTrusted if isinstance(error, aiohttp.ClientConnectorCertificateError) else Unreachable
         what = "cannot be used" if destinations.is_reached(error) else "cannot be reached"
@@ -427,8 +432,10 @@ class ClusterTransport:
         body: Manifest | list[Manifest] | None,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        """One request over the library's pool. Its own `request` writes what is not ASCII as escapes, up to three times
-        as long, so that text which a cluster takes would be too large for it.
+        """Sends one request over the library's pool.
+
+        The library's own `request` escapes characters beyond ASCII, which makes text up to three times as long, so that
+        a cluster would refuse it as too large.
         """
         given = {
             "data": None if body is None else _payload(msgspec.json.encode(body)),
@@ -462,7 +469,8 @@ class ClusterTransport:
                 proxy_headers=rest.proxy_headers,
                 max_msg_size=self._limits.message_bytes,
                 heartbeat=20.0,
-                # Whoever reads answers pings: the library would read on without a pause for as long as they come.
+                # A server may send pings between responses: the library would read on without a pause for as long as
+                # they come.
                 autoping=False,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
             )
@@ -475,7 +483,7 @@ class ClusterTransport:
                 kind = "" if error.headers is None else error.headers.get("Content-Type", "")
                 if kind.startswith("text/plain"):
                     raise Refused("the container does not run", code=500) from error
-                raise InternalError("the node of the pod does not answer") from error
+                raise InternalError("the node of the pod does not respond") from error
             raise from_status(
                 Status(message=f"the cluster refused the connection ({error.status})"), code=error.status
             ) from error

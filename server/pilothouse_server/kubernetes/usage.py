@@ -23,7 +23,7 @@ Key = TypeVar("Key")
 
 
 class Stats(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """Base of the summary's parts; only what is read is decoded."""
+    """Base of the summary's parts; only fields that we read are decoded."""
 
 
 class CpuStats(Stats, frozen=True, rename="camel"):
@@ -72,9 +72,9 @@ class StatsSummary(Stats, frozen=True, rename="camel"):
 
 
 class PodUsage(msgspec.Struct, Generic[Key], frozen=True):
-    """Use of one container of ours, all its pods together, at `time`.
+    """Usage of one container of ours, all its pods together, at `time`.
 
-    `network_*` and `disk_*` are None where no summary has them.
+    `network_*` and `disk_*` are None if no summary has them.
     """
 
     key: Key

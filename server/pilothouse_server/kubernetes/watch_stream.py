@@ -34,7 +34,7 @@ class WatchEvent(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Line(msgspec.Struct):
-    """A line, of whose object nothing is read yet."""
+    """A line whose object has not been read yet."""
 
     type: str
     object: msgspec.Raw
@@ -76,7 +76,7 @@ def decode_event(
 def without_object(
     event: Line, resource: Resource[T], left_out: Callable[[str, tuple[str, str]], None]
 ) -> WatchEvent[T]:
-    """Returns what is to be known of an event whose object is not read, which `left_out` is told of."""
+    """Returns the facts of an event whose object is not read, and reports the object to `left_out`."""
     metadata = known(event.object).metadata
     left_out(resource.kind, (metadata.namespace, metadata.name))
     kind: EventType = "DELETED" if event.type == "DELETED" else "BOOKMARK"

@@ -1,1 +1,1 @@
-"""What containers use: samples stored, rolled up, queried and streamed; and the state of the database itself."""
+"""Usage of containers: samples stored, rolled up, queried and streamed; and the state of the database."""

@@ -1,4 +1,4 @@
-"""Usage: value ↔ protobuf; what differs between the two."""
+"""Usage: value ↔ protobuf; the differences between the two."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ TABLE_SIZE = AnswerConverter(model.TableSize, pb.TableSize)
 
 
 def recording(message: pb.UsageSample) -> Recording:
-    """A sample from outside, its container not looked up yet; of one that is malformed, only what is wrong."""
+    """A sample from outside whose container is not looked up yet; of a malformed one, only the fault."""
     if fault := problem_of(message):
         return Recording("", "", None, None, fault)
     sample = _read_sample(message)
@@ -85,7 +85,7 @@ def recording(message: pb.UsageSample) -> Recording:
 
 
 def report(value: RecordingReport) -> pb.RecordUsageResponse:
-    """Returns what became of recorded samples."""
+    """Returns the result of recording samples."""
     return pb.RecordUsageResponse(
         accepted_count=value.accepted,
         rejected_count=value.rejected,

@@ -1,7 +1,6 @@
-"""What usage is, apart from how it is collected, stored or sent.
+"""Values of usage, independent of collection, storage and transport.
 
-Percentages are no part of a sample that is stored: the database computes them from what was used and what was
-asked for (see `repository.samples`).
+A stored sample has no percentages: the database computes them from use and request (see `repository.samples`).
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import msgspec
 
 
 class UsageSample(msgspec.Struct, frozen=True):
-    """What one container used, all its pods together. Cores and bytes; None where nothing is said or told.
+    """Usage of one container, all its pods together. Cores and bytes; None if unset or unknown.
 
-    Requests and limits are those of the pods that were measured. Network counters count since the pods started.
+    Requests and limits are those of the measured pods. Network counters count since the pods started.
     """
 
     container_id: int
@@ -67,8 +66,10 @@ class StoredSample(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What became of a batch: `gone` belonged to no container that is there, `out_of_range` to no time for which
-    samples are kept; `repeated` were stored before.
+    """The result of a batch.
+
+    `gone`: samples without an existing container; `out_of_range`: samples of times that are not stored; `repeated`:
+    samples that were stored before.
     """
 
     stored: int = 0
@@ -89,7 +90,7 @@ class TimeRange(msgspec.Struct, frozen=True):
 
 
 class UsageTarget(msgspec.Struct, frozen=True):
-    """A container that samples are recorded for, with what it asks for (all its replicas together)."""
+    """A container for which samples are recorded, with its requests (all its replicas together)."""
 
     container_id: int
     namespace_id: int
@@ -210,7 +211,7 @@ class Connections(msgspec.Struct, frozen=True):
 
 
 class SlowQuery(msgspec.Struct, frozen=True):
-    """A statement, its constants taken out, with what it took."""
+    """A statement without its constants, with its cost."""
 
     query: str
     calls: int
@@ -263,9 +264,9 @@ class PeriodicJob(msgspec.Struct, frozen=True):
 
 
 class OldestSnapshot(msgspec.Struct, frozen=True):
-    """What keeps VACUUM from removing rows: a session, standby, slot or prepared transaction.
+    """A reason why VACUUM removes no rows: a session, standby, slot or prepared transaction.
 
-    Its snapshot lies so many `transactions` back; `seconds` since its transaction began, 0 where that is not known.
+    Its snapshot is `transactions` old; `seconds` since its transaction began, 0 if unknown.
     """
 
     kind: str
@@ -296,7 +297,7 @@ class DatabaseStats(msgspec.Struct, frozen=True):
 
 
 class TableSize(msgspec.Struct, frozen=True):
-    """A row of the view `table_sizes`, with what vacuum has done."""
+    """A row of the view `table_sizes`, with the results of vacuum."""
 
     table_name: str
     partition_of: str

@@ -1,4 +1,4 @@
-"""What the noun metrics hands `app.py`."""
+"""The parts of the noun metrics for `app.py`."""
 
 from __future__ import annotations
 

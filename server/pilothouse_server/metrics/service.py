@@ -36,7 +36,7 @@ _SUMMARIES = ListAnswer(pb.GetNamespaceSummaryResponse, "namespace_summaries")
 
 
 def _rows_of(request: pb.QueryUsageRequest) -> int:
-    """As how many rows a page of QueryUsage counts, whose request is not checked yet."""
+    """The number of rows that a page of QueryUsage counts as, before its request is checked."""
     range_ = None
     if request.HasField("start_time"):
         end = request.end_time.seconds if request.HasField("end_time") else int(time.time())
@@ -135,14 +135,14 @@ class MetricsService:
     async def GetContainerDetails(
         self, request: pb.GetContainerDetailsRequest, call: Call
     ) -> pb.GetContainerDetailsResponse:
-        """Returns a container with what belongs to it."""
+        """Returns a container with its namespace, image and newest sample."""
         async with call.read() as transaction:
             found = await operations.details(transaction, request.namespace, request.name)
         call.describe(resource_id=found.id, namespace_id=found.namespace_id)
         return pb.GetContainerDetailsResponse(container_details=messages.CONTAINER_DETAILS.to_proto(found))
 
     async def GetNamespaceSummary(self, request: pb.GetNamespaceSummaryRequest, call: Call) -> bytes:
-        """Returns what namespaces hold."""
+        """Returns the contents of namespaces."""
         page = wire.page_request(call, self._page_key, request.namespace)
         async with call.read() as transaction:
             found, next_page = await operations.list_summaries(
@@ -217,7 +217,7 @@ async def _check_namespace(call: Call, namespace_id: int) -> None:
 async def _gathered(
     requests: AsyncIterator[pb.RecordUsageRequest], recorder: Recorder
 ) -> AsyncIterator[pb.RecordUsageRequest]:
-    """The requests; while none comes, what was gathered is stored after a moment."""
+    """The requests; while none arrives, gathered samples are stored after a moment."""
     upcoming: asyncio.Future[pb.RecordUsageRequest] | None = None
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Samples as they are stored, for everybody of this server who watches, whichever server stored them.
+"""Samples as they are stored by any server, for all watchers of this server.
 
 A writer announces the lowest id of its batch with its commit (NOTIFY). A server where somebody watches reads from
 there on; ids are not given in commit order, so what it reads may have been read before. That does no harm, because
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS: Final = 2.0
 SIGN_OF_LIFE_SECONDS: Final = 10.0
 READY_SECONDS: Final = 10.0
-# What was not renewed for so long is no longer live.
+# A sample older than this is no longer live.
 _KEEP_SECONDS = 3600.0
 _MOST_CONTAINERS = 200_000
 _PAGE = 5000
@@ -53,7 +53,7 @@ class PublishedSample:
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What a watcher wants to see. `visible` is asked for each answer, because grants may change meanwhile."""
+    """The selection of a watcher. `visible` is evaluated for each response, because grants may change."""
 
     visible: Callable[[], frozenset[int] | None]
     namespace_id: int | None = None
@@ -92,12 +92,12 @@ class UsageStream:
         # The id to read from: of what follows on what was read, and of what was announced since.
         self._next_id: int | None = None
         self._announced_id: int | None = None
-        # Raised where the database is not the one that was known: its ids are given anew.
+        # Raised when the database is not the former one: its ids are reused.
         self._database = 0
         self._read_database = 0
 
     def begin_anew(self) -> None:
-        """Reads from the database's newest sample on, and ends what watches: ids and containers may be others."""
+        """Reads from the database's newest sample on, and ends watches: ids and containers may be others."""
         self._database += 1
         self._newest.clear()
         self._positions.wake()
@@ -147,11 +147,11 @@ class UsageStream:
     async def follow(
         self, position: int, shown: Iterable[StoredSample], interest: Interest
     ) -> AsyncGenerator[Sequence[PublishedSample], None]:
-        """What is stored after `position`, as it becomes known: of each container the newest sample; nothing as
-        a sign of life every ten seconds. `shown` is what the watcher has been told already.
+        """Samples stored after `position`, as they become known: the newest of each container; an empty batch
+        every ten seconds as a keepalive. `shown` has the samples that the watcher has already.
 
         Raises:
-            Unavailable: the database went back; who watches begins anew.
+            Unavailable: the database went back; watch again.
         """
         database = self._database
         loop = asyncio.get_running_loop()
@@ -166,7 +166,7 @@ class UsageStream:
                 await self._positions.beyond(position, sign_due - loop.time())
             if self._database != database:
                 raise Unavailable(
-                    "the database went back to an earlier state: watch anew", reason="WATCH_CHANGED"
+                    "the database went back to an earlier state: watch again", reason="WATCH_CHANGED"
                 )
             now = loop.time()
             found: list[PublishedSample] = []
@@ -214,7 +214,7 @@ class UsageStream:
         return found
 
     async def _poll(self) -> None:
-        # Whoever commits before the listener listens is found by its id, whoever commits after is announced.
+        # A transaction that commits before the listener starts is found by its id; later ones are announced.
         await self._listened.wait()
         while True:
             try:

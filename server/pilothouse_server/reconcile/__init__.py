@@ -1,4 +1,4 @@
-"""Between the database and the clusters: what is wanted is applied there, what is observed is written back.
+"""Between the database and the clusters: the desired state is applied there, and the observed state is written back.
 
     reconciler   one server's part: its workers, and a candidate for observing each cluster
     apply        desired -> cluster: a reconciler for each type of resource

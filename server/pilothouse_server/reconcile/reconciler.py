@@ -1,8 +1,8 @@
 """The reconciler of one server: its workers, and for every registered cluster a candidate for watching it.
 
-Every server works; one server at a time watches a cluster, measures its containers and sweeps it. ClusterClients come
-and go with their rows, and are connected to anew when their credentials change: every server looks for that every few
-seconds. What fails in one cluster's task stays there.
+Every server works; one server at a time watches a cluster, measures its containers and sweeps it. Clients come and go
+with the clusters' rows, and reconnect when the credentials change: every server checks that every few seconds. A
+failure in one cluster's task stays there.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class ReconcilerSettings(msgspec.Struct, frozen=True):
-    """Times in seconds; see each class for what its own mean."""
+    """Times in seconds; each class describes its own."""
 
     worker: WorkerSettings = WorkerSettings()
     containers: ContainerObserverSettings = ContainerObserverSettings()
@@ -74,7 +74,7 @@ class ReconcilerSettings(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """`run` until cancelled; it owns nothing that must be closed but what it was given."""
+    """`run` until cancelled; it owns nothing that must be closed."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class Reconciler:
         self._usage_sink = usage_sink
         self._settings = settings
         self._applied_generations = AppliedGenerations()
-        # Unique to the process: a server that is started again must not take its own old lease for held. What stands
-        # before the slash is how `clusters list` calls the leader.
+        # Unique to the process: a server that is started again must not treat its own old lease as held. `clusters
+        # list` shows the part before the slash as the leader.
         self._owner = f"{socket.gethostname()[:50]}:{os.getpid()}/{uuid4().hex}"
         self._anew = False
         self.worker = Worker(
@@ -103,7 +103,7 @@ class Reconciler:
         self.worker.wake()
 
     def begin_anew(self) -> None:
-        """Has every cluster connected to and observed anew: the database is not the one that was known."""
+        """Reconnects to every cluster and observes it again: the database is not the former one."""
         self._anew = True
 
     def leaves(self, cluster_name: str) -> bool:

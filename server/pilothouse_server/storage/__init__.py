@@ -1,1 +1,1 @@
-"""Volumes: claims of storage, and what else containers can mount."""
+"""Volumes: claims of storage, and other things that containers can mount."""

@@ -1,15 +1,16 @@
-"""Claims of storage: the manifest of one, the struct it is read into, and what it shows of a volume.
+"""Claims of storage: the manifest of one, its struct, and the volume's state that follows from it.
 
-A claim is applied with the fields of our own: the volume that the cluster binds to it (`volumeName`) and a class that
+A claim is applied with our own fields: the volume that the cluster binds to it (`volumeName`) and a class that
 it fills in by default stay the cluster's. `observe_claim` is a pure function; the phase decides:
 
     Bound -> bound     Lost -> failed     Pending -> available, or failed where its newest event is a warning
 
-A claim says nothing of why it is pending; only its events do (`unexplained`). What the cluster refused (`Applied`
-is False) shows as reason and message, and makes the volume failed only where there is no claim at all.
+A claim does not say why it is pending; only its events do (`unexplained`). A refusal by the cluster (`Applied` is
+False) shows as reason and message, and makes the volume failed only where there is no claim at all.
 
-A claim that was bound and is not there any more was deleted by somebody else, and mostly its data with it. In its place
-an empty one would look as if nothing had happened: it is shown as lost (`lost`), and made again when a caller asks.
+A bound claim that no longer exists was deleted by somebody else, and mostly its data with it. An empty one in its place
+would look as if nothing had happened, so the volume shows it as lost (`lost`), and a caller has to request a new
+one.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class PersistentVolumeClaim(KubernetesObject, frozen=True, rename="camel"):
 
     @property
     def capacity(self) -> str:
-        """What the bound storage holds, a quantity; empty while there is none."""
+        """The size of the bound storage, a quantity; empty while there is none."""
         return (self.status.capacity or {}).get("storage", "")
 
 
@@ -101,9 +102,9 @@ class ClaimObservation(msgspec.Struct, frozen=True):
 
 
 def claim(volume: Volume) -> Manifest:
-    """Returns the PersistentVolumeClaim of a volume, with the caller's labels and ours; those that we select by win.
+    """Returns the PersistentVolumeClaim of a volume, with the caller's labels and ours.
 
-    One that was taken over gets no more of ours than the label by which it is found.
+    Our labels override in keys by which we select. A claim that was taken over gets only the label by which we find it.
     """
     ours = {MANAGED_BY: MANAGER, NAMESPACE: volume.namespace[:63]}
     metadata: Manifest = {
@@ -118,10 +119,10 @@ def claim(volume: Volume) -> Manifest:
 
 
 def without_label(found: KubernetesObject) -> Manifest:
-    """Returns the merge patch that gives a claim back: our label goes.
+    """Returns the merge patch that releases a claim: it removes our label.
 
-    Not an apply that leaves fields out: where the claim grew here, its size is ours and no one else's. With its uid, so
-    that a claim made anew meanwhile is not touched.
+    It is no apply that leaves fields out: if the claim grew here, its size is ours alone. It has the uid, so that a
+    claim that was created again is not changed.
     """
     return {"metadata": {"uid": found.metadata.uid, "labels": {VOLUME_UID: None}}}
 
@@ -141,7 +142,7 @@ def observe_claim(
     *,
     now: datetime,
 ) -> ClaimObservation:
-    """Returns what the claim shows of its volume; `volume.observed` holds what was seen before."""
+    """Returns the volume's state that the claim shows; `volume.observed` has the former state."""
     before = volume.observed
     unexplained = False
     volume = _with_loss(volume, found, now)
@@ -181,9 +182,9 @@ def lost(volume: Volume) -> Condition | None:
     bound = f", bound to PersistentVolume {before.persistent_volume}," if before.persistent_volume else ""
     where = f"{volume.kubernetes_namespace}/{volume.kubernetes_name}"
     message = (
-        f"PersistentVolumeClaim {where}{which}{bound} was deleted on the cluster by somebody else: what it held is "
-        "lost unless that PersistentVolume was kept. No empty claim is made in its place unless UpdateVolume asks for "
-        "it with replace_lost_claim"
+        f"somebody deleted PersistentVolumeClaim {where}{which}{bound} on the cluster: its data are "
+        "lost unless that PersistentVolume was kept. UpdateVolume with replace_lost_claim makes an "
+        "empty claim in its place"
     )
     return Condition(APPLIED, "False", CLAIM_LOST, message)
 
@@ -233,7 +234,7 @@ def in_one_line(refusal: Invalid) -> Invalid:
 
 
 def refused(volume: Volume) -> Condition | None:
-    """Returns the condition that says that the cluster refused what is wanted; None where it did not."""
+    """Returns the condition for a refusal by the cluster; None if there is none."""
     return next(
         (each for each in volume.observed.conditions if each.type == APPLIED and each.status == "False"), None
     )
@@ -260,7 +261,10 @@ def _leaving(found: PersistentVolumeClaim | None) -> dict[str, str]:
     if found is None or found.metadata.deletion_timestamp is None:
         return {"reason": "", "message": ""}
     held = ", ".join(found.metadata.finalizers)
-    return {"reason": "Terminating", "message": f"the claim is being deleted; held by {held}" if held else ""}
+    return {
+        "reason": "Terminating",
+        "message": f"the claim is being deleted; still used by {held}" if held else "",
+    }
 
 
 def _newest(found: PersistentVolumeClaim, events: Iterable[EventObject]) -> EventObject | None:

@@ -1,7 +1,7 @@
-"""Asks a claim's cluster what it would say to it: the part of `validate_only` that only the cluster can answer.
+"""Asks the cluster for its response to a claim: the part of `validate_only` that needs it.
 
 The server-side dry run checks schema, admission, quota, and whether a bound claim may grow. A namespace that is not on
-the cluster yet cannot be asked about: that is no refusal.
+the cluster yet cannot be checked, which is no refusal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def check_on_cluster(connect: Connect, volume: Volume) -> None:
 
 
 async def _nothing(_client: ClusterClient) -> None:
-    """The trial of what is a part of pods."""
+    """The trial of a volume that is a part of pods."""
 
 
 def _no_such_class(volume: Volume, classes: list[str]) -> InvalidArgument:

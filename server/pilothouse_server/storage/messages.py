@@ -1,4 +1,4 @@
-"""Volumes: value ↔ protobuf; what differs between the two."""
+"""Volumes: value ↔ protobuf; the differences between the two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VOLUME: Converter[Volume, pb.Volume] = Converter(
     pb.Volume,
     Differences(
         within=("observed",),
-        # What the claim has, beside what was asked for.
+        # Values of the claim, next to the requested ones.
         names={"claim_storage_class": "observed.storage_class"},
         struct_only=("id", "namespace_ref", "taken_over", "row_version"),
     ),
@@ -25,7 +25,7 @@ CACHE: MessageCache[Volume, pb.Volume] = MessageCache(VOLUME, ("created_by", "mo
 
 
 def added_to(ready: CachedVolume) -> bytes:
-    """Returns what is added to the part of a volume that is kept."""
+    """Returns the values that are added to the stored part of a volume."""
     return pb.Volume(created_by=ready.created_by or "", mounted_by=ready.mounted_by).SerializeToString()
 
 

@@ -1,8 +1,8 @@
-"""What a volume is, apart from how it is stored, sent or run.
+"""Values of volumes, independent of storage, transport and clusters.
 
 Only claims have an object on the cluster. The other four types are parts of the pods that mount them, so they are
-usable from the moment they are stored. Quantities are Kubernetes quantities in normalised form; empty text means
-"nothing is said", as in the API.
+usable from the moment they are stored. Quantities are Kubernetes quantities in normalised form; empty text means unset,
+as in the API.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CLAIM_LOST = "ClaimLost"
 
 
 class ObservedVolume(msgspec.Struct, frozen=True):
-    """What the cluster showed last; `status` alone is set for what has no object there.
+    """The state last seen on the cluster; only `status` is set for volumes without an object there.
 
-    `claim_uid`, `persistent_volume` (what it is bound to, empty where it is not) and `storage_class` are the claim's as
-    it was last seen: they stay when it is gone.
+    `claim_uid`, `persistent_volume` (to which it is bound, or empty) and `storage_class` are the claim's as last seen:
+    they stay when it is gone.
     """
 
     status: Status = "available"
@@ -91,6 +91,6 @@ class Volume(Namespaced, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CachedVolume(CachedMessage, frozen=True):
-    """A volume that is not rendered, and what mounts it."""
+    """A volume that is not rendered, and the containers that mount it."""
 
     mounted_by: list[str]

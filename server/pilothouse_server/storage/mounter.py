@@ -1,4 +1,4 @@
-"""How volumes come into containers and out again: what this noun must have done by the one above it.
+"""Mounting volumes into containers: a protocol for the noun above this one.
 
 `app.py` hands it in; the noun containers implements it (`containers.mounting`).
 """

@@ -1,4 +1,4 @@
-"""What the noun storage hands `app.py`."""
+"""The parts of the noun storage for `app.py`."""
 
 from __future__ import annotations
 

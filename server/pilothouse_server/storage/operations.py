@@ -1,13 +1,14 @@
 """The rules of volumes: making, growing, deleting, mounting.
 
-What has an object on the cluster (a claim) is brought there by the reconciler, and its row goes when the cluster has
-let it go. The other types are parts of pods: they are there when they are stored, and gone when they are deleted.
+The reconciler creates the object of a claim on the cluster, and the claim's row goes when the cluster has deleted
+it. The other types are parts of pods: they exist once they are stored, and are gone when they are deleted.
 
-A claim that an import took over (`importing.volumes`) was somebody's before, and so was its data. Deleting its volume
-gives it back: the platform's label goes, the claim stays on the cluster as it is.
+A claim that an import took over (`importing.volumes`) belonged to somebody before, and so did its data. Deleting its
+volume releases it: the platform's label is removed, and the claim stays on the cluster.
 
-A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by whoever begins
-to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are replaced.
+A volume that a container mounts is not deleted. The namespace's row, locked by a deletion and shared by a transaction
+that begins to mount a volume, decides between the two. Mounting and unmounting change the container: its pods are
+replaced.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ async def change(
     labelling: Labelling,
     replace_lost_claim: bool = False,
 ) -> Volume:
-    """Changes what is wanted: `merge` answers the stored volume with the caller's fields taken over.
+    """Changes the desired state: `merge` returns the stored volume with the caller's fields.
 
-    `replace_lost_claim`: a new and empty claim is made in place of one that was lost.
+    `replace_lost_claim`: a new, empty claim is made in place of the lost one.
 
     Raises:
         InvalidArgument: a rule between fields, or a claim that would shrink.
@@ -144,14 +145,14 @@ async def delete(
     check: Check,
     refuse: Callable[[Volume], Awaitable[None]],
 ) -> Volume:
-    """Deletes a volume; a claim is marked for it, and one that is marked already is answered as it is.
+    """Deletes a volume; a claim is marked for deletion, and a marked one is returned unchanged.
 
-    The claim on the cluster goes, and its data with it, unless it was taken over: such a one is given back.
+    The claim on the cluster goes, and its data with it, unless it was taken over: then it is released.
 
     Raises:
         NotFound: the namespace or the volume.
         FailedPrecondition: containers mount it; the metadata names them.
-        PermissionDenied: from `refuse`, if pods go on reading what it shows with rights that the caller may not give.
+        PermissionDenied: from `refuse`, if pods still read it with rights that the caller may not give.
     """
     await locate_namespace(transaction, namespace, "update")
     stored = await locate(transaction, namespace, name, lock=True)
@@ -163,7 +164,7 @@ async def delete(
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Deletes every volume of a namespace, mounted or not: what a cascading delete does after the containers."""
+    """Deletes every volume of a namespace, mounted or not: a cascading delete calls it after the containers."""
     found = [item async for item in repository.stream_volumes(transaction, namespace_id=namespace.id)]
     for item in found:
         stored = await repository.get(transaction, item.id, lock=True)

@@ -1,4 +1,4 @@
-"""All SQL about volumes, but the write-backs of what their cluster shows.
+"""All SQL about volumes, except the write-backs of the cluster's state.
 
 A volume comes with the names of the containers that mount it, read in the same statement.
 """
@@ -148,7 +148,7 @@ _CALL = text(
 
 @lru_cache(maxsize=8)
 def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """What is answered of volumes without rendering them; the database function is this select, of a name."""
+    """The stored response of volumes, without rendering; the database function is this select, for one name."""
     return select(
         VOLUMES.c.id,
         VOLUMES.c.namespace_id,
@@ -301,7 +301,7 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
                 **({"medium": wanted.medium} if wanted.medium else {}),
                 **({"optional": True} if wanted.optional else {}),
             },
-            # What has no object on the cluster is there as soon as it is stored.
+            # A volume without an object on the cluster exists once it is stored.
             observed_generation=0 if wanted.is_claim else 1,
             created_by=transaction.actor.user_id,
             updated_by=transaction.actor.user_id,
@@ -313,12 +313,12 @@ async def insert_volume(transaction: Transaction, wanted: Volume) -> Volume:
 
 
 async def update_volume(transaction: Transaction, stored: Volume, wanted: Volume) -> Volume:
-    """Writes what may change of a volume that the transaction has locked, as its next generation."""
+    """Writes the changeable values of a volume that the transaction has locked, as its next generation."""
     return await _update(transaction, stored, _changeable(wanted))
 
 
 async def replace_claim(transaction: Transaction, stored: Volume, wanted: Volume) -> Volume:
-    """As `update_volume`, and forgets the claim that was: what is made next is another one."""
+    """As `update_volume`, and drops the former claim: the next one is another."""
     forgotten: dict[str, Any] = {
         "status": "available",
         "reason": None,
@@ -364,7 +364,7 @@ async def count(transaction: ReadTransaction, namespace_id: int) -> int:
 
 
 async def delete_volume(transaction: Transaction, volume_id: int) -> None:
-    """Removes a row, and with it what is left of its mounts."""
+    """Removes a row, with the rest of its mounts."""
     await transaction.connection.execute(delete(VOLUMES).where(VOLUMES.c.id == volume_id))
 
 

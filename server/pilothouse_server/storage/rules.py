@@ -20,8 +20,8 @@ from pilothouse_server.storage.model import Volume
 from pilothouse_server.values.quantity import NANOS, Quantity, normalise
 from pilothouse_server.values.volumes import ROOT_WORDS, VolumeType, canonical_mount_path
 
-# Who may show folders of the nodes to containers; no shipped role but the administrator's holds it, and it works only
-# from a grant over all namespaces.
+# The right to mount folders of the nodes; of the shipped roles only the administrator's has it, and it works only from
+# a grant over all namespaces.
 HOST_PATH_PERMISSION = "storage.host_path"
 RESERVED_DOMAIN = "pilothouse.dev"
 SMALLER = "SIZE_SMALLER"
@@ -96,7 +96,7 @@ def _key_violations(volume: Volume) -> Iterator[Violation]:
 def check_growth(stored: Volume, wanted: Volume) -> None:
     """Raises InvalidArgument if a claim would shrink.
 
-    What the cluster refused never came to be: from there the way back is open, down to what is bound.
+    A size that the cluster refused was never reached: it may be lowered again, down to the bound size.
     """
     if not stored.is_claim:
         return

@@ -102,7 +102,7 @@ class StorageService:
         return await _LIST.answer(map(messages.parts, found), next_page)
 
     async def UpdateVolume(self, request: pb.UpdateVolumeRequest, call: Call) -> pb.UpdateVolumeResponse:
-        """Changes what is wanted of a volume."""
+        """Changes the desired state of a volume."""
         paths = check_update_mask(pb.Volume, request.update_mask, messages.VOLUME.updatable)
         if not paths and not request.replace_lost_claim:
             raise missing("update_mask")
@@ -157,7 +157,7 @@ class StorageService:
         return pb.DetachVolumeResponse(volume=shown, restarts=remounted.restarts)
 
     async def _answer(self, call: Call, volume: Volume) -> pb.Volume:
-        """What a mutation answers; one that only validates has the cluster try it out first, without any lock."""
+        """The response of a mutation; for `validate_only` the cluster tries it out first, without any lock."""
         shown = _described(call, volume)
         if call.validate_only:
             await call.leave_transaction()
@@ -165,7 +165,7 @@ class StorageService:
         return shown
 
     async def _remounted_answer(self, call: Call, remounted: Remounted) -> pb.Volume:
-        """The same for what changes the container that mounts the volume."""
+        """The same for a change of the container that mounts the volume."""
         shown = _described(call, remounted.volume)
         if call.validate_only:
             await call.leave_transaction()

@@ -1,7 +1,7 @@
-"""Names by which records say who acted where no user did, and which no user may bear for that reason.
+"""Names for records that no user caused, which no user may have for that reason.
 
-A status history says `triggered_by`, a record has a name where it has no user: a user of the same name could pass off
-as the server what that user has done. The other names are those that readers take for the server's, or for nobody's.
+A status history says `triggered_by`, a record has a name if it has no user: a user of the same name could make the own
+actions look like the server's. The other names are those that readers take for the server's, or for nobody's.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ RESERVED_USERNAMES: Final = frozenset(
 
 
 def is_reserved_username(username: str) -> bool:
-    """Whether no new user may have this name, in whatever case or form."""
+    """Returns whether no new user may have this name, in any case or form."""
     return normalise_username(username) in RESERVED_USERNAMES

@@ -1,7 +1,7 @@
-"""The words of the audit log: what `action` and `resource_type` of a record may be.
+"""The words of the audit log: the values of a record's `action` and `resource_type`.
 
-They are a contract with whoever filters the log, so a word is chosen once: method options that declare another one keep
-the server from starting. A new word is added here and needs no migration.
+They are a contract with users who filter the log, so a word is chosen once: method options that declare another one
+stop the server's start. Add a new word here; it needs no migration.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""URLs of PostgreSQL, and how far the server there has to show who it is.
+"""URLs of PostgreSQL, and the verification of the server there.
 
-What libraries do by default (`sslmode=prefer`) is no protection: they take any certificate, and plain text where none
-is offered, so who is in between could pose as the database. So a URL that leads to another machine and says
-nothing is one with `sslmode=verify-full`: TLS, by a certificate that an authority vouches for, with the name of the
-host. One that says something else is taken at its word. Of this machine (a Unix socket, `localhost`, 127.0.0.0/8, ::1)
-nothing is asked.
+The default of libraries (`sslmode=prefer`) is no protection: they accept any certificate, and plain text if TLS is not
+offered, so somebody who intercepts the connection could pose as the database. So a URL that leads to another machine
+and has no mode gets `sslmode=verify-full`: TLS with a certificate of a trusted authority and the name of the host. A
+URL with another mode is obeyed. Nothing is required of this machine (a Unix socket, `localhost`, 127.0.0.0/8, ::1).
 
-Which authorities: those that the URL names (`sslrootcert`), or the environment (PGSSLROOTCERT), or the setting
+The authorities are those of the URL (`sslrootcert`), or the environment (PGSSLROOTCERT), or the setting
 DATABASE_CA_FILE, or ~/.postgresql/root.crt, or the system's.
 """
 
@@ -35,10 +34,10 @@ _SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
 def secured(url: str, ca_file: str, environment: Mapping[str, str]) -> str:
-    """The URL, which says how far TLS is asked for. What is no URL of PostgreSQL is returned as it is.
+    """Returns the URL with its TLS mode. A text that is no URL of PostgreSQL is returned unchanged.
 
     Raises:
-        InvalidValueError: a certificate is to be checked, and there is nothing to check it by.
+        InvalidValueError: a certificate must be verified, and there is no authority for it.
     """
     if not _is_url(url):
         return url
@@ -68,8 +67,10 @@ def weakness(url: str, environment: Mapping[str, str]) -> str:
 
 
 def is_local(url: str, environment: Mapping[str, str]) -> bool:
-    """Whether it leads to this machine alone, by a socket or a loopback address. Other names are not looked up: who
-    answers for them is not known."""
+    """Returns whether it leads to this machine only, by a socket or a loopback address.
+
+    Other names are not resolved, because the server that answers for them is unknown.
+    """
     return all(_is_local(host) for host in _hosts(url, environment))
 
 
@@ -79,7 +80,7 @@ def is_encrypted(url: str) -> bool:
 
 
 def tls_problem(error: BaseException) -> str:
-    """What is wrong with TLS where PostgreSQL could not be connected to; '' where that is not known to be it."""
+    """Returns the TLS problem of a failed connection to PostgreSQL; '' if it is another problem, or unknown."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _OTHER_NAME:
             return (
@@ -87,16 +88,16 @@ def tls_problem(error: BaseException) -> str:
                 " certificate does, or give the URL sslmode=verify-ca to do without the check of the name"
             )
         return (
-            "no authority that is known vouches for the certificate of the database: name its authority by"
-            " PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL"
+            "no known authority has signed the certificate of the database: name its authority by "
+            "PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL"
         )
     if isinstance(error, ssl.SSLError):
         return "the database and this program agree on no TLS: is its certificate in order?"
     # As the driver says it, and nothing of the system is that class itself.
     if type(error) is ConnectionError:
         return (
-            "the database offers no TLS, which its URL asks for: set it up there (ssl = on), or give the URL"
-            " sslmode=disable where nobody can listen in between"
+            "the database offers no TLS, which its URL requires: set it up there (ssl = on), or give "
+            "the URL sslmode=disable if nobody can intercept the connection"
         )
     return ""
 
@@ -156,6 +157,6 @@ def _system() -> str:
         if each and Path(each).is_file():
             return each
     raise InvalidValueError(
-        "there is nothing to check the certificate of the database by: name its authority by"
-        " PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL"
+        "there is no authority to verify the certificate of the database with: name one by "
+        "PILOTHOUSE_DATABASE_CA_FILE, or by sslrootcert in the URL"
     )

@@ -1,4 +1,4 @@
-"""Keys of annotations and labels by which somebody else is told what to do: what they need stands in the settings."""
+"""Keys of annotations and labels that other programs obey; the settings say which permission they need."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ POD_KEYS = (
     # It tells how probes are asked.
     "!sidecar.istio.io/rewriteAppHTTPProbers",
     "v1.multus-cni.io/*,ovn.kubernetes.io/*,*.antrea.io/*,aadpodidbinding,dapr.io/*,*.opentelemetry.io/*",
-    # What container runtimes and their plugins obey: devices, mounts, properties of the system.
+    # Keys that container runtimes and their plugins obey: devices, mounts, properties of the system.
     "cdi.k8s.io/*,io.kubernetes.cri-o.*,*.cri-o.io,*.cri-o.io/*,*.crio.io,*.crio.io/*,io.katacontainers.*,io.containerd.*,run.oci.*"
     ",org.systemd.property.*,*.nri.io/*,*.noderesource.dev/*",
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*",
-    # Networks of OpenShift, and programs that others put beside: of a mesh, of Jaeger, of Datadog.
+    # Networks of OpenShift, and sidecars: of a mesh, of Jaeger, of Datadog.
     "*.network.openshift.io/*,networkservicemesh.io/*,*.jaegertracing.io/*,admission.datadoghq.com/*",
-    # Programs put beside by others again, with folders of buckets in clouds; and limits of processes, set by a runtime.
+    # Further sidecars, with folders of cloud buckets; and limits of processes, set by a runtime.
     "gke-gcsfuse/*,telegraf.influxdata.com/*,injector.tumblr.com/*,ulimits.nri.containerd.io/*",
 )
 # Keys of labels and annotations of claims, config maps and secrets by which others fill them, or put them elsewhere.
@@ -44,7 +44,7 @@ NAMESPACE_KEYS = (
     "openshift.io/*,*.openshift.io/*",
     "istio-injection",
     _NETWORKS_AND_IDENTITIES,
-    # What exempts from policies or gives a namespace to somebody else.
+    # Keys that exempt from policies or assign a namespace to somebody else.
     "*.gatekeeper.sh/*,kyverno.io/*,*.kyverno.io/*,*.cattle.io/*,*.clastix.io/*,argocd.argoproj.io/*",
     # On AKS no admission webhook, whosever it is, sees what is in a namespace with the first of these.
     "control-plane,openpolicyagent.org/*,cert-manager.io/*",

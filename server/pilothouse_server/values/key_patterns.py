@@ -11,8 +11,8 @@ _PATTERN = re.compile(r"!?[A-Za-z0-9._*-]+(?:/[A-Za-z0-9._*-]*)?")
 class KeyPatterns:
     """A set of keys: patterns separated by commas, in which `*` stands for any text, also for none.
 
-    A pattern that begins with `!` takes out again what the others name, wherever it stands. `guarding`: what is in the
-    set is forbidden, so that the name of a domain stands for the keys below it, too.
+    A pattern that begins with `!` excludes keys of the others, wherever it stands. `guarding`: keys in the set are
+    forbidden, so the name of a domain includes the keys below it.
     """
 
     def __init__(self, text: str, *, guarding: bool = False) -> None:
@@ -35,7 +35,7 @@ def checked(pattern: str) -> str:
 
 
 def checked_header(pattern: str) -> str:
-    """Returns a name in lower case, or what some begin with, before `*`. Raises ValueError: no header is called so."""
+    """Returns a name in lower case, or a prefix before `*`. Raises ValueError if it is no header name."""
     if not _HEADER.fullmatch(pattern):
         raise ValueError(pattern)
     return pattern

@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,63}")
 
 
 class Operator(Enum):
-    """What a requirement asks of a key."""
+    """The requirement for one key."""
 
     IN = "in"
     NOT_IN = "notin"

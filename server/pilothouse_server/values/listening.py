@@ -15,7 +15,7 @@ import stat
 from pilothouse_server.values import InvalidValueError
 
 _UNIX = (_PATH, _ABSTRACT) = ("unix:", "unix-abstract:")
-# What the system takes as the path of a socket, without its end.
+# Greatest length of a socket's path, without its terminator.
 _MOST_PATH_BYTES = 107
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _LAST_PORT = 65535
@@ -30,7 +30,7 @@ def is_unix(address: str) -> bool:
 
 def why_refused(address: str) -> str:
     """Returns why an address could not be taken, as far as that is known."""
-    return unix_problem(address) or "something else listens there, or it is no HOST:PORT of this machine"
+    return unix_problem(address) or "another program listens there, or it is no HOST:PORT of this machine"
 
 
 def unix_problem(address: str) -> str:
@@ -46,7 +46,7 @@ def unix_problem(address: str) -> str:
     if address.startswith(_PATH):
         try:
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                return "what has that name is no socket"
+                return "a file of that name exists and is no socket"
         except FileNotFoundError:
             folder = os.path.dirname(path) or "."
             return (
@@ -55,7 +55,7 @@ def unix_problem(address: str) -> str:
                 else "its folder is not there, or not to be written to"
             )
         except OSError:
-            return "its folder is none, or cannot be looked into"
+            return "its folder does not exist, or cannot be read"
     return _listener_problem(path)
 
 
@@ -79,8 +79,8 @@ def _listener_problem(path: str) -> str:
             # More wait for it than it lets wait.
             pass
         except OSError:
-            return "it is somebody else's socket"
-    return "something else listens there"
+            return "it is another program's socket"
+    return "another program listens there"
 
 
 def split(address: str) -> tuple[str, int]:
@@ -99,7 +99,7 @@ def split(address: str) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise InvalidValueError(f"{address!r} is not HOST:PORT; an IPv6 address stands in brackets")
+        raise InvalidValueError(f"{address!r} is not HOST:PORT; an IPv6 address needs brackets")
     if _NUMBERS.fullmatch(host) and not _is_ipv4(host):
         raise InvalidValueError(f"{host!r} is no IPv4 address, which is four numbers from 0 to 255 with dots")
     return host, int(port)
@@ -125,9 +125,9 @@ def _is_ipv4(host: str) -> bool:
 
 
 def is_reached_by_others(address: str) -> bool:
-    """Whether other machines may reach it: it is not a Unix socket, nor a name or address of this machine's own.
+    """Returns whether other machines may reach it: no Unix socket, and no name or address of this machine.
 
-    Whoever has no address at all is reached by nobody; taking the address fails then.
+    An address that no machine has is reached by nobody; binding it fails then.
     """
     if is_unix(address):
         return False

@@ -19,7 +19,7 @@ LONGEST_LABEL = 63
 LONGEST_SUBDOMAIN = 253
 LONGEST_EMAIL = 254
 LONGEST_USERNAME = 50
-# What the name of each service account begins with.
+# The prefix of the names of service accounts.
 SERVICE_ACCOUNT = "sa"
 LONGEST_ANNOTATIONS = 256 * 1024
 
@@ -43,7 +43,7 @@ _ENCODED = re.compile(r"%(?:2[ef]|5c|00)", re.IGNORECASE)
 
 
 def unstorable_problem(text: str) -> str | None:
-    """Refuse what no text column and no UTF-8 message can hold: NUL and lone surrogates."""
+    """Refuses characters that no text column and no UTF-8 message can contain: NUL and lone surrogates."""
     # A text of a megabyte is looked through in a fraction of a millisecond, not in ten.
     if "\0" not in text and (text.isascii() or _is_utf8(text)):
         return None

@@ -1,8 +1,8 @@
-"""What others may add to workloads and Services of ours without it being drift, as a setting names it.
+"""Additions by others to our workloads and Services that are no drift, as a setting names them.
 
-Sidecar injectors mostly change pods, which no comparison of templates sees, and what a webhook puts into a template is
-no drift either. The setting is for programs that write templates themselves. A manager's name is what its program
-says, so that whoever may change the object may bear the name of a permitted manager.
+Sidecar injectors mostly change pods, which no comparison of templates sees, and additions of a webhook to a template
+are no drift either. The setting is for programs that write templates themselves. A program chooses the name of its
+manager, so anybody who may change the object can use the name of a permitted manager.
 """
 
 from __future__ import annotations

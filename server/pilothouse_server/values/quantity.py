@@ -1,8 +1,8 @@
 """Kubernetes quantities (`100m`, `1.5Gi`, `2e3`), exactly.
 
 A quantity is held as a whole number of billionths, which is as fine as Kubernetes goes (finer values are rounded away
-from zero, as there), so that comparing and adding are exact. The notation that it was written in is kept beside the
-number, because the canonical text depends on it: `1024` stays `1024` and `1Ki` stays `1Ki`, although they are equal.
+from zero, as there), so that comparing and adding are exact. The original notation is stored with the number, because
+the canonical text depends on it: `1024` stays `1024` and `1Ki` stays `1Ki`, although they are equal.
 
 `text` is what the API server would print: the largest suffix that leaves a whole number, `0.5` as `500m`, `1.5Gi` as
 `1536Mi`. Two deviations from the API server, both on the strict side: a text without any digit (`.`, `Ki`) is refused
@@ -175,7 +175,7 @@ def quantity_problem(text: str) -> str | None:
 
 
 def _scaled(digits: int, ten_exponent: int) -> int:
-    """Return digits · 10^ten_exponent, rounded up to a whole number, refusing what is above the largest."""
+    """Returns digits · 10^ten_exponent, rounded up to a whole number. Refuses values above the largest."""
     if digits == 0:
         return 0
     if ten_exponent >= 0:

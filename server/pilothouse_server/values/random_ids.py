@@ -1,7 +1,7 @@
-"""Random UUIDs (version 4) as text, for what is given one thousands of times a second.
+"""Random UUIDs (version 4) as text, for ids that are needed thousands of times a second.
 
-To ask the system for each 16 bytes takes longer than all else that is done for an id, and so does the standard
-library's class. So the bytes of many are asked for together, and the text is made of them.
+A system call for each 16 bytes takes longer than all other work for an id, and so does the standard library's class. So
+the bytes of many ids are requested together, and the text is made of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the resources of every noun have in common: ids that cannot be swapped, and conditions."""
+"""Common values of all resources: ids that cannot be swapped, and conditions."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ class Namespaced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def kubernetes_namespace(self) -> str:
-        """What the namespace is called on its cluster."""
+        """The name of the namespace on its cluster."""
         return self.namespace_ref.kubernetes_name

@@ -1,4 +1,4 @@
-"""What volumes and those who mount them agree on: types, access modes, and the spelling of mount paths.
+"""Common values of volumes and containers: types, access modes, and the spelling of mount paths.
 
 Spellings of a mount path that mean the same folder are one path: `/data`, `/data/`, `//data` and `/./data` are one
 folder to the runtime, and two mounts there would hide each other silently. Paths are kept in their shortest spelling,

@@ -33,7 +33,7 @@ class Watermark:
             self.wake()
 
     def advance_for(self, newest: int, about: Iterable[Hashable]) -> None:
-        """The same, and wakes only who waits for one of these, or for whatever there is."""
+        """The same, but wakes only waiters for one of these topics, or for all topics."""
         if newest > self.newest:
             self.newest = newest
             for each in {None, *about}:
@@ -46,10 +46,9 @@ class Watermark:
             _wake(each)
 
     async def beyond(self, position: int, timeout_seconds: float, about: Hashable = None) -> bool:
-        """Waits until the number has passed `position`; False when the time has passed without.
+        """Waits until the number has passed `position`; False if the time is over first.
 
-        Who waits `about` something may be told late of what is about something else, and at the end of the time at
-        the latest.
+        A waiter `about` some topic may learn late about others, at the end of the time at the latest.
         """
         if self.newest > position:
             return True
@@ -82,8 +81,7 @@ def _look_again(waiting: asyncio.Future[None]) -> None:
 class Hub:
     """A ring of events. `newest` is the revision up to which this server has seen everything.
 
-    `records` is the newest sequence of the audit log; its records are read from the database by who watches
-    them.
+    `records` is the newest sequence of the audit log; watchers of records read them from the database.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -91,7 +89,7 @@ class Hub:
         self._events = Watermark()
         self._history = ""
         self._all_woken_at = 0
-        # Nobody falls out of the ring meanwhile.
+        # No watcher falls out of the ring during this.
         self._most_behind = min(_MOST_BEHIND, capacity // 8)
         self.records = Watermark()
 
@@ -106,7 +104,7 @@ class Hub:
         return self._history
 
     def begin(self, revision: int, sequence: int, history: str) -> None:
-        """Starts (again) at a revision: what lies before must be read from the database."""
+        """Starts (again) at a revision; earlier events must be read from the database."""
         self._ring.clear()
         self._history = history
         self._all_woken_at = revision
@@ -115,17 +113,17 @@ class Hub:
         self.records.wake()
 
     def wake(self) -> None:
-        """Lets every watcher look again: what its caller may see has changed."""
+        """Lets every watcher check again: its caller may see other namespaces now."""
         self._events.wake()
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
-        """Adds events that follow on what was published, up to `newest`.
+        """Adds the events after the published ones, up to `newest`.
 
-        Who watches one namespace is woken by events of that, and else now and then: hundreds of watches that look at
-        each event of everybody cost more than the events.
+        A watcher of one namespace is woken by events of that namespace, and otherwise at intervals: hundreds of watches
+        that check every event of every tenant cost more than the events.
         """
         if events and self._ring and events[0].revision != self._ring[-1].revision + 1:
-            # What lies between is gone: a watcher in the ring must not step over it unawares.
+            # The events in between are gone: a watcher in the ring must not skip them without noticing.
             self._ring.clear()
         self._ring.extend(events)
         if newest - self._all_woken_at >= self._most_behind or not events:
@@ -141,8 +139,8 @@ class Hub:
     def since(self, revision: int) -> list[FeedEvent] | None:
         """The events after `revision`; None if the ring does not hold them all.
 
-        A watcher's place moves with what it is given, so what is given has no hole, and is never nothing while
-        there is something.
+        The caller's position moves with the result, so the result has no gap, and is never empty while there are
+        events.
         """
         newest = self.newest
         if revision >= newest:
@@ -161,8 +159,8 @@ class Hub:
         return found if len(found) == newest - revision else None
 
     async def beyond(self, revision: int, timeout_seconds: float, namespace_id: int | None = None) -> bool:
-        """Waits until something after `revision` was published; False when the time has passed without.
+        """Waits until an event after `revision` was published; False if the time is over first.
 
-        What is not of the namespace, where one is given, may be told late: at the end of the time at the latest.
+        If a namespace is given, events of others may be noticed late, at the end of the time at the latest.
         """
         return await self._events.beyond(revision, timeout_seconds, namespace_id)

@@ -1,18 +1,18 @@
-"""The token by which a watch goes on exactly after an answer.
+"""The token by which a watch continues exactly after a response.
 
     base64url( form, 1 byte ‖ revision, 8 ‖ mark, 8 ‖ history, 8 ‖ sight, 4 ‖ skipped ids ‖ MAC, 16 )
 
-`mark` are the random bytes of the event at that revision: a copy of the database that went another way has other
-bytes there, so its tokens are noticed, and those of a failover that lost nothing are not. `history` names the line of
-events, `sight` what the caller's grants let the watch show. The skipped ids are those of changes that the first state
-of the watch showed before they were numbered; their events are passed over. They are written as differences, seven
-bits a byte.
+`mark` is the random bytes of the event at that revision: a copy of the database with other changes has other bytes
+there, so its tokens are detected, while tokens stay valid after a failover that lost nothing. `history` names the
+sequence of events, `sight` the namespaces that the caller's grants show. The skipped ids are those of changes that the
+first state of the watch showed before they were numbered; their events are passed over. They are written as
+differences, seven bits a byte.
 
-The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter, so a token is of use only to the
-watch that it was given to. The key is the server's, the same on every replica.
+The MAC (keyed BLAKE2b) is over all of it, the caller, the method and the filter, so a token works only for the
+watch that got it. The key is the server's, the same on every replica.
 
     the MAC does not fit                     INVALID_ARGUMENT   another caller's, another filter's, or rubbish
-    another history, sight or mark           OUT_OF_RANGE       watch anew without the token
+    another history, sight or mark           OUT_OF_RANGE       watch again without it
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _FORM = b"\x02"
 _HEAD_BYTES = 29
 # With the head a multiple of three, so that base64 has nothing to fill up where no id is skipped.
 _MAC_BYTES = 16
-# What the requests of watches take: 339 bytes of ids, which are one or two bytes each unless they lie far apart.
+# The limit of watch requests: 339 bytes of ids, each one or two bytes unless they are far apart.
 LONGEST_CHARACTERS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a watch stands: after the event of `revision`, whose mark is `mark`."""
+    """Position of a watch: after the event of `revision`, whose mark is `mark`."""
 
     revision: int
     mark: bytes = NO_MARK
@@ -75,7 +75,7 @@ class TokenIssuer:
 
         Raises:
             InvalidArgument: not a token, another caller's, or of another filter.
-            OutOfRange: of another history or sight; watch anew without a token.
+            OutOfRange: of another history or sight; watch again without a token.
         """
         if len(token) > LONGEST_CHARACTERS:
             raise _foreign()
@@ -111,7 +111,7 @@ def issuer(
 ) -> TokenIssuer:
     """The issuer for one watch; `key` is the server's, the same on every replica.
 
-    `sight` says what the caller's grants let the watch show.
+    `sight` identifies the namespaces that the caller's grants show.
     """
     state = hashlib.blake2b(
         key=hashlib.sha256(key).digest(), digest_size=_MAC_BYTES, person=b"pilothouse-watch"
@@ -155,16 +155,22 @@ def _decoded(encoded: bytes) -> tuple[int, ...]:
 def horizon(oldest_revision: int) -> OutOfRange:
     """The error for a position that is no longer kept."""
     return OutOfRange(
-        f"the resume token is older than what is kept (oldest revision {oldest_revision}): watch anew without it",
+        (
+            f"the resume token is older than the stored events (oldest revision {oldest_revision}): watch "
+            "again without it"
+        ),
         reason="WATCH_HORIZON",
         metadata={"oldest_revision": str(oldest_revision)},
     )
 
 
 def changed(oldest_revision: int) -> OutOfRange:
-    """The error for a watch whose past is no longer what its caller would see now."""
+    """The error for a watch whose former state is no longer visible to its caller."""
     return OutOfRange(
-        "the history of events or what the caller may see has changed: watch anew without the resume token",
+        (
+            "the history of events, or the caller's namespaces, have changed: watch again without the "
+            "resume token"
+        ),
         reason="WATCH_CHANGED",
         metadata={"oldest_revision": str(oldest_revision)},
     )

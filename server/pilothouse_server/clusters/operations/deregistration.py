@@ -1,12 +1,13 @@
-"""How a cluster ends, and what becomes of what is on it.
+"""The end of a cluster, and of its namespaces.
 
-A cluster without namespaces goes at once. One with namespaces is refused, unless the caller has chosen:
+A cluster without namespaces is removed immediately. One with namespaces is refused, unless the caller has chosen:
 
-  * ORPHAN: everything of it is forgotten here, in this one transaction, and stays on the cluster. It must be one: were
-    a container marked for deletion first, or forgotten before its namespace, the reconciler or its sweep would delete
-    from the cluster what was to stay.
+  * ORPHAN: all its rows are removed here, in this one transaction, and its objects stay on the cluster. It must be
+    one: if a container were marked for deletion first, or removed before its namespace, the reconciler or its sweep
+    would delete objects that should stay.
   * DELETE: its namespaces are marked for deletion as DeleteNamespace does. The reconciler deletes them from the
-    cluster; when the last is gone so is the cluster (`finish`). One that never answers again may be ORPHANed instead.
+    cluster; when the last is gone so is the cluster (`finish`). A cluster that never responds again may be ORPHANed
+    instead.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class ClusterContents(Protocol):
 async def deregister(
     transaction: Transaction, name: str, objects: Objects, contents: ClusterContents, check: Check
 ) -> tuple[Cluster, int]:
-    """Ends a cluster, or begins to. Returns it, and how many namespaces are forgotten or being deleted.
+    """Ends a cluster, or begins to. Returns it, and the number of namespaces that are removed or in deletion.
 
-    The transaction is of the system role: what is forgotten is removed beyond what a caller may.
+    The transaction is of the system role, because it removes rows beyond the caller's rights.
 
     Raises:
         NotFound: the cluster.
@@ -77,8 +78,10 @@ async def _not_empty(transaction: Transaction, name: str) -> FailedPrecondition:
     held = await repository.count_held(transaction, name)
     counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
     return FailedPrecondition(
-        f'cluster "{name}" is not empty: {counts} are on it; delete them first, or choose whether they are '
-        "deleted with it or left there",
+        (
+            f'cluster "{name}" is not empty: {counts} are on it; delete them first, or choose whether to '
+            "delete them with it or to leave them there"
+        ),
         reason="CLUSTER_NOT_EMPTY",
         metadata={kind: str(count) for kind, count in held.items()},
     )

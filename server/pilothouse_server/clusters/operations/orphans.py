@@ -1,10 +1,10 @@
-"""What becomes of orphans: objects of ours on a cluster that the database does not know.
+"""Decisions about orphans: objects with our label on a cluster that the database does not know.
 
-The sweep of the reconciler lists them in the database and acts on what is decided here; no cluster is asked. An import
+The sweep of the reconciler lists them in the database and carries out the decisions; no cluster is asked. An import
 is the exception: the noun `importing` does it, and this module only takes the rows away.
 
 A hold ends by a decision that leaves no orphan undecided, and by nothing else. It needs a sweep in the present history:
-before that, what is listed is what the older database knew.
+before that, the list is that of the older database.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 Read = Callable[[], AbstractAsyncContextManager[ReadTransaction]]
 
-# What an import takes by itself; all else comes with a Deployment that needs it.
+# Kinds that can be imported by themselves; all others come with a Deployment that needs them.
 IMPORTABLE = ("Deployment", "ConfigMap", "Secret")
 MOST_IMPORTED = 100
 
 _NOT_DELETED: Mapping[str, str] = {
-    "Namespace": "a Kubernetes namespace is not deleted with all that is in it: decide about what it holds, or delete "
-    "it on the cluster",
+    "Namespace": (
+        "a Kubernetes namespace is not deleted with its contents: decide about its objects, or delete it "
+        "on the cluster"
+    ),
     "PersistentVolumeClaim": "a claim holds data and is not deleted: delete it on the cluster if nobody needs it",
 }
 _NOT_IMPORTED: Mapping[str, str] = {
@@ -43,7 +45,7 @@ _NOT_IMPORTED: Mapping[str, str] = {
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """What became of one orphan. `imported_as` names what it became; `problems` say why nothing was decided."""
+    """The result for one orphan. `imported_as` names its resource; `problems` say why nothing was decided."""
 
     orphan: OrphanedObject
     imported_as: str = ""
@@ -54,10 +56,10 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 class OrphanImport(Protocol):
-    """What an import has found on the cluster."""
+    """The findings of an import on the cluster."""
 
     async def create(self, transaction: Transaction) -> list[Resolved]:
-        """Creates what can be; each orphan stands for itself."""
+        """Creates the resources that can be imported, each by itself."""
 
 
 class OrphanImporter(Protocol):
@@ -66,11 +68,11 @@ class OrphanImporter(Protocol):
     async def discover(
         self, read: Read, cluster: str, orphans: Sequence[OrphanedObject], may: Callable[[str], May]
     ) -> OrphanImport:
-        """Asks the cluster what the orphans are, outside any transaction; `may` is of a namespace.
+        """Reads the orphans from the cluster, outside any transaction; `may` checks a namespace.
 
         Raises:
-            Unavailable: the cluster does not answer in time.
-            FailedPrecondition: it does not let us look.
+            Unavailable: the cluster does not respond in time.
+            FailedPrecondition: it denies the read.
         """
 
 
@@ -107,7 +109,7 @@ async def uids_of(transaction: ReadTransaction, cluster: str) -> frozenset[str]:
 async def decide(
     transaction: Transaction, cluster: Cluster, orphans: Sequence[OrphanedObject], state: OrphanState
 ) -> list[Resolved]:
-    """Has orphans kept or deleted; returns what became of each.
+    """Marks orphans to be kept or deleted; returns the result of each.
 
     The transaction has locked the cluster.
     """
@@ -130,7 +132,7 @@ def not_importable(orphan: OrphanedObject) -> Resolved | None:
 
 
 async def take(transaction: Transaction, cluster: Cluster, resolved: Sequence[Resolved]) -> None:
-    """Removes what an import has taken over from the list."""
+    """Removes imported orphans from the list."""
     taken = [each for item in resolved for each in item.taken]
     if taken:
         await repository.remove_orphans(transaction, cluster.name, taken)
@@ -156,8 +158,10 @@ async def lock(transaction: Transaction, name: str) -> Cluster:
     sweeps = await repository.sweeps(transaction, cluster)
     if sweeps.is_held and not sweeps.is_listed:
         raise FailedPrecondition(
-            f'the orphans of cluster "{name}" have not been listed since the new history of the database began: retry '
-            "once the cluster answers",
+            (
+                f'the orphans of cluster "{name}" have not been listed since the new history of the '
+                "database began: retry once the cluster responds"
+            ),
             reason="ORPHANS_NOT_LISTED",
         )
     return cluster

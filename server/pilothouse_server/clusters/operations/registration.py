@@ -1,7 +1,7 @@
-"""Clusters are registered, changed and looked up.
+"""Registration, change and look-up of clusters.
 
-Whether a cluster answers and grants what is needed has been asked before, outside any transaction (`access`). Its
-credentials are in the clear only there and here, between the request and the encryption; they are encrypted for their
+Whether a cluster responds and grants the required rights was checked before, outside any transaction (`access`). Its
+credentials are plain text only there and here, between the request and the encryption; they are encrypted for their
 row: the table and the row's uid.
 """
 
@@ -28,7 +28,7 @@ Check = Callable[[Cluster], None]
 
 
 class TriedOut(msgspec.Struct, frozen=True):
-    """Credentials with which a cluster answered, and what it said. `missing_rights` are optional ones."""
+    """Credentials that a cluster accepted, and its facts. `missing_rights` are optional ones."""
 
     credentials: ClusterCredentials
     api_server: str
@@ -110,11 +110,11 @@ async def change(
     envelopes: Envelopes,
     check: Check,
 ) -> Cluster:
-    """Takes the fields named by `paths` over from `wanted`, and new credentials; `check` may refuse what is stored.
+    """Takes the fields named by `paths` from `wanted`, and new credentials; `check` may refuse the stored row.
 
     Raises:
         NotFound: the cluster.
-        FailedPrecondition: it is being deregistered, and new credentials are not given: these may be what it waits for.
+        FailedPrecondition: it is being deregistered, and the call has no new credentials, for which it may be waiting.
     """
     stored = await locate(transaction, name, "update")
     check(stored)

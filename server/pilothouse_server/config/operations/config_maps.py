@@ -52,14 +52,14 @@ async def create(
 
 
 async def take_over(transaction: Transaction, namespace: Namespace, wanted: ConfigMap) -> bool:
-    """Makes a config map of one that is on the cluster, `wanted.taken_over`; answers whether there was none yet.
+    """Creates a config map from one on the cluster, `wanted.taken_over`; returns whether there was none yet.
 
-    From then on it is one like any other: what others change on the cluster is taken back, and deleting it deletes the
+    From then on it is an ordinary one: changes by others on the cluster are reverted, and deleting it deletes the
     ConfigMap. The caller holds the namespace's lock.
 
     Raises:
         InvalidArgument: as `create`.
-        FailedPrecondition: it is there, and being deleted.
+        FailedPrecondition: it exists, and is being deleted.
     """
     if await configs.is_there(transaction, "config_map", namespace, wanted.name):
         return False
@@ -78,11 +78,11 @@ async def change(
     *,
     effect: configs.Effect,
 ) -> configs.Changed[ConfigMap]:
-    """Changes what is wanted: `merge` answers the stored one with the caller's fields taken over. Containers that
-    read it and run are restarted if `effect` says so and the data changed.
+    """Changes the desired state: `merge` returns the stored one with the caller's fields.
 
-    Errors as `create`; Aborted from `check` if the etag is not the current one; FailedPrecondition if it is
-    immutable or being deleted; PermissionDenied as `configs.changed_data`, and as `create` of labels.
+    Running containers that read it are restarted if `effect` requests it and the data changed. Errors as `create`;
+    Aborted from `check` if the etag is not the current one; FailedPrecondition if it is immutable or being deleted;
+    PermissionDenied as `configs.changed_data`, and as `create` of labels.
     """
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
@@ -108,7 +108,7 @@ def _keys(config_map: ConfigMap) -> set[str]:
 
 
 class SingleKeys(msgspec.Struct, frozen=True):
-    """Keys to set, as text or as bytes, and keys to remove; what is not named stays."""
+    """Keys to set, as text or as bytes, and keys to remove; all others stay."""
 
     data: dict[str, str] = {}
     binary_data: dict[str, bytes] = {}
@@ -116,14 +116,14 @@ class SingleKeys(msgspec.Struct, frozen=True):
 
 
 def taken_over(stored: ConfigMap, asked: ConfigMap, paths: tuple[str, ...], keys: SingleKeys) -> ConfigMap:
-    """The stored config map with the fields that `paths` names from the one that is asked for, and single keys changed.
+    """The stored config map with the fields that `paths` names from the requested one, and single keys changed.
 
     Raises:
-        InvalidArgument: a key to remove that is not there, one that is named twice, or all data beside single keys.
+        InvalidArgument: a key to remove does not exist, a key is named twice, or all data is given with single keys.
     """
     setting = {*keys.data, *keys.binary_data}
     if keys.data.keys() & keys.binary_data.keys():
-        raise invalid("set_binary_data", "a key stands in set_data, too", reason="DUPLICATE_KEY")
+        raise invalid("set_binary_data", "a key is in set_data, too", reason="DUPLICATE_KEY")
     rules.check_single_keys(paths, ("data", "binary_data"), setting, keys.remove)
     rules.check_removable(_keys(stored), keys.remove)
     wanted = msgspec.structs.replace(stored, **{path: getattr(asked, path) for path in paths})

@@ -1,7 +1,7 @@
-"""What config maps and secrets have in common: finding, deleting, telling watchers, work for the reconciler.
+"""Common rules of config maps and secrets: finding, deleting, notifying watchers, work for the reconciler.
 
-A config that something reads is not deleted: containers read it by their environment, volumes show it. The
-namespace's row, locked by a deletion and shared by whoever begins to use a config, decides between the two.
+A config with readers cannot be deleted: containers read it by their environment, volumes show it. The namespace's row,
+locked by a deletion and shared by a transaction that begins to use a config, decides between the two.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ Check = Callable[[Config], None]
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """On whom a change has an effect: `restart` restarts the `readers` of the data that run; `labelling` is by whom
-    others on the cluster are told what to do with it.
+    """The effects of a change.
+
+    `restart` restarts the running `readers` of the data; `labelling` is the rule for labels that programs on the
+    cluster obey.
     """
 
     readers: ReaderLookup
@@ -76,11 +78,12 @@ async def locate(
 
 
 def not_here(kind: Kind, name: str) -> str:
-    """What is said of one that the platform does not have, and how to bring it over where the cluster has it."""
+    """The message about one that the platform does not have, and how to import it if the cluster has it."""
     resource = "configmap" if kind == "config_map" else "secret"
     return (
-        f'there is no {WORDS[kind]} "{name}" here; if the cluster has one, bring it over: apply what '
-        f"`kubectl get {resource} {name} -o yaml` prints by `pilothouse apply`, or import a Deployment that reads it"
+        f'there is no {WORDS[kind]} "{name}" here; if the cluster has one, import it: run `pilothouse '
+        f"apply` on the output of `kubectl get {resource} {name} -o yaml`, or import a Deployment "
+        "that reads it"
     )
 
 
@@ -114,7 +117,7 @@ async def delete(
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
-    """Marks every config map and secret of a namespace for deletion: what a cascading delete does."""
+    """Marks every config map and secret of a namespace for deletion, for a cascading delete."""
     for kind in KINDS:
         found = [item async for item in repository.stream(transaction, kind, namespace_id=namespace.id)]
         for item in found:
@@ -144,9 +147,9 @@ async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mappi
 async def changed_data(
     transaction: Transaction, kind: Kind, config: C, effect: Effect, *, removed: Collection[str]
 ) -> Changed[C]:
-    """What a change of its data means for the containers that read it.
+    """The effect of a change of its data on the containers that read it.
 
-    Raises PermissionDenied where one of these has rights over the node, or others, that the caller may not give it.
+    Raises PermissionDenied if one of these has rights over the node, or over others, that the caller may not give.
     """
     home, readers = config.namespace_id, effect.readers
     await refuse_power(transaction, kind, config, effect)

@@ -1,11 +1,11 @@
-"""Which key encrypts, and its rotation.
+"""The active key, and its rotation.
 
-An operator first gives every server a new key (`pilothouse keys add`, or a provider before the others), then rotates:
-the newest key becomes the active one, and the data keys of all rows are wrapped by it, a batch a transaction. Values
-stay as they are and can be read at any moment. Killed anywhere, the next call goes on.
+An operator first gives every server a new key (`pilothouse keys add`, or a provider in front of the others), then
+rotates: the newest key becomes the active one, and the data keys of all rows are wrapped by it, one batch in each
+transaction. Values do not change and stay readable. After an interruption the next call continues.
 
-A token is asked between two transactions, never within one: a batch that needs it is given up, and taken again once
-what it needs is at hand.
+A token is called between two transactions, never within one: a batch that needs it is rolled back, and repeated once
+the result is at hand.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_BATCH = 1000
 _TRANSACTION_ROWS = 100
-# How often a batch is taken again for what a token has to be asked for meanwhile.
+# Number of times that a batch is repeated for results of a token.
 _ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What a call did: rows wrapped anew, rows that still use another key, the active key."""
+    """The result of a call: rows wrapped again, rows that still use another key, the active key."""
 
     rotated: int
     remaining: int
@@ -46,9 +46,9 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """What depends on the keys: rows that can be read with each one only, and the key new values are encrypted under.
+    """Dependencies on the keys: rows that only one key can read, and the key that encrypts new values.
 
-    `active` is empty where no server has chosen one yet.
+    `active` is empty if no server has chosen one yet.
     """
 
     uses: Mapping[str, int]
@@ -56,7 +56,7 @@ class KeyUse:
 
 
 async def look(store: Store, tables: Sequence[EnvelopeTable]) -> KeyUse:
-    """What depends on which key, at one moment."""
+    """The rows that depend on each key, at one moment."""
     async with store.system_read(snapshot=True) as transaction:
         return KeyUse(
             await encryption_keys.uses(transaction, tables),
@@ -65,12 +65,11 @@ async def look(store: Store, tables: Sequence[EnvelopeTable]) -> KeyUse:
 
 
 async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTable]) -> None:
-    """Reads the providers, and chooses the key to encrypt under where none was chosen yet; what a server does before it
-    serves.
+    """Reads the providers, and chooses the active key if there is none. A server calls this before it serves.
 
     Raises:
-        Unavailable: stored values are encrypted under keys that no provider holds, or a provider cannot be read. The
-            message names the keys, and who had them.
+        Unavailable: stored values are encrypted under keys that no provider has, or a provider cannot be read. The
+            message names the keys, and their former providers.
     """
     failure: PilothouseError | None = None
     try:
@@ -79,7 +78,7 @@ async def begin(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTab
         failure = error
     else:
         if envelopes.token is not None and not envelopes.token.names:
-            log.warning("the token holds no key with the label of the settings: pilothouse keys add")
+            log.warning("the token has no key with the configured label: run pilothouse keys add")
     async with store.system_write("key rotation") as transaction:
         await encryption_keys.lock(transaction)
         missing = await _missing(transaction, envelopes, tables)
@@ -126,7 +125,7 @@ def _refuse_start(missing: Sequence[_Missing], failure: PilothouseError | None) 
     lines = [failure.message] if failure is not None else []
     lines += [each.words for each in missing]
     if missing:
-        lines.append("no key provider of this server holds what is missing: see PILOTHOUSE_KEY_PROVIDERS")
+        lines.append("no key provider of this server has the missing key: see PILOTHOUSE_KEY_PROVIDERS")
     return Unavailable(
         "; ".join(lines),
         reason=ENCRYPTION_KEY_MISSING if missing or failure is None else failure.reason,
@@ -141,7 +140,7 @@ async def rotate(store: Store, envelopes: Envelopes, tables: Sequence[EnvelopeTa
         Unavailable: no provider of this server has a row's key, or its token does not answer.
         FailedPrecondition: the key file cannot be read.
 
-    What was committed before an error stays. A data key that was tampered with is logged and remains.
+    Batches that were committed before an error stay. A data key that was tampered with is logged and remains.
     """
     await refresh(envelopes)
     active = envelopes.newest_key_id
@@ -175,7 +174,7 @@ async def refresh(envelopes: Envelopes) -> None:
 async def _rotate_rows(
     store: Store, table: EnvelopeTable, envelopes: Envelopes, active: str, *, after: int, rows: int
 ) -> tuple[Sequence[WrappedKey], int]:
-    """One transaction: the rows that were taken, and how many of them were wrapped anew."""
+    """One transaction: the rows that were taken, and the number that was wrapped again."""
     for attempts_left in reversed(range(_ATTEMPTS)):
         try:
             async with store.system_write("key rotation") as transaction:

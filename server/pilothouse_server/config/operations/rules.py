@@ -1,7 +1,7 @@
-"""What a config map or secret must keep to, apart from the state of its namespace.
+"""Rules of a config map or secret that do not depend on its namespace.
 
-The names of keys are checked by the declaration of the field. Of secrets no message repeats a key or value
-that a caller gave: the one may have been given in the place of the other.
+The declaration of the field checks the names of keys. For secrets no message repeats a key or value of the caller,
+because a caller may confuse the two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def check_config_map(wanted: ConfigMap) -> None:
     twice = sorted(wanted.data.keys() & wanted.binary_data.keys())
     if twice:
         raise invalid(
-            "config_map.binary_data", f'the key "{twice[0]}" stands in data, too', reason="DUPLICATE_KEY"
+            "config_map.binary_data", f'the key "{twice[0]}" is in data, too', reason="DUPLICATE_KEY"
         )
     size = sum(len(text.encode()) for text in wanted.data.values())
     _check_size("config_map.data", size + sum(len(value) for value in wanted.binary_data.values()))
@@ -41,7 +41,7 @@ def check_secret(type_: str, values: Values) -> None:
     if type_ == _SERVICE_ACCOUNT_TOKEN:
         raise invalid(
             "secret.type",
-            "tokens of service accounts are made by the cluster, and cannot be given",
+            "the cluster makes tokens of service accounts itself; they cannot be created here",
             reason="UNSUPPORTED_TYPE",
         )
     check = _CHECKS.get(type_)
@@ -87,7 +87,7 @@ def check_removable(there: Collection[str], removing: Collection[str]) -> None:
 def merged(data: Mapping[str, bytes], string_data: Mapping[str, str]) -> Values:
     """`data` with `string_data` taken over; InvalidArgument if a key stands in both."""
     if data.keys() & string_data.keys():
-        raise invalid("secret.string_data", "a key stands in data, too", reason="DUPLICATE_KEY")
+        raise invalid("secret.string_data", "a key is in data, too", reason="DUPLICATE_KEY")
     return dict(data) | {key: text.encode() for key, text in string_data.items()}
 
 
@@ -102,7 +102,7 @@ def check_labels(field: str, labels: Mapping[str, str]) -> None:
 def refuse_immutable(words: str, name: str) -> FailedPrecondition:
     """The error for a change of one that was made immutable."""
     return FailedPrecondition(
-        f'{words} "{name}" is immutable: its data never change; make another one, or delete it first',
+        f'{words} "{name}" is immutable: its data never change; create another one, or delete it first',
         reason="IMMUTABLE",
     )
 
@@ -152,7 +152,7 @@ def _is_json_object(value: bytes) -> bool:
         return False
 
 
-# What Kubernetes itself asks of each type.
+# Requirements of Kubernetes for each type.
 _CHECKS: Mapping[str, Callable[[Values], str | None]] = {
     "kubernetes.io/tls": _all_of("tls.crt", "tls.key"),
     "kubernetes.io/dockerconfigjson": _all_of(".dockerconfigjson"),

@@ -1,6 +1,6 @@
 """The rules of secrets: making, changing, revealing.
 
-Values are in the clear only here, between the request and the encryption or the decryption and the answer.
+Values are plain text only here, between the request and the encryption or the decryption and the answer.
 They are encrypted for their row: its table, its uid, which is chosen before the row is written, and its
 namespace.
 """

@@ -1,7 +1,7 @@
 """All SQL about config maps and secrets.
 
-Both live in tables of one shape, so most statements are written once, for a `Kind`. The ciphertext of a
-secret is read by `find_sealed` alone: what lists and shows secrets never holds it.
+Both live in tables of one shape, so most statements are written once, for a `Kind`. Only `find_sealed` reads the
+ciphertext of a secret; statements that list and show secrets never contain it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SQL that reads config maps and secrets, and that writes what became of them on their cluster."""
+"""SQL that reads config maps and secrets, and writes their state on the cluster."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def write_observed(
     conditions: tuple[Condition, ...],
     observed_generation: int,
 ) -> Config:
-    """Writes what became of one on its cluster; what is wanted and the etag stay as they are."""
+    """Writes the cluster's state of one; the desired state and the etag stay unchanged."""
     table = TABLES[kind]
     await transaction.connection.execute(
         update(table)

@@ -1,4 +1,4 @@
-"""From rows to values: which table holds a kind, and what its columns mean."""
+"""From rows to values: the table of each kind, and the meaning of its columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import Condition
 
 TABLES: dict[Kind, Table] = {"config_map": CONFIG_MAPS, "secret": SECRETS}
-# What encrypts stays where it is.
+# The ciphertext stays in the database.
 _LEFT_OUT = {"ciphertext", "data_key"}
 
 
@@ -40,7 +40,7 @@ def selected(kind: Kind) -> Select[Any]:
 
 @lru_cache(maxsize=16)
 def cached(kind: Kind, message_format: int | ColumnElement[int]) -> Select[Any]:
-    """What is answered of a kind without rendering it; the database functions are this select, of a name."""
+    """The stored response of a kind, without rendering; the database functions are this select, for one name."""
     table = TABLES[kind]
     return select(
         table.c.id, table.c.namespace_id, creator(table.c.created_by), RENDERED.c.message
@@ -68,7 +68,7 @@ def binary_document(data: dict[str, bytes]) -> dict[str, str]:
 
 
 def sizes_document(sizes: dict[str, int]) -> dict[str, dict[str, int]]:
-    """What may be shown of a secret's values, as `secrets.data` holds it."""
+    """The visible part of a secret's values, as `secrets.data` has it."""
     return {key: {"size_bytes": size} for key, size in sizes.items()}
 
 

@@ -1,4 +1,4 @@
-"""SQL that writes what is wanted of config maps and secrets. Of a secret's values it sees the ciphertext."""
+"""SQL that writes the desired state of config maps and secrets. It sees a secret's values as ciphertext."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def insert_secret(transaction: Transaction, wanted: Secret, sealed: Sealed
 
 
 async def update_config_map(transaction: Transaction, stored: Config, wanted: ConfigMap) -> Config:
-    """Writes what is wanted of one that the transaction has locked, as its next generation."""
+    """Writes the desired state of a row that the transaction has locked, as its next generation."""
     return await _update(transaction, "config_map", stored, _config_map_columns(wanted))
 
 
 async def update_secret(
     transaction: Transaction, stored: Config, wanted: Secret, sealed: Sealed | None
 ) -> Config:
-    """Writes what is wanted of one that the transaction has locked; its values only where `sealed` is given."""
+    """Writes the desired state of a row that the transaction has locked; its values only if `sealed` is given."""
     values = _secret_columns(wanted) | ({} if sealed is None else _sealed_columns(sealed))
     return await _update(transaction, "secret", stored, values)
 

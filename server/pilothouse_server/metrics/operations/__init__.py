@@ -1,4 +1,4 @@
-"""The rules of usage: what is stored, rolled up, recorded from outside, and asked for."""
+"""The rules of usage: storage, roll-ups, recording from outside, and queries."""
 
 from pilothouse_server.metrics.operations.database import database_stats, table_sizes
 from pilothouse_server.metrics.operations.gauges import DatabaseGauges

@@ -1,4 +1,4 @@
-"""The state of the database itself, for who may see the whole platform."""
+"""The state of the database, for callers who may see the whole platform."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def changes_set_aside(store: Store) -> int:
 
 
 async def oldest_snapshots(store: Store) -> tuple[OldestSnapshot, ...]:
-    """What keeps VACUUM from removing rows, the oldest of each kind that there is. Raises Unavailable."""
+    """The reasons why VACUUM removes no rows, the oldest of each kind. Raises Unavailable."""
     async with database.as_owner(store) as transaction:
         return await database.oldest_snapshots(transaction)
 

@@ -1,6 +1,6 @@
-"""The state of the database as Prometheus sees it: size, connections, bloat, growth by partition.
+"""The state of the database as Prometheus metrics: size, connections, bloat, growth by partition.
 
-Read once a minute, by servers that serve metrics only. What a look does not find any more is not shown any more.
+Only servers that serve metrics read it, once a minute. Values that a read no longer finds are removed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PARTITION = Gauge(
 )
 _ORPHANS = Gauge(
     "pilothouse_cluster_orphans",
-    "Objects of ours on a cluster that the database does not know, by what becomes of them.",
+    "Objects of ours on a cluster that the database does not know, by state.",
     ("cluster", "state"),
 )
 _ORPHANS_HELD = Gauge(
@@ -54,12 +54,12 @@ _GROWTH = Gauge(
 )
 _OLDEST_SECONDS = Gauge(
     "pilothouse_database_oldest_xmin_seconds",
-    "For how long the transaction has been open that has the oldest snapshot, by what has it: session or prepared.",
+    "Age of the transaction with the oldest snapshot, by holder: session or prepared.",
     ("holder",),
 )
 _OLDEST_TRANSACTIONS = Gauge(
     "pilothouse_database_oldest_xmin_transactions",
-    "How many transactions back the oldest snapshot lies, by what has it: session, standby, slot or prepared.",
+    "Age of the oldest snapshot in transactions, by holder: session, standby, slot or prepared.",
     ("holder",),
 )
 _HOLDERS: Final = ("session", "standby", "slot", "prepared")

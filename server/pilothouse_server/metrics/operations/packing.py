@@ -1,9 +1,9 @@
-"""Days of usage packed: the points of a container's day, rendered once, in one row.
+"""Packing of days of usage: the points of a container's day, rendered once, in one row.
 
-This is done behind the roll-ups, every minute on one server at a time, for the days that are rolled up. It takes what
-the database says is not packed, so it needs no memory, may be cut off anywhere, and comes again to a day for which a
-sample came late. What it has not come to yet is read from the hours. A run ends after so many days, so that the first
-one after an upgrade does not work through the whole past at once.
+This runs after the roll-ups, every minute on one server at a time, for the days that are rolled up. The database lists
+unpacked days, so the job needs no memory, may be interrupted anywhere, and repeats a day for which a sample came late.
+Days that are not packed yet are read from the hours. A run ends after a number of days, so that the first one after an
+upgrade does not process the whole past.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Rendering:
 
 
 async def roll_up_and_pack(store: Store, rendering: Rendering) -> None:
-    """Rolls up what has ended and packs the days that are over. Raises Unavailable; what was written stays."""
+    """Rolls up periods that have ended and packs past days. Raises Unavailable; written rows stay."""
     await roll_up(store)
     await pack_days(store, rendering)
 
 
 async def pack_days(store: Store, rendering: Rendering) -> int:
-    """Packs days that are over and rolled up; returns how many.
+    """Packs past days that are rolled up; returns their number.
 
-    Raises Unavailable; what was packed until then stays.
+    Raises Unavailable; days that were packed before stay.
     """
     packed = 0
     while packed < _DAYS_A_RUN:

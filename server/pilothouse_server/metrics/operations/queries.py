@@ -1,8 +1,8 @@
-"""What may be asked of usage, and its answers.
+"""Queries of usage, and their results.
 
-A range is cut into steps that begin at multiples of the step since 1970-01-01 UTC, so that steps of whole hours
-and days are made of whole roll-ups, and the same question a minute later has the same steps. The range is widened
-to whole steps at both ends.
+A range is cut into steps that begin at multiples of the step since 1970-01-01 UTC, so that steps of whole hours and
+days consist of whole roll-ups, and the same query a minute later has the same steps. The range is widened to whole
+steps at both ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PARTS_A_STEP = 4000
 _POINTS_A_ROW, _SAMPLES_A_ROW = 10, 20
 # Where samples are not told from roll-ups: how often a container has one, by default.
 _SECONDS_A_SAMPLE = 10
-# What a step is rounded up to where none is asked for: from an hour on, ones that roll-ups answer.
+# Steps to which a default step is rounded up: from an hour on, those of roll-ups.
 _NATURAL_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
 
 TopBy = Literal["cpu", "memory"]
@@ -52,7 +52,7 @@ list_summaries = overview.list_summaries
 def steps_of(
     now: datetime, start: datetime | None, end: datetime | None, step: timedelta | None
 ) -> StepSizes:
-    """The steps of a range; None for what is not given.
+    """The steps of a range; None for values that are not given.
 
     Raises:
         InvalidArgument: of the field `start_time` where the range is empty; of `step` where it is not whole
@@ -67,8 +67,10 @@ def steps_of(
     if steps.count > MOST_STEPS:
         raise invalid(
             "step",
-            f"makes {steps.count:,} steps of this range, more than {MOST_STEPS:,}: ask for a longer one, "
-            "or for a shorter range",
+            (
+                f"makes {steps.count:,} steps of this range, more than {MOST_STEPS:,}: request longer "
+                "steps, or a shorter range"
+            ),
             reason="TOO_MANY_STEPS",
         )
     return steps
@@ -164,10 +166,10 @@ def _at(part: PackedDay | Point) -> int:
 
 
 async def details(transaction: ReadTransaction, namespace: str, name: str) -> ContainerDetails:
-    """A container with what belongs to it.
+    """A container with its namespace, image and newest sample.
 
     Raises:
-        NotFound: the namespace or the container, alike for one that the caller does not reach.
+        NotFound: the namespace or the container, also if the caller does not reach it.
     """
     home = await locate_namespace(transaction, namespace)
     found = await overview.find_details(transaction, home.id, name)

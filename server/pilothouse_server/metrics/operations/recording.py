@@ -1,8 +1,8 @@
-"""Samples from outside: each is taken or refused by itself, and stored in batches while more are read.
+"""Samples from outside: each is accepted or refused by itself, and stored in batches while more are read.
 
-Names become containers under the caller's own row-level security, so nobody records for what they do not reach;
-only the writing is done as the system role. One batch is written while the next is gathered, and no more: a sender
-that is faster than the database waits.
+Names are resolved under the caller's own row-level security, so no caller records for containers beyond their reach;
+only the write uses the system role. One batch is written while the next is gathered, and no more: a sender that is
+faster than the database waits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CONTAINER_NOT_FOUND: Final = "CONTAINER_NOT_FOUND"
 PERMISSION_DENIED: Final = "PERMISSION_DENIED"
 INVALID_SAMPLE: Final = "INVALID_SAMPLE"
 TIMESTAMP_OUT_OF_RANGE: Final = "TIMESTAMP_OUT_OF_RANGE"
-# So long a name stands for the same container; one that is made anew meanwhile is refused, not confused.
+# Time for which a name means the same container. If it is created again in this time, its samples are refused, not
+# mixed up.
 _TARGET_SECONDS = 10.0
 # Samples that are looked at before others may have the event loop.
 _AT_ONCE = 100
@@ -54,7 +55,7 @@ class Recording(msgspec.Struct):
 
 @dataclass(slots=True)
 class RefusedSample:
-    """Samples refused for one reason; `example` says where the first stood and what was wrong."""
+    """Samples refused for one reason; `example` has the place of the first and its fault."""
 
     reason: str
     example: str
@@ -63,14 +64,14 @@ class RefusedSample:
 
 @dataclass(slots=True)
 class RecordingReport:
-    """What became of the samples."""
+    """The result of the samples."""
 
     accepted: int = 0
     refusals: dict[str, RefusedSample] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
-        """Samples refused, for whatever reason."""
+        """Refused samples, for all reasons."""
         return sum(refusal.count for refusal in self.refusals.values())
 
     def refuse(self, reason: str, example: str, count: int = 1) -> None:
@@ -80,9 +81,9 @@ class RecordingReport:
 
 
 class Recorder:
-    """The samples of one stream. `caller` is asked anew for each batch, since grants may change.
+    """The samples of one stream. The rights of `caller` are checked for each batch, because grants may change.
 
-    Every method raises what storing the batch before raised.
+    Every method raises the error of storing the batch before.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Recorder:
         await self._settle()
 
     async def close(self) -> None:
-        """Gives up what is not stored yet; of no effect after `flush`."""
+        """Drops samples that are not stored yet; has no effect after `flush`."""
         if self._writing is not None:
             await cancel_and_wait(self._writing)
 
@@ -159,9 +160,9 @@ class Recorder:
         if samples:
             stored = await self._usage.record(samples)
             self.report.accepted += stored.stored + stored.repeated
-            self.report.refuse(CONTAINER_NOT_FOUND, "its container went away meanwhile", stored.gone)
+            self.report.refuse(CONTAINER_NOT_FOUND, "its container was deleted during the call", stored.gone)
             self.report.refuse(
-                TIMESTAMP_OUT_OF_RANGE, "samples of its day are no longer kept", stored.out_of_range
+                TIMESTAMP_OUT_OF_RANGE, "samples of its day are no longer stored", stored.out_of_range
             )
 
     async def _find(self, names: set[Name]) -> dict[Name, UsageTarget]:
@@ -205,7 +206,7 @@ def _quoted(name: str) -> str:
 
 
 def _bound(sample: UsageSample, target: UsageTarget) -> UsageSample:
-    """The sample with its container; what it does not say of requests and limits is what the container asks for."""
+    """The sample with its container; missing requests and limits are the container's."""
     return msgspec.structs.replace(
         sample,
         container_id=target.container_id,

@@ -1,13 +1,13 @@
-"""Roll-ups kept true: whole hours from samples, whole days from hours.
+"""Roll-ups: whole hours from samples, whole days from hours.
 
-`roll_up` runs every minute on one server at a time and needs no memory: the newest bucket says how far it came.
-Each bucket is a transaction of its own, written anew as a whole, so it may be cut off anywhere and doing it twice
-changes nothing. An hour is rolled up two minutes after its end, when no batch that began within it can still be
-open; the hour that runs is read from samples by whoever asks.
+`roll_up` runs every minute on one server at a time and needs no memory: the newest bucket shows how far it came. Each
+bucket is a transaction of its own that rewrites the whole bucket, so it may be interrupted anywhere, and a repetition
+changes nothing. An hour is rolled up two minutes after its end, when no batch that began within it can still be open;
+readers take the current hour from samples.
 
-A sample that comes later than that, for an hour that is rolled up, is the business of the transaction that stores
-it (`repair`): under a lock that it shares with `roll_up`, the hours that it touches are written anew, as are those
-of the next samples, whose increase is counted from it, and the days they lie in.
+A later sample, for an hour that is rolled up, is handled by the transaction that stores it (`repair`): under a lock
+that it shares with `roll_up`, it rewrites the hours of the sample and of the next samples, whose increase counts from
+it, and their days.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ SETTLING_SECONDS: Final = 120
 
 
 async def roll_up(store: Store, now: datetime | None = None) -> int:
-    """Rolls up every hour and day that has ended; answers how many buckets were written.
+    """Rolls up every hour and day that has ended; returns the number of written buckets.
 
-    `now` is the time to take for now (tests), else the earlier one by the clocks of the database and of this server:
-    by one that is ahead, hours would be rolled up that have not ended. Raises Unavailable; what was written until then
-    stays.
+    `now` is for tests; otherwise the earlier one of the clocks of the database and of this server counts, because by a
+    clock that is ahead, hours would be rolled up that have not ended. Raises Unavailable; written buckets stay.
     """
     if now is None:
         async with store.system_read() as transaction:
@@ -44,7 +43,7 @@ async def roll_up(store: Store, now: datetime | None = None) -> int:
 
 
 async def _roll_up(store: Store, rolled: Rolled, until: int) -> int:
-    """Rolls up what follows on the newest bucket and ends by `until`, which is the start of a bucket."""
+    """Rolls up the buckets after the newest one that end by `until`, which is the start of a bucket."""
     written = 0
     while True:
         async with store.system_write("roll-ups") as transaction:
@@ -64,9 +63,7 @@ def reaches_back(transaction: Transaction, samples: Iterable[UsageSample]) -> bo
 
 
 async def repair(transaction: Transaction, samples: Iterable[UsageSample]) -> None:
-    """Writes the roll-ups anew that the samples, just stored, belong to. The lock must be held since before
-    they were.
-    """
+    """Rewrites the roll-ups of samples that were just stored. The caller must have held the lock since before."""
     until = await series.rolled_until(transaction)
     hours: defaultdict[int, set[int]] = defaultdict(set)
     for sample in samples:

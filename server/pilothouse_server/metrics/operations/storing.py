@@ -1,9 +1,9 @@
-"""Samples on their way into the database: batches, what cannot be stored, and a buffer for when it is away.
+"""The way of samples into the database: batches, samples that cannot be stored, and a buffer for outages.
 
-A batch is all or nothing. What can be told beforehand is left out of it: samples that make no sense, or of times
-for which there is no partition. What only the database can tell (a container that went away a moment ago) makes it
-refuse the batch, which is then written once more with care. Nothing of this is an error of the others in the batch;
-what is left out is counted.
+A batch is all or nothing. Faults that are known beforehand are left out of it: samples with senseless figures, or of
+times without a partition. Faults that only the database knows (a container that was deleted a moment ago) make it
+refuse the batch, which is then written once more with the careful statement. None of this fails the others in the
+batch; left-out samples are counted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH_SAMPLES: Final = 5000
 PENDING_SAMPLES: Final = 50_000
 # Clocks differ a little; what claims to be of a later time would stand as the newest sample until then.
 AHEAD: Final = timedelta(minutes=5)
-# What the columns hold.
+# Bounds of the columns.
 MOST_CORES: Final = 999_999
 _MOST_COUNT: Final = 2**63 - 1
 _CORES = tuple(name for name in UsageSample.__struct_fields__ if name.startswith("cpu_cores"))
@@ -134,7 +134,7 @@ class UsageStore:
                 continue
             return _counted(msgspec.structs.replace(stored, out_of_range=asked - len(samples)))
         raise Unavailable(
-            "usage cannot be stored while containers come and go, try again",
+            "containers changed while usage was stored; retry",
             reason="USAGE_CONTENTION",
             retry_after_seconds=1.0,
         )
@@ -171,7 +171,7 @@ class UsageStore:
 
 
 def problem(sample: UsageSample) -> str:
-    """What is wrong with the figures of a sample; '' if nothing is."""
+    """The fault in the figures of a sample; '' if there is none."""
     for name in _CORES:
         cores: float | None = getattr(sample, name)
         if cores is not None and not 0 <= cores <= MOST_CORES:

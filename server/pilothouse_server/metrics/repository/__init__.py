@@ -1,1 +1,1 @@
-"""All SQL about usage and about the database itself, by what it is for."""
+"""All SQL about usage and about the database itself, by purpose."""

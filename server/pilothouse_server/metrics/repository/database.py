@@ -99,9 +99,9 @@ ORDER BY p.table_name, p.first_at, p.partition_name
 """)
 
 _SET_ASIDE = text("SELECT count(*) FROM pending_incidents")
-# What keeps VACUUM from removing rows: the oldest snapshot of a session, a standby that reports its own
-# (hot_standby_feedback), a replication slot, a prepared transaction. Of each kind the one that holds most. VACUUM's own
-# snapshot does not count, and neither does that of this look.
+# Reasons why VACUUM removes no rows: the oldest snapshot of a session, a standby that reports its own
+# (hot_standby_feedback), a replication slot, a prepared transaction. Of each kind the oldest one. VACUUM's own snapshot
+# does not count, and neither does that of this query.
 _OLDEST_SNAPSHOTS = text("""
 SELECT DISTINCT ON (h.kind) h.kind, coalesce(h.name, '') AS name, coalesce(h.state, '') AS state,
        CAST(age(h.xmin) AS bigint) AS transactions,
@@ -167,7 +167,7 @@ async def changes_set_aside(transaction: ReadTransaction) -> int:
 
 
 async def oldest_snapshots(transaction: ReadTransaction) -> tuple[OldestSnapshot, ...]:
-    """What keeps VACUUM from removing rows, the oldest of each kind that there is."""
+    """The reasons why VACUUM removes no rows, the oldest of each kind."""
     return tuple(OldestSnapshot(*row) for row in await transaction.connection.execute(_OLDEST_SNAPSHOTS))
 
 

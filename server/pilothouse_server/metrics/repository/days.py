@@ -1,4 +1,4 @@
-"""Usage by the hour, as it is asked for most: days that are over in one row each, the rest point by point.
+"""Usage by the hour, the most frequent query: past days in one row each, the rest point by point.
 
 Triggers keep a row of `container_usage_days` for each container and day of which there are hours, and make it empty
 whenever one of them is written. So a day without a row has no hours, and an empty row sends its reader to the hours: a
@@ -81,8 +81,10 @@ async def by_the_hour(
 async def unpacked_days(
     transaction: Transaction, form: int, until: int, most: int
 ) -> dict[tuple[int, int], list[Point]]:
-    """Days that end by `until` and are not packed in this form or a later one, at most so many, locked until the
-    transaction ends: (container, start) → its points in order. The oldest come first; what others lock is left out.
+    """Days that end by `until` and are not packed in this form or a later one, locked by the transaction.
+
+    Returns at most so many, as (container, start) → its points in order. The oldest come first; locked days are left
+    out.
     """
     parameters = {"format": form, "until": until - DAY + 1, "most": most}
     rows = (await transaction.connection.execute(_UNPACKED, parameters)).all()

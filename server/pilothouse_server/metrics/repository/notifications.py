@@ -1,4 +1,4 @@
-"""What writers of samples announce, heard on a connection of its own."""
+"""Announcements of writers of samples, received on a connection of its own."""
 
 from __future__ import annotations
 

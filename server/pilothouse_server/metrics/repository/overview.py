@@ -1,4 +1,4 @@
-"""The views of usage: a container with what belongs to it, and what namespaces hold."""
+"""The views of usage: a container with related values, and the contents of namespaces."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def list_summaries(
     namespace_id: int | None,
     visible: frozenset[int] | None,
 ) -> tuple[list[NamespaceSummary], NextPage]:
-    """One page of what namespaces hold, by name, as far as the caller reaches them, and where they go on."""
+    """One page of the contents of namespaces, by name, as far as the caller reaches them, and the next start."""
     query = select(SUMMARIES)
     if namespace_id is not None:
         query = query.where(SUMMARIES.c.namespace_id == namespace_id)

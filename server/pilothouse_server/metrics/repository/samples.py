@@ -106,8 +106,8 @@ _INSERT = {
     (True, True): text(_insert(f"WHERE {_PRESENT} AND {_NEW}")),
 }
 _GONE = text(f"SELECT count(*) FROM pg_temp.staged_usage AS s WHERE NOT {_PRESENT}")  # noqa: S608 - our own constant
-# Two that send the same samples at once: the second looks for them when the first has stored them. Locks of a few
-# kinds, so that their number is bounded; taken in one order.
+# Two transactions that store the same samples: the second searches for them after the first has stored them. There are
+# a few kinds of locks, so that their number is bounded; they are taken in one order.
 _LOCK = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('usage/' || bucket, 0))
 FROM (SELECT DISTINCT namespace_id % 64 AS bucket FROM pg_temp.staged_usage ORDER BY 1) AS touched
@@ -138,7 +138,7 @@ SELECT u.id, u.container_id, u.namespace_id, n.name AS namespace, c.name AS cont
        u.network_packets_tx, u.disk_bytes_used, u.disk_bytes_total, CAST(u.disk_usage_percent AS float8),
        u.filesystem_reads, u.filesystem_writes
 """
-# What is live is recent; the bounds let the planner leave out every partition but one or two.
+# Live samples are recent; the bounds let the planner leave out all but one or two partitions.
 _SINCE = text(
     _STORED
     + """FROM container_resource_usage AS u
@@ -176,7 +176,7 @@ _HIGHEST = text(
 async def insert(
     transaction: Transaction, samples: Sequence[UsageSample], *, careful: bool = False, again: bool = False
 ) -> Stored:
-    """Writes a batch and returns what became of it. For the system role.
+    """Writes a batch and returns its result. For the system role.
 
     `careful` leaves out samples whose container is gone, `again` those that are stored already; none may be twice in
     the batch then.

@@ -2,8 +2,8 @@
 
 Counters of the network become increases here, in one way for roll-ups and queries alike: a sample's increase is
 what its counter has grown since the container's sample before it, if that is no more than a day older. A counter
-that has fallen began anew with its pod, so all it shows is increase; but the counter of several pods together
-falls when one of them goes, and then nothing can be said, so nothing is counted. The increase belongs to the time
+that has fallen started again with its pod, so its whole value is the increase; but the counter of several pods
+falls when one of them goes, and then the increase is unknown, so nothing is counted. The increase belongs to the time
 of the later sample.
 
 All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyond what a `datetime` can hold.
@@ -185,7 +185,7 @@ async def first_to_roll(
 async def roll(
     transaction: Transaction, rolled: Rolled, bucket: int, ids: Iterable[int] | None = None
 ) -> None:
-    """Writes the roll-ups of one bucket anew, of these containers or of all; days from hours."""
+    """Rewrites the roll-ups of one bucket, of these containers or of all; days from hours."""
     range_ = {"from": bucket, "until": bucket + _LENGTH[rolled]}
     if ids is None:
         ids = (await transaction.connection.execute(_IDS[rolled], range_)).scalars()
@@ -193,8 +193,9 @@ async def roll(
 
 
 async def following(transaction: ReadTransaction, ids: Sequence[int], until: int) -> list[tuple[int, int]]:
-    """The first samples at or after `until` of these containers: (container, time). Their increases depend on
-    what lies before.
+    """The first samples at or after `until` of these containers: (container, time).
+
+    Their increases depend on earlier samples.
     """
     rows = await transaction.connection.execute(_FOLLOWING, {"ids": list(ids), "until": until})
     return [(row.container_id, row.at) for row in rows]
@@ -267,7 +268,7 @@ async def points(transaction: ReadTransaction, steps: StepSizes, ids: Sequence[i
 async def read_points(
     transaction: ReadTransaction, statement: Executable, parameters: Mapping[str, Any]
 ) -> list[Point]:
-    """The points that a query selects; they may be tens of thousands, so others have the event loop meanwhile."""
+    """The points that a query selects; there may be tens of thousands, so other tasks run in between."""
     found: list[Point] = []
     share = Share()
     async for rows in transaction.connection.slices(statement, parameters):

@@ -1,1 +1,1 @@
-"""What the database asks for, applied to the clusters: one reconciler for each type of resource."""
+"""Applies the desired state to the clusters: one reconciler for each type of resource."""

@@ -32,7 +32,7 @@ from pilothouse_server.values.permitted_additions import PermittedAdditions
 RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
 _WHOLE: Final[Mapping[str, tuple[str, ...]]] = {"Deployment": ("spec", "template"), "Service": ("spec",)}
 _DEFAULTS: Final = defaults()
-# What an API server allots, and keeps whatever an update says.
+# Fields that an API server allocates, and keeps whatever an update contains.
 _ALLOTTED: Final = frozenset({"clusterIP", "clusterIPs", "ipFamilies", "healthCheckNodePort", "nodePort"})
 # False says something here: true is the default, or another level says true.
 _TRUE: Final = frozenset({
@@ -68,7 +68,7 @@ async def find(
             resource, metadata.get("namespace"), metadata["name"], steps, _at(manifest, steps)
         )
     except Refused:
-        # What the cluster makes of our manifest cannot be told, for it refuses that; what has a manager was set by it.
+        # The cluster refuses our manifest, so its result is unknown; fields with a manager were set by that manager.
         return [(path, manager) for path, manager in managers.items() if manager]
     return [
         (path, managers[path])
@@ -114,7 +114,7 @@ def _is_default(path: str, manifest: Manifest, live: Manifest) -> bool:
     if manifest["kind"] == "Service" and key in _ALLOTTED:
         return True
     if path == _SERVICE_ACCOUNT:
-        # The older name of the same field, which the API writes beside it.
+        # The older name of the same field, which the API also writes.
         return bool(value == field_paths.value_at(live, f"{_SERVICE_ACCOUNT}Name"))
     if key == "imagePullPolicy":
         program = field_paths.value_at(live, path.removesuffix(f".{key}"))

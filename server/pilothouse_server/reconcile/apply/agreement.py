@@ -1,9 +1,10 @@
-"""Whether an object on the cluster is as it is wanted, found by reading: an apply of the manifest would change nothing.
+"""Whether an object on the cluster matches its manifest, found by reading: an apply would change nothing.
 
-Two things must hold. All that the manifest says is so. And we own nothing beside it: fields of an earlier apply that
-are wanted no more, which stand there again when a cluster was put back to an older state.
+Two things must hold. The object has every value of the manifest. And we own no other field: fields of an earlier apply
+that are no longer desired return when a cluster is put back to an older state.
 
-Where the API writes a value otherwise than it was sent the answer is no. Then it is applied, which does no harm.
+If the API writes a value in another form than it was sent, the result is False. Then the manifest is applied, which
+does no harm.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def agrees(manifest: Manifest, live: Manifest) -> bool:
 
 
 def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> bool:
-    """Returns whether a field is missing only because the API leaves out what is false or empty.
+    """Returns whether a field is missing only because the API leaves out false and empty values.
 
-    It is ours then all the same: who takes a field away takes it from its owners, too.
+    It is still ours: a manager that removes a field also loses its ownership.
     """
     if field_paths.find(live, path) is not None or not _is_owned(path, said, owned):
         return False
@@ -54,7 +55,7 @@ def _is_left_out(path: str, said: Manifest, live: Manifest, owned: Manifest) -> 
 
 
 def is_ours(path: str, said: Manifest, live: Manifest) -> bool:
-    """Returns whether an apply of ours owns a field of an object that the manifest says."""
+    """Returns whether an apply of ours owns a field of an object that the manifest names."""
     owned = _owned(live)
     return owned is not None and _is_owned(path, said, owned)
 
@@ -74,7 +75,7 @@ def _is_owned(path: str, said: Manifest, owned: Manifest) -> bool:
 
 
 def _step(owned: Manifest, step: field_paths.Step, value: Any) -> Manifest | None:
-    """Returns what is owned below a field, or below an item of a list that has this value."""
+    """Returns the owned fields below a field, or below an item of a list that has this value."""
     if isinstance(step, str):
         return owned.get(f"f:{step}")
     keyed = (key for key in owned if key.startswith("k:"))
@@ -82,7 +83,7 @@ def _step(owned: Manifest, step: field_paths.Step, value: Any) -> Manifest | Non
 
 
 def _owned(live: Manifest) -> Manifest | None:
-    """Returns what our applies own of an object, as the API writes it; None where that is nothing."""
+    """Returns the fields of an object that our applies own, in the API's form; None if there are none."""
     entry = managed_fields.entry_of(live, FIELD_MANAGER)
     return None if entry is None else dict(entry.get("fieldsV1") or {})
 
@@ -99,7 +100,9 @@ def _is_more(owned: Manifest, said: Any) -> bool:
 
 
 def _below(step: str, said: Any) -> tuple[bool, Any]:
-    """Follows one step (a field, an item by its keys, a value of a set); whether it is said, and what."""
+    """Follows one step (a field, an item by its keys, a value of a set); returns whether it is named, and its
+    content.
+    """
     kind, _, name = step.partition(":")
     if kind == "f":
         return (True, said[name]) if isinstance(said, dict) and name in said else (False, None)

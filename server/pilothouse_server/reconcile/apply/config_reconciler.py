@@ -53,7 +53,7 @@ class LoadedConfig(msgspec.Struct, frozen=True):
 
 
 class ConfigProgress(Progress, frozen=True):
-    """`condition` says in what way it is not applied; None where it is."""
+    """`condition` has the reason why it is not applied; None if it is."""
 
     condition: Condition | None = None
 
@@ -97,7 +97,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
     async def write_error(
         self, transaction: Transaction, row: Config, loaded: LoadedConfig, error: ClusterError, attempts: int
     ) -> None:
-        """Writes a refusal, or what failed more than once."""
+        """Writes a refusal, or a failure that occurred more than once."""
         if isinstance(error, Refused) and error.reason == "NotFound":
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
@@ -122,7 +122,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
             return Result(again_seconds=AGAIN_SECONDS if again is None else again)
         condition = progress.condition or Condition(APPLIED, "True", "Applied")
         generation = row.observed_generation
-        # What waits for others comes again; what was dealt with, well or not, is dealt with.
+        # Work that waits for others is due again; other work is finished, applied or refused.
         if again is None or condition.status == "False":
             generation = dealt_with(row, loaded.config.generation)
         await self._write(transaction, row, condition, generation)
@@ -133,7 +133,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         found = await client.find(self._resource, config.kubernetes_namespace, config.kubernetes_name)
         objects.check_ours(config, found)
         if found is None:
-            # Whose a namespace is may have changed since anybody looked, and who has it reads what is put there.
+            # Another installation may own the namespace by now, and would read what is written there.
             await client.check_home(config.namespace_ref)
         if found is not None and found.metadata.deletion_timestamp is not None:
             return ConfigProgress(
@@ -171,7 +171,7 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
                 propagation="Background",
             )
             return ConfigProgress(
-                condition=waiting("Replacing", "the immutable object differs and is made again"),
+                condition=waiting("Replacing", "the immutable object differs and is created again"),
                 again_seconds=0.0,
             )
         return ConfigProgress(objects=marks.noted((self._resource, applied)))

@@ -1,4 +1,4 @@
-"""What is done on a cluster to apply one container there, or to delete it.
+"""Steps on a cluster that apply one container there, or delete it.
 
 Every step may be the last one before a kill, and every step may be repeated: objects are applied by server-side apply
 and found again by name and our label; deletions name the uid. Nothing is remembered outside the cluster and the
@@ -57,17 +57,16 @@ from pilothouse_server.values.resources import Condition
 
 
 class Adoption(msgspec.Struct, frozen=True):
-    """What is wanted from now on because others made it so, and its description for the history."""
+    """Values that become desired because others set them, and their description for the history."""
 
     wanted: Container
     description: str
 
 
 class ContainerProgress(Progress, frozen=True):
-    """`deployment` as the cluster returned it last; `conditions` of what was applied, and of drift that was found.
-    `history`: lines that it gets beside the status.
+    """`deployment` as the cluster returned it last; `conditions` of the apply and of drift.
 
-    `went_back`: the cluster was put back to a state before the last apply.
+    `history`: further lines for the history. `went_back`: the cluster was put back to a state before the last apply.
     """
 
     deployment: Deployment | None = None
@@ -78,11 +77,11 @@ class ContainerProgress(Progress, frozen=True):
 
 
 async def make(client: LeasedClient, container: Container) -> ContainerProgress | None:
-    """Makes the objects of a container that nobody acted on before, without looking what there is of it.
+    """Creates the objects of a container that nobody has acted on before, without reading them first.
 
     That costs one request for the Deployment, and two for each Service. A Deployment of somebody else refuses ours,
-    because no other has our selector; a Service does not, so that its name is looked up. Returns None where anything is
-    otherwise than for a new container: `apply` finds out what. Raises ClusterError, LeaseLost.
+    because no other has our selector; a Service does not, so its name is read first. Returns None if anything differs
+    from a new container: then `apply` reads everything. Raises ClusterError, LeaseLost.
     """
     namespace, wanted = container.kubernetes_namespace, container.wanted_replicas
     if container.spec.service_account or container.hold_rollout:
@@ -112,16 +111,16 @@ async def apply(
     noted: Mapping[str, str] = NOTHING,
     rules: DriftRules = DEFAULT_RULES,
 ) -> ContainerProgress:
-    """Applies the container's objects, unless nothing new is asked for and all of them are as they are wanted.
+    """Applies the container's objects, unless nothing new is desired and all of them match.
 
-    `noted`: the marks of its objects when it was applied last. `rules`: what others may add. Raises ClusterError,
+    `noted`: the marks of its objects at the last apply. `rules`: permitted additions by others. Raises ClusterError,
     among them Conflict `NameTaken`; LeaseLost.
     """
     deployment = await client.find(DEPLOYMENTS, container.kubernetes_namespace, container.kubernetes_name)
     if deployment is not None:
         _check_ours(container, "Deployment", deployment)
         if deployment.metadata.deletion_timestamp is not None:
-            # Somebody deletes it behind our back; an apply would succeed and be lost. It is made anew when it is gone.
+            # Somebody deletes the object; an apply would succeed and be lost. It is created again once it is gone.
             return ContainerProgress(
                 deployment=deployment,
                 conditions=(waiting("Deleting", "the Deployment is being deleted"),),
@@ -188,9 +187,9 @@ def _drift(
 async def _as_wanted(
     client: LeasedClient, container: Container, deployment: Deployment | None, drift: Drift
 ) -> ContainerProgress | None:
-    """Returns that all is as it should be, found by reading; None where something is to be applied.
+    """Returns that everything matches, found by reading; None if something must be applied.
 
-    The marks are of what was seen before it was compared: what others change meanwhile is found by its mark.
+    The marks are of the state before the comparison, so later changes by others show by their marks.
     """
     if deployment is None or not drift.settled or deployment.metadata.label(CONTAINER_UID) != container.uid:
         return None
@@ -267,7 +266,7 @@ async def _deployment_to_delete(client: LeasedClient, container: Container) -> D
     except TooManyValues:
         found = await client.find(DEPLOYMENT_METADATA, *where)
         if found is not None and found.metadata.label(CONTAINER_UID) != container.uid:
-            # Whose it is cannot be told.
+            # Its owner is unknown.
             raise
         return None if found is None else Deployment(metadata=found.metadata)
 
@@ -291,7 +290,7 @@ async def _delete_service_account(client: LeasedClient, container: Container) ->
     found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
     if found is None or found.metadata.label(MANAGED_BY) != MANAGER:
         return
-    # Another installation's, or what a namespace of ours had here before, looks the same but for the uid.
+    # An object of another installation, or of an earlier namespace of ours, differs only in its uid.
     if found.metadata.label(NAMESPACE_UID) == container.namespace_uid:
         await client.delete(SERVICE_ACCOUNTS, container.namespace_ref, name, uid=found.metadata.uid)
 
@@ -311,7 +310,7 @@ async def _apply_services(
         if found is not None:
             _check_service_ours(container, found)
             if found.headless != (manifest["spec"].get("clusterIP") == "None"):
-                # An address can be neither given to a Service nor taken from it: it is made anew.
+                # A Service's address can be neither added nor removed: the Service is created again.
                 await client.delete(SERVICES, home, name, uid=found.metadata.uid, propagation="Background")
                 drift.note_deleted(SERVICES.kind, name)
                 found = None
@@ -348,7 +347,7 @@ def _is_held(container: Container, present: Deployment | None) -> bool:
 async def _adopt(
     client: LeasedClient, container: Container, drift: Drift, decided: replicas.Replicas
 ) -> Adoption | None:
-    """Returns what becomes wanted by the drift that was found; it counts as drift no more."""
+    """Returns the desired values that follow from adopted drift, which is then no drift any more."""
     wanted = container
     if decided.adopt is not None:
         wanted = msgspec.structs.replace(wanted, replicas=decided.adopt)

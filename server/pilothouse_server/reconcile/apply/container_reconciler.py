@@ -1,6 +1,6 @@
 """Containers on their clusters, each a Deployment with its Services.
 
-What the worker may say of the status is little: the observer sees the pods, the worker does not. It writes the
+The worker writes little of the status, because only the observer sees the pods. It writes the
 condition `Applied` with the cluster's words, and a status only where there is no pod to be seen: nothing was made
 (yet), or the Deployment is at zero.
 """
@@ -88,8 +88,8 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
     """Applies and deletes Deployments, Services and service accounts."""
 
     at_once: ClassVar[int] = 32
-    # What is looked up after the containers are read may be newer than they are, which does no harm: whatever changes
-    # makes their work due again.
+    # Values that are read after the containers may be newer than they are. That does no harm, because any change makes
+    # their work due again.
     in_snapshot: ClassVar[bool] = False
 
     def __init__(self, rules: DriftRules = DEFAULT_RULES) -> None:
@@ -123,7 +123,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 namespace_ready=placed.namespace_applied,
                 namespace_lost=placed.namespace_lost,
                 namespace_adopting=placed.namespace_adopting,
-                # What failed may have waited for long, and so may have who watches the cluster.
+                # Failed work may have waited for long, and so may watchers of the cluster.
                 namespace_doubted=placed.namespace_doubted
                 or (work.attempts > 0 and container.observed_generation == 0),
                 read=(placed.read_at, since),
@@ -157,7 +157,12 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         if not loaded.configuration_ready:
             # Pods that start before would read the former values.
             return ContainerProgress(
-                conditions=(waiting("WaitingForConfiguration", "what it reads is not on the cluster yet"),),
+                conditions=(
+                    waiting(
+                        "WaitingForConfiguration",
+                        "a config map or secret that it reads is not on the cluster yet",
+                    ),
+                ),
                 again_seconds=_CONFIGURATION_AGAIN_SECONDS,
             )
         if loaded.namespace_doubted:
@@ -220,7 +225,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
         error: ClusterError,
         attempts: int,
     ) -> None:
-        """Writes a refusal, or what failed more than once."""
+        """Writes a refusal, or a failure that occurred more than once."""
         if isinstance(error, NotFound):
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
@@ -255,7 +260,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
                 results.append(Result(again_seconds=AGAIN_SECONDS if again is None else again))
                 continue
             if progress.adoption is not None and row.generation == loaded.container.generation:
-                # Who asked for something meanwhile goes before; what others did is found again.
+                # A newer request overrides this result; changes by others are found again.
                 adoption, stored = progress.adoption, written.get(row.id, row)
                 await drift_adoption.store(transaction, stored, adoption.wanted, adoption.description)
             results.append(Result(again_seconds=again, applied=_applied_generation(progress)))
@@ -263,7 +268,7 @@ class ContainerReconciler(RowReconciler[Container, LoadedContainer, ContainerPro
 
 
 def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -> bool:
-    """Returns whether what is to be written follows from what was loaded, while the row is the same."""
+    """Returns whether the result follows from the loaded values, as long as the row is unchanged."""
     container = loaded.container
     return (
         not progress.gone
@@ -271,7 +276,7 @@ def _follows_from_loaded(loaded: LoadedContainer, progress: ContainerProgress) -
         and progress.adoption is None
         and not progress.history
         and container.deletion_requested_at is None
-        # What it shows of its volumes may change without a change of its own row.
+        # Its message about volumes may change without a change of its own row.
         and not container.volumes
     )
 
@@ -290,7 +295,7 @@ def _after_success(
     conditions = before.observed.conditions
     for condition in progress.conditions:
         if condition.type == REPAIRED:
-            # Each time it is true anew.
+            # True again at each time.
             conditions = tuple(each for each in conditions if each.type != REPAIRED)
         conditions = set_condition(conditions, condition, now)
     subject = _with_conditions(container, conditions)
@@ -354,7 +359,7 @@ def _keep_stale(container: Container, observed: Observed) -> Observed:
 
 
 def _without_refusal(before: Container, observed: Observed) -> Observed:
-    """Returns the status without the words of a refusal that is over; the observer fills in what there is instead."""
+    """Returns the status without the words of a refusal that is over; the observer writes the new ones."""
     old = next((c for c in before.observed.conditions if c.type == APPLIED and c.status != "True"), None)
     now_applied = any(c.type == APPLIED and c.status == "True" for c in observed.conditions)
     if old is None or not now_applied or (observed.reason, observed.message) != (old.reason, old.message):

@@ -1,4 +1,4 @@
-"""What others changed on the cluster of what is ours: found, and met as the container's policy says.
+"""Drift: changes by others of our objects on the cluster, found and handled by the container's policy.
 
 There are three ways to find it. Another manager who set a field of ours to another value owns it, and an apply of ours
 conflicts: the cluster names manager and field. What others removed nobody owns: an apply would set it again without a
@@ -39,12 +39,12 @@ REPAIRED = "Repaired"
 ADOPTED = "Adopted"
 NOTHING: Final[Mapping[str, str]] = {}
 _PLATFORMS = re.compile(rf"\.(labels|annotations)\.{re.escape(DOMAIN)}/")
-# The API returns all conflicts at once, but others go on writing.
+# The API returns all conflicts in one response, but others may write again.
 ROUNDS = 3
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One field that is not as we applied it, and who changed it; no manager where the cluster records none."""
+    """One field that differs from our apply, and its manager; no manager if the cluster records none."""
 
     kind: str
     name: str
@@ -57,11 +57,11 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Drift:
-    """What was found over all objects of a container.
+    """Drift of all objects of a container.
 
-    `settled`: nothing new is asked for, so that whatever an apply would change was changed by others. Unless an object
-    is older than the one that we applied last (`noted`, by kind and name): then the cluster was put back to a state of
-    ours that is wanted no more, and nobody decided upon it.
+    `settled`: nothing new is desired, so others made every change that an apply would revert. An object that is older
+    than our last apply (`noted`, by kind and name) is an exception: the cluster was put back to an earlier state of
+    ours, which nobody chose.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Drift:
     async def _meet_additions(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
     ) -> Manifest:
-        """Reports what others added, or makes it ours, so that the apply that follows removes it; that is one rollout.
+        """Reports additions by others, or makes them ours, so that the next apply removes them in one rollout.
 
         Returns the manifest to apply.
         """
@@ -123,7 +123,7 @@ class Drift:
         elif found:
             paths = [difference.field for difference in found]
             record: Manifest = {
-                # What somebody writes meanwhile is looked at again.
+                # Later writes by others are compared again.
                 "resourceVersion": live["metadata"]["resourceVersion"],
                 "managedFields": managed_fields.taken_over(live, paths, FIELD_MANAGER, manifest),
             }
@@ -154,7 +154,7 @@ class Drift:
 
     @property
     def adopted_description(self) -> str:
-        return f"taken over as wanted: {'; '.join(self.adopted)}"[:MESSAGE_LIMIT]
+        return f"adopted: {'; '.join(self.adopted)}"[:MESSAGE_LIMIT]
 
     async def _apply_the_rest(
         self, client: LeasedClient, resource: Resource[T], manifest: Manifest, *, present: bool
@@ -167,8 +167,8 @@ class Drift:
                 path for path in field_paths.differing(ours, before, after) if not _PLATFORMS.search(path)
             ]
             older = self.is_older(manifest["kind"], metadata["name"], marks.version_of(before))
-            # What is ours alone, with another value, nobody set but we, in an apply that is wanted no more. Its version
-            # may be newer by now: of an object that went back, the cluster writes the status.
+            # Only we own this field, so its other value comes from an earlier apply of ours. Its version may be newer,
+            # because the cluster writes the status of an object that went back.
             if older or any(agreement.is_ours(path, ours, before) for path in changed):
                 changed = []
             self.kept += [
@@ -184,11 +184,11 @@ class Drift:
         return await client.apply(resource, ours, force=force)
 
     def note_deleted(self, kind: str, name: str) -> None:
-        """Notes that we have deleted an object ourselves, to make it anew."""
+        """Records that we have deleted an object ourselves, to create it again."""
         self._noted.pop(marks.key(kind, name), None)
 
     def note_older(self, kind: str, name: str) -> None:
-        """Notes that an object is known to be older than one that was there before, whatever its version."""
+        """Records that an object is known to be older than a former one, whatever its version."""
         self._older.add(marks.key(kind, name))
 
     def is_older(self, kind: str, name: str, version: str) -> bool:
@@ -199,7 +199,7 @@ class Drift:
     async def _without_contested(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
     ) -> tuple[Manifest, Manifest, bool]:
-        """Returns the manifest without others' fields, what the object would be by it, and whether to force it."""
+        """Returns the manifest without others' fields, the object that results, and whether to force the apply."""
         ours, force = manifest, False
         for _ in range(ROUNDS):
             try:
@@ -217,10 +217,10 @@ class Drift:
     async def _owned(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest, conflict: Conflict
     ) -> set[str]:
-        """Returns the contested fields that are ours: of the platform's own keys all, and what we share with others.
+        """Returns the contested fields that are ours: all of the platform's own keys, and fields that we share.
 
-        Whoever changes a field takes it from us. One that we still own is as we applied it, so that it is not drift but
-        the caller who wants it otherwise now.
+        A manager that changes a field takes it from us. A field that we still own has the value of our apply, so the
+        difference is no drift but the caller's new value.
         """
         paths = {field.field for field in conflict.fields}
         owned = {path for path in paths if _PLATFORMS.search(path)}

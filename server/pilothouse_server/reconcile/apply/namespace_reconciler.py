@@ -1,8 +1,8 @@
 """Namespaces on their clusters.
 
-A Kubernetes namespace is ours when it carries the uid of our namespace. One that is there without it belongs to
-somebody: it is taken over only where that was asked for (`adopted`), and such a one is released at the end, not
-deleted, because it was there before us. What was made anew under the name since is somebody's again.
+A Kubernetes namespace is ours when it carries the uid of our namespace. An existing one without it belongs to somebody
+else: it is taken over only on request (`adopted`), and is released at the end instead of deleted, because it existed
+before us. One that was created again under the name belongs to somebody else again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
         await _write(transaction, row, progress, failed(error, refused=refused), generation)
 
     async def write_gone(self, transaction: Transaction, row: Namespace) -> Result:
-        """Ends the namespace, unless something was made in it meanwhile."""
+        """Ends the namespace, unless something was created in it since."""
         if not await namespace_status.is_empty(transaction, int(row.id)):
             return Result(again_seconds=AGAIN_SECONDS)
         await namespace_status.delete(transaction, row)
@@ -113,7 +113,7 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
     async def write_one(
         self, transaction: Transaction, row: Namespace, loaded: LoadedNamespace, progress: NamespaceProgress
     ) -> Result:
-        """Writes what the cluster shows of the namespace."""
+        """Writes the cluster's state of the namespace."""
         applied, generation = None, row.observed_generation
         if progress.again_seconds is None or (progress.taken_over and not generation):
             applied = Condition(APPLIED, "True", "Applied")
@@ -126,14 +126,14 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None:
         if found.metadata.deletion_timestamp is not None:
-            # Deleted behind our back: it must end before it can be made anew.
+            # Somebody deletes it: it must end before it can be created again.
             return _terminating(found)
         if _has_lost_its_label(namespace, found) or _is_made_anew(namespace, found):
             raise Refused(_lost(namespace), code=409, status_reason=LABEL_LOST)
         if not _is_ours(namespace, found) and not namespace.adopted:
             raise Conflict(taken_words(namespace.kubernetes_name), status_reason=NAME_TAKEN)
     wanted = namespace_manifest(namespace)
-    # What others wrote over ours in a namespace of ours is taken back; containers have a policy for that, this has not.
+    # Values that others wrote over ours in our namespace are reverted; only containers have a drift policy.
     ours = found is not None and _is_ours(namespace, found)
     settled = ours and namespace.observed_generation >= namespace.generation
     applied = found
@@ -207,9 +207,9 @@ def _has_lost_its_label(namespace: Namespace, found: KubernetesObject) -> bool:
 
 
 def _is_made_anew(namespace: Namespace, found: KubernetesObject) -> bool:
-    """Whether one that was taken over is another by now, as far as labels tell: it has none of ours, or others' uid.
+    """Returns whether an adopted namespace was replaced, judged by labels: it has none of ours, or another uid.
 
-    Where the uid alone is gone, it gets it with the next apply. A takeover that is asked for begins at generation 0.
+    If only the uid is gone, the next apply writes it. A requested takeover begins at generation 0.
     """
     if not namespace.adopted or namespace.observed_generation == 0 or _is_ours(namespace, found):
         return False
@@ -230,14 +230,14 @@ def _told_lost(namespace: Namespace, found: KubernetesNamespace) -> NamespacePro
 
 def _lost(namespace: Namespace) -> str:
     return (
-        f"the Kubernetes namespace {namespace.kubernetes_name} has lost the label {NAMESPACE_UID}={namespace.uid} by "
-        "which it is ours, or was made anew by somebody else: set the label again, delete it on the cluster, or have "
-        "an administrator take it over by asking for its adoption"
+        f"the Kubernetes namespace {namespace.kubernetes_name} has lost the label "
+        f"{NAMESPACE_UID}={namespace.uid} that makes it ours, or somebody else made it again: set the "
+        "label, delete it on the cluster, or have an administrator take it over (--adopt)"
     )
 
 
 def _terminating(found: KubernetesNamespace) -> NamespaceProgress:
-    """Returns that the namespace ends, with the cluster's words for what keeps it from ending."""
+    """Returns that the namespace ends, with the cluster's words about what prevents its end."""
     remaining = "; ".join(
         condition.message
         for condition in found.status.conditions

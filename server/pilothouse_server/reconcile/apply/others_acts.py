@@ -1,8 +1,8 @@
-"""What others did to whole objects of a container: restarted its pods, or deleted an object that was made anew.
+"""Actions of others on whole objects of a container: a restart of its pods, or a deletion that we repaired.
 
-Neither is drift, for the objects are as wanted; each leaves a line in the history. That an object was there is known by
-its mark from the last apply. So is the time of the last `kubectl rollout restart`, which is noted beside the marks, so
-that each restart is recorded once, also one that happened while no server ran.
+Neither is drift, because the objects match; each leaves a line in the history. The mark from the last apply shows that
+an object existed. The time of the last `kubectl rollout restart` is stored next to the marks, so each restart is
+recorded once, also one while no server ran.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RESTARTED: Final = "RestartedAt"
 
 
 def recreated(objects: Sequence[tuple[str, str]]) -> tuple[tuple[Condition, ...], tuple[Warned, ...]]:
-    """Returns the condition `Repaired` and the lines of the history for objects that were made anew."""
+    """Returns the condition `Repaired` and the lines of the history for objects that were created again."""
     if not objects:
         return (), ()
     lines = tuple(
@@ -34,7 +34,7 @@ def recreated(objects: Sequence[tuple[str, str]]) -> tuple[tuple[Condition, ...]
 
 
 def restart_mark(deployment: Deployment) -> dict[str, str]:
-    """Returns what is noted of the last restart by others; nothing where there was none."""
+    """Returns the stored value for the last restart by others; nothing if there was none."""
     restarted_at = deployment.spec.template.metadata.annotation(RESTARTED_AT)
     return {marks.key(_RESTARTED, deployment.metadata.name): restarted_at} if restarted_at else {}
 

@@ -1,4 +1,4 @@
-"""How many pods a Deployment should have, and whose say that is.
+"""The number of pods of a Deployment, and who decides it.
 
 The number is set through the scale subresource, and only when *we* want another one than the last time we set it, which
 the annotation `replicas-set` on the Deployment remembers; so an autoscaler is not fought. The scale is set before
@@ -25,7 +25,7 @@ from pilothouse_server.values.resources import Condition
 
 
 class Replicas(msgspec.Struct, frozen=True):
-    """`scale`: set this number. `adopt`: take this number over. `condition`: what to say of an autoscaler."""
+    """`scale`: set this number. `adopt`: adopt this number. `condition`: the message about an autoscaler."""
 
     scale: int | None = None
     adopt: int | None = None

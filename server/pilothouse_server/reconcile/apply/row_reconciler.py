@@ -55,7 +55,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
     async def write_back(
         self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]]
     ) -> Mapping[Work, Result]:
-        """Writes what came of each, under the rows' locks and the work's epochs."""
+        """Writes the result of each, under the rows' locks and the work's epochs."""
         alone = len(dones) == 1
         rows = await self.lock(transaction, dones, wait=alone)
         taken = [done for done in dones if alone or done.work.resource_id in rows]
@@ -95,7 +95,7 @@ class RowReconciler(ResourceReconciler[Loaded, Acted], Generic[Row, Loaded, Acte
     async def write_error(
         self, transaction: Transaction, row: Row, loaded: Loaded, error: ClusterError, attempts: int
     ) -> None:
-        """Writes what the cluster answered, after so many failures before this one."""
+        """Writes the cluster's response, after so many failures before this one."""
 
     @abstractmethod
     async def write_gone(self, transaction: Transaction, row: Row) -> Result:
@@ -158,7 +158,7 @@ class Generations(Protocol):
 
 
 def dealt_with(row: Generations, generation: int) -> int:
-    """Returns the row's observed generation after one was acted on: it never goes back, nor beyond what is wanted."""
+    """Returns the row's observed generation after an action: never lower than before, nor above the desired one."""
     return max(row.observed_generation, min(generation, row.generation))
 
 
@@ -168,10 +168,10 @@ def waiting(reason: str, message: str) -> Condition:
 
 
 async def missing_home(transaction: ReadTransaction, namespace_id: int, *, going: bool) -> Condition | None:
-    """Returns the condition of what waits for its namespace, in that one's own words where the cluster refuses it.
+    """Returns the condition of a resource that waits for its namespace, in the cluster's words if it refuses it.
 
-    None where the namespace was applied to the cluster before, and is still ours. Of what is `going`: where something
-    of it may be there.
+    None if the namespace was applied before and is still ours. For a resource that is `going`: if some of it may be
+    there.
     """
     look = namespace_status.may_hold_ours if going else namespace_status.is_on_cluster
     if await look(transaction, namespace_id):

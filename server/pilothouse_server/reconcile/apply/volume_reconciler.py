@@ -60,7 +60,7 @@ class LoadedVolume(msgspec.Struct):
 
 
 class VolumeProgress(Progress, frozen=True):
-    """`condition` says in what way it is not applied; None where it is."""
+    """`condition` has the reason why it is not applied; None if it is."""
 
     condition: Condition | None = None
 
@@ -97,7 +97,7 @@ class VolumeReconciler(OneByOne[Volume, LoadedVolume, VolumeProgress]):
     async def write_error(
         self, transaction: Transaction, row: Volume, loaded: LoadedVolume, error: ClusterError, attempts: int
     ) -> None:
-        """Writes a refusal, or what failed more than once."""
+        """Writes a refusal, or a failure that occurred more than once."""
         if isinstance(error, NotFound):
             # The namespace vanished behind our back.
             await work_queue.requeue_namespaces(transaction, [int(row.namespace_id)])
@@ -200,13 +200,13 @@ def _refused(
 def _observed(
     row: Volume, observed: ObservedVolume, loaded: LoadedVolume, transaction: Transaction
 ) -> ObservedVolume:
-    """Returns what is to be seen of the claim that `act` met, beside conditions that are new."""
+    """Returns the state of the claim that `act` found, with new conditions."""
     subject = msgspec.structs.replace(row, observed=observed)
     return claims.observe_claim(subject, loaded.found, now=transaction.now).observed
 
 
 def _without_refusal(row: Volume) -> ObservedVolume:
-    """Returns the status without the words of a refusal that is over; the observer fills in what there is instead."""
+    """Returns the status without the words of a refusal that is over; the observer writes the new ones."""
     old, observed = claims.refused(row), row.observed
     conditions = claims.without_refused_growth(observed.conditions)
     observed = msgspec.structs.replace(observed, conditions=conditions)

@@ -1,1 +1,1 @@
-"""What the clusters show, written to the database: observers under a lease, and what they keep in memory."""
+"""Writes the clusters' state to the database: observers under a lease, and their caches in memory."""

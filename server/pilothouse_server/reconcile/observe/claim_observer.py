@@ -4,11 +4,11 @@ An informer keeps the claims that carry a volume's uid; each change marks its vo
 locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
 lease. A pending claim does not say why; its events are requested, and again while it stays so.
 
-What is not as it should be is left to the worker: a claim that vanished or that others changed, one that is at last
+The worker handles differences: a claim that vanished or that others changed, one that is at last
 gone, a growth that was refused while the claim was not bound. A claim of no volume is left alone, whoever it belonged
 to: it holds data, and a database restored from a backup knows less than the cluster.
 
-It runs beside the observer of containers and apart from it: a cluster that does not let us list claims still shows its
+It runs separately from the observer of containers: a cluster that does not let us list claims still shows its
 containers.
 """
 
@@ -79,7 +79,7 @@ class ClaimObserver(StatusObserver):
 
     @property
     def compared(self) -> dict[str, Informer[Any]]:
-        """What is compared with what was applied, by kind."""
+        """The objects to compare with the last apply, by kind."""
         return {PERSISTENT_VOLUME_CLAIMS.kind: self._informer}
 
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
@@ -123,7 +123,7 @@ class ClaimObserver(StatusObserver):
                 self._suspects.postpone(uid, in_seconds=SUSPECT_SECONDS)
 
     async def write_batch(self, uids: list[str]) -> None:
-        """Locks those that are free, and writes what differs. Raises LeaseLost, PilothouseError."""
+        """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         seen: list[tuple[Volume, ClaimObservation]] = []
         async with self.cluster.transaction() as transaction:
             locked = await volume_status.lock_free_uids(transaction, self.cluster.name, uids)
@@ -160,10 +160,10 @@ class ClaimObserver(StatusObserver):
         shown: ClaimObservation,
         found: PersistentVolumeClaim | None,
     ) -> None:
-        """Has the worker look at what it alone can put right."""
+        """Makes work due for claims that only the worker can repair."""
         bound_now = shown.observed.status == "bound" and volume.observed.status != "bound"
         if bound_now and refused(volume) is not None:
-            # A claim grows only once it is bound; what was refused before is worth an attempt at once.
+            # A claim grows only once it is bound, so a refused growth is tried again immediately.
             await transaction.enqueue("volume", volume.id, volume.cluster_name, volume.namespace_id)
         elif found is None and (volume.observed_generation > 0 or volume.deletion_requested_at is not None):
             await work_queue.requeue(transaction, "volume", volume.id)

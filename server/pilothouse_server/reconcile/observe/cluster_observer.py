@@ -1,9 +1,9 @@
-"""What the observers of a cluster have in common: the lease they write under, informers, and the loop that writes.
+"""Common parts of a cluster's observers: their lease, informers, and the loop that writes.
 
-    informers mark what changed -> gathered for a moment -> locked, observed and written in batches
+    informers mark changes -> batched for a moment -> locked, observed and written in batches
 
-A database that is away is waited for, and then everything on the cluster is looked at again: what was taken and not
-written is not known any more.
+While the database is away, the observer waits, and then everything on the cluster is observed again, because changes
+that were taken and not written are lost.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ log = structlog.get_logger(__name__)
 
 # After a write that failed because the database is away.
 _DATABASE_SECONDS = 1.0
-# What could not be written for what it is, is looked at again after so long.
+# Interval after which a row that could not be written is observed again.
 _UNWRITABLE_SECONDS = 60.0
-# A busy server writes what it observes more seldom, and what changed meanwhile but once: for as long as a write took,
-# more is gathered, but not for longer than somebody waits who looks at a status.
+# A busy server writes less often, and later changes of a row only once: it batches for as long as the last write took,
+# but not longer than a person waits who looks at a status.
 _OTHERS_SHARE, _MOST_GATHER_SECONDS = 1.0, 0.2
 
 
@@ -57,7 +57,7 @@ class LeasedCluster:
 class ClusterObserver(ABC):
     """The observation of one subject on one cluster. `run` until cancelled."""
 
-    # What is observed, for logs and names of tasks.
+    # Name of the observed resources, for logs and tasks.
     subject: str
 
     def __init__(self, cluster: LeasedCluster) -> None:
@@ -89,7 +89,7 @@ class ClusterObserver(ABC):
         return f"{activity} {self.subject} of {self.cluster.name}"
 
     def watch_failed(self, error: ClusterError) -> None:
-        """Logs what the cluster answered; the watch goes on by itself."""
+        """Logs the cluster's response; the watch continues by itself."""
         log_failure("watch interrupted", self.cluster.name, error, subject=self.subject)
 
 
@@ -103,11 +103,11 @@ class StatusObserver(ClusterObserver):
 
     @abstractmethod
     def informers(self) -> Sequence[Informer[Any]]:
-        """Returns what must be read once before anything is written."""
+        """Returns the tasks that must have read once before anything is written."""
 
     @abstractmethod
     async def uids(self, transaction: ReadTransaction) -> Iterable[str]:
-        """Returns the uids of all rows on the cluster: of what it shows nothing, it may have lost."""
+        """Returns the uids of all rows on the cluster: resources without objects may have lost them."""
 
     @abstractmethod
     def mark(self, uid: str, *, in_seconds: float = 0.0) -> None:
@@ -119,14 +119,14 @@ class StatusObserver(ClusterObserver):
 
     @abstractmethod
     async def write_due(self) -> None:
-        """Writes what is due. Raises LeaseLost, PilothouseError."""
+        """Writes due rows. Raises LeaseLost, PilothouseError."""
 
     @abstractmethod
     async def write_batch(self, uids: list[str]) -> None:
-        """Writes what the cluster shows of these rows, in one transaction. Raises LeaseLost, PilothouseError."""
+        """Writes the cluster's state of these rows, in one transaction. Raises LeaseLost, PilothouseError."""
 
     async def write(self, uids: list[str]) -> None:
-        """Writes what the cluster shows of these rows; what cannot be written holds up none of the others.
+        """Writes the cluster's state of these rows; a row that cannot be written delays none of the others.
 
         Raises as `write_batch`.
         """

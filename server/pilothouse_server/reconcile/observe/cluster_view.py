@@ -28,8 +28,8 @@ from pilothouse_server.reconcile.queue.applied_generations import AppliedGenerat
 
 # Our own applies are recorded when they are written back, a moment after their watch event.
 SUSPECT_SECONDS = 1.0
-# What is on its ordinary way to run is looked at after so long, with all that happened meanwhile, or as soon as it is
-# ready or something goes wrong: by itself each of its steps would be a write and an event. Longer, where many start.
+# A pod on its normal way to run is observed after this time, with all its changes, or as soon as it is ready or fails:
+# otherwise each of its steps would be a write and an event. The time is longer while many start.
 STARTING_SECONDS, OF_EACH_SECONDS, MOST_STARTING_SECONDS = 0.5, 0.005, 2.0
 # Conditions of a Deployment that say that something is wrong.
 _TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
@@ -82,7 +82,7 @@ class ClusterView:
     def deployment_changed(self, old: Deployment | None, new: Deployment | None) -> None:
         """Takes in a Deployment from its informer."""
         if old is None and new is not None and (made := container_uid(new)) is not None:
-            # What its maker has to write of it comes first.
+            # The write of its creator comes first.
             self.starts(made)
         if (uid := self._put("deployments", old, new)) is None:
             return
@@ -156,7 +156,7 @@ class ClusterView:
         return lost, namespaces.union(self._suspect_namespaces.take())
 
     def take_levels(self) -> dict[str, str]:
-        """Removes and returns the levels of Pod Security that were seen first or anew, by names of namespaces."""
+        """Removes and returns the Pod Security levels that are new or have changed, by names of namespaces."""
         levels, self._levels = self._levels, {}
         return levels
 

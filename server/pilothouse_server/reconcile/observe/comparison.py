@@ -1,4 +1,4 @@
-"""Compares once, after each list, what is on a cluster with what was applied there last.
+"""Compares the objects on a cluster once, after each list, with the last apply.
 
 Watches tell what changes while somebody watches. What changed before (all servers were stopped, the lease changed
 hands, a watch had to begin anew, the cluster was put back to an older state) shows in no event: the list holds it as if
@@ -54,10 +54,10 @@ _POLL_SECONDS = 0.1
 
 
 class ComparisonSettings(msgspec.Struct, frozen=True):
-    """`gather_seconds`: how long lists are waited for before their kinds are compared together.
+    """`gather_seconds`: time to wait for further lists, whose kinds are then compared together.
 
-    `rows`: how many resources are compared in one step. `step_seconds`: how long a step waits at most for the worker to
-    take what the step before gave it.
+    `rows`: number of resources in one step. `step_seconds`: longest time for which a step waits until the worker has
+    taken the results of the step before.
     """
 
     gather_seconds: float = 0.2
@@ -66,7 +66,7 @@ class ComparisonSettings(msgspec.Struct, frozen=True):
 
 
 class _There(msgspec.Struct, frozen=True):
-    """What is compared with: the kinds that were listed; how many Services a container has; our service accounts."""
+    """Inputs of the comparison: the listed kinds; the number of Services of a container; our service accounts."""
 
     kinds: frozenset[str]
     services: Counter[str] | None
@@ -163,7 +163,7 @@ class Comparison(ClusterObserver):
         return {object_key(each) for each in listed.items}
 
     def _differs(self, row: Applied, there: _There) -> bool:
-        """Returns whether a resource is not what it was, or nobody knows what it was."""
+        """Returns whether a resource has changed, or its former state is unknown."""
         if row.objects is None:
             return True
         services = 0

@@ -1,12 +1,12 @@
-"""Watches one cluster and writes what it shows of our containers.
+"""Watches one cluster and writes the state of our containers.
 
 Informers keep Deployments, replica sets, pods and namespaces with our label; each change marks its container. In
 batches the marked containers are locked, loaded, observed (a pure function) and written, with history, pods and events,
 in one transaction under the observer's lease. Rows that somebody holds are left for the next batch, so a user's
 change never waits for the observer nor the observer for it.
 
-What is not as it should be is left to the worker: a Deployment that vanished or was changed by others, a namespace that
-ends behind our back. Objects of no container are left to the sweep.
+The worker handles differences: a Deployment that vanished or was changed by others, a namespace that somebody deletes.
+Objects of no container are left to the sweep.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ class ContainerObserverSettings(msgspec.Struct, frozen=True):
     node_seconds: float = 20.0
     # How long images that were seen are gathered: of those that start together, most run the same.
     images_seconds: float = 1.0
-    # What others may add to templates.
+    # Permitted additions by others to templates.
     permitted: PermittedAdditions = DEFAULT_RULES.permitted
 
 
 class PodOwner(msgspec.Struct, frozen=True):
-    """The container a pod belongs to, for whoever measures pods."""
+    """Returns the container of a pod, for the measurement of pods."""
 
     container_id: int
     namespace_id: NamespaceId
@@ -103,7 +103,7 @@ class ContainerObserver(StatusObserver):
         self._replica_sets = self.informer(REPLICA_SETS, self.view.replica_set_changed, owned)
         self._pods = self.informer(PODS, self.view.pod_changed, owned)
         self._namespaces = self.informer(NAMESPACES, self.view.namespace_changed, MANAGED_SELECTOR)
-        # What was written last, so that only differences are.
+        # The last written values, so that only differences are written.
         self._written_pods: dict[str, tuple[PodObservation, ...]] = {}
         self._owners: dict[str, PodOwner] = {}
         self._images = Images(client, settings.node_seconds)
@@ -126,17 +126,17 @@ class ContainerObserver(StatusObserver):
 
     @property
     def deployments(self) -> dict[tuple[str, str], Deployment]:
-        """Every Deployment of ours by namespace and name."""
+        """Returns every Deployment of ours by namespace and name."""
         return self._deployments.objects
 
     @property
     def namespaces(self) -> dict[tuple[str, str], Namespace]:
-        """Every Kubernetes namespace of ours; the first part of the key is empty."""
+        """Returns every Kubernetes namespace of ours; the first part of the key is empty."""
         return self._namespaces.objects
 
     @property
     def compared(self) -> dict[str, Informer[Any]]:
-        """What is compared with what was applied, by kind."""
+        """The objects to compare with the last apply, by kind."""
         return {DEPLOYMENTS.kind: self._deployments, NAMESPACES.kind: self._namespaces}
 
     def pod_owners(self) -> dict[str, PodOwner]:
@@ -177,7 +177,7 @@ class ContainerObserver(StatusObserver):
         await self._ask_for_repairs()
 
     async def write_batch(self, uids: list[str]) -> None:
-        """Locks those that are free, and writes what differs. Raises LeaseLost, PilothouseError."""
+        """Locks the free rows, and writes differences. Raises LeaseLost, PilothouseError."""
         seen: dict[str, Observation] = {}
         async with self.cluster.transaction() as transaction:
             locked = await container_status.lock_free_uids(transaction, self.cluster.name, uids)
@@ -203,7 +203,7 @@ class ContainerObserver(StatusObserver):
         self._note_images(locked)
 
     def _note_images(self, containers: list[Container]) -> None:
-        """Notes what images the pods run, where that is not written yet."""
+        """Records the images of the pods that are not written yet."""
         for container in containers:
             objects = self.view.containers.get(container.uid) or Objects()
             image = self._images.unwritten(container, objects.pods.values())
@@ -213,7 +213,7 @@ class ContainerObserver(StatusObserver):
             self._images_due = monotonic() + self._settings.images_seconds
 
     async def _write_images(self) -> None:
-        """Writes what images were seen."""
+        """Writes the images that were seen."""
         found = list(self._images_seen.values())
         # Nodes are read before the transaction begins.
         seen = [(c, image, await self._images.describe(c, image)) for c, image in found if not image.failed]
@@ -283,7 +283,7 @@ class ContainerObserver(StatusObserver):
             self.unknown.pop(uid, None)
 
     async def _ask_for_repairs(self) -> None:
-        """Has the worker look at what others changed or took away."""
+        """Makes work due for objects that others changed or deleted."""
         suspects = set(self.view.take_suspects())
         lost, namespaces = self.view.take_lost()
         levels = self.view.take_levels()

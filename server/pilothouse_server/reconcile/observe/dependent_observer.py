@@ -1,10 +1,10 @@
-"""Watches the dependents on a cluster, what stands beside Deployments and claims: Services, config maps, secrets.
+"""Watches the dependents on a cluster, next to Deployments and claims: Services, config maps, secrets.
 
-Nothing of them is shown. What others change or take away is left to the worker, which puts it right, or reports it, as
-the container's drift policy says. Our own applies are seen here, too; each costs one more look that finds nothing to
-do, and one resource is looked at no more often than every few seconds, so that two who disagree do not run hot.
+They have no status. Changes and deletions by others are left to the worker, which repairs or reports them by the
+container's drift policy. Our own applies are seen here, too; each costs one more comparison that finds nothing. A
+resource is compared at most every few seconds, so that two managers who disagree do not run hot.
 
-Of config maps and secrets the metadata alone travels. Each kind is watched apart: a cluster that denies one of them
+Of config maps and secrets only the metadata is read. Each kind is watched separately: a cluster that denies one of them
 still shows the others.
 """
 
@@ -35,7 +35,7 @@ from pilothouse_server.reconcile.repository import dependents, work_queue
 
 log = structlog.get_logger(__name__)
 
-# What is watched, by which label its owner is found, and which owners must show some of it.
+# The watched kinds, the label that names the owner, and the owners that must have such objects.
 _WATCHED: tuple[tuple[Resource[Any], str, dependents.Owner], ...] = (
     (SERVICES, CONTAINER_UID, "container"),
     (CONFIG_MAP_METADATA, CONFIG_UID, "config_map"),
@@ -75,11 +75,11 @@ class DependentObserver(ClusterObserver):
 
     @property
     def compared(self) -> dict[str, Informer[Any]]:
-        """What is compared with what was applied, by kind."""
+        """The objects to compare with the last apply, by kind."""
         return self._informers
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Starts a watch of each kind, a look for what vanished unseen, and the loop that asks for repairs."""
+        """Starts a watch of each kind, a search for objects that vanished, and the loop that requests repairs."""
         for resource, label, owner in _WATCHED:
             informer = self._informers[resource.kind]
             name = f"{resource.kind} of {self.cluster.name}"

@@ -1,7 +1,7 @@
 """Kubernetes Events that explain why containers are not as they should be: requested, kept, recorded once.
 
-Events are requested pod by pod, a moment after there is something to explain, and not watched: nearly all events of a
-cluster are of pods that start as they should, or of other people's. There are two kinds of requests.
+Events are requested for each pod, a moment after there is something to explain, and not watched: nearly all events of
+a cluster are about pods that start normally, or pods of others. There are two kinds of requests.
 
 * A pod is not ready and its status does not say why (`Observation.unexplained`): its events become the reason of the
   container's status. Requested again while it stays so.
@@ -36,10 +36,10 @@ from pilothouse_server.reconcile.repository.container_status import PULL_REASONS
 
 _FORGOTTEN_SECONDS = 600.0
 _AT_ONCE = 8
-# So many requests at once after a silence, and so many a second after that.
+# Requests in one burst after a silence, and requests a second after that.
 _BURST = 20.0
 _PER_SECOND = 5.0
-# The observation waits meanwhile.
+# The observation waits during the request.
 _ANSWER_SECONDS = 5.0
 
 
@@ -76,7 +76,7 @@ class Explanations:
         self._free_at = 0.0
 
     def events(self, uid: str) -> tuple[EventObject, ...]:
-        """Returns what was answered last, while there is something to explain."""
+        """Returns the last explanation, as long as there is something to explain."""
         return self._events.get(uid, ())
 
     def unrecorded(self, container: Container, observation: Observation) -> tuple[tuple[Warned, ...], bool]:
@@ -96,7 +96,7 @@ class Explanations:
         return unrecorded, uid not in self._recorded
 
     def record(self, container: Container, observation: Observation) -> None:
-        """Notes that the history has what `unrecorded` returned: what goes on is not recorded again."""
+        """Records that the history has the lines of `unrecorded`: repetitions are not recorded again."""
         uid = container.uid
         if uid in self._events:
             found = warnings(self._events[uid], self._pods(uid), beside="", now=self._client.now())
@@ -109,7 +109,7 @@ class Explanations:
                 self._events.pop(uid, None)
 
     def forget(self, uid: str) -> None:
-        """Drops what is kept of a container that is gone."""
+        """Drops the data of a deleted container."""
         for memory in (self._events, self._requests, self._recorded):
             memory.pop(uid, None)
 

@@ -1,4 +1,4 @@
-"""Whether a cluster answers: asked every few seconds, written when it changes, and now and then as "last seen".
+"""Health of a cluster: checked every few seconds, written when it changes, and periodically as "last seen".
 
 Asked are the API server itself (`/version`) and, through it, its storage: while that stalls the server goes on
 answering `/version`, `/readyz` and what its caches hold, but nothing can be written. Reading one object by name always
@@ -90,7 +90,7 @@ class Health:
             await asyncio.sleep(pause)
 
     async def probe(self) -> None:
-        """Asks once, and writes what is new. Raises Throttled, LeaseLost, CannotLead, PilothouseError."""
+        """Checks once, and writes changes. Raises Throttled, LeaseLost, CannotLead, PilothouseError."""
         try:
             version = await self._clients.version(self._cluster_name, self._settings.answer_seconds)
             client = await self._clients.client(self._cluster_name)
@@ -117,14 +117,14 @@ class Health:
         except Forbidden:
             return
         except TimeoutError:
-            raise StorageStalled(self._stalled("no answer in time")) from None
+            raise StorageStalled(self._stalled("no response in time")) from None
         except AnswerTooLarge:
             raise
         except Unreachable as error:
             raise StorageStalled(self._stalled(error.message)) from error
 
     def _stalled(self, answer: str) -> str:
-        return f"cluster {self._cluster_name!r} answers, but its storage does not: {answer}"
+        return f"cluster {self._cluster_name!r} responds, but its storage does not: {answer}"
 
     async def _write_healthy(self, version: str, *, recovered: bool) -> None:
         async with under_lease(self._store, self._lease) as transaction:
@@ -158,5 +158,5 @@ class Health:
                     transaction, self._cluster_name, stale=stale, rows=self._settings.batch
                 )
             if more:
-                # What is left may be rows that somebody holds.
+                # The rest may be rows that another transaction has locked.
                 await asyncio.sleep(0.05)

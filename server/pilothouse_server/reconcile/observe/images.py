@@ -40,7 +40,7 @@ class RunningImage(msgspec.Struct, frozen=True):
 
 
 class Images:
-    """What was written last by container, and the nodes that were read, each at most once in `node_seconds`."""
+    """Last written values by container, and the nodes that were read, each at most once in `node_seconds`."""
 
     def __init__(self, client: ClusterClient, node_seconds: float) -> None:
         self._client = client
@@ -49,11 +49,11 @@ class Images:
         self._nodes: dict[str, tuple[float, Node | None]] = {}
 
     def forget(self, uid: str) -> None:
-        """Drops what is kept of a container that is gone."""
+        """Drops the data of a deleted container."""
         self._written.pop(uid, None)
 
     def unwritten(self, container: Container, pods: Iterable[Pod]) -> RunningImage | None:
-        """Returns what is to be written of a container's image; None where nothing is known, or nothing new."""
+        """Returns the values to write for a container's image; None if nothing is known, or nothing is new."""
         found = running_image(container, pods)
         written, tries = self._written.get(container.uid, (None, 0))
         if found is None or (written is not None and _same(written, found) and tries == 0):
@@ -61,7 +61,7 @@ class Images:
         return found
 
     async def describe(self, container: Container, found: RunningImage) -> ImageSeen:
-        """Completes what a pod says with what its node says. A node that cannot be read is passed over."""
+        """Completes a pod's values with its node's. A node that cannot be read is skipped."""
         seen = ImageSeen(int(container.id), found.image, found.digest)
         node = await self._node(found.node)
         if node is None:

@@ -1,6 +1,6 @@
 """Replica sets and pods of imported Deployments, which do not carry our label: they are found by their owners.
 
-A Deployment says whose it is; its pod template does not, because labels of its pods cannot be changed without new
+A Deployment carries our label; its pod template does not, because labels of its pods cannot be changed without new
 pods. So wherever a Kubernetes namespace holds such a Deployment, all its replica sets and pods without our label are
 watched, and those that a known Deployment owns are put into the view. Owner and owned may come in any order.
 """
@@ -138,7 +138,7 @@ class ImportedPods:
         there = new or old
         assert there is not None
         uid = there.metadata.uid
-        # What goes is taken from whom it was assigned to, whoever owns it now.
+        # A deleted object is removed from the container to which it was assigned, whoever owns it now.
         before = self._assigned.get(uid)
         if new is None or container is None:
             if self._assigned.pop(uid, None) is not None and before is not None:
@@ -149,7 +149,7 @@ class ImportedPods:
 
 
 def is_foreign(deployment: Deployment) -> bool:
-    """Returns whether a Deployment of ours makes pods that do not say whose they are."""
+    """Returns whether a Deployment of ours creates pods without our label."""
     return not deployment.spec.template.metadata.label(CONTAINER_UID)
 
 

@@ -8,7 +8,7 @@ is passed to `on_failure` and tried again after a pause; what is known stays kno
 
 A cluster that was put back to an older state knows nothing of the last version, and its watch would be silent until it
 has caught up: so before a watch is taken up, the cluster is asked how far it is. One that was away for longer than a
-moment is listed anew, too: it may have gone back and caught up meanwhile.
+moment is also listed again: it may have gone back and caught up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pilothouse_server.reconcile.queue.backoff import after_error
 from pilothouse_server.runtime.event_loop import cooperatively
 
 Key = tuple[str, str]
-# A watch that lives shorter than this counts as a failure: a server that ends each at once must not be hammered.
+# A shorter watch counts as a failure, so that a server that ends each immediately is not flooded.
 SHORT_SECONDS = 1.0
 MOST_SECONDS = 5.0
 
@@ -43,7 +43,7 @@ def _nothing() -> None:
 
 
 class Informer(Generic[T]):
-    """`on_change(old, new)` is called for every difference, with None for what is not there. It must not block."""
+    """`on_change(old, new)` is called for every difference, with None for a missing object. It must not block."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Informer(Generic[T]):
         key = object_key(item)
         old = self.objects.get(key)
         same = old is not None and old.metadata.resource_version == item.metadata.resource_version
-        # A cluster that was put back gives versions anew, to other states.
+        # A cluster that was put back uses versions again, for other states.
         if same and old == item:
             return
         self.objects[key] = item

@@ -2,8 +2,8 @@
 
 Leftovers come about where a server was frozen between its lease and its apply. But where the database went back (a
 restored dump, a promoted standby), workloads that were made since look the same. So after a new history nothing is
-deleted until an administrator has decided about the cluster's orphans (`ResolveOrphans`). What the administrator wants
-deleted is deleted by the next sweep. In a history that is decided these must hold before an orphan is deleted:
+deleted until an administrator has decided about the cluster's orphans (`ResolveOrphans`). The next sweep deletes the
+objects that the administrator has chosen. In a history that is decided these must hold before an orphan is deleted:
 
 * the Kubernetes namespace that the object is in carries the uid of a living namespace of *this* database: another
   installation may use the same cluster,
@@ -77,7 +77,7 @@ class SweepSettings(msgspec.Struct, frozen=True):
 
 
 class Sweep:
-    """The sweep of one cluster, beside its observer. `run` until cancelled."""
+    """The sweep of one cluster, next to its observer. `run` until cancelled."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Sweep:
             await asyncio.sleep(self._settings.period_seconds)
 
     async def sweep(self) -> int:
-        """Writes down what the database does not know and deletes what may go; returns how many objects went.
+        """Writes down objects that the database does not know, and deletes those that may go; returns their number.
 
         Raises LeaseLost, ClusterError, PilothouseError.
         """
@@ -227,7 +227,7 @@ class Sweep:
 async def _unknown(
     transaction: ReadTransaction, known: _Known, label: str, candidates: list[_Candidate]
 ) -> list[_Candidate]:
-    """Returns those whose label names a uid that `known` does not find; what is being deleted is no orphan."""
+    """Returns the objects whose label has a uid that is not in `known`; objects in deletion are no orphans."""
     named = [
         (uid, each)
         for each in candidates

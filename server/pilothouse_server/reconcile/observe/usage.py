@@ -1,4 +1,4 @@
-"""Collects what containers use, from every node's kubelet, and hands it on in batches.
+"""Collects the usage of containers from every node's kubelet, and hands it on in batches.
 
 Each round asks all nodes, a few at a time, adds the figures up per container and stores one sample each. A node that
 does not answer is left out of its round, and so are the containers that have a pod there: half a sum would look like a
@@ -39,7 +39,7 @@ class UsageSink(Protocol):
 
 
 class UsageCollector:
-    """The collection of one cluster, beside its observer. `run` until cancelled."""
+    """The collection of one cluster, next to its observer. `run` until cancelled."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""The work queue and who may work: leases, clients under a lease, pauses between attempts."""
+"""The work queue and its workers: leases, clients under a lease, pauses between attempts."""

@@ -1,4 +1,4 @@
-"""The generations of Deployments that our own applies led to: the observer tells others' changes from ours by them.
+"""The generations of Deployments after our own applies, by which the observer recognises changes by others.
 
 Known in this process only. Elsewhere, or after a restart, a change of ours looks like somebody else's and costs one
 reconciliation that changes nothing.
@@ -12,9 +12,9 @@ KEPT = 50_000
 
 
 class AppliedGenerations:
-    """The last generation of ours by the Deployment's uid; the oldest are forgotten first.
+    """The last generation of ours by the Deployment's uid; the oldest are dropped first.
 
-    The last, not the highest: on a cluster that was put back to an older state generations begin lower again.
+    It is the last, not the highest: on a cluster that was put back, generations begin lower again.
     """
 
     def __init__(self, kept: int = KEPT) -> None:

@@ -11,8 +11,8 @@ from pilothouse_server.kubernetes.errors import (
 )
 from pilothouse_server.runtime.backoff import backoff_seconds
 
-# What fails by itself mends by itself: look often. A refusal mostly waits for somebody to change something; where it is
-# a right, a quota, a policy or a label that is missing, somebody changes it on the cluster, and nothing tells us.
+# A transient failure ends by itself: retry often. A refusal mostly waits for a change by somebody; if a right, a quota,
+# a policy or a label is missing, that change happens on the cluster, and nothing notifies us.
 TRANSIENT_FIRST_SECONDS, TRANSIENT_MOST_SECONDS = 0.5, 30.0
 MENDED_ELSEWHERE_MOST_SECONDS = 30.0
 REFUSED_FIRST_SECONDS, REFUSED_MOST_SECONDS = 2.0, 300.0

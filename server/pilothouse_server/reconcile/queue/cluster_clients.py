@@ -2,9 +2,9 @@
 
 A cluster has its own connection pool, rate limit and failures; nothing here waits for another cluster.
 
-Many tasks fail at once where a cluster goes away, and again and again until it is back. All of them together write one
-line to the log when it goes and one when it is back (`went_away`, `came_back`); what each of them met is shown at the
-level DEBUG (`log_failure`).
+Many tasks fail together when a cluster goes away, and repeatedly until it is back. Together they write one line to the
+log when it goes and one when it is back (`went_away`, `came_back`); each task's own failure is logged at the level
+DEBUG (`log_failure`).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 
 log = structlog.get_logger(__name__)
 
-# What is under way with a client that is replaced may end: longer than a request may take.
+# Time for requests in flight with a replaced client: longer than a request may take.
 RETIRED_SECONDS = 30.0
 # So often in a row a cluster must not be reached before that is believed.
 FAILURES = 3
-# What was found out of a cluster is good for so long: more than from one look at its health to the next.
+# Time for which a finding about a cluster counts: longer than the interval of health checks.
 KNOWN_SECONDS = 15.0
 
 
@@ -51,7 +51,7 @@ def is_out_of_reach(error: ClusterError) -> bool:
 
 
 def log_failure(event: str, cluster: str, error: ClusterError, **facts: str) -> None:
-    """Logs what a cluster answered to a task that goes on by itself."""
+    """Logs a cluster's error for a task that continues by itself."""
     write = log.debug if is_out_of_reach(error) else log.info
     write(event, cluster=cluster, reason=error.reason, message=error.message, **facts)
 
@@ -74,7 +74,7 @@ class ClusterClients:
         self._closed = False
 
     def note(self, name: str, error: ClusterError | None) -> None:
-        """Notes how a cluster was reached from here: what it answered, or None."""
+        """Records the result of reaching a cluster from here: its error, or None."""
         self._noted[name] = (monotonic(), error)
         if error is None or not is_out_of_reach(error):
             self._failures.pop(name, None)
@@ -94,21 +94,21 @@ class ClusterClients:
             log.info("cluster answers", cluster=name, version=version)
 
     def report(self, away: Mapping[str, str]) -> None:
-        """Takes over why clusters do not answer to whoever watches them, of those that do not."""
+        """Takes over the reasons why clusters do not respond from the servers that watch them."""
         self._reported = dict(away)
 
     def away(self, name: str) -> Away | None:
-        """Returns the error for a cluster that is known not to answer, so that nobody waits to find out.
+        """Returns the error of a cluster that is known not to respond, so that no caller waits to find out.
 
-        Known it is by its row, unless it has answered to us since; and by failures of ours, one after the other and
-        not long ago.
+        It is known from the cluster's row, unless the cluster has responded to us since; or from consecutive recent
+        failures of ours.
         """
         at, error = self._noted.get(name, (-KNOWN_SECONDS, None))
         lately = monotonic() - at < KNOWN_SECONDS
         if lately and error is None:
             return None
         if name in self._reported:
-            return Away(self._reported[name] or f"cluster {name!r} does not answer")
+            return Away(self._reported[name] or f"cluster {name!r} does not respond")
         if lately and error is not None and self._failures[name] >= FAILURES:
             return Away(error.message)
         return None
@@ -131,7 +131,7 @@ class ClusterClients:
             async with asyncio.timeout(seconds):
                 version = await (await self.client(name)).version()
         except TimeoutError:
-            unreachable = Unreachable(f"cluster {name!r} did not answer in time")
+            unreachable = Unreachable(f"cluster {name!r} did not respond in time")
             self.note(name, unreachable)
             raise unreachable from None
         except ClusterError as error:
@@ -166,7 +166,7 @@ class ClusterClients:
         raise Unreachable(f"cluster {name!r} is not connected to any more")
 
     def forget(self, name: str) -> None:
-        """Connects anew from now on: the cluster's credentials changed, or it is deregistered."""
+        """Connects again from now on: the cluster's credentials changed, or it is deregistered."""
         self._failures.pop(name, None)
         self._noted.pop(name, None)
         self._told.pop(name, None)

@@ -1,13 +1,13 @@
-"""One server at a time does a piece of work: takes the lease, renews it, and stops before it can have run out.
+"""Leadership: one server at a time takes a lease, renews it, and stops its work before the lease can have run out.
 
-The holder stops by its own clock: when no renewal went through for the lease's length, less a margin, the work is
-cancelled, whatever the reason. Whoever was frozen and did not notice is stopped by the database, which refuses its
-epoch. Who waits for the lease goes by its own clock, too, where the database's was wrong: a lease that it sees
-unrenewed for twice its length is taken for expired.
+The holder stops by its own clock: when no renewal has succeeded for the lease's length, less a margin, the work is
+cancelled, whatever the reason. If a holder was frozen and did not notice, the database refuses its epoch. A waiting
+server also uses its own clock if the database's was wrong: it treats a lease that stays unrenewed for twice its length
+as expired.
 
-Who finds that it cannot do the work (`CannotLead`) lets go, so that a server that can takes over, and stands back: it
-is a candidate again once the work can be done from here. Where nobody can, the lease stays free, but for one attempt a
-minute that writes down how things are.
+A holder that cannot do the work (`CannotLead`) releases the lease, so that another server can take over. It is a
+candidate again once it can do the work. If no server can, the lease stays free, except for one attempt a minute that
+writes down the state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 log = structlog.get_logger(__name__)
 
-# What a killed server watched is watched by nobody for so long.
+# For this long nobody watches the clusters of a killed server.
 LEASE_SECONDS = 5.0
 # For so long a lease that was let go is left to those who may be able to do its work.
 FREE_SECONDS = 60.0
@@ -53,11 +53,11 @@ async def _passed_over(_elsewhere: bool) -> None:
 
 
 class StandingBack(msgspec.Struct, frozen=True):
-    """What a server does that does not hold the lease.
+    """The behaviour of a server that does not hold the lease.
 
-    `led_elsewhere` is called after each look at it, with whether another server holds it. Who has let go of it, because
-    it could not do the work, asks `can_lead` every `look_seconds`, and is a candidate again once that is true; it takes
-    a lease that nobody has held for `free_seconds` in any case.
+    `led_elsewhere` is called after each read of the lease, with whether another server holds it. A server that has
+    released the lease because it could not do the work calls `can_lead` every `look_seconds`, and is a candidate again
+    once that is true; in any case it takes a lease that has been free for `free_seconds`.
     """
 
     can_lead: Callable[[], Awaitable[bool]] = _always
@@ -75,7 +75,7 @@ class _Sight:
         self._since = self._free_since = monotonic()
 
     def note(self, seen: SeenLease | None) -> None:
-        """Takes what was seen just now; None is a lease that is not there."""
+        """Records the lease as just read; None means that there is no lease."""
         before, self._seen = self._seen, seen
         if before is None or seen is None or not seen.is_as(before):
             self._since = monotonic()
@@ -149,7 +149,7 @@ async def _has_led(store: Store, lease: Lease, work: Work, seconds: float) -> bo
     except LeaseLost:
         log.warning("lease lost", lease=lease.name)
     except CannotLead as error:
-        # What it waits for says itself that it is away.
+        # The task that it waits for logs by itself that the cluster is away.
         log.debug("lease is let go, the work cannot be done from here", lease=lease.name, why=str(error))
         return False
     except Exception as error:

@@ -1,6 +1,6 @@
 """A cluster's client that stops writing when the lease on the work has run out.
 
-A process that was frozen (or starved) past its lease must not go on where it stopped: another server has taken the work
+A process that was frozen (or starved) past its lease must not continue: another server has taken the work
 and may have applied something newer. The monotonic clock runs on while a process is stopped, so the
 first write after it notices. What a write already under way may still do is found by the next reconciliation, which
 `LeaseLost` asks for.
@@ -56,13 +56,13 @@ class LeasedClient:
         return await self._client.read(resource, namespace, name)
 
     async def dry_run(self, resource: Resource[Any], manifest: Manifest, *, force: bool = False) -> Manifest:
-        """Returns what the object would be after `apply`, whole."""
+        """Returns the whole object as it would be after `apply`."""
         return await self._client.dry_run(resource, manifest, force=force)
 
     async def dry_run_replaced(
         self, resource: Resource[Any], namespace: str | None, name: str, steps: Sequence[str], value: Any
     ) -> Manifest:
-        """Returns what the object would be if one field of it were exactly `value`, whole."""
+        """Returns the whole object as it would be with one field set to `value`."""
         return await self._client.dry_run_replaced(resource, namespace, name, steps, value)
 
     async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
@@ -71,7 +71,7 @@ class LeasedClient:
         return await self._client.apply(resource, manifest, force=force)
 
     async def merge_patch(self, resource: Resource[T], home: NamespaceRef, name: str, patch: Manifest) -> T:
-        """Sends a JSON merge patch of an object that must exist, in a namespace of ours. Raises NotFound."""
+        """Sends a JSON merge patch of an object that must exist, in our namespace. Raises NotFound."""
         await self.check_home(home)
         self.check()
         return await self._client.merge_patch(resource, home.kubernetes_name, name, patch)
@@ -90,7 +90,7 @@ class LeasedClient:
         uid: str,
         propagation: Propagation = "Foreground",
     ) -> bool:
-        """Deletes exactly this object, in a namespace of ours; Conflict `NameTaken` where that is somebody's."""
+        """Deletes exactly this object, in our namespace; Conflict `NameTaken` if that is somebody else's."""
         await self.check_home(home)
         self.check()
         return await self._client.delete(

@@ -1,8 +1,8 @@
-"""What the worker needs of a type of resource: load it, act on the cluster, write back what came of it.
+"""The interface of a type of resource for the worker: load it, act on the cluster, write the result back.
 
-    load        rows as they are wanted now, many at once
-    act         of one, outside any transaction: apply it to the cluster, or delete it there
-    write_back  many in one transaction with the ends of the leases on their work; what is simple, `write_at_once`
+    load        rows in their desired state, many in one go
+    act         on one, outside any transaction: apply it to the cluster, or delete it there
+    write_back  many in one transaction with the ends of the leases on their work; simple results by `write_at_once`
 
 Killed between any two, a worker leaves its work to the next one, which starts again with `load`.
 """
@@ -37,7 +37,7 @@ Acted = TypeVar("Acted", bound=Progress)
 
 
 class Done(msgspec.Struct, Generic[Loaded, Acted], frozen=True):
-    """Work that was acted on, and what came of it."""
+    """Work that was acted on, and its result."""
 
     work: Work
     loaded: Loaded
@@ -45,11 +45,11 @@ class Done(msgspec.Struct, Generic[Loaded, Acted], frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What `write_back` leaves for the queue.
+    """The result of `write_back` for the queue.
 
-    `again_seconds`: look again then; None at the next resync. `removed`: the resource is gone, and its work with it.
-    `applied`: uid and generation of the Deployment that our apply led to. `lost`: the lease is somebody else's, and
-    nothing was written.
+    `again_seconds`: time until the next reconciliation; None means the next resync. `removed`: the resource is gone,
+    and its work with it. `applied`: uid and generation of the Deployment after our apply. `lost`: another server has
+    the lease, and nothing was written.
     """
 
     again_seconds: float | None = None
@@ -62,10 +62,10 @@ LOST = Result(lost=True)
 
 
 class ResourceReconciler(Protocol[Loaded, Acted]):
-    """The reconciliation of one type of resource. `Loaded` holds its row and whatever else `act` decides by.
+    """The reconciliation of one type of resource. `Loaded` has its row and the other inputs of `act`.
 
-    `at_once`: how many are loaded, and written back, in one transaction. `in_snapshot`: whether loading needs one
-    snapshot of the database, or each of its statements may see what is newer.
+    `at_once`: number of rows that one transaction loads or writes back. `in_snapshot`: whether loading needs one
+    snapshot of the database, or each statement may see newer rows.
     """
 
     at_once: ClassVar[int]
@@ -80,7 +80,7 @@ class ResourceReconciler(Protocol[Loaded, Acted]):
     async def write_at_once(
         self, store: Store, dones: Sequence[Done[Loaded, Acted]], resync: Callable[[], float]
     ) -> Mapping[Work, Result]:
-        """Writes what it can in one message, and ends the leases; leaves out what is to be written by `write_back`.
+        """Writes as many results as possible in one message, and ends their leases; `write_back` writes the others.
 
         `resync` returns the seconds until one is due again, others for each.
         """
@@ -88,8 +88,8 @@ class ResourceReconciler(Protocol[Loaded, Acted]):
     async def write_back(
         self, transaction: Transaction, dones: Sequence[Done[Loaded, Acted]]
     ) -> Mapping[Work, Result]:
-        """Writes what came of each, under the resource's lock and the work's epoch.
+        """Writes the result of each, under the resource's lock and the work's epoch.
 
-        Of one alone, the row is waited for. Of several, those whose row somebody holds are left out of the result, and
-        of the transaction: they are to be written one by one.
+        For a single result the transaction waits for the row. Of several, those whose row is locked are left out of the
+        result and of the transaction: write them one by one.
         """

@@ -1,11 +1,11 @@
-"""What comes while something is being written is written next, all of it in one go.
+"""A write batcher: items that arrive during a write are written together by the next one.
 
-The first who comes writes what is there and the others wait; who waited longest writes next, with all that has come
-meanwhile. Where more are known to come, they are waited for, for a moment, or as long as the last write took: one by
-itself is written at once, and a server that has much else to do writes seldom, and much.
+The first item starts a write and the others wait; the one that waited longest writes next, with all that have arrived.
+If more are known to come, the batcher waits for a moment, or as long as the last write took: a single item is written
+immediately, and a busy server writes seldom, in large batches.
 
-One that cannot be written must not keep the others from it: where a write of several fails, each is written by itself,
-and so is each that a write of several leaves out.
+An item that cannot be written must not delay the others: if a write of several fails, each is written by itself, and so
+is each that a write of several leaves out.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class _Entry(Generic[Key, Item, Answer]):
 
 
 class Together(Generic[Key, Item, Answer]):
-    """`write` gets at most `most` items and returns the answers by key; of several it may leave some out.
+    """`write` gets at most `most` items and returns results by key; of several it may leave some out.
 
-    Who will have something to write says so by `expected`.
+    Callers announce an item by `expected`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Together(Generic[Key, Item, Answer]):
 
     @contextmanager
     def expected(self, key: Key) -> Iterator[None]:
-        """While in it, others wait for a moment for what this one may write."""
+        """While this context is open, others wait for a moment for an item of this one."""
         self._expected.add(key)
         try:
             yield
@@ -73,7 +73,7 @@ class Together(Generic[Key, Item, Answer]):
             self._expected.discard(key)
 
     async def write(self, key: Key, item: Item) -> Answer:
-        """Returns the answer once it is written. Raises what its writing raises."""
+        """Returns the result once it is written. Raises the exception of the write."""
         self._expected.discard(key)
         entry: _Entry[Key, Item, Answer] = _Entry(key, item)
         self._waiting.append(entry)

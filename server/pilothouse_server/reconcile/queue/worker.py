@@ -1,4 +1,4 @@
-"""Takes due work rows and brings their resources to where the database says they should be.
+"""Takes due work rows and brings their resources to the state in the database.
 
     lease (SKIP LOCKED, epoch) -> load -> act on the cluster, outside any transaction -> write back under the epoch
 
@@ -58,10 +58,10 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     # While work is in hand: how long more is gathered before it is leased, and before it is written back. Where that
     # itself takes longer, so does the gathering, which leaves the loop and the database to others half of the time.
     gather_seconds: float = 0.03
-    # What a mutation makes due is told at once, and when more is due is known: this is for what observers enqueue, and
-    # for the work of a server that was killed.
+    # Mutations notify the worker, and the time of later work is known: this interval is for work that observers
+    # enqueue, and for that of a killed server.
     poll_seconds: float = 1.0
-    # What a killed server had leased waits so long. Nobody waits longer than `act_seconds` for a cluster.
+    # For this long the work of a killed server waits. No action waits longer than `act_seconds` for a cluster.
     lease_seconds: float = 4.0
     act_seconds: float = 45.0
     resync_seconds: float = 86400.0
@@ -86,7 +86,7 @@ class Worker:
         self._applied_generations = applied_generations
         self._settings = settings
         self._clock = clock
-        # What is leased; and of that, what was not acted on yet.
+        # Leased rows; and those of them that were not acted on yet.
         self._in_hand: set[Work] = set()
         self._acting: set[Work] = set()
         self._leases = HeldLeases(store, settings.lease_seconds, clock)
@@ -124,7 +124,9 @@ class Worker:
                 await self._pause(pause, self._clock() - leased_at)
 
     async def _pause(self, seconds: float, took: float) -> None:
-        """Until there may be work, or `seconds` are over; who has work in hand gathers more, as leasing it `took`."""
+        """Waits until there may be work, or for `seconds`. With work in hand it batches for as long as leasing
+        `took`.
+        """
         if self._in_hand:
             await asyncio.sleep(max(self._settings.gather_seconds, min(took, MOST_GATHER_SECONDS)))
         try:
@@ -134,14 +136,14 @@ class Worker:
             pass
 
     async def _lease(self) -> tuple[dict[str, list[Work]], float | None]:
-        """Leases what is due, by cluster; tells how long it is until more will be."""
+        """Leases due work, by cluster; returns the time until more will be due."""
         most = self._settings.workers_per_cluster
         left = self._clients.left()
         free = self._free(most) | dict.fromkeys(left, 0)
         async with self._store.system_call() as connection:
             leased = await work_queue.lease(
                 connection,
-                # Unique to the lease: a row that was removed and made again starts its epochs anew.
+                # Unique to the lease: a row that was removed and created again starts its epochs again.
                 owner=uuid4().hex,
                 lease_seconds=self._settings.lease_seconds,
                 most=most,
@@ -170,9 +172,9 @@ class Worker:
         self._acting.update(works)
 
     async def reconcile(self, works: Sequence[Work], leased_at: float | None = None) -> None:
-        """Reconciles leased rows of one cluster, from their loading to their release; leased just now or at that time.
+        """Reconciles leased rows of one cluster, from their loading to their release.
 
-        Logs what fails; raises nothing but cancellation.
+        The rows were leased just now or at the given time. Logs failures; raises only cancellation.
         """
         self._take_in_hand(works)
         self._leases.add(works, self._clock() if leased_at is None else leased_at)
@@ -198,7 +200,7 @@ class Worker:
             )
 
     async def _load(self, reconciler: AnyReconciler, works: Sequence[Work]) -> Mapping[Work, Any]:
-        """Returns what each is, or why it cannot be loaded; those that are gone are left out."""
+        """Returns each loaded row, or the reason why it cannot be loaded; deleted rows are left out."""
         store = self._store
         reading = store.system_read(snapshot=True) if reconciler.in_snapshot else store.system_look()
         try:
@@ -213,7 +215,7 @@ class Worker:
         return loaded
 
     async def _go_on(self, reconciler: AnyReconciler | None, work: Work, loaded: Any) -> None:
-        """Acts on what was loaded, and has it written back."""
+        """Acts on a loaded row, and has the result written back."""
         try:
             if reconciler is None:
                 # Of a type that a later release has: its servers do it.
@@ -256,7 +258,7 @@ class Worker:
                 client = self._leases.client(work, await self._clients.client(work.cluster_name))
                 outcome = await reconciler.act(client, loaded)
         except TimeoutError:
-            outcome = Unreachable(f"cluster {work.cluster_name!r} did not answer in time")
+            outcome = Unreachable(f"cluster {work.cluster_name!r} did not respond in time")
         except ClusterError as error:
             outcome = error
             self._clients.note(work.cluster_name, error)

@@ -1,1 +1,1 @@
-"""All SQL of the reconciler: the work queue, leases, and the write-backs of what a cluster showed."""
+"""All SQL of the reconciler: the work queue, leases, and write-backs of a cluster's state."""

@@ -1,8 +1,8 @@
-"""What came of applying containers, written in one message with the ends of their leases.
+"""Results of applying containers, written in one message with the ends of their leases.
 
 What is written was computed from the rows as they were loaded. So only those are written that nobody has written since
 (`row_version`), that nobody holds, and whose lease is held; the database function `write_applied` sees to it under the
-locks. The rest is left to who can compute it anew from the rows as they are (`container_status`).
+locks. The rest is computed again from the present rows (`container_status`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _WRITE = text(
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """A container that was applied, as it was loaded, and what is to be written of it; looked at again in so long.
+    """An applied container, as it was loaded, with the values to write and the time until the next look.
 
-    `objects`: what it consists of now, see `applied_objects`.
+    `objects`: its present objects, see `applied_objects`.
     """
 
     work: Work

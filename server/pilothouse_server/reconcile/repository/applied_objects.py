@@ -1,6 +1,6 @@
-"""What each resource consisted of on its cluster when it was applied last: marks by kind and name (`kubernetes.marks`).
+"""The objects of each resource on its cluster at the last apply: marks by kind and name (`kubernetes.marks`).
 
-They stand in the resource's work row, which lives as long as it does, and are written with the end of the lease under
+They are in the resource's work row, which lives as long as it does, and are written with the end of the lease under
 which they were applied. A resource without marks is compared by its content, once.
 """
 
@@ -18,7 +18,7 @@ Key = tuple[str, int]
 FIRST: Key = ("", 0)
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 
-# What is due is looked at anyway, and what failed by its own time.
+# Due work is done anyway, and failed work at its own time.
 _PAGE = text("""
 SELECT w.resource_type, w.resource_id, n.kubernetes_name, c.uid::text AS container_uid,
     w.applied_objects::text AS applied_objects
@@ -56,7 +56,7 @@ WHERE resource_type = 'container' AND resource_id = ANY(CAST(:ids AS bigint[])) 
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """A resource and what it consisted of when it was applied; `objects` None where nobody noted it."""
+    """A resource and its objects at the last apply; `objects` is None if they were not stored."""
 
     key: Key
     kubernetes_namespace: str
@@ -65,7 +65,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def as_noted(objects: Mapping[str, str] | None) -> str | None:
-    """Returns what is kept of marks by kind and name; None leaves what is noted."""
+    """Returns the stored form of marks by kind and name; None leaves the stored ones."""
     return None if objects is None else msgspec.json.encode(objects).decode()
 
 
@@ -90,7 +90,7 @@ async def page(
 
 
 async def of_containers(transaction: ReadTransaction, ids: Sequence[int]) -> dict[int, dict[str, str]]:
-    """Returns what containers consisted of, by id, of those where it is noted."""
+    """Returns the objects of containers at the last apply, by id, if they were stored."""
     rows = await transaction.connection.execute(_OF_CONTAINERS, {"ids": list(ids)})
     return {row.resource_id: _decode(row.applied_objects) for row in rows}
 

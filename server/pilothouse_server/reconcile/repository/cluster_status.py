@@ -74,8 +74,10 @@ WHERE n.cluster_name = :cluster_name AND c.stale_since IS NOT NULL LIMIT 1
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """The registered clusters by name: `versions` change when one must be connected to anew, `away` says why one does
-    not answer. `some_end`: whether one of them is being deregistered.
+    """The registered clusters by name.
+
+    `versions` change when the server must reconnect to one; `away` has the reason why one does not respond. `some_end`:
+    whether one of them is being deregistered.
     """
 
     versions: dict[str, str]
@@ -84,7 +86,7 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 async def registered(transaction: ReadTransaction) -> Registered:
-    """Returns what every server must know of the clusters."""
+    """Returns the state of the clusters that every server needs."""
     rows = (await transaction.connection.execute(_VERSIONS)).all()
     return Registered(
         versions={row.name: row.version for row in rows},
@@ -101,7 +103,7 @@ async def write_healthy(transaction: Transaction, name: str, version: str) -> No
 async def write_unhealthy(
     transaction: Transaction, name: str, status: ClusterStatus, reason: str, message: str
 ) -> None:
-    """The cluster does not answer, or not to us; what is known of it is stale from now on."""
+    """The cluster does not respond, or not to us; its known state is stale from now on."""
     await transaction.connection.execute(
         _UNHEALTHY, {"name": name, "status": status, "reason": reason[:100], "message": message}
     )

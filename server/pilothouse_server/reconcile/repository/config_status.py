@@ -63,7 +63,7 @@ async def lock(transaction: Transaction, kind: Kind, config_id: int) -> Config |
 async def write(
     transaction: Transaction, kind: Kind, config: Config, *, condition: Condition, observed_generation: int
 ) -> None:
-    """Writes what became of a locked one on its cluster, with its event, if anything differs."""
+    """Writes the state of a locked one on its cluster, with its event, if anything differs."""
     conditions = set_condition(config.conditions, condition, transaction.now)
     if conditions == config.conditions and observed_generation == config.observed_generation:
         return

@@ -1,11 +1,11 @@
-"""Containers as the reconciler reads and writes them: what a cluster showed, with its history, its pods and its events.
+"""Containers as the reconciler reads and writes them: the cluster's state, with history, pods and events.
 
 Rows are locked, loaded and compared in the transaction that writes them, so what is written was computed from what is
 stored. An observer skips rows that somebody holds (`wait=False`) and comes back, because it locks many at
 once; a worker waits for its one.
 
-The etag (`resource_version`) stays: it guards what callers want, and would be useless to them if each restart of a pod
-changed it.
+The etag (`resource_version`) stays: it guards the desired state, and would be useless to callers if each restart of a
+pod changed it.
 
 All is set-based: one statement each for the rows, the history and the pods of a whole batch.
 """
@@ -43,9 +43,9 @@ PULL_REASONS = {"ErrImagePull", "ImagePullBackOff"}
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """A container as loaded under lock, and what shall be written of it; `pods` None leaves its pods as they are.
+    """A container as loaded under lock, and the values to write; `pods` None leaves its pods unchanged.
 
-    `warnings` are lines of the history beside the status; those that it holds already are left out where `look_up`.
+    `warnings` are further lines of the history; existing ones are left out if `look_up`.
     """
 
     container: Container
@@ -183,10 +183,10 @@ async def find_placed(transaction: ReadTransaction, ids: Sequence[int]) -> dict[
 async def lock_found(
     transaction: Transaction, found: Mapping[int, Container], *, wait: bool
 ) -> dict[int, Container]:
-    """Locks containers that were found before, and returns them by id as they are now.
+    """Locks containers that were found before, and returns their present state by id.
 
-    Missing ones are left out, and those that somebody holds unless they are waited for. Most have not changed since,
-    and are not read again; what a container shows of its volumes may have, without a change of its own row.
+    Missing ones are left out, and locked ones unless the caller waits for them. Most have not changed since, and are
+    not read again; but a container's view of its volumes may change without its own row.
     """
     statement = _LOCK_IDS if wait else _LOCK_FREE_IDS
     locked = (await transaction.connection.execute(statement, {"ids": list(found)})).all()
@@ -201,10 +201,10 @@ async def lock_found(
 
 
 async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequence[str]) -> list[Container]:
-    """Locks and returns those containers of a cluster that nobody holds just now.
+    """Locks and returns those containers of a cluster that no other transaction has locked.
 
-    Objects may carry the uid of a container that lives elsewhere: restored from a backup into a second cluster, or
-    seen through a second registration of the same one. What they show is not the container's.
+    Objects may carry the uid of a container that lives elsewhere: restored from a backup into a second cluster, or seen
+    through a second registration of the same one. Their state is not the container's.
     """
     keys = {"uids": list(uids), "cluster_name": cluster_name}
     return await _loaded(transaction, await transaction.connection.execute(_LOCK_FREE, keys))
@@ -216,7 +216,7 @@ async def _loaded(transaction: Transaction, rows: Result) -> list[Container]:
 
 
 async def write(transaction: Transaction, changes: Iterable[Change], trigger: Trigger) -> list[Container]:
-    """Writes what differs, with history and events. Returns the containers that changed, as they are now."""
+    """Writes differences, with history and events. Returns the changed containers in their new state."""
     changes = list(changes)
     significant = [change for change in changes if change.significant]
     after = [written(change, transaction.now) for change in significant]
@@ -322,7 +322,7 @@ def _tells_more(change: Change) -> bool:
 
 
 def observed_row(change: Change) -> dict[str, Any]:
-    """Returns the columns of what is observed, by name."""
+    """Returns the observed columns by name."""
     observed = change.observed
     return {
         "id": change.container.id,

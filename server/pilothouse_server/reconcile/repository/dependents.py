@@ -1,4 +1,4 @@
-"""Who must show something on a cluster beside a Deployment or a claim."""
+"""Resources that must have objects on a cluster next to a Deployment or a claim."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 
 Owner = Literal["container", "config_map", "secret"]
 
-# What was never applied has its own work to do; what is being deleted, too.
+# A resource that was never applied, or is being deleted, has work of its own.
 _OWNERS = text("""
 SELECT 'container' AS type, c.id, CAST(c.uid AS text) AS uid
 FROM containers AS c JOIN namespaces AS n ON n.id = c.namespace_id

@@ -1,7 +1,7 @@
-"""What nodes report of images, written to the rows of the images that containers use.
+"""Reports of nodes about images, written to the rows of the images that containers use.
 
-A tag stands for another digest after another pull, so a digest is a row of its own, and the container is pointed to
-it. That changes nothing of what is wanted: the image that was asked for stands in the container's document.
+A tag means another digest after another pull, so a digest is a row of its own, to which the container points. That does
+not change the desired state: the requested image is in the container's document.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 
 class ImageSeen(msgspec.Struct, frozen=True):
-    """What a container's pods run of the wanted `image`; what is not known is None."""
+    """The image that a container's pods run in place of the desired `image`; unknown parts are None."""
 
     container_id: int
     image: str
@@ -26,7 +26,7 @@ class ImageSeen(msgspec.Struct, frozen=True):
     os: str | None = None
 
 
-# Rows are made in one order by everybody: observers of several clusters may see the same images at once.
+# All observers create rows in one order, because several may see the same images concurrently.
 _SEEN = text("""
 WITH seen AS (
     SELECT r.*, i.repository, i.name, i.tag
@@ -62,7 +62,7 @@ WHERE status = 'available'
 
 
 async def write_seen(transaction: Transaction, seen: Sequence[ImageSeen]) -> None:
-    """Records what the pods of these containers run."""
+    """Records the images that the pods of these containers run."""
     if seen:
         rows = orjson.dumps([msgspec.to_builtins(each) for each in seen]).decode()
         await transaction.connection.execute(_SEEN, {"rows": rows})

@@ -1,11 +1,11 @@
 """Leases: work that one server at a time may do, such as observing a cluster.
 
 A lease is taken for some seconds under a new epoch and renewed under the same. A holder that was frozen past the end
-finds its epoch replaced: `hold` inside the writing transaction makes the database itself refuse what it would write.
+finds its epoch replaced: `hold` inside the writing transaction makes the database itself refuse its writes.
 
-Its end is a time of the database's clock, which may have been wrong when it was written. So one that nobody owns is
-free whatever its end, and who has watched one for longer than it lasts, by a clock of its own, without its being
-renewed, may take it as it was seen (`unrenewed`).
+Its end is a time of the database's clock, which may have been wrong when it was written. So a lease without an
+owner is free whatever its end. A server that has watched a lease stay unrenewed for longer than its length, by its
+own clock, may take it as it was seen (`unrenewed`).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ async def hold(transaction: Transaction, lease: Lease) -> bool:
 
 
 async def give_up(transaction: Transaction, lease: Lease) -> None:
-    """Lets another server take it at once."""
+    """Lets another server take it immediately."""
     await transaction.connection.execute(_GIVE_UP, _key(lease))
 
 

@@ -1,4 +1,4 @@
-"""Namespaces as the reconciler reads and writes them: what became of them on their cluster."""
+"""Namespaces as the reconciler reads and writes them: their state on the cluster."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool
 
 
 async def may_hold_ours(transaction: ReadTransaction, namespace_id: int) -> bool:
-    """Returns whether anything of ours may be in the Kubernetes namespace: it was applied before, now or once.
+    """Returns whether objects of ours may be in the Kubernetes namespace: it was applied now or before.
 
-    One that is to be taken over may have been ours and lost, and its generations begin anew.
+    A namespace to be taken over may have been ours and lost, and its generations begin again.
     """
     namespace = await repository.get(transaction, namespace_id)
     return namespace is not None and (namespace.observed_generation > 0 or namespace.adopted)
@@ -93,7 +93,7 @@ async def lock(transaction: Transaction, namespace_id: int) -> Namespace | None:
 
 
 async def write(transaction: Transaction, namespace: Namespace, written: Namespace) -> None:
-    """Writes what the cluster showed of a locked namespace, with its event, if anything differs."""
+    """Writes the cluster's state of a locked namespace, with its event, if anything differs."""
     written = msgspec.structs.replace(
         written,
         phase=written.phase[:20],

@@ -65,7 +65,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 async def record(transaction: Transaction, cluster_name: str, found: Sequence[Orphan]) -> Recorded:
-    """Writes what a sweep found, where it differs from what is stored; what is gone is removed."""
+    """Writes the findings of a sweep where they differ from the stored ones, and removes those that are gone."""
     key = {"cluster_name": cluster_name}
     rows = await transaction.connection.execute(_STORED, key)
     states = {row.object_uid: row.state for row in rows}

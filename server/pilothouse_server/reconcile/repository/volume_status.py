@@ -1,7 +1,7 @@
-"""Volumes as the reconciler reads and writes them: what a cluster showed of their claims, with events.
+"""Volumes as the reconciler reads and writes them: the cluster's state of their claims, with events.
 
-As with containers, rows are locked, loaded and compared in the transaction that writes them; an observer passes over
-rows that somebody holds, a worker waits for its one. All is set-based.
+As with containers, rows are locked, loaded and compared in the transaction that writes them; an observer skips
+locked rows, a worker waits for its one. All is set-based.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 
 class Change(msgspec.Struct, frozen=True):
-    """A volume as loaded under lock, and what shall be written of it."""
+    """A volume as loaded under lock, and the values to write."""
 
     volume: Volume
     observed: ObservedVolume
@@ -92,7 +92,7 @@ async def find(transaction: ReadTransaction, volume_id: int) -> Volume | None:
 
 
 async def lock_id(transaction: Transaction, volume_id: int) -> Volume | None:
-    """Locks and returns a volume, waiting for whoever holds it; None where it is gone."""
+    """Locks and returns a volume, waiting for another transaction's lock; None if it is gone."""
     volumes = await _load(transaction, _LOCK_IDS, {"ids": [volume_id]})
     return volumes[0] if volumes else None
 
@@ -106,7 +106,7 @@ async def lock_free_uids(transaction: Transaction, cluster_name: str, uids: Sequ
 
 
 async def write(transaction: Transaction, changes: Iterable[Change]) -> None:
-    """Writes what differs, with its events."""
+    """Writes differences, with their events."""
     changed = [
         each
         for each in changes

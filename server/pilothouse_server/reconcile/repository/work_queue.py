@@ -1,9 +1,9 @@
-"""The work queue: one row per resource whose cluster state may differ from what is wanted.
+"""The work queue: one row per resource whose cluster state may differ from the desired one.
 
-A row is leased for `lease_seconds` under a new epoch, and for longer while it is worked at. The lease moves `due_at`
-to its own end; a mutation that comes meanwhile moves it back to now, and that is how `release` knows that there is
-more to do. Rows stay, due again after a long time, so that epochs never start again while their resource lives and
-drift is looked for now and then.
+A row is leased for `lease_seconds` under a new epoch, and for longer while it is worked at. The lease moves `due_at` to
+its own end; a mutation in between moves it back to now, which shows `release` that there is more to do. Rows stay, due
+again after a long time, so that epochs never start again while their resource lives and drift is looked for now and
+then.
 
 Lock order, the same as in every mutation: the resource's row first, its work row second.
 """
@@ -41,7 +41,7 @@ class Work(msgspec.Struct, frozen=True):
 class Release(msgspec.Struct, frozen=True):
     """The end of a lease: the row is due again in `due_in_seconds`, after so many failed `attempts`.
 
-    `objects`: what was applied, by kind and name, see `applied_objects`; None leaves what is noted.
+    `objects`: the applied objects by kind and name, see `applied_objects`; None leaves the stored ones.
     """
 
     work: Work
@@ -81,8 +81,8 @@ JOIN unnest(CAST(:types AS text[]), CAST(:ids AS bigint[]), CAST(:epochs AS bigi
 ORDER BY work.resource_type, work.resource_id FOR UPDATE OF work
 """)
 
-# Work that was asked for during the lease is due before its end, and stays due. A lease that has run out is due itself:
-# whether something was asked for since cannot be told, so that it is looked at once more.
+# Work that was requested during the lease is due before its end, and stays due. A lease that has run out is due itself:
+# it is unknown whether something was requested since, so it is reconciled once more.
 _RELEASE = text("""
 UPDATE reconcile_work AS work
 SET due_at = LEAST(CASE WHEN work.due_at < work.leased_until OR work.leased_until <= clock_timestamp()
@@ -113,8 +113,8 @@ ON CONFLICT (resource_type, resource_id) DO UPDATE
 SET due_at = CASE WHEN work.attempts > 0 THEN work.due_at ELSE LEAST(work.due_at, EXCLUDED.due_at) END
 """)
 
-# Who deletes a resource deletes its work, too. An insert that waits for that sees the resource as it was before, and
-# would leave work of what is gone. A statement after it sees that it is.
+# A transaction that deletes a resource also deletes its work. An insert that waits for it sees the resource as it was
+# before, and would leave work of a deleted resource. A statement after it sees the deletion.
 _LEAVE_NOTHING_OF_CONTAINERS = text("""
 DELETE FROM reconcile_work AS work
 WHERE work.resource_type = 'container' AND work.resource_id = ANY(CAST(:ids AS bigint[]))
@@ -141,7 +141,7 @@ SET due_at = CASE WHEN attempts > 0 THEN due_at ELSE LEAST(due_at, clock_timesta
 WHERE resource_type = :resource_type AND resource_id = :resource_id
 """)
 
-# A cluster that came back is worth an attempt at once, whatever the backoff says.
+# A cluster that came back is worth an immediate attempt, whatever the backoff.
 _REQUEUE_FAILED = text("""
 UPDATE reconcile_work SET due_at = clock_timestamp(), attempts = 0, updated_at = clock_timestamp()
 WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
@@ -149,7 +149,7 @@ WHERE cluster_name = :cluster_name AND attempts > 0 AND leased_until IS NULL
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """What was leased, and in how many seconds more will be due: None where nothing is known to be."""
+    """Leased work, and the seconds until more will be due: None if nothing is known to be."""
 
     works: list[Work]
     next_seconds: float | None
@@ -164,10 +164,10 @@ async def lease(
     free: Mapping[str, int] = _NOBODY,
     held: Mapping[int, int] | None = None,
 ) -> Leased:
-    """Leases due work that nobody else holds, what waited longest first; a transaction of its own.
+    """Leases due work that no other server holds, the oldest first, in a transaction of its own.
 
-    Up to `most` rows of a cluster, or as many as are `free` where that is said. `owner` must be unique to the lease.
-    Where it is said how many workers each namespace has `held` that holds any, none comes to hold all of a cluster's.
+    At most `most` rows of a cluster, or as many as are `free` if that is given. `owner` must be unique to the lease. If
+    `held` gives the number of workers of each namespace, no namespace gets all workers of a cluster.
     """
     parameters = {
         "owner": owner,
@@ -197,7 +197,7 @@ async def hold(transaction: Transaction, leased: Sequence[Work]) -> list[Work]:
 
 
 async def release(transaction: Transaction, releases: Sequence[Release]) -> None:
-    """Ends leases; where more work came meanwhile, the row is due again at once. A lease that is lost is left alone."""
+    """Ends leases. If more work arrived, the row is due again immediately. A lost lease is left alone."""
     if not releases:
         return
     parameters = {
