@@ -66,8 +66,8 @@ async def test_too_much_around_an_answer_ends_the_connection(what: str) -> None:
         with pytest.raises(aiohttp.ClientError) as refused:
             await body(ANYWHERE.connector(), url)
         assert failure(refused.value) in (
-            "what answers there is no HTTP, or too much of it",
-            "its answer broke off, or cannot be decompressed",
+            "its response is not HTTP, or too long",
+            "its response broke off, or cannot be decompressed",
         )
 
 

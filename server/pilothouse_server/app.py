@@ -380,7 +380,10 @@ class Application:
         for name in DATABASES:
             if mode := weakness(getattr(self.settings, name), os.environ):
                 log.warning(
-                    "the certificate of the database is not checked: somebody in between could pose as it",
+                    (
+                        "the certificate of the database is not verified: somebody who intercepts the "
+                        "connection could pose as the database"
+                    ),
                     setting=f"{PREFIX}{name.upper()}",
                     sslmode=mode,
                 )
@@ -389,7 +392,7 @@ class Application:
             await schema.check(plain_dsn(dsn))
         except OSError as error:
             # Of the library's words the kind alone: they may hold the address with its password.
-            why = tls_problem(error) or f"the database does not answer ({type(error).__name__})"
+            why = tls_problem(error) or f"the database does not respond ({type(error).__name__})"
             name = "MAINTENANCE_DATABASE_URL" if self.settings.maintenance_database_url else "DATABASE_URL"
             raise SettingsError(f"{PREFIX}{name}: {why}") from None
 

@@ -227,7 +227,7 @@ async def test_no_more_than_so_many_threads_wait_for_a_disk(
 async def test_what_is_no_file_is_not_written(tmp_path: Path) -> None:
     """A pipe that nobody reads takes a batch or two, and then holds up whoever writes."""
     os.mkfifo(tmp_path / "audit.jsonl")
-    with pytest.raises(SinkFailed, match="is no file"):
+    with pytest.raises(SinkFailed, match="is not a regular file"):
         await FileSender(tmp_path / "audit.jsonl", FileWrites()).send([b"x"])
 
 

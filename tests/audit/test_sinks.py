@@ -436,7 +436,12 @@ BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "the same in octal, for syslog": ("SYSLOG", "tcp://0251.0376.0251.0376:514", {}, "INVALID_ARGUMENT"),
     "no port": ("SYSLOG", "tls://siem.example.com", {}, "INVALID_ARGUMENT"),
     "no TLS": ("SYSLOG", "tcp://siem.example.com:514", {"certificate_authority": "x"}, "INVALID_ARGUMENT"),
-    "no authority": ("HTTP", "https://siem.example.com", {"certificate_authority": "x"}, "INVALID_ARGUMENT"),
+    "no known authority": (
+        "HTTP",
+        "https://siem.example.com",
+        {"certificate_authority": "x"},
+        "INVALID_ARGUMENT",
+    ),
     "no key": ("HTTP", "https://siem.example.com", {"client_certificate": "x"}, "INVALID_ARGUMENT"),
     "sizes of no file": ("HTTP", "https://siem.example.com", {"rotate_bytes": 5}, "INVALID_ARGUMENT"),
     "a format of OTLP": (

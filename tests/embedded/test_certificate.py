@@ -43,10 +43,10 @@ def test_one_that_has_expired_is_made_anew(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("broken", ["certificate.pem", "key.pem"])
 def test_what_is_no_pair_is_left_alone(tmp_path: Path, broken: str) -> None:
     pair = self_signed(tmp_path, "")
-    (tmp_path / broken).write_text("something else")
+    (tmp_path / broken).write_text("another program")
     with pytest.raises(EmbeddedProgramError, match="no certificate with its key"):
         self_signed(tmp_path, "")
-    assert (tmp_path / broken).read_text() == "something else"
+    assert (tmp_path / broken).read_text() == "another program"
     other = self_signed(tmp_path / "other", "")
     pair.certificate.write_bytes(other.certificate.read_bytes())
     pair.key.write_bytes(other.key.read_bytes())

@@ -146,7 +146,7 @@ async def test_one_that_never_answers_is_given_up_and_ended(tmp_path: Path) -> N
     # It waits for ever to read from this.
     os.mkfifo(path)
     simulator = EmbeddedSimulator(path, start_seconds=runs_out(3.0))
-    with pytest.raises(EmbeddedSimulatorError, match="does not answer after 3 s"):
+    with pytest.raises(EmbeddedSimulatorError, match="does not respond after 3 s"):
         await simulator.start()
     assert simulator.process_id is None
     waiting = [folder for folder in Path("/proc").glob("[0-9]*") if str(path) in _open_files(folder)]

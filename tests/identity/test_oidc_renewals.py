@@ -322,8 +322,7 @@ async def test_without_a_refresh_token_of_the_issuer_a_session_is_not_renewed(da
         refusal = await _not_renewed(world, caller)
         assert refusal.reason == "ISSUER_REFUSED"
         assert refusal.message == (
-            "the issuer that this session was begun at gave no refresh token to ask it with, so the session is not "
-            "renewed: log in again"
+            "the issuer of this session gave no refresh token, so the session cannot be renewed: log in again"
         )
         assert await _asked(world) == asked
         await poll_until(partial(ended, caller), seconds=1.0, what="the end of the session")
@@ -347,17 +346,14 @@ async def test_what_a_session_is_not_asked_about_is_said_as_it_is(world: OidcWor
     refusal = await _not_renewed(world, caller)
     assert refusal.reason == "ISSUER_REFUSED"
     assert refusal.message == (
-        "this server does not trust the issuer any more that this session was begun at, and does not ask it: log in "
-        "again"
+        "this server no longer trusts the issuer of this session, so it cannot be renewed: log in again"
     )
     assert await _why_it_was_taken(world, "distrusting") == "the issuer is not trusted any more"
     caller = await world.log_in("left", ["devs"])
     assert world.company.person is not None
     world.company.person.left = True
     refusal = await _not_renewed(world, caller)
-    assert refusal.message == (
-        "the issuer that this session was begun at was asked, and it does not vouch for you any more: log in again"
-    )
+    assert refusal.message == ("the issuer of this session no longer vouches for you: log in again")
     assert await _why_it_was_taken(world, "left") == "the issuer does not vouch any more"
 
 

@@ -255,7 +255,7 @@ async def test_an_issuer_that_does_not_answer_in_time_is_away(
         company.faults[KEYS] = fault
         with pytest.raises(Unavailable) as caught:
             await _takes(at, company)
-        assert "no answer in time" in caught.value.message
+        assert "no response in time" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ async def place(server: Server, directory: Path, **quota: str) -> Place:
         (deployment("bad", image="BAD::"), "container.image: "),
         (
             deployment("bad", container=READS, pod=SHOWS),
-            'there is no secret "given" here; if the cluster has one, bring it over: apply what `kubectl get',
+            'there is no secret "given" here; if the cluster has one, import it: run `pilothouse apply` on the output '
+            "of `kubectl get",
         ),
     ],
     ids=["image", "secret"],

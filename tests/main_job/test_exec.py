@@ -80,7 +80,7 @@ async def test_it_ends_when_the_right_to_it_ends(web: Server) -> None:
     assert ended.value.code.name == "PERMISSION_DENIED"
     assert ended.value.reason == "PERMISSION_REVOKED"
     assert ended.value.message == (
-        'permission container.exec in namespace "demo" was revoked while the call went on'
+        'permission container.exec in namespace "demo" was revoked during the call'
     )
     assert ended.value.metadata == {"permission": "container.exec", "namespace": "demo"}
 
@@ -177,7 +177,7 @@ async def test_a_server_that_ends_waits_for_programs_for_most_of_its_grace(own_w
     with pytest.raises(PilothouseError) as ended:
         await slow
     assert (ended.value.code.name, ended.value.reason) == ("UNAVAILABLE", "SHUTTING_DOWN")
-    assert "broken off" in ended.value.message
+    assert "interrupted" in ended.value.message
     with pytest.raises(PilothouseError) as ended:
         await to_its_end(watch)
     assert ended.value.reason == "SHUTTING_DOWN"

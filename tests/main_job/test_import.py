@@ -181,7 +181,7 @@ async def test_a_service_of_several_and_an_odd_one_are_left_alone(server: Server
         await kubectl.ask("POST", SERVICES, each)
     answer = await server.admin.containers.import_(namespace="legacy")
     notes = {item.deployment: " ".join(item.notes) for item in answer.results}
-    assert "Service both: it stands in front of blue, green" in notes["blue"]
+    assert "Service both: it is in front of blue, green" in notes["blue"]
     assert "Service lost: port 80: the pods have no port named nowhere" in notes["blue"]
     assert notes["green"].startswith("Service both")
     assert all(not port.service_name for item in answer.results for port in item.container.ports)

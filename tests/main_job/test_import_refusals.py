@@ -258,11 +258,11 @@ def _probe(live: Any) -> None:
 
 _UNFIT: dict[Callable[[Any], None], str] = {
     _uid: "metadata.uid: holds NUL",
-    _replicas: "spec.replicas: holds a number beyond 64 bits",
+    _replicas: "spec.replicas: has a number beyond 64 bits",
     _many: "spec.replicas: more than 2147483647",
     _argument: "the cluster describes it in a way that cannot be read",
-    _variable: "longer, than can be kept",
-    _grace: "spec.template.spec.terminationGracePeriodSeconds: holds a number beyond 64 bits",
+    _variable: "longer, than can be stored",
+    _grace: "spec.template.spec.terminationGracePeriodSeconds: has a number beyond 64 bits",
     _label: "metadata.labels: the name of a field holds NUL",
     _status: "the cluster describes it in a way that cannot be read",
     _probe: "a number of it is greater than it may be here",
@@ -314,7 +314,7 @@ async def test_a_service_that_is_none_hides_no_deployment(
     assert [port.service_name for port in result.container.ports if port.service_name] == ["good"]
     assert [*result.notes] == [
         "Service labelled: it holds what cannot be represented",
-        "Service note: metadata.annotations.note: holds NUL, a character that no text here may hold",
+        "Service note: metadata.annotations.note: has NUL, which no text may contain",
         "Service numbers: it holds what cannot be represented",
         "Service ports: it holds what cannot be represented",
         *(
@@ -394,7 +394,7 @@ async def test_what_it_reads_is_told_likewise(server: Server, monkeypatch: pytes
     answer = await server.admin.containers.import_(namespace="legacy")
     assert {result.deployment: [*result.problems] for result in answer.results} == {
         f"reads-{kind.lower()}": [
-            f"{kind} odd: metadata.annotations.note: holds NUL, a character that no text here may hold"
+            f"{kind} odd: metadata.annotations.note: has NUL, which no text may contain"
         ]
         for kind in reads
     }

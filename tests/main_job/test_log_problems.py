@@ -144,14 +144,14 @@ async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, t
         # What is asked for anew may still meet the server that ends.
         assert line.startswith(
             (
-                b"interrupted, going on as soon as possible: no server answers at ",
+                b"interrupted, going on as soon as possible: no server responds at ",
                 b"interrupted, going on as soon as possible: this server is shutting down",
             )
         )
         # Asked for only now, it is an error.
         late = await shell.run("--timeout", "4", "containers", "list", "--namespace", "demo", "--watch")
         assert late.code == 9
-        assert "error: no server answers at " in late.errors
+        assert "error: no server responds at " in late.errors
     finally:
         process.terminate()
         await process.wait()

@@ -169,7 +169,7 @@ async def test_starting_no_replicas_ends_with_a_sentence(server: Server, tmp_pat
     await shell.succeed("containers", "stop", "web", *WHERE, "--wait")
     outcome = await shell.run("containers", "start", "web", *WHERE, *WAIT)
     assert outcome.code == 0
-    assert "web has no replicas, so nothing runs until it gets some" in outcome.errors
+    assert "web has no replicas, so no pod runs" in outcome.errors
 
 
 @pytest.mark.full

@@ -49,7 +49,11 @@ async def test_a_unix_socket_that_cannot_be_had_is_told_before_anything_is_made(
         else:
             serves.bind(str(place))
             serves.listen()
-        why = "what has that name is no socket" if there == "a file" else "something else listens there"
+        why = (
+            "a file of that name exists and is no socket"
+            if there == "a file"
+            else "another program listens there"
+        )
         said = await Shell("", tmp_path, data).run("pilothouse serve --dev", succeeds=False)
         assert said == f"pilothouse: PILOTHOUSE_LISTEN: unix:{place} cannot be listened on: {why}\n"
         assert place.is_socket() == (there == "a server")

@@ -49,11 +49,11 @@ async def _speaks_no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 # How it fails, and what is said of it.
 WAYS: dict[str, tuple[Way, str]] = {
-    "407": (_asks_again, "answers 407"),
+    "407": (_asks_again, "responds with 407"),
     "reset": (_resets, "connection"),
     "redirect": (_leads_elsewhere, "answers 302"),
     "rubbish": (_talks_rubbish, "no HTTP"),
-    "silence": (_is_silent, "did not answer in time"),
+    "silence": (_is_silent, "did not respond in time"),
     "no TLS": (_speaks_no_tls, "TLS cannot be agreed on"),
 }
 

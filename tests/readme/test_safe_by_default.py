@@ -47,7 +47,7 @@ async def test_a_taken_port_is_told_before_a_database_is_made(tmp_path: Path) ->
 
 
 async def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
-    (tmp_path / "c.pem").write_text("something else")
+    (tmp_path / "c.pem").write_text("another program")
     settings = {"TLS_CERTIFICATE_FILE": "c.pem", "TLS_KEY_FILE": "c.pem", "LISTEN": "127.0.0.1:0"}
     code, errors = await refused(tmp_path, "serve --dev", **settings)
     assert (code, "are no certificate with its key" in errors) == (2, True), errors
@@ -58,7 +58,7 @@ async def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
 
 async def test_a_lost_database_is_named(tmp_path: Path) -> None:
     code, errors = await refused(tmp_path, "reset-password --local")
-    assert (code, "holds no database" in errors) == (1, True), errors
+    assert (code, "contains no database" in errors) == (1, True), errors
     code, errors = await refused(tmp_path, "reset-password")
     assert (code, "pilothouse users reset-password NAME" in errors) == (2, True), errors
     assert list(tmp_path.iterdir()) == []

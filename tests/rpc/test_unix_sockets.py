@@ -53,7 +53,7 @@ async def _answers(address: str) -> bool:
 async def test_the_socket_of_a_server_that_serves_is_left_to_it(tmp_path: Path, kind: str) -> None:
     address = f"{kind}:{tmp_path / 'a.sock'}"
     async with _serving(address):
-        with pytest.raises(SettingsError, match=r"PILOTHOUSE_LISTEN: .*: something else listens there"):
+        with pytest.raises(SettingsError, match=r"PILOTHOUSE_LISTEN: .*: another program listens there"):
             _made(address)[0].bind()
         assert await _answers(address)
 
@@ -61,7 +61,7 @@ async def test_the_socket_of_a_server_that_serves_is_left_to_it(tmp_path: Path, 
 async def test_a_file_in_its_place_is_kept_and_told(tmp_path: Path) -> None:
     place = tmp_path / "a.sock"
     place.write_text("what somebody keeps")
-    with pytest.raises(SettingsError, match="what has that name is no socket"):
+    with pytest.raises(SettingsError, match="a file of that name exists and is no socket"):
         _made(f"unix:{place}")[0].bind()
     assert place.read_text() == "what somebody keeps"
 

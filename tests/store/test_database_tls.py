@@ -52,9 +52,9 @@ async def test_all_of_a_server_connects_by_tls(database: Database, tmp_path: Pat
 @pytest.mark.parametrize(
     ("host", "strange", "offers", "words"),
     [
-        ("localhost", True, True, "no authority that is known vouches for the certificate of the database"),
+        ("localhost", True, True, "no known authority has signed the certificate of the database"),
         ("127.0.0.1", False, True, "is not for the host that its URL names"),
-        ("localhost", False, False, "the database offers no TLS, which its URL asks for"),
+        ("localhost", False, False, "the database offers no TLS, which its URL requires"),
     ],
 )
 async def test_who_is_not_the_database_is_refused_in_words_that_name_the_setting(
@@ -101,7 +101,7 @@ async def test_a_replica_that_is_somebody_else_is_told_in_the_log(database: Data
         assert "vouches" not in failed.message
         told = [line for line in lines if "cannot be connected to by TLS" in line["event"]]
         assert [line["login"] for line in told] == ["replica"]
-        assert "no authority that is known vouches" in told[0]["why"]
+        assert "no known authority has signed" in told[0]["why"]
 
 
 async def test_programs_without_tls_are_not_taken(database: Database, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ async def test_a_url_that_asks_for_less_is_told(database: Database, tmp_path: Pa
             database, tmp_path, with_cluster=False, replica_database_url=elsewhere
         ) as server:
             assert (await server.admin.identity.who_am_i()).user.username == "admin"
-    told = [line for line in lines if "the certificate of the database is not checked" in line["event"]]
+    told = [line for line in lines if "the certificate of the database is not verified" in line["event"]]
     assert [(line["setting"], line["sslmode"], line["log_level"]) for line in told] == [
         ("PILOTHOUSE_REPLICA_DATABASE_URL", "require", "warning")
     ]

@@ -104,7 +104,7 @@ async def test_a_taken_address_is_told(database: Database, tmp_path: Path, setti
         )
         said = await shell.run("pilothouse serve --processes 2", succeeds=False)
     assert said == (
-        f"pilothouse: PILOTHOUSE_{setting}: {address} cannot be listened on: something else listens there, or it is"
+        f"pilothouse: PILOTHOUSE_{setting}: {address} cannot be listened on: another program listens there, or it is"
         " no HOST:PORT of this machine\n"
     )
 
@@ -114,7 +114,7 @@ async def test_a_start_that_fails_says_why_once(database: Database, tmp_path: Pa
     nowhere = {"PILOTHOUSE_MAINTENANCE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
     shell = Shell("", tmp_path, {**variables(database, tmp_path), **nowhere}, tmp_path)
     said = await shell.run("pilothouse serve --processes 2", succeeds=False)
-    assert len(re.findall("PILOTHOUSE_MAINTENANCE_DATABASE_URL: the database does not answer", said)) == 1
+    assert len(re.findall("PILOTHOUSE_MAINTENANCE_DATABASE_URL: the database does not respond", said)) == 1
     assert "Traceback" not in said
 
 

@@ -114,10 +114,10 @@ async def test_what_is_wrong_with_the_files_is_said_before_a_call(
         options = written(here, made(CI))
         ended = await pilothouse(*options, "whoami")
         assert ended.code != 0
-        assert "does not take yours" in ended.err
+        assert "refuses yours" in ended.err
         ended = await pilothouse(*options[:4], "--token", "plk_x", "whoami")
         assert ended.code != 0
-        assert "takes only who shows a certificate" in ended.err
+        assert "requires a client certificate" in ended.err
 
 
 @pytest.mark.full

@@ -132,5 +132,5 @@ class KeptHeads:
             finally:
                 os.close(folder)
         except OSError as error:
-            log.warning("the last head of the audit log cannot be kept", error=type(error).__name__)
+            log.warning("the last head of the audit log cannot be stored", error=type(error).__name__)
             self._path = None

@@ -44,7 +44,10 @@ SEALED_TIME = Gauge(
 )
 STOPPED = Gauge(
     "pilothouse_audit_sealing_stopped",
-    "1 where no head of the audit log is signed before a person has looked: it contradicts what was signed.",
+    (
+        "1 while no head of the audit log is signed until a person has investigated: the log contradicts "
+        "an earlier head."
+    ),
 )
 
 # So many leaves a transaction: some ten milliseconds.
@@ -339,8 +342,10 @@ def _cut(size: int, found: int) -> _Contradiction:
 def _stopped_error(reason: str) -> FailedPrecondition:
     """What callers get who want a head of a log that contradicts one."""
     return FailedPrecondition(
-        f"no head is signed, because the audit log contradicts what was signed or known before: {reason}; "
-        "verify it, and begin a new history by `pilothouse migrate new-history`",
+        (
+            f"no head is signed, because the audit log contradicts an earlier head or record: {reason}; "
+            "verify it, and begin a new history by `pilothouse migrate new-history`"
+        ),
         reason=STOPPED_REASON,
         metadata={"found": reason},
     )

@@ -73,7 +73,10 @@ class AuditService(AuditSinkCalls):
         """Returns what users have done."""
         if call.caller.narrowed:
             raise PermissionDenied(
-                "this counts over all that its caller reaches, and the key is kept to some namespaces",
+                (
+                    "this counts over all that its caller reaches, but the key is restricted to some "
+                    "namespaces"
+                ),
                 reason="KEY_NAMESPACES",
             )
         page = wire.page_request(call, self._page_key, request.username)

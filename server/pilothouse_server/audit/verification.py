@@ -47,9 +47,9 @@ class Fault(Enum):
 
 
 _WORDS = {
-    Fault.ALTERED: "what is stored is not what was recorded",
-    Fault.MISSING: "not there, and no record that the log has signed tells that retention dropped it",
-    Fault.INSERTED: "stands where the log has another record, or none",
+    Fault.ALTERED: "the stored record differs from the recorded one",
+    Fault.MISSING: "missing, and no record signed by the log says that retention dropped it",
+    Fault.INSERTED: "another record, or none, belongs at this place",
     Fault.CHAIN: "the hash chain does not lead here from the record before",
 }
 

@@ -28,7 +28,8 @@ def reset_password(
     username: Annotated[str, typer.Argument(help="Whose.")] = "admin",
     local: Annotated[bool, typer.Option("--local", help="Directly in the server's database.")] = False,
     password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the new password; else one is made and shown once.")
+        bool,
+        typer.Option("--password-stdin", help="Read the new password; otherwise one is made and shown once."),
     ] = False,
     remove_second_factor: Annotated[
         bool, typer.Option("--remove-second-factor", help="Take the authenticator away, too.")
@@ -41,7 +42,10 @@ def reset_password(
     """
     if not local:
         _fail(
-            "say --local, on the server's machine; who may log in: pilothouse users reset-password NAME",
+            (
+                "give --local, on the server's machine; users who can log in use: pilothouse users "
+                "reset-password NAME"
+            ),
             _USAGE,
         )
     try:
@@ -59,7 +63,7 @@ def reset_password(
         say(f"{username} has no second factor any more")
     say(f"password of {username} set; the sessions of {username} have ended")
     if not password_stdin:
-        say(f"\n  {username}   password  {password}\n  (made now, shown once, kept nowhere)")
+        say(f"\n  {username}   password  {password}\n  (made now, shown once, not stored)")
 
 
 async def _reset(settings: Settings, username: str, password: str, *, without_factor: bool) -> None:

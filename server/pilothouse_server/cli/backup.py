@@ -32,7 +32,7 @@ _FAULT = 1
 _USAGE = 2
 
 backup = typer.Typer(
-    help="Back up the database, and look after backups.", invoke_without_command=True, add_completion=False
+    help="Back up the database, and manage backups.", invoke_without_command=True, add_completion=False
 )
 _Folder = Annotated[
     Path | None,
@@ -79,16 +79,21 @@ def make(
     say(made.path)
     if not made.manifest.encrypted_under:
         say(
-            f"it is {_protection(made)}: whoever reads it reads the database. Name a key file by --key-file or "
-            f"{PREFIX}BACKUP_KEY_FILE (pilothouse backup key FILE makes one)",
+            (
+                f"it is {_protection(made)}: anybody who reads it can read the database. Name a key file "
+                f"by --key-file or {PREFIX}BACKUP_KEY_FILE (pilothouse backup key FILE makes one)"
+            ),
             err=True,
         )
     _say_what_else(made, _held_by(master_key_file))
     master_keys = settings.key_file.resolve()
     if master_keys.exists() and made.path.resolve().is_relative_to(master_keys.parent):
         say(
-            f"it lies beside the master keys ({settings.key_file}): who takes both reads its secrets. Name another "
-            "folder by --directory or PILOTHOUSE_BACKUP_DIR, or copy it elsewhere",
+            (
+                f"it is next to the master keys ({settings.key_file}): anybody who takes both can read "
+                "its secrets. Name another folder by --directory or PILOTHOUSE_BACKUP_DIR, or copy it "
+                "elsewhere"
+            ),
             err=True,
         )
 
@@ -137,16 +142,14 @@ def make_key(file: Annotated[Path, typer.Argument(help="The file to make.")]) ->
         return sealing.make_key_file(file)
 
     say(f"key {_run(made())} made in {file}")
-    say("keep a copy where the backups are not: without it they cannot be read", err=True)
+    say("store a copy apart from the backups: without it they cannot be read", err=True)
 
 
 def restore(
     path: _Path,
     admin_url: Annotated[
         str,
-        typer.Option(
-            help="postgresql:// URL of a superuser, to the empty database; the roles are made where they miss."
-        ),
+        typer.Option(help="postgresql:// URL of a superuser, to the empty database; missing roles are made."),
     ] = "",
     key_file: _KeyFile = None,
     master_keys_to: Annotated[
@@ -211,8 +214,10 @@ def _say_what_else(found: Backup, along: Collection[str] | None = None) -> None:
     ]
     if missing:
         say(
-            f"its secrets need the keys {' and '.join(missing)}, which are not part of it: keep them elsewhere (the "
-            "file of master keys, or the token)",
+            (
+                f"its secrets need the keys {' and '.join(missing)}, which are not part of it: store them "
+                "elsewhere (the file of master keys, or the token)"
+            ),
             err=True,
         )
 

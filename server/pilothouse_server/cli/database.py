@@ -29,7 +29,7 @@ _USAGE = 2
 _MEBIBYTE = 1 << 20
 
 app = typer.Typer(
-    help="Look after the database: analyze, vacuum, reindex, stats.",
+    help="Maintain the database: analyze, vacuum, reindex, stats.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -88,7 +88,7 @@ def stats() -> None:
             f"  {_mebibytes(part.total_bytes):>12}  {_mebibytes(part.bytes_per_day):>12}  {part.partition_name}"
         )
     if not found.slow_queries_available:
-        say("\nslow statements are not told: pg_stat_statements is not set up (pilothouse migrate init)")
+        say("\nslow statements are not available: pg_stat_statements is not set up (pilothouse migrate init)")
         return
     say("\nstatements by their time, all runs together: seconds, runs")
     for query in found.slow_queries:

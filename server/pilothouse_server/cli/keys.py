@@ -100,7 +100,7 @@ def remove(
     file: _File = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Do not ask whether it is used; the former file is kept beside it."),
+        typer.Option("--force", help="Do not check whether it is used; the former file stays next to it."),
     ] = False,
 ) -> None:
     """Take a key out of its provider. Refused while anything in the database is encrypted under it."""
@@ -153,7 +153,7 @@ def rotate(
                 continue
             # What is left may be written by somebody at the moment.
             if time.monotonic() > ends:
-                _fail(f"{answer.remaining} data keys could not be rotated: the server's log says which")
+                _fail(f"{answer.remaining} data keys could not be rotated: see the server's log")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     say(f"everything is encrypted under key {answer.key_id}")
@@ -176,11 +176,11 @@ def _refuse_needed(key_id: str, held: Collection[str]) -> None:
         )
     if uses.get(key_id):
         _fail(
-            f"{key_id} is needed to read {uses[key_id]} stored values, which would be lost for ever: "
+            f"{key_id} decrypts {uses[key_id]} stored values, which would be lost for ever: run "
             "pilothouse keys rotate first"
         )
     if key_id == active:
-        _fail(f"{key_id} is the key that new values are encrypted under: pilothouse keys rotate first")
+        _fail(f"{key_id} encrypts new values: run pilothouse keys rotate first")
 
 
 def _uses_in_database(settings: Settings) -> tuple[Mapping[str, int], str]:

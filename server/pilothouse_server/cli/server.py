@@ -88,9 +88,7 @@ migrate = typer.Typer(help="Bring a database to this version's schema.", no_args
 def _serve_until_ended(
     dev: Annotated[
         bool,
-        typer.Option(
-            "--dev", help="Bring along PostgreSQL and a simulated cluster where none is configured."
-        ),
+        typer.Option("--dev", help="Start PostgreSQL and a simulated cluster if none is configured."),
     ] = False,
     processes: Annotated[
         int | None,
@@ -105,7 +103,7 @@ def _serve_until_ended(
         bool,
         typer.Option(
             "--tls-self-signed",
-            help="With --dev: serve TLS by a certificate that is made here and kept in the data folder.",
+            help="With --dev: serve TLS by a self-signed certificate in the data folder.",
         ),
     ] = False,
 ) -> None:
@@ -205,7 +203,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
                 host = settings.tls_client_listen.rpartition(":")[0]
                 say(f"Clients with certificates call {host}:{server.asking_port}")
             await stopping.wait()
-            say("draining: calls in flight end, watches are told to go on elsewhere")
+            say("draining: calls in flight end, watches are told to reconnect elsewhere")
             # The supervisor of several sees to their ends itself, and what `--dev` brings is to be ended in order.
             if settings.processes == 1 and not dev:
                 _end_at_last(settings.grace_seconds + CLOSING_SECONDS)
@@ -364,9 +362,7 @@ def migrate_status() -> None:
 
 @migrate.command("new-history")
 def migrate_new_history(
-    reason: Annotated[
-        str, typer.Option(help="Why; it stands in the audit log.")
-    ] = "an administrator asked for it",
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "an administrator asked for it",
 ) -> None:
     """Begin a new history of events, after a database was put back where no server could notice it.
 
@@ -382,7 +378,7 @@ def simulate_cluster(
     port: Annotated[int, typer.Option(help="0: a free one.")] = 0,
     nodes: Annotated[int, typer.Option(min=1, max=1000)] = 3,
     speed: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Simulated seconds per second.")] = 1.0,
-    state: Annotated[Path | None, typer.Option(help="File that keeps the cluster between runs.")] = None,
+    state: Annotated[Path | None, typer.Option(help="File that stores the cluster between runs.")] = None,
 ) -> None:
     """Run a simulated Kubernetes cluster and print its kubeconfig, until Ctrl-C.
 

@@ -255,8 +255,10 @@ def refuse_exceeded_quota(namespace: Namespace, used: tuple[int, int, int], shar
     for (name, asked, shown), limit, taken in zip(units, allowed, used, strict=True):
         if limit and asked and taken + asked > limit:
             raise ResourceExhausted(
-                f'quota of namespace "{namespace.name}" exceeded: {name} {shown(taken)} used, '
-                f"{shown(asked)} asked, {shown(limit)} allowed",
+                (
+                    f'quota of namespace "{namespace.name}" exceeded: {name} {shown(taken)} used, '
+                    f"{shown(asked)} requested, {shown(limit)} allowed"
+                ),
                 reason="QUOTA_EXCEEDED",
                 metadata={
                     "resource": name,

@@ -236,7 +236,7 @@ def _needed(container: Container, deployment: Deployment) -> int:
 def _winding_down(deployment: Deployment | None, pods: list[PodObservation]) -> tuple[str, str]:
     """Returns what is left of a container that shall not run."""
     if deployment is not None and deployment.spec.replicas > 0:
-        return SCALING_DOWN, f"{deployment.spec.replicas} replicas are still asked for on the cluster"
+        return SCALING_DOWN, f"{deployment.spec.replicas} replicas are still requested on the cluster"
     if left := sum(pod.deleting or pod.living for pod in pods):
         return TERMINATING, f"{left} pods are ending"
     # Pods that are made just now may not be seen yet.

@@ -126,7 +126,7 @@ def _probe_hosts(container: Container) -> Iterator[Finding]:
         handler = None if probe is None else probe.handler
         if isinstance(handler, HttpGet | TcpSocket) and handler.host:
             field = f"container.probes.{name}.{handler.__struct_config__.tag}.host"
-            words = "lets the node ask another address than the pod's, for its own are open to it"
+            words = "makes the node send requests to another address than the pod's"
             yield Finding(field, words, (handler.host,))
 
 
@@ -155,7 +155,7 @@ def _tolerations(container: Container) -> Iterator[Finding]:
 def _priority(container: Container) -> Iterator[Finding]:
     name = container.spec.priority_class
     if name in _CRITICAL:
-        words = "puts everybody's pods away where there is no room for its own"
+        words = "evicts pods of others if there is no room for its own"
         yield Finding("container.priority_class", words, (name,))
 
 

@@ -64,7 +64,7 @@ class Findings:
         seen: set[object] = set()
         for index, key in keys:
             if key in seen:
-                self.add(f"{field}[{index}]", "unique", f"{what} is there twice")
+                self.add(f"{field}[{index}]", "unique", f"{what} is duplicate")
             seen.add(key)
 
     def raise_if_any(self) -> None:
@@ -243,7 +243,7 @@ def _checked_ports(found: Findings, container: Container) -> tuple[Port, ...]:
             port.name
             and names.setdefault(port.name, (port.container_port, port.protocol))[1] != port.protocol
         ):
-            found.add(f"{field}[{index}].name", "agree", "the same name stands for two protocols")
+            found.add(f"{field}[{index}].name", "agree", "the same name is used for two protocols")
     return ports
 
 
@@ -277,7 +277,7 @@ def _completed_port(found: Findings, field: str, port: Port, container: str) -> 
         return port
     if port.node_port:
         if port.service_type not in ("NodePort", "LoadBalancer"):
-            found.add(f"{field}.node_port", "unused", "goes with NODE_PORT and LOAD_BALANCER only")
+            found.add(f"{field}.node_port", "unused", "is only allowed with NODE_PORT and LOAD_BALANCER")
         elif not 30000 <= port.node_port <= 32767:
             found.add(f"{field}.node_port", "range", "must be 30000 to 32767")
     return msgspec.structs.replace(
@@ -322,7 +322,11 @@ def _check_probes(found: Findings, container: Container) -> None:
         if kind != "readiness" and probe.success_threshold > 1:
             found.add(f"{field}.success_threshold", "maximum", "must be 1 for a liveness or startup probe")
         if kind == "readiness" and probe.termination_grace_seconds:
-            found.add(f"{field}.termination_grace_seconds", "unused", "a readiness probe ends nothing")
+            found.add(
+                f"{field}.termination_grace_seconds",
+                "unused",
+                "is not allowed for a readiness probe, which ends nothing",
+            )
         handler = probe.handler
         port_name = getattr(handler, "port_name", None)
         if port_name is not None and bool(port_name) == bool(getattr(handler, "port", 0)):
@@ -350,7 +354,7 @@ def _check_tolerations(found: Findings, container: Container) -> None:
         if not item.key and item.operator != "Exists":
             found.add(f"{field}.operator", "required", "must be Exists where no key is given")
         if item.toleration_seconds is not None and item.effect != "NoExecute":
-            found.add(f"{field}.toleration_seconds", "unused", "goes with NoExecute only")
+            found.add(f"{field}.toleration_seconds", "unused", "is only allowed with NoExecute")
 
 
 def _check_security(found: Findings, container: Container) -> None:
@@ -382,5 +386,7 @@ def _check_seccomp(found: Findings, field: str, profile: SeccompProfile | None) 
     found.one_of(f"{field}.seccomp_profile.type", profile.type, ("RuntimeDefault", "Unconfined", "Localhost"))
     if (profile.type == "Localhost") != bool(profile.localhost_profile):
         found.add(
-            f"{field}.seccomp_profile.localhost_profile", "required", "goes with Localhost, and only with it"
+            f"{field}.seccomp_profile.localhost_profile",
+            "required",
+            "is required with Localhost, and only allowed with it",
         )

@@ -234,7 +234,7 @@ class ContainerService:
         if bool(request.name) == bool(request.label_selector):
             raise invalid("name", "exactly one of name and label_selector must be set", reason="REQUIRED")
         if request.previous and request.follow:
-            raise invalid("previous", "cannot be followed: what is over does not go on")
+            raise invalid("previous", "is not allowed with previous: that log has ended")
         bound_to = "\x00".join(
             (
                 str(call.user_id),

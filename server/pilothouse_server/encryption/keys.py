@@ -182,7 +182,7 @@ def providers(settings: Settings) -> tuple[str, ...]:
     named = tuple(part.strip() for part in settings.key_providers.split(",") if part.strip())
     for name in named:
         if name not in PROVIDERS:
-            raise SettingsError(f"{PREFIX}KEY_PROVIDERS: {name!r} is none of {', '.join(PROVIDERS)}")
+            raise SettingsError(f"{PREFIX}KEY_PROVIDERS: {name!r} is not one of {', '.join(PROVIDERS)}")
     if not named or len(set(named)) != len(named):
         raise SettingsError(f"{PREFIX}KEY_PROVIDERS must name one provider or more, each once")
     return named
@@ -224,7 +224,7 @@ def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
         if key_id not in ids:
             raise SettingsError(f"{path} holds no key {key_id}; it holds {', '.join(ids)}")
         if ids[0] == key_id:
-            raise SettingsError(f"{key_id} is the newest key of {path}: what is encrypted next needs it")
+            raise SettingsError(f"{key_id} is the newest key of {path}, which encrypts new values")
         kept = path.with_name(f"{path.name}.with-{key_id}") if keep else None
         if kept is not None:
             _write(kept, masters)

@@ -182,7 +182,7 @@ class TokenKeys:
                         await self._begin_sealing(key_id)
             except Unavailable as error:
                 if not away:
-                    log.warning("the token of the encryption keys does not answer", reason=error.reason)
+                    log.warning("the token of the encryption keys does not respond", reason=error.reason)
                 away = True
             else:
                 away = False
@@ -259,6 +259,6 @@ def key_missing(key_id: str) -> Unavailable:
 def refused() -> FailedPrecondition:
     """The error for a stored value that no longer is what was stored there."""
     return FailedPrecondition(
-        "the stored value cannot be decrypted: it does not belong where it stands, or was changed",
+        "the stored value cannot be decrypted: it was moved from another row, or changed",
         reason="CIPHERTEXT_REFUSED",
     )

@@ -217,7 +217,7 @@ def _check_mounts(container: Container, main: ReadPod, problems: list[str]) -> N
     for item in main.volumes:
         at, called = f"spec.template.spec.volumes[{item.name}]", item.volume.name
         if item.name not in mounted:
-            problems.append(f"{at}: nothing mounts it, and volumes follow from their mounts")
+            problems.append(f"{at}: no container mounts it")
         if called in here:
             problems.append(f"{at}: the same as volume {here[called]}, which cannot be represented")
         if called in dirs:

@@ -277,7 +277,7 @@ def _shared(services: Sequence[Manifest], deployments: Collection[Deployment]) -
             if selector and selector.items() <= (deployment.spec.template.metadata.labels or {}).items()
         ]
         if len(owners) > 1:
-            shared[service["metadata"]["name"]] = f"it stands in front of {', '.join(sorted(owners))}"
+            shared[service["metadata"]["name"]] = f"it is in front of {', '.join(sorted(owners))}"
     return shared
 
 

@@ -184,7 +184,8 @@ def _refusal(namespace: Namespace | None, may: Callable[[str], May]) -> str:
     """Why nothing of a namespace is imported; empty where it may be."""
     if namespace is None:
         return (
-            "its Kubernetes namespace is none of the platform: take that over by CreateNamespace with `adopt`"
+            "its Kubernetes namespace does not belong to the platform: take it over by "
+            "CreateNamespace with `adopt`"
         )
     if namespace.status != "active":
         return f'namespace "{namespace.name}" is inactive: activate it first'

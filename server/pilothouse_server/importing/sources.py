@@ -79,7 +79,7 @@ def read_claim(
     access_mode = values.get("access_mode", "")
     if read_only and access_mode not in ("", "ReadOnlyMany"):
         problems.append(
-            "the pods mount all of it read-only, which cannot be represented: say so at the mounts"
+            "the pods mount all of it read-only, which cannot be represented: set readOnly at the mounts"
         )
     metadata = found["metadata"]
     volume = Volume(

@@ -43,13 +43,13 @@ def _within(path: str, value: Manifest) -> Iterator[tuple[str, Any]]:
 
 def _problem(value: Any) -> str:
     if isinstance(value, int) and not -INT64_MAXIMUM - 1 <= value <= INT64_MAXIMUM:
-        return "holds a number beyond 64 bits"
+        return "has a number beyond 64 bits"
     if not isinstance(value, str) or (value.isascii() and "\0" not in value):
         return ""
     if "\0" in value:
-        return "holds NUL, a character that no text here may hold"
+        return "has NUL, which no text may contain"
     try:
         value.encode()
     except UnicodeEncodeError:
-        return "holds half a character"
+        return "has half of a surrogate pair"
     return ""

@@ -49,8 +49,8 @@ async def local_database(settings: Settings) -> AsyncIterator[Settings]:
     postgres = EmbeddedPostgres(settings.data_dir.resolve() / "postgres")
     if not postgres.has_data:
         raise SettingsError(
-            f"{settings.data_dir} holds no database: name the server's folder by {PREFIX}DATA_DIR, or its database by"
-            f" {PREFIX}DATABASE_URL"
+            f"{settings.data_dir} contains no database: name the server's folder by {PREFIX}DATA_DIR, "
+            f"or its database by {PREFIX}DATABASE_URL"
         )
     own = True
     try:

@@ -83,14 +83,14 @@ def refuse_guarded(
         raise over_all_namespaces_needed(
             QUOTA_PERMISSION,
             name,
-            "namespace.resource_quota is a limit of those who hold the namespace",
+            "namespace.resource_quota is a limit for the administrators of the namespace",
             field="namespace.resource_quota",
         )
     if wanted.legal_hold != (stored is not None and stored.legal_hold) and not may(HOLD_PERMISSION):
         raise over_all_namespaces_needed(
             HOLD_PERMISSION,
             name,
-            "namespace.legal_hold keeps records whoever holds the namespace",
+            "namespace.legal_hold protects records from the administrators of the namespace",
             field="namespace.legal_hold",
         )
     for field, key in _changed_keys(stored, wanted):

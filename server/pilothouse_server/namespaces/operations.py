@@ -232,7 +232,7 @@ def refuse_inactive(namespace: Namespace) -> None:
     refuse_deleting(namespace)
     if namespace.status != "active":
         raise FailedPrecondition(
-            f'namespace "{namespace.name}" is inactive: it takes no new work', reason="NAMESPACE_INACTIVE"
+            f'namespace "{namespace.name}" is inactive and accepts no new work', reason="NAMESPACE_INACTIVE"
         )
 
 
@@ -302,7 +302,7 @@ async def _refuse_holding(transaction: ReadTransaction, namespace: Namespace, co
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in held.items())
     raise FailedPrecondition(
-        f'namespace "{namespace.name}" is not empty: it holds {counts}; delete them first or set cascade',
+        f'namespace "{namespace.name}" is not empty: it has {counts}; delete them first or set cascade',
         reason="NAMESPACE_NOT_EMPTY",
         metadata={kind.replace(" ", "_"): str(count) for kind, count in held.items()},
     )

@@ -148,9 +148,7 @@ def origin(text: str, *, schemes: Sequence[str] = tuple(SCHEMES), path: bool = F
         )
     if _ENDS_IN_NUMBER.match(host) and _literal(host) is None:
         # Each program reads these in its own way, and some as an address of this machine.
-        raise AddressRefused(
-            "must hold an IPv4 address as four numbers from 0 to 255, where it holds no name"
-        )
+        raise AddressRefused("must have an IPv4 address as four numbers from 0 to 255, or a name")
     if port == 0 or not is_host(host):
         raise AddressRefused("must have a host, and a port from 1 to 65535 if any")
     kept = parts.path if path and parts.path != "/" else ""
@@ -343,11 +341,11 @@ def failure(error: BaseException, url: str = "") -> str:
     import aiohttp
 
     if isinstance(error, TooLong):
-        return "its answer is longer than it may be"
+        return "its response is longer than permitted"
     if isinstance(error, Redirected):
-        return "its answer leads elsewhere, which is not followed"
+        return "its response is a redirect, which is not followed"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy before it answers {int(error.status)}"
+        return f"the proxy in front of it responds with {int(error.status)}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {_certificate_fault(error.certificate_error)}"
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -393,14 +391,14 @@ def _leads_to(url: str, host: str) -> bool:
 
 def _failures(http: Any) -> tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...]:
     return (
-        (TimeoutError, "there was no answer in time"),
-        (http.TooManyRedirects, "its answer leads elsewhere, which is not followed"),
+        (TimeoutError, "there was no response in time"),
+        (http.TooManyRedirects, "its response is a redirect, which is not followed"),
         (http.InvalidURL, "its address cannot be used"),
-        (http.ClientPayloadError, "its answer broke off, or cannot be decompressed"),
-        (http.ServerDisconnectedError, "it closed the connection without an answer"),
-        (asyncio.IncompleteReadError, "its answer broke off"),
+        (http.ClientPayloadError, "its response broke off, or cannot be decompressed"),
+        (http.ServerDisconnectedError, "it closed the connection without a response"),
+        (asyncio.IncompleteReadError, "its response broke off"),
         (http.WSServerHandshakeError, "it refuses to open a stream"),
-        (http.ClientResponseError, "what answers there is no HTTP, or too much of it"),
+        (http.ClientResponseError, "its response is not HTTP, or too long"),
         (ssl.SSLError, "TLS cannot be agreed on"),
     )
 
@@ -411,13 +409,13 @@ def _connecting(error: BaseException, reason: BaseException) -> str:
     if isinstance(reason, AddressDenied):
         return "its name leads to an address of this machine or its network alone, which is not connected to"
     if isinstance(error, aiohttp.ClientConnectorDNSError) or isinstance(reason, socket.gaierror):
-        return "its name is not known"
+        return "its name cannot be resolved"
     if isinstance(reason, ssl.SSLError):
         return "TLS cannot be agreed on"
     if isinstance(reason, ConnectionRefusedError):
         return "the connection is refused"
     if isinstance(reason, TimeoutError):
-        return "there was no answer in time"
+        return "there was no response in time"
     if isinstance(reason, ConnectionError):
         return "the connection broke"
     return "there is no connection to it"
@@ -429,8 +427,8 @@ _CERTIFICATE_FAULTS: Final = {
     10: "it has expired",
     18: "it vouches for itself",
     19: "an authority that is not trusted vouches for it",
-    20: "its authority is not known",
-    21: "its authority is not known",
+    20: "its authority is not trusted",
+    21: "its authority is not trusted",
     62: "it is for another name",
     64: "it is for another address",
 }

@@ -407,7 +407,7 @@ def too_slow(token: str) -> ResourceExhausted:
     where nothing can be.
     """
     return ResourceExhausted(
-        "the reader is too slow for what happens: read faster"
+        "the reader is too slow: read faster"
         + (", and resume with the token in the metadata" if token else ""),
         reason="SLOW_CONSUMER",
         metadata={"resume_token": token} if token else {},

@@ -355,7 +355,7 @@ def _note_certificate(call: Call, error: Exception) -> None:
 
 def _from_elsewhere(credential: Credential) -> PermissionDenied:
     return PermissionDenied(
-        f'key "{credential.name}" is not taken from your address: it was made for some networks only',
+        f'key "{credential.name}" is not accepted from your address: it is restricted to some networks',
         reason="KEY_ADDRESS",
         metadata={"key": credential.name},
     )
@@ -524,9 +524,7 @@ async def _look_at_first(call: Call) -> None:
     except PilothouseError as error:
         call.parse_error = error
     except StopAsyncIteration:
-        call.parse_error = InvalidArgument(
-            "the stream of requests must begin with a message", reason="REQUIRED"
-        )
+        call.parse_error = InvalidArgument("the request stream must begin with a message", reason="REQUIRED")
     else:
         call.requests = _joined(call.request, rest)
 

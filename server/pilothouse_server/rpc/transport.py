@@ -27,8 +27,8 @@ def check_transport(settings: Settings) -> None:
             ClientTrust(settings)
     elif not settings.insecure and listening.is_reached_by_others(settings.listen):
         raise SettingsError(
-            f"{PREFIX}LISTEN: {settings.listen} is reached by other machines, and without TLS passwords and tokens"
-            f" would pass as they are: set {PREFIX}TLS_CERTIFICATE_FILE and {PREFIX}TLS_KEY_FILE (serve --dev"
-            f" --tls-self-signed makes a certificate), or {PREFIX}INSECURE=true where something before the server ends"
-            " TLS"
+            f"{PREFIX}LISTEN: other machines reach {settings.listen}, and without TLS passwords and "
+            f"tokens would be sent as plain text: set {PREFIX}TLS_CERTIFICATE_FILE and "
+            f"{PREFIX}TLS_KEY_FILE (serve --dev --tls-self-signed makes a certificate), or "
+            f"{PREFIX}INSECURE=true if a proxy in front of the server terminates TLS"
         )

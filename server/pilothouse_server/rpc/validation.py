@@ -229,7 +229,7 @@ def _path_problem(descriptor: Descriptor, path: str, allowed: Collection[str] | 
         field = at.fields_by_name.get(name) if at is not None else None
         if field is None:
             known = ", ".join(sorted(allowed if allowed is not None else _updatable(descriptor)))
-            return f'unknown path "{shown}"; known are {known}'
+            return f'unknown path "{shown}"; known: {known}'
         rule = rule_of(field)
         if rule.output_only:
             return f'"{shown}" is set by the server and cannot be updated'
@@ -239,7 +239,7 @@ def _path_problem(descriptor: Descriptor, path: str, allowed: Collection[str] | 
             return f'"{shown}" is compared, not updated; leave it out of the mask'
         at = None if field.is_repeated else field.message_type
     if allowed is not None and path not in allowed:
-        return f'"{shown}" cannot be updated by this method; what can is {", ".join(sorted(allowed))}'
+        return f'"{shown}" cannot be updated by this method; updatable: {", ".join(sorted(allowed))}'
     return None
 
 

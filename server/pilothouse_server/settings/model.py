@@ -63,25 +63,24 @@ class SettingsError(ValueError):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings, with their defaults.
 
-    Names in lower case here are `PILOTHOUSE_` in upper case outside. What each is stands in its type, from where
-    `pilothouse serve --help` takes it.
+    A field `name` is the variable `PILOTHOUSE_NAME`. Its type has the description that `pilothouse serve --help` shows.
     """
 
     listen: Annotated[str, "HOST:PORT to serve gRPC on; port 0 takes a free one."] = "127.0.0.1:50051"
     processes: Annotated[
         int,
-        f"Server processes on that address, {MOST_PROCESSES} at most; one that ends is started again. More than the"
-        " machine has cores bring nothing.",
+        f"Server processes on that address, at most {MOST_PROCESSES}; one that ends is restarted. More than the"
+        " machine has cores have no effect.",
     ] = 1
     event_loop: Annotated[
         str,
-        "What runs the server: asyncio, which is Python's own, or uvloop, which takes less of a processor.",
+        "Event loop: asyncio, which is Python's own, or uvloop, which uses less processor time.",
     ] = "asyncio"
     data_dir: Annotated[
         Path, "Folder of the master key, and with --dev of the database and the simulated cluster."
     ] = Path(".pilothouse")
     bootstrap_password: Annotated[
-        str, "Password of the first administrator; without it one is made and shown once."
+        str, "Password of the first administrator; without one, the server makes one and shows it once."
     ] = ""
     reflection: Annotated[
         bool, "Whether gRPC server reflection is served, which grpcurl and buf curl use."
@@ -95,11 +94,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "PEM file of the authorities of clients' certificates; each client of LISTEN must show one of theirs.",
     ] = None
     tls_client_listen: Annotated[
-        str, "HOST:PORT that asks clients for certificates, so that LISTEN asks for none; empty: LISTEN asks."
+        str,
+        "HOST:PORT that requires client certificates, so that LISTEN does not; empty: LISTEN requires them.",
     ] = ""
     tls_client_users_file: Annotated[
         Path | None,
-        "File of rules that say whose a client's certificate is; empty: nobody's, a token is needed.",
+        "File of rules that map client certificates to users; empty: none, every call needs a token.",
     ] = None
     tls_client_crl_file: Annotated[
         Path | None,
@@ -107,15 +107,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     insecure: Annotated[
         bool,
-        "True serves plain text beyond this machine, too, as behind a proxy that ends TLS; passwords and tokens pass as"
-        " they are.",
+        "True also serves plain text to other machines, for a server behind a proxy that terminates TLS; passwords and"
+        " tokens are then sent as plain text.",
     ] = False
     metrics_listen: Annotated[str, "HOST:PORT to serve Prometheus metrics on; empty: nowhere."] = ""
     log_level: Annotated[str, "DEBUG, INFO, WARNING or ERROR."] = "INFO"
     log_format: Annotated[str, "text for people, json for programs."] = "text"
     trusted_proxies: Annotated[
         str,
-        "Addresses and networks, separated by commas, whose word on the client's address is taken;"
+        "Addresses and networks, separated by commas, whose statement of the client's address is believed;"
         " unix: callers over a Unix socket.",
     ] = ""
 
@@ -128,42 +128,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     direct_database_url: Annotated[
         str,
-        "SYSTEM_DATABASE_URL past the transaction pooler that it leads to, for LISTEN; empty: there is no pooler.",
+        "The same as SYSTEM_DATABASE_URL without the transaction pooler, for LISTEN; empty: there is no pooler.",
     ] = ""
     replica_database_url: Annotated[
         str, "A read replica, for ListOperations and QueryUsage; empty: none."
     ] = ""
     database_ca_file: Annotated[
         Path | None,
-        "PEM file of the authorities of PostgreSQL's certificate, where a URL names none; empty: the system's.",
+        "PEM file of the authorities of PostgreSQL's certificate, if a URL names none; empty: the system's.",
     ] = None
     # The pool of the seed's § 6.2.
     pool_idle_connections: Annotated[
-        int, "Database connections that are kept without work, by all processes together."
+        int, "Idle database connections that stay open, in all processes together."
     ] = 10
     pool_open_connections: Annotated[
-        int, "Database connections at most of each pool, by all processes together."
+        int, "Greatest number of database connections of each pool, in all processes together."
     ] = 100
     pool_working_connections: Annotated[
-        int, "Those of them that work at a time, less those that take long; by all processes together."
+        int, "Connections that work at the same time, except for long work; in all processes together."
     ] = 8
     pool_prepared_statements: Annotated[
-        bool, "False behind a transaction pooler that does not know prepared statements."
+        bool, "False behind a transaction pooler that does not support prepared statements."
     ] = True
     pool_max_lifetime_seconds: Annotated[float, "Age at which a database connection is replaced."] = 3600.0
     pool_max_idle_seconds: Annotated[
         float, "Time without work after which a database connection is closed."
     ] = 1800.0
 
-    session_access_seconds: Annotated[int, "Life of an access token."] = 900
-    session_refresh_seconds: Annotated[int, "Life of a refresh token that is not used."] = 7 * 86400
+    session_access_seconds: Annotated[int, "Lifetime of an access token."] = 900
+    session_refresh_seconds: Annotated[int, "Lifetime of an unused refresh token."] = 7 * 86400
     session_max_age_seconds: Annotated[int, "Age at which a session ends, however often it is refreshed."] = (
         30 * 86400
     )
-    api_key_days: Annotated[int, "Life of an API key that is made without an end of its own."] = 90
-    api_key_max_days: Annotated[int, "Longest life that an API key may be given."] = 366
+    api_key_days: Annotated[int, "Lifetime of an API key that is created without expire_time."] = 90
+    api_key_max_days: Annotated[int, "Longest lifetime of an API key."] = 366
     principal_cache_seconds: Annotated[
-        float, "How long a token and its grants are not looked up again; at most 1."
+        float, "Time for which a token and its grants are cached; at most 1."
     ] = 1.0
 
     login_failures_per_address: Annotated[
@@ -175,52 +175,50 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     password_min_length: Annotated[int, "Fewest characters of a new password; at least 12."] = 12
     password_breached_file: Annotated[
         Path | None,
-        "File of passwords that nobody may take, in the order of bytes, a line each: SHA-1 in upper-case hexadecimal,"
-        " as Have I Been Pwned has them, or the passwords themselves; empty: none.",
+        "File of forbidden passwords, one a line, sorted by bytes: SHA-1 in upper-case hexadecimal, as in Have I Been"
+        " Pwned, or the passwords themselves; empty: none.",
     ] = None
     second_factor_roles: Annotated[
         str,
-        "Roles, separated by commas, whose users need a second factor to log in by password; * stands for everybody.",
+        "Roles, separated by commas, whose users need a second factor to log in by password; * means every user.",
     ] = ""
 
-    grace_seconds: Annotated[float, "How long calls in flight may go on when the server ends."] = 10.0
+    grace_seconds: Annotated[float, "Time for calls in flight when the server ends."] = 10.0
     max_concurrent_calls: Annotated[
-        int, "Calls that each process serves at once, less streams; further ones wait their turn."
+        int, "Concurrent calls of each process, without streams; further ones wait their turn."
     ] = 256
-    max_calls_per_user: Annotated[int, "Those of them that one user has."] = 32
-    max_streams: Annotated[int, "Streams open at once in each process; further ones are refused."] = 2000
-    max_streams_per_user: Annotated[int, "Those of them that one user has."] = 200
-    watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch is ended."] = (
+    max_calls_per_user: Annotated[int, "The same, for one user."] = 32
+    max_streams: Annotated[int, "Open streams in each process; further ones are refused."] = 2000
+    max_streams_per_user: Annotated[int, "The same, for one user."] = 200
+    watch_max_lag_events: Annotated[int, "Events that a watcher may be behind before its watch ends."] = (
         10_000
     )
-    event_ring_size: Annotated[int, "Newest events that each process keeps in memory for its watchers."] = (
-        4096
-    )
+    event_ring_size: Annotated[int, "Newest events that each process has in memory for its watchers."] = 4096
 
     outbound_networks: Annotated[
         str,
-        "Networks, separated by commas, that addresses given by callers (clusters) may lie in although they are of"
-        " this machine or its network alone, as 127.0.0.0/8; with --dev loopback may be.",
+        "Networks of this machine or its link, separated by commas, that addresses from callers (clusters, sinks) may"
+        " use, such as 127.0.0.0/8; --dev permits loopback.",
     ] = ""
     kubeconfig: Annotated[Path | None, 'Kubeconfig of the cluster "local".'] = None
-    cluster_timeout_seconds: Annotated[float, "Time for one answer of a cluster."] = 10.0
+    cluster_timeout_seconds: Annotated[float, "Time for one response of a cluster."] = 10.0
     cluster_requests_per_second: Annotated[
-        float, "Requests of each process to one cluster a second, in the long run; twice as many at once."
+        float, "Requests of each process to one cluster a second on average; twice as many in a burst."
     ] = 1000.0
 
     namespace_pod_security: Annotated[
         str,
         "Level of the Pod Security Standards of new namespaces whose labels name none: privileged, baseline or"
-        " restricted; none: none is set, so that the cluster's own default counts.",
+        " restricted; none: no level, so that the cluster's own default applies.",
     ] = "baseline"
     guarded_namespace_keys: Annotated[
         str,
         "Keys of labels and annotations of namespaces that need the permission namespace.security, separated by commas;"
-        " * stands for any text, and ! before a pattern takes out what it names; none: none.",
+        " * stands for any text, and ! before a pattern excludes its keys; none: no keys.",
     ] = ",".join(NAMESPACE_KEYS)
-    guarded_object_keys: Annotated[
-        str, "Likewise, those of volumes, config maps and secrets; they need namespace.security."
-    ] = ",".join(OBJECT_KEYS)
+    guarded_object_keys: Annotated[str, "The same for volumes, config maps and secrets."] = ",".join(
+        OBJECT_KEYS
+    )
     guarded_pod_keys: Annotated[
         str,
         "Keys of annotations and labels of containers' pods that need the permission container.privileged; written as"
@@ -234,27 +232,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     drift_additions: Annotated[
         str,
-        "What others may add to pod templates and Services without it being drift: FIELD-MANAGER:PATH, separated by"
-        " commas; * stands for any text in either.",
+        "Additions by others to pod templates and Services that are no drift: FIELD-MANAGER:PATH, separated by commas;"
+        " * stands for any text in either.",
     ] = ""
 
-    audit_retention_months: Annotated[int, "How long audit records are kept."] = 24
+    audit_retention_months: Annotated[int, "Time for which audit records are kept."] = 24
     audit_origin: Annotated[
         str,
-        "Name of the audit log in its sealed heads, such as example.com/pilothouse; set once. Empty: one is made.",
+        "Name of the audit log in its sealed heads, such as example.com/pilothouse; set once. Empty: it is generated.",
     ] = ""
     audit_key_file: Annotated[
         Path | None,
         "File of the keys that sign its heads, a line each: PRIVATE+KEY+NAME+ID+BASE64, and of a former key, which only"
-        " verifies, NAME+ID+BASE64. With none that signs, keys follow from the master keys.",
+        " verifies, NAME+ID+BASE64. With no signing key, keys derive from the master keys.",
     ] = None
-    audit_key: Annotated[str, "Those keys themselves; where there is no file."] = ""
+    audit_key: Annotated[str, "Those keys themselves, in place of a file."] = ""
     audit_seal_seconds: Annotated[
-        float, "Time between two seals of the audit log while there is something new; at most 60."
+        float, "Time between two seals of the audit log while there are new records; at most 60."
     ] = 30.0
     audit_witnesses: Annotated[
         str,
-        "Witnesses that sign the heads of the audit log, and how many have to: K of KEY@URL, KEY@URL; empty: none.",
+        "Witnesses that sign the heads of the audit log, and the required number: K of KEY@URL, KEY@URL; empty: none.",
     ] = ""
     audit_tiles_listen: Annotated[
         str,
@@ -262,24 +260,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     audit_headers: Annotated[
         str,
-        "Request headers, separated by commas, that audit records keep beside user-agent, content-type, traceparent and"
-        " grpc-*; PREFIX* stands for all of a prefix.",
+        "Request headers, separated by commas, that audit records contain in addition to user-agent, content-type,"
+        " traceparent and grpc-*; PREFIX* stands for all of a prefix.",
     ] = ""
-    audit_sink_dir: Annotated[
-        Path | None, "Folder that sinks of the audit log which are files stand in; empty: there are none."
-    ] = None
-    usage_retention_days: Annotated[int, "How long samples of usage are kept."] = 14
+    audit_sink_dir: Annotated[Path | None, "Folder of file sinks of the audit log; empty: no file sinks."] = (
+        None
+    )
+    usage_retention_days: Annotated[int, "Time for which samples of usage are kept."] = 14
     event_retention_hours: Annotated[
-        int, "How long events are kept, that is, how long after a cut a watch can be resumed."
+        int, "Time for which events are kept, and after which an interrupted watch cannot resume."
     ] = 24
 
-    backup_dir: Annotated[
-        Path | None, "Folder that backups are made in on schedule; empty: none are made."
-    ] = None
-    backup_period_hours: Annotated[float, "Time between two of them."] = 24.0
-    backup_retention_days: Annotated[float, "How long they are kept; the newest is kept longer."] = 7.0
+    backup_dir: Annotated[Path | None, "Folder of scheduled backups; empty: no scheduled backups."] = None
+    backup_period_hours: Annotated[float, "Time between two scheduled backups."] = 24.0
+    backup_retention_days: Annotated[float, "Time for which they are kept; the newest is kept longer."] = 7.0
     backup_key_file: Annotated[
-        Path | None, "File of the key that backups are encrypted under; empty: they are not encrypted."
+        Path | None, "File of the key that encrypts backups; empty: they are not encrypted."
     ] = None
     care_period_hours: Annotated[
         float, "Time between two rounds of ANALYZE and VACUUM over all tables; 0: none."
@@ -287,25 +283,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     oidc_issuers_file: Annotated[
         Path | None,
-        "File (YAML or JSON) of the OpenID Connect issuers whose users may log in, and what their groups give;"
-        " docs/identity.md. Empty: there are none.",
+        "File (YAML or JSON) of the OpenID Connect issuers whose users may log in, and the grants of their groups;"
+        " docs/identity.md. Empty: no issuers.",
     ] = None
 
     key_providers: Annotated[
         str,
-        "Where keys are, separated by commas: file, environment, pkcs11. The first one's newest key encrypts, all"
-        " decrypt, and what tokens are signed by follows from the last key of file or environment.",
+        "Key providers, separated by commas: file, environment, pkcs11. The first one's newest key encrypts, all keys"
+        " decrypt, and the last key of file or environment signs page and resume tokens.",
     ] = "file"
     secret_key_file: Annotated[Path | None, "File of the master keys; empty: master.key in DATA_DIR."] = None
     secret_keys: Annotated[
-        str, "Of the provider environment: the master keys themselves, the newest first, in hexadecimal."
+        str, "For the provider environment: the master keys themselves, the newest first, in hexadecimal."
     ] = ""
-    pkcs11_module: Annotated[Path | None, "Of the provider pkcs11: the library of the token (HSM)."] = None
+    pkcs11_module: Annotated[Path | None, "For the provider pkcs11: the library of the token (HSM)."] = None
     pkcs11_token: Annotated[str, "Label of the token."] = ""
     pkcs11_pin_file: Annotated[Path | None, "File of the PIN of its user."] = None
-    pkcs11_key_label: Annotated[
-        str, "Label of the keys; of several with it the one with the greatest CKA_ID is the newest."
-    ] = "pilothouse"
+    pkcs11_key_label: Annotated[str, "Label of the keys; the newest is the one with the greatest CKA_ID."] = (
+        "pilothouse"
+    )
 
     @property
     def key_file(self) -> Path:

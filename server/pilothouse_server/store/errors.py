@@ -142,7 +142,7 @@ def fitting() -> Iterator[None]:
         yield
     except asyncpg.DataError:
         raise InvalidArgument(
-            "it holds a number that is greater, or a text that is longer, than can be kept",
+            "it has a number that is greater, or a text that is longer, than can be stored",
             reason="VALUE_TOO_LARGE",
         ) from None
 
@@ -159,13 +159,13 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
         )
     if isinstance(cause, asyncpg.InsufficientPrivilegeError) and str(cause).endswith(_NOT_REACHED):
         return Aborted(
-            "your grants have changed while the call went on, try again",
+            "your grants changed during the call; retry",
             reason="CONCURRENT_CHANGE",
             retry_after_seconds=0.1,
         )
     if isinstance(cause, _SLOW):
         return Unavailable(
-            "the database did not answer in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
+            "the database did not respond in time", reason="DATABASE_TIMEOUT", retry_after_seconds=1.0
         )
     if isinstance(cause, _REFUSING):
         return _refused(cause)

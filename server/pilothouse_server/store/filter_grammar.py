@@ -252,7 +252,7 @@ def _unquoted(token: _Token) -> Literal:
         if character == "\\":
             character = next(body)
             if character not in "\"'\\*":
-                raise filter_error(token.position, "\\ may only stand before \" ' \\ and *")
+                raise filter_error(token.position, "\\ is only allowed before \" ' \\ and *")
             escaped.add(len(characters))
         characters.append(character)
     return _literal("".join(characters), token.position, frozenset(escaped))
@@ -265,7 +265,7 @@ def _literal(text: str, position: int, escaped: frozenset[int]) -> Literal:
     stars = [index for index, character in enumerate(text) if character == "*" and index not in escaped]
     last = len(text) - 1
     if any(index not in (0, last) for index in stars):
-        raise filter_error(position, "* may only stand at the beginning or the end of a value")
+        raise filter_error(position, "* is only allowed at the beginning or the end of a value")
     starts_open, ends_open = 0 in stars, last in stars
     begin, end = (1 if starts_open else 0), (last if ends_open else last + 1)
     return Literal(text[begin:end] if begin <= end else "", position, starts_open, ends_open)

@@ -174,9 +174,7 @@ def _restriction(node: Restriction, fields: Mapping[str, FilterField]) -> Column
     if found.kind is FilterKind.TEXT:
         return _text(node, found)
     if node.value.starts_open or node.value.ends_open:
-        raise filter_error(
-            node.value.position, f"* only stands for a part of text; {node.field} is a {found.kind.value}"
-        )
+        raise filter_error(node.value.position, f"* only works in text; {node.field} is a {found.kind.value}")
     if node.operator in _COMPARISONS and found.kind in (FilterKind.ENUM, FilterKind.BOOLEAN, FilterKind.UUID):
         raise filter_error(node.position, f"{node.field} takes = and != only")
     value = _enum(node, found) if found.kind is FilterKind.ENUM else _READERS[found.kind](node.value)
@@ -188,7 +186,7 @@ def _field(node: Restriction, fields: Mapping[str, FilterField]) -> FilterField:
     found = fields.get(node.field)
     if found is None:
         known = ", ".join(_names(fields))
-        raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known are {known}")
+        raise filter_error(node.position, f"unknown field {node.field[:63]!r}; known: {known}")
     if node.key is None or found.kind is FilterKind.LABELS:
         return found
     if not found.parts:

@@ -147,7 +147,7 @@ def parse_order_by(
             )
         found = fields.get(words[0])
         if found is None:
-            raise _order_error(f"unknown field {words[0][:63]!r}; known are {', '.join(fields)}")
+            raise _order_error(f"unknown field {words[0][:63]!r}; known: {', '.join(fields)}")
         if any(item.name == words[0] for item in columns):
             raise _order_error(f"names {words[0]} twice")
         descending = len(words) == 2 and words[1].lower() == "desc"

@@ -174,7 +174,7 @@ def _check_file(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None) ->
             "must be the plain name of a file: letters, digits, `.`, `_` and `-`, without a time at its end",
         )
     if secrets != SinkSecrets() or wanted.certificate_authority or wanted.client_certificate:
-        raise invalid("credentials", "must not be given: nobody is connected to")
+        raise invalid("credentials", "must be empty: a file has no connection")
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

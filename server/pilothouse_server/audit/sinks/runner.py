@@ -155,8 +155,10 @@ class SinkRunner:
                 _Held(leased, until),
                 SinkFailed(
                     "BEYOND_THE_LOG",
-                    f"its cursor is at {leased.sink.position}, beyond the end of the log: delete the sink, and create "
-                    "it anew after the last record that it really has",
+                    (
+                        f"its cursor is at {leased.sink.position}, beyond the end of the log: delete the "
+                        "sink, and create it again after the last record that it really has"
+                    ),
                 ),
             )
             return

@@ -65,7 +65,7 @@ async def _feed(
     async for request in requests:
         match request.WhichOneof("input"):
             case "start" if not first:
-                raise invalid("start", "is only for the first message")
+                raise invalid("start", "is only allowed in the first message")
             case "stdin" if not start.stdin:
                 raise invalid("stdin", "is only taken where start.stdin is set", rule="needs_stdin")
             case "resize" if not start.tty:

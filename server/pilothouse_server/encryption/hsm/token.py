@@ -84,8 +84,10 @@ class TokenLocation:
             program.TOKEN_TWICE: f'{PREFIX}PKCS11_TOKEN: several tokens have the label "{self.token}"',
             program.PIN_WRONG: f"{PREFIX}PKCS11_PIN_FILE: {token} refused the PIN",
             program.PIN_LOCKED: f"{PREFIX}PKCS11_TOKEN: the user's PIN of {token} is locked, expired or not set",
-            program.PIN_LAST_TRY: f"{PREFIX}PKCS11_PIN_FILE: {token} has one try left for its PIN, which is not taken: "
-            "log in by its own tool first",
+            program.PIN_LAST_TRY: (
+                f"{PREFIX}PKCS11_PIN_FILE: {token} has one try left for its PIN, which the server does "
+                "not use: log in with the token's own tool first"
+            ),
             program.KEY_EXTRACTABLE: f'{PREFIX}PKCS11_KEY_LABEL: a key "{self.label}" of {token} can be taken out of '
             "it (CKA_EXTRACTABLE, or not CKA_SENSITIVE): make one by `pilothouse keys add`",
             program.NO_AES_GCM: f"{PREFIX}PKCS11_TOKEN: {token} does not encrypt by AES-GCM (CKM_AES_GCM)",
@@ -299,7 +301,7 @@ class PkcsToken:
         if word == program.CHANGED:
             return refused()
         if word == "TIMEOUT":
-            message = f'the token "{self._place.token}" did not answer within {self._place.seconds:g} s'
+            message = f'the token "{self._place.token}" did not respond within {self._place.seconds:g} s'
         else:
             message = self._place.words(word)
         return Unavailable(message, reason="ENCRYPTION_TOKEN_AWAY", metadata={"why": word})

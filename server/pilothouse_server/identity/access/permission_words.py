@@ -62,7 +62,7 @@ class PermissionWords:
         if permission not in self.known:
             raise invalid(
                 field,
-                "must be one permission, such as container.get: each that a form covers is held by itself",
+                "must be one permission, such as container.get, and no form",
                 reason="ONE_PERMISSION",
             )
 

@@ -69,7 +69,7 @@ class PasswordPolicy:
         if self._breached is not None and await self._breached.holds_soon(password):
             raise invalid(
                 field,
-                "must not be one of the passwords that are known to be stolen",
+                "must not be one of the stolen passwords in the server's list",
                 reason="BREACHED_PASSWORD",
             )
 
@@ -155,8 +155,10 @@ class BreachedPasswords:
             return await asyncio.to_thread(self.holds, password)
         except OSError:
             raise Unavailable(
-                "the list of stolen passwords cannot be read, so no password can be set: look at the server's"
-                f" {PREFIX}PASSWORD_BREACHED_FILE",
+                (
+                    "the list of stolen passwords cannot be read, so no password can be set: check the "
+                    f"server's {PREFIX}PASSWORD_BREACHED_FILE"
+                ),
                 reason="BREACHED_LIST_UNREADABLE",
             ) from None
 

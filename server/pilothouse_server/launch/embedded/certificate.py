@@ -69,8 +69,8 @@ def _has_expired(pair: GeneratedPair) -> bool:
     except (OSError, ValueError):
         pass
     raise EmbeddedProgramError(
-        f"{pair.certificate} and {pair.key.name} beside it are no certificate with its key: remove both, or name"
-        " others by the settings"
+        f"{pair.certificate} and {pair.key.name} next to it are no certificate with its key: remove "
+        "both, or name others by the settings"
     )
 
 

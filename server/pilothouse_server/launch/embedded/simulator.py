@@ -140,7 +140,7 @@ class EmbeddedSimulator:
                 try:
                     self._run, _ = await self._launch()
                 except (EmbeddedProgramError, OSError) as error:
-                    log.error("the simulated cluster is gone", why=str(error), again_in_seconds=pause)
+                    log.error("the simulated cluster has ended", why=str(error), again_in_seconds=pause)
                 else:
                     run = self._run
                     log.info("the simulated cluster is back")
@@ -174,7 +174,7 @@ class EmbeddedSimulator:
             line = await asyncio.wait_for(run.output.readline(), self._start_seconds)
         except TimeoutError:
             raise EmbeddedSimulatorError(
-                f"the simulated cluster does not answer after {self._start_seconds:g} s"
+                f"the simulated cluster does not respond after {self._start_seconds:g} s"
             ) from None
         if not line.endswith(b"\n"):
             raise EmbeddedSimulatorError(f"the simulated cluster did not start: status {await run.ended()}")

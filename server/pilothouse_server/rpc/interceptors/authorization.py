@@ -310,7 +310,7 @@ class AuthorizationLayer:
             return
         stream.end(
             Unavailable(
-                "this server is shutting down, go on with another one",
+                "this server is shutting down; reconnect to another replica",
                 reason="SHUTTING_DOWN",
                 retry_after_seconds=0.1,
             )
@@ -319,15 +319,17 @@ class AuthorizationLayer:
 
 def _broken_off() -> Unavailable:
     return Unavailable(
-        "this server is shutting down and could not wait for the end of the call any longer: it is broken off, "
-        "and another server cannot go on with it",
+        (
+            "this server is shutting down and could not wait longer for the end of the call: it was "
+            "interrupted, and another server cannot continue it"
+        ),
         reason="SHUTTING_DOWN",
     )
 
 
 def _grants_changed() -> Aborted:
     return Aborted(
-        "your grants have changed while the call went on, try again",
+        "your grants changed during the call; retry",
         reason="CONCURRENT_CHANGE",
         retry_after_seconds=0.1,
     )
@@ -373,7 +375,7 @@ def check_credential(rule: Rule, credential: Credential) -> None:
     """
     if rule.session_only and not credential.is_login:
         raise PermissionDenied(
-            f"{rule.name} looks after what callers are known by: log in and call it in that session",
+            f"{rule.name} manages credentials: log in and call it in that session",
             reason="SESSION_NEEDED",
             metadata={"method": rule.name},
         )
@@ -389,7 +391,7 @@ def revoked(permission: str, namespace: str = "") -> PermissionDenied:
     """The error for a stream whose caller was let in, and may go on no longer."""
     where = f' in namespace "{namespace}"' if namespace else ""
     return PermissionDenied(
-        f"permission {permission}{where} was revoked while the call went on",
+        f"permission {permission}{where} was revoked during the call",
         reason="PERMISSION_REVOKED",
         metadata={"permission": permission, **({"namespace": namespace} if namespace else {})},
     )

@@ -37,6 +37,6 @@ def unforeseen(call: Call, error: Exception) -> CallFailed:
         error=type(error).__name__,
         exc_info=without_values(error),
     )
-    message = f"internal error; operation {call.operation} in the server's log says more"
+    message = f"internal error; see operation {call.operation} in the server's log"
     status = internal_status(message, call.operation).SerializeToString()
     return CallFailed(CODES["INTERNAL"], message, ((STATUS_KEY, status),))

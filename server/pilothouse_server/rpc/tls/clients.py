@@ -49,9 +49,7 @@ class _Why(NamedTuple):
     words: str
 
 
-_UNREADABLE: Final = _Why(
-    "CERTIFICATE_UNTRUSTED", "the certificate that you have shown, or what came with it, cannot be read"
-)
+_UNREADABLE: Final = _Why("CERTIFICATE_UNTRUSTED", "your certificate, or its chain, cannot be read")
 _UNTRUSTED: Final = _Why(
     "CERTIFICATE_UNTRUSTED",
     "the certificate that you have shown is of no authority that this server trusts (any more)",
@@ -62,8 +60,10 @@ _EXPIRED: Final = _Why(
 )
 _UNKNOWN: Final = _Why(
     "REVOCATION_UNKNOWN",
-    "whether the certificate that you have shown is revoked is not known: the list of its authority is missing, or has"
-    " run out; ask who runs this server",
+    (
+        "the revocation list of your certificate's authority is missing or has expired; ask the operator "
+        "of this server"
+    ),
 )
 _UNMAPPED: Final = _Why(
     "CERTIFICATE_UNMAPPED",

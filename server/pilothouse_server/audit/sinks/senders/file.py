@@ -159,7 +159,7 @@ class FileSender:
         try:
             # A pipe takes what nobody reads until it is full, and then nothing.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise SinkFailed("FILE", "what stands in its place is no file")
+                raise SinkFailed("FILE", "the path is not a regular file")
             _lock(descriptor)
         except BaseException:
             os.close(descriptor)

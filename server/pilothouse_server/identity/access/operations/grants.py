@@ -114,8 +114,10 @@ async def revoke(
         raise not_found("role grant", role_name)
     if found.source:
         raise FailedPrecondition(
-            f'the rules of the issuer "{found.source}" give it, and would give it again: take the user out of the '
-            "group there, change the rule, or make the user inactive",
+            (
+                f'a rule of the issuer "{found.source}" gives this grant and would give it again: remove '
+                "the user from the group there, change the rule, or make the user inactive"
+            ),
             reason="GIVEN_BY_RULE",
             metadata={"issuer": found.source},
         )

@@ -125,7 +125,7 @@ async def _locked(transaction: Transaction, name: str, check: Check) -> Role:
         raise not_found("role", name)
     if found.is_system:
         raise FailedPrecondition(
-            f'role "{name}" is shipped with the product and stays as it is: make a role of your own',
+            f'role "{name}" is shipped with the product and cannot change: create a role of your own',
             reason="SYSTEM_ROLE",
         )
     check(found)

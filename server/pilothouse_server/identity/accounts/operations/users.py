@@ -179,7 +179,7 @@ def check_reset_request(new_password: str, *, one_time_code: bool) -> None:
     if not new_password and not one_time_code:
         raise missing("new_password")
     if new_password and one_time_code:
-        raise invalid("new_password", "must not be given beside one_time_code", reason="TWO_PASSWORDS")
+        raise invalid("new_password", "must be empty if one_time_code is set", reason="TWO_PASSWORDS")
 
 
 async def check_reset(transaction: ReadTransaction, caller: Principal, username: str) -> None:
@@ -257,7 +257,7 @@ async def change_own_password(
     user_id = UserId(caller.user_id)
     await users.get(transaction, user_id, lock=True)
     if await users.own_password_hash(transaction) != confirmed_hash:
-        raise Aborted("the password was changed meanwhile, try again", reason="CONCURRENT_CHANGE")
+        raise Aborted("another call changed the password: retry", reason="CONCURRENT_CHANGE")
     await users.set_password(transaction, user_id, password_hash)
     await credentials.end_sessions(transaction, user_id, keep=caller.session_id)
     valid_keys = await _keys_left(transaction, user_id, credentials, revoke_keys=revoke_keys)

@@ -214,7 +214,7 @@ class ApiKeys:
             if not self._words.covered(form):
                 raise invalid(
                     f"permissions[{place}]",
-                    "is no permission that any call asks for",
+                    "is no permission of any call",
                     reason="UNKNOWN_PERMISSION",
                 )
 
@@ -226,7 +226,7 @@ class ApiKeys:
         living = await api_keys.count(transaction, user_id)
         if living - replacing >= MOST_KEYS:
             raise ResourceExhausted(
-                f"a user has at most {MOST_KEYS} living keys: revoke one first",
+                f"a user has at most {MOST_KEYS} valid keys: revoke one first",
                 reason="TOO_MANY_KEYS",
                 metadata={"limit": str(MOST_KEYS)},
             )
@@ -317,7 +317,7 @@ async def list_page(
         PermissionDenied: `user.get` over all namespaces, or `service_account.list` in its namespace, is needed.
     """
     if everybody and username:
-        raise invalid("username", "must be empty beside all_users", reason="EXCLUSIVE")
+        raise invalid("username", "must be empty if all_users is set", reason="EXCLUSIVE")
     if everybody:
         _check_sees_others(caller)
         return await api_keys.list_keys(transaction, None, page)

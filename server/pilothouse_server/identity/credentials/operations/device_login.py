@@ -61,7 +61,7 @@ _LONGEST_LIFE_SECONDS: Final = 1800
 # Polls of one log-in that come too early: so many at once, then one in so many seconds.
 _EARLY_AT_ONCE: Final = 10
 _EARLY_SECONDS_EACH: Final = 1.0
-_TOO_EARLY: Final = "asked too early whether somebody has agreed: wait as long as it says"
+_TOO_EARLY: Final = "polling too fast; wait `interval` seconds between requests (RFC 8628)"
 _SLOW_DOWN: Final = "SLOW_DOWN"
 _NONCE_LENGTH: Final = 12
 _CODE = re.compile(r"[!-~]{1,2000}\Z")
@@ -110,7 +110,7 @@ class DeviceLogins:
         self._budgets = budgets
         self._unknown = FailureBudgets(
             settings.login_failures_per_address,
-            message="too many log-ins were asked for from this address that are not known, try again later",
+            message="too many polls from this address for unknown log-ins; retry later",
         )
         self._early = FailureBudgets(
             _EARLY_AT_ONCE, seconds_each=_EARLY_SECONDS_EACH, message=_TOO_EARLY, reason=_SLOW_DOWN
@@ -180,7 +180,7 @@ class DeviceLogins:
             waiting = await device_logins.count_of(transaction, address_hash)
         if waiting >= MOST_OF_AN_ADDRESS:
             raise ResourceExhausted(
-                f"{waiting} log-ins of this address wait for somebody: complete one, or wait until they expire",
+                (f"{waiting} log-ins of this address are pending: complete one, or wait until they expire"),
                 reason="LOGIN_LIMITED",
                 retry_after_seconds=60.0,
             )
@@ -239,7 +239,7 @@ class DeviceLogins:
         if error == "slow_down":
             raise _pending(slower)
         if error == "access_denied":
-            raise Unauthenticated("somebody has refused this log-in at the issuer", reason="LOGIN_DENIED")
+            raise Unauthenticated("the person refused this log-in at the issuer", reason="LOGIN_DENIED")
         raise _invalid_login()
 
 
@@ -288,7 +288,7 @@ def _box(login_token: str) -> AESGCM:
 
 def _pending(seconds: int) -> FailedPrecondition:
     return FailedPrecondition(
-        "nobody has agreed to this log-in yet: ask again when it says",
+        "nobody has agreed to this log-in yet: retry after the time of RetryInfo",
         reason="AUTHORIZATION_PENDING",
         retry_after_seconds=float(seconds),
     )
@@ -296,13 +296,13 @@ def _pending(seconds: int) -> FailedPrecondition:
 
 def _invalid_login() -> Unauthenticated:
     return Unauthenticated(
-        "this log-in is not known, has expired or was completed: begin another", reason="INVALID_LOGIN"
+        "this log-in is unknown, expired or completed: begin another", reason="INVALID_LOGIN"
     )
 
 
 def _no_device_login(issuer: TrustedIssuer) -> FailedPrecondition:
     return FailedPrecondition(
-        f'the issuer "{issuer.config.name}" lets this server log in no devices: use the browser',
+        f'the issuer "{issuer.config.name}" does not offer log-in by device: use the browser',
         reason="NO_DEVICE_LOGIN",
         metadata={"issuer": issuer.config.name},
     )

@@ -52,7 +52,7 @@ class FactorChanges:
         stored = await _own(transaction, caller, lock=True)
         if stored.password_hash == NO_PASSWORD:
             raise FailedPrecondition(
-                "this account cannot log in by password, so there is nothing to show a code beside",
+                "this account cannot log in by password, so it cannot have a second factor",
                 reason="NO_PASSWORD",
             )
         if stored.user.second_factor:

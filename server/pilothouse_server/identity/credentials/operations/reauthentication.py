@@ -68,8 +68,10 @@ async def check_recent_proof(transaction: ReadTransaction, caller: Principal) ->
         return
     way = "log_in" if caller.credential.method == _BY_ISSUER else "code" if found.has_code else "password"
     raise PermissionDenied(
-        f"the last proof of who you are is older than {PROOF_LASTS // timedelta(minutes=1)} minutes: {_WAYS[way]}, or "
-        "log in again",
+        (
+            f"the last proof of your identity is older than {PROOF_LASTS // timedelta(minutes=1)} "
+            f"minutes: {_WAYS[way]}, or log in again"
+        ),
         reason="REAUTHENTICATION_REQUIRED",
         metadata={"proof": way},
     )

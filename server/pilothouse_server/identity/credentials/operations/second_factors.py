@@ -58,7 +58,7 @@ class ShownCode:
     def check(self) -> None:
         """Raises InvalidArgument unless one of the two is given."""
         if self.code and self.recovery_code:
-            raise invalid("recovery_code", "must not be given beside code", reason="TWO_CODES")
+            raise invalid("recovery_code", "must be empty if code is given", reason="TWO_CODES")
         if not self.code and not self.recovery_code:
             raise missing("code")
 
@@ -172,7 +172,7 @@ async def check_roles(store: Store, settings: Settings) -> None:
 def already_enrolled() -> FailedPrecondition:
     """The error for a user who has a factor."""
     return FailedPrecondition(
-        "this account has an authenticator: take it away first (DisableTotp)", reason="TOTP_ENROLLED"
+        "this account has an authenticator: remove it first (DisableTotp)", reason="TOTP_ENROLLED"
     )
 
 

@@ -149,7 +149,7 @@ class Federation:
         if user_id is None:
             if not may_be_made:
                 raise Unauthenticated(
-                    "you have no account here, and what the issuer says of you does not make you one",
+                    "you have no account here, and the issuer's rules do not create one for you",
                     reason="NO_ACCOUNT",
                     metadata={"issuer": config.name},
                 )

@@ -199,7 +199,7 @@ def _check_named(iss: str, config: IssuerConfig) -> None:
     """Refuses an answer that is another issuer's, or that does not say whose it is although it should."""
     if iss != config.issuer:
         raise Unauthenticated(
-            "the answer is not of the issuer that this log-in was begun at: begin again",
+            "the response is of another issuer than this log-in: begin again",
             reason="INVALID_LOGIN",
         )
 
@@ -210,6 +210,6 @@ def _hash(state: str) -> bytes:
 
 def _not_of_this_login() -> Unauthenticated:
     return Unauthenticated(
-        "what was given is of no log-in that can be completed: it is another browser's, or was used; begin again",
+        "the log-in belongs to another browser, or was used: begin again",
         reason="INVALID_LOGIN",
     )

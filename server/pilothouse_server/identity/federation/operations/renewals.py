@@ -50,16 +50,16 @@ class _Why:
 
 
 _DOES_NOT_VOUCH: Final = _Why(
-    "the issuer that this session was begun at was asked, and it does not vouch for you any more",
+    "the issuer of this session no longer vouches for you",
     "the issuer does not vouch any more",
 )
 # Only what was asked can have refused.
 _NOTHING_TO_ASK_WITH: Final = _Why(
-    "the issuer that this session was begun at gave no refresh token to ask it with, so the session is not renewed",
+    "the issuer of this session gave no refresh token, so the session cannot be renewed",
     "the issuer gave no refresh token",
 )
 _NOT_TRUSTED: Final = _Why(
-    "this server does not trust the issuer any more that this session was begun at, and does not ask it",
+    "this server no longer trusts the issuer of this session, so it cannot be renewed",
     "the issuer is not trusted any more",
 )
 

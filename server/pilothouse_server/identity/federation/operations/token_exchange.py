@@ -149,7 +149,7 @@ class TokenExchange:
             raise token_refused("form", "it is no signed token in the compact form that names its issuer")
         issuer = self._issuers.of(named)
         if issuer is None or issuer.config.workloads is None:
-            raise token_refused("issuer", "this server takes no programs' tokens of its issuer")
+            raise token_refused("issuer", "this server accepts no programs' tokens of its issuer")
         return issuer, issuer.config.workloads
 
     async def _verified(
