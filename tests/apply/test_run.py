@@ -116,7 +116,7 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
     text = WEB.rstrip() + "\n" + container
     assert await run(text) is ApplyResult.DONE
     told = [line for line in run.complained if line.startswith("warning: ")]
-    assert [line.split(": ")[3].split(" is given")[0] for line in told] == [
+    assert [line.split(": ")[3].split(" is plain text")[0] for line in told] == [
         "variable DB_PASSWORD",
         "argument --api-key",
         "argument --token",

@@ -121,7 +121,7 @@ class Calls:
 
 
 def faults(kind: type[FairQueue], events: Sequence[Event]) -> list[str]:
-    """What goes wrong with a queue of this kind."""
+    """The faults of a queue of this kind."""
 
     async def whole() -> list[str]:
         calls = Calls(kind("calls", BOUNDS))

@@ -101,7 +101,7 @@ async def test_an_object_of_a_list_is_left_out(resource: Resource[Any]) -> None:
         client.check_answers()
     assert (len(page.items), page.left_out) == (2, (("", "p"),))
     async with _client(_listed(b"{}", _object(b"1,null", 5 * MEGABYTE)), page_bytes=16 * MEGABYTE) as client:
-        with pytest.raises(AnswerTooLarge, match="an object of a list holds more"):
+        with pytest.raises(AnswerTooLarge, match="an object of a list has more"):
             await client.list(resource)
 
 
@@ -128,7 +128,7 @@ async def test_of_an_object_of_a_watch_nothing_is_read_but_its_name(kind: str) -
         assert await _watch(client) == [(seen, "p"), (kind, "q")]
         client.check_answers()
     async with _client(b"".join(lines)) as client:
-        with pytest.raises(AnswerTooLarge, match="an object of a watch holds more"):
+        with pytest.raises(AnswerTooLarge, match="an object of a watch has more"):
             await _watch(client)
 
 

@@ -189,7 +189,7 @@ CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
         (with_volumes({"hostPath": {"path": "/"}}), "volumes[v0].hostPath"),
         (with_volumes(CLAIM, CLAIM), "volumes[v1]: the same as volume v0"),
         (with_volumes(CLAIM, {"name": "data", "emptyDir": {}}), "as an emptyDir is"),
-        (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: nothing mounts it"),
+        (changed((*POD, "volumes"), [{"name": "v", **CLAIM}]), "volumes[v]: no container mounts it"),
         (
             changed((*MAIN, "volumeMounts"), [{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)"}]),
             "volumeMounts[/v].subPathExpr",

@@ -192,7 +192,7 @@ async def test_meaning(connection: Connection, expression: str, ids: list[int]) 
         (
             "colour = red",
             1,
-            "known are name, name.status, status, size, ratio, ready, create_time, uid, labels.KEY",
+            "known: name, name.status, status, size, ratio, ready, create_time, uid, labels.KEY",
         ),
         ("name = web AND colour = red", 16, "unknown field 'colour'"),
         ("name", 5, "expected one of"),

@@ -397,7 +397,7 @@ def test_orders(text: str, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour", "unknown field 'colour'; known are id, name"),
+        ("colour", "unknown field 'colour'; known: id, name"),
         ("name,", "separated by commas"),
         (",", "separated by commas"),
         ("name up", "separated by commas"),

@@ -146,5 +146,5 @@ async def _not_proven(database: Database, directory: Path) -> None:
         await sql.execute("UPDATE operation_logs SET username = 'x' WHERE sequence = 100")
     refused = await command.run("audit", "prove", operation, "--record", str(directory / "record"))
     assert refused.code == 1
-    assert "record 100 is not the one that stands in the log" in refused.errors
+    assert "record 100 differs from the one in the log" in refused.errors
     assert not (directory / "record").exists()

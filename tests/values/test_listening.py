@@ -80,7 +80,7 @@ def test_who_reaches_it(tmp_path: Path, address: str, others: bool, called: str,
     for allowed in ({"PILOTHOUSE_INSECURE": "true"}, tls):
         check_transport(load({**settings, **allowed}))
     if others:
-        with pytest.raises(SettingsError, match=r"reached by other machines.*PILOTHOUSE_INSECURE=true"):
+        with pytest.raises(SettingsError, match=r"other machines reach .*PILOTHOUSE_INSECURE=true"):
             check_transport(load(settings))
     else:
         check_transport(load(settings))

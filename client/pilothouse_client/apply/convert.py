@@ -86,7 +86,9 @@ def _check_namespace(root: Fields, namespace: str) -> None:
     with root.part("metadata", required=True) as stated:
         name = stated.text("name", required=True)
         if name and name != namespace:
-            message = f"cannot be represented: another namespace than {namespace!r}, which is applied to"
+            message = (
+                f"cannot be represented: another namespace than {namespace!r}, the namespace of this command"
+            )
             root.reporter.unusable(stated.place_of("name"), stated.path_of("name"), message)
         _read_all(stated)
     _read_all(root)
