@@ -448,7 +448,7 @@ class Application:
 
     @property
     def asking_port(self) -> int | None:
-        """The port that asks each client for a certificate, beside the one that asks none, if there is one."""
+        """The port that requires client certificates, in addition to the one that does not, if there is one."""
         return None if self._server is None else self._server.asking_port
 
     def _away(self, cluster: str) -> PilothouseError | None:

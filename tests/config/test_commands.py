@@ -264,9 +264,9 @@ async def test_where_nobody_can_be_asked_a_key_goes_by_force_and_a_copy_stays(
     # A database that is away, no server, and a server that has other keys.
     away = {"PILOTHOUSE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
     for environment, words in (
-        (away, "it cannot be found out whether"),
+        (away, "the server cannot check whether"),
         ({"PILOTHOUSE_SERVER": "", "PILOTHOUSE_TOKEN": ""}, "log in to a running server"),
-        ({}, "it is not the key file of this database"),
+        ({}, "this is not the key file of the database"),
     ):
         refused = await command("keys", "remove", old, "--file", str(file), environment=environment)
         assert refused.code == 1

@@ -89,7 +89,7 @@ async def snapshot(dsn: str, sealed: Iterable[EnvelopeTable]) -> AsyncIterator[F
 
     Raises:
         Unavailable: the database does not respond.
-        FailedPrecondition: another backup of it is running, or it has no schema of ours.
+        FailedPrecondition: another backup of it is running, or it has no Pilothouse schema.
     """
     async with _connected(dsn) as connection:
         await connection.execute(f"SET ROLE {OWNER}")

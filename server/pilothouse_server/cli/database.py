@@ -1,12 +1,12 @@
-"""`pilothouse database`: the care of the database, by hand.
+"""`pilothouse database`: maintenance of the database by hand.
 
-    pilothouse database analyze [TABLE…]   what the planner knows of tables
-    pilothouse database vacuum [TABLE…]    room of dead rows given back
-    pilothouse database reindex [TABLE…]   indexes built anew; without a table those that are largely empty
-    pilothouse database stats              connections, bloat, growth and slow statements, as a server tells them
+    pilothouse database analyze [TABLE…]   statistics for the planner
+    pilothouse database vacuum [TABLE…]    free the space of dead rows
+    pilothouse database reindex [TABLE…]   rebuild indexes; without a table those that are largely empty
+    pilothouse database stats              connections, bloat, growth and slow statements, from a server
 
-The first three work on the database that the settings name as the maintenance login, beside running servers; those do
-the same on schedule. The last one asks the server that one is logged in to.
+The first three connect to the database of the settings with the maintenance login, while servers run, which do the same
+on schedule. The last one asks the server of the current context.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def reindex(
         ),
     ] = None,
 ) -> None:
-    """Build indexes anew beside running servers: those of TABLE, or those that are largely empty."""
+    """Rebuild indexes while servers run: those of TABLE, or those that are largely empty."""
     names = tables or ()
     _care(lambda care: care.reindex(names) if bloat_percent is None else care.reindex(names, bloat_percent))
 

@@ -166,13 +166,13 @@ def _refuse_needed(key_id: str, held: Collection[str]) -> None:
         uses, active = _uses_in_database(settings) if settings.database_url else _uses_by_server()
     except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known of the key
         _fail(
-            f"it cannot be found out whether {key_id} is used: {error}\n"
-            "set PILOTHOUSE_DATABASE_URL, or log in to a running server; --force removes it all the same"
+            f"the server cannot check whether {key_id} is used: {error}\n"
+            "set PILOTHOUSE_DATABASE_URL, or log in to a running server; --force removes it nevertheless"
         )
     if active not in held:
         _fail(
-            f"new values are encrypted under {active or 'no key yet'}, which is not here: "
-            "it is not the key file of this database; --force removes the key all the same"
+            f"new values are encrypted under {active or 'no key yet'}, which is missing here: "
+            "this is not the key file of the database; --force removes the key nevertheless"
         )
     if uses.get(key_id):
         _fail(
