@@ -1,6 +1,6 @@
 """`make lint`: every check of form and convention, side by side, told in one order.
 
-All of them run whatever the others say, so that one look shows everything that is wrong. The exit code is 1
+All of them run even if others fail, so that one look shows every fault. The exit code is 1
 if any failed.
 """
 

@@ -89,7 +89,7 @@ Check = Callable[[Sequence[Source]], Iterable[str]]
 
 
 def file_length(sources: Sequence[Source]) -> Iterator[str]:
-    """A file is one room: what it does fits in one look."""
+    """A file is one room, which fits in one look."""
     for source in sources:
         if source.is_python and len(source.lines) > LONGEST_FILE_LINES:
             yield (
@@ -99,7 +99,7 @@ def file_length(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def telling_names(sources: Sequence[Source]) -> Iterator[str]:
-    """A name says what is inside, so that a newcomer knows what belongs there."""
+    """A name describes the contents, so that a newcomer knows where things belong."""
     for source in sources:
         parts = source.path.removesuffix(".py").split("/")
         for part in NAMES_THAT_SAY_NOTHING.intersection(parts):

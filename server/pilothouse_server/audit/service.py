@@ -31,7 +31,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.watch import resume_token
 from pilothouse_server.watch.resume_token import Position
 
-# What a watch that is behind reads at once: hundreds of them may be, and their readers slow.
+# Records that a late watch reads in one go: there may be hundreds of watches with slow readers.
 _STRETCH, _STRETCH_BYTES = 500, 256 * 1024
 # Seconds between two answers that say how far a verification is.
 _PROGRESS_SECONDS = 0.5
@@ -96,7 +96,7 @@ class AuditService(AuditSinkCalls):
         await self._watches.feed.settled()
         hub = self._watches.hub
         records = hub.records
-        # One user's hundreds of watches, which are told of a record at once, are no line before everybody else.
+        # Hundreds of watches of one user wake together; they must not delay the calls of others.
         looks = self._watches.looks
         async with looks.seat(call.user_id), call.read(snapshot=True) as transaction:
             head = await stream_head(transaction)

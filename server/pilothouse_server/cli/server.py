@@ -298,7 +298,7 @@ def _fingerprint(certificate: Path) -> str:
 
 
 def _how(settings: Settings) -> str:
-    """What a client on this machine must be told: it calls the machine's own addresses in plain text, others by TLS."""
+    """Options for a client on this machine, which calls its own addresses in plain text and others by TLS."""
     local = listening.is_called_in_plain_text(settings.listen)
     encrypted = settings.tls_certificate_file is not None
     if encrypted == local:
