@@ -25,9 +25,9 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 
 # The most findings that each rule may have in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
-    "headless": {"server": 843, "client": 141, "migrations": 11, "protos": 0, "docs": 0, "tests": 555},
-    "docstring": {"server": 1535, "client": 243, "migrations": 13, "tests": 853},
-    "banned": {"server": 506, "client": 56, "migrations": 5, "protos": 0, "docs": 0, "tests": 286},
+    "headless": {"server": 586, "client": 134, "migrations": 0, "protos": 0, "docs": 0, "tests": 548},
+    "docstring": {"server": 1096, "client": 243, "migrations": 1, "tests": 846},
+    "banned": {"server": 299, "client": 49, "migrations": 0, "protos": 0, "docs": 0, "tests": 284},
     "class name": {"server": 16},
 }
 
