@@ -103,8 +103,7 @@ def settings_for(database: Database, directory: Path, **changes: Any) -> Setting
             system_database_url=database.system_dsn,
             maintenance_database_url=database.maintenance_dsn,
             pool_open_connections=20,
-            # A new connection costs PostgreSQL ten times a call: as many stay as a start opens.
-            pool_idle_connections=8,
+            pool_idle_connections=4,
             grace_seconds=5.0,
             # Tests have their clusters on this machine.
             outbound_networks="127.0.0.0/8",

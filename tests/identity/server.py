@@ -208,7 +208,7 @@ def settings_of(database: Database, **changes: Any) -> Settings:
         "system_database_url": database.system_dsn,
         "maintenance_database_url": database.maintenance_dsn,
         "direct_database_url": database.system_dsn,
-        "pool_idle_connections": 8,
+        "pool_idle_connections": 4,
         "pool_open_connections": 12,
     }
     return Settings(**(values | changes))
