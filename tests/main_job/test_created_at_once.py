@@ -14,6 +14,7 @@ import pytest
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
 from pilothouse_server.errors import Aborted
 from pilothouse_server.store.draft import Draft
@@ -115,6 +116,9 @@ _CHANGES = {
     ),
     "config map gone": ("UPDATE config_maps SET deletion_requested_at = now()", "INVALID_CONTAINER"),
     "secret gone": ("DELETE FROM secrets", "INVALID_CONTAINER"),
+    "volume gone": ("DELETE FROM volumes", "INVALID_CONTAINER"),
+    "volume being deleted": ("UPDATE volumes SET deletion_requested_at = now()", "INVALID_CONTAINER"),
+    "volume of another type": ("UPDATE volumes SET type = 'host_path', host_path = '/srv'", "created"),
 }
 
 
@@ -134,6 +138,10 @@ async def test_what_changes_between_is_refused_as_if_it_had_been_seen(
                 ),
             )
             wanted.image_pull_secrets.append("pull")
+        if change.startswith("volume"):
+            volume = storage_pb2.Volume(name="data", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
+            await server.admin.storage.create_volume(namespace="shared", volume=volume)
+            wanted.volume_mounts.add(volume="data", mount_path="/data")
         meanwhile = Meanwhile(monkeypatch, by_sql(database, statement))
         assert await outcome(server, wanted) == expected
         # The second look decided, unless there is nothing to be refused.

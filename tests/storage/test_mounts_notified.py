@@ -104,6 +104,40 @@ async def test_a_create_that_is_drafted_and_a_server_that_dies_after_it(
         assert await sql.fetchval("SELECT count(*) FROM mount_changes") == 0
 
 
+async def test_twenty_containers_that_mount_one_volume_at_the_same_time(
+    database: Database, tmp_path: Path
+) -> None:
+    """Two servers make them; none waits for another one in vain, and the last event shows all of them."""
+    volume = storage_pb2.Volume(name="data", type=storage_pb2.VOLUME_TYPE_EMPTY_DIR)
+    mount = container_pb2.VolumeMount(volume="data", mount_path="/data")
+    names = [f"web-{number:02}" for number in range(20)]
+    async with (
+        running_server(database, tmp_path, with_cluster=False) as one,
+        running_server(database, tmp_path, with_cluster=False) as two,
+        connection(database.admin_dsn) as sql,
+    ):
+        await one.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
+        await one.admin.storage.create_volume(namespace="shop", volume=volume)
+        await asyncio.gather(
+            *(
+                server.admin.containers.create(
+                    namespace="shop",
+                    container=container_pb2.Container(name=name, image="nginx:1.27", volume_mounts=[mount]),
+                )
+                for name, server in zip(names, (one, two) * 10, strict=True)
+            )
+        )
+
+        async def shown() -> list[str]:
+            await number_changes(sql)
+            message = await sql.fetchval(
+                "SELECT message FROM events WHERE resource_type = 'volume' ORDER BY revision DESC LIMIT 1"
+            )
+            return list(storage_pb2.Volume.FromString(message).mounted_by)
+
+        await poll_until(shown, lambda found: found == names)
+
+
 async def never(_self: MountEvents) -> None:
     """In place of a task that the death of its process ends."""
     await asyncio.Event().wait()

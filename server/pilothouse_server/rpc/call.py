@@ -24,7 +24,6 @@ from pilothouse_server.rpc.headers import Headers
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.tls.shown import Shown
 from pilothouse_server.settings.model import TrustedPeer
-from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, ReadTransaction, Store, Transaction, UnitOfWork
 from pilothouse_server.values.random_ids import random_id
@@ -209,10 +208,8 @@ class Call:
         """The one transaction of a mutation, opened on first use; the kernel commits it after the
         handler has answered.
         """
-        transaction = await self.replay_transaction()
-        if self.rule.drafts and (request_id := self.happens_once_by) is not None:
-            idempotency_keys.settle(await idempotency_keys.look(transaction, self.user_id, request_id))
-        return transaction
+        assert not self.rule.drafts or self.validate_only, f"{self.method} drafts, unless it only validates"
+        return await self.replay_transaction()
 
     def draft(self) -> Draft:
         """A change that the kernel sends by one statement after the handler has answered, in place of a transaction."""
