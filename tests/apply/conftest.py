@@ -11,6 +11,7 @@ from tests.client.fake_server import FakeServer
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
+from pilothouse.resource.v1 import resource_pb2
 from pilothouse_client import Client, RetryPolicy
 
 KEY = "pk-for-tests"
@@ -46,6 +47,17 @@ async def settle(fake: FakeServer) -> Settle:
                 changed = pb.Container()
                 changed.CopyFrom(row)
                 changed.MergeFrom(pb.Container(status=status, **observed))
+                del changed.conditions[:]
+                if status == pb.CONTAINER_STATUS_RUNNING:
+                    # Since 1970.
+                    changed.conditions.add(type="Stable", status=resource_pb2.CONDITION_STATUS_TRUE)
+                elif status == pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF:
+                    changed.conditions.add(
+                        type="Stable",
+                        status=resource_pb2.CONDITION_STATUS_FALSE,
+                        reason="Restarted",
+                        message=changed.message,
+                    )
                 changed.reconciling = False
                 changed.observed_generation = changed.generation
                 await fake.commit("container", key, changed)

@@ -288,7 +288,7 @@ async def test_one_that_fails_ends_the_wait_for_all(fake: FakeServer, run: Run, 
     await settle("second", pb.CONTAINER_STATUS_CRASH_LOOP_BACK_OFF, reason="Error", message="exit code 1")
     assert await applied is ApplyResult.NOT_RUNNING
     assert run.complained[0] == "not all containers run as they should:"
-    assert run.complained[-1] == "  container/second crash_loop_back_off: Error exit code 1"
+    assert run.complained[-1] == "  container/second crash_loop_back_off: a newest pod restarts: exit code 1"
 
 
 async def test_a_stopped_container_is_not_waited_for(fake: FakeServer, run: Run, settle: Settle) -> None:

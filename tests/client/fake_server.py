@@ -14,7 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import grpc
@@ -94,8 +94,8 @@ class FakeServer:
         self.history: list[tuple[int, str, int, Message]] = []
         self.oldest_revision = 1
         self.bookmark_period = 0.2
-        # The server's time, which watches of containers send; None: they send none.
-        self.server_time: Callable[[], datetime] | None = None
+        # The server's time, which watches of containers send.
+        self.server_time: Callable[[], datetime] = lambda: datetime.now(UTC)
         # What GetContainer answers of events, and StreamLogs of every log: pods and lines.
         self.events: list[resource_pb2.KubernetesEvent] = []
         self.events_unavailable = ""

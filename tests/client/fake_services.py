@@ -228,7 +228,7 @@ class Containers(Service, container_pb2_grpc.ContainerServiceServicer):
                 revision=revision,
                 resume_token=token,
             )
-            if token and self.fake.server_time is not None:
+            if token:
                 answer.server_time.FromDatetime(self.fake.server_time())
             return answer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -47,7 +46,6 @@ class Clusters(fake_services.Containers):
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
     monkeypatch.setattr(fake_services, "Containers", Clusters)
     server = FakeServer()
-    server.server_time = lambda: datetime.now(UTC)
     await server.start()
     # Since 1970.
     stable = resource_pb2.Condition(type="Stable", status=resource_pb2.CONDITION_STATUS_TRUE)
