@@ -153,6 +153,12 @@ def render(revision: str, *, down: bool = False) -> str:
     return buffer.getvalue()
 
 
+def locks(revision: str) -> tuple[str, ...] | None:
+    """The tables that a migration locks first; None for one that is no transaction."""
+    module = {script.revision: script.module for script in _scripts()}[revision]
+    return tuple(getattr(module, "locks", ())) if getattr(module, "transactional", True) else None
+
+
 def checksum(revision: str) -> str:
     """SHA-256 in hex over the SQL of a migration, up and down, and the former texts of its functions."""
     return _checksum(revision, functions.SOURCES)
@@ -171,7 +177,9 @@ def checksums() -> dict[str, str]:
 
 
 async def upgrade(dsn: str, revision: str = "head", *, limits: Limits = Limits()) -> list[str]:
-    """Apply all migrations up to `revision`; returns those that were applied. `dsn` is the maintenance login's.
+    """Apply all migrations up to `revision`; returns those that were applied, and functions that got other texts.
+
+    `dsn` is the maintenance login's.
 
     Raises UnsupportedServerError, TooOldError, ChecksumMismatchError, UnknownRevisionError, and MigrationFailedError if
     a statement fails: then that migration is rolled back and recorded as failed, and those before it stay.
@@ -181,9 +189,7 @@ async def upgrade(dsn: str, revision: str = "head", *, limits: Limits = Limits()
         done = set(await schema.applied(_asked(connection), checksums()))
         ahead = [script for script in _scripts() if script.revision <= target and script.revision not in done]
         moved = await _move(connection, ahead, limits, up=True)
-        if target == head():
-            await _apply_pending_functions(connection)
-        return moved
+        return [*moved, *(await _apply_pending_functions(connection) if target == head() else ())]
 
 
 async def downgrade(dsn: str, revision: str, *, limits: Limits = Limits()) -> list[str]:
@@ -217,6 +223,15 @@ async def status(dsn: str) -> list[MigrationStatus]:
     async with connect(dsn) as connection:
         await schema.take_owner(_asked(connection))
         return await _read_status(connection)
+
+
+async def pending_functions(dsn: str) -> list[str]:
+    """Functions that have another text than in this release, once all migrations are applied."""
+    async with connect(dsn) as connection:
+        await schema.take_owner(_asked(connection))
+        if await schema.applied_version(_asked(connection)) != head():
+            return []
+        return await schema.pending_functions(_asked(connection), functions.all_at(head()), head())
 
 
 @asynccontextmanager
@@ -329,11 +344,7 @@ async def _move(
 
 def _words(script: Script, error: DBAPIError, moved: Sequence[str], *, up: bool) -> str:
     verb, done = ("applied", "up") if up else ("reverted", "down REVISION")
-    kept = (
-        "nothing of it was kept"
-        if getattr(script.module, "transactional", True)
-        else "what it built so far stays"
-    )
+    kept = "what it built so far stays" if locks(script.revision) is None else "nothing of it was kept"
     before = f"{verb} before it: {', '.join(moved)}" if moved else f"nothing was {verb} before it"
     return (
         f"migration {script.revision} was not {verb}: {str(error.orig).rpartition('>: ')[2]}; {kept}; {before};"
@@ -344,7 +355,7 @@ def _words(script: Script, error: DBAPIError, moved: Sequence[str], *, up: bool)
 async def _step(connection: AsyncConnection, script: Script, limits: Limits, *, up: bool) -> None:
     """One migration. Repeats it while its locks are not to be had."""
     run = functools.partial(_run, script=script, up=up, started=time.monotonic())
-    if not getattr(script.module, "transactional", True):
+    if locks(script.revision) is None:
         await _set_timeouts(connection, 0, _CONCURRENT_MILLISECONDS)
         await connection.commit()
         await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -374,8 +385,8 @@ async def _step(connection: AsyncConnection, script: Script, limits: Limits, *, 
 def _run(connection: Connection, *, script: Script, up: bool, started: float) -> None:
     module, version = script.module, script.revision
     with _operations(connection):
-        if locks := getattr(module, "locks", ()):
-            statements.run(f"LOCK TABLE {', '.join(locks)} IN ACCESS EXCLUSIVE MODE;")
+        if tables := locks(version):
+            statements.run(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE;")
         (module.upgrade if up else module.downgrade)()
     connection.execute(text("DELETE FROM schema_migrations WHERE version = :version"), {"version": version})
     if up:
@@ -406,8 +417,8 @@ def _note_functions(connection: Connection, changed: Sequence[str], revision: st
             connection.execute(_INSERT_FUNCTION, values)
 
 
-async def _apply_pending_functions(connection: AsyncConnection) -> None:
-    """Gives functions the texts of this release that the database has in another one."""
+async def _apply_pending_functions(connection: AsyncConnection) -> list[str]:
+    """Gives functions the texts of this release that the database has in another one; returns their names."""
     pending = await schema.pending_functions(_asked(connection), functions.all_at(head()), head())
 
     def apply(sync: Connection) -> None:
@@ -418,6 +429,7 @@ async def _apply_pending_functions(connection: AsyncConnection) -> None:
 
     await connection.run_sync(apply)
     await connection.commit()
+    return pending
 
 
 async def _record_failure(connection: AsyncConnection, script: Script, started: float) -> None:

@@ -84,7 +84,8 @@ def schema() -> Outcome:
 
 
 def sql() -> Outcome:
-    found = list(migrations.findings(PROGRAMS / "squawk", migrations.rendered()))
+    found = list(migrations.unlocked(migrations.all_locks()))
+    found += migrations.findings(PROGRAMS / "squawk", migrations.rendered())
     return not found, "\n".join(found)
 
 

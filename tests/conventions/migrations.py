@@ -1,16 +1,17 @@
-"""squawk over the SQL that the migrations send: no statement that locks out a running server for long.
+"""The SQL of migrations: nothing that locks out a running server for long, and no lock that is not taken first.
 
-The SQL is rendered as the runner sends it, in one transaction with its time limits set. Rules of taste that
-the seed's columns settle already (varchar, integer) are off; the others hold, and an exception is written
-down with its reason.
+squawk reads the SQL as the runner sends it, in one transaction with its time limits set, or without one where it builds
+indexes CONCURRENTLY. Rules of taste that the columns settle already (varchar, integer) are off; the others hold, and an
+exception is written down with its reason.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pilothouse_migrations import runner
@@ -24,21 +25,57 @@ EXCEPTIONS = {
     ("0101", "require-concurrent-index-creation"): "no server runs on the database yet",
 }
 
+_ALTERS = re.compile(
+    r"^(?:ALTER TABLE (?:IF EXISTS )?(?:ONLY )?(\w+)|CREATE (?:UNIQUE )?INDEX \w+ ON (?:ONLY )?(\w+)"
+    r"|CREATE TRIGGER \w+ [^;]*? ON (\w+)|DROP TABLE (?:IF EXISTS )?(\w+)|DROP TRIGGER \w+ ON (\w+))",
+    re.MULTILINE,
+)
+_CREATES = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_DROPS_INDEX = re.compile(r"^DROP INDEX", re.MULTILINE)
+
 
 def rendered() -> list[tuple[str, str]]:
     """Revision and SQL of each migration, oldest first."""
     return [(revision, runner.render(revision)) for revision in runner.revisions()]
 
 
+def unlocked(migrations: Iterable[tuple[str, str, Collection[str]]]) -> Iterator[str]:
+    """Tables that a migration alters without naming them in `locks`; each has an id, its SQL and its `locks`."""
+    for revision, sql, locks in migrations:
+        altered = {name for match in _ALTERS.finditer(sql) for name in match.groups() if name}
+        missing = sorted(altered - set(_CREATES.findall(sql)) - set(locks))
+        if missing:
+            yield f"migration {revision} alters {', '.join(missing)}: name them in its `locks`"
+        elif _DROPS_INDEX.search(sql) and not locks:
+            yield f"migration {revision} drops an index: name its table in its `locks`"
+
+
+def all_locks() -> list[tuple[str, str, Collection[str]]]:
+    """Id, SQL and `locks` of each migration after the baseline that is one transaction."""
+    return [
+        (revision, runner.render(revision) + runner.render(revision, down=True), runner.locks(revision) or ())
+        for revision in runner.revisions()[1:]
+        if runner.locks(revision) is not None
+    ]
+
+
 def findings(squawk: Path, migrations: Iterable[tuple[str, str]]) -> Iterator[str]:
     """One line for each thing that squawk minds and no exception allows."""
+    given = list(migrations)
+    apart = [each for each in given if "CONCURRENTLY" in each[1]]
+    yield from _findings(squawk, [each for each in given if each not in apart], "--assume-in-transaction")
+    if apart:
+        yield from _findings(squawk, apart)
+
+
+def _findings(squawk: Path, migrations: Iterable[tuple[str, str]], *words: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         for revision, sql in migrations:
             Path(folder, f"{revision}.sql").write_text(LIMITS + sql, "utf-8")
         finished = subprocess.run(
             [
                 squawk,
-                "--assume-in-transaction",
+                *words,
                 f"--pg-version={OLDEST_SUPPORTED}",
                 f"--exclude={SETTLED}",
                 "--reporter=json",

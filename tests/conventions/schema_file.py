@@ -26,6 +26,7 @@ _HEAD = """-- The schema, written by `make schema` from the migrations. To chang
 """
 # pg_dump makes it up for each dump otherwise.
 _KEY = "pilothouse"
+_LINE_CHARACTERS = 110
 _PARTITIONS = ("*_y????m*", "*_r[0-9]*")
 _SET_BY_THE_PROGRAM = re.compile(r"-- Dumped (?:from|by) .*\n")
 _FUNCTION = re.compile(r"^CREATE OR REPLACE FUNCTION (\w+)\(", re.MULTILINE)
@@ -67,13 +68,20 @@ def written_checksums(source: str) -> str:
     texts = {name: kept.get(name, entry) if entry[1] <= released else entry for name, entry in names.items()}
     lines = [f'    "{version}": "{found}",' for version, found in migrations.items()]
     source = re.sub(r"(CHECKSUMS: Final = \{\n).*?(\}\n)", rf"\1{_joined(lines)}\2", source, flags=re.DOTALL)
-    lines = [f'    "{name}": ("{found}", "{version}"),' for name, (found, version) in sorted(texts.items())]
+    lines = [_entry(name, found, version) for name, (found, version) in sorted(texts.items())]
     return re.sub(
         r"(FUNCTIONS: Final\[dict\[str, tuple\[str, str\]\]\] = \{)\n?.*\}\n",
         rf"\1\n{_joined(lines)}}}\n",
         source,
         flags=re.DOTALL,
     )
+
+
+def _entry(name: str, found: str, version: str) -> str:
+    """A line of FUNCTIONS, or several as `ruff format` breaks it."""
+    line = f'    "{name}": ("{found}", "{version}"),'
+    broken = f'    "{name}": (\n        "{found}",\n        "{version}",\n    ),'
+    return line if len(line) <= _LINE_CHARACTERS else broken
 
 
 def _kept(entries: Mapping[str, str], released: str) -> dict[str, str]:

@@ -358,6 +358,8 @@ def migrate_status() -> None:
 
     for entry in _run(runner.status(_maintenance_url())):
         say(f"{entry.version}  {'applied' if entry.applied else 'pending'}")
+    for name in _run(runner.pending_functions(_maintenance_url())):
+        say(f"function {name}  pending")
 
 
 @migrate.command("new-history")

@@ -1,0 +1,55 @@
+"""The checks of the schema's two written files, and of the locks of migrations, find what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilothouse_migrations import checksums
+from tests.conventions import migrations, schema_file
+
+
+@pytest.mark.full
+def test_a_schema_that_is_not_that_of_the_migrations_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert schema_file.findings() == []
+    other = tmp_path / "schema.sql"
+    other.write_text(
+        schema_file.SCHEMA.read_text().replace("CREATE TABLE public.leases", "CREATE TABLE public.lease")
+    )
+    monkeypatch.setattr(schema_file, "SCHEMA", other)
+    (found,) = schema_file.findings()
+    assert found == "migrations/schema.sql is not the schema that the migrations make: run `make schema`"
+
+
+def test_another_checksum_is_found_and_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = schema_file.CHECKSUMS.read_text()
+    assert schema_file.written_checksums(text) == text
+    right = checksums.CHECKSUMS["0101"]
+    monkeypatch.setitem(checksums.CHECKSUMS, "0101", "0" * 64)
+    assert schema_file.written_checksums(text.replace(right, "0" * 64)) == text
+    # A release has it: it stays, and the check says so.
+    monkeypatch.setattr(checksums, "RELEASED", "0101")
+    assert "0" * 64 in schema_file.written_checksums(text)
+
+
+@pytest.mark.parametrize(
+    ("sql", "locks", "found"),
+    [
+        ("ALTER TABLE containers ADD COLUMN note text;", (), "alters containers"),
+        ("ALTER TABLE containers ADD COLUMN note text;", ("containers",), ""),
+        ("CREATE INDEX idx_x ON namespaces (id);", ("containers",), "alters namespaces"),
+        ("CREATE TABLE made (id bigint);\nCREATE INDEX idx_made ON made (id);", (), ""),
+        ("DROP INDEX idx_containers_pod_ip;", (), "drops an index"),
+        ("DROP INDEX idx_containers_pod_ip;", ("containers",), ""),
+        ("CREATE TRIGGER t AFTER INSERT ON containers EXECUTE FUNCTION f();", (), "alters containers"),
+    ],
+)
+def test_a_table_that_is_altered_and_not_locked_first_is_found(
+    sql: str, locks: tuple[str, ...], found: str
+) -> None:
+    lines = list(migrations.unlocked([("0102", sql, locks)]))
+    assert len(lines) == (1 if found else 0)
+    assert found in "".join(lines)
