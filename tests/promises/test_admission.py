@@ -269,7 +269,12 @@ async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
 
     large = {**workload("large"), "args": ["x" * 4000] * 20}
     async with world.sql() as sql, sql.transaction():
-        await sql.execute("LOCK TABLE config_maps IN ACCESS EXCLUSIVE MODE")
+        # The request waits for the end of this transaction, which has its name.
+        await sql.execute(
+            "INSERT INTO config_maps (name, namespace_id, kubernetes_name) "
+            "SELECT 'large', id, 'large' FROM namespaces WHERE name = $1",
+            OWN,
+        )
         given = {"namespace": OWN, "configMap": {"name": "large", "data": {"a": "x" * 100_000}}}
         hangs = asyncio.create_task(world.call("CreateConfigMap", given, eve))
         try:
