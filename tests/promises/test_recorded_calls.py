@@ -217,9 +217,9 @@ async def test_a_body_that_is_read_before_authentication_is_found(
 ) -> None:
     let_in = Pipeline._let_in
 
-    async def reading(self: Pipeline, call: Call, ticket: Any, requests: Any, context: Any) -> None:
+    async def reading(self: Pipeline, call: Call, reservation: Any, requests: Any, context: Any) -> None:
         try:
-            await let_in(self, call, ticket, requests, context)
+            await let_in(self, call, reservation, requests, context)
         except Unauthenticated:
             if call.rule.shape.startswith("unary"):
                 await _parse(call, await context.read())

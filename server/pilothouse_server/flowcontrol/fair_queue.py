@@ -182,10 +182,10 @@ class FairQueue:
     def admit_waiting(self, key: Hashable) -> None:
         """Gives seats to all calls of a flow that wait, beyond every bound: they will all do the same small work.
 
-        The flow must hold a seat. Each of the calls releases its own.
+        Each of the calls releases its own.
         """
-        flow = self._flows[key]
-        while flow.waiting:
+        flow = self._flows.get(key)
+        while flow is not None and flow.waiting:
             waiter = flow.first
             del flow.waiting[waiter]
             self.waiting -= 1
