@@ -1261,31 +1261,29 @@ CREATE FUNCTION public.number_pending(p_ids bigint[]) RETURNS void
 DECLARE
     head public.stream_head;
     hashes bytea[];
-    chain bytea[] := '{}';
-    link bytea;
     event_count bigint;
-    mark bytea;
+    newest_record_mark bytea;
+    newest_event_mark bytea;
 BEGIN
     SELECT * INTO STRICT head FROM public.stream_head WHERE id = 1;
     SELECT coalesce(array_agg(h.hash ORDER BY p.id, h.position), '{}'), count(DISTINCT p.id) INTO hashes
     FROM public.pending_changes AS p, unnest(p.record_hashes) WITH ORDINALITY AS h(hash, position)
     WHERE p.id = ANY (p_ids);
-    link := head.audit_chain_hash;
-    FOR position IN 1 .. cardinality(hashes) LOOP
-        link := sha256(link || int8send(head.audit_sequence + position) || hashes[position]);
-        chain[position] := link;
-    END LOOP;
+    IF cardinality(hashes) > 0 THEN
+        newest_record_mark := substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8);
+    END IF;
     INSERT INTO public.operation_logs
         (operation_id, user_id, username, action, resource_type, resource_id, resource_name, namespace_id,
          request_method, request_path, request_body, request_headers, client_ip, user_agent,
          status_code, response_body, duration_ms, error_code, error_message, started_at, completed_at,
-         metadata, stream_id, sequence, record_hash, chain_hash)
+         metadata, stream_id, sequence, record_hash, mark)
     SELECT coalesce(n.operation_id, gen_random_uuid()), n.user_id, n.username, n.action, n.resource_type,
            n.resource_id, n.resource_name, n.namespace_id, n.request_method, n.request_path, n.request_body,
            n.request_headers, n.client_ip, n.user_agent, n.status_code, n.response_body, n.duration_ms,
            n.error_code, n.error_message, coalesce(n.started_at, n.created_at), n.completed_at,
            coalesce(n.metadata, '{}'), n.stream_id, head.audit_sequence + n.number, hashes[n.number],
-           chain[n.number]
+           CASE WHEN n.number = cardinality(hashes) THEN newest_record_mark
+               ELSE substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8) END
     FROM (SELECT row_number() OVER (ORDER BY p.id, r.position) AS number, p.created_at, r.*
           FROM public.pending_changes AS p, unnest(p.records) WITH ORDINALITY AS
               r(operation_id, user_id, username, action, resource_type, resource_id, resource_name, namespace_id,
@@ -1307,13 +1305,13 @@ BEGIN
           WHERE p.id = ANY (p_ids)) AS n;
     GET DIAGNOSTICS event_count = ROW_COUNT;
     IF event_count > 0 THEN
-        SELECT e.mark INTO mark FROM public.events AS e WHERE e.revision = head.revision + event_count;
+        SELECT e.mark INTO newest_event_mark FROM public.events AS e WHERE e.revision = head.revision + event_count;
     END IF;
     UPDATE public.stream_head AS h
     SET revision = head.revision + event_count,
         audit_sequence = head.audit_sequence + cardinality(hashes),
-        audit_chain_hash = link,
-        event_mark = coalesce(mark, head.event_mark)
+        record_mark = coalesce(newest_record_mark, head.record_mark),
+        event_mark = coalesce(newest_event_mark, head.event_mark)
     WHERE h.id = 1;
     DELETE FROM public.pending_changes AS p WHERE p.id = ANY (p_ids);
     -- Ask for new partitions every half partition: two million revisions are a few minutes at full speed.
@@ -1799,8 +1797,8 @@ CREATE FUNCTION public.record_mark(p_sequence bigint) RETURNS bytea
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-SELECT substring(CASE WHEN h.audit_sequence = p_sequence THEN h.audit_chain_hash
-    ELSE (SELECT l.chain_hash FROM public.operation_logs AS l WHERE l.sequence = p_sequence) END FROM 1 FOR 8)
+SELECT CASE WHEN h.audit_sequence = p_sequence THEN h.record_mark
+    ELSE (SELECT l.mark FROM public.operation_logs AS l WHERE l.sequence = p_sequence) END
 FROM public.stream_head AS h WHERE h.id = 1
 $$;
 
@@ -1809,7 +1807,7 @@ $$;
 -- Name: FUNCTION record_mark(p_sequence bigint); Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON FUNCTION public.record_mark(p_sequence bigint) IS 'Eight bytes that only this record has; null where it is not kept.';
+COMMENT ON FUNCTION public.record_mark(p_sequence bigint) IS 'The random bytes of a record of the audit log; null where the record is not kept.';
 
 
 --
@@ -1953,6 +1951,7 @@ DECLARE
     message text := 'a committed change could not be numbered and was set aside';
     metadata text;
     hash bytea;
+    mark bytea := substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8);
 BEGIN
     -- A missing partition is the fault of no change: everything waits until there is one.
     IF p_sqlstate = '23514' AND p_constraint = 'operation_logs' THEN
@@ -1974,13 +1973,12 @@ BEGIN
         || '"status_code":500,"stream_id":null,"user_agent":null,"user_id":null,"username":"system"}', 'UTF8'));
     INSERT INTO public.operation_logs
         (operation_id, username, action, resource_type, status_code, error_code, error_message, started_at,
-         metadata, sequence, record_hash, chain_hash)
+         metadata, sequence, record_hash, mark)
     VALUES (operation, 'system', 'other', 'audit_log', 500, 'INTERNAL', message, started::timestamptz,
-        metadata::jsonb, head.audit_sequence + 1, hash,
-        sha256(head.audit_chain_hash || int8send(head.audit_sequence + 1) || hash));
+        metadata::jsonb, head.audit_sequence + 1, hash, mark);
     UPDATE public.stream_head AS h
     SET audit_sequence = head.audit_sequence + 1,
-        audit_chain_hash = sha256(head.audit_chain_hash || int8send(head.audit_sequence + 1) || hash)
+        record_mark = mark
     WHERE h.id = 1;
     INSERT INTO public.pending_incidents
         (id, records, record_hashes, events, messages, created_at, sqlstate, constraint_name, incident_sequence)
@@ -2810,7 +2808,7 @@ COMMENT ON TABLE public.audit_seals IS 'Heads of the tree over the audit log, as
 -- Name: COLUMN audit_seals.size; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.audit_seals.size IS 'Leaves of the tree: the hash chain as one, then one for each record.';
+COMMENT ON COLUMN public.audit_seals.size IS 'Leaves of the tree: one for each record.';
 
 
 --
@@ -3128,15 +3126,11 @@ CREATE TABLE public.audit_tree (
     log_id uuid DEFAULT gen_random_uuid() NOT NULL,
     origin character varying(200),
     history_id uuid NOT NULL,
-    chain_length bigint NOT NULL,
-    chain_hash bytea NOT NULL,
     size bigint DEFAULT 0 NOT NULL,
     edge bytea[] DEFAULT '{}'::bytea[] NOT NULL,
     origins text[] DEFAULT '{}'::text[] NOT NULL,
     stopped_history uuid,
     stopped_reason text,
-    CONSTRAINT ck_audit_tree_chain_hash CHECK ((octet_length(chain_hash) = 32)),
-    CONSTRAINT ck_audit_tree_chain_length CHECK ((chain_length >= 0)),
     CONSTRAINT ck_audit_tree_id CHECK ((id = 1)),
     CONSTRAINT ck_audit_tree_size CHECK ((size >= 0))
 )
@@ -3178,20 +3172,6 @@ COMMENT ON COLUMN public.audit_tree.origin IS 'Name of the log in its heads; set
 --
 
 COMMENT ON COLUMN public.audit_tree.history_id IS 'History of the database of which heads are signed under this origin.';
-
-
---
--- Name: COLUMN audit_tree.chain_length; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.audit_tree.chain_length IS 'Records that the first leaf binds, by the hash chain.';
-
-
---
--- Name: COLUMN audit_tree.chain_hash; Type: COMMENT; Schema: public; Owner: -
---
-
-COMMENT ON COLUMN public.audit_tree.chain_hash IS 'The last value of that chain: the data of the first leaf.';
 
 
 --
@@ -6700,9 +6680,9 @@ CREATE TABLE public.operation_logs (
     stream_id uuid,
     sequence bigint NOT NULL,
     record_hash bytea NOT NULL,
-    chain_hash bytea NOT NULL,
-    CONSTRAINT ck_operation_logs_chain_hash CHECK ((octet_length(chain_hash) = 32)),
+    mark bytea NOT NULL,
     CONSTRAINT ck_operation_logs_duration_ms CHECK ((duration_ms >= 0)),
+    CONSTRAINT ck_operation_logs_mark CHECK ((octet_length(mark) = 8)),
     CONSTRAINT ck_operation_logs_record_hash CHECK ((octet_length(record_hash) = 32)),
     CONSTRAINT ck_operation_logs_request_method CHECK (((request_method)::text = ANY ((ARRAY['UNARY'::character varying, 'STREAM'::character varying])::text[]))),
     CONSTRAINT ck_operation_logs_status_code CHECK (((status_code >= 100) AND (status_code <= 599)))
@@ -6716,7 +6696,7 @@ ALTER TABLE ONLY public.operation_logs FORCE ROW LEVEL SECURITY;
 -- Name: TABLE operation_logs; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.operation_logs IS 'Audit log: every call of every service, chained by hash in commit order.';
+COMMENT ON TABLE public.operation_logs IS 'Audit log: every call of every service, in commit order.';
 
 
 --
@@ -6891,7 +6871,7 @@ COMMENT ON COLUMN public.operation_logs.stream_id IS 'Links the two records of a
 -- Name: COLUMN operation_logs.sequence; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.operation_logs.sequence IS 'Position in the chain, from 1, without gaps.';
+COMMENT ON COLUMN public.operation_logs.sequence IS 'Position in the log, from 1, without gaps; the leaf sequence - 1 of the tree.';
 
 
 --
@@ -6902,10 +6882,10 @@ COMMENT ON COLUMN public.operation_logs.record_hash IS 'SHA-256 of the record''s
 
 
 --
--- Name: COLUMN operation_logs.chain_hash; Type: COMMENT; Schema: public; Owner: -
+-- Name: COLUMN operation_logs.mark; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.operation_logs.chain_hash IS 'SHA-256 of the previous chain hash, the sequence (8 bytes) and record_hash.';
+COMMENT ON COLUMN public.operation_logs.mark IS 'Eight random bytes that only this record has: another mark at the same sequence is another log.';
 
 
 --
@@ -8522,12 +8502,11 @@ CREATE TABLE public.stream_head (
     revision bigint DEFAULT 0 NOT NULL,
     oldest_revision bigint DEFAULT 0 NOT NULL,
     audit_sequence bigint DEFAULT 0 NOT NULL,
-    audit_chain_hash bytea DEFAULT decode(repeat('00'::text, 32), 'hex'::text) NOT NULL,
+    record_mark bytea DEFAULT '\x0000000000000000'::bytea NOT NULL,
     event_mark bytea DEFAULT '\x0000000000000000'::bytea NOT NULL,
     pending_floor bigint DEFAULT 0 NOT NULL,
     floor_candidate bigint DEFAULT 0 NOT NULL,
     floor_transaction xid8,
-    CONSTRAINT ck_stream_head_audit_chain_hash CHECK ((octet_length(audit_chain_hash) = 32)),
     CONSTRAINT ck_stream_head_id CHECK ((id = 1)),
     CONSTRAINT ck_stream_head_oldest_revision CHECK ((oldest_revision <= (revision + 1)))
 )
@@ -8540,7 +8519,7 @@ ALTER TABLE ONLY public.stream_head FORCE ROW LEVEL SECURITY;
 -- Name: TABLE stream_head; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON TABLE public.stream_head IS 'One row: the newest revision and the head of the audit chain. Its lock orders both.';
+COMMENT ON TABLE public.stream_head IS 'One row: the newest revision and the newest record. Its lock orders both.';
 
 
 --
@@ -8579,10 +8558,10 @@ COMMENT ON COLUMN public.stream_head.audit_sequence IS 'Sequence of the newest r
 
 
 --
--- Name: COLUMN stream_head.audit_chain_hash; Type: COMMENT; Schema: public; Owner: -
+-- Name: COLUMN stream_head.record_mark; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.stream_head.audit_chain_hash IS 'chain_hash of that record.';
+COMMENT ON COLUMN public.stream_head.record_mark IS 'The random bytes of the newest record of the audit log.';
 
 
 --

@@ -60,10 +60,10 @@ _NUMBERED = """
 WITH record AS (
     INSERT INTO operation_logs (operation_id, user_id, username, action, resource_type, resource_id, resource_name,
         namespace_id, request_method, request_path, request_body, request_headers, response_body, client_ip,
-        user_agent, status_code, duration_ms, sequence, record_hash, chain_hash)
+        user_agent, status_code, duration_ms, sequence, record_hash, mark)
     VALUES ($1, $2, 'tenant', 'create', 'container', $3, $4, $5, 'UNARY',
         '/pilothouse.container.v1.ContainerService/CreateContainer', $6::jsonb, '{"user-agent": "bare"}', $6::jsonb,
-        '127.0.0.1', 'bare', 200, 3, $7, $8, $8)
+        '127.0.0.1', 'bare', 200, 3, $7, $8, int8send($7))
 ), event AS (
     INSERT INTO events (revision, resource_type, resource_id, namespace_id, resource_name, kind, message, labels,
         status, operation_id, pending_id, mark)
@@ -71,7 +71,7 @@ WITH record AS (
 )
 """
 _APPEND = f"""{_NUMBERED}
-UPDATE stream_head SET revision = $9, audit_sequence = $7, audit_chain_hash = $8 WHERE id = 1
+UPDATE stream_head SET revision = $9, audit_sequence = $7, record_mark = int8send($7) WHERE id = 1
 """
 _APPEND_UNLOCKED = f"{_NUMBERED} SELECT"
 _TRIGGERS = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal GROUP BY 1"

@@ -6,8 +6,7 @@ It ends with 0 if all holds, 1 if something is WRONG, 2 if it was called wrongly
 could not be compared. A key is NAME+ID+BASE64; give one for each history of the log that you verify.
 An export is lines of JSON: the signed head of the log, records, an end. Shown is that
   - a key that you name has signed the head (Ed25519, C2SP signed-note and tlog-checkpoint);
-  - each record, as text, is a leaf of the head's tree (RFC 6962); the leaf's data is SHA-256(text);
-  - records of the first releases lead to the first leaf by their hash chain; those that do not are `unproven`;
+  - record n, as text, is leaf n - 1 of the head's tree (RFC 6962); the leaf's data is SHA-256(text);
   - where the export says that it is complete, nothing is missing but what the log has signed that it dropped;
   - the tree begins with that of a checkpoint that you kept: by the records until its end, or, if some are missing, by
     the consistency proof that an export from that checkpoint holds;
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 _P, _ORDER = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
+FORMAT = "pilothouse-audit-export/2"
 WRONG = (ValueError, LookupError, TypeError, AttributeError, StopIteration)
 _D = -121665 * pow(121666, _P - 2, _P) % _P
 
@@ -171,37 +171,29 @@ class Export:
     def __init__(
         self, first: dict[str, Any], keys: Sequence[str], kept: tuple[str, int, bytes] | None
     ) -> None:
-        self.keys = [keys] if isinstance(keys, str) else keys
+        self.keys, form = [keys] if isinstance(keys, str) else keys, first["format"]
+        check(
+            form == FORMAT, f"its format is {form}, and this verifier reads {FORMAT}: use that of its release"
+        )
         self.origin, self.size, self.root = head(first["checkpoint"], self.keys)
         # A checkpoint of another history of the log is signed by a key of its own, which has to be named.
         later = kept is None or ((kept[0] == self.origin or len(self.keys) > 1) and kept[1] <= self.size)
         check(later, f"the checkpoint is of {kept and kept[:2]}, the export of {(self.origin, self.size)}")
-        self.base, self.chain_end = first["chain_length"], bytes.fromhex(first["chain_hash"])
-        self.kept, self.matches, self.stack, self.chain = kept, False, list[bytes](), bytes(32)
-        self.place, self.count, self.leaves, self.links, self.run = 0, 0, 0, 0, 0
-        self.missing, self.drops, self.begun = list[tuple[int, int]](), list[Any](), (0, b"", b"")
-        self._prove(sha256(b"\x00" + self.chain_end), 0, first["chain_proof"], "the end of the hash chain")
+        self.kept, self.matches, self.stack = kept, False, list[bytes]()
+        self.place, self.count, self.leaves = 0, 0, 0
+        self.missing, self.drops = list[tuple[int, int]](), list[Any]()
 
-    def record(self, sequence: int, text: str, entry: dict[str, Any]) -> None:
-        digest, joins = sha256(text.encode()), sequence == self.place + 1
+    def record(self, sequence: int, text: str, proof: str) -> None:
         check(sequence > self.place, f"record {sequence} stands behind record {self.place}")
-        self.missing += [] if joins else [(self.place + 1, sequence - 1)]
+        self.missing += [] if sequence == self.place + 1 else [(self.place + 1, sequence - 1)]
         self.place, self.count, what = sequence, self.count + 1, f"record {sequence}, shown as {text[:200]},"
-        if sequence <= self.base:
-            link, before, self.links = sequence.to_bytes(8, "big") + digest, self.chain, self.count
-            self.chain = bytes.fromhex(entry["chain_hash"])
-            leads = not joins or sha256(before + link) == self.chain
-            leads = leads and (sequence < self.base or self.chain == self.chain_end)
-            check(leads, f"the hash chain is broken at record {sequence}: {text[:200]}")
-            self.run, self.begun = (self.run + 1, self.begun) if joins else (1, (sequence, link, self.chain))
-            return
-        self._prove(sha256(b"\x00" + digest), sequence - self.base, entry["proof"], what)
+        self._prove(sha256(b"\x00" + sha256(text.encode())), sequence - 1, proof, what)
         self.believe(json.loads(text)["metadata"] if '"dropped":' in text else {})
 
     def believe(self, told: dict[str, Any]) -> None:
         for key in self.keys:
             with contextlib.suppress(*WRONG):  # what nobody with the key has signed was not dropped
-                said = "".join(f"{low} {high} {chain}\n" for low, high, chain in told["dropped"])
+                said = "".join(f"{low} {high}\n" for low, high in told["dropped"])
                 opened(f"{key.split('+')[0]}\ndropped\n{said}\n{told['signatures']}", [key])
                 self.drops = told["dropped"]
 
@@ -235,21 +227,14 @@ class Export:
         check(entry["records"] == self.count, f"there are {self.count} records, not {entry['records']}")
         self.believe(entry)
         self.compare(entry)
-        last, dropped = self.base + self.size - 1, 0
-        self.missing += [(self.place + 1, last)] if self.place < last else []
+        dropped = 0
+        self.missing += [(self.place + 1, self.size)] if self.place < self.size else []
         for low, high in self.missing if entry["complete"] else []:
             dropped += high - low + 1
-            told = any(first <= low and high <= end for first, end, _ in self.drops)
+            told = any(first <= low and high <= end for first, end in self.drops)
             check(told, f"records {low} to {high} are missing; none tells that they were dropped")
-        # Of the chain those are proven that lead to its end; the first of them if it is known what stands before it.
-        led, (first, link, chain) = self.chain == self.chain_end, self.begun
-        unproven = self.links - (self.run if led else 0)
-        if led and first:
-            before = [bytes.fromhex(value) for _, end, value in self.drops if end == first - 1]
-            check(not before or sha256(before[0] + link) == chain, f"the chain is broken at record {first}")
-            unproven += not before
-        found = {"origin": self.origin, "size": self.size, "root": self.root.hex(), "unproven": unproven}
-        found |= {"records": self.count - unproven, "complete": entry["complete"], "dropped": dropped}
+        found = {"origin": self.origin, "size": self.size, "root": self.root.hex(), "records": self.count}
+        found |= {"complete": entry["complete"], "dropped": dropped}
         kept = (
             "matches"
             if self.matches
@@ -273,7 +258,7 @@ def verify(
         if "end" in entry:
             check(not any(line.strip() for line in lines), "something stands behind the end of the export")
             return export.end(entry) | signed
-        export.record(entry["sequence"], entry["record"], entry)
+        export.record(entry["sequence"], entry["record"], entry["proof"])
     raise WrongError(f"the export is cut off after record {export.place}: its end is missing")
 
 

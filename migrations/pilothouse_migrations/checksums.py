@@ -11,7 +11,7 @@ from typing import Final
 RELEASED: Final = ""
 # The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
-    "0101": "9f2f4c371a2c1f7ac5e5794df0374dbc1b8848c2dd315492ae423532f1548622",
+    "0101": "f3509e08a5c8d6d5af7870394718f74d7b358def42852b629495ea5a9325a756",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
@@ -49,7 +49,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "lease_work": ("cc592ee1fc5cdbdd7a72f14484b5f6e8a004bda60c7791906bb31ad86e42bf30", "0101"),
     "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
     "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
-    "number_pending": ("12a2ad00e1758cd3533da10efc3532b01fe44b01c4e487b5c0a9ef3c94f5da14", "0101"),
+    "number_pending": ("e16ef4af45d6a118a0413de6c60f621ca636ec95d9eb41dc12bed7c7a90bd31f", "0101"),
     "number_visible": ("936b1609df35143c6a3daad48310de9a86484be95bbe57663d92568c935c394a", "0101"),
     "old_partitions": ("5a6109a34089d29d847d8fe500fb7a9335841fa1f58a7f15b09ae9bc7b0e1fd0", "0101"),
     "partition_bounds": ("ef4d0a8137809fc1314f0d4beabc11c1b65edc3ba4ec15a17721097a9c8014f0", "0101"),
@@ -66,12 +66,12 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "read_namespace": ("f2992b485d52f7bb9f6327eb54fce75836c6e74c390f4d599e9e41f5e031051a", "0101"),
     "read_secret": ("f23e6ed5e1ce2e2ed8b0cc4c7a4c6ec5d7620397bcb566e41a1fc85200626560", "0101"),
     "read_volume": ("de8acd5a04a361aabaf44a41b1dffc4ba0723f53475e9331b4d9e70892f6e8b9", "0101"),
-    "record_mark": ("581e46ec536971f81ad73c608868498dcf88ef6bc92dbbf623d0180615a3b393", "0101"),
+    "record_mark": ("fecd2eb19e4014abbb698c73d4e484ee4d44fd5fb14d0718a99018194160f48f", "0101"),
     "refresh_container_summary": ("6137cefa89d6de1daae186f74a9ba57bf3247e36d97eb7c30a413166073d834f", "0101"),
     "refuse_outdated": ("1c0318fd4b937bb1e881d60d7a8d1f4ad0023e309f90f7d140ca4a5a39735cc5", "0101"),
     "register_image": ("4ee2fd77dfae137b87f5594ceb65b304610305968d01eb854704ed8aa775401f", "0101"),
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
-    "set_aside": ("eef583ba38dc13461a31d56244b39b48989d149eca64008bed1f431a922c3ad6", "0101"),
+    "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),

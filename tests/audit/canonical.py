@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -40,8 +39,3 @@ def canonical(operation: pb.Operation) -> bytes:
 def as_canonical_json(value: object) -> bytes:
     """Any value in the canonical form."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def link(previous: bytes, sequence: int, record_hash: bytes) -> bytes:
-    """The next link of the chain."""
-    return hashlib.sha256(previous + sequence.to_bytes(8, "big") + record_hash).digest()

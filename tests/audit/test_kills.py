@@ -28,8 +28,8 @@ async def write_records(sql: asyncpg.Connection, count: int, first: int = 1) -> 
     """Fills the log up to `count` as the sequencer does, without what else a change is."""
     await sql.execute(
         "INSERT INTO operation_logs (username, action, resource_type, request_method, request_path, status_code, "
-        "started_at, sequence, record_hash, chain_hash) "
-        "SELECT 'ada', 'get', 'container', 'UNARY', '/x', 200, now(), n, sha256('x'), sha256('x') "
+        "started_at, sequence, record_hash, mark) "
+        "SELECT 'ada', 'get', 'container', 'UNARY', '/x', 200, now(), n, sha256('x'), int8send(n) "
         "FROM generate_series($1::integer, $2::integer) AS n",
         first,
         count,

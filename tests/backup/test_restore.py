@@ -22,11 +22,11 @@ from tests.isolation.rules import findings
 from tests.migrations.catalogue import contents, snapshot
 from tests.migrations.filling import TENANTS
 from tests.migrations.sequencing import event, put, record
-from tests.promises.chain import broken_links
+from tests.promises.stored_log import log_faults
 
 # What a new history changes on purpose.
 _HEAD = {
-    *("history_id", "audit_sequence", "audit_chain_hash"),
+    *("history_id", "audit_sequence", "record_mark"),
     *("pending_floor", "floor_candidate", "floor_transaction"),
 }
 _LEASE = {"owner", "epoch", "expires_at"}
@@ -144,7 +144,7 @@ async def test_a_server_goes_on_with_a_restored_database(
             assert await resumed(server, token) == "WATCH_CHANGED"
         async with empty.owner() as owner:
             await number_changes(owner)
-            assert await broken_links(owner) == []
+            assert await log_faults(owner) == []
             assert (
                 await owner.fetchval("SELECT count(*) FROM operation_logs") > backup.manifest.audit_sequence
             )

@@ -48,7 +48,6 @@ _NOT_FILTERED = {
     "ListOperations": {
         "duration": "filtered as duration_ms, a whole number",
         "record_hash": "a record is found by its operation_id",
-        "chain_hash": "a record is found by its operation_id",
         "request_body_json": _WHOLE,
         "request_headers_json": _WHOLE,
         "response_body_json": _WHOLE,

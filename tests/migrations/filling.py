@@ -40,10 +40,7 @@ _SHARED: dict[str, str] = {
         VALUES (sha256('one'), 'company', '\\x01', '\\x02', 5, now(), now() + interval '10 minutes')""",
     "leases": "INSERT INTO leases (name, owner, epoch) VALUES ('periodic', 'replica-1', 1)",
     "periodic_jobs": "INSERT INTO periodic_jobs (name, failures, failing_since) VALUES ('drop', 1, now())",
-    # Its columns are others since 0031.
-    "audit_seals": """INSERT INTO audit_seals SELECT * FROM jsonb_populate_record(NULL::audit_seals,
-        jsonb_build_object('id', 1, 'sequence', 1, 'chain_hash', '\\x' || repeat('ab', 32), 'record_count', 1,
-        'size', 1, 'root', '\\x' || repeat('ab', 32), 'note', 'a note', 'sealed_at', now()))""",
+    "audit_seals": "INSERT INTO audit_seals (size, root, note) VALUES (1, sha256(''), 'a note')",
     "audit_tiles": "INSERT INTO audit_tiles VALUES (0, 0, decode(repeat('ab', 8192), 'hex'))",
     "audit_sinks": """INSERT INTO audit_sinks (name, kind, address, secrets, data_key, key_id)
         VALUES ('siem', 'http', 'https://siem.example.com', '\\x01', '\\x02', 'key-1')""",
@@ -109,9 +106,9 @@ _PER_TENANT: dict[str, str] = {
     "reconcile_work": """INSERT INTO reconcile_work (resource_type, resource_id, cluster_name, namespace_id)
         VALUES ('container', $1, $2 || '-cluster', $1)""",
     "operation_logs": """INSERT INTO operation_logs (user_id, username, action, resource_type, resource_id,
-        namespace_id, request_method, status_code, duration_ms, sequence, record_hash, chain_hash)
+        namespace_id, request_method, status_code, duration_ms, sequence, record_hash, mark)
         VALUES (10 + $1, $2, 'create', 'container', $1,
-        $1, 'UNARY', 200, 5, $1, sha256($2::bytea), sha256($2::bytea))""",
+        $1, 'UNARY', 200, 5, $1, sha256($2::bytea), int8send($1))""",
     "events": """INSERT INTO events (revision, resource_type, resource_id, namespace_id, resource_name, kind, message)
         VALUES ($1, 'container', $1, $1, 'web-' || $2, 'added', '\\x01')""",
     "pending_changes": """SELECT put_changes('[]', '{}', '[]', '{}')""",

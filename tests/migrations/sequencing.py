@@ -150,7 +150,7 @@ class World:
         """What is wrong with the order, once all is numbered."""
         async with connection(self.database.admin_dsn) as admin:
             rows = await admin.fetch("SELECT * FROM events ORDER BY revision")
-            found = await chain_faults(admin)
+            found = await numbering_faults(admin)
             if pending := await admin.fetchval("SELECT count(*) FROM pending_changes"):
                 found.append(f"{pending} rows were never numbered")
         first: dict[str, int] = {}
@@ -177,23 +177,20 @@ class World:
         return found
 
 
-async def chain_faults(opened: asyncpg.Connection) -> list[str]:
-    """What is wrong with the audit log, recomputed here; `opened` may read all of it."""
+async def numbering_faults(opened: asyncpg.Connection) -> list[str]:
+    """What is wrong with the places and marks of the audit log; `opened` may read all of it."""
     found = []
-    chain, expected = bytes(32), 0
-    for row in await opened.fetch(
-        "SELECT sequence, record_hash, chain_hash FROM operation_logs ORDER BY sequence"
-    ):
+    marks, expected = [bytes(8)], 0
+    for row in await opened.fetch("SELECT sequence, mark FROM operation_logs ORDER BY sequence"):
         expected += 1
         if row["sequence"] != expected:
             found.append(f"sequence {expected} is missing or double")
             expected = row["sequence"]
-        chain = hashlib.sha256(chain + row["sequence"].to_bytes(8, "big") + row["record_hash"]).digest()
-        if chain != row["chain_hash"]:
-            found.append(f"the chain breaks at {row['sequence']}")
-            chain = row["chain_hash"]
-    head = await opened.fetchrow("SELECT audit_sequence, audit_chain_hash FROM stream_head")
+        if row["mark"] in marks:
+            found.append(f"record {row['sequence']} has the mark of another one")
+        marks.append(row["mark"])
+    head = await opened.fetchrow("SELECT audit_sequence, record_mark FROM stream_head")
     assert head is not None
-    if (head[0], bytes(head[1])) != (expected, bytes(chain)):
+    if (head[0], head[1]) != (expected, marks[-1]):
         found.append("the head is not the last record's")
     return found

@@ -46,8 +46,8 @@ def partitions(pool: Pool) -> Partitions:
 async def _log(owner: asyncpg.Connection, moment: datetime, sequence: int) -> str:
     """Write a log record at `moment`; returns the partition it went to."""
     found: str = await owner.fetchval(
-        """INSERT INTO operation_logs (action, resource_type, started_at, sequence, record_hash, chain_hash)
-        VALUES ('get', 'container', $1, $2, sha256(''), sha256('')) RETURNING tableoid::regclass::text""",
+        """INSERT INTO operation_logs (action, resource_type, started_at, sequence, record_hash, mark)
+        VALUES ('get', 'container', $1, $2, sha256(''), int8send($2)) RETURNING tableoid::regclass::text""",
         moment,
         sequence,
     )

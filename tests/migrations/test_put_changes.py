@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import Database, connection, number_changes
 from tests.migrations.filling import ADMINISTRATOR, user_of
-from tests.migrations.sequencing import PUT, chain_faults, event, put, record, record_hash, sequence
-from tests.promises.chain import broken_links
+from tests.migrations.sequencing import PUT, event, numbering_faults, put, record, record_hash, sequence
+from tests.promises.stored_log import log_faults
 from tests.waiting import patient
 
 # An event and its message.
@@ -173,7 +173,7 @@ async def test_requests_put_in_their_own_name_only(tenants: Database) -> None:
         await put(app, [], [of_two, of_none])
     async with tenants.system() as system:
         await number_changes(system)
-        assert await chain_faults(system) == []
+        assert await numbering_faults(system) == []
         assert await system.fetchval("SELECT count(*) FROM operation_logs") == 1
 
 
@@ -201,15 +201,15 @@ async def _five_records(system: asyncpg.Connection) -> None:
     for number in range(5):
         await put(system, [record(number)], [])
     await number_changes(system)
-    assert await chain_faults(system) == []
+    assert await numbering_faults(system) == []
 
 
 @pytest.mark.parametrize(
     "tampering",
     [
-        "UPDATE operation_logs SET record_hash = sha256('forged') WHERE sequence = 3",
-        "UPDATE operation_logs SET chain_hash = sha256('forged') WHERE sequence = 5",
-        "UPDATE operation_logs SET sequence = CASE sequence WHEN 2 THEN 3 ELSE 2 END WHERE sequence IN (2, 3)",
+        "UPDATE operation_logs SET mark = 'another!' WHERE sequence = 5",
+        "UPDATE operation_logs SET mark = 'the same' WHERE sequence IN (2, 3)",
+        "UPDATE operation_logs SET sequence = 6 WHERE sequence = 3",
         "DELETE FROM operation_logs WHERE sequence = 3",
         "DELETE FROM operation_logs WHERE sequence = 5",
         "DELETE FROM operation_logs",
@@ -217,11 +217,11 @@ async def _five_records(system: asyncpg.Connection) -> None:
     ],
 )
 async def test_tampering_is_found(database: Database, tampering: str) -> None:
-    """The positive control of the recomputed chain."""
+    """The positive control of the check of places and marks."""
     async with database.system() as system, database.owner() as owner:
         await _five_records(system)
         await owner.execute(tampering)
-        assert await chain_faults(system) != []
+        assert await numbering_faults(system) != []
 
 
 async def test_a_new_history_has_a_new_name_and_the_same_numbers(database: Database) -> None:
@@ -260,7 +260,7 @@ async def test_a_new_history_ends_leases_and_stands_in_the_log(database: Databas
             "SELECT lease_owner, lease_epoch, leased_until, due_at <= now() FROM reconcile_work"
         )
         assert tuple(work or ()) == (None, 4, None, True)
-        assert await broken_links(owner) == []
+        assert await log_faults(owner) == []
         rows = await owner.fetch("SELECT metadata FROM operation_logs")
         assert [row["metadata"] for row in rows] == [
             {

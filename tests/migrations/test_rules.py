@@ -128,8 +128,8 @@ async def test_the_end_of_a_watch_is_no_failure(tenants: Database) -> None:
     async with tenants.owner() as owner:
         await owner.executemany(
             "INSERT INTO operation_logs (user_id, username, action, resource_type, request_method, status_code,"
-            " error_code, sequence, record_hash, chain_hash)"
-            " SELECT id, username, $1, 'container', $2, $3, $4, $5, sha256(''), sha256('')"
+            " error_code, sequence, record_hash, mark)"
+            " SELECT id, username, $1, 'container', $2, $3, $4, $5, sha256(''), '12345678'"
             " FROM users WHERE username = 'alpha'",
             [(*end, 100 + number) for number, end in enumerate(ends)],
         )

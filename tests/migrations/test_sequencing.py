@@ -10,16 +10,16 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from pilothouse_server.store import audit_chain
+from pilothouse_server.store import audit_records
 from pilothouse_server.store.engine import Database as Pools
 from pilothouse_server.store.partitions import Partitions
 from tests.conftest import Database, connection
 from tests.identity.server import settings_of
 from tests.migrations.sequencing import (
     World,
-    chain_faults,
     drain,
     event,
+    numbering_faults,
     put,
     record,
     record_hash,
@@ -76,13 +76,13 @@ async def test_what_a_call_returns_is_what_it_numbered(database: Database) -> No
         ]
 
 
-async def test_a_batch_is_cut_anywhere_and_the_chain_goes_on(database: Database) -> None:
+async def test_a_batch_is_cut_anywhere_and_the_log_goes_on(database: Database) -> None:
     async with database.system() as system:
         for number in range(7):
             records = [record(number, resource_name=f"r{each}") for each in range(number % 3)]
             await put(system, records, [(event(number), b"1:1")] * (number % 2))
         while (await sequence(system, 2))[-1]["more"]:
-            assert await chain_faults(system) == []
+            assert await numbering_faults(system) == []
         head = await system.fetchrow("SELECT * FROM stream_head")
         assert head is not None
         assert (head["audit_sequence"], head["revision"]) == (6, 3)
@@ -380,7 +380,7 @@ async def test_what_cannot_be_numbered_is_set_aside_with_a_record_and_the_others
         )
         await drain(system)
         assert await system.fetchval("SELECT revision FROM stream_head") == 2
-        assert await chain_faults(system) == []
+        assert await numbering_faults(system) == []
         incident = await system.fetchrow("SELECT * FROM operation_logs WHERE error_code = 'INTERNAL'")
     async with connection(database.admin_dsn) as admin:
         aside = await admin.fetchrow("SELECT * FROM pending_incidents")
@@ -396,11 +396,13 @@ async def test_what_cannot_be_numbered_is_set_aside_with_a_record_and_the_others
 
 
 def _canonical_hash(row: asyncpg.Record) -> bytes:
-    names = audit_chain.AuditRecord.__struct_fields__
+    names = audit_records.AuditRecord.__struct_fields__
     values = {name: row[name] for name in names}
     for name in ("metadata", "request_body", "request_headers", "response_body"):
         values[name] = None if values[name] is None else json.loads(values[name])
-    return audit_chain.record_hash(audit_chain.canonical_json(audit_chain.AuditRecord(**values).as_row()))
+    return audit_records.record_hash(
+        audit_records.canonical_json(audit_records.AuditRecord(**values).as_row())
+    )
 
 
 @pytest.mark.parametrize("started_at", ["1990-01-31T23:59:59Z", "2990-01-01T00:00:00Z"])
@@ -426,7 +428,7 @@ async def test_a_record_without_a_partition_waits_for_one_with_all_that_follow(
         logged = await system.fetch("SELECT resource_id, started_at FROM operation_logs ORDER BY sequence")
         assert [row["resource_id"] for row in logged] == [1, 2]
         assert logged[0]["started_at"] == datetime.fromisoformat(started_at)
-        assert await chain_faults(system) == []
+        assert await numbering_faults(system) == []
 
 
 async def test_a_missing_partition_of_events_holds_everything_and_loses_nothing(database: Database) -> None:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.config.canaries import secrets_of
-from tests.promises.chain import broken_links
+from tests.promises.stored_log import log_faults
 from tests.promises.test_first_states import create, numbering_held
 from tests.promises.test_watches import second_server
 from tests.promises.world import World
@@ -65,7 +65,7 @@ async def held_up_by_others(world: World) -> list[str]:
                 faults.append(f"{rule.name} holds up the record of the next call")
             await sql.execute("DELETE FROM pending_incidents")
         await sql.execute("DROP TRIGGER control_spoilt ON operation_logs")
-        faults += await broken_links(sql)
+        faults += await log_faults(sql)
     return faults
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.refusals import Bounds, Kind, Refusals, RefusalsOfCallers
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 
 MOMENT = datetime(2026, 11, 27, tzinfo=UTC)
 GET, LOGIN = (

@@ -11,7 +11,7 @@ import pytest
 
 from pilothouse_server.errors import Unavailable
 from pilothouse_server.runtime.tasks import cancel_and_wait
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.audit_writer import AuditWriter
 from pilothouse_server.store.errors import database_unavailable
 from pilothouse_server.store.unit_of_work import Store

@@ -14,8 +14,8 @@ import msgspec
 import orjson
 import pytest
 
-from pilothouse_server.store import audit_chain
-from pilothouse_server.store.audit_chain import (
+from pilothouse_server.store import audit_records
+from pilothouse_server.store.audit_records import (
     AuditRecord,
     canonical_json,
     canonical_stored,
@@ -101,7 +101,9 @@ def test_every_row_has_the_bytes_of_the_standard_library() -> None:
     wanted = rows(20_000)
     assert differing(canonical_json, wanted) == []
     # Enough of them are written by the fast encoder, and enough by the slow one.
-    fast = [row for row in wanted if audit_chain._is_plain(row) and outcome(orjson.dumps, row) != "TypeError"]
+    fast = [
+        row for row in wanted if audit_records._is_plain(row) and outcome(orjson.dumps, row) != "TypeError"
+    ]
     assert len(wanted) > len(fast) > len(wanted) // 4
 
 

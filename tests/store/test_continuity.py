@@ -28,7 +28,7 @@ BACK = {
     "another event": "UPDATE stream_head SET event_mark = 'another!'",
     "another event, passed": "UPDATE stream_head SET revision = revision + 1; "
     "UPDATE events SET mark = 'another!' WHERE revision = 2",
-    "another record": "UPDATE stream_head SET audit_chain_hash = sha256('another')",
+    "another record": "UPDATE stream_head SET record_mark = 'another!'",
 }
 ONWARD = {
     "nothing": "SELECT 1",

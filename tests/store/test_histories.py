@@ -26,7 +26,7 @@ from pilothouse_server.store import continuity
 from tests.conftest import Database, connection, new_database, number_changes
 from tests.harness import Server, running_server
 from tests.processes import finished
-from tests.promises.chain import broken_links
+from tests.promises.stored_log import log_faults
 from tests.store.going_back import NAME, SETTINGS, Standby, copy_files, one_address, point
 from tests.waiting import poll_until, within
 
@@ -53,7 +53,7 @@ async def histories(database: Database) -> tuple[str, list[dict[str, Any]]]:
     """The name of the history, and what the log says of those that were begun. The chain must hold."""
     async with connection(database.admin_dsn) as sql:
         await number_changes(sql)
-        assert await broken_links(sql) == []
+        assert await log_faults(sql) == []
         rows = await sql.fetch(
             "SELECT metadata FROM operation_logs WHERE resource_type = 'database' AND action = 'other' "
             "ORDER BY sequence"

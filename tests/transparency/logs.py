@@ -22,8 +22,8 @@ from pilothouse_server.audit.log_identity import LogIdentity
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint
 from pilothouse_server.audit.verification import Verification, VerificationReport
-from pilothouse_server.store import audit_chain, audit_tree
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store import audit_records, audit_tree
+from pilothouse_server.store.audit_records import AuditRecord
 from tests.conftest import Database, connection
 from tests.harness import NOWHERE, Server, settings_for
 
@@ -93,9 +93,8 @@ async def exported_at_rest(application: Application, file: Path) -> None:
     async with store.system_read() as transaction:
         state, seal = await audit_tree.read(transaction), await audit_tree.newest_seal(transaction)
         assert seal is not None
-        chain_proof = await proofs.inclusion(transaction, state, 0, seal.size)
     head = messages.AUDIT_HEAD.to_proto(proofs.head_of(seal, state, application.sealer.identity))
-    answers = [pb.ExportAuditLogResponse(head=head, chain_proof=b"".join(chain_proof))]
+    answers = [pb.ExportAuditLogResponse(head=head)]
 
     async def read(after: int, upto: int, most: int) -> list[Any]:
         async with store.system_read() as transaction:
@@ -184,23 +183,18 @@ async def detached(sql: asyncpg.Connection, which: int = 0) -> AsyncIterator[tup
 
 
 async def rebuild(application: Application, sql: asyncpg.Connection) -> None:
-    """Hashes, chain and tree anew over the records as they are now, as somebody would who knows how."""
+    """Computes hashes and tree again over the records as they are now, as an informed attacker would."""
     async with application.store.system_read() as transaction:
         rows = await repository.stored_records(transaction, 0, 10**9)
-    link, hashes = bytes(32), []
+    hashes = []
     for row in rows:
-        digest = audit_chain.record_hash(audit_chain.canonical_json(audit_chain.stored_row(row)))
-        link = audit_chain.chain_hash(link, row.sequence, digest)
+        digest = audit_records.record_hash(audit_records.canonical_json(audit_records.stored_row(row)))
         hashes.append(digest)
         await sql.execute(
-            "UPDATE operation_logs SET record_hash = $2, chain_hash = $3 WHERE sequence = $1",
-            row.sequence,
-            digest,
-            link,
+            "UPDATE operation_logs SET record_hash = $2 WHERE sequence = $1", row.sequence, digest
         )
-    await sql.execute("UPDATE stream_head SET audit_chain_hash = $1", link)
     edge = Edge()
-    full = edge.grow([bytes(32), *hashes])
+    full = edge.grow(hashes)
     await sql.execute("DELETE FROM audit_tiles")
     await sql.executemany(
         "INSERT INTO audit_tiles (level, position, hashes) VALUES ($1, $2, $3)",

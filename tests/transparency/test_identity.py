@@ -42,7 +42,7 @@ def test_both_keys_sign_while_one_replaces_the_other(tmp_path: Path) -> None:
 def test_a_former_key_verifies_and_signs_nothing(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     former = Signer("example.com/log", OLD).verifier
-    state = TreeState("id", "example.com/log", "one", "one", 0, bytes(32), 1, [], 0, bytes(32))
+    state = TreeState("id", "example.com/log", "one", "one", 1, [], 0)
     # With a key that signs, and beside those that follow from the master keys.
     for lines in ([secret("example.com/log", NEW), str(former)], [str(former)]):
         file.write_text("\n".join(lines))
@@ -82,9 +82,9 @@ def test_keys_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_after_a_database_went_back_heads_bear_another_origin() -> None:
-    state = TreeState("id", None, "one", "one", 0, bytes(32), 1, [], 0, bytes(32))
+    state = TreeState("id", None, "one", "one", 1, [], 0)
     assert origin_of(state) == name_of(state) == "pilothouse/id"
-    gone_back = TreeState("id", "a/log", "one", "0123456789", 0, bytes(32), 1, [], 0, bytes(32))
+    gone_back = TreeState("id", "a/log", "one", "0123456789", 1, [], 0)
     assert (name_of(gone_back), origin_of(gone_back)) == ("a/log", "a/log/01234567")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from pilothouse_server.store.partitions import Partitions
 from tests.conftest import Database, connection
 from tests.harness import Server, running_server
 from tests.transparency.logs import exported, fill, last_month, lines_of, this_month
-from tests.waiting import poll_until
 
 
 async def _all(_sequence: int) -> bool:
@@ -154,10 +152,10 @@ async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
     found = verify(lines[-1])
     assert (found["complete"], found["dropped"]) == (True, gone)
     # Nobody else says so.
-    (first, last, chain), *others = lines[-1]["dropped"]
+    (first, last), *others = lines[-1]["dropped"]
     for end in (
         {name: lines[-1][name] for name in ("end", "records", "complete")},
-        lines[-1] | {"dropped": [[first, last + 1, chain], *others]},
+        lines[-1] | {"dropped": [[first, last + 1], *others]},
     ):
         with pytest.raises(audit_verifier.WrongError, match="are missing"):
             verify(end)
@@ -186,48 +184,19 @@ async def test_what_cannot_all_be_told_is_kept(
         assert verdict.dropped_records == 8
 
 
-async def test_nothing_of_the_chain_goes_after_what_is_held_of_it(database: Database, tmp_path: Path) -> None:
-    """What is kept of it would be bound by nothing any more, and could be altered unnoticed."""
-    async with (
-        running_server(database, tmp_path, with_cluster=False, audit_seal_seconds=60.0) as server,
-        connection(database.admin_dsn) as sql,
-    ):
-        held = await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="held"))
-        namespace_id = await sql.fetchval("SELECT id FROM namespaces WHERE uid = $1::text::uuid", held.uid)
-        await fill(server, 3, age=last_month(), namespace_id=namespace_id)
-        await fill(server, 3)
-        await hold(server.admin, held=True)
-
-        async def kept() -> dict[str, float | None]:
-            next_month = (this_month() + timedelta(days=32)).replace(day=1)
-            assert await retention(server).drop_older(next_month) == []
-            return {
-                reason: REGISTRY.get_sample_value("pilothouse_audit_partitions_held", {"reason": reason})
-                for reason in ("legal hold", "hash chain")
-            }
-
-        await server.application.feed.settled()
-        await server.application.sealer.seal()
-        # This month has the record of the hold, which is of the namespace, too. The figure is of the process, in which
-        # other servers write it as well.
-        await poll_until(kept, lambda found: found == {"legal hold": 2, "hash chain": 0})
-        await sql.execute("UPDATE audit_tree SET chain_length = 1000000")
-        await poll_until(kept, lambda found: found == {"legal hold": 1, "hash chain": 1})
-
-
 @pytest.mark.parametrize(
     ("before", "found", "expected"),
     [
-        ([], [(1, 5, "a")], [(1, 5, "a")]),
-        ([(1, 5, "a")], [(6, 9, "b")], [(1, 9, "b")]),
-        ([(1, 5, "a")], [(7, 9, "b")], [(1, 5, "a"), (7, 9, "b")]),
-        ([(1, 9, "a")], [(2, 4, "b")], [(1, 9, "a")]),
-        ([(1, 3, "a"), (7, 9, "c")], [(4, 6, "b")], [(1, 9, "c")]),
+        ([], [(1, 5)], [(1, 5)]),
+        ([(1, 5)], [(6, 9)], [(1, 9)]),
+        ([(1, 5)], [(7, 9)], [(1, 5), (7, 9)]),
+        ([(1, 9)], [(2, 4)], [(1, 9)]),
+        ([(1, 3), (7, 9)], [(4, 6)], [(1, 9)]),
     ],
 )
 def test_stretches_that_follow_on_one_another_are_one(
-    before: list[tuple[int, int, str]],
-    found: list[tuple[int, int, str]],
-    expected: list[tuple[int, int, str]],
+    before: list[tuple[int, int]],
+    found: list[tuple[int, int]],
+    expected: list[tuple[int, int]],
 ) -> None:
     assert merged(before, found) == expected

@@ -27,8 +27,7 @@ from pilothouse_client.errors import UnavailableError
 if TYPE_CHECKING:
     from pilothouse_client import Client
 
-_FORMAT = "pilothouse-audit-export/1"
-_BEGINNING = f'{{"format":"{_FORMAT}"'.encode()
+_BEGINNING = f'{{"format":"{audit_verifier.FORMAT}"'.encode()
 _WIDTH = 256
 # An export that is cut goes on so often in a row without a record in between.
 _ATTEMPTS = 5
@@ -413,12 +412,8 @@ class _Export:
                 self.tree_size = answer.head.size
                 _write_line(written, _first_line(answer) | self.asked)
             for record in answer.records:
-                entry: dict[str, Any] = {"sequence": record.sequence, "record": record.record}
-                if record.chain_hash:
-                    entry["chain_hash"] = record.chain_hash
-                else:
-                    entry["proof"] = base64.b64encode(record.proof).decode()
-                _write_line(written, entry)
+                proof = base64.b64encode(record.proof).decode()
+                _write_line(written, {"sequence": record.sequence, "record": record.record, "proof": proof})
                 self.place, self.count = record.sequence, self.count + 1
             written.flush()
             if answer.done:
@@ -433,14 +428,11 @@ class _Export:
 def _first_line(answer: pb.ExportAuditLogResponse) -> dict[str, Any]:
     found = answer.head
     return {
-        "format": _FORMAT,
+        "format": audit_verifier.FORMAT,
         "origin": found.origin,
         "size": found.size,
         "checkpoint": found.checkpoint,
         "keys": list(found.verifier_keys),
-        "chain_length": found.chain_length,
-        "chain_hash": found.chain_hash,
-        "chain_proof": base64.b64encode(answer.chain_proof).decode(),
     }
 
 

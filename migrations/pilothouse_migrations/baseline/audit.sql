@@ -37,13 +37,13 @@ CREATE TABLE operation_logs (
     stream_id uuid,
     sequence bigint NOT NULL,
     record_hash bytea NOT NULL,
-    chain_hash bytea NOT NULL,
+    mark bytea NOT NULL,
     CONSTRAINT pk_operation_logs PRIMARY KEY (id, started_at),
     CONSTRAINT uq_operation_logs_sequence UNIQUE (sequence, started_at),
     CONSTRAINT fk_operation_logs_namespace FOREIGN KEY (namespace_id) REFERENCES namespaces(id),
     CONSTRAINT fk_operation_logs_user FOREIGN KEY (user_id) REFERENCES users(id),
-    CONSTRAINT ck_operation_logs_chain_hash CHECK (octet_length(chain_hash) = 32),
     CONSTRAINT ck_operation_logs_duration_ms CHECK (duration_ms >= 0),
+    CONSTRAINT ck_operation_logs_mark CHECK (octet_length(mark) = 8),
     CONSTRAINT ck_operation_logs_record_hash CHECK (octet_length(record_hash) = 32),
     CONSTRAINT ck_operation_logs_request_method CHECK (request_method IN ('UNARY', 'STREAM')),
     CONSTRAINT ck_operation_logs_status_code CHECK (status_code BETWEEN 100 AND 599)
@@ -62,7 +62,7 @@ CREATE INDEX idx_operation_logs_status_code ON operation_logs (status_code);
 CREATE INDEX idx_operation_logs_user_action_time ON operation_logs (user_id, action, started_at DESC);
 CREATE INDEX idx_operation_logs_user_id ON operation_logs (user_id);
 
-COMMENT ON TABLE operation_logs IS 'Audit log: every call of every service, chained by hash in commit order.';
+COMMENT ON TABLE operation_logs IS 'Audit log: every call of every service, in commit order.';
 COMMENT ON COLUMN operation_logs.id IS 'Key of the row together with started_at; its order means nothing.';
 COMMENT ON COLUMN operation_logs.operation_id IS 'The call or system operation; a stream has two records.';
 COMMENT ON COLUMN operation_logs.user_id IS 'User who called; null: nobody or the system.';
@@ -87,10 +87,10 @@ COMMENT ON COLUMN operation_logs.started_at IS 'When the call began; the log is 
 COMMENT ON COLUMN operation_logs.completed_at IS 'When the call ended; null for the first record of a stream.';
 COMMENT ON COLUMN operation_logs.metadata IS 'Further facts, such as the grant that allowed the call.';
 COMMENT ON COLUMN operation_logs.stream_id IS 'Links the two records of a stream, opened and closed.';
-COMMENT ON COLUMN operation_logs.sequence IS 'Position in the chain, from 1, without gaps.';
+COMMENT ON COLUMN operation_logs.sequence IS 'Position in the log, from 1, without gaps; the leaf sequence - 1 of the tree.';
 COMMENT ON COLUMN operation_logs.record_hash IS 'SHA-256 of the record''s canonical JSON, computed by the application.';
-COMMENT ON COLUMN operation_logs.chain_hash IS
-    'SHA-256 of the previous chain hash, the sequence (8 bytes) and record_hash.';
+COMMENT ON COLUMN operation_logs.mark IS
+    'Eight random bytes that only this record has: another mark at the same sequence is another log.';
 
 
 CREATE TABLE audit_tree (
@@ -98,16 +98,12 @@ CREATE TABLE audit_tree (
     log_id uuid NOT NULL DEFAULT gen_random_uuid(),
     origin varchar(200),
     history_id uuid NOT NULL,
-    chain_length bigint NOT NULL,
-    chain_hash bytea NOT NULL,
     size bigint NOT NULL DEFAULT 0,
     edge bytea[] NOT NULL DEFAULT '{}',
     origins text[] NOT NULL DEFAULT '{}',
     stopped_history uuid,
     stopped_reason text,
     CONSTRAINT pk_audit_tree PRIMARY KEY (id),
-    CONSTRAINT ck_audit_tree_chain_hash CHECK (octet_length(chain_hash) = 32),
-    CONSTRAINT ck_audit_tree_chain_length CHECK (chain_length >= 0),
     CONSTRAINT ck_audit_tree_id CHECK (id = 1),
     CONSTRAINT ck_audit_tree_size CHECK (size >= 0)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
@@ -117,8 +113,6 @@ COMMENT ON COLUMN audit_tree.id IS 'Always 1.';
 COMMENT ON COLUMN audit_tree.log_id IS 'Random id of the log.';
 COMMENT ON COLUMN audit_tree.origin IS 'Name of the log in its heads; set once.';
 COMMENT ON COLUMN audit_tree.history_id IS 'History of the database of which heads are signed under this origin.';
-COMMENT ON COLUMN audit_tree.chain_length IS 'Records that the first leaf binds, by the hash chain.';
-COMMENT ON COLUMN audit_tree.chain_hash IS 'The last value of that chain: the data of the first leaf.';
 COMMENT ON COLUMN audit_tree.size IS 'Number of leaves.';
 COMMENT ON COLUMN audit_tree.edge IS 'The tiles that are not full yet, by level.';
 COMMENT ON COLUMN audit_tree.origins IS 'Names under which heads were signed, oldest first: one for each history.';
@@ -155,7 +149,7 @@ CREATE TABLE audit_seals (
 );
 
 COMMENT ON TABLE audit_seals IS 'Heads of the tree over the audit log, as they were signed.';
-COMMENT ON COLUMN audit_seals.size IS 'Leaves of the tree: the hash chain as one, then one for each record.';
+COMMENT ON COLUMN audit_seals.size IS 'Leaves of the tree: one for each record.';
 COMMENT ON COLUMN audit_seals.root IS 'Root of the tree of that size, by RFC 6962.';
 COMMENT ON COLUMN audit_seals.note IS 'The head as a signed note (C2SP tlog-checkpoint), with what witnesses signed.';
 COMMENT ON COLUMN audit_seals.sealed_at IS 'When the head was signed.';

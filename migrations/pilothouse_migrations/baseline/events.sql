@@ -7,25 +7,24 @@ CREATE TABLE stream_head (
     revision bigint NOT NULL DEFAULT 0,
     oldest_revision bigint NOT NULL DEFAULT 0,
     audit_sequence bigint NOT NULL DEFAULT 0,
-    audit_chain_hash bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
+    record_mark bytea NOT NULL DEFAULT '\x0000000000000000',
     event_mark bytea NOT NULL DEFAULT '\x0000000000000000',
     pending_floor bigint NOT NULL DEFAULT 0,
     floor_candidate bigint NOT NULL DEFAULT 0,
     floor_transaction xid8,
     CONSTRAINT pk_stream_head PRIMARY KEY (id),
-    CONSTRAINT ck_stream_head_audit_chain_hash CHECK (octet_length(audit_chain_hash) = 32),
     CONSTRAINT ck_stream_head_id CHECK (id = 1),
     CONSTRAINT ck_stream_head_oldest_revision CHECK (oldest_revision <= revision + 1)
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
-COMMENT ON TABLE stream_head IS 'One row: the newest revision and the head of the audit chain. Its lock orders both.';
+COMMENT ON TABLE stream_head IS 'One row: the newest revision and the newest record. Its lock orders both.';
 COMMENT ON COLUMN stream_head.id IS 'Always 1.';
 COMMENT ON COLUMN stream_head.history_id IS
     'Changes on restore and on promotion, so that old resume tokens are refused.';
 COMMENT ON COLUMN stream_head.revision IS 'Revision of the newest event.';
 COMMENT ON COLUMN stream_head.oldest_revision IS 'Watch horizon: every event from this revision on is kept.';
 COMMENT ON COLUMN stream_head.audit_sequence IS 'Sequence of the newest record of the audit log.';
-COMMENT ON COLUMN stream_head.audit_chain_hash IS 'chain_hash of that record.';
+COMMENT ON COLUMN stream_head.record_mark IS 'The random bytes of the newest record of the audit log.';
 COMMENT ON COLUMN stream_head.event_mark IS 'The random bytes of the newest event.';
 COMMENT ON COLUMN stream_head.pending_floor IS 'No pending id at or below it can appear any more.';
 COMMENT ON COLUMN stream_head.floor_candidate IS

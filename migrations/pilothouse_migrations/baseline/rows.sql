@@ -2,8 +2,7 @@
 
 INSERT INTO stream_head (id) VALUES (1);
 
-INSERT INTO audit_tree (history_id, chain_length, chain_hash)
-SELECT h.history_id, h.audit_sequence, h.audit_chain_hash FROM stream_head AS h WHERE h.id = 1;
+INSERT INTO audit_tree (history_id) SELECT h.history_id FROM stream_head AS h WHERE h.id = 1;
 
 ALTER TABLE clusters ALTER COLUMN orphans_decided_in SET DEFAULT current_history();
 

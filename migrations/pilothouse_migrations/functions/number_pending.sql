@@ -2,8 +2,9 @@
 -- records to the audit log and events to the feed. Its caller holds the lock of stream_head, so numbers have no gaps:
 -- a rollback takes the new head back together with the rows.
 --
--- Hash chain: chain_hash(n) = sha256(chain_hash(n - 1) || n as 8 bytes, big-endian || record_hash(n)); chain_hash(0)
--- is 32 zero bytes.
+-- Each record and each event gets eight random bytes, its mark. A copy of the database that went another way has other
+-- bytes at the same number, which shows that it is another one. The head has the marks of the newest ones, also once
+-- their partitions are dropped.
 --
 -- All statements go by keys. With plans of its own per pass PostgreSQL planned the partitions of events each time
 -- again, which cost more than reading them; hence the generic plans and no sequential scans.
@@ -17,31 +18,29 @@ AS $$
 DECLARE
     head public.stream_head;
     hashes bytea[];
-    chain bytea[] := '{}';
-    link bytea;
     event_count bigint;
-    mark bytea;
+    newest_record_mark bytea;
+    newest_event_mark bytea;
 BEGIN
     SELECT * INTO STRICT head FROM public.stream_head WHERE id = 1;
     SELECT coalesce(array_agg(h.hash ORDER BY p.id, h.position), '{}'), count(DISTINCT p.id) INTO hashes
     FROM public.pending_changes AS p, unnest(p.record_hashes) WITH ORDINALITY AS h(hash, position)
     WHERE p.id = ANY (p_ids);
-    link := head.audit_chain_hash;
-    FOR position IN 1 .. cardinality(hashes) LOOP
-        link := sha256(link || int8send(head.audit_sequence + position) || hashes[position]);
-        chain[position] := link;
-    END LOOP;
+    IF cardinality(hashes) > 0 THEN
+        newest_record_mark := substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8);
+    END IF;
     INSERT INTO public.operation_logs
         (operation_id, user_id, username, action, resource_type, resource_id, resource_name, namespace_id,
          request_method, request_path, request_body, request_headers, client_ip, user_agent,
          status_code, response_body, duration_ms, error_code, error_message, started_at, completed_at,
-         metadata, stream_id, sequence, record_hash, chain_hash)
+         metadata, stream_id, sequence, record_hash, mark)
     SELECT coalesce(n.operation_id, gen_random_uuid()), n.user_id, n.username, n.action, n.resource_type,
            n.resource_id, n.resource_name, n.namespace_id, n.request_method, n.request_path, n.request_body,
            n.request_headers, n.client_ip, n.user_agent, n.status_code, n.response_body, n.duration_ms,
            n.error_code, n.error_message, coalesce(n.started_at, n.created_at), n.completed_at,
            coalesce(n.metadata, '{}'), n.stream_id, head.audit_sequence + n.number, hashes[n.number],
-           chain[n.number]
+           CASE WHEN n.number = cardinality(hashes) THEN newest_record_mark
+               ELSE substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8) END
     FROM (SELECT row_number() OVER (ORDER BY p.id, r.position) AS number, p.created_at, r.*
           FROM public.pending_changes AS p, unnest(p.records) WITH ORDINALITY AS
               r(operation_id, user_id, username, action, resource_type, resource_id, resource_name, namespace_id,
@@ -63,13 +62,13 @@ BEGIN
           WHERE p.id = ANY (p_ids)) AS n;
     GET DIAGNOSTICS event_count = ROW_COUNT;
     IF event_count > 0 THEN
-        SELECT e.mark INTO mark FROM public.events AS e WHERE e.revision = head.revision + event_count;
+        SELECT e.mark INTO newest_event_mark FROM public.events AS e WHERE e.revision = head.revision + event_count;
     END IF;
     UPDATE public.stream_head AS h
     SET revision = head.revision + event_count,
         audit_sequence = head.audit_sequence + cardinality(hashes),
-        audit_chain_hash = link,
-        event_mark = coalesce(mark, head.event_mark)
+        record_mark = coalesce(newest_record_mark, head.record_mark),
+        event_mark = coalesce(newest_event_mark, head.event_mark)
     WHERE h.id = 1;
     DELETE FROM public.pending_changes AS p WHERE p.id = ANY (p_ids);
     -- Ask for new partitions every half partition: two million revisions are a few minutes at full speed.

@@ -12,6 +12,7 @@ DECLARE
     message text := 'a committed change could not be numbered and was set aside';
     metadata text;
     hash bytea;
+    mark bytea := substring(uuid_send(gen_random_uuid()) FROM 9 FOR 8);
 BEGIN
     -- A missing partition is the fault of no change: everything waits until there is one.
     IF p_sqlstate = '23514' AND p_constraint = 'operation_logs' THEN
@@ -33,13 +34,12 @@ BEGIN
         || '"status_code":500,"stream_id":null,"user_agent":null,"user_id":null,"username":"system"}', 'UTF8'));
     INSERT INTO public.operation_logs
         (operation_id, username, action, resource_type, status_code, error_code, error_message, started_at,
-         metadata, sequence, record_hash, chain_hash)
+         metadata, sequence, record_hash, mark)
     VALUES (operation, 'system', 'other', 'audit_log', 500, 'INTERNAL', message, started::timestamptz,
-        metadata::jsonb, head.audit_sequence + 1, hash,
-        sha256(head.audit_chain_hash || int8send(head.audit_sequence + 1) || hash));
+        metadata::jsonb, head.audit_sequence + 1, hash, mark);
     UPDATE public.stream_head AS h
     SET audit_sequence = head.audit_sequence + 1,
-        audit_chain_hash = sha256(head.audit_chain_hash || int8send(head.audit_sequence + 1) || hash)
+        record_mark = mark
     WHERE h.id = 1;
     INSERT INTO public.pending_incidents
         (id, records, record_hashes, events, messages, created_at, sqlstate, constraint_name, incident_sequence)

@@ -1,3 +1,1 @@
-"""The audit log as callers read it; it is written by the kernel (`rpc.interceptors.audit`,
-`store.audit_chain`).
-"""
+"""The audit log as callers read it. `rpc.interceptors.audit` makes its records; `store` writes them."""

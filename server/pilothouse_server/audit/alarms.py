@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from prometheus_client import Counter
 
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.unit_of_work import Store
 
 FAULTS = Counter(

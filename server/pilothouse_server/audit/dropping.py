@@ -25,7 +25,7 @@ class Dropping:
     async def intact(self, stretches: Sequence[Stretch]) -> bool:
         """Whether these records are there, and are those of the tree."""
         walk = Verification(self.store, await self._state(), self.identity)
-        for first, last, _ in stretches:
+        for first, last in stretches:
             await walk.records_between(first, last)
         return not walk.report.findings
 

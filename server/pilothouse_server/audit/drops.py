@@ -1,12 +1,11 @@
 """What retention says that it dropped, signed by the keys of the log.
 
-Who may write to the database can delete records and write a record as retention does. So what such a record says
-counts where a key of the log has signed it, as a signed note (C2SP signed-note):
+Somebody with all rights on the database can delete records and write a record as retention does. So such a record
+counts only if a key of the log has signed it, as a signed note (C2SP signed-note):
 
     <name of the log>
     dropped
-    <first> <last> <chain>         a line for each stretch of the log: its first and last place, and the value of the
-                                   hash chain at the last one, in hexadecimal
+    <first> <last>                 a line for each stretch of the log: the sequences of its first and last record
 
     — <key name> <base64(key id ‖ signature)>
 
@@ -21,12 +20,12 @@ from typing import Any
 from pilothouse_server.audit import notes
 from pilothouse_server.audit.notes import NoteError, Verifier
 from pilothouse_server.audit.repository import Stretch
-from pilothouse_server.store import audit_chain
+from pilothouse_server.store import audit_records
 
 
 def text(name: str, dropped: Sequence[Stretch]) -> str:
     """What is signed."""
-    lines = "".join(f"{first:d} {last:d} {chain}\n" for first, last, chain in dropped)
+    lines = "".join(f"{first:d} {last:d}\n" for first, last in dropped)
     return f"{name}\ndropped\n{lines}"
 
 
@@ -57,7 +56,7 @@ def exported(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]
     told = newest(records, verifiers)
     if told is None:
         return ""
-    return audit_chain.canonical_json({name: told[name] for name in ("dropped", "signatures")}).decode()
+    return audit_records.canonical_json({name: told[name] for name in ("dropped", "signatures")}).decode()
 
 
 class Dropped:
@@ -65,13 +64,8 @@ class Dropped:
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = (), verifiers: Sequence[Verifier] = ()) -> None:
         believed = newest(records, verifiers) or {"dropped": []}
-        self._ranges = [(int(first), int(last)) for first, last, _ in believed["dropped"]]
-        self._chain = {int(last): bytes.fromhex(chain) for _, last, chain in believed["dropped"]}
+        self._ranges = [(int(first), int(last)) for first, last in believed["dropped"]]
 
     def holds(self, first: int, last: int) -> bool:
         """Whether all of a stretch was dropped."""
         return any(low <= first and last <= high for low, high in self._ranges)
-
-    def chain_after(self, sequence: int) -> bytes | None:
-        """The value of the chain at the last record of a stretch that was dropped."""
-        return self._chain.get(sequence)

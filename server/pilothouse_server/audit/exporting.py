@@ -15,7 +15,7 @@ import msgspec
 from pilothouse_server.audit import merkle, proofs
 from pilothouse_server.audit.merkle import Prover
 from pilothouse_server.runtime.event_loop import Share
-from pilothouse_server.store import audit_chain, audit_tree
+from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.unit_of_work import Store
 
 MOST_AT_ONCE = 512
@@ -31,12 +31,11 @@ Read = Callable[[int, int, int], Awaitable[list[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A record as it is hashed, with the hashes that lead to the head; none of the first releases' chain."""
+    """A record as it is hashed, with the hashes that lead from its leaf to the head."""
 
     sequence: int
     record: bytes
     proof: bytes
-    chain_hash: bytes | None
 
 
 async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterator[list[Exported]]:
@@ -46,20 +45,18 @@ async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterat
     """
     async with store.system_read() as transaction:
         state = await audit_tree.read(transaction)
-    upto = state.chain_length + size - 1
-    while after < upto:
-        rows = await read(after, upto, MOST_AT_ONCE)
+    while after < size:
+        rows = await read(after, size, MOST_AT_ONCE)
         if not rows:
             return
-        indexes = [row.sequence - state.chain_length for row in rows if row.sequence > state.chain_length]
-        prover = await _prover(store, state, indexes, size)
+        prover = await _prover(store, state, [row.sequence - 1 for row in rows], size)
         found: list[Exported] = []
         size_bytes, share = 0, Share()
         after = rows[-1].sequence
         rows.reverse()
         while rows:
             await share.used()
-            found.append(_exported(rows.pop(), state.chain_length, prover))
+            found.append(_exported(rows.pop(), prover))
             size_bytes += len(found[-1].record)
             if size_bytes >= MOST_BYTES_AT_ONCE:
                 yield found
@@ -77,10 +74,8 @@ async def _prover(store: Store, state: audit_tree.TreeState, indexes: Sequence[i
         return Prover(await proofs.nodes(transaction, state, spans), size)
 
 
-def _exported(row: Any, chain_length: int, prover: Prover) -> Exported:
-    fields = audit_chain.stored_row(row)
+def _exported(row: Any, prover: Prover) -> Exported:
+    fields = audit_records.stored_row(row)
     fields |= {name: _decode(fields[name]) for name in _JSON if isinstance(fields[name], str)}
-    record = audit_chain.canonical_stored(fields)
-    if row.sequence <= chain_length:
-        return Exported(row.sequence, record, b"", bytes(row.chain_hash))
-    return Exported(row.sequence, record, prover.proof(row.sequence - chain_length), None)
+    record = audit_records.canonical_stored(fields)
+    return Exported(row.sequence, record, prover.proof(row.sequence - 1))

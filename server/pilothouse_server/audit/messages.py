@@ -12,7 +12,7 @@ from pilothouse_server.audit.model import AuditOperation, FieldChange, UserOpera
 from pilothouse_server.audit.proofs import Head
 from pilothouse_server.audit.verification import Fault, VerificationReport
 from pilothouse_server.rpc.converter import AnswerConverter, Differences
-from pilothouse_server.store import audit_chain
+from pilothouse_server.store import audit_records
 
 
 def _duration(value: AuditOperation) -> timedelta | None:
@@ -28,7 +28,7 @@ def _milliseconds(value: float | None) -> timedelta | None:
 
 
 def _json(value: Mapping[str, Any] | None) -> str:
-    return "" if value is None else audit_chain.canonical_stored(value).decode()
+    return "" if value is None else audit_records.canonical_stored(value).decode()
 
 
 def _request_body(value: AuditOperation) -> str:
@@ -60,15 +60,11 @@ def _changes(value: AuditOperation) -> tuple[FieldChange, ...]:
 def _of_change(change: Any, side: str) -> str:
     """One side; of changes that were too long for the record, what stands in their place."""
     value = change.get(side) if isinstance(change, dict) else change
-    return audit_chain.standard_json(value).decode()
+    return audit_records.standard_json(value).decode()
 
 
 def _record_hash(value: AuditOperation) -> str:
     return value.record_hash.hex()
-
-
-def _chain_hash(value: AuditOperation) -> str:
-    return value.chain_hash.hex()
 
 
 OPERATION = AnswerConverter(
@@ -76,11 +72,10 @@ OPERATION = AnswerConverter(
     pb.Operation,
     Differences(
         names={"end_time": "completed_at"},
-        struct_only=("request_body_text", "request_headers_text", "response_body_text"),
+        struct_only=("mark", "request_body_text", "request_headers_text", "response_body_text"),
         computed={
             "duration": _duration,
             "record_hash": _record_hash,
-            "chain_hash": _chain_hash,
             "request_body_json": _request_body,
             "request_headers_json": _request_headers,
             "response_body_json": _response_body,
@@ -108,7 +103,6 @@ def exported(found: Sequence[Exported]) -> pb.ExportAuditLogResponse:
                 sequence=each.sequence,
                 record=each.record.decode(),
                 proof=each.proof,
-                chain_hash="" if each.chain_hash is None else each.chain_hash.hex(),
             )
             for each in found
         ]

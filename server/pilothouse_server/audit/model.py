@@ -23,7 +23,10 @@ class FieldChange(msgspec.Struct, frozen=True):
 
 
 class AuditOperation(msgspec.Struct, frozen=True):
-    """One record, with the name of its namespace. Bodies and headers are JSON as the database writes it."""
+    """One record, with the name of its namespace. Bodies and headers are JSON as the database writes it.
+
+    `mark` are eight random bytes that only this record has; resume tokens carry them.
+    """
 
     operation_id: str
     sequence: int
@@ -47,7 +50,7 @@ class AuditOperation(msgspec.Struct, frozen=True):
     completed_at: datetime | None
     metadata: dict[str, Any]
     record_hash: bytes
-    chain_hash: bytes
+    mark: bytes
     user_id: int | None
     resource_id: int | None
     namespace_id: int | None

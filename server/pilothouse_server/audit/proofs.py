@@ -37,8 +37,6 @@ class Head(msgspec.Struct, frozen=True):
     checkpoint: str
     seal_time: datetime
     verifier_keys: tuple[str, ...]
-    chain_length: int
-    chain_hash: str
     witnesses: tuple[str, ...]
     witnessed: bool
     histories: tuple[History, ...]
@@ -54,8 +52,6 @@ def head_of(seal: Seal, state: TreeState, identity: LogIdentity) -> Head:
         checkpoint=seal.note,
         seal_time=seal.sealed_at,
         verifier_keys=_keys(identity, origin_of(state)),
-        chain_length=state.chain_length,
-        chain_hash=state.chain_hash.hex(),
         witnesses=witnesses,
         witnessed=len(witnesses) >= identity.policy.wanted,
         histories=tuple(

@@ -29,22 +29,19 @@ from pilothouse_server.store.paging import (
 from pilothouse_server.store.references import NAMESPACES
 from pilothouse_server.store.unit_of_work import ReadTransaction
 
-# First and last place, and the chain's value at the last one in hexadecimal.
-Stretch = tuple[int, int, str]
+# Sequences of the first and the last record.
+Stretch = tuple[int, int]
 # At most this many records that claim to be of retention are read.
 _MOST_DROP_RECORDS = 100
 _PARTITION_FACTS = text(
     "SELECT max(l.sequence) AS last, "
-    "min(l.sequence) <= (SELECT t.chain_length FROM audit_tree AS t WHERE t.id = 1) AS chained, "
-    "coalesce((SELECT max(s.size) FROM audit_seals AS s), 0) "
-    "+ (SELECT t.chain_length - 1 FROM audit_tree AS t WHERE t.id = 1) AS sealed, "
+    "coalesce((SELECT max(s.size) FROM audit_seals AS s), 0) AS sealed, "
     "bool_or(l.namespace_id IN (SELECT n.id FROM namespaces AS n WHERE n.legal_hold)) AS held "
     "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper"
 )
 _STRETCHES = text(
-    "SELECT min(i.sequence) AS first, max(i.sequence) AS last, "
-    "encode((array_agg(i.chain_hash ORDER BY i.sequence DESC))[1], 'hex') AS chain "
-    "FROM (SELECT l.sequence, l.chain_hash, l.sequence - row_number() OVER (ORDER BY l.sequence) AS island "
+    "SELECT min(i.sequence) AS first, max(i.sequence) AS last "
+    "FROM (SELECT l.sequence, l.sequence - row_number() OVER (ORDER BY l.sequence) AS island "
     "FROM operation_logs AS l WHERE l.started_at >= :lower AND l.started_at < :upper) AS i "
     "GROUP BY i.island ORDER BY 1 LIMIT :most"
 )
@@ -187,7 +184,7 @@ async def _find(
 async def operations_between(
     transaction: ReadTransaction, after: int, upto: int, sight: Sight, *, most: int, most_bytes: int
 ) -> tuple[list[AuditOperation], bool]:
-    """Records of a stretch of the chain that the caller may see, in order, at most `most`, and no more once they have
+    """Records of a stretch of the log that the caller may see, in order, at most `most`, and no more once they have
     `most_bytes`; and whether there may be more.
     """
     query = (
@@ -334,7 +331,7 @@ def _operation(row: Any) -> AuditOperation:
         completed_at=row.completed_at,
         metadata=row.metadata,
         record_hash=row.record_hash,
-        chain_hash=row.chain_hash,
+        mark=bytes(row.mark),
         user_id=row.user_id,
         resource_id=row.resource_id,
         namespace_id=row.namespace_id,
@@ -364,7 +361,7 @@ async def partition_facts(transaction: ReadTransaction, bounds: Mapping[str, Any
     """What keeps the records of a partition between the times `lower` and `upper`: a row.
 
     `last` is the newest place, None where it is empty, `sealed` the newest place that a signed head covers, `held`
-    whether a namespace with a record there is under legal hold, `chained` whether a record is of the hash chain.
+    whether a namespace with a record there is under legal hold.
     """
     return (await transaction.connection.execute(_PARTITION_FACTS, bounds)).one()
 
@@ -372,4 +369,4 @@ async def partition_facts(transaction: ReadTransaction, bounds: Mapping[str, Any
 async def stretches(transaction: ReadTransaction, bounds: Mapping[str, Any], most: int) -> list[Stretch]:
     """The places of the log that a partition between the times `lower` and `upper` holds, at most `most` stretches."""
     rows = await transaction.connection.execute(_STRETCHES, {**bounds, "most": most})
-    return [(row.first, row.last, row.chain) for row in rows]
+    return [(row.first, row.last) for row in rows]

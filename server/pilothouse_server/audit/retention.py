@@ -1,16 +1,15 @@
-"""Old records of the audit log are dropped, and what was dropped stands in the log.
+"""Drops old records of the audit log, and records what was dropped.
 
-A partition goes whole, or stays: it stays while a sealed head does not cover all of its records, while a sink that is
-required has not got them, while a namespace that it has records of is held (`legal_hold`), and where a record is not
-the one that the tree has: whoever makes a record old would have it dropped, and the trace of that with it. Nor do
-records of the hash chain go while earlier ones of it stay, which nothing would bind to the tree then.
+A partition is dropped completely or kept. It is kept while no sealed head covers all of its records, while a required
+sink lacks some of them, while it has records of a namespace under legal hold, and if a record differs from the tree:
+otherwise somebody could make a record old to have it dropped, together with the trace of that.
 
-Before some go, a record says which places of the log were in them, with the value of the hash chain at the end of each
-stretch, and all that was dropped before: so the newest such record tells retention apart from tampering, also once
-older ones are dropped themselves. It is signed by the keys of the log, so that nobody else can write one, and written
-anew when another key signs. Hashes of records are not kept in partitions, and stay for ever (`audit_tree`).
+Before partitions are dropped, a record lists the stretches of the log that they hold, and all stretches that were
+dropped before. So the newest such record distinguishes retention from tampering, also once older ones are dropped. The
+keys of the log sign it, so that nobody else can write one, and it is written again when another key signs. The hashes
+of records are not in partitions and stay for ever (`audit_tree`).
 
-Cut off after the record, the partition is still there and goes with the next run: a record that says too much is no
+If the server ends after the record was written, the next run drops the partition: a record that lists too much is no
 fault.
 """
 
@@ -28,7 +27,7 @@ from prometheus_client import Gauge
 from pilothouse_server.audit import repository
 from pilothouse_server.audit.dropping import Dropping
 from pilothouse_server.audit.repository import Stretch
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.partitions import AUDIT_LOG, Partition, Partitions
 from pilothouse_server.store.unit_of_work import Store
 
@@ -41,8 +40,7 @@ HELD = Gauge(
 )
 _TOO_MANY = "too many stretches"
 _NOT_INTACT = "not intact"
-_CHAIN = "hash chain"
-_REASONS = ("not sealed", "a sink lacks records", "legal hold", _CHAIN, _TOO_MANY, _NOT_INTACT)
+_REASONS = ("not sealed", "a sink lacks records", "legal hold", _TOO_MANY, _NOT_INTACT)
 # A record of more stretches would be too long.
 _MOST_STRETCHES = 1000
 # So many of one partition are looked at: those of several that go together may be one stretch.
@@ -67,18 +65,14 @@ class Retention:
         Returns their names, oldest first. Raises as `Partitions.drop_older`.
         """
         held = dict.fromkeys(_REASONS, 0)
-        chain_is_kept = False
         going: list[tuple[str, list[Stretch]]] = []
         for partition in await self.partitions.by_time(AUDIT_LOG.table):
             if partition.upper is None or partition.upper > before or partition.lower is None:
                 continue
-            facts = await self._facts(partition)
-            reason = _CHAIN if chain_is_kept and facts.chained else await self._kept_by(facts)
+            reason = await self._kept_by(await self._facts(partition))
             found = [] if reason else await self._stretches(partition)
             if reason := reason or await self._doubted(found):
                 held[reason] += 1
-                # Records of the first releases are bound by those after them alone.
-                chain_is_kept |= facts.chained is True
                 log.info("a partition of the audit log is kept", partition=partition.name, reason=reason)
             else:
                 going.append((partition.name, found))
@@ -91,7 +85,7 @@ class Retention:
         return await self.partitions.drop_named(AUDIT_LOG, [name for name, _ in going])
 
     async def _facts(self, partition: Partition[datetime]) -> Any:
-        """What a partition holds; `chained`: of the hash chain of the first releases, too."""
+        """The facts about the records of a partition that decide whether it is kept."""
         async with self.store.system_read() as transaction:
             return await repository.partition_facts(transaction, _bounds(partition))
 
@@ -146,19 +140,19 @@ class Retention:
         for metadata in told:
             by_one, by_all = await self.audit_log.signed(metadata)
             if by_one:
-                return [(first, last, chain) for first, last, chain in metadata["dropped"]], by_all
+                return [(first, last) for first, last in metadata["dropped"]], by_all
         return [], True
 
 
 def merged(before: Sequence[Stretch], found: Sequence[Stretch]) -> list[Stretch]:
     """Stretches in order, those that follow on one another or overlap as one."""
     result: list[Stretch] = []
-    for first, last, chain in sorted([*before, *found]):
+    for first, last in sorted([*before, *found]):
         if result and first <= result[-1][1] + 1:
-            begun, ended, value = result[-1]
-            result[-1] = (begun, last, chain) if last > ended else (begun, ended, value)
+            begun, ended = result[-1]
+            result[-1] = (begun, max(last, ended))
         else:
-            result.append((first, last, chain))
+            result.append((first, last))
     return result
 
 

@@ -29,7 +29,7 @@ from pilothouse_server.audit.kept_heads import KeptHead, KeptHeads
 from pilothouse_server.audit.log_identity import LogIdentity, origin_of
 from pilothouse_server.audit.merkle import Edge
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError
-from pilothouse_server.errors import FailedPrecondition, PilothouseError
+from pilothouse_server.errors import FailedPrecondition, NotFound, PilothouseError
 from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.settings.model import PREFIX, SettingsError
 from pilothouse_server.store import audit_tree
@@ -123,7 +123,7 @@ class Sealer:
         """Seals until cancelled; a database that is away is waited for."""
         while True:
             await asyncio.sleep(self._period)
-            if self._newest() == self._known:
+            if self._newest() in (0, self._known):
                 continue
             try:
                 await self.seal()
@@ -142,7 +142,7 @@ class Sealer:
 
         Raises:
             FailedPrecondition: the log contradicts a head that was signed, now or before (STOPPED_REASON).
-            Unavailable: the database is away.
+            NotFound: the log has no record yet. Unavailable: the database is away.
         """
         if self._at_work is None or self._at_work.done():
             self._at_work = asyncio.create_task(self._seal_soon(), name="seal the audit log")
@@ -196,6 +196,8 @@ class Sealer:
                 state = await audit_tree.take(transaction)
                 if reason := self._stopped(state):
                     raise _stopped_error(reason)
+                if state.newest == 0:
+                    raise NotFound("the audit log has no record yet", reason="AUDIT_HEAD_NOT_FOUND")
                 seal = await self._step(transaction, state)
             if seal is not None:
                 return seal, state.head_history
@@ -238,9 +240,9 @@ class Sealer:
         if kept is not None and kept.checkpoint.size > state.size:
             raise _cut(kept.checkpoint.size, state.size)
         edge = Edge(state.size, state.edge)
-        if state.size < state.size_wanted:
+        if state.size < state.newest:
             await self._grow(transaction, state, edge)
-        if edge.size < state.size_wanted:
+        if edge.size < state.newest:
             return None
         return await self._head(transaction, replace(state, size=edge.size, edge=edge.levels), kept)
 
@@ -322,15 +324,13 @@ class Sealer:
         return ""
 
     async def _grow(self, transaction: Transaction, state: TreeState, edge: Edge) -> None:
-        data = [] if state.size else [state.chain_hash]
-        after = state.chain_length + max(state.size - 1, 0)
-        upto = min(state.newest, after + _STEP)
-        found = await audit_tree.record_hashes(transaction, after, upto)
-        missing = [sequence for sequence in range(after + 1, upto + 1) if sequence not in found]
+        sequences = range(state.size + 1, min(state.newest, state.size + _STEP) + 1)
+        found = await audit_tree.record_hashes(transaction, sequences.start - 1, sequences.stop - 1)
+        missing = [sequence for sequence in sequences if sequence not in found]
         if missing:
             FAULTS.labels("missing").inc(len(missing))
             log.error("records are missing from the audit log", first=missing[0], count=len(missing))
-        data += [found.get(sequence, _NO_HASH) for sequence in range(after + 1, upto + 1)]
+        data = [found.get(sequence, _NO_HASH) for sequence in sequences]
         full = [(tile.level, tile.position, tile.hashes) for tile in edge.grow(data)]
         await audit_tree.grow(transaction, edge.size, edge.levels, full)
 

@@ -24,7 +24,7 @@ from pilothouse_server.rpc import wire
 from pilothouse_server.rpc.call import Call
 from pilothouse_server.rpc.encoding import ListAnswer
 from pilothouse_server.rpc.watch import DEFAULT_BOOKMARK_SECONDS, WatchServer
-from pilothouse_server.store import audit_chain, audit_tree
+from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.audit_tree import Seal
 from pilothouse_server.store.feed import StreamHead, record_mark, stream_head
 from pilothouse_server.store.unit_of_work import ReadTransaction
@@ -88,7 +88,7 @@ class AuditService(AuditSinkCalls):
     async def WatchOperations(
         self, request: pb.WatchOperationsRequest, call: Call
     ) -> AsyncIterator[pb.WatchOperationsResponse]:
-        """Watches records in the order of the chain.
+        """Watches records in the order of the log.
 
         A record may be numbered while a watcher looks, never before one that is seen: sequences are given
         under the lock that is held until the commit.
@@ -152,7 +152,7 @@ class AuditService(AuditSinkCalls):
                 position = found[-1].sequence if cut else newest
                 mark = await record_mark(transaction, position) or resume_token.NO_MARK
             for item in found:
-                call.resume_token = tokens.token(Position(item.sequence, item.chain_hash[:8]))
+                call.resume_token = tokens.token(Position(item.sequence, item.mark))
                 yield pb.WatchOperationsResponse(
                     change_type=resource.CHANGE_TYPE_ADDED,
                     operation=messages.OPERATION.to_proto(item),
@@ -186,21 +186,14 @@ class AuditService(AuditSinkCalls):
             row = await operations.locate_row(
                 transaction, UUID(request.operation_id), sight, request.sequence
             )
-        async with call.store.system_read() as transaction:
-            state = await audit_tree.read(transaction)
-        index = row.sequence - state.chain_length
-        if index < 1:
-            raise FailedPrecondition(
-                f"record {row.sequence} is of the hash chain of the first releases: export them all to prove it",
-                reason="OPERATION_OF_THE_CHAIN",
-            )
-        seal = await self._sealer.covering(index + 1)
+        index = row.sequence - 1
+        seal = await self._sealer.covering(row.sequence)
         async with call.store.system_read() as transaction:
             state = await audit_tree.read(transaction)
             hashes = await proofs.inclusion(transaction, state, index, seal.size)
         return pb.ProveOperationResponse(
             sequence=row.sequence,
-            record=audit_chain.canonical_json(audit_chain.stored_row(row)).decode(),
+            record=audit_records.canonical_json(audit_records.stored_row(row)).decode(),
             leaf_index=index,
             hashes=[notes.base64_text(each) for each in hashes],
             head=messages.AUDIT_HEAD.to_proto(proofs.head_of(seal, state, self._sealer.identity)),
@@ -274,10 +267,7 @@ class AuditService(AuditSinkCalls):
         head = await self._head(call, request.tree_size) if request.tree_size else await self._newest(call)
         async with call.store.system_read() as transaction:
             state = await audit_tree.read(transaction)
-            chain_proof = await proofs.inclusion(transaction, state, 0, head.size)
-        yield pb.ExportAuditLogResponse(
-            head=messages.AUDIT_HEAD.to_proto(head), chain_proof=b"".join(chain_proof)
-        )
+        yield pb.ExportAuditLogResponse(head=messages.AUDIT_HEAD.to_proto(head))
 
         async def read(after: int, upto: int, most: int) -> list[Any]:
             async with read_slice(), call.read() as transaction:

@@ -46,8 +46,8 @@ OPERATION_LOGS = Table(
     Column("stream_id", UUID(as_uuid=True)),
     Column("sequence", BigInteger),
     Column("record_hash", LargeBinary),
-    Column("chain_hash", LargeBinary),
-    comment="Audit log: every call of every service, chained by hash in commit order.",
+    Column("mark", LargeBinary),
+    comment="Audit log: every call of every service, in commit order.",
 )
 
 USER_OPERATION_STATS = Table(

@@ -21,7 +21,7 @@ from pilothouse_server.audit.merkle import Edge, Frontier
 from pilothouse_server.audit.notes import Checkpoint, NoteError, UnknownKeysError, Verifier
 from pilothouse_server.flowcontrol.reservation import read_slice
 from pilothouse_server.runtime.event_loop import Share
-from pilothouse_server.store import audit_chain, audit_tree
+from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.audit_tree import Seal, TreeState
 from pilothouse_server.store.unit_of_work import Store
 
@@ -40,7 +40,6 @@ class Fault(Enum):
     ALTERED = "altered"
     MISSING = "missing"
     INSERTED = "inserted"
-    CHAIN = "chain"
     TREE = "tree"
     SEAL = "seal"
     CHECKPOINT = "checkpoint"
@@ -50,7 +49,6 @@ _WORDS = {
     Fault.ALTERED: "the stored record differs from the recorded one",
     Fault.MISSING: "missing, and no record signed by the log says that retention dropped it",
     Fault.INSERTED: "another record, or none, belongs at this place",
-    Fault.CHAIN: "the hash chain does not lead here from the record before",
 }
 
 
@@ -128,7 +126,6 @@ class Verification:
         self._former: tuple[int, frozenset[bytes]] | None = None
         self.report = VerificationReport(total=state.newest)
         self._dropped = Dropped()
-        self._link: bytes | None = bytes(merkle.HASH_BYTES)
         self._edge = Edge()
         self._frontier = Frontier()
         self._seals: list[Seal] = []
@@ -139,17 +136,15 @@ class Verification:
     async def run(self) -> AsyncIterator[VerificationReport]:
         """Yields the report as it grows; the last one is done. Raises Unavailable."""
         await self._read_dropped()
-        await self._chain_only()
-        for place in range(0, max(self._state.size, 1), _TILES * merkle.WIDTH):
+        for place in range(0, self._state.size, _TILES * merkle.WIDTH):
             yield self.report
             await self._stretch(place)
         await self._tail()
         self._check_kept_beyond()
         if self.report.former_heads and not self._known_key:
-            base, last = self._state.chain_length, self._state.chain_length + self._state.size - 1
             self.report.add(
                 VerificationFinding(
-                    Fault.SEAL, min(base + 1, last), last, "no key of this log has signed any of its heads"
+                    Fault.SEAL, 1, self._state.size, "no key of this log has signed any of its heads"
                 )
             )
         # Retention may have dropped records while this walked.
@@ -160,17 +155,12 @@ class Verification:
 
     async def records_between(self, first: int, last: int) -> None:
         """Verifies the records of a stretch against the leaves that the tree has of them, and nothing else."""
-        base, step = self._state.chain_length, _TILES * merkle.WIDTH
-        for low in range(first, last + 1, step):
-            high = min(last, low + step - 1)
-            indexes = range(max(low - base, 1), high - base + 1)
-            data: Sequence[bytes] = ()
-            if indexes:
-                async with self._store.system_read() as transaction:
-                    data = await self._leaf_data(transaction, indexes.start, indexes.stop)
-            self._link = None
-            expected = {base + index: each for index, each in zip(indexes, data, strict=True)}
-            await self._verify(low - 1, high, expected)
+        step = _TILES * merkle.WIDTH
+        for low in range(first - 1, last, step):
+            high = min(last, low + step)
+            async with self._store.system_read() as transaction:
+                data = await self._leaf_data(transaction, low, high)
+            await self._verify(low, high, dict(enumerate(data, start=low + 1)))
 
     async def _read_dropped(self) -> None:
         async with self._store.system_read() as transaction:
@@ -179,31 +169,15 @@ class Verification:
     def _was_dropped(self, finding: VerificationFinding) -> bool:
         return finding.fault is Fault.MISSING and self._dropped.holds(finding.first, finding.last)
 
-    async def _chain_only(self) -> None:
-        """The records of the first releases, which the first leaf binds by the end of their chain."""
-        end = self._state.chain_length
-        for after in range(0, end, _TILES * merkle.WIDTH):
-            upto = min(end, after + _TILES * merkle.WIDTH)
-            await self._verify(after, upto, {})
-        if end and self._visible is None and self._link not in (None, self._state.chain_hash):
-            self.report.add(
-                VerificationFinding(
-                    Fault.CHAIN, 1, end, "the hash chain does not end in the first leaf of the tree"
-                )
-            )
-        self._link = self._state.chain_hash
-
     async def _stretch(self, first: int) -> None:
         """The leaves from one on: their data, the tiles above them, the heads over them, and their records."""
-        size, base = self._state.size, self._state.chain_length
-        upto = min(size, first + _TILES * merkle.WIDTH)
+        upto = min(self._state.size, first + _TILES * merkle.WIDTH)
         async with self._store.system_read() as transaction:
             data = await self._leaf_data(transaction, first, upto)
             await self._tiles_above(transaction, data)
             await self._heads(transaction, data)
-        low, high = max(first, 1), upto - 1
-        expected = {base + index: data[index - first] for index in range(low, upto) if data[index - first]}
-        await self._verify(base + low - 1, base + high, expected)
+        expected = {sequence: each for sequence, each in enumerate(data, start=first + 1) if each}
+        await self._verify(first, upto, expected)
 
     async def _leaf_data(self, transaction: Any, first: int, upto: int) -> list[bytes]:
         wanted = {(0, position) for position in range(first // merkle.WIDTH, -(-upto // merkle.WIDTH))}
@@ -216,8 +190,6 @@ class Verification:
             data.append(tile[at : at + merkle.HASH_BYTES])
         if not all(data):
             self._tree_fault(first, upto, "tiles are missing")
-        if first == 0 and data and data[0] != self._state.chain_hash:
-            self._tree_fault(0, 1, "the first leaf is not the end of the hash chain")
         return data
 
     async def _tiles_above(self, transaction: Any, data: Sequence[bytes]) -> None:
@@ -249,9 +221,8 @@ class Verification:
                 and self._frontier.root() != self._kept.root
             ):
                 # Heads that are kept here say nothing of it: who altered the log may have sealed it anew.
-                last = self._state.chain_length + size - 1
                 self.report.add(
-                    VerificationFinding(Fault.CHECKPOINT, 1, last, "not the log of the checkpoint")
+                    VerificationFinding(Fault.CHECKPOINT, 1, size, "not the log of the checkpoint")
                 )
 
     async def _seal_at(self, transaction: Any, size: int) -> Seal | None:
@@ -315,13 +286,12 @@ class Verification:
 
     def _fault_to(self, size: int, fault: Fault, words: str, *, only_last: bool = False) -> None:
         """What is wrong between the last head that was good and one of a size."""
-        last = self._state.chain_length + size - 1
-        first = last if only_last else self._state.chain_length + max(self._good or 0, 1)
-        self.report.add(VerificationFinding(fault, min(first, last), last, words))
+        first = size if only_last else (self._good or 0) + 1
+        self.report.add(VerificationFinding(fault, min(first, size), size, words))
 
     def _tree_fault(self, low: int, high: int, words: str) -> None:
-        base = self._state.chain_length
-        self.report.add(VerificationFinding(Fault.TREE, base + max(low, 1), base + max(high - 1, 1), words))
+        """What is wrong with the leaves from one to before another."""
+        self.report.add(VerificationFinding(Fault.TREE, low + 1, high, words))
 
     async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:
         """Reads the records of a stretch and verifies them: of what a user has verified one at a time is in memory."""
@@ -337,7 +307,7 @@ class Verification:
     async def _records(
         self, after: int, upto: int, expected: Mapping[int, bytes], rows: Sequence[Any]
     ) -> None:
-        """The records of a stretch against the hashes that the tree has of them, and against the chain."""
+        """The records of a stretch against the hashes that the tree has of them."""
         position, share = after, Share()
         for row in rows:
             sequence = row.sequence
@@ -346,35 +316,26 @@ class Verification:
                 continue
             self._absent(position + 1, sequence - 1)
             position = sequence
-            digest = audit_chain.record_hash(audit_chain.canonical_stored(audit_chain.stored_row(row)))
+            digest = audit_records.record_hash(audit_records.canonical_stored(audit_records.stored_row(row)))
             if digest != row.record_hash or expected.get(sequence, digest) != digest:
                 self.report.of_record(Fault.ALTERED, sequence)
-            if self._link is not None and row.chain_hash is not None:
-                link = audit_chain.chain_hash(self._link, sequence, bytes(row.record_hash))
-                if link != row.chain_hash:
-                    self.report.of_record(Fault.CHAIN, sequence)
-            self._link = row.chain_hash
             self.report.verified += 1
             await share.used()
         self._absent(position + 1, upto)
 
     def _absent(self, first: int, last: int) -> None:
         if self._visible is not None:
-            # Others' records may stand there. Nor can the chain be followed.
-            self._link = None if first <= last else self._link
+            # Others' records may stand there.
             return
         for sequence in range(first, last + 1):
             if self._dropped.holds(sequence, sequence):
                 self.report.dropped += 1
             else:
                 self.report.of_record(Fault.MISSING, sequence)
-        if first <= last:
-            self._link = self._dropped.chain_after(last)
 
     async def _tail(self) -> None:
         """What is recorded and in no tree yet; and what is there beyond the log's end."""
-        after = self._state.chain_length + max(self._state.size - 1, 0)
-        for first in range(after, self._state.newest, _TILES * merkle.WIDTH):
+        for first in range(self._state.size, self._state.newest, _TILES * merkle.WIDTH):
             upto = min(self._state.newest, first + _TILES * merkle.WIDTH)
             await self._verify(first, upto, {})
         async with self._store.system_read() as transaction:
@@ -394,7 +355,4 @@ class Verification:
             )
 
     def _lost_to(self, size: int, words: str) -> None:
-        base = self._state.chain_length
-        self.report.add(
-            VerificationFinding(Fault.CHECKPOINT, base + self._state.size, base + size - 1, words)
-        )
+        self.report.add(VerificationFinding(Fault.CHECKPOINT, self._state.size + 1, size, words))

@@ -47,7 +47,8 @@ class BackupManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Contents and needs of a backup, all of the one moment that the dump shows.
 
     `schema_version` is the newest migration applied; `server_version_number` PostgreSQL's (180006 is 18.6).
-    `history_id`, `revision`, `audit_sequence` and `audit_head` are the head of the events and of the audit log.
+    `history_id` and `revision` are the head of the events, `audit_sequence` is the newest record of the audit log.
+    `audit_head` is the root of the newest sealed head of the audit log in hexadecimal, "" if none was sealed.
     `master_key_ids` names the master keys without which its secrets cannot be read. `encrypted_under` is the key of the
     backup, "" if it is not encrypted.
     """

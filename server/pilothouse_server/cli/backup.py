@@ -128,7 +128,8 @@ def verify(path: _Path, key_file: _KeyFile = None) -> None:
     manifest = found.backup.manifest
     say(
         f"{path} is whole: database {manifest.database} of {_moment(manifest.created_at)}, migration "
-        f"{manifest.schema_version}, audit log up to {manifest.audit_sequence} with head {manifest.audit_head}; "
+        f"{manifest.schema_version}, audit log up to record {manifest.audit_sequence}, "
+        f"root hash of its newest sealed head {manifest.audit_head or 'none'}; "
         f"{_protection(found.backup)}"
     )
 

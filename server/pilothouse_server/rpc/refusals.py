@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from pilothouse_server.rpc.method_rules import Rule
 from pilothouse_server.rpc.status import HTTP_STATUS
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 
 MINUTE: Final = 60.0
 _NAMES: Final = 10

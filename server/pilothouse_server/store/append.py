@@ -12,8 +12,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from pilothouse_server.store import audit_chain
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store import audit_records
+from pilothouse_server.store.audit_records import AuditRecord
 
 STATEMENT = text(
     "SELECT put_changes(CAST(CAST(:audit AS text) AS jsonb), CAST(:hashes AS bytea[]), "
@@ -49,9 +49,9 @@ class Operation:
 
 def audit_rows(records: Sequence[AuditRecord]) -> tuple[str, list[bytes]]:
     """The records as `put_changes` takes them, and their hashes."""
-    rows = [audit_chain.canonical_json(record.as_row()) for record in records]
+    rows = [audit_records.canonical_json(record.as_row()) for record in records]
     # What is hashed is also what is sent: it is JSON, and encoded once.
-    return (b"[" + b",".join(rows) + b"]").decode(), [audit_chain.record_hash(row) for row in rows]
+    return (b"[" + b",".join(rows) + b"]").decode(), [audit_records.record_hash(row) for row in rows]
 
 
 def parameters(
@@ -84,6 +84,6 @@ def idempotency_json(idempotency: Idempotency, operation_id: UUID) -> str:
             "request_hmac": base64.b64encode(idempotency.request_hmac).decode(),
             "response": base64.b64encode(idempotency.response).decode(),
             "operation_id": str(operation_id),
-            "expires_at": audit_chain.canonical_time(idempotency.expires_at),
+            "expires_at": audit_records.canonical_time(idempotency.expires_at),
         }
     ).decode()

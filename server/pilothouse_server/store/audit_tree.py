@@ -1,7 +1,7 @@
 """All SQL about the tree over the audit log: how far it has grown, its tiles, and its sealed heads.
 
-What the tree is, `audit.merkle` says. Who grows it holds the one row of `audit_tree`, for milliseconds, and locks
-nothing after it.
+`audit.merkle` describes the tree; the record of sequence n is its leaf n - 1. The server that grows it locks the one
+row of `audit_tree`, for milliseconds, and locks nothing after it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pilothouse_server.errors import FailedPrecondition
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _STATE = (
-    "SELECT t.log_id::text AS log_id, t.origin, t.history_id::text AS history, t.chain_length, t.chain_hash, t.size, "
+    "SELECT t.log_id::text AS log_id, t.origin, t.history_id::text AS history, t.size, "
     "t.edge, t.origins, t.stopped_history::text AS stopped_history, t.stopped_reason, "
-    "h.history_id::text AS head_history, h.audit_sequence AS newest, h.audit_chain_hash AS newest_chain_hash "
+    "h.history_id::text AS head_history, h.audit_sequence AS newest "
     "FROM audit_tree AS t CROSS JOIN stream_head AS h WHERE t.id = 1 AND h.id = 1"
 )
 _READ = text(_STATE)
@@ -70,21 +70,18 @@ _SEALS_AFTER = text(
 class TreeState:
     """The tree, and how far the log goes.
 
-    `newest` is the newest record's sequence, with the last value of the chain; `head_history` the database's history,
-    `history` that in which the tree began. `edge` are the tiles that are not full, by level. `origins` are the names
-    that heads were signed under; none is signed while `stopped_history` is the database's.
+    `newest` is the newest record's sequence; `head_history` the database's history, `history` that in which the tree
+    began. `edge` are the tiles that are not full, by level. `origins` are the names that heads were signed under; none
+    is signed while `stopped_history` is the database's.
     """
 
     log_id: str
     origin: str | None
     history: str
     head_history: str
-    chain_length: int
-    chain_hash: bytes
     size: int
     edge: Sequence[bytes]
     newest: int
-    newest_chain_hash: bytes
     origins: Sequence[str] = ()
     stopped_history: str | None = None
     stopped_reason: str | None = None
@@ -93,11 +90,6 @@ class TreeState:
     def stopped(self) -> bool:
         """Whether no head may be signed before a person begins another history."""
         return self.stopped_history == self.head_history
-
-    @property
-    def size_wanted(self) -> int:
-        """How many leaves a tree over all of the log has."""
-        return self.newest - self.chain_length + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +215,9 @@ def _state(row: Any) -> TreeState:
         origin=row.origin,
         history=row.history,
         head_history=row.head_history,
-        chain_length=row.chain_length,
-        chain_hash=bytes(row.chain_hash),
         size=row.size,
         edge=[bytes(level) for level in row.edge],
         newest=row.newest,
-        newest_chain_hash=bytes(row.newest_chain_hash),
         origins=list(row.origins),
         stopped_history=row.stopped_history,
         stopped_reason=row.stopped_reason,

@@ -22,7 +22,7 @@ from prometheus_client import Counter
 
 from pilothouse_server.errors import Aborted, PilothouseError, Unavailable
 from pilothouse_server.runtime.tasks import uncancelled
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.unit_of_work import Store
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from pilothouse_server.errors import Aborted
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append
 from pilothouse_server.store.append import Idempotency, Operation
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.unit_of_work import Actor, Event, Store, described
 
 

@@ -33,7 +33,7 @@ from pilothouse_server.flowcontrol.fair_queue import FairQueue, QueueBounds
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store import append, opening
 from pilothouse_server.store.append import Idempotency, Operation
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.clock import RecordClock
 from pilothouse_server.store.connection import Connection
 from pilothouse_server.store.engine import Database

@@ -31,8 +31,8 @@ from tests.agreement import agree
 from tests.conftest import Database, connection, number_changes
 from tests.harness import PASSWORD
 from tests.promises.calling import Caller, Outcome, served
-from tests.promises.chain import broken_links
 from tests.promises.requests import Fields, request_for
+from tests.promises.stored_log import log_faults
 from tests.promises.watches.proxy import proxy
 from tests.promises.watches.servers import ServerProcess
 from tests.readme.served import environment
@@ -199,7 +199,7 @@ class Site:
                 await number_changes(sql)
                 # Records and head of one moment: servers write on.
                 async with sql.transaction(isolation="repeatable_read", readonly=True):
-                    found += await broken_links(sql)
+                    found += await log_faults(sql)
                 await poll_until(lambda: sql.fetchval(_LEADS), seconds=seconds, what="a leader")
         except AssertionError as error:
             found.append(str(error)[:2000])

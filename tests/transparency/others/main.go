@@ -24,18 +24,17 @@ import (
 )
 
 type line struct {
-	Checkpoint  string  `json:"checkpoint"`
-	Origin      string  `json:"origin"`
-	ChainLength int64   `json:"chain_length"`
-	Sequence    int64   `json:"sequence"`
-	Record      *string `json:"record"`
-	Proof       string  `json:"proof"`
-	End         bool    `json:"end"`
-	Records     int64   `json:"records"`
-	Complete    bool    `json:"complete"`
+	Checkpoint string  `json:"checkpoint"`
+	Origin     string  `json:"origin"`
+	Sequence   int64   `json:"sequence"`
+	Record     *string `json:"record"`
+	Proof      string  `json:"proof"`
+	End        bool    `json:"end"`
+	Records    int64   `json:"records"`
+	Complete   bool    `json:"complete"`
 	// Of the end: what retention has dropped.
-	Dropped    [][]any `json:"dropped"`
-	Signatures string  `json:"signatures"`
+	Dropped    [][]int64 `json:"dropped"`
+	Signatures string    `json:"signatures"`
 }
 
 // dropRecord is the record by which retention tells what it has dropped.
@@ -48,8 +47,8 @@ type dropRecord struct {
 
 // signedDrops is what it tells.
 type signedDrops struct {
-	Dropped    [][]any `json:"dropped"`
-	Signatures string  `json:"signatures"`
+	Dropped    [][]int64 `json:"dropped"`
+	Signatures string    `json:"signatures"`
 }
 
 // stretch are records, from the first to the last.
@@ -57,10 +56,10 @@ type stretch struct{ first, last int64 }
 
 // export is what was read of one.
 type export struct {
-	verifier                      note.Verifier
-	head                          *f_log.Checkpoint
-	base, place, records, checked int64
-	missing, dropped              []stretch
+	verifier                note.Verifier
+	head                    *f_log.Checkpoint
+	place, records, checked int64
+	missing, dropped        []stretch
 }
 
 func must(err error) {
@@ -143,13 +142,10 @@ func (e *export) record(entry line) {
 	}
 	e.place = entry.Sequence
 	e.records++
-	if entry.Sequence <= e.base {
-		return
-	}
 	digest := sha256.Sum256([]byte(*entry.Record))
 	raw, err := base64.StdEncoding.DecodeString(entry.Proof)
 	must(err)
-	err = tlog.CheckRecord(hashes(raw), int64(e.head.Size), root(e.head), entry.Sequence-e.base, tlog.RecordHash(digest[:]))
+	err = tlog.CheckRecord(hashes(raw), int64(e.head.Size), root(e.head), entry.Sequence-1, tlog.RecordHash(digest[:]))
 	if err != nil {
 		must(fmt.Errorf("%s does not stand in the log at its place: %w", what, err))
 	}
@@ -166,8 +162,8 @@ func (e *export) drops(told dropRecord) {
 	text := e.verifier.Name() + "\ndropped\n"
 	var found []stretch
 	for _, each := range told.Metadata.Dropped {
-		first, last := int64(each[0].(float64)), int64(each[1].(float64))
-		text += fmt.Sprintf("%d %d %s\n", first, last, each[2])
+		first, last := each[0], each[1]
+		text += fmt.Sprintf("%d %d\n", first, last)
 		found = append(found, stretch{first, last})
 	}
 	_, err := note.Open([]byte(text+"\n"+told.Metadata.Signatures), note.VerifierList(e.verifier))
@@ -182,7 +178,7 @@ func (e *export) end(entry line) {
 		must(fmt.Errorf("there are %d records, and the end says %d", e.records, entry.Records))
 	}
 	e.drops(dropRecord{Metadata: signedDrops{entry.Dropped, entry.Signatures}})
-	if last := e.base + int64(e.head.Size) - 1; e.place < last {
+	if last := int64(e.head.Size); e.place < last {
 		e.missing = append(e.missing, stretch{e.place + 1, last})
 	}
 	for _, gap := range e.missing {
@@ -214,7 +210,6 @@ func main() {
 		must(json.Unmarshal(lines.Bytes(), &entry))
 		switch {
 		case read.head == nil:
-			read.base = entry.ChainLength
 			read.head, _, _, err = f_log.ParseCheckpoint([]byte(entry.Checkpoint), entry.Origin, verifier)
 			must(err)
 		case entry.End:

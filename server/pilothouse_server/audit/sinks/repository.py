@@ -16,7 +16,7 @@ from pilothouse_server.audit.sinks.model import AuditSink, LeasedSink, Record
 from pilothouse_server.audit.sinks.tables import AUDIT_SINKS
 from pilothouse_server.encryption.envelopes import Sealed
 from pilothouse_server.errors import already_exists
-from pilothouse_server.store import audit_chain
+from pilothouse_server.store import audit_records
 from pilothouse_server.store.errors import register_constraint
 from pilothouse_server.store.filtering import FilterField, FilterKind, compile_filter, filter_fields
 from pilothouse_server.store.paging import (
@@ -240,11 +240,11 @@ def _options(sink: AuditSink) -> dict[str, Any]:
 
 
 def _record(row: Row) -> Record:
-    fields = audit_chain.stored_row(row)
+    fields = audit_records.stored_row(row)
     return Record(
         sequence=row.sequence,
         fields=fields,
-        canonical=audit_chain.canonical_json(fields),
+        canonical=audit_records.canonical_json(fields),
         record_hash=bytes(row.record_hash),
         namespace=row.metadata.get("namespace") or row.namespace_name or "",
     )

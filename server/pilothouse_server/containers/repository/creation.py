@@ -22,7 +22,7 @@ from pilothouse_server.containers.repository.mounts import mount_rows, volumes_o
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store import idempotency_keys
 from pilothouse_server.store.append import Operation
-from pilothouse_server.store.audit_chain import canonical_time
+from pilothouse_server.store.audit_records import canonical_time
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.idempotency_keys import Look, StoredAnswer
 from pilothouse_server.store.unit_of_work import Transaction

@@ -21,7 +21,7 @@ from pilothouse_server.identity.access.repository import grants, roles
 from pilothouse_server.identity.access.shipped_roles import ADMIN, SHIPPED_ROLES
 from pilothouse_server.identity.accounts.repository import users
 from pilothouse_server.identity.model import User, UserId
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.errors import translated
 from pilothouse_server.store.unit_of_work import Actor, Store, Transaction
 from pilothouse_server.values.actors import RESERVED_USERNAMES, SYSTEM

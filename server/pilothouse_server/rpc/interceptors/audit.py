@@ -35,7 +35,7 @@ from pilothouse_server.rpc.status import HTTP_STATUS
 from pilothouse_server.runtime.event_loop import long_work, others_first
 from pilothouse_server.runtime.tasks import uncancelled
 from pilothouse_server.store.append import Operation
-from pilothouse_server.store.audit_chain import AuditRecord
+from pilothouse_server.store.audit_records import AuditRecord
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.errors import translated
 from pilothouse_server.values import names

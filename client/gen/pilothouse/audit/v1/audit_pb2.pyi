@@ -37,8 +37,6 @@ class _AuditFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditFault
     """Records are missing, and no record says that retention dropped them."""
     AUDIT_FAULT_INSERTED: _AuditFault.ValueType  # 3
     """Records stand in the place of others, or outside of the log."""
-    AUDIT_FAULT_CHAIN: _AuditFault.ValueType  # 4
-    """The hash chain does not lead from one record to the next."""
     AUDIT_FAULT_TREE: _AuditFault.ValueType  # 5
     """Leaves of the tree are not those of the head that was sealed over them."""
     AUDIT_FAULT_SEAL: _AuditFault.ValueType  # 6
@@ -57,8 +55,6 @@ AUDIT_FAULT_MISSING: AuditFault.ValueType  # 2
 """Records are missing, and no record says that retention dropped them."""
 AUDIT_FAULT_INSERTED: AuditFault.ValueType  # 3
 """Records stand in the place of others, or outside of the log."""
-AUDIT_FAULT_CHAIN: AuditFault.ValueType  # 4
-"""The hash chain does not lead from one record to the next."""
 AUDIT_FAULT_TREE: AuditFault.ValueType  # 5
 """Leaves of the tree are not those of the head that was sealed over them."""
 AUDIT_FAULT_SEAL: AuditFault.ValueType  # 6
@@ -180,7 +176,6 @@ class Operation(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     RECORD_HASH_FIELD_NUMBER: _builtins.int
-    CHAIN_HASH_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     RESOURCE_ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_ID_FIELD_NUMBER: _builtins.int
@@ -198,7 +193,7 @@ class Operation(_message.Message):
     operation_id: _builtins.str
     """Identifier of the call, also in the trailing metadata `pilothouse-operation-id` of its response."""
     sequence: _builtins.int
-    """Place in the chain, counted from 1 without gaps."""
+    """Place in the log, counted from 1 without gaps. The record is leaf `sequence - 1` of the tree."""
     username: _builtins.str
     """Name of the caller; empty if nobody was logged in."""
     action: _builtins.str
@@ -227,8 +222,6 @@ class Operation(_message.Message):
     """Message of the error."""
     record_hash: _builtins.str
     """SHA-256 of the record, in hexadecimal."""
-    chain_hash: _builtins.str
-    """SHA-256 of the chain up to and including this record, in hexadecimal."""
     user_id: _builtins.int
     """Database id of the caller, which is hashed. Unset if there is none."""
     resource_id: _builtins.int
@@ -317,7 +310,6 @@ class Operation(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
         record_hash: _builtins.str = ...,
-        chain_hash: _builtins.str = ...,
         user_id: _builtins.int | None = ...,
         resource_id: _builtins.int | None = ...,
         namespace_id: _builtins.int | None = ...,
@@ -335,7 +327,7 @@ class Operation(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "grant_id", b"grant_id", "metadata", b"metadata", "namespace_id", b"namespace_id", "request_body", b"request_body", "request_headers", b"request_headers", "resource_id", b"resource_id", "response_body", b"response_body", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "action", b"action", "chain_hash", b"chain_hash", "changes", b"changes", "client_ip", b"client_ip", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "error_code", b"error_code", "error_message", b"error_message", "grant_id", b"grant_id", "granting_role", b"granting_role", "metadata", b"metadata", "metadata_json", b"metadata_json", "namespace", b"namespace", "namespace_id", b"namespace_id", "operation_id", b"operation_id", "record_hash", b"record_hash", "request_body", b"request_body", "request_body_json", b"request_body_json", "request_headers", b"request_headers", "request_headers_json", b"request_headers_json", "request_method", b"request_method", "request_path", b"request_path", "resource_id", b"resource_id", "resource_name", b"resource_name", "resource_type", b"resource_type", "resource_uid", b"resource_uid", "response_body", b"response_body", "response_body_json", b"response_body_json", "sequence", b"sequence", "start_time", b"start_time", "status_code", b"status_code", "stream_id", b"stream_id", "trace_id", b"trace_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms", "_grant_id", b"_grant_id", "_namespace_id", b"_namespace_id", "_resource_id", b"_resource_id", "_user_id", b"_user_id", "action", b"action", "changes", b"changes", "client_ip", b"client_ip", "duration", b"duration", "duration_ms", b"duration_ms", "end_time", b"end_time", "error_code", b"error_code", "error_message", b"error_message", "grant_id", b"grant_id", "granting_role", b"granting_role", "metadata", b"metadata", "metadata_json", b"metadata_json", "namespace", b"namespace", "namespace_id", b"namespace_id", "operation_id", b"operation_id", "record_hash", b"record_hash", "request_body", b"request_body", "request_body_json", b"request_body_json", "request_headers", b"request_headers", "request_headers_json", b"request_headers_json", "request_method", b"request_method", "request_path", b"request_path", "resource_id", b"resource_id", "resource_name", b"resource_name", "resource_type", b"resource_type", "resource_uid", b"resource_uid", "response_body", b"response_body", "response_body_json", b"response_body_json", "sequence", b"sequence", "start_time", b"start_time", "status_code", b"status_code", "stream_id", b"stream_id", "trace_id", b"trace_id", "user_agent", b"user_agent", "user_id", b"user_id", "username", b"username", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__duration_ms: _TypeAlias = _typing.Literal["duration_ms"]  # noqa: Y015
     _WhichOneofArgType__duration_ms: _TypeAlias = _typing.Literal["_duration_ms", b"_duration_ms"]  # noqa: Y015
@@ -734,25 +726,19 @@ class AuditHead(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     SEAL_TIME_FIELD_NUMBER: _builtins.int
     VERIFIER_KEYS_FIELD_NUMBER: _builtins.int
-    CHAIN_LENGTH_FIELD_NUMBER: _builtins.int
-    CHAIN_HASH_FIELD_NUMBER: _builtins.int
     WITNESSES_FIELD_NUMBER: _builtins.int
     WITNESSED_FIELD_NUMBER: _builtins.int
     HISTORIES_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """Name of the log."""
     size: _builtins.int
-    """Leaves of the tree: the hash chain of the first releases as one, then a record each."""
+    """Leaves of the tree, one for each record: record n is leaf n - 1."""
     root_hash: _builtins.str
     """Root of the tree, in hexadecimal."""
     checkpoint: _builtins.str
     """The head as a signed note for independent verification (C2SP tlog-checkpoint). It contains the witnesses'
     signatures.
     """
-    chain_length: _builtins.int
-    """Records of the hash chain of the first releases; the record `sequence` is the leaf `sequence` less this, counted from 0."""
-    chain_hash: _builtins.str
-    """Last value of that chain, in hexadecimal: the data of the first leaf. 64 zeros where there is no such record."""
     witnessed: _builtins.bool
     """Whether as many witnesses have signed as the settings require; true if they require none."""
     @_builtins.property
@@ -784,15 +770,13 @@ class AuditHead(_message.Message):
         checkpoint: _builtins.str = ...,
         seal_time: _timestamp_pb2.Timestamp | None = ...,
         verifier_keys: _abc.Iterable[_builtins.str] | None = ...,
-        chain_length: _builtins.int = ...,
-        chain_hash: _builtins.str = ...,
         witnesses: _abc.Iterable[_builtins.str] | None = ...,
         witnessed: _builtins.bool = ...,
         histories: _abc.Iterable[Global___AuditLogHistory] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seal_time", b"seal_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_hash", b"chain_hash", "chain_length", b"chain_length", "checkpoint", b"checkpoint", "histories", b"histories", "origin", b"origin", "root_hash", b"root_hash", "seal_time", b"seal_time", "size", b"size", "verifier_keys", b"verifier_keys", "witnessed", b"witnessed", "witnesses", b"witnesses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "histories", b"histories", "origin", b"origin", "root_hash", b"root_hash", "seal_time", b"seal_time", "size", b"size", "verifier_keys", b"verifier_keys", "witnessed", b"witnessed", "witnesses", b"witnesses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,28 +1207,22 @@ class ExportedRecord(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
-    CHAIN_HASH_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Place of the record in the log."""
     record: _builtins.str
     """The record as canonical JSON: docs/audit-format.md."""
     proof: _builtins.bytes
-    """Hashes from the leaf's sibling up to the root's child (RFC 6962), 32 bytes each, one after another. Empty for records of the
-    hash chain of the first releases.
-    """
-    chain_hash: _builtins.str
-    """Of records of that chain: its value up to and including this record, in hexadecimal."""
+    """Hashes from the leaf's sibling up to the root's child (RFC 6962), 32 bytes each, one after another."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         record: _builtins.str = ...,
         proof: _builtins.bytes = ...,
-        chain_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_hash", b"chain_hash", "proof", b"proof", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1260,7 +1238,6 @@ class ExportAuditLogResponse(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     SEES_ALL_FIELD_NUMBER: _builtins.int
-    CHAIN_PROOF_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
     done: _builtins.bool
     """True in the last response: the export is whole."""
@@ -1268,8 +1245,6 @@ class ExportAuditLogResponse(_message.Message):
     """Last response only: whether the caller sees every record of the log. An export of such a caller without namespace
     and filter, from the first record on, is complete.
     """
-    chain_proof: _builtins.bytes
-    """In the first answer: the hashes that lead from the first leaf, whose data is `chain_hash` of the head, to the root."""
     dropped: _builtins.str
     """Last response only, if `sees_all`: the records that retention has dropped so far, as JSON with `dropped` and
     `signatures` (docs/audit-format.md). A record beyond `head` says what it dropped during the export. Empty if it has
@@ -1290,12 +1265,11 @@ class ExportAuditLogResponse(_message.Message):
         records: _abc.Iterable[Global___ExportedRecord] | None = ...,
         done: _builtins.bool = ...,
         sees_all: _builtins.bool = ...,
-        chain_proof: _builtins.bytes = ...,
         dropped: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_proof", b"chain_proof", "done", b"done", "dropped", b"dropped", "head", b"head", "records", b"records", "sees_all", b"sees_all"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "dropped", b"dropped", "head", b"head", "records", b"records", "sees_all", b"sees_all"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -178,7 +178,6 @@ class AuditServiceServicer:
     def ProveOperation(self, request, context):
         """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
         sealed head. A record that no head covers yet is sealed immediately.
-        FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

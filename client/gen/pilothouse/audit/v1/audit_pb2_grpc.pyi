@@ -67,7 +67,6 @@ class AuditServiceStub:
     ProveOperation: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ProveOperationRequest, _audit_pb2.ProveOperationResponse]
     """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
     sealed head. A record that no head covers yet is sealed immediately.
-    FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
     """
     ProveConsistency: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ProveConsistencyRequest, _audit_pb2.ProveConsistencyResponse]
     """Proves that the log of a sealed head begins with the whole log of an earlier head. FAILED_PRECONDITION: the
@@ -129,7 +128,6 @@ class AuditServiceAsyncStub(AuditServiceStub):
     ProveOperation: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveOperationRequest, _audit_pb2.ProveOperationResponse]  # type: ignore[assignment]
     """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
     sealed head. A record that no head covers yet is sealed immediately.
-    FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
     """
     ProveConsistency: _aio.UnaryUnaryMultiCallable[_audit_pb2.ProveConsistencyRequest, _audit_pb2.ProveConsistencyResponse]  # type: ignore[assignment]
     """Proves that the log of a sealed head begins with the whole log of an earlier head. FAILED_PRECONDITION: the
@@ -242,7 +240,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_audit_pb2.ProveOperationResponse, _abc.Awaitable[_audit_pb2.ProveOperationResponse]]:
         """Proves that a record which the caller may see stands in the log: the record as it is hashed, and the hashes that lead from it to a
         sealed head. A record that no head covers yet is sealed immediately.
-        FAILED_PRECONDITION: it is of the hash chain of the first releases, which ExportAuditLog shows and VerifyAuditLog verifies.
         """
 
     @_abc_1.abstractmethod

@@ -1,13 +1,11 @@
-"""The audit record and the chain of hashes that no record can leave unnoticed.
+"""The audit record, its canonical form, and its hash.
 
     record_hash = SHA-256(canonical JSON of the record)
-    chain_hash  = SHA-256(previous chain_hash ‖ sequence as 8 bytes, big-endian ‖ record_hash)
 
-The canonical form is JSON with sorted keys, no spaces, UTF-8, times in ISO 8601 with microseconds and `Z`,
-and no floating-point numbers, so that it can be computed again from the stored row by any program. The
-record is hashed here, the chain is taken forward in the database (`sequence_changes`), under the lock that
-also orders events: sequence and commit order are one. What the chain does not show by itself: a cut at its
-end. An exported head does.
+The canonical form is JSON with sorted keys, no spaces, UTF-8, times in ISO 8601 with microseconds and `Z`, and no
+floating-point numbers, so that any program can compute it from the stored row. The server hashes the record; the
+database numbers it (`sequence_changes`), under the lock that also orders events. The hash of record n is the data of
+leaf n - 1 of the tree over the log (`audit.merkle`).
 """
 
 from __future__ import annotations
@@ -147,13 +145,8 @@ def record_hash(canonical: bytes) -> bytes:
     return hashlib.sha256(canonical).digest()
 
 
-def chain_hash(previous: bytes, sequence: int, record: bytes) -> bytes:
-    """The next link of the chain."""
-    return hashlib.sha256(previous + sequence.to_bytes(8, "big") + record).digest()
-
-
 def stored_row(stored: Any) -> dict[str, Any]:
-    """A record as it is hashed, from its row in `operation_logs`; the columns of its place do not belong to it."""
+    """A record as it is hashed, from its row in `operation_logs`, without the columns of its place in the log."""
     return {
         "operation_id": str(stored.operation_id),
         "user_id": stored.user_id,
