@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pilothouse_server.audit import merkle, proofs
-from pilothouse_server.audit.merkle import Prover
+from pilothouse_server.audit.merkle import NotInTreeError, Prover
 from pilothouse_server.runtime.event_loop import Share
 from pilothouse_server.store import audit_records, audit_tree
 from pilothouse_server.store.unit_of_work import Store
@@ -78,4 +78,7 @@ def _exported(row: Any, prover: Prover) -> Exported:
     fields = audit_records.stored_row(row)
     fields |= {name: _decode(fields[name]) for name in _JSON if isinstance(fields[name], str)}
     record = audit_records.canonical_stored(fields)
-    return Exported(row.sequence, record, prover.proof(row.sequence - 1))
+    try:
+        return Exported(row.sequence, record, prover.proof(row.sequence - 1))
+    except NotInTreeError:
+        raise proofs.damaged() from None

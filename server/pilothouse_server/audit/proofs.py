@@ -105,9 +105,12 @@ async def _proof(transaction: ReadTransaction, state: TreeState, spans: Sequence
     try:
         return (await nodes(transaction, state, spans)).spans(spans)
     except NotInTreeError:
-        raise FailedPrecondition(
-            "tiles of the audit log are missing: verify it", reason="AUDIT_LOG_DAMAGED"
-        ) from None
+        raise damaged() from None
+
+
+def damaged() -> FailedPrecondition:
+    """What callers get if a proof cannot be computed."""
+    return FailedPrecondition("tiles of the audit log are missing: verify it", reason="AUDIT_LOG_DAMAGED")
 
 
 def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
