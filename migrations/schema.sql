@@ -1998,6 +1998,86 @@ COMMENT ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constraint 
 
 
 --
+-- Name: update_container(jsonb, jsonb, jsonb, jsonb, text[]); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    c public.containers := jsonb_populate_record(NULL::public.containers, p_container);
+    caller bigint := public.app_user_id();
+    deleting boolean := (p_container ->> 'deleting')::boolean;
+    v_image_id bigint;
+BEGIN
+    IF p_container ? 'image' THEN
+        v_image_id := public.register_image(p_container #>> '{image,repository}', p_container #>> '{image,name}',
+            p_container #>> '{image,tag}', p_container #>> '{image,digest}');
+    END IF;
+    UPDATE public.containers AS t
+    SET display_name = c.display_name, cpu_request = c.cpu_request, cpu_limit = c.cpu_limit,
+        memory_request = c.memory_request, memory_limit = c.memory_limit, labels = c.labels,
+        annotations = c.annotations, spec = c.spec, desired_state = c.desired_state, replicas = c.replicas,
+        drift_policy = c.drift_policy, hold_rollout = c.hold_rollout, restart_requested_at = c.restart_requested_at,
+        status = c.status, reason = c.reason, message = c.message, generation = c.generation,
+        image_id = coalesce(v_image_id, t.image_id),
+        quota_cpu_millicores = coalesce(c.quota_cpu_millicores, t.quota_cpu_millicores),
+        quota_memory_bytes = coalesce(c.quota_memory_bytes, t.quota_memory_bytes),
+        deletion_requested_at = CASE WHEN deleting THEN now() ELSE t.deletion_requested_at END,
+        resource_version = t.resource_version + 1, updated_at = now(), updated_by = caller
+    WHERE t.id = c.id AND t.row_version = c.row_version
+    RETURNING t.row_version, t.resource_version, t.updated_at
+    INTO new_row_version, new_resource_version, moment;
+    IF NOT FOUND THEN
+        PERFORM public.refuse_outdated('the container');
+    END IF;
+    IF p_parts IS NOT NULL THEN
+        DELETE FROM public.environment_variables AS e WHERE e.container_id = c.id;
+        DELETE FROM public.port_mappings AS p WHERE p.container_id = c.id;
+        DELETE FROM public.container_volumes AS m WHERE m.container_id = c.id;
+        PERFORM public.write_container_parts(c.id, c.namespace_id, p_parts -> 'env', p_parts -> 'ports',
+            p_parts -> 'mounts');
+    END IF;
+    IF p_history IS NOT NULL THEN
+        IF p_operation IS NOT NULL THEN
+            INSERT INTO public.operations
+                (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)
+            SELECT o.operation_id, caller, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
+            FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o
+            ON CONFLICT (operation_id) DO NOTHING;
+        END IF;
+        INSERT INTO public.container_status_history
+            (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by, user_id,
+            operation_id)
+        SELECT c.id, c.namespace_id, h.previous_status, h.current_status, h.reason, h.message, h.triggered_by, caller,
+               (p_operation ->> 'operation_id')::uuid
+        FROM jsonb_populate_record(NULL::public.container_status_history, p_history) AS h;
+    END IF;
+    INSERT INTO public.reconcile_work AS w
+        (resource_type, resource_id, cluster_name, namespace_id, going, due_at)
+    VALUES ('container', c.id, p_container ->> 'cluster_name', c.namespace_id, deleting, clock_timestamp())
+    ON CONFLICT (resource_type, resource_id) DO UPDATE
+    SET due_at = LEAST(w.due_at, EXCLUDED.due_at), going = EXCLUDED.going, attempts = 0, updated_at = clock_timestamp();
+    IF cardinality(p_mounted) > 0 THEN
+        INSERT INTO public.mount_changes (volume_id, namespace_id)
+        SELECT v.id, v.namespace_id FROM public.volumes AS v
+        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (p_mounted);
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) IS 'Changes what is wanted of a container, with all that belongs to the change but its record.';
+
+
+--
 -- Name: usage_rolled_until(); Type: FUNCTION; Schema: public; Owner: -
 --
 
@@ -2526,32 +2606,8 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM public.refuse_outdated('the name');
     END IF;
-    IF p_env IS NOT NULL THEN
-        INSERT INTO public.environment_variables
-            (container_id, namespace_id, position, name, value, value_from, source_name, source_key, optional)
-        SELECT c.id, c.namespace_id, e.position, e.name, e.value, e.value_from, e.source_name, e.source_key,
-               e.optional
-        FROM jsonb_to_recordset(p_env) AS e(
-            position int, name text, value text, value_from text, source_name text, source_key text,
-            optional boolean);
-    END IF;
-    IF p_ports IS NOT NULL THEN
-        INSERT INTO public.port_mappings (container_id, namespace_id, name, container_port, host_port, protocol,
-            app_protocol, service_type, service_name, service_port, node_port)
-        SELECT c.id, c.namespace_id, r.name, r.container_port, r.host_port, r.protocol, r.app_protocol,
-               r.service_type, r.service_name, r.service_port, r.node_port
-        FROM ROWS FROM (jsonb_to_recordset(p_ports) AS (
-            name text, container_port int, host_port int, protocol text, app_protocol text, service_type text,
-            service_name text, service_port int, node_port int)) WITH ORDINALITY AS r
-        ORDER BY r.ordinality;
-    END IF;
-    IF p_mounts IS NOT NULL THEN
-        -- A container and its init container may mount the same volume in the same place: one row stands for both.
-        INSERT INTO public.container_volumes (container_id, volume_id, namespace_id, mount_path, read_only, sub_path)
-        SELECT c.id, v.id, c.namespace_id, m.mount_path, m.read_only, m.sub_path
-        FROM jsonb_to_recordset(p_mounts) AS m(volume text, mount_path text, read_only boolean, sub_path text)
-        JOIN public.volumes AS v ON v.namespace_id = c.namespace_id AND v.name = m.volume
-        ON CONFLICT ON CONSTRAINT uq_container_volumes_mount DO NOTHING;
+    PERFORM public.write_container_parts(c.id, c.namespace_id, p_env, p_ports, p_mounts);
+    IF v_volumes IS NOT NULL THEN
         -- The volume shows its containers: a server writes its event in another transaction.
         INSERT INTO public.mount_changes (volume_id, namespace_id)
         SELECT v.id, v.namespace_id FROM public.volumes AS v
@@ -2577,6 +2633,53 @@ $$;
 --
 
 COMMENT ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) IS 'Makes a container that was admitted, with all that belongs to it but its record; refuses what is outdated.';
+
+
+--
+-- Name: write_container_parts(bigint, bigint, jsonb, jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF p_env IS NOT NULL THEN
+        INSERT INTO public.environment_variables
+            (container_id, namespace_id, position, name, value, value_from, source_name, source_key, optional)
+        SELECT p_container_id, p_namespace_id, e.position, e.name, e.value, e.value_from, e.source_name, e.source_key,
+               e.optional
+        FROM jsonb_to_recordset(p_env) AS e(
+            position int, name text, value text, value_from text, source_name text, source_key text,
+            optional boolean);
+    END IF;
+    IF p_ports IS NOT NULL THEN
+        INSERT INTO public.port_mappings (container_id, namespace_id, name, container_port, host_port, protocol,
+            app_protocol, service_type, service_name, service_port, node_port)
+        SELECT p_container_id, p_namespace_id, r.name, r.container_port, r.host_port, r.protocol, r.app_protocol,
+               r.service_type, r.service_name, r.service_port, r.node_port
+        FROM ROWS FROM (jsonb_to_recordset(p_ports) AS (
+            name text, container_port int, host_port int, protocol text, app_protocol text, service_type text,
+            service_name text, service_port int, node_port int)) WITH ORDINALITY AS r
+        ORDER BY r.ordinality;
+    END IF;
+    IF p_mounts IS NOT NULL THEN
+        -- A container and its init container may mount the same volume in the same place: one row stands for both.
+        INSERT INTO public.container_volumes (container_id, volume_id, namespace_id, mount_path, read_only, sub_path)
+        SELECT p_container_id, v.id, p_namespace_id, m.mount_path, m.read_only, m.sub_path
+        FROM jsonb_to_recordset(p_mounts) AS m(volume text, mount_path text, read_only boolean, sub_path text)
+        JOIN public.volumes AS v ON v.namespace_id = p_namespace_id AND v.name = m.volume
+        ON CONFLICT ON CONSTRAINT uq_container_volumes_mount DO NOTHING;
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb) IS 'Writes the rows of a container that belong to its own.';
 
 
 --
@@ -12742,6 +12845,15 @@ REVOKE ALL ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constrai
 
 
 --
+-- Name: FUNCTION update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) TO pilothouse_system;
+
+
+--
 -- Name: FUNCTION usage_rolled_until(); Type: ACL; Schema: public; Owner: -
 --
 
@@ -12790,6 +12902,15 @@ GRANT ALL ON FUNCTION public.write_applied(p_ids bigint[], p_row_versions bigint
 REVOKE ALL ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) TO pilothouse_app;
 GRANT ALL ON FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports jsonb, p_mounts jsonb, p_operation jsonb, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.write_container_parts(p_container_id bigint, p_namespace_id bigint, p_env jsonb, p_ports jsonb, p_mounts jsonb) TO pilothouse_system;
 
 
 --

@@ -72,9 +72,11 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "register_image": ("4ee2fd77dfae137b87f5594ceb65b304610305968d01eb854704ed8aa775401f", "0101"),
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
+    "update_container": ("40c6cb923e5f87d0bbff8a1f6810194acfd0883c3ead9342046502f7b752107e", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
     "write_applied": ("0dd66fa51d00e5fd14a0f6cd8a488f42aa1a489eebb909989deb73edfcf50e8b", "0101"),
-    "write_container": ("fb0af9ec675f83957167979193f726551a2190539d3db353fab7f87bedb28a6e", "0101"),
+    "write_container": ("9768e18e82e760602f84c41f2dcfbc176355b0a793dd7b1a40180d919b449d18", "0101"),
+    "write_container_parts": ("425bbef7262e6fcbbf174aeecdeba410df472dc89fd230cdba65d68023394419", "0101"),
 }

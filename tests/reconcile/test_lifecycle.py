@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pilothouse_server.containers.model import ContainerSpec, Port
 from pilothouse_server.containers.operations import pause as pause_container
 from pilothouse_server.containers.operations import restart as restart_container
 from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
+from pilothouse_server.containers.repository import update_container
+from pilothouse_server.errors import Aborted
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
 from tests.kubernetes.containers import replicas_of
@@ -192,3 +196,11 @@ async def test_a_namespace_goes_after_what_it_holds(here: World) -> None:
         await here.running()
     kinds = await here.rows("SELECT kind FROM events WHERE resource_type = 'namespace' ORDER BY revision")
     assert "deleted" in [row["kind"] for row in kinds]
+
+
+async def test_a_change_by_what_another_one_has_changed_is_refused(here: World) -> None:
+    await here.namespace()
+    stored = await here.create()
+    await here.change(lambda tx: stop_container(tx, "shop", "web"))
+    with pytest.raises(Aborted):
+        await here.change(lambda tx: update_container(tx, stored, stored))

@@ -14,7 +14,7 @@ statement, decides here, and writes by another (`repository.creation`), which re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 from uuid import uuid4
 
@@ -32,7 +32,6 @@ from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
 from pilothouse_server.runtime.event_loop import Share, others_first
-from pilothouse_server.storage.operations import mounts_changed
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Actor, Event, Kind, ReadTransaction, Transaction
 from pilothouse_server.values.image_reference import ImageReference
@@ -206,10 +205,7 @@ async def change(
     share = rules.quota_share(wanted)
     if share != rules.quota_share(stored):
         await admission.check_quota(transaction, namespace, share, leave_out=stored.id)
-    image_id = None
-    if wanted.image != stored.image:
-        image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
-    return await _write(transaction, stored, wanted, image_id=image_id, quota=share)
+    return await _write(transaction, stored, wanted, quota=share)
 
 
 async def start(transaction: Transaction, namespace: str, name: str) -> Container:
@@ -268,9 +264,7 @@ async def delete(transaction: Transaction, namespace: str, name: str, check: Che
     """Marks a container for deletion; one that is marked is answered as it is."""
     stored = await locate(transaction, namespace, name, lock=True)
     check(stored)
-    marked = await _mark_for_deletion(transaction, stored)
-    await mounts_changed(transaction, marked.namespace_id, _mounted(stored) ^ _mounted(marked))
-    return marked
+    return await _mark_for_deletion(transaction, stored, _mounted(stored))
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
@@ -365,12 +359,8 @@ async def restart_locked(transaction: Transaction, stored: Container) -> Contain
     wanted = msgspec.structs.replace(
         stored, spec=msgspec.structs.replace(stored.spec, restarted_at=await transaction.moment())
     )
-    written = await _write(transaction, stored, wanted)
-    restarting = msgspec.structs.replace(
-        written, observed=msgspec.structs.replace(written.observed, reason="Restarting")
-    )
-    await repository.add_history(transaction, restarting, stored.observed.status, "user")
-    return written
+    restarting = msgspec.structs.replace(stored.observed, reason="Restarting")
+    return await _write(transaction, stored, wanted, history=repository.HistoryLine(restarting))
 
 
 async def _move(
@@ -403,8 +393,8 @@ async def _write(
     stored: Container,
     wanted: Container,
     *,
-    image_id: int | None = None,
     quota: tuple[int, int] | None = None,
+    history: repository.HistoryLine | None = None,
 ) -> Container:
     """Writes a change of what is wanted, with its status at once where the change alone decides it."""
     if wanted.desired_state != stored.desired_state:
@@ -416,23 +406,27 @@ async def _write(
         wanted = msgspec.structs.replace(
             wanted, observed=until_all_ready(wanted.observed, wanted.wanted_replicas)
         )
+    if wanted.observed.status != stored.observed.status:
+        history = repository.HistoryLine(wanted.observed)
     written = await repository.update_container(
-        transaction, stored, wanted, image_id=image_id, quota=quota, generation=stored.generation + 1
+        transaction,
+        stored,
+        wanted,
+        quota=quota,
+        history=history,
+        mounted=_mounted(stored) ^ _mounted(wanted),
     )
-    if written.observed.status != stored.observed.status:
-        await repository.add_history(transaction, written, stored.observed.status, "user")
-    await _changed(transaction, written, "modified", stored)
-    await mounts_changed(transaction, written.namespace_id, _mounted(stored) ^ _mounted(written))
+    transaction.emit(event(written, "modified", stored))
     return written
 
 
-async def _mark_for_deletion(transaction: Transaction, stored: Container) -> Container:
+async def _mark_for_deletion(
+    transaction: Transaction, stored: Container, mounted: Collection[str] = ()
+) -> Container:
     if stored.deletion_requested_at is not None:
         return stored
-    marked = await repository.update_container(
-        transaction, stored, stored, generation=stored.generation + 1, deleting=True
-    )
-    await _changed(transaction, marked, "modified", stored)
+    marked = await repository.update_container(transaction, stored, stored, deleting=True, mounted=mounted)
+    transaction.emit(event(marked, "modified", stored))
     return marked
 
 
@@ -441,16 +435,6 @@ def _mounted(container: Container) -> set[str]:
     if container.deletion_requested_at is not None:
         return set()
     return {volume.name for volume in container.volumes}
-
-
-async def _changed(
-    transaction: Transaction, container: Container, kind: Kind, before: Container | None = None
-) -> None:
-    transaction.emit(event(container, kind, before))
-    going = container.deletion_requested_at is not None
-    await transaction.enqueue(
-        "container", container.id, container.cluster_name, container.namespace_id, going=going
-    )
 
 
 def ready_pod(pods: Sequence[Pod], name: str, container: str) -> Pod:

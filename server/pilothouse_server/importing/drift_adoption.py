@@ -28,7 +28,6 @@ from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.objects import Manifest
 from pilothouse_server.kubernetes.ownership import MANAGED_BY, NAME
 from pilothouse_server.store.unit_of_work import Transaction
-from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.key_patterns import KeyPatterns
 
 ADOPTED = "Adopted"
@@ -103,23 +102,15 @@ async def store(transaction: Transaction, stored: Container, there: Container, w
     wanted = msgspec.structs.replace(stored, **{name: getattr(there, name) for name in _FIELDS})
     if wanted == stored:
         return stored
-    image_id = None
-    if wanted.image != stored.image:
-        image_id = await repository.register_image(transaction, ImageReference.parse(wanted.image))
+    told = msgspec.structs.replace(wanted.observed, reason=ADOPTED, message=words)
     written = await repository.update_container(
         transaction,
         stored,
         wanted,
-        image_id=image_id,
         quota=rules.quota_share(wanted),
-        generation=stored.generation + 1,
-    )
-    told = msgspec.structs.replace(written.observed, reason=ADOPTED, message=words)
-    await repository.add_history(
-        transaction, msgspec.structs.replace(written, observed=told), stored.observed.status, "system"
+        history=repository.HistoryLine(told, "system"),
     )
     transaction.emit(operations.event(written, "modified", stored))
-    await transaction.enqueue("container", written.id, written.cluster_name, written.namespace_id)
     return written
 
 

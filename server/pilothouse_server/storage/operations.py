@@ -13,7 +13,7 @@ replaced.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -178,13 +178,6 @@ async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     for item in found:
         await repository.delete_volume(transaction, item.id)
         transaction.emit(event(item, "deleted", item))
-
-
-async def mounts_changed(transaction: Transaction, namespace_id: NamespaceId, names: Collection[str]) -> None:
-    """Leaves the events of volumes that a container begins or ceases to mount to `mount_events`."""
-    if names:
-        await repository.note_mount_changes(transaction, namespace_id, names)
-        transaction.follow_up = True
 
 
 async def held(transaction: ReadTransaction, namespace_id: NamespaceId) -> Mapping[str, int]:

@@ -128,10 +128,6 @@ _LOCK = select(VOLUMES.c.id).join(NAMESPACES, NAMESPACES.c.id == VOLUMES.c.names
 _LOCK_NAMED = _LOCK.where(*_NAMED).with_for_update(of=VOLUMES, key_share=True)
 _LOCK_IDENTIFIED = _LOCK.where(_IDENTIFIED).with_for_update(of=VOLUMES, key_share=True)
 
-_NOTE_MOUNT_CHANGES = text(
-    "INSERT INTO mount_changes (volume_id, namespace_id) "
-    "SELECT id, namespace_id FROM volumes WHERE namespace_id = :id AND name = ANY (CAST(:names AS text[]))"
-)
 _HAS_MOUNT_CHANGES = text("SELECT EXISTS (SELECT FROM mount_changes)")
 _TAKE_MOUNT_CHANGES = text(
     "DELETE FROM mount_changes WHERE id IN "
@@ -200,11 +196,6 @@ async def get_many(transaction: ReadTransaction, ids: Sequence[int]) -> list[Vol
     """The volumes with these ids, in the order of their ids; missing ones are left out."""
     query = _WHOLE.where(VOLUMES.c.id.in_(ids)).order_by(VOLUMES.c.id)
     return [_volume(row) for row in (await transaction.connection.execute(query)).all()]
-
-
-async def note_mount_changes(transaction: Transaction, namespace_id: int, names: Collection[str]) -> None:
-    """Leaves it to `mount_events` to write the events of these volumes of a namespace."""
-    await transaction.connection.execute(_NOTE_MOUNT_CHANGES, {"id": namespace_id, "names": list(names)})
 
 
 async def has_mount_changes(transaction: ReadTransaction) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.repository.cached import find_cached
+from pilothouse_server.containers.repository.changing import HistoryLine, update_container
 from pilothouse_server.containers.repository.containers import (
     PlacedContainer,
     count,
@@ -17,7 +18,6 @@ from pilothouse_server.containers.repository.containers import (
     remove_all,
     stream_containers,
     stream_ready,
-    update_container,
     usage_of_quota,
 )
 from pilothouse_server.containers.repository.creation import (
@@ -27,13 +27,12 @@ from pilothouse_server.containers.repository.creation import (
     draft_creation,
     write,
 )
-from pilothouse_server.containers.repository.history import add_history, list_history
+from pilothouse_server.containers.repository.history import list_history
 from pilothouse_server.containers.repository.images import (
     count_users,
     delete_image,
     find_image,
     list_images,
-    register_image,
 )
 from pilothouse_server.containers.repository.mounts import find_volumes
 from pilothouse_server.containers.repository.sources import (
@@ -44,8 +43,8 @@ from pilothouse_server.containers.repository.sources import (
 
 __all__ = [
     "Creation",
+    "HistoryLine",
     "PlacedContainer",
-    "add_history",
     "admit",
     "admit_draft",
     "config_maps_there",
@@ -66,7 +65,6 @@ __all__ = [
     "list_pods",
     "list_ready",
     "owners_of_services",
-    "register_image",
     "remove_all",
     "stream_containers",
     "stream_ready",

@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import insert
 
 from pilothouse_server.containers.model import Container, EnvVar, Port
-from pilothouse_server.containers.repository.mounts import insert_mounts
-from pilothouse_server.containers.tables import ENVIRONMENT_VARIABLES, PORT_MAPPINGS
-from pilothouse_server.store.unit_of_work import Transaction
+from pilothouse_server.values.image_reference import ImageReference
 
 
 def columns_of(container: Container) -> dict[str, Any]:
@@ -51,18 +48,15 @@ def _document(container: Container) -> dict[str, Any]:
     return document
 
 
-async def insert_child_rows(transaction: Transaction, container_id: int, container: Container) -> None:
-    """Inserts a container's environment variables, ports and mounts."""
-    owner = {"container_id": container_id, "namespace_id": container.namespace_id}
-    if container.env:
-        await transaction.connection.execute(
-            insert(ENVIRONMENT_VARIABLES), [owner | env_row(i, e) for i, e in enumerate(container.env)]
-        )
-    if container.ports:
-        await transaction.connection.execute(
-            insert(PORT_MAPPINGS), [owner | port_row(port) for port in container.ports]
-        )
-    await insert_mounts(transaction, container_id, container)
+def image_parts(image: str) -> dict[str, str | None]:
+    """The parts of an image's name by which it is registered."""
+    reference = ImageReference.parse(image)
+    return {
+        "repository": reference.repository or None,
+        "name": reference.name,
+        "tag": reference.tag or None,
+        "digest": reference.digest or None,
+    }
 
 
 def env_row(position: int, variable: EnvVar) -> dict[str, Any]:

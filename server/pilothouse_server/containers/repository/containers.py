@@ -13,26 +13,20 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
-    delete,
     func,
     not_,
     or_,
     select,
     text,
-    update,
 )
 
 from pilothouse_server.containers.model import CachedContainer, Container, Pod
 from pilothouse_server.containers.repository.cached import cached, cached_container
-from pilothouse_server.containers.repository.child_rows import columns_of, insert_child_rows
 from pilothouse_server.containers.repository.rows import WHOLE, container_of
 from pilothouse_server.containers.tables import (
     CONTAINER_IMAGES,
     CONTAINER_PODS,
-    CONTAINER_VOLUMES,
     CONTAINERS,
-    ENVIRONMENT_VARIABLES,
-    PORT_MAPPINGS,
 )
 from pilothouse_server.errors import already_exists
 from pilothouse_server.kubernetes.conditions import APPLIED
@@ -279,46 +273,6 @@ async def stream_ready(
             yield each
 
 
-async def update_container(
-    transaction: Transaction,
-    stored: Container,
-    wanted: Container,
-    *,
-    image_id: int | None = None,
-    quota: tuple[int, int] | None = None,
-    generation: int | None = None,
-    deleting: bool = False,
-) -> Container:
-    """Writes what is wanted of a container that the transaction has locked, and answers it as stored.
-
-    Parts are rewritten only where they differ. `image_id` and `quota` only where they change.
-    """
-    values = columns_of(wanted) | {
-        "status": wanted.observed.status,
-        "reason": wanted.observed.reason or None,
-        "message": wanted.observed.message or None,
-        "resource_version": CONTAINERS.c.resource_version + 1,
-        "updated_at": func.now(),
-        "updated_by": transaction.actor.user_id,
-    }
-    if image_id is not None:
-        values["image_id"] = image_id
-    if quota is not None:
-        values["quota_cpu_millicores"], values["quota_memory_bytes"] = quota
-    if generation is not None:
-        values["generation"] = generation
-    if deleting:
-        values["deletion_requested_at"] = await transaction.moment()
-    await transaction.connection.execute(
-        update(CONTAINERS).where(CONTAINERS.c.id == stored.id).values(values)
-    )
-    if (stored.env, stored.ports, stored.all_mounts) != (wanted.env, wanted.ports, wanted.all_mounts):
-        for table in (ENVIRONMENT_VARIABLES, PORT_MAPPINGS, CONTAINER_VOLUMES):
-            await transaction.connection.execute(delete(table).where(table.c.container_id == stored.id))
-        await insert_child_rows(transaction, stored.id, wanted)
-    return await _whole(transaction, stored.id)
-
-
 async def remove_all(transaction: Transaction, namespace_id: int) -> Sequence[Container]:
     """Removes every container of a namespace, with all that belongs to it; returns them as they were."""
     locked = await transaction.connection.execute(_LOCK_ALL, {"id": namespace_id})
@@ -373,9 +327,3 @@ async def owners_of_services(
     parameters = {"namespace_id": namespace_id, "services": list(services), "leave_out": leave_out or 0}
     rows = await transaction.connection.execute(_OWNERS_OF_SERVICES, parameters)
     return {row.service_name: row.name for row in rows}
-
-
-async def _whole(transaction: ReadTransaction, container_id: int) -> Container:
-    found = await get(transaction, container_id)
-    assert found is not None, "a row that was just written can be read back"
-    return found

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.namespace_facts import CreationFacts, NamespaceFacts, Needs, NewContainer
-from pilothouse_server.containers.repository.child_rows import columns_of, env_row, port_row
+from pilothouse_server.containers.repository.child_rows import columns_of, env_row, image_parts, port_row
 from pilothouse_server.containers.repository.mounts import mount_rows, volumes_of
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.store import idempotency_keys
@@ -26,7 +26,6 @@ from pilothouse_server.store.audit_records import canonical_time
 from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.idempotency_keys import Look, StoredAnswer
 from pilothouse_server.store.unit_of_work import Transaction
-from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.resources import ContainerId, NamespaceId
 
 _ADMIT = text(
@@ -169,7 +168,6 @@ async def write(transaction: Transaction, creation: Creation) -> None:
 
 def _parameters(creation: Creation) -> dict[str, Any]:
     container, needs, limits = creation.container, creation.needs, creation.limits
-    image = ImageReference.parse(container.image)
     moment = canonical_time(creation.facts.moment)
     columns = {
         **columns_of(container),
@@ -183,12 +181,7 @@ def _parameters(creation: Creation) -> dict[str, Any]:
         "quota_memory_bytes": creation.share[1],
         "created_at": moment,
         "updated_at": moment,
-        "image": {
-            "repository": image.repository or None,
-            "name": image.name,
-            "tag": image.tag or None,
-            "digest": image.digest or None,
-        },
+        "image": image_parts(container.image),
     }
     return {
         "container": orjson.dumps(columns).decode(),

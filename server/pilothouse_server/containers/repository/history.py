@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from pilothouse_server.containers.model import Container, Status, StatusChange
+from pilothouse_server.containers.model import StatusChange
 from pilothouse_server.containers.tables import STATUS_HISTORY
 from pilothouse_server.store.paging import (
     NextPage,
@@ -18,49 +18,9 @@ from pilothouse_server.store.paging import (
     parse_order_by,
 )
 from pilothouse_server.store.references import USERS
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-from pilothouse_server.values.actors import TriggeredBy
+from pilothouse_server.store.unit_of_work import ReadTransaction
 
-# One statement, because the foreign key to `operations` is checked at its end, and the row of the
-# operation is otherwise written only when the transaction is about to commit.
-_ADD = text(
-    "WITH operation AS ("
-    "  INSERT INTO operations (operation_id, user_id, method, resource_type, resource_id, namespace_id, "
-    "request_id)"
-    "  SELECT :operation_id, :user_id, :method, 'container', :container_id, :namespace_id, :request_id"
-    "  WHERE CAST(:triggered_by AS text) = 'user' ON CONFLICT (operation_id) DO NOTHING) "
-    "INSERT INTO container_status_history (container_id, namespace_id, previous_status, current_status, reason, "
-    "message, triggered_by, user_id, operation_id) VALUES (:container_id, :namespace_id, :previous_status, "
-    ":current_status, :reason, :message, :triggered_by, :user_id, "
-    "CASE WHEN CAST(:triggered_by AS text) = 'user' THEN CAST(:operation_id AS uuid) END)"
-)
 _ORDERS = {"change_time": OrderField(STATUS_HISTORY.c.changed_at)}
-
-
-async def add_history(
-    transaction: Transaction,
-    container: Container,
-    previous: Status | None,
-    triggered_by: TriggeredBy,
-) -> None:
-    """Notes that the container's status became what it is."""
-    observed = container.observed
-    await transaction.connection.execute(
-        _ADD,
-        {
-            "operation_id": transaction.operation_id,
-            "user_id": transaction.actor.user_id,
-            "method": transaction.method,
-            "request_id": transaction.request_id,
-            "container_id": container.id,
-            "namespace_id": container.namespace_id,
-            "previous_status": previous,
-            "current_status": observed.status,
-            "reason": observed.reason[:100] or None,
-            "message": observed.message or None,
-            "triggered_by": triggered_by,
-        },
-    )
 
 
 async def list_history(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, select, text
+from sqlalchemy import ColumnElement, Select, case, delete, func, select
 
 from pilothouse_server.containers.model import Image
 from pilothouse_server.containers.tables import CONTAINER_IMAGES, CONTAINERS
@@ -35,21 +35,6 @@ _FILTERS = {
     ),
 }
 _ORDERS = {"name": OrderField(CONTAINER_IMAGES.c.name)}
-_REGISTER = text("SELECT register_image(:repository, :name, :tag, :digest)")
-
-
-async def register_image(transaction: Transaction, reference: ImageReference) -> int:
-    """The id of an image, registered if it is new."""
-    found = await transaction.connection.execute(
-        _REGISTER,
-        {
-            "repository": reference.repository or None,
-            "name": reference.name,
-            "tag": reference.tag or None,
-            "digest": reference.digest or None,
-        },
-    )
-    return int(found.scalar_one())
 
 
 async def find_image(

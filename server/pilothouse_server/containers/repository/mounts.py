@@ -11,19 +11,12 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select, text
+from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
-from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
-
-_INSERT = text("""
-INSERT INTO container_volumes (container_id, volume_id, namespace_id, mount_path, read_only, sub_path)
-SELECT :container_id, id, namespace_id, :mount_path, :read_only, :sub_path
-FROM volumes WHERE namespace_id = :namespace_id AND name = :volume
-ON CONFLICT (container_id, volume_id, mount_path) DO NOTHING
-""")
+from pilothouse_server.store.unit_of_work import ReadTransaction
 
 
 def mounted_volumes() -> ScalarSelect[Any]:
@@ -55,14 +48,6 @@ async def find_volumes(
     )
     rows = (await transaction.connection.execute(query)).all()
     return {volume.name: volume for volume in volumes_of([row.definition for row in rows])}
-
-
-async def insert_mounts(transaction: Transaction, container_id: int, container: Container) -> None:
-    """Adds the rows of a container's mounts."""
-    owner = {"container_id": container_id, "namespace_id": container.namespace_id}
-    rows = [owner | row for row in mount_rows(container)]
-    if rows:
-        await transaction.connection.execute(_INSERT, rows)
 
 
 def mount_rows(container: Container) -> list[dict[str, Any]]:
