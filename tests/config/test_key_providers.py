@@ -66,7 +66,7 @@ def test_a_new_key_for_the_environment_is_one_that_can_be_put_there(tmp_path: Pa
     [
         ({"key_providers": ""}, "must name one provider"),
         ({"key_providers": "file,file"}, "each once"),
-        ({"key_providers": "vault"}, "'vault' is none of file, environment, pkcs11"),
+        ({"key_providers": "vault"}, "'vault' is not one of file, environment, pkcs11"),
         ({"key_providers": "pkcs11"}, "file or environment is needed, too"),
         ({"key_providers": "environment"}, "SECRET_KEYS must hold keys of 32 bytes"),
         ({"key_providers": "environment", "secret_keys": f"{ONE} {ONE}"}, "SECRET_KEYS holds a key twice"),

@@ -257,13 +257,13 @@ def _probe(live: Any) -> None:
 
 
 _UNFIT: dict[Callable[[Any], None], str] = {
-    _uid: "metadata.uid: holds NUL",
+    _uid: "metadata.uid: has NUL",
     _replicas: "spec.replicas: has a number beyond 64 bits",
     _many: "spec.replicas: more than 2147483647",
     _argument: "the cluster describes it in a way that cannot be read",
     _variable: "longer, than can be stored",
     _grace: "spec.template.spec.terminationGracePeriodSeconds: has a number beyond 64 bits",
-    _label: "metadata.labels: the name of a field holds NUL",
+    _label: "metadata.labels: the name of a field has NUL",
     _status: "the cluster describes it in a way that cannot be read",
     _probe: "a number of it is greater than it may be here",
 }

@@ -235,7 +235,7 @@ async def test_what_was_made_anew_is_not_taken_over_again_by_itself(
         await poll_until(labelled)
         await here.relabel_namespace(anew)
         lost = await until("LabelLost")
-        assert "adoption" in lost.message
+        assert "--adopt" in lost.message
         # Not by what its tenant changes of it either.
         await here.change(
             lambda tx: change_namespace(tx, "shop", _labelled(lost), ["labels"], _any, caller=PLATFORM)
