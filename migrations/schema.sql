@@ -13411,7 +13411,7 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.login_throttles TO pilothouse_
 -- Name: TABLE mount_changes; Type: ACL; Schema: public; Owner: -
 --
 
-GRANT INSERT ON TABLE public.mount_changes TO pilothouse_app;
+GRANT SELECT,INSERT ON TABLE public.mount_changes TO pilothouse_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.mount_changes TO pilothouse_system;
 
 

@@ -11,7 +11,7 @@ from typing import Final
 RELEASED: Final = ""
 # The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
-    "0101": "f3509e08a5c8d6d5af7870394718f74d7b358def42852b629495ea5a9325a756",
+    "0101": "08b9ff5197c1aafe112b1958fec876bbcf6284b1aebe08b451b76e69697b25bb",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -32,7 +32,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON port_mappings TO pilothouse_app, pilotho
 GRANT SELECT, INSERT, UPDATE, DELETE ON environment_variables TO pilothouse_app, pilothouse_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON volumes TO pilothouse_app, pilothouse_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON container_volumes TO pilothouse_app, pilothouse_system;
-GRANT INSERT ON mount_changes TO pilothouse_app;
+GRANT SELECT, INSERT ON mount_changes TO pilothouse_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON mount_changes TO pilothouse_system;
 GRANT SELECT ON encryption_keys TO pilothouse_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON encryption_keys TO pilothouse_system;
