@@ -22,13 +22,14 @@ _OF_THE_STORE = (
         "audit_writer",
         "canonical_json",
         "care",
+        "clock_skew",
         "continuity",
-        "far_ahead",
+        "expiry",
         "filtering",
         "list_plans",
         "paging",
     ),
-    *("periodic", "reach", "reads_by_key", "reaping", "statements"),
+    *("periodic", "reach", "reads_by_key", "statements"),
 )
 _SUITES = (
     *(f"tests/store/test_{name}.py" for name in _OF_THE_STORE),
