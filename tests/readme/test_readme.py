@@ -165,9 +165,9 @@ async def test_a_database_of_ones_own(postgres: EmbeddedPostgres, tmp_path: Path
         assert role is not None
         variables[name] = postgres.dsn("readme", role[1])
     shell.variables.update(variables)
-    assert "applied 0001" in await shell.run("pilothouse migrate up")
+    assert "applied 0101" in await shell.run("pilothouse migrate up")
     assert "nothing to apply" in await shell.run("pilothouse migrate up")
-    assert "0001  applied" in await shell.run("pilothouse migrate status")
+    assert "0101  applied" in await shell.run("pilothouse migrate status")
     variables["PILOTHOUSE_BOOTSTRAP_PASSWORD"] = PASSWORD
     async with serving("pilothouse serve", tmp_path, variables) as address:
         shell.address = address
