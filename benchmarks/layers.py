@@ -35,12 +35,12 @@ _LAYERS: Sequence[tuple[str, str]] = (
         "authentication",
         r"pilothouse_server/(identity/(authenticator/token_authenticator|tokens)|rpc/interceptors/authentication)\.py$",
     ),
-    ("authorization", r"pilothouse_server/(rpc/interceptors/authorization|access)\.py$"),
+    ("authorization", r"pilothouse_server/(rpc/interceptors/authorization\.py$|authorization/)"),
     ("validation", r"pilothouse_server/rpc/(interceptors/validation|validation|field_checks|formats)\.py$"),
     ("converter and messages", r"^<converter of|pilothouse_server/(rpc/converter/|\w+/messages)"),
-    ("pipeline and other layers", r"pilothouse_server/rpc/"),
+    ("pipeline and other layers", r"pilothouse_server/(rpc|flowcontrol)/"),
     ("reconciler", r"pilothouse_server/(reconcile|kubernetes|clusters)/"),
-    ("handler and rules", r"pilothouse_server/(?!values/)\w+/"),
+    ("handler and rules", r"pilothouse_server/(?!(?:values|runtime|launch|cli)/)\w+/"),
 )
 _PATTERNS = tuple((layer, re.compile(pattern)) for layer, pattern in _LAYERS)
 ORDER = (LOOP, *(layer for layer, _ in _LAYERS))

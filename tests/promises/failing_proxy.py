@@ -51,8 +51,8 @@ async def _speaks_no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 WAYS: dict[str, tuple[Way, str]] = {
     "407": (_asks_again, "responds with 407"),
     "reset": (_resets, "connection"),
-    "redirect": (_leads_elsewhere, "answers 302"),
-    "rubbish": (_talks_rubbish, "no HTTP"),
+    "redirect": (_leads_elsewhere, "responds with 302"),
+    "rubbish": (_talks_rubbish, "not HTTP"),
     "silence": (_is_silent, "did not respond in time"),
     "no TLS": (_speaks_no_tls, "TLS cannot be agreed on"),
 }

@@ -194,7 +194,7 @@ async def test_however_a_connection_fails_it_tells_no_secret(database: Database,
         await _ask_everything(told, credentials)
         places = await told.gather()
         assert {"table clusters", "table operation_logs", "table events", "log"} <= places.keys()
-        assert b"answers 407" in places["log"]
+        assert b"responds with 407" in places["log"]
         assert _found(places) == {}
 
 
