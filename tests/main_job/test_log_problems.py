@@ -146,6 +146,7 @@ async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, t
             (
                 b"interrupted, going on as soon as possible: no server responds at ",
                 b"interrupted, going on as soon as possible: this server is shutting down",
+                b"interrupted, going on as soon as possible: CANCELLED",
             )
         )
         # Asked for only now, it is an error.
