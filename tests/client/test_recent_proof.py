@@ -55,7 +55,7 @@ async def test_on_a_terminal_the_command_asks_for_the_password_and_goes_on(
     environment = os.environ | {"PILOTHOUSE_CONFIG": str(tmp_path / "config.json")}
     command = (sys.executable, "-m", "pilothouse_client", *_CREATE)
     async with terminal.running(*command, env=environment) as process:
-        await terminal.shows(b"recent proof of who you are")
+        await terminal.shows(b"recent proof of your identity")
         await terminal.shows(b"Password: ")
         terminal.type(b"not my password\n")
         await terminal.shows(b"the current password is wrong")
