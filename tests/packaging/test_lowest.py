@@ -15,7 +15,7 @@ from tests.packaging.test_installed import INSTALL_SERVER, Installation, run
 from tests.readme.served import serving
 from tests.waiting import poll_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.full(minutes=10)
 
 LINES = 40_000
 # A hundred lines each hundredth of a second: more than 512 lines come in one read.
