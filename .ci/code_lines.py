@@ -56,7 +56,7 @@ def of_sql(text: str) -> int:
 
 
 def git(*words: str) -> str:
-    """What a command of git prints."""
+    """Returns the output of a git command."""
     return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout
 
 

@@ -155,7 +155,7 @@ def breaking(against: str) -> int:
 
 
 def breaking_changes(root: Path, against: Path) -> list[str]:
-    """What buf finds in the protos of `root`, compared with those of another folder, except for EXCEPTIONS."""
+    """Returns the findings of buf in the protos of `root`, compared with another folder, without EXCEPTIONS."""
     buf = Path(sys.executable).parent / "buf"
     command = [str(buf), "breaking", "--error-format", "json", "--against", str(against)]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

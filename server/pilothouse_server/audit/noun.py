@@ -1,4 +1,4 @@
-"""What the noun audit hands `app.py`."""
+"""The noun audit, as `app.py` gets it."""
 
 from __future__ import annotations
 

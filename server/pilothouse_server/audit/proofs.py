@@ -109,7 +109,7 @@ async def _proof(transaction: ReadTransaction, state: TreeState, spans: Sequence
 
 
 def damaged() -> FailedPrecondition:
-    """What callers get if a proof cannot be computed."""
+    """Returns the error for callers if a proof cannot be computed."""
     return FailedPrecondition("tiles of the audit log are missing: verify it", reason="AUDIT_LOG_DAMAGED")
 
 

@@ -358,7 +358,7 @@ def _stats(row: Any) -> UserOperationStats:
 
 
 async def partition_facts(transaction: ReadTransaction, bounds: Mapping[str, Any]) -> Any:
-    """What keeps the records of a partition between the times `lower` and `upper`: a row.
+    """Returns the facts that keep the records of a partition between the times `lower` and `upper`, as a row.
 
     `last` is the newest place, None where it is empty, `sealed` the newest place that a signed head covers, `held`
     whether a namespace with a record there is under legal hold.

@@ -290,7 +290,7 @@ class Verification:
         self.report.add(VerificationFinding(fault, min(first, size), size, words))
 
     def _tree_fault(self, low: int, high: int, words: str) -> None:
-        """What is wrong with the leaves from one to before another."""
+        """Adds a finding of the tree, about the leaves from `low` to before `high`."""
         self.report.add(VerificationFinding(Fault.TREE, low + 1, high, words))
 
     async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:

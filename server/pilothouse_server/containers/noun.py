@@ -1,4 +1,4 @@
-"""What the noun containers hands `app.py`."""
+"""The noun containers, as `app.py` gets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the noun namespaces hands `app.py`; its service serves clusters too."""
+"""The noun namespaces, as `app.py` gets it; its service also serves clusters."""
 
 from __future__ import annotations
 
