@@ -12,18 +12,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from pilothouse.audit.v1 import audit_pb2
-from pilothouse.config.v1 import config_pb2
-from pilothouse.container.v1 import container_pb2
-from pilothouse.identity.v1 import identity_pb2
-from pilothouse.metrics.v1 import metrics_pb2
-from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse.storage.v1 import storage_pb2
+from tests.services import SERVICES
 
 # Sets the title, clears the screen (with the control character of eight bits, too), turns the direction of text.
 WORDS = "a\x1b]0;owned\x07\x1b[2J\x9b2J\u202eb"
 OBEYED = ("\x1b", "\x07", "\x9b", "\u202e")
-_FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 _DEPTH = 6
 
 
@@ -88,12 +81,9 @@ def _scalar(field: FieldDescriptor) -> Any:
 async def hostile_server(fails: Callable[[str], bool] = lambda _method: False) -> AsyncIterator[str]:
     """Yields the address of a server that answers each method once. `fails` chooses those that end with an error."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    for file in _FILES:
-        for service in file.DESCRIPTOR.services_by_name.values():
-            handlers = {method.name: _handler(method, fails) for method in service.methods}
-            server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service.full_name, handlers),)
-            )
+    for service in SERVICES:
+        handlers = {method.name: _handler(method, fails) for method in service.methods}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
@@ -17,7 +16,6 @@ from pilothouse.audit.v1 import audit_pb2
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import api_keys_pb2, identity_pb2
-from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import PilothouseError
@@ -25,9 +23,9 @@ from tests.fields.exceptions import EXCEPTIONS
 from tests.fields.generated import Leaf, Needs, filled, found, has, leaves
 from tests.harness import PASSWORD, Server
 from tests.main_job.legacy import DEPLOYMENTS, deployment, legacy
+from tests.services import METHODS
 from tests.waiting import poll_until
 
-MODULES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 OURS = "pilothouse.dev/"
 Call = Callable[[Server, Any], Awaitable[Any]]
 Update = Callable[[Server, Any, FieldMask], Awaitable[Any]]
@@ -194,13 +192,9 @@ NO_RESOURCES = {
 
 
 def test_every_resource_is_examined() -> None:
-    services: list[ServiceDescriptor] = [
-        service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values()
-    ]
     made = {
         part.message_type.full_name
-        for service in services
-        for method in service.methods
+        for method in METHODS
         if method.name.startswith(("Create", "Register"))
         for part in method.input_type.fields
         if part.message_type is not None and part.message_type.full_name.startswith("pilothouse.")

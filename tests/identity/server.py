@@ -14,14 +14,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from pilothouse.audit.v1 import audit_pb2
-from pilothouse.config.v1 import config_pb2
-from pilothouse.container.v1 import container_pb2
 from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import identity_pb2_grpc
-from pilothouse.metrics.v1 import metrics_pb2
-from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.app import SEALED
 from pilothouse_server.authorization.access import OVER_ALL_NAMESPACES
 from pilothouse_server.config.operations import rotation
@@ -52,16 +46,14 @@ from pilothouse_server.store.unit_of_work import Store
 from pilothouse_server.watch.hub import Hub
 from tests.conftest import Database
 from tests.harness import limits_of
+from tests.services import SERVICES
 from tests.waiting import patient
 
 ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
 SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
 # What the whole product declares, so that permissions mean here what they mean there.
-PLATFORM_FILES = (pb, audit_pb2, config_pb2, container_pb2, metrics_pb2, namespace_pb2, storage_pb2)
-RULES = method_rules.load(
-    service for file in PLATFORM_FILES for service in file.DESCRIPTOR.services_by_name.values()
-)
+RULES = method_rules.load(SERVICES)
 KNOWN = frozenset(
     {rule.permission for rule in RULES.values() if rule.permission} | OVER_ALL_NAMESPACES | {"config.use"}
 )

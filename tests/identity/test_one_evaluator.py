@@ -20,7 +20,8 @@ from pilothouse.identity.v1 import identity_pb2 as pb
 from pilothouse.identity.v1 import permissions_pb2 as permissions
 from pilothouse.options.v1 import options_pb2 as options
 from tests.conftest import connection
-from tests.identity.server import KNOWN, PLATFORM_FILES, Caller, IdentityServer
+from tests.identity.server import KNOWN, Caller, IdentityServer
+from tests.services import METHODS
 
 # As docs/security.md lists them.
 _GUARDS = {
@@ -31,11 +32,9 @@ _GUARDS = {
     "namespace.security",
 }
 _SCOPES: dict[str, set[int]] = {}
-for _file in PLATFORM_FILES:
-    for _service in _file.DESCRIPTOR.services_by_name.values():
-        for _method in _service.methods:
-            _rule = _method.GetOptions().Extensions[options.method]
-            _SCOPES.setdefault(_rule.permission, set()).add(_rule.scope)
+for _method in METHODS:
+    _rule = _method.GetOptions().Extensions[options.method]
+    _SCOPES.setdefault(_rule.permission, set()).add(_rule.scope)
 _PLATFORM_ONLY = _GUARDS | {
     permission for permission, scopes in _SCOPES.items() if scopes == {options.SCOPE_PLATFORM}
 }

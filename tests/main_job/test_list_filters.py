@@ -10,17 +10,12 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from pilothouse.audit.v1 import audit_pb2
-from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2
-from pilothouse.identity.v1 import identity_pb2
-from pilothouse.metrics.v1 import metrics_pb2
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse.storage.v1 import storage_pb2
 from tests.conftest import Database
 from tests.harness import running_server
+from tests.services import METHODS
 
-_FILES = (audit_pb2, config_pb2, container_pb2, identity_pb2, metrics_pb2, namespace_pb2, storage_pb2)
 # What a list does not go without.
 _NEEDED: dict[str, dict[str, Any]] = {
     "ListPrincipals": {"permission": "container.get"},
@@ -83,9 +78,7 @@ def filtered_lists() -> list[MethodDescriptor]:
     """The calls that answer pages and take a filter."""
     return [
         method
-        for file in _FILES
-        for service in file.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
+        for method in METHODS
         if method.name.startswith("List") and "filter" in method.input_type.fields_by_name
     ]
 

@@ -10,14 +10,9 @@ from pilothouse_server.authorization.access import Credential, KeyLimits
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.rpc.interceptors.authorization import check_credential
 from pilothouse_server.rpc.method_rules import Rule, load
-from tests.rpc.test_validation_declarations import ALL_FILES
+from tests.services import SERVICES
 
-_RULES = {
-    rule.name: rule
-    for rule in load(
-        service for file in ALL_FILES for service in file.DESCRIPTOR.services_by_name.values()
-    ).values()
-}
+_RULES = {rule.name: rule for rule in load(SERVICES).values()}
 _SESSION = Credential(method="password")
 _KEY = Credential("api_key", "7", "ci", limits=KeyLimits())
 _READER = Credential("api_key", "8", "reader", limits=KeyLimits(read_only=True))
