@@ -320,7 +320,7 @@ class Application:
         self._supervisor.start("lost sessions", self.database.end_lost_sessions)
         self._supervisor.start("usage stream", self.usage_stream.run)
         rendering = Periodic(
-            "render messages anew", BACKFILL_SECONDS, lambda: backfill_messages(self.store, self.watched)
+            "render messages again", BACKFILL_SECONDS, lambda: backfill_messages(self.store, self.watched)
         )
         standard = standard_jobs(self.store, self.settings, NOUN_TABLES)
         tidying = Periodic("end what issuers do not confirm", federated_users.TIDY_SECONDS, self._tidy)

@@ -2,9 +2,9 @@
 
 Rules, repositories and the kernel raise these and nothing else on purpose. The outermost interceptor turns
 each into its canonical gRPC code, a `google.rpc.ErrorInfo` (the reason, the metadata) and, where there are
-violations, a `google.rpc.BadRequest`. Whatever is not one of them is a fault of ours and leaves the server as
-INTERNAL without its words: that is why messages here are written for the caller, and never hold SQL, a secret
-or a driver's text.
+violations, a `google.rpc.BadRequest`. Any other exception is our fault and leaves the server as INTERNAL
+without its text. Therefore messages here are written for the caller, and never contain SQL, a secret or a
+driver's text.
 
 Nothing here knows gRPC, so that the rules do not have to. `code` is the name of the canonical code.
 """
@@ -32,7 +32,7 @@ class Violation:
 class PilothouseError(Exception):
     """The base of the hierarchy; only its subclasses are raised.
 
-    `message` is lower-case and says what to do. `reason` is UPPER_SNAKE and stable: programs decide by it.
+    `message` is lower-case and names the remedy. `reason` is UPPER_SNAKE and stable: programs decide by it.
     `metadata` goes into ErrorInfo. `retry_after_seconds` is set where trying again later helps.
     """
 
@@ -59,7 +59,7 @@ class PilothouseError(Exception):
 
 
 class InvalidArgument(PilothouseError):
-    """The request is wrong whatever the state of the system."""
+    """The request is wrong in any state of the system."""
 
     code = "INVALID_ARGUMENT"
 
@@ -134,7 +134,7 @@ def invalid(
     )
 
 
-# Whoever finds it, a field that is not given is told alike: the words, the rule and the reason.
+# Every check reports a missing field in the same way: the same words, rule and reason.
 MISSING = "must be given"
 REQUIRED = "REQUIRED"
 
@@ -152,7 +152,9 @@ def missing_field(field: str) -> Violation:
 def over_all_namespaces_needed(
     permission: str, namespace: str, why: str, **metadata: str
 ) -> PermissionDenied:
-    """The error for what no grant in one namespace gives (`access.OVER_ALL_NAMESPACES`); `why`: what asks for it."""
+    """Returns the error for a permission that no grant in one namespace gives (`access.OVER_ALL_NAMESPACES`);
+    `why` names the field or call that needs it.
+    """
     return PermissionDenied(
         f'permission {permission} is needed in namespace "{namespace}", from a grant over all namespaces: {why}',
         reason="PERMISSION_DENIED",
@@ -170,7 +172,7 @@ def not_found(kind: str, name: str) -> NotFound:
 
 
 def already_exists(kind: str, name: str, *, being_deleted: bool = False) -> AlreadyExists:
-    """Return the error for a name of a `kind` that is taken, perhaps by what is `being_deleted`."""
+    """Returns the error for a name of a `kind` that is taken, perhaps by an object that is `being_deleted`."""
     until = ", and is being deleted: its name is free once it is gone" if being_deleted else ""
     return AlreadyExists(
         f'{kind} "{name}" already exists{until}',

@@ -25,9 +25,9 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 
 # The most findings that each rule may have in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
-    "headless": {"server": 586, "client": 134, "migrations": 0, "protos": 0, "docs": 0, "tests": 548},
-    "docstring": {"server": 1096, "client": 243, "migrations": 1, "tests": 846},
-    "banned": {"server": 299, "client": 49, "migrations": 0, "protos": 0, "docs": 0, "tests": 284},
+    "headless": {"server": 419, "client": 134, "migrations": 0, "protos": 0, "docs": 0, "tests": 547},
+    "docstring": {"server": 832, "client": 243, "migrations": 1, "tests": 845},
+    "banned": {"server": 229, "client": 49, "migrations": 0, "protos": 0, "docs": 0, "tests": 282},
     "class name": {"server": 16},
 }
 

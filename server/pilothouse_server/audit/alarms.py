@@ -1,4 +1,4 @@
-"""Alarms about the audit log itself: a record of the log that says what is wrong with it, and the metric of faults."""
+"""Alarms about the audit log itself: a record in the log that names the fault, and the metric of faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pilothouse_server.store.unit_of_work import Store
 
 FAULTS = Counter(
     "pilothouse_audit_log_faults_total",
-    "What was found wrong with the audit log: missing records, other heads.",
+    "Faults found in the audit log: missing records, other heads.",
     ("kind",),
 )
 

@@ -1,4 +1,4 @@
-"""What retention asks of the tree before it drops records: whether they are those of the log, and signatures."""
+"""The checks on the tree before retention drops records: the records match the tree, and the log has signed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ class Dropping:
         return not walk.report.findings
 
     async def sign(self, dropped: Sequence[Stretch]) -> str:
-        """The lines of the signatures of every key under what was dropped."""
+        """Returns the signature line of every key, for the text that lists the dropped stretches."""
         origin = origin_of(await self._state())
         return "".join(signer.line(drops.text(origin, dropped)) for signer in self.identity.signers(origin))
 
     async def signed(self, metadata: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Whether a key of the log has signed what a record says was dropped, and whether all that sign now have."""
+        """Returns whether a key of the log has signed a record's dropped stretches, and whether all current
+        keys have.
+        """
         state = await self._state()
         by = drops.signed_by(metadata, self.identity.verifiers(state))
         now = [signer.verifier for signer in self.identity.signers(origin_of(state))]

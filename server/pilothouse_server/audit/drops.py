@@ -1,4 +1,4 @@
-"""What retention says that it dropped, signed by the keys of the log.
+"""The list of dropped stretches in a retention record, signed by the keys of the log.
 
 Somebody with all rights on the database can delete records and write a record as retention does. So such a record
 counts only if a key of the log has signed it, as a signed note (C2SP signed-note):
@@ -24,13 +24,13 @@ from pilothouse_server.store import audit_records
 
 
 def text(name: str, dropped: Sequence[Stretch]) -> str:
-    """What is signed."""
+    """Returns the text that the keys sign."""
     lines = "".join(f"{first:d} {last:d}\n" for first, last in dropped)
     return f"{name}\ndropped\n{lines}"
 
 
 def signed_by(metadata: Mapping[str, Any], verifiers: Iterable[Verifier]) -> list[Verifier]:
-    """Which of these keys have signed what a record says was dropped."""
+    """Returns the keys among `verifiers` that have signed the dropped stretches in a record's metadata."""
     try:
         lines = [notes.signature_line(line) for line in metadata["signatures"].splitlines()]
         return [
@@ -52,7 +52,9 @@ def newest(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]) 
 
 
 def exported(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]) -> str:
-    """The same as JSON, without what does not belong to it; '' where there is none."""
+    """Returns the newest signed metadata as JSON, with only the fields `dropped` and `signatures`; '' if
+    there is none.
+    """
     told = newest(records, verifiers)
     if told is None:
         return ""
@@ -60,7 +62,10 @@ def exported(records: Iterable[Mapping[str, Any]], verifiers: Sequence[Verifier]
 
 
 class Dropped:
-    """What retention has dropped, as the newest record says that the log has signed; `records` has the newest first."""
+    """The stretches that retention has dropped, from the newest record that the log has signed.
+
+    `records` has the newest first.
+    """
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = (), verifiers: Sequence[Verifier] = ()) -> None:
         believed = newest(records, verifiers) or {"dropped": []}

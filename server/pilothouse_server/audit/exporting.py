@@ -1,7 +1,7 @@
-"""Records exported in the order of the log, each with what proves that it stands in one sealed head.
+"""Exports records in the order of the log, each with the proof that one sealed head covers it.
 
-Many may export at once, and readers may be slow. So each holds little: as much as goes into one answer is read, and
-values are made of a record's texts when it is put there.
+Many exports may run concurrently, and readers may be slow. So each export keeps little in memory: it reads
+one answer's worth of records, and decodes a record's texts only when it puts the record into the answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_AT_ONCE = 512
 # Of the records; one may go beyond it.
 MOST_BYTES_AT_ONCE = 512 * 1024
 
-# What a record has as JSON, which may be read as text.
+# The fields of a record that are JSON and may be read as text.
 _JSON = ("request_body", "request_headers", "response_body", "metadata")
 _decode = msgspec.json.Decoder().decode
 # (after, upto, most) → rows of the log that the caller may see, by the rights that it has now
@@ -39,7 +39,7 @@ class Exported:
 
 
 async def export(store: Store, read: Read, after: int, size: int) -> AsyncIterator[list[Exported]]:
-    """Yields the records beyond a place, up to those of the tree of a size; whoever gets them may empty the list.
+    """Yields the records after a sequence, up to those of the tree of a size; the caller may empty the list.
 
     Raises FailedPrecondition, Unavailable.
     """

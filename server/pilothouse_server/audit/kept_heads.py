@@ -1,9 +1,9 @@
 """The last head of each history that this server signed or accepted, in memory and in a file of the data folder.
 
-Whoever may change the database may change the log together with its heads. What a server compares the log with must
-stand elsewhere, so it keeps the last signed note itself, as the logs of Certificate Transparency do. The file is
-replaced in one step and is on the disk before the head is given out. A head in the file may be older than the last one:
-several processes write it, and it is as true.
+Anyone who may change the database may change the log together with its heads. So the copy that a server
+compares the log with must be elsewhere: the server keeps the last signed note itself, as the logs of
+Certificate Transparency do. The file is replaced in one step and is on the disk before the head is given out.
+A head in the file may be older than the last one, because several processes write it, but it is equally true.
 
 A stop of sealing is kept, too, so that clearing it in the database does not end it.
 """
@@ -38,7 +38,9 @@ class KeptHead:
 
 
 class _File(msgspec.Struct):
-    """What the file holds: a note for each history, the newest last, and why sealing stopped in a history."""
+    """The content of the file: a note for each history, the newest last, and the reason why sealing stopped
+    in a history.
+    """
 
     heads: dict[str, str] = msgspec.field(default_factory=dict)
     stopped: dict[str, str] = msgspec.field(default_factory=dict)

@@ -2,11 +2,11 @@
 
     leaf = SHA-256(00 ‖ data)         node = SHA-256(01 ‖ left ‖ right)
 
-A tile of level 0 holds hashes of leaves, one of a level above the roots of full tiles of the level below. Whatever a
-proof or a root needs is a hash over some leaves that follow on one another, a *span*; a span falls into full subtrees,
-each of which lies in one tile.
+A tile of level 0 holds hashes of leaves, one of a level above the roots of full tiles of the level below.
+Every hash that a proof or a root needs covers a run of consecutive leaves, a *span*; a span splits into full
+subtrees, each of which lies in one tile.
 
-What is stored of level 0 is the data of the leaves, since their hashes follow from it.
+For level 0 the data of the leaves is stored, since their hashes follow from it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def subtrees(span: Span) -> list[tuple[int, int]]:
 
 
 def inclusion_spans(index: int, size: int) -> list[Span]:
-    """What proves that a leaf is in the tree of a size, from the leaf's sibling up. Raises NotInTreeError."""
+    """Returns the spans that prove that a leaf is in the tree of a size, from the leaf's sibling up. Raises
+    NotInTreeError.
+    """
     if not 0 <= index < size:
         raise NotInTreeError(f"no leaf {index} among {size}")
     spans: list[Span] = []
@@ -87,7 +89,7 @@ def inclusion_spans(index: int, size: int) -> list[Span]:
 
 
 def consistency_spans(first: int, size: int) -> list[Span]:
-    """What proves that the tree of a size begins with that of a smaller one. Raises NotInTreeError."""
+    """Returns the spans that prove that the tree of a size begins with a smaller tree. Raises NotInTreeError."""
     if not 0 < first <= size:
         raise NotInTreeError(f"no tree of {first} leaves in one of {size}")
     spans: list[Span] = []
@@ -151,7 +153,7 @@ def _place(height: int, index: int) -> tuple[Place, int, int]:
 
 
 class Nodes:
-    """Hashes over spans, from tiles; those of level 0 hold the leaves' data. What was computed is kept."""
+    """Hashes over spans, from tiles; those of level 0 hold the leaves' data. Computed hashes are kept."""
 
     def __init__(self, tiles: Mapping[Place, bytes]) -> None:
         self._tiles = tiles
@@ -249,7 +251,7 @@ class Edge:
 
 
 class Frontier:
-    """A tree that only grows, of which nothing is kept but what its next root needs."""
+    """A tree that only grows. It keeps only the hashes that its next root needs."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -275,7 +277,7 @@ class Frontier:
 
 
 class Prover:
-    """Inclusion proofs of many leaves of one tree: what the leaves of a tile share is computed once."""
+    """Inclusion proofs of many leaves of one tree; hashes that the leaves of a tile share are computed once."""
 
     def __init__(self, nodes: Nodes, size: int) -> None:
         self._nodes = nodes

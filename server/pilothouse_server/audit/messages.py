@@ -1,4 +1,4 @@
-"""Records of the audit log: value → protobuf; what differs between the two."""
+"""Records of the audit log: value → protobuf, for the fields that differ between the two."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _changes(value: AuditOperation) -> tuple[FieldChange, ...]:
 
 
 def _of_change(change: Any, side: str) -> str:
-    """One side; of changes that were too long for the record, what stands in their place."""
+    """Returns one side of a change, or the replacement text if the change was too long for the record."""
     value = change.get(side) if isinstance(change, dict) else change
     return audit_records.standard_json(value).decode()
 

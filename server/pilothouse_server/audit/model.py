@@ -1,4 +1,4 @@
-"""What a record of the audit log is, apart from how it is stored or sent."""
+"""The values of the audit log: records and statistics, independent of how they are stored or sent."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class AuditOperation(msgspec.Struct, frozen=True):
 
     @property
     def request_body(self) -> dict[str, Any] | None:
-        """What was asked."""
+        """The request's message."""
         return _document(self.request_body_text)
 
     @property
@@ -68,7 +68,7 @@ class AuditOperation(msgspec.Struct, frozen=True):
 
     @property
     def response_body(self) -> dict[str, Any] | None:
-        """What was answered."""
+        """The response's message."""
         return _document(self.response_body_text)
 
     @property
@@ -104,7 +104,7 @@ class AuditOperation(msgspec.Struct, frozen=True):
 
 
 class UserOperationStats(msgspec.Struct, frozen=True):
-    """What one user has done: a row of the view `user_operation_stats`."""
+    """The statistics of one user's operations: a row of the view `user_operation_stats`."""
 
     username: str
     full_name: str

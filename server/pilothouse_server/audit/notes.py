@@ -35,7 +35,9 @@ MOST_ORIGIN_CHARACTERS = 200
 
 
 class NoteError(ValueError):
-    """What is no signed note, checkpoint or key; or one that no known key has signed. The text says what is wrong."""
+    """The text is not a signed note, checkpoint or key, or no known key has signed it. The error's text names
+    the fault.
+    """
 
 
 class UnknownKeysError(NoteError):
@@ -44,7 +46,9 @@ class UnknownKeysError(NoteError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A head of a tree: what a log signs. `follows`: origin, size and root of the head before, or ''."""
+    """A head of a tree: the value that a log signs. `follows`: origin, size and root of the head before, or
+    ''.
+    """
 
     origin: str
     size: int
@@ -53,7 +57,7 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        """What is signed."""
+        """Returns the text that is signed."""
         extension = self.follows and f"{_FOLLOWS}{self.follows}\n"
         return f"{self.origin}\n{self.size}\n{base64_text(self.root)}\n{extension}"
 
@@ -113,7 +117,7 @@ class Signer:
 
     @classmethod
     def parse(cls, text: str) -> Signer:
-        """Reads a secret key as it is written. Raises NoteError, whose text holds none of it."""
+        """Reads a secret key as it is written. Raises NoteError, whose text contains no part of the key."""
         if not text.startswith(_SECRET):
             raise NoteError(f"a secret key begins with {_SECRET}")
         name, kind, seed, key_id = _key_parts(text.removeprefix(_SECRET))

@@ -26,9 +26,10 @@ class History(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A sealed head, with what else a verifier has to know of the log; hashes in hexadecimal.
+    """A sealed head, with the facts about the log that a verifier needs; hashes are in hexadecimal.
 
-    `witnesses` have signed it, by name; `witnessed`: they are as many as have to.
+    `witnesses` names the witnesses that have signed it; `witnessed`: there are as many as the policy
+    requires.
     """
 
     origin: str
@@ -82,14 +83,16 @@ async def nodes(transaction: ReadTransaction, state: TreeState, spans: Iterable[
 
 
 async def inclusion(transaction: ReadTransaction, state: TreeState, index: int, size: int) -> Sequence[bytes]:
-    """What leads from a leaf to the root of the tree of a size. Raises FailedPrecondition."""
+    """Returns the hashes that lead from a leaf to the root of the tree of a size. Raises FailedPrecondition."""
     return await _proof(transaction, state, merkle.inclusion_spans(index, size))
 
 
 async def consistency(
     transaction: ReadTransaction, state: TreeState, first: int, second: int
 ) -> Sequence[bytes]:
-    """What shows that the tree of the second size begins with that of the first. Raises FailedPrecondition."""
+    """Returns the hashes that prove that the tree of the second size begins with that of the first. Raises
+    FailedPrecondition.
+    """
     if not 0 < first <= second:
         raise invalid("first_size", f"must be from 1 to {second}, the size of the later head")
     return await _proof(transaction, state, merkle.consistency_spans(first, second))
@@ -138,7 +141,7 @@ def accepted(note: str, state: TreeState, identity: LogIdentity) -> Checkpoint:
 
 
 async def differs(transaction: ReadTransaction, state: TreeState, kept: Checkpoint) -> str:
-    """What tells a kept checkpoint from the log as it is; '' where the log continues it."""
+    """Returns how a kept checkpoint differs from the present log; '' if the log continues it."""
     if kept.size > state.size:
         return f"the checkpoint has {kept.size} leaves, the log {state.size}: it was cut, or went back"
     if kept.size == 0:

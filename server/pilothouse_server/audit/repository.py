@@ -133,7 +133,7 @@ def _operations() -> Select[Any]:
 
 
 def _shown_operations(texts: Collection[str] = _TEXTS) -> Select[Any]:
-    """The same, with texts for what `AuditOperation` has as text."""
+    """The same, with the fields that `AuditOperation` has as text selected as texts."""
     columns = (column.cast(Text).label(column.name) if column.name in texts else column for column in _LOG)
     return select(*columns, NAMESPACES.c.name.label("namespace_name")).select_from(_WITH_NAMESPACE)
 
@@ -273,7 +273,9 @@ async def visible_records(transaction: ReadTransaction, after: int, upto: int, s
 
 
 async def drop_records(transaction: ReadTransaction) -> Sequence[dict[str, Any]]:
-    """The metadata of the newest records that say what retention has dropped, newest first. For the system role."""
+    """Returns the metadata of the newest retention records, which list dropped stretches, newest first. For
+    the system role.
+    """
     query = (
         select(_LOG.metadata)
         .where(_LOG.action == "delete", _LOG.resource_type == "audit_log", _LOG.user_id.is_(None))
@@ -289,7 +291,9 @@ async def sequences_outside(transaction: ReadTransaction) -> Sequence[int]:
 
 
 async def oldest_sequence(transaction: ReadTransaction) -> int:
-    """The oldest record that is kept, whoever may see it; 1 while there is none. For the system role."""
+    """Returns the sequence of the oldest kept record, whether the caller may see it or not; 1 if there is
+    none. For the system role.
+    """
     found = (await transaction.connection.execute(select(func.min(_LOG.sequence)))).scalar_one()
     return int(found or 1)
 
@@ -297,7 +301,7 @@ async def oldest_sequence(transaction: ReadTransaction) -> int:
 async def list_stats(
     transaction: ReadTransaction, page: PageRequest, username: str
 ) -> tuple[Sequence[UserOperationStats], NextPage]:
-    """One page of what users have done, and where they go on."""
+    """Returns one page of the users' operation statistics, and where the next page begins."""
     query = select(USER_OPERATION_STATS)
     if username:
         query = query.where(USER_OPERATION_STATS.c.username == username)

@@ -1,4 +1,4 @@
-"""Drops old records of the audit log, and records what was dropped.
+"""Drops old records of the audit log, and records which stretches it dropped.
 
 A partition is dropped completely or kept. It is kept while no sealed head covers all of its records, while a required
 sink lacks some of them, while it has records of a namespace under legal hold, and if a record differs from the tree:
@@ -52,7 +52,7 @@ Delivered = Callable[[int], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Drops what is old; `delivered` says of the sinks that are required what they have."""
+    """Drops old records; `delivered` returns how far the required sinks have acknowledged the log."""
 
     store: Store
     partitions: Partitions
@@ -134,7 +134,9 @@ class Retention:
         return True
 
     async def _told(self) -> tuple[list[Stretch], bool]:
-        """What the newest record says was dropped that the log has signed, and whether every key has that signs now."""
+        """Returns the dropped stretches of the newest record that the log has signed, and whether every
+        current key has signed it.
+        """
         async with self.store.system_read() as transaction:
             told = list(await repository.drop_records(transaction))
         for metadata in told:

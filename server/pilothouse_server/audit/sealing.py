@@ -1,7 +1,8 @@
 """Grows the tree over the audit log, and seals its heads: at least once a period while there is something new.
 
-Every server does this; the row of the tree's size lets one at a time grow it, in steps that are short. So whoever is
-there goes on where another one stopped, and records that were numbered while no sealer ran are leaves like all others.
+Every server does this; the row of the tree's size lets one at a time grow it, in steps that are short. So any
+server continues where another one stopped, and records that were numbered while no sealer ran become leaves
+like all others.
 
 A head is signed only where the tree proves to continue the last one (`audit.kept_heads`): its row must bear the same
 root and note, and a consistency proof from it must lead to the new root. A server that keeps no head of the present
@@ -70,7 +71,7 @@ class _Contradiction(Exception):
 
 
 async def _nothing() -> None:
-    """What a sealer without a feed looks for."""
+    """Does nothing: the check for a rewind of a sealer without a feed."""
 
 
 class Sealer:
@@ -201,11 +202,13 @@ class Sealer:
                 seal = await self._step(transaction, state)
             if seal is not None:
                 return seal, state.head_history
-            # Whoever catches up leaves others half of the time.
+            # A server that catches up leaves half of the time to others.
             await asyncio.sleep(loop.time() - began)
 
     def _stopped(self, state: TreeState) -> str:
-        """Why no head may be signed, by what the database says or this server keeps; '' where heads may be."""
+        """Returns why no head may be signed, according to the database or this server's kept heads; '' if
+        heads may be signed.
+        """
         reason = (state.stopped_reason or "a server stopped it") if state.stopped else ""
         reason = reason or self._kept.stop_of(state.head_history)
         if reason:
@@ -213,7 +216,7 @@ class Sealer:
         return reason
 
     async def _stop(self, contradiction: _Contradiction) -> FailedPrecondition:
-        """Stops sealing on all servers; returns what callers get."""
+        """Stops sealing on all servers; returns the error that callers get."""
         words = str(contradiction)
         FAULTS.labels("head").inc()
         STOPPED.set(1)
@@ -340,7 +343,7 @@ def _cut(size: int, found: int) -> _Contradiction:
 
 
 def _stopped_error(reason: str) -> FailedPrecondition:
-    """What callers get who want a head of a log that contradicts one."""
+    """The error for callers that request a head of a log that contradicts an earlier head."""
     return FailedPrecondition(
         (
             f"no head is signed, because the audit log contradicts an earlier head or record: {reason}; "

@@ -70,7 +70,7 @@ class AuditService(AuditSinkCalls):
         return pb.GetOperationResponse(operation=messages.OPERATION.to_proto(found))
 
     async def GetUserOperationStats(self, request: pb.GetUserOperationStatsRequest, call: Call) -> bytes:
-        """Returns what users have done."""
+        """Returns statistics of the users' operations."""
         if call.caller.narrowed:
             raise PermissionDenied(
                 (
@@ -233,7 +233,8 @@ class AuditService(AuditSinkCalls):
         try:
             head = await self._sealer.seal()
         except FailedPrecondition as error:
-            # What is wrong is found below, and where; but not that heads are gone which this server has seen.
+            # The verification below finds the fault and its place. However, it does not find that heads which
+            # this server has seen are missing.
             head, refused = None, error.message
         async with call.store.system_read() as transaction:
             state = await audit_tree.read(transaction)
@@ -370,13 +371,15 @@ async def _sight(
     action: str = "",
     resource_type: str = "",
 ) -> Sight:
-    """What the caller may see of the log, narrowed to a namespace if one is named."""
+    """Returns the part of the log that the caller may see, narrowed to a namespace if one is named."""
     namespace_id = await named_namespace(call, transaction, namespace)
     return Sight(_own(call), call.visible_namespaces(), namespace_id, username, action, resource_type)
 
 
 def _own(call: Call) -> int:
-    """Whose records are seen wherever they stand: the caller's; nobody's for a key that is kept to some namespaces."""
+    """Returns the user whose records are visible in every namespace: the caller; nobody for a key that is
+    limited to some namespaces.
+    """
     return 0 if call.caller.narrowed else call.user_id
 
 

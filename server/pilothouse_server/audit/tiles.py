@@ -1,4 +1,4 @@
-"""The tree over the audit log as C2SP tlog-tiles: paths, and what stands there. All of it is public by nature.
+"""The tree over the audit log as C2SP tlog-tiles: its paths and their content. All of it is public by nature.
 
     checkpoint                      the newest sealed head
     tile/<level>/<index>[.p/<width>]     hashes, 256 of them where no width is given

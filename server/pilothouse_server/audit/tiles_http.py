@@ -48,7 +48,7 @@ class TilesServer:
         self.port = int(self._runner.addresses[0][1])
 
     async def close(self) -> None:
-        """Ends the listener, and what it answers within a moment."""
+        """Ends the listener, and allows a moment for requests in progress."""
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -1,10 +1,10 @@
 """All of the audit log verified: records against hashes, hashes against the tree, the tree against sealed heads.
 
-It walks the log once, in stretches, each by a short transaction, so that it stops nobody. What it finds it names by
-where in the log it is. What was changed in the records alone is found to the record. What was changed in records and
-tree alike contradicts the next head that was sealed, and is found to the stretch between two heads. Who can sign, and
-changes everything alike, is found by a checkpoint that was kept outside, and by nothing else; so is a log that was cut
-back to an earlier head together with the heads after it.
+It walks the log once, in stretches, each by a short transaction, so that it stops nobody. It names each fault
+by its place in the log. A change in the records alone is located to the record. A change in records and tree
+alike contradicts the next sealed head, so it is located to the stretch between two heads. A forger who can
+sign and changes records, tree and heads alike is detected only by a checkpoint that was kept outside. The
+same holds for a log that was cut back to an earlier head together with the heads after it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_FINDINGS = 1000
 
 
 class Fault(Enum):
-    """What is wrong with a stretch of the log."""
+    """The kinds of fault in a stretch of the log."""
 
     ALTERED = "altered"
     MISSING = "missing"
@@ -54,7 +54,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class VerificationFinding:
-    """What is wrong, from the first to the last record of a stretch."""
+    """A fault, from the first to the last record of a stretch."""
 
     fault: Fault
     first: int
@@ -64,7 +64,7 @@ class VerificationFinding:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """How far a verification is, and what it has found."""
+    """The progress of a verification, and its findings."""
 
     total: int
     verified: int = 0
@@ -77,7 +77,7 @@ class VerificationReport:
     more: bool = False
 
     def add(self, finding: VerificationFinding) -> None:
-        """Keeps what was found; what goes on in the next record is one finding."""
+        """Adds a finding; a fault that continues in the next record extends the finding before."""
         begun = (finding.fault, finding.description, finding.first - 1)
         for back, each in enumerate(reversed(self.findings[-len(Fault) :]), start=1):
             if (each.fault, each.description, each.last) == begun:
@@ -96,14 +96,15 @@ class VerificationReport:
             self.add(VerificationFinding(Fault.SEAL, self.total, self.total, words))
 
     def of_record(self, fault: Fault, sequence: int) -> None:
-        """Keeps what is wrong with one record."""
+        """Adds a fault of one record."""
         self.add(VerificationFinding(fault, sequence, sequence, _WORDS[fault]))
 
 
 class Verification:
     """One walk over the log. `kept`: a checkpoint that the caller has kept, which this log's key has signed.
 
-    With `visible` only the records that it returns are verified, against the tree; what is missing is not noticed.
+    With `visible` only the records that it returns are verified against the tree; missing records are not
+    noticed.
     """
 
     def __init__(
@@ -220,7 +221,8 @@ class Verification:
                 and self._kept.size == size
                 and self._frontier.root() != self._kept.root
             ):
-                # Heads that are kept here say nothing of it: who altered the log may have sealed it anew.
+                # Heads that are kept here prove nothing about it: an attacker who altered the log may have
+                # sealed it again.
                 self.report.add(
                     VerificationFinding(Fault.CHECKPOINT, 1, size, "not the log of the checkpoint")
                 )
@@ -285,7 +287,7 @@ class Verification:
         self._former = size, keys
 
     def _fault_to(self, size: int, fault: Fault, words: str, *, only_last: bool = False) -> None:
-        """What is wrong between the last head that was good and one of a size."""
+        """Adds a fault between the last good head and the head of a size."""
         first = size if only_last else (self._good or 0) + 1
         self.report.add(VerificationFinding(fault, min(first, size), size, words))
 
@@ -294,7 +296,9 @@ class Verification:
         self.report.add(VerificationFinding(Fault.TREE, low + 1, high, words))
 
     async def _verify(self, after: int, upto: int, expected: Mapping[int, bytes]) -> None:
-        """Reads the records of a stretch and verifies them: of what a user has verified one at a time is in memory."""
+        """Reads the records of a stretch and verifies them. For a user's verification only one record at a
+        time is in memory.
+        """
         async with read_slice():
             await self._records(after, upto, expected, await self._rows(after, upto))
 
@@ -334,7 +338,7 @@ class Verification:
                 self.report.of_record(Fault.MISSING, sequence)
 
     async def _tail(self) -> None:
-        """What is recorded and in no tree yet; and what is there beyond the log's end."""
+        """Verifies the records that are in no tree yet, and looks for records beyond the log's end."""
         for first in range(self._state.size, self._state.newest, _TILES * merkle.WIDTH):
             upto = min(self._state.newest, first + _TILES * merkle.WIDTH)
             await self._verify(first, upto, {})

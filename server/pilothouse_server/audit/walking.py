@@ -1,7 +1,7 @@
-"""The log verified in the background, slowly: what is wrong is found although nobody asks.
+"""Verifies the log slowly in the background, so faults are found although nobody requests it.
 
-A walk leaves the database alone most of the time, and one server at a time does it (`store.periodic`). What it finds is
-told by log and metric, and by a record of the log.
+A walk leaves the database alone most of the time, and one server at a time does it (`store.periodic`). It
+reports findings by a log line, a metric and a record of the log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 WALKED = Gauge(
     "pilothouse_audit_walk_verified_records", "Records that the walk over the audit log has verified."
 )
-FOUND = Gauge("pilothouse_audit_walk_findings", "What the last whole walk over the audit log has found.")
+FOUND = Gauge("pilothouse_audit_walk_findings", "Findings of the last whole walk over the audit log.")
 FINISHED = Gauge("pilothouse_audit_walk_finished_timestamp_seconds", "When the last whole walk ended.")
 
 PERIOD_SECONDS = 24 * 3600.0
@@ -34,7 +34,7 @@ _MOST_TOLD = 20
 
 
 async def walk(store: Store, identity: LogIdentity, *, leisure: float = _LEISURE) -> VerificationReport:
-    """Verifies all of the log; returns what was found, once it is told. Raises Unavailable."""
+    """Verifies all of the log; reports the findings, then returns them. Raises Unavailable."""
     async with store.system_read() as transaction:
         state = await audit_tree.read(transaction)
     loop = asyncio.get_running_loop()

@@ -1,8 +1,9 @@
 """Heads of the audit log cosigned by witnesses (C2SP tlog-witness, tlog-cosignature).
 
-A witness signs a head only where it continues the one that it signed before, so a log that shows different people
-different things, or takes something back, finds no witness for it. What a witness signs is added to the note of the
-head. While fewer witnesses have signed a head than the policy wants, the head before it is the one that is published.
+A witness signs a head only where it continues the one that it signed before, so a log that shows different
+people different things, or takes something back, finds no witness for it. The witness's signature is added to
+the note of the head. While fewer witnesses have signed a head than the policy wants, the head before it is
+the one that is published.
 
 A witness that refuses the proof (422), or that has signed a head which this log does not have, proves a fork: somebody
 was shown another log of this origin (EQUIVOCATION). That is an error line, counted apart, and an alarm record, once for
@@ -98,7 +99,7 @@ class Witnessing:
                     pass
 
     async def round(self, session: ClientSession) -> None:
-        """Asks each witness that has not signed the newest head yet, all at once. Raises Unavailable."""
+        """Asks each witness that has not signed the newest head yet, all concurrently. Raises Unavailable."""
         async with self.store.system_read() as transaction:
             seal = await audit_tree.newest_seal(transaction)
         if seal is None:

@@ -1,1 +1,1 @@
-"""Who holds which permission, and why a call is refused: pure rules, without database or gRPC."""
+"""Permissions: which caller holds which, and why a call is refused. Pure rules, without database or gRPC."""

@@ -1,16 +1,17 @@
-"""Who may do what: principals, their grants, and the one rule by which a permission is held.
+"""Principals and their grants, and the one rule that decides whether a permission is held.
 
 A permission is `<noun>.<verb>`. A role holds permissions in the forms `<noun>.<verb>`, `<noun>.*` and `*`,
-less the ones it excludes (only shipped roles exclude any, such as `config.reveal`). A grant gives a role to
-a user in one namespace, or in all of them. Nothing is ever denied by a grant: what no grant holds is not
-allowed.
+less the ones it excludes (only shipped roles exclude any, such as `config.reveal`). A grant gives a role to a
+user in one namespace, or in all of them. A grant never denies anything: a permission that no grant holds is
+not allowed.
 
-What reaches beyond a namespace (`OVER_ALL_NAMESPACES`) no grant in one namespace gives, whatever its role names: else
-who administers one would have the nodes that all tenants run on, or lift the limits that were set for it.
+No grant in one namespace gives a permission that reaches beyond a namespace (`OVER_ALL_NAMESPACES`), whatever
+its role names. Otherwise an administrator of one namespace would control the nodes that all tenants run on,
+or lift the limits that were set for that namespace.
 
-An API key gives no more than it was made for, and no more than its owner holds: `within` is what both give. A
-principal that was loaded by a key holds only that, so whoever asks it needs to know nothing of keys; what the key was
-made for stands in its `credential`.
+An API key gives no more than it was made for, and no more than its owner holds: `within` returns the
+intersection. A principal that was loaded by a key holds only that intersection, so its users need to know
+nothing of keys; the key's limits stand in its `credential`.
 
 `Principal` is immutable and is built once per token and cached; everything here is pure computation.
 """
@@ -28,7 +29,7 @@ from uuid import UUID
 # Whether the caller holds a permission, where the caller of a function knows the namespace.
 May = Callable[[str], bool]
 
-# What works only from a grant over all namespaces.
+# Permissions that work only from a grant over all namespaces.
 OVER_ALL_NAMESPACES: Final = frozenset(
     {
         "audit.hold",
@@ -74,7 +75,7 @@ class Grant:
 
     @property
     def left_out(self) -> frozenset[str]:
-        """What the grant does not give although its role may name it."""
+        """The permissions that the grant does not give although its role may name them."""
         return self.excluded if self.namespace_id is None else self.excluded | OVER_ALL_NAMESPACES
 
     def holds(self, wanted: str) -> bool:
@@ -100,10 +101,11 @@ class KeyNamespace:
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What an API key was made for. None of `permissions` or of `namespaces` is no limit; nothing in them is nothing.
+    """The limits that an API key was made with. None in `permissions` or `namespaces` means no limit; an
+    empty set gives nothing.
 
-    `owner_grants` are the grants of its owner as they are without the key, for who explains a refusal; they give
-    nothing.
+    `owner_grants` are the grants of its owner without the key. They only serve to explain a refusal; they
+    give nothing.
     """
 
     permissions: frozenset[str] | None = None
@@ -114,10 +116,10 @@ class KeyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a caller has shown: a session's token, an API key or a certificate.
+    """The caller's credential: a session's token, an API key or a certificate.
 
-    `id` is that of its row, and `name` what its owner calls it; `method` is how a session began. From an address
-    outside of `networks` it is not taken, where there are any.
+    `id` is that of its row, and `name` the name that its owner gave it; `method` is how a session began. If
+    it has `networks`, it is refused from an address outside of them.
     """
 
     kind: CredentialKind = "session"
@@ -134,11 +136,13 @@ class Credential:
 
     @property
     def read_only(self) -> bool:
-        """Whether it changes nothing, whatever its owner may."""
+        """Returns whether it only permits reading, whatever its owner may do."""
         return self.limits is not None and self.limits.read_only
 
     def admits(self, address: str) -> bool:
-        """Whether it is taken from this address; what is no address, as `unix`, is in no network."""
+        """Returns whether it is accepted from this address; a peer without an address, such as `unix`, is in
+        no network.
+        """
         if not self.networks:
             return True
         parsed = _parsed(address)
@@ -152,7 +156,7 @@ _A_SESSION: Final = Credential()
 class Principal:
     """An authenticated caller with the grants that live at the moment of loading.
 
-    By a key these are what the key and its owner both give.
+    For a caller with a key, these are the permissions that both the key and its owner give.
     """
 
     user_id: int
@@ -168,7 +172,8 @@ class Principal:
     _granting: dict[tuple[str, str | None], Grant | None] = field(
         default_factory=dict, repr=False, compare=False
     )
-    # Where some grant reaches, None among them for everywhere; None where a grant expires: then it is computed anew.
+    # The namespaces that some grant reaches, with None among them for all. The field is None if a grant
+    # expires; then the set is computed at each use.
     _reached: frozenset[str | None] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -178,19 +183,19 @@ class Principal:
 
     @property
     def narrowed(self) -> bool:
-        """Whether a key keeps the caller to some namespaces, and away from what else is the user's own."""
+        """Whether a key limits the caller to some namespaces, and excludes the user's own records elsewhere."""
         limits = self.credential.limits
         return limits is not None and limits.namespaces is not None
 
     def allows(self, permission: str, namespace: str | None = None) -> bool:
-        """Whether `permission` is held in `namespace`; None asks about all namespaces at once."""
+        """Returns whether `permission` is held in `namespace`; None means over all namespaces."""
         return self.granting(permission, namespace) is not None
 
     def granting(self, permission: str, namespace: str | None = None) -> Grant | None:
-        """The first grant by which `permission` is held in `namespace`, or in all namespaces at once; None without one.
+        """Returns the first grant by which `permission` is held in `namespace`, or over all namespaces; None
+        without one.
 
-        Grants that expire between loading and asking are left out at once, so a cached principal never
-        outlives them.
+        Grants that expire after loading are ignored immediately, so a cached principal never outlives them.
         """
         key = (permission, namespace)
         if key in self._granting:
@@ -214,7 +219,9 @@ class Principal:
         return next((grant for grant in self.living_grants() if grant.holds(permission)), None)
 
     def reaches(self, namespace: str) -> bool:
-        """Whether any grant, whatever it holds, lets the caller know that `namespace` exists."""
+        """Returns whether any grant, whichever permissions it holds, lets the caller know that `namespace`
+        exists.
+        """
         reached = self._reached
         if reached is None:
             reached = frozenset(grant.namespace for grant in self.living_grants())
@@ -241,17 +248,19 @@ class Principal:
 
 
 def meet(one: str, other: str) -> str | None:
-    """Returns the form of what two forms both cover, of `pod.*` and `pod.get` the latter; None where it is nothing."""
+    """Returns the form that covers the intersection of two forms: of `pod.*` and `pod.get` the latter; None
+    if it is empty.
+    """
     if permission_matches(one, other):
         return other
     return one if permission_matches(other, one) else None
 
 
 def within(grants: Iterable[Grant], limits: KeyLimits) -> tuple[Grant, ...]:
-    """Returns what both the grants of its owner and an API key give.
+    """Returns the grants that both the owner's grants and an API key give.
 
-    What a grant leaves out stays left out. One over all namespaces becomes one for each namespace of the key, and so
-    loses what works only over all.
+    Permissions that a grant leaves out stay left out. A grant over all namespaces becomes one for each
+    namespace of the key, and so loses the permissions that work only over all.
     """
     return tuple(
         replace(grant, namespace=name, namespace_id=namespace_id, permissions=permissions)

@@ -1,9 +1,10 @@
 """Why something is allowed, or where the right to it ends, from grants alone.
 
-A refusal and `ExplainPermission` say the same by this. All is computed from what the caller's own grants say, so it
-tells nothing of what others have: a namespace that no grant reaches is spoken of as one that does not exist.
+A refusal and `ExplainPermission` say the same by this. Everything is computed from the caller's own grants,
+so it reveals nothing about the grants of others: a namespace that no grant reaches is described as one that
+does not exist.
 
-What only the database knows (grants that have ended, who could give what is missing) is handed in.
+Facts that only the database knows (ended grants, users who could give the missing permission) are passed in.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ _ORDER: Final = (Denial.OVER_ALL_NAMESPACES, Denial.EXPIRED, Denial.EXCLUDED, De
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: a permission as `<noun>.<verb>`, in a namespace ('' where none is named), and how far it must
-    reach. `over_all` says that it works only from a grant over all namespaces, `reads` that there is something to do by
-    it that only reads.
+    """A question: a permission as `<noun>.<verb>`, in a namespace ('' if none is named), and its required
+    reach. `over_all`: the permission works only from a grant over all namespaces. `reads`: it permits
+    something that only reads.
     """
 
     permission: str
@@ -99,7 +100,7 @@ def asked(permission: str, namespace: str) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """A grant that was looked at; `denial` is None where it allows what is asked."""
+    """A grant that was considered; `denial` is None if it allows the permission in question."""
 
     grant: Grant
     denial: Denial | None = None
@@ -107,7 +108,7 @@ class Considered:
 
 @dataclass(frozen=True, slots=True)
 class Giver:
-    """Who could grant what is missing, and the names of roles that would do."""
+    """A user who could grant the missing permission, with the names of roles that would suffice."""
 
     username: str
     roles: tuple[str, ...] = ()
@@ -115,8 +116,8 @@ class Giver:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """What only the database knows: grants that have ended, and who could give what is missing, as the caller sees
-    them.
+    """Facts that only the database knows: ended grants, and users who could give the missing permission, as
+    the caller sees them.
     """
 
     ended: tuple[Grant, ...] = ()
@@ -125,10 +126,11 @@ class Beyond:
 
 @dataclass(frozen=True, slots=True)
 class PermissionFinding:
-    """What came of a question. `denial` is None where it is allowed.
+    """The result of a question. `denial` is None where it is allowed.
 
-    `considered` are the grants that allow it, else those that come near. Of a key that was shown `key_refuses` and
-    `owner_refuses` say which of the two does not give it. `roles_there` are the roles that reach as far as is asked.
+    `considered` are the grants that allow it, else those that come near. For a caller with a key,
+    `key_refuses` and `owner_refuses` say which of the two does not give it. `roles_there` are the roles that
+    have the required reach.
     """
 
     question: Question
@@ -156,9 +158,10 @@ _NOTHING: Final = Beyond()
 def weigh(
     question: Question, living: Sequence[Grant], beyond: Beyond = _NOTHING, *, known: bool = False
 ) -> PermissionFinding:
-    """Returns what the grants of one user, of which `living` have not ended, make of a question.
+    """Returns the result of a question for the grants of one user; `living` are the grants that have not
+    ended.
 
-    `known`: whoever asks knows that the namespace is there, though none of the grants may reach it.
+    `known`: the caller knows that the namespace exists, though none of the grants may reach it.
     """
     reached = (
         known
@@ -191,9 +194,10 @@ def weigh(
 def weigh_credential(
     question: Question, finding: PermissionFinding, credential: Credential
 ) -> PermissionFinding:
-    """Returns what came of a question that was asked with a key, with which of key and owner refuses.
+    """Returns the result of a question by a caller with a key, and whether the key or its owner refuses.
 
-    The grants of its owner are not shown: who holds a key learns no more of its owner than the key gives.
+    The grants of the owner are not shown: the holder of a key learns no more about its owner than the key
+    gives.
     """
     limits = credential.limits
     if limits is None or finding.denial is Denial.NAMESPACE_NOT_FOUND:
@@ -212,7 +216,9 @@ def weigh_credential(
 
 
 def _gives(limits: KeyLimits, question: Question) -> bool:
-    """Whether a key with these limits would give what is asked, if its owner held everything."""
+    """Returns whether a key with these limits would give the permission in question if its owner held
+    everything.
+    """
     everything = Grant("", None, None, frozenset({"*"}))
     return weigh(question, within([everything], limits)).allowed
 
@@ -262,7 +268,8 @@ def summary(finding: PermissionFinding, of: str = "", *, details: bool = True) -
 
 
 def reason(finding: PermissionFinding, of: str = "", *, details: bool = True) -> str:
-    """Returns why something is not allowed, and whom to ask. `of` is the name of the user; '' speaks to the user.
+    """Returns why something is not allowed, and which users can grant it. `of` is the name of the user; ''
+    speaks to the user.
 
     Without `details` no role, namespace or time of a grant is named.
     """

@@ -41,7 +41,7 @@ class Disk:
 
         Raises:
             FailedPrecondition: too many steps wait for one that hangs, or the system refuses it.
-            Whatever else the step raises.
+            The step's own exceptions pass through.
         """
         if self._steps >= _MOST_WAITING:
             raise refused(

@@ -1,9 +1,10 @@
 """The manifest of a backup, and its folder.
 
-Every byte of a backup is under a SHA-256: the files' stand in `manifest.json`, and SHA256SUMS holds theirs and the
-manifest's. SHA256SUMS itself must be, byte for byte, what would be written of the files that are there. So a changed
-byte anywhere is noticed. However, anybody who may write to the folder can replace all of it. Two things detect that:
-a key file, without which nobody can make a dump that decrypts, and an audit head that was exported before.
+Every byte of a backup is under a SHA-256: the files' stand in `manifest.json`, and SHA256SUMS holds theirs
+and the manifest's. SHA256SUMS itself must equal, byte for byte, the sums computed from the present files. So
+a changed byte anywhere is noticed. However, anybody who may write to the folder can replace all of it. Two
+things detect that: a key file, without which nobody can make a dump that decrypts, and an audit head that was
+exported before.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ async def running(
     reads: bool = False,
     writes: bool = False,
 ) -> AsyncIterator[Run]:
-    """Runs a program for the block, at whose end it is killed if it still runs.
+    """Runs a program for the block. At the end of the block it is killed if it still runs.
 
     `database` is the URL that it connects to; `reads` and `writes` are whether we use its input and output. Raises
     FailedPrecondition if it cannot be run.

@@ -1,7 +1,7 @@
 """`pilothouse reset-password --local`: a lost password replaced on the server's machine.
 
-It works on the database that the settings name, or on the one in the data folder, whether a server runs or not. Who can
-read those settings may do it, and nobody else can.
+It works on the database that the settings name, or on the one in the data folder, whether a server runs or
+not. Anyone who can read those settings may do it, and nobody else can.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def reset_password(
         bool, typer.Option("--remove-second-factor", help="Take the authenticator away, too.")
     ] = False,
 ) -> None:
-    """Set a user's password on the server's machine, where nobody can log in who might.
+    """Set a user's password on the server's machine, if nobody who may reset it can log in.
 
-    Needs the server's settings (PILOTHOUSE_DATABASE_URL, or PILOTHOUSE_DATA_DIR of `serve --dev`). The user's sessions
-    end; it stands in the audit log. Who can log in uses `pilothouse users reset-password`.
+    Needs the server's settings (PILOTHOUSE_DATABASE_URL, or PILOTHOUSE_DATA_DIR of `serve --dev`). The user's
+    sessions end; it stands in the audit log. If you can log in, use `pilothouse users reset-password`.
     """
     if not local:
         _fail(

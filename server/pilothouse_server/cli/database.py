@@ -38,7 +38,7 @@ _Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help=
 
 @app.command("analyze")
 def analyze(tables: _Tables = None) -> None:
-    """Have the planner know what tables hold; a partitioned one with its partitions."""
+    """Update the planner's statistics of tables; a partitioned table includes its partitions."""
     _care(lambda care: care.analyze(tables or ()))
 
 

@@ -4,13 +4,13 @@
     pilothouse keys rotate    wrap everything by it (asks a running server, as an administrator)
     pilothouse keys remove    take out a key that nothing uses any more
 
-`add`, `list` and `remove` work on the providers that the settings name: the file and the token, which servers read
-again by themselves, and the environment, of which they say what to write there.
+`add`, `list` and `remove` work on the providers that the settings name. Servers read the file and the token
+again by themselves; for the environment the commands print the value to set.
 
-Without its key a value is lost for ever, so `remove` first asks what the key is still needed for: the database where
-the settings name one, else the server that one is logged in to. Where neither answers, or the one that does encrypts
-under a key that is not here (it is another installation's), only `--force` removes, and keeps a copy of a file. A key
-of a token is not destroyed, but gets another label.
+A value is lost for ever without its key. So `remove` first asks whether the key is still needed: it asks the
+database if the settings name one, else the server that one is logged in to. If neither answers, or the
+answering server encrypts under a key that is not here (it belongs to another installation), only `--force`
+removes, and keeps a copy of a file. A key of a token is not destroyed, but gets another label.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def rotate(
             if answer.rotated:
                 ends, pause = time.monotonic() + timeout, 0.05
                 continue
-            # What is left may be written by somebody at the moment.
+            # The remaining values may be those that another transaction writes at the moment.
             if time.monotonic() > ends:
                 _fail(f"{answer.remaining} data keys could not be rotated: see the server's log")
             time.sleep(pause)
@@ -229,7 +229,7 @@ def _held(settings: Settings, file: Path | None) -> dict[str, str]:
 
 
 def _in_token(settings: Settings, work: Callable[[PkcsToken], Awaitable[T]], *, writes: bool = False) -> T:
-    """What is done in the token. Raises SettingsError."""
+    """Returns the result of `work` in the token. Raises SettingsError."""
     from pilothouse_server.encryption.hsm.token import PkcsToken, TokenLocation
     from pilothouse_server.errors import PilothouseError
 

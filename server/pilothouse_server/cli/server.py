@@ -60,7 +60,7 @@ def _in_lines(setting: str) -> str:
 
 
 def described() -> list[tuple[str, str, str]]:
-    """Every setting as its variable, its default as one would write it, and what it is."""
+    """Returns every setting as its variable, its default as one would write it, and its description."""
     return [
         (f"{PREFIX}{field.name.upper()}", _written(field.default), field.type.__metadata__[0])
         for field in msgspec.structs.fields(Settings)
@@ -175,7 +175,7 @@ async def _serve(settings: Settings, *, dev: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     kubeconfigs = _kubeconfigs(settings)
-    # Before anything is made for it: that an address is taken is told at once.
+    # Checked before anything is made for the server, so a taken address is reported immediately.
     addresses = _free_addresses(settings)
     surroundings = None
     if dev:
@@ -368,8 +368,8 @@ def migrate_new_history(
 ) -> None:
     """Begin a new history of events, after a database was put back where no server could notice it.
 
-    Resume tokens of watches from before are refused from then on, running watches end and their clients begin anew;
-    the servers may run meanwhile. It changes nothing else, and stands in the audit log.
+    Resume tokens of earlier watches are refused from then on; running watches end and their clients list
+    again. The servers may keep running. It changes nothing else, and stands in the audit log.
     """
     from pilothouse_migrations.histories import begin_new_history
 

@@ -40,7 +40,7 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 class OrphanedObject(msgspec.Struct, frozen=True):
-    """An object on a cluster that carries a label of ours and that the database does not know.
+    """An object on a cluster that carries our label and that the database does not know.
 
     `uid` is that of Kubernetes; `decided_at` is None until an administrator decides.
     """

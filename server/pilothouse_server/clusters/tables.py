@@ -54,7 +54,7 @@ ORPHANS = Table(
     Column("first_seen_at", DateTime(timezone=True)),
     Column("decided_at", DateTime(timezone=True)),
     Column("decided_by", BigInteger),
-    comment="Objects of ours on clusters that the database does not know, as the last sweep found them.",
+    comment="Our objects on clusters that the database does not know, as the last sweep found them.",
 )
 
 SEALED_CREDENTIALS: Final = EnvelopeTable("clusters", "credentials")

@@ -1,8 +1,8 @@
 """Config maps and secrets as objects of the cluster: their owner, their form, and the record of a refusal.
 
-An object is ours when it carries the uid of our row, or is the very one that an import took over; another of the same
-name is somebody else's (`check_ours`). The cluster's words are stored, but without a value of ours that they might
-repeat.
+An object is ours when it carries the uid of our row, or is the very one that an import took over; another of
+the same name is somebody else's (`check_ours`). The cluster's message is stored without any of our values
+that it might repeat.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class ReaderLookup(Protocol):
     ) -> None:
         """Raises PermissionDenied if one of the containers has rights that the caller may not give.
 
-        A caller who writes its configuration, such as a script or the arguments of a program, decides what it runs.
+        A caller who writes a container's configuration, such as a script or the arguments of a program,
+        decides which code it runs.
         """
 
     async def restart(

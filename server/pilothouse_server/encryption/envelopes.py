@@ -1,16 +1,16 @@
-"""Envelope encryption of what the database must not be able to read.
+"""Envelope encryption of values that the database must not be able to read.
 
-Each stored value is encrypted with AES-256-GCM under a data key of its own; the data key is wrapped, also with
-AES-256-GCM, by a key-encryption key that never enters the database: one of the server's (`keys`), or a wrapping key
-that a token has wrapped (`token_keys`). Rotation wraps data keys anew and leaves the values as they are. Both layers
-authenticate where the value belongs (`Binding`): a ciphertext or data key that was moved to another row, tenant, table
-or column is refused.
+Each stored value is encrypted with AES-256-GCM under a data key of its own; the data key is wrapped, also
+with AES-256-GCM, by a key-encryption key that never enters the database: one of the server's (`keys`), or a
+wrapping key that a token has wrapped (`token_keys`). Rotation wraps data keys again and leaves the values as
+they are. Both layers authenticate where the value belongs (`Binding`): a ciphertext or data key that was
+moved to another row, tenant, table or column is refused.
 
     sealed = envelopes.seal(plaintext, binding, key_id)   # key_id: store.encryption_keys.active_key_id
     plaintext = envelopes.open(sealed, binding)
 
-Both may raise KeyNotAtHand where the key is in a token; unary calls begin again by themselves. Who opens outside of a
-transaction awaits `at_hand(sealed)` first.
+Both may raise KeyNotAtHand where the key is in a token; unary calls begin again by themselves. A caller that
+opens outside of a transaction awaits `at_hand(sealed)` first.
 
 A box is one byte of version, twelve of nonce, then ciphertext and tag. Nonces are random; a data key encrypts
 one value, and a key-encryption key far fewer data keys than the 2^32 that random nonces allow. A data key under a token
@@ -44,8 +44,8 @@ _KEY_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where an encrypted value belongs: table, column, permanent identifier of the row, and its owner (the id
-    of a namespace or user; empty for what belongs to the platform).
+    """The place that an encrypted value belongs to: table, column, permanent identifier of the row, and its
+    owner (the id of a namespace or user; empty for values of the platform).
     """
 
     table: str
@@ -54,7 +54,9 @@ class Binding:
     owner: str = ""
 
     def associated_data(self, part: bytes) -> bytes:
-        """What both layers authenticate; each part with its length, so that no two bindings read alike."""
+        """Returns the data that both layers authenticate; each part has its length, so that no two bindings
+        read alike.
+        """
         texts = (part, *(text.encode() for text in (self.table, self.column, self.row, self.owner)))
         return b"".join(len(text).to_bytes(4, "big") + text for text in texts)
 
@@ -155,7 +157,7 @@ class Envelopes:
             await self._of_token().bring(wanted)
 
     def require(self, data_keys: Iterable[tuple[bytes, str]], new_key_id: str) -> None:
-        """Returns where these data keys, with their keys, can be wrapped by another at once.
+        """Returns if these data keys, with their keys, can be wrapped by another immediately.
 
         Raises:
             KeyNotAtHand: names all that the token has to be asked for.
@@ -203,10 +205,11 @@ class Envelopes:
         return _open(self._of_token().opening_key(key_id, wrapping_key), box, associated)
 
     def _is_of_token(self, key_id: str) -> bool:
-        """Whether the key is one of the token's, or may be one that came there since it was asked last.
+        """Returns whether the key is one of the token's, or may have come there since the token was last
+        asked.
 
         Raises:
-            Unavailable: it is neither that nor one of the ring, whose file was read again.
+            Unavailable: the key is neither in the token nor in the ring, whose file was read again.
         """
         if key_id in self._keys.key_encryption_keys:
             return False

@@ -1,16 +1,16 @@
 """The server's secret keys, all derived from master keys that never enter the database.
 
-A master key is 32 random bytes, written in hexadecimal. Two providers give them, each the newest first: the key
-file, a key a line, which only its owner may read and which is made at the first start unless a file is named; and
-the environment, a setting that is read once. Replicas need the same keys. Each use has a key of its own (HKDF-SHA256
-with the use as info), so that what one use reveals says nothing of another.
+A master key is 32 random bytes, written in hexadecimal. Two providers give them, each the newest first: the
+key file, a key a line, which only its owner may read and which is made at the first start unless a file is
+named; and the environment, a setting that is read once. Replicas need the same keys. Each use has a key of
+its own (HKDF-SHA256 with the use as info), so a key of one use reveals nothing about another.
 
-Two kinds of use. What must stay the same while keys come and go (tokens of pages and watches, request ids)
-derives from the *oldest* key: the last one of the last provider. What encrypts stored values has a key for every
-master key (`key_encryption_keys`), each with an identifier that is derived too: the database names keys by it,
-whichever provider has them. A key may be removed once no stored value is encrypted under it, for such a value is lost
-with it: `pilothouse keys remove` asks first (`cli.keys`), this module does not. If it was the oldest, page and resume
-tokens given out before end.
+Two kinds of use. Uses whose key must stay the same while keys come and go (tokens of pages and watches,
+request ids) derive from the *oldest* key: the last one of the last provider. Uses that encrypt stored values
+have a key for every master key (`key_encryption_keys`), each with an identifier that is derived too: the
+database names keys by it, whichever provider has them. A key may be removed once no stored value is encrypted
+under it, for such a value is lost with it: `pilothouse keys remove` asks first (`cli.keys`), this module does
+not. If it was the oldest, page and resume tokens given out before end.
 
 The third provider, a PKCS#11 token, gives no master key: its keys wrap and never leave it (`encryption.hsm`).
 
@@ -70,7 +70,7 @@ class EnvironmentSource:
     provider: str = ENVIRONMENT
 
     def read(self) -> list[bytes]:
-        """The keys of the setting. Raises SettingsError, which never shows what it holds."""
+        """The keys of the setting. Raises SettingsError, whose text never shows the value."""
         return _parsed(re.split(r"[\s,]+", self.text.strip(" \t\r\n,")), f"{PREFIX}SECRET_KEYS")
 
     def __repr__(self) -> str:
@@ -156,11 +156,13 @@ class KeyRing:
         return _derived(self._oldest, use, _LENGTH)
 
     def derive_each(self, use: str) -> list[bytes]:
-        """The 32-byte key of one use of every master key, newest first: for what old and new keys sign both."""
+        """Returns the 32-byte key of one use for every master key, newest first, for signatures that old and
+        new keys make.
+        """
         return [_derived(master, use, _LENGTH) for master in self._masters]
 
     def refresh(self) -> None:
-        """Reads the keys again; what is there now counts.
+        """Reads the keys again and replaces the present ones.
 
         Raises:
             SettingsError: as `of`; the keys stay as they were.
@@ -213,7 +215,7 @@ def add_key(path: Path) -> str:
 
 
 def remove_key(path: Path, key_id: str, *, keep: bool = False) -> Path | None:
-    """Takes a key out of the key file. `keep`: the file as it was stays beside it, where the answer says.
+    """Takes a key out of the key file. `keep`: also keeps a copy of the old file, and returns its path.
 
     Raises:
         SettingsError: as `KeyRing.load`; or there is no such key, or it is the newest.

@@ -1,16 +1,16 @@
-"""Keys that stay in a token: what they wrap, and what of it is at hand.
+"""Keys that stay in a token: the wrapping keys that they protect, and the cache of those.
 
 A PKCS#11 token (an HSM) encrypts and decrypts with keys that never leave it, and each time it is asked something is
 waited for. So it does not wrap the data key of every value: it wraps *wrapping keys*, 32 random bytes each, and a
 wrapping key wraps the data keys of the values that this server writes for some minutes, 256 at most. A stored data key
 brings its wrapping key along as the token has wrapped it, so nothing but the token is needed to open it.
 
-Values are sealed and opened within transactions, which wait for nobody. So what is not at hand is not waited for there:
-`KeyNotAtHand` is raised, the transaction ends, `bring` asks the token, and the work begins again (`rpc` does so for
-every unary call). What was brought is kept for ten minutes, and no longer: a token that is taken away closes what is
-stored within that time.
+Values are sealed and opened within transactions, which wait for nobody. So a transaction does not wait for a
+wrapping key that is not cached: `KeyNotAtHand` is raised, the transaction ends, `bring` asks the token, and
+the work begins again (`rpc` does so for every unary call). A wrapping key is cached for ten minutes, and no
+longer: if a token is taken away, the stored values become unreadable within that time.
 
-What the token says cannot be decrypted is remembered likewise, and refused as anything that was changed.
+A wrapping key that the token cannot decrypt is remembered for as long, and refused like any changed value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENCRYPTION_KEY_MISSING = "ENCRYPTION_KEY_MISSING"
 KEPT_SECONDS = 600.0
 MOST_USES = 256
 _MOST_KEPT = 2048
-# What is asked for stands in one of so many lines.
+# Requests to the token are spread over so many queues.
 _TURNS = 64
 _RENEWED_EVERY_SECONDS = 60.0
 _KEY_LENGTH = 32
@@ -43,7 +43,7 @@ class Token(Protocol):
     """A token. Every method raises Unavailable where it does not answer, is away, or has not the key."""
 
     async def keys(self) -> Mapping[str, str]:
-        """What its keys are called, by identifier, newest first."""
+        """Returns the names of the token's keys, by identifier, newest first."""
 
     async def wrap(self, key_id: str, plaintext: bytes) -> bytes:
         """Encrypts 32 bytes by one of its keys."""
@@ -68,15 +68,18 @@ class WrappingKey:
 
 @dataclass(frozen=True, slots=True)
 class WantedTokenKey:
-    """What is not at hand: the wrapping key of something stored, or, where `wrapped` is None, one to seal by."""
+    """A key that is not cached: the wrapping key of something stored, or, if `wrapped` is None, one to seal
+    by.
+    """
 
     key_id: str
     wrapped: bytes | None = None
 
 
 class KeyNotAtHand(Unavailable):
-    """What is to be opened or sealed needs the token first. Who catches it ends its transaction, awaits `bring`, and
-    begins again; who does not lets its caller come back, as for all that is away.
+    """The value cannot be opened or sealed before the token was asked. A caller that catches it ends its
+    transaction, awaits `bring`, and begins again. If nobody catches it, the client is told to retry, as for
+    every unavailable service.
     """
 
     def __init__(self, keys: TokenKeys, wanted: Sequence[WantedTokenKey]) -> None:
@@ -129,7 +132,7 @@ class TokenKeys:
 
     @property
     def names(self) -> Mapping[str, str]:
-        """What the token's keys are called, by identifier, newest first, as it was asked last."""
+        """The names of the token's keys, by identifier, newest first, as of the last request."""
         return self._names
 
     async def refresh(self) -> None:
@@ -159,7 +162,7 @@ class TokenKeys:
         return kept.key
 
     async def bring(self, wanted: Sequence[WantedTokenKey]) -> None:
-        """Asks the token for what is wanted. Raises Unavailable, also for a key that nobody has."""
+        """Asks the token for the wanted keys. Raises Unavailable, also for a key that nobody has."""
         if any(each.key_id not in self._names for each in wanted):
             await self.refresh()
         for each in wanted:
@@ -169,7 +172,7 @@ class TokenKeys:
             await self._bring_once(each)
 
     async def keep_sealing(self) -> None:
-        """Renews what is sealed by before it runs out, until cancelled; so that it is nearly always at hand."""
+        """Renews the sealing key before it expires, until cancelled, so that one is nearly always cached."""
         away = False
         while True:
             await asyncio.sleep(_RENEWED_EVERY_SECONDS)
@@ -198,7 +201,7 @@ class TokenKeys:
         await self._token.close()
 
     async def _bring_once(self, wanted: WantedTokenKey) -> None:
-        """Asks once for what many want at a time; where that fails, it fails for all who have waited for it."""
+        """Asks once for a key that many want at a time; if that fails, it fails for all of them."""
         began = time.monotonic()
         async with self._turns[hash(wanted) % _TURNS]:
             if self._is_at_hand(wanted):
@@ -257,7 +260,7 @@ def key_missing(key_id: str) -> Unavailable:
 
 
 def refused() -> FailedPrecondition:
-    """The error for a stored value that no longer is what was stored there."""
+    """The error for a stored value that was changed."""
     return FailedPrecondition(
         "the stored value cannot be decrypted: it was moved from another row, or changed",
         reason="CIPHERTEXT_REFUSED",

@@ -45,8 +45,9 @@ _MOST_DRY_RUNS = 10_000
 _BEFORE_DEADLINE_SECONDS = 1.0
 # A user that may have many streams open may open all of them within so many seconds.
 _OPEN_ALL_SECONDS = 5.0
-# A draining server refuses new calls for so long at most, and continues when none has come for a moment. A refused call
-# is asked to come back later than that: one that comes in the moment of the stop may be cancelled.
+# A draining server refuses new calls for so long at most, and continues when none has come for a moment. A
+# refused call is asked to retry later than that: a call that arrives at the moment of the stop may be
+# cancelled.
 REFUSING_SECONDS, _QUIET_SECONDS, _ELSEWHERE_SECONDS = 1.0, 0.05, 2.0
 # Passes of the event loop between a call that gRPC hands over and its being counted, and some more.
 _LOOP_PASSES = 10

@@ -1,10 +1,11 @@
-"""Calls that come in bursts: all are taken in first, then served a few at a time.
+"""Bursts of calls: all are taken in first, then served a few at a time.
 
-gRPC hands calls over one by one, those of a listener shard (`rpc.lines`) in the order of their arrival. If each were
-served as it is taken in, a call behind two thousand others would wait until all those are done: seconds, whoever sent
-them. To take a call in and do nothing costs a tenth of a millisecond. So a caller with many calls passes with the
-first few, and the others are *held* here until gRPC has no more to hand over. Then they continue, a few at a time,
-callers in turn, while the calls of all others pass.
+gRPC hands calls over one by one, those of a listener shard (`rpc.lines`) in the order of their arrival. If
+each were served as it is taken in, a call behind two thousand others would wait until all those are done.
+That takes seconds, whichever caller sent them. To take a call in and do nothing costs a tenth of a
+millisecond. So a caller with many calls passes with the first few, and the others are *held* here until gRPC
+has no more to hand over. Then they continue, a few at a time, callers in turn, while the calls of all others
+pass.
 
 The server cannot ask gRPC how many calls it has. A burst counts as over when the event loop had time and no more calls
 were held. To look costs two milliseconds of waiting, so it is done once for so many calls of a caller, and less often
@@ -23,9 +24,10 @@ from pilothouse_server.flowcontrol.fair_queue import too_many_calls
 
 # So many of a caller pass before it is looked whether more are behind them; where nothing was found, more and more.
 _FEW, _MANY = 16, 64
-# So many of all strangers together pass in `_FORGOTTEN_SECONDS`: who has many addresses has few calls of each.
+# The number of anonymous calls that pass in `_FORGOTTEN_SECONDS` together: a caller with many addresses has
+# few calls of each.
 _STRANGERS = 64
-# Who makes fewer calls than `_FEW` in so long is never held.
+# A caller with fewer calls than `_FEW` in this time is never held.
 _FORGOTTEN_SECONDS = 0.25
 # After so long without a call gRPC has none, and of a burst after that: the thread that hands calls over may wait for a
 # processor. Where the event loop was not punctual it was busy, and may not have come to take one in: so many looks are
@@ -35,16 +37,18 @@ _LOOKS = 3
 _MOST_LOOKS_SECONDS, _LEAST_LOOKS_SECONDS = 2.0, 0.01
 # So few are no burst. They all go on in the next turns of the loop, so many in each.
 _NO_BURST, _A_TURN = 32, 1
-# Of a burst so many are worked on at a time. What takes longer waits for something, and makes room.
+# The number of calls of a burst that are worked on concurrently. A call that takes longer is waiting for
+# something, and makes room.
 _AT_WORK, _AT_WORK_SECONDS = 2, 0.01
 # And while others make calls. Then the loop is theirs for as long as the last one took, at most so long: where each
 # begins as soon as one has ended, others wait for one of them at each step of their own.
 _AT_WORK_BESIDE_OTHERS, _MOST_REST_SECONDS = 1, 0.004
-# After so many it is looked again whether more have come meanwhile; not with so few that are held, for they are what
-# somebody always has under way, and each look leaves the process idle.
+# The gate looks for newly arrived calls after so many. It does not look while so few are held: any busy
+# caller has that many in progress, and each look leaves the process idle.
 _BETWEEN_LOOKS, _LOOKED_FOR = 16, 128
-# A call that is held takes some 25 KB. Strangers can have any number of addresses: they have half of all. Where as many
-# are held, who has most of them loses the newest to who has fewer.
+# A call that is held takes some 25 KB. Anonymous callers can have any number of addresses, so they get half
+# of all places. If all places are taken, the caller with the most held calls loses its newest one to a caller
+# with fewer.
 _MOST, _MOST_OF_STRANGERS, _MOST_OF_ONE = 5_000, 2_500, 2_500
 
 
@@ -53,7 +57,9 @@ _TAKEN_IN_SECONDS = 1.0
 
 
 class _Held:
-    """A call that is held since a time, for whom; `goes_on` tells whether it may, or has waited for too long."""
+    """A held call: its caller and the time since when; `goes_on` returns whether it may continue, or has
+    waited for too long.
+    """
 
     __slots__ = ("goes_on", "since", "who")
 
@@ -81,7 +87,7 @@ class _Caller:
         self.none_held: asyncio.Event | None = None
 
     def all_are_taken_in(self) -> None:
-        """Lets go on what waits until none is held."""
+        """Releases the waiting calls once none is held."""
         if self.none_held is not None:
             self.none_held.set()
             self.none_held = None
@@ -101,7 +107,7 @@ class Arrivals:
         self._on_refused = on_refused
         self._callers: dict[Hashable, _Caller] = {}
         self._forget_at = 0.0
-        # How many of strangers have passed since it was forgotten who passed.
+        # The number of anonymous calls that have passed since the callers were last forgotten.
         self._strangers = 0
         # Of whom calls are held, in the order of their turns.
         self._turns: deque[_Caller] = deque()
@@ -119,8 +125,8 @@ class Arrivals:
         self._over = False
 
     def passes(self, caller: Hashable) -> bool:
-        """Returns whether a call of this caller, a user's id or a stranger's address, may go on at once. Where it may
-        not, `turn` is to be awaited.
+        """Returns whether a call of this caller, a user's id or an anonymous address, may continue
+        immediately. If it may not, the caller awaits `turn`.
         """
         now = asyncio.get_running_loop().time()
         if now >= self._forget_at:
@@ -183,7 +189,9 @@ class Arrivals:
                 await found.none_held.wait()
 
     def _make_room(self, newcomer: _Caller, among: Collection[_Caller]) -> None:
-        """Refuses the newest call of who has most of them. Raises ResourceExhausted where that is the newcomer."""
+        """Refuses the newest call of the caller that holds the most. Raises ResourceExhausted if that is the
+        newcomer.
+        """
         while True:
             most = max(among, key=lambda each: len(each.held), default=newcomer)
             # One that was taken back has given its place up already.
@@ -229,7 +237,7 @@ class Arrivals:
         if not calm and now - since < self._patience_seconds and not self._over:
             self._look_later(newest, looks, since)
             return
-        # Where they never end, some go on all the same, and then more and more.
+        # If the burst never ends, some calls continue anyway, and then more and more.
         self._patience_seconds = (
             _MOST_LOOKS_SECONDS if calm else max(self._patience_seconds / 4, _LEAST_LOOKS_SECONDS)
         )
@@ -245,17 +253,17 @@ class Arrivals:
         self._next = loop.call_later(seconds, self._go_on) if seconds else loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Lets those go on who may now, callers in turn."""
+        """Releases the calls that may continue now, callers in turn."""
         self._next = None
         now = asyncio.get_running_loop().time()
         for who in [each for each, until in self._places.items() if until <= now]:
             del self._places[who]
-        # What is left of a burst is one to its end. Calls that come meanwhile are none, if they are few: who goes on as
-        # before, after a burst, would be held for it for ever.
+        # The rest of a burst belongs to it until its end. A few calls that arrive in that time do not:
+        # otherwise a caller that sends at its usual rate after a burst would be held for ever.
         if self.waiting > _NO_BURST:
             self._of_burst = self.waiting
         paced = self._of_burst > 0 and not self._over
-        # Who has called lately; of those who called before nobody is left to forget where no call came since.
+        # The callers of late. If no call came since the last forgetting, the earlier callers no longer count.
         alone = len(self._callers) <= len(self._turns) or now >= self._forget_at + _FORGOTTEN_SECONDS
         for _ in range(_A_TURN):
             if not self._turns:

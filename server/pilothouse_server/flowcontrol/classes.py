@@ -4,13 +4,14 @@ docs/limits.md shows both (`make limits`); `make lint` compares it with this mod
 
 An address is the client's, behind trusted proxies; of IPv6 its /64, because one customer has at least that.
 
-The reasons for what a class bounds:
+The reasons for these bounds:
 
 - Tokens are looked up before the user is known, so those calls count by address, as calls without a log-in do. Users
   may share an address, so it has ten times the calls of a user.
-- Each user may have one wide page in progress, whatever seats it has. Three would occupy two cores and three database
-  connections. The others wait before they take a seat, so the user's small calls overtake them. The same holds for
-  large requests, which are read, checked, written and recorded: eight together leave the event loop little time.
+- - Each user may have one wide page in progress, however many seats the user has. Three would occupy two
+  cores and three database connections. The others wait before they take a seat, so the user's small calls
+  overtake them. The same holds for large requests, which are read, checked, written and recorded: eight
+  together leave the event loop little time.
 - A dry run is written to the database, rolled back, and then sent to the cluster. Each user has one at a time: eight
   together would have eight connections plan all that a create takes, and others wait for these.
 - Health watches and reflection streams stay open, so a caller with too many is refused immediately.
@@ -27,7 +28,7 @@ from pilothouse_server.flowcontrol.fair_queue import QueueBounds
 # A page of so many rows takes one seat, and so does so much of a request. A page that takes more than one is wide.
 WIDE_PAGE_ROWS: Final = 100
 LARGE_REQUEST_BYTES: Final = 64 * 1024
-# What the widest page takes.
+# The number of seats that the widest page takes.
 _MOST_SEATS_FOR_ROWS: Final = 10
 
 

@@ -71,7 +71,7 @@ class Reservation:
         self._at_clusters: set[str] = set()
         # Whether it came in a burst, and may hold a place of it.
         self._in_burst = False
-        # What it tries out.
+        # The key of the dry run in progress.
         self._dry_run: Hashable = None
         self._has_dry_run_turn = False
 

@@ -1,1 +1,1 @@
-"""The noun identity: users, roles, grants, sessions, and who a token belongs to."""
+"""The noun identity: users, roles, grants, sessions, and the owner of a token."""

@@ -1,6 +1,6 @@
 """Records as text that other programs know: OCSF and CloudEvents as JSON, RFC 5424 lines, and OTLP log records.
 
-Each is complete: what a record holds (docs/audit-format.md) stands in it whole.
+Each format is complete: it carries every field of a record (docs/audit-format.md).
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def syslog_line(form: Format) -> Encode:
 
 
 def otlp_record(record: Record) -> bytes:
-    """A LogRecord of OTLP as JSON: its body is the record as it is hashed, its attributes what is asked for."""
+    """Returns a LogRecord of OTLP as JSON: its body is the record as it is hashed, its attributes are the
+    fields that queries use.
+    """
     fields = record.fields
     nanoseconds = str(_microseconds(fields["started_at"]) * 1000)
     code = fields["error_code"]

@@ -1,4 +1,4 @@
-"""Which sender a sink has, and what encodes its records."""
+"""Chooses the sender of a sink, and the function that encodes its records."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class SenderMaker:
         self._reach = reach
 
     def __call__(self, sink: AuditSink, secrets: SinkSecrets) -> tuple[Sender, Encode]:
-        """Returns the sender of a sink, and what encodes a record for it.
+        """Returns the sender of a sink, and the function that encodes a record for it.
 
         Raises:
             FailedPrecondition: it is a file, and this server writes none.
-            InvalidArgument: the settings deny its address meanwhile, or its signing key is not decoded.
+            InvalidArgument: the settings have come to deny its address, or its signing key cannot be decoded.
         """
         if sink.kind == "file":
             if self._folder is None:

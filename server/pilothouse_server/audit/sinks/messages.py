@@ -1,4 +1,4 @@
-"""Sinks: value ↔ protobuf; what differs between the two."""
+"""Sinks: value ↔ protobuf, for the fields that differ between the two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sink of the audit log is, and a record as it is sent, apart from how either is stored."""
+"""A sink of the audit log, and a record as it is sent, independent of how either is stored."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Status = Literal["pending", "healthy", "failing"]
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record: `fields` is what is hashed of it (docs/audit-format.md), the rest its place and its namespace's name.
+    """One record: `fields` are its hashed fields (docs/audit-format.md); the rest is its sequence and its
+    namespace's name.
 
-    `canonical` is the text that `record_hash` is of.
+    `record_hash` is the hash of `canonical`.
     """
 
     sequence: int
@@ -27,7 +28,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class SinkSecrets(msgspec.Struct, frozen=True):
-    """What only the sink may know, encrypted in the row. Key and certificates are PEM.
+    """The secrets of a sink, encrypted in its row. Key and certificates are PEM.
 
     `headers` are sent with each request; `signing_key` signs its body.
     """
@@ -41,12 +42,12 @@ class SinkSecrets(msgspec.Struct, frozen=True):
 
 
 class AuditSink(msgspec.Struct, frozen=True):
-    """A sink, and how far it has come.
+    """A sink and its progress.
 
     `address` is a URL, or the plain name of a file. `position` is the sequence of the last record that was
-    acknowledged. `skipped` counts records that retention dropped before they could be sent. `certificate_authority` and
-    `client_certificate` are PEM, '' where there is none. `lag_records` and `oldest_pending_at` tell what is still to be
-    sent.
+    acknowledged. `skipped` counts records that retention dropped before they could be sent.
+    `certificate_authority` and `client_certificate` are PEM, '' where there is none. `lag_records` and
+    `oldest_pending_at` describe the records that are still to be sent.
     """
 
     id: int

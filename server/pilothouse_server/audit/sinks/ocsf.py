@@ -1,10 +1,10 @@
 """Records as events of the Open Cybersecurity Schema Framework, one JSON object each.
 
-Log-ins are Authentication (3002), changes of users Account Change (3001), grants User Access Management (3005), and
-everything else API Activity (6003). What a class has a place for stands there, where nothing is lost by it; all other
-fields of the record stand under `unmapped`, whole, and the schema's own fields (`time` in milliseconds, `status_id` …)
-are made of them. `raw_data_hash` is the record's hash, so the record can be put together again from the event and
-checked by it.
+Log-ins are Authentication (3002), changes of users Account Change (3001), grants User Access Management
+(3005), and everything else API Activity (6003). A field for which a class has an equivalent stands there if
+nothing is lost by that; all other fields of the record stand under `unmapped`, whole, and the schema's own
+fields (`time` in milliseconds, `status_id` …) are derived from them. `raw_data_hash` is the record's hash, so
+the record can be put together again from the event and checked by it.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ _NAME = frozenset({"resource_name"})
 
 
 def _class_of(record: Record) -> _Class:
-    """Class, its name, the activity, what only this class has, and which fields of the record stand there."""
+    """Returns the class, its name, the activity, the fields that only this class has, and the record's fields
+    that they replace.
+    """
     fields = record.fields
     kind, action = fields["resource_type"], fields["action"]
     make = _CLASSES.get(kind) if action not in _READS else None

@@ -1,4 +1,6 @@
-"""The rules of sinks: what an address may be, what belongs to which kind, and how their secrets are kept."""
+"""The rules of sinks: which addresses are allowed, which fields belong to which kind, and how secrets are
+stored.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 list_page = repository.list_sinks
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What a full file is renamed to, which another sink must not write.
+# The name that a full file is renamed to. Another sink must not write such a file.
 _ROTATED = re.compile(r".*\.\d{8}T[0-9.]*Z?")
 _USER_INFO = re.compile(r"//[^/]*@")
 _QUERY = re.compile(r"([?#]).*", re.DOTALL)
@@ -78,7 +80,7 @@ def check(wanted: AuditSink, secrets: SinkSecrets, folder: Path | None, reach: R
 def signing_bytes(key: str) -> bytes:
     """The bytes that sign: after `whsec_` a key is base64 (Standard Webhooks); any other is its own bytes.
 
-    Raises InvalidArgument where what follows `whsec_` is not base64.
+    Raises InvalidArgument if the text after `whsec_` is not base64.
     """
     if not key.startswith(_KEY_PREFIX):
         return key.encode()
@@ -141,7 +143,7 @@ async def create(
 
 
 async def delete(transaction: Transaction, name: str) -> AuditSink:
-    """Removes a sink; what it has not got is not sent any more. Raises NotFound."""
+    """Removes a sink; records that it has not received are no longer sent. Raises NotFound."""
     found = await repository.find(transaction, name)
     if found is None:
         raise not_found("audit sink", name)

@@ -1,7 +1,8 @@
 """All SQL about sinks of the audit log: their rows, leases and cursors, and the records that are sent to them.
 
-What the runner does is done as the system role, each statement a transaction of its own. A lease is free where its end
-has passed, or lies so far ahead that the database's clock must have gone back since it was written.
+The runner acts as the system role, and each of its statements is a transaction of its own. A lease is free
+where its end has passed, or lies so far ahead that the database's clock must have gone back since it was
+written.
 """
 
 from __future__ import annotations
@@ -137,7 +138,9 @@ async def find(transaction: ReadTransaction, name: str) -> AuditSink | None:
 
 
 async def list_sinks(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[AuditSink], NextPage]:
-    """One page of sinks, with what each has still to be sent, and where they go on."""
+    """Returns one page of sinks, each with the number of records still to be sent, and where the next page
+    begins.
+    """
     query = select(*_SHOWN, creator(_SINKS.created_by)).where(compile_filter(page.filter, _FILTERS))
     order = parse_order_by(page.order_by, _ORDERS, default="name", unique=_SINKS.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
@@ -206,7 +209,7 @@ async def fail(
 
 
 async def give_up(transaction: ReadTransaction, leased: LeasedSink, owner: str) -> None:
-    """Lets another server take the sink at once."""
+    """Ends the lease, so that another server may take the sink immediately."""
     await transaction.connection.execute(_GIVE_UP, _held(leased, owner))
 
 

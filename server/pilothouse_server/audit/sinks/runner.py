@@ -1,9 +1,10 @@
-"""Sends the log to its sinks, by leases, whichever server comes first.
+"""Sends the log to its sinks. Leases decide which server serves which sink.
 
-Each server looks for a sink that has something to be sent and that nobody holds, takes it, and sends batch after batch
-in the order of the log until nothing is left for a while. The cursor moves after the sink has acknowledged, by a
-statement that writes nothing where the lease is lost. So a kill at any instant loses nothing: what was not
-acknowledged, or was but the cursor not moved, is sent again by the next holder.
+Each server looks for a sink that has something to be sent and that nobody holds, takes it, and sends batch
+after batch in the order of the log until nothing is left for a while. The cursor moves after the sink has
+acknowledged, by a statement that writes nothing where the lease is lost. So a kill at any instant loses
+nothing: the next holder sends again the records that were not acknowledged, and those that were acknowledged
+before the cursor moved.
 
 A sink that fails is let go with the time of its next attempt, at most a minute away: it holds no memory, connection or
 task of any server, only its lag grows. Nothing of the database is held while a sink is waited for.
@@ -37,7 +38,7 @@ LEASE_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 _GAUGE_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
-# One that has nothing to be sent for so long is let go, so that servers share the work anew.
+# A sink without pending records for so long is released, so that servers share the work again.
 _IDLE_SECONDS = 30.0
 MOST_RECORDS = 200
 _MOST_BYTES = 512 * 1024
@@ -96,7 +97,7 @@ class SinkRunner:
         self._shown: set[str] = set()
 
     async def run(self) -> None:
-        """Runs until cancelled; then lets go of what it holds."""
+        """Runs until cancelled, then releases its sinks."""
         loop = asyncio.get_running_loop()
         renewed = shown = loop.time() - _GAUGE_SECONDS
         away = False
@@ -131,7 +132,7 @@ class SinkRunner:
             return await repository.required_have(transaction, sequence)
 
     async def _close(self) -> None:
-        """Ends the work and lets others have it at once."""
+        """Ends the work and releases the sinks immediately."""
         for held in list(self._held.values()):
             if held.task is not None:
                 await cancel_and_wait(held.task)
@@ -201,7 +202,7 @@ class SinkRunner:
             log.error("a sink of the audit log failed", sink=leased.sink.name, error=reason)
             await self._fail(held, SinkFailed("INTERNAL", f"it failed in this server ({reason})"))
         finally:
-            # It may have been taken anew already.
+            # This server may already have taken the sink again.
             if self._held.get(leased.sink.id) is held:
                 del self._held[leased.sink.id]
             await sender.close()

@@ -19,7 +19,7 @@ _SINKS = ListAnswer(pb.ListAuditSinksResponse, "audit_sinks")
 
 
 class SinkRules(msgspec.Struct, frozen=True):
-    """What the server's settings say of sinks: the folder of files, if any, and what may be connected to."""
+    """The settings for sinks: the folder of files, if any, and the addresses that may be connected to."""
 
     folder: Path | None
     reach: Reach
@@ -27,7 +27,7 @@ class SinkRules(msgspec.Struct, frozen=True):
 
 
 class AuditSinkCalls:
-    """What AuditService serves about sinks."""
+    """The calls of AuditService about sinks."""
 
     def __init__(self, rules: SinkRules, page_key: bytes) -> None:
         self._sinks = rules

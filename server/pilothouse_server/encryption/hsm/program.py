@@ -1,11 +1,12 @@
 """The program that speaks to a PKCS#11 token. A server starts one, for itself.
 
-The library of a token is its maker's: it may hang, crash, print and start threads. So it is loaded by a process of its
-own, which a server can kill when a deadline is over and start again. It imports nothing of the server, and is handed
-nothing but what it needs.
+The library of a token is its maker's: it may hang, crash, print and start threads. So it is loaded by a
+process of its own, which a server can kill when a deadline is over and start again. It imports nothing of the
+server, and receives only the values that it needs.
 
-It reads lines of JSON from its standard input, which is a socket, and answers each by a line there. The first says what
-to open: `module`, `token`, `pin`, `label`. Each further one has a number `n`, a word `do`, and what it takes:
+It reads lines of JSON from its standard input, which is a socket, and answers each by a line there. The first
+line says which token to open: `module`, `token`, `pin`, `label`. Each further line has a number `n`, a word
+`do`, and its arguments:
 
     keys                    the identifiers and names of the keys, newest first
     wrap    key, data       `data` encrypted by that key, in hexadecimal
@@ -16,9 +17,9 @@ to open: `module`, `token`, `pin`, `label`. Each further one has a number `n`, a
 An answer holds `n` and either `is` or `refused`, which is a word of `REFUSALS` or the name of the library's exception,
 and never its text. After a refusal that is not one of a key it ends: the session may be broken.
 
-Keys are AES keys of 256 bits with the label that the settings name. One that could be taken out of the token is
-refused. A key is identified by what it makes of sixteen zero bytes: another key by the same name is another key, and
-the same key copied to another token of its maker is the same.
+Keys are AES keys of 256 bits with the label that the settings name. One that could be taken out of the token
+is refused. A key is identified by the ciphertext of sixteen zero bytes: another key by the same name is
+another key, and the same key copied to another token of its maker is the same.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class _Refused(Exception):
 
 
 class _Session:
-    """A session of the token, whose user is logged in."""
+    """A session of the token, in which the PIN's user is logged in."""
 
     def __init__(self, orders: dict[str, str]) -> None:
         try:

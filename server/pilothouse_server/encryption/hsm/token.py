@@ -1,9 +1,9 @@
 """A PKCS#11 token, by the program that has its library loaded (`encryption.hsm.program`).
 
-Requests are numbered, and answered in the order in which they come. A request that is not answered in time ends the
-program, whatever it is doing: those that wait fail with it, and the next one starts it again. So a token that hangs or
-a library that crashes costs a server those calls that need the token, and nothing else. A program that has failed is
-not started again within a second.
+Requests are numbered, and answered in the order in which they come. A request that is not answered in time
+ends the program, whatever the program is doing: the waiting requests fail with it, and the next request
+starts it again. So a token that hangs or a library that crashes costs a server those calls that need the
+token, and nothing else. A program that has failed is not started again within a second.
 
 A PIN that was refused is not tried again: three wrong ones lock most tokens.
 """
@@ -58,7 +58,7 @@ class TokenLocation:
 
     @classmethod
     def of(cls, settings: Settings, *, writes: bool = False) -> TokenLocation:
-        """What the settings name. `writes`: keys are to be added. Raises SettingsError."""
+        """Returns the location that the settings name. `writes`: keys are to be added. Raises SettingsError."""
         if settings.pkcs11_module is None or not settings.pkcs11_token or not settings.pkcs11_key_label:
             raise SettingsError(
                 f"{PREFIX}PKCS11_MODULE, {PREFIX}PKCS11_TOKEN and {PREFIX}PKCS11_KEY_LABEL are needed: "
@@ -74,7 +74,7 @@ class TokenLocation:
         )
 
     def words(self, word: str) -> str:
-        """What is said of a refusal of the program: which setting, and what to do."""
+        """Returns the message for a refusal of the program: the setting at fault, and what to do."""
         token = f'the token "{self.token}"'
         return {
             program.NOT_INSTALLED: f"{PREFIX}KEY_PROVIDERS: pkcs11 needs the package python-pkcs11: install "
@@ -133,7 +133,7 @@ class _Run:
                     dies_by="KILL",
                     environment=_environment(),
                     stdin=theirs.fileno(),
-                    # What the library prints is nobody's to read.
+                    # Nobody reads the library's output.
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
@@ -221,7 +221,7 @@ class PkcsToken:
         return bytes.fromhex(await self._ask({"do": "wrap", "key": key_id, "data": plaintext.hex()}))
 
     async def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
-        """Decrypts by a key. Raises Unavailable, and FailedPrecondition for what was changed."""
+        """Decrypts by a key. Raises Unavailable, and FailedPrecondition for a value that was changed."""
         return bytes.fromhex(await self._ask({"do": "unwrap", "key": key_id, "data": wrapped.hex()}))
 
     async def add(self) -> str:
@@ -308,5 +308,7 @@ class PkcsToken:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of this process, of which libraries read what their makers say; but none of our settings."""
+    """The environment of this process without our settings. The libraries' makers define variables that they
+    read.
+    """
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -1,4 +1,4 @@
-"""Whether somebody holds all that a role, or somebody else, holds: the rule against escalation.
+"""Compares the permissions of two principals, or of a principal and a role: the rule against escalation.
 
 Permissions with wildcards and exclusions are sets over infinitely many words (`config.*` less
 `config.reveal`), and several grants together may hold what none holds alone. The comparison is exact
@@ -6,10 +6,10 @@ nevertheless: every form names nouns and verbs, and all words that no form names
 enough to try each word that is named on either side, one unnamed verb of each named noun, and one unnamed
 noun.
 
-What works only over all namespaces is left out of a grant in one.
+Permissions that work only over all namespaces are left out of a grant in one.
 
-Time counts too: who holds a permission until tomorrow may not give it for longer. A grant of the holder
-counts only if it lasts at least as long as what is to be covered.
+Time counts too: a user who holds a permission until tomorrow may not give it for longer. A grant of the
+holder counts only if it lasts at least as long as the wanted one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def uncovered(wanted: Grant, held: Iterable[Grant], *, whenever: bool = False) -
 def check_covered(
     wanted: Iterable[Grant], held: Iterable[Grant], whose: str, *, whenever: bool = False
 ) -> None:
-    """Raises unless `held` covers every one of `wanted`; `whose` says what is given or touched (`role "x"`).
+    """Raises unless `held` covers every one of `wanted`; `whose` names the role or user in the message (`role
+    "x"`).
 
     Raises:
         PermissionDenied: ESCALATION, with the first permission that is missing and where.

@@ -1,10 +1,11 @@
 """The changes that a grant would make to the permissions of a user: pure computation, word by word, in each namespace.
 
-What is held is decided as CheckPermission decides it (`denials.Question`), so a grant in one namespace gives none of
-what works only over all of them. A word that no method asks for gives nothing, whatever role names it.
+Permissions are decided as CheckPermission decides them (`denials.Question`), so a grant in one namespace
+gives none of those that work only over all. A word that no method requires gives nothing, whichever role
+names it.
 
-A grant that is there already would only end at another time, perhaps sooner. What counts of a permission is when it
-ends: by the last to end of the grants that hold it.
+A grant that is there already would only end at another time, perhaps sooner. A change of a permission is a
+change of its end: the latest end of the grants that hold it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pilothouse_server.authorization.denials import Question
 from pilothouse_server.identity.access.permission_words import PermissionWords
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
-# So many namespaces are told of beside all the others.
+# The most namespaces that are reported one by one.
 _MOST_NAMESPACES: Final = 100
 
 
@@ -45,10 +46,10 @@ def same_grant(held: Iterable[Grant], wanted: Grant) -> Grant | None:
 
 
 def changes(held: Sequence[Grant], wanted: Grant, words: PermissionWords) -> tuple[PermissionChange, ...]:
-    """Returns what changes of `words` where who holds `held` is granted `wanted`.
+    """Returns the changes of `words` if a user with the grants `held` is granted `wanted`.
 
-    Of a grant over all namespaces the first tells of every namespace, and others of those in which it is not so because
-    something is held there alone.
+    For a grant over all namespaces the first change describes every namespace; the others describe namespaces
+    that differ because of grants there.
     """
     replaced = same_grant(held, wanted)
     after = [*(grant for grant in held if grant is not replaced), wanted]
@@ -87,5 +88,5 @@ def _change(
 
 
 def _ends(grants: Iterable[Grant], question: Question) -> datetime | None:
-    """Returns when what is asked about ends; None where it is not held."""
+    """Returns when the permission in question ends; None if it is not held."""
     return max((grant.expires_at or _NEVER for grant in question.allowed_by(grants)), default=None)

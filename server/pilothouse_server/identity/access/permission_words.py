@@ -1,7 +1,7 @@
-"""The permissions that there are, and what each method needs of them.
+"""The list of all permissions, and the permission that each method requires.
 
-A permission that no method asks for gives nothing, so a question about one is a slip of the pen: it is refused with
-those that come near, and never answered.
+A permission that no method requires gives nothing. So a question about one is taken as a misspelling: it is
+refused with similar words, and never answered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pilothouse_server.errors import invalid, missing
 from pilothouse_server.rpc.method_rules import Rule
 
 _MOST_NEAR: Final = 8
-# What is compared of a word that somebody typed.
+# The most characters of a typed word that are compared.
 _LONGEST_COMPARED: Final = 64
 
 
@@ -32,9 +32,9 @@ class PermissionWords:
             self._by_name.setdefault(rule.name, []).append(rule)
         somewhere = {rule.permission for rule in rules if not rule.of_platform}
         of_platform = {rule.permission for rule in rules if rule.of_platform}
-        # What is enough for something that only reads.
+        # Permissions that are enough for some method that only reads.
         self.reading = frozenset(rule.permission for rule in rules if rule.only_reads and rule.permission)
-        # What a grant in one namespace gives of these no method takes.
+        # Permissions that no method accepts from a grant in one namespace.
         self._over_all = OVER_ALL_NAMESPACES | (of_platform - somewhere)
 
     def check_form(self, form: str, field: str) -> None:
@@ -71,11 +71,13 @@ class PermissionWords:
         return sorted(each for each in self.known if permission_matches(form, each))
 
     def works_over_all_only(self, permission: str) -> bool:
-        """Whether a grant in one namespace never gives it, or gives what no method accepts there."""
+        """Returns whether a grant in one namespace never gives the permission, or gives one that no method
+        accepts there.
+        """
         return permission in self._over_all
 
     def question(self, permission: str, namespace: str) -> Question:
-        """Returns what is asked about a permission in a namespace, or over all where that is empty."""
+        """Returns the question about a permission in a namespace, or over all if that is empty."""
         over_all = self.works_over_all_only(permission)
         return Question(
             permission,
@@ -104,7 +106,8 @@ class PermissionWords:
         )
 
     def question_of(self, rule: Rule, namespace: str) -> Question:
-        """What a method asks of its caller, for a request that names `namespace`, or none ('').
+        """Returns the question that a method puts about its caller, for a request that names `namespace`, or
+        none ('').
 
         Raises:
             InvalidArgument: the method needs a namespace.

@@ -1,8 +1,9 @@
-"""What a refusal says beyond the caller's own grants: those that have ended, and who could give what is missing.
+"""The database's facts for a refusal: ended grants, and users who could give the missing permission.
 
-A look costs several times what a refused call does, and refused calls can be a flood. So what was found for a caller
-and a question serves for a while, each caller and all together have so many looks in that time, few look at once, and
-few wait. Who finds no place is refused with what the own grants say, as where the database is away.
+Looking them up costs several times as much as a refused call, and refused calls can be a flood. So the facts
+for a caller and a question are reused for a while, each caller and all together have a limited number of
+look-ups in that time, few run concurrently, and few wait. A caller who gets no look-up is refused with the
+reason from the own grants, as when the database is away.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _Key = tuple[int, str, Question]
 
 
 class RefusalReasons:
-    """Looks up what a refused caller may know of the reason."""
+    """Looks up the facts about a refusal that the caller may know."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -46,7 +47,7 @@ class RefusalReasons:
         self._counted_until = 0.0
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
-        """What the database knows of it; nothing where that cannot be found out now."""
+        """Returns the database's facts; nothing if they cannot be looked up now."""
         key = (principal.user_id, principal.credential.id, question)
         until, kept = self._kept.get(key, (0.0, _NOTHING))
         if until > self._clock():

@@ -1,12 +1,12 @@
-"""The roles that the product ships, and what each leaves out.
+"""The roles that the product ships, and the permissions that each leaves out.
 
 A shipped role's exclusions stand here and not in its row, because only shipped roles have any and no caller
 may change them. At start the rows are brought up to date with this table (`accounts.bootstrap`).
 
-Images belong with containers: who may see containers sees what they run, and only an administrator takes
-one off the list. Users, roles and grants are the administrator's; an administrator of one namespace gives
-grants there, because `*` in that namespace holds `grant.*`. What works only over all namespaces
-(`access.OVER_ALL_NAMESPACES`) a role may name all the same: a grant in one namespace does not give it.
+Images belong with containers: a user who may see containers sees which images they run, and only an
+administrator takes one off the list. Users, roles and grants are the administrator's; an administrator of one
+namespace gives grants there, because `*` in that namespace holds `grant.*`. A role may name permissions that
+work only over all namespaces (`access.OVER_ALL_NAMESPACES`), but a grant in one namespace does not give them.
 """
 
 from __future__ import annotations
@@ -105,6 +105,6 @@ SHIPPED_ROLES: Final[Mapping[str, ShippedRole]] = {
 
 
 def excluded_from(role_name: str, *, is_system: bool) -> frozenset[str]:
-    """What a role leaves out of its permissions."""
+    """Returns the permissions that a role leaves out."""
     shipped = SHIPPED_ROLES.get(role_name) if is_system else None
     return frozenset() if shipped is None else shipped.excluded

@@ -1,4 +1,4 @@
-"""What a server makes of identity at its start: the shipped roles, and the first administrator.
+"""The setup of identity at a server's start: the shipped roles, and the first administrator.
 
 The shipped roles are brought up to date each time. The administrator `admin` is made once in the life of a
 database: its row, also when it is deleted, says that there was one, so nobody who deletes it finds it again
@@ -47,7 +47,9 @@ class BootstrapPasswords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """What the start made. `random_password` is set where none was given: it is kept nowhere else, show it once."""
+    """The result of the setup. `random_password` is set if none was given. It is stored nowhere else, so the
+    caller shows it once.
+    """
 
     administrator_created: bool
     random_password: str | None = field(default=None, repr=False)
@@ -95,7 +97,9 @@ async def bootstrap(store: Store, passwords: BootstrapPasswords, given_password:
 
 
 async def _warn_of_weak(passwords: BootstrapPasswords, given_password: str) -> None:
-    """Logs the rule that the password breaks: who deploys has chosen it, and nobody could log in without it."""
+    """Logs the rule that the password breaks. It is not refused: the operator has chosen it, and nobody could
+    log in without it.
+    """
     try:
         await passwords.check("bootstrap_password", given_password, ADMINISTRATOR)
     except (InvalidArgument, Unavailable) as problem:
@@ -134,7 +138,7 @@ def system_record(
     *,
     metadata: Mapping[str, Any] = _BOOTSTRAP,
 ) -> AuditRecord:
-    """The record of a change that no call asked for; `metadata` says what did."""
+    """Returns the record of a change that no call requested; `metadata` names its cause."""
     return AuditRecord(
         operation_id=transaction.operation_id,
         user_id=None,

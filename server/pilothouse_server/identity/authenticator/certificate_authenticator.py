@@ -1,8 +1,9 @@
 """From a certificate that a client has shown to the caller, as the authenticator of tokens does it.
 
-Whether the certificate is taken, and whose it is, says `rpc.tls.clients`, anew for each call. The user is loaded by one
-query and kept for at most `principal_cache_seconds`, and dropped by the same hint: a user who is switched off, or loses
-a grant, is refused as soon as with a token. Calls of one user that come together share one query.
+`rpc.tls.clients` decides for each call whether the certificate is accepted, and which user it belongs to. The
+user is loaded by one query and kept for at most `principal_cache_seconds`, and dropped by the same hint: a
+user who is switched off, or loses a grant, is refused as soon as with a token. Concurrent calls of one user
+share one query.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LARGEST_CACHE: Final = 10_000
 
 
 class EitherAuthenticator:
-    """Turns what a caller has shown into the caller: by a token where there is one, else by the certificate."""
+    """Authenticates a caller by a token if there is one, else by the certificate."""
 
     def __init__(self, tokens: TokenAuthenticator, certificates: CertificateAuthenticator) -> None:
         self._tokens = tokens
@@ -36,7 +37,9 @@ class EitherAuthenticator:
         self.why_foreign = tokens.why_foreign
 
     def known(self, shown: Shown) -> Principal | None:
-        """The principal of what was looked up a moment ago; None where it must be. Raises as `authenticate`."""
+        """Returns the principal that was loaded a moment ago; None if it has to be loaded. Raises as
+        `authenticate`.
+        """
         if isinstance(shown, bytes):
             return self._certificates.known(shown)
         return self._tokens.known(self._token(shown))
@@ -58,12 +61,12 @@ class EitherAuthenticator:
         self._certificates.invalidate()
 
     async def close(self) -> None:
-        """Writes down what is still to be noted, and waits for what is being loaded."""
+        """Writes the pending notes, and waits for running loads."""
         await self._tokens.close()
         await self._certificates.close()
 
     def _token(self, shown: str | TokenOverCertificate) -> str:
-        """The token, where the certificate beside it is taken."""
+        """Returns the token if the certificate that accompanies it is accepted."""
         if isinstance(shown, TokenOverCertificate):
             self._certificates.check(shown.certificate)
             return shown.token
@@ -92,7 +95,7 @@ class CertificateAuthenticator:
         self._loading: dict[Vouched, asyncio.Task[Principal]] = {}
 
     def check(self, shown: bytes) -> None:
-        """Raises Unauthenticated where a certificate is not taken, whoever calls."""
+        """Raises Unauthenticated if the certificate is not accepted for any caller."""
         self._trust.check(shown)
 
     def known(self, shown: bytes) -> Principal | None:
@@ -129,7 +132,7 @@ class CertificateAuthenticator:
         self._loading.clear()
 
     async def close(self) -> None:
-        """Waits for what is being loaded."""
+        """Waits for running loads."""
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
 
     async def _load(self, vouched: Vouched) -> Principal:

@@ -20,7 +20,8 @@ _PRINCIPAL = (
 async def load_principal(
     transaction: ReadTransaction, username: str, credential: Credential
 ) -> Principal | None:
-    """The caller who is this user, with the grants; None if there is no such user, or who may not log in.
+    """Returns the principal for a user, with the grants; None if there is no such user or the user may not
+    log in.
 
     It is one query, and needs no transaction around it.
     """

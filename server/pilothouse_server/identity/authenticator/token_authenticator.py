@@ -2,16 +2,17 @@
 that.
 
 A principal is loaded by the system role in one query and kept for at most `principal_cache_seconds` (1 at
-most), counted from before the query, so what was revoked stops working within that time on every replica,
+most), counted from before the query. So a revoked permission stops working within that time on every replica,
 whatever else fails. A hint from the database (`pilothouse_grants`, sent by every change of grants, roles,
-users and sessions) drops everything kept at once, which makes it milliseconds as a rule. What is being
-loaded when the hint comes still answers those who asked before it, but is not kept, and those who ask later
-load anew.
+users and sessions) drops all kept principals immediately, so usually it takes milliseconds. A load that runs
+when the hint comes still answers the calls that requested it before, but its result is not kept, and later
+calls load again.
 
-Calls with one token that come together share one query. Tokens that are refused are not remembered: the
-checksum already keeps what is not a token of ours from the database.
+Concurrent calls with one token share one query. Refused tokens are not remembered: the checksum already
+prevents queries for texts that are not our tokens.
 
-That a session or a key is used is noted at most once a minute, by a task beside the requests; of a key also where.
+The use of a session or key is recorded at most once a minute, by a task apart from the requests; for a key
+with its address.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class TokenAuthenticator:
         return await asyncio.shield(loading)
 
     async def namespace_id(self, name: str) -> int | None:
-        """The id of a living namespace, whoever reaches it; for the record of a call.
+        """Returns the id of a living namespace, whether or not the caller reaches it; for the record of a
+        call.
 
         Raises:
             Unavailable: the database is away.
@@ -131,12 +133,14 @@ class TokenAuthenticator:
         self._loading.clear()
 
     async def close(self) -> None:
-        """Writes down what is still to be noted, and waits for what is being loaded."""
+        """Writes the pending notes, and waits for running loads."""
         pending = [task for task in (*self._loading.values(), self._toucher) if task is not None]
         await asyncio.gather(*pending, return_exceptions=True)
 
     def _loader(self, token: str) -> Callable[[bytes, str], Coroutine[Any, Any, Principal]] | None:
-        """What loads the principal of a token of this form; None for what is no token of ours."""
+        """Returns the function that loads the principal of a token of this form; None if it is not one of our
+        tokens.
+        """
         if tokens.is_well_formed(token, tokens.ACCESS_PREFIX):
             return self._load_session
         return self._load_key if tokens.is_well_formed(token, tokens.KEY_PREFIX) else None

@@ -1,1 +1,1 @@
-"""Proofs of who a user is: passwords, second factors, sessions and API keys."""
+"""Proofs of a user's identity: passwords, second factors, sessions and API keys."""

@@ -1,7 +1,8 @@
-"""A password set on the server's machine, for when nobody can log in any more who might set it by a call.
+"""A password set on the server's machine, for the case that nobody who may set it by a call can log in.
 
-Whoever can read the server's settings reaches the database as the server does; no more is asked here. It ends the
-user's sessions and lets the account be logged in to at once, and its record says who on the machine did it.
+Anyone who can read the server's settings reaches the database as the server does, so no more is asked here.
+It ends the user's sessions, unlocks the account immediately, and its record names the user of the machine who
+did it.
 """
 
 from __future__ import annotations

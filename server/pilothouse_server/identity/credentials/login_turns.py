@@ -45,9 +45,9 @@ class Whose:
 
     @property
     def budget(self) -> str:
-        """Whose failures and row in the queue for a hash it uses.
+        """Returns the key of the failure budget and of the row in the queue for a hash.
 
-        Somebody who has taken a device's token uses up what it may at their own address, not what its owner may.
+        A thief of a device's token uses up the budget of the thief's own address, not that of its owner.
         """
         return of_account(self.account, self.address) if self.known else self.address
 

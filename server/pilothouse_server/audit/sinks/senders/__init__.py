@@ -1,4 +1,4 @@
-"""One sender a kind of sink. Each returns once the sink has acknowledged what it was sent, else it raises."""
+"""One sender a kind of sink. Each returns once the sink has acknowledged the records, else it raises."""
 
 from __future__ import annotations
 

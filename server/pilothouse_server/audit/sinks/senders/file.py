@@ -7,9 +7,10 @@ time, and a new one begins; how many of those are kept is the sink's, 0 keeps al
 One server at a time writes, by the sink's lease, and holds a lock on the file; where several machines serve, the folder
 is one that they share, or each has a part of the log, in order and with repetitions where the lease has moved.
 
-A disk may hang, as one of the network does whose server is gone, and a thread that waits for it can be ended by nobody.
-So each file is written by threads of its own, one at a time, which nothing else needs and no end of a server waits
-for. A batch that is not on the disk in time is given up: the sink fails and is tried again, by whoever takes it.
+A disk may hang, as one of the network does whose server is gone, and a thread that waits for it can be ended
+by nobody. So each file is written by threads of its own, one at a time, which nothing else needs and no end
+of a server waits for. A batch that is not on the disk in time fails: the sink is marked failed, and the next
+server that takes it tries again.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ DEFAULT_ROTATE_BYTES = 64 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
 # So many threads of a server wait for the disk; each has one batch in its hands.
 MOST_WRITES: Final = 64
-# So often a file is opened that is put away meanwhile.
+# The most attempts to open a file that is renamed during the opening.
 _MOST_OPENED: Final = 5
-# What a file system says that has no locks. Then the lease alone keeps others away.
+# The errors of a file system without locks. Then the lease alone keeps others away.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 # Returns whether nobody waits for a write any more.
@@ -42,7 +43,9 @@ GivenUp = Callable[[], bool]
 
 
 class FileWrites:
-    """What the files of one server are written by: a thread for each, which may wait for the disk for ever."""
+    """The threads that write the files of one server: one for each file, which may wait for the disk for
+    ever.
+    """
 
     def __init__(self) -> None:
         self._running: dict[Path, asyncio.Future[None]] = {}
@@ -85,7 +88,7 @@ class FileWrites:
                 work()
             except Exception as error:  # noqa: BLE001 - handed to who waits
                 failure = error
-            # The loop may have ended meanwhile.
+            # The loop may have ended before the thread finishes.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, failure)
 
@@ -167,8 +170,8 @@ class FileSender:
         return descriptor
 
     def _stands_there(self, descriptor: int) -> bool:
-        """Whether its name is still that of the file: who had the lock before may have renamed it, or removed it, and
-        what is written to it then is lost.
+        """Returns whether the name still leads to this file. The previous holder of the lock may have renamed
+        or removed the file, and then writes to it would be lost.
         """
         try:
             return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
@@ -194,7 +197,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _without_torn_line(descriptor: int) -> int:
-    """Cuts off what follows the last line break; returns the size that is left."""
+    """Cuts off the text after the last line break; returns the remaining size."""
     size = end = os.fstat(descriptor).st_size
     while end:
         start = max(0, end - _TAIL_BYTES)

@@ -90,7 +90,7 @@ async def _end(connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     connection.shutdown(socket.SHUT_WR)
     while await loop.sock_recv(connection, _READ_BYTES):
-        # What a receiver says is nothing that we know.
+        # The syslog protocol defines no answer, so the receiver's bytes are ignored.
         pass
     while True:
         error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -112,7 +112,9 @@ class _EndedError(ConnectionResetError):
 
 
 class _TlsConnection:
-    """TLS over a socket of the event loop. asyncio's streams end the connection without a look at what was taken."""
+    """TLS over a socket of the event loop. asyncio's streams close the connection without checking which
+    bytes were received.
+    """
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
         self._loop = asyncio.get_running_loop()

@@ -9,7 +9,8 @@ from pilothouse_server.outbound.destinations import key_pair_file
 
 
 def context(authority: str, certificate: str, key: str) -> ssl.SSLContext | None:
-    """Returns what a sink is trusted by, and what we show it; None where the system's authorities do.
+    """Returns the authorities that verify a sink, and our client certificate; None if the system's
+    authorities are enough.
 
     Raises InvalidArgument: not PEM, or the key is not the certificate's.
     """
@@ -39,5 +40,5 @@ def _load(made: ssl.SSLContext, certificate: str, key: str) -> None:
 
 
 def system_context() -> ssl.SSLContext:
-    """Returns what trusts the system's authorities."""
+    """Returns a context that trusts the system's authorities."""
     return ssl.create_default_context()

@@ -1,7 +1,8 @@
-"""Why somebody may do something or may not, who may, and whom to ask.
+"""Explains why a user holds a permission or does not, which users hold it, and which users can grant it.
 
-All is read as the caller, and a namespace that no grant of the caller reaches is not looked up: so it gives the answer
-of one that there is not. Whoever is named as one who could give what is missing shares a namespace with the caller.
+All is read as the caller, and a namespace that no grant of the caller reaches is not looked up: so it gives
+the answer of one that there is not. A user who is named as a possible giver shares a namespace with the
+caller.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ async def other_user(
 async def explain(
     transaction: ReadTransaction, caller: Principal, question: Question, other: User | None
 ) -> PermissionFinding:
-    """What came of a question about the caller, or about another user.
+    """Returns the result of a question about the caller, or about another user.
 
     A namespace that is not there, or that no grant of the caller reaches, is not found.
     """
@@ -100,9 +101,10 @@ async def _is_gone(transaction: ReadTransaction, question: Question) -> bool:
 
 
 async def beyond(transaction: ReadTransaction, caller: Principal, question: Question) -> Beyond:
-    """What only the database knows of a question about the caller: own grants that have ended, and who could give.
+    """Returns the database's facts for a question about the caller: own ended grants, and users who could
+    give.
 
-    Who holds a key learns nothing of what its owner held.
+    The holder of a key learns nothing about former grants of its owner.
     """
     ended: tuple[Grant, ...] = ()
     if caller.credential.limits is None:
@@ -111,7 +113,7 @@ async def beyond(transaction: ReadTransaction, caller: Principal, question: Ques
 
 
 async def _givers(transaction: ReadTransaction, caller: Principal, question: Question) -> tuple[Giver, ...]:
-    """Who holds enough to give a role that would do; nobody where a grant in any namespace would do."""
+    """Returns the users who hold enough to give a sufficient role; none if a grant in any namespace would do."""
     namespace = question.namespace if question.reach == "there" else ""
     everywhere = any(grant.namespace is None for grant in caller.living_grants())
     if question.reach == "somewhere" or not (everywhere or (namespace and caller.reaches(namespace))):
@@ -154,8 +156,8 @@ def _breadth(role: Role) -> int:
 async def list_holders(
     transaction: ReadTransaction, caller: Principal, question: Question, page: PageRequest
 ) -> tuple[Sequence[PrincipalGrant], NextPage, bool]:
-    """One page of those who may do what is asked, where they go on, and whether grants over all namespaces are left out
-    because the caller may not read them.
+    """Returns one page of the users who hold the permission, where the next page begins, and whether grants
+    over all namespaces are left out because the caller may not read them.
 
     Raises:
         NotFound: the namespace.

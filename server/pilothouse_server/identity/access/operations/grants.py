@@ -1,4 +1,4 @@
-"""The rules of grants: a role is given only by who holds all of it, there and for as long."""
+"""The rules of grants: the giver of a role must hold all of it, in the same place and for as long."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ async def grant(
     Raises:
         InvalidArgument: `expires_at` has passed.
         NotFound: the namespace, the user or the role, or one that the caller does not see.
-        PermissionDenied: ESCALATION, the role holds what the caller does not hold there for as long.
+        PermissionDenied: ESCALATION, the role holds permissions that the caller does not hold there for as
+            long.
         FailedPrecondition: LAST_ADMINISTRATOR, where the last one for good would get an end.
     """
     namespace_id = await _future_scope(transaction, namespace, expires_at)
@@ -60,7 +61,7 @@ async def grant(
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What a grant would change. `partial`: grants that the caller may not read are not counted."""
+    """The changes that a grant would make. `partial`: grants that the caller may not read are not counted."""
 
     changes: tuple[PermissionChange, ...]
     granted_already: bool
@@ -77,9 +78,11 @@ async def simulate(
     words: PermissionWords,
     locate_user: LocateUser,
 ) -> Simulated:
-    """Returns what `grant` would change of what the user holds of `words`; raises as it does, and writes nothing.
+    """Returns the changes that `grant` would make to the user's permissions among `words`; raises as it does,
+    and writes nothing.
 
-    Whoever may not read grants over all namespaces does not learn here what the user holds by such.
+    A caller who may not read grants over all namespaces does not learn here which permissions the user holds
+    by such grants.
     """
     namespace_id = await _future_scope(transaction, namespace, expires_at)
     user = await locate_user(transaction, username)
@@ -147,12 +150,14 @@ async def end_in_namespace(transaction: Transaction, namespace_id: int) -> None:
 
 
 async def callers_changed(transaction: Transaction) -> None:
-    """Has every server load its callers anew when the transaction commits."""
+    """Makes every server load its callers again when the transaction commits."""
     await grants.notify_changed(transaction)
 
 
 async def of_caller(transaction: ReadTransaction, caller: Principal) -> list[RoleGrant]:
-    """The caller's living grants, oldest first; by a key what it leaves of each, in each of its namespaces."""
+    """Returns the caller's living grants, oldest first; for a key its share of each, in each of its
+    namespaces.
+    """
     found = await grants.of_user(transaction, caller.user_id)
     if caller.credential.limits is None:
         return found
@@ -181,7 +186,7 @@ async def _check(
     place: tuple[str, int | None],
     expires_at: datetime | None,
 ) -> tuple[Role, Grant]:
-    """What a grant would give to a user, where the caller may give it; see `grant`."""
+    """Returns the role and the grant if the caller may give it to the user; see `grant`."""
     namespace, namespace_id = place
     role = await roles.locate(transaction, role_name)
     wanted = grants.as_held(role, namespace, namespace_id, expires_at)

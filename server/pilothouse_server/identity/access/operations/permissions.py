@@ -1,4 +1,4 @@
-"""Answers who may do what, for people and programs that ask before they act."""
+"""Tells people and programs, before they act, whether a permission is held."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def check(
     """Whether the caller, or the user named, holds a permission in the namespace `where`, or over all where that is
     empty.
 
-    A form such as `container.*` is held where each permission that it covers is. A namespace that does not exist, or
-    that the caller does not reach, answers False. What works only over all namespaces is not held in one, and by a key
-    that only reads nothing else is.
+    A form such as `container.*` is held where each permission that it covers is. A namespace that does not
+    exist, or that the caller does not reach, answers False. A permission that works only over all namespaces
+    is not held in one, and a read-only key holds only reading permissions.
 
     Raises:
         InvalidArgument: UNKNOWN_PERMISSION.

@@ -1,4 +1,4 @@
-"""The rules of roles: shipped ones stay as they are, and no role holds more than who makes it."""
+"""The rules of roles: shipped ones stay as they are, and no role holds more than its creator."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def create(transaction: Transaction, caller: Principal, wanted: Role, word
     Raises:
         InvalidArgument: no name, or UNKNOWN_PERMISSION.
         AlreadyExists: the name.
-        PermissionDenied: ESCALATION, it holds what the caller does not hold over all namespaces.
+        PermissionDenied: ESCALATION, it holds permissions that the caller does not hold over all namespaces.
     """
     if not wanted.name:
         raise missing("role.name")
@@ -58,13 +58,13 @@ async def change(
     check: Check,
     words: PermissionWords,
 ) -> Role:
-    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
 
     Raises:
         NotFound: the role.
         InvalidArgument: UNKNOWN_PERMISSION, of one that the role does not hold already.
         FailedPrecondition: SYSTEM_ROLE, or LAST_ADMINISTRATOR where nobody would hold every permission any more.
-        PermissionDenied: ESCALATION, it holds or would hold what the caller does not.
+        PermissionDenied: ESCALATION, it holds or would hold permissions that the caller does not hold.
     """
     if "permissions" in paths:
         await grants.lock_administrators(transaction)
@@ -77,7 +77,7 @@ async def change(
     if "description" in paths:
         values["description"] = wanted.description
     if "permissions" in paths and changed.permissions != stored.permissions:
-        # What it holds may be of another release, and must not be in the way of other changes.
+        # Its present permissions may be words of another release, and must not prevent other changes.
         _check_known([each for each in changed.permissions if each not in stored.permissions], words)
         await _check_covers(transaction, caller, changed)
         await _check_administrators_stay(transaction, stored, changed)

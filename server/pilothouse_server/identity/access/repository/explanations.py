@@ -1,7 +1,7 @@
-"""All SQL about who may do what and why: grants that have ended, who could give, who holds.
+"""All SQL of explanations: ended grants, users who could give a permission, users who hold it.
 
-Everything is read as the caller, so row-level security decides whose grants are seen: one's own, those in namespaces
-that a grant of one's own reaches, and all for who has a grant over all namespaces.
+Everything is read as the caller, so row-level security decides which grants are seen: one's own, those in
+namespaces that a grant of one's own reaches, and all if the caller has a grant over all namespaces.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def possible_givers(
             USERS.c.deleted_at.is_(None), USERS.c.status == "active", not_(_IS_ACCOUNT), where, _names(giving)
         )
         .group_by(USERS.c.id, USERS.c.username)
-        # Who gives there alone is nearer than who gives everywhere.
+        # A user who can give it there alone is nearer than one who can give it everywhere.
         .order_by(func.min(USER_ROLES.c.namespace_id).is_(None), USERS.c.username)
         .limit(_MOST_GIVERS)
         .subquery("possible")

@@ -1,4 +1,4 @@
-"""All SQL about grants, and the grants that make up what somebody may do."""
+"""All SQL about grants, and about the permissions that a user's grants make up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ register_constraint("fk_user_roles_role", lambda: not_found("role", "of this nam
 register_constraint("fk_user_roles_user", lambda: not_found("user", "of this name"))
 register_constraint("fk_user_roles_namespace", lambda: not_found("namespace", "of this name"))
 
-# Whose Kubernetes namespace the reconciler found to be somebody's. Written as `idx_namespaces_foreign` has it.
+# Namespaces whose Kubernetes namespace belongs to another owner, as the reconciler found. Written as
+# `idx_namespaces_foreign` has it.
 _FOREIGN = """deleted_at IS NULL AND (
     conditions @> '[{"type": "Applied", "status": "False", "reason": "NameTaken"}]'
     OR conditions @> '[{"type": "Applied", "status": "False", "reason": "LabelLost"}]')"""
@@ -136,7 +137,7 @@ async def put(
     namespace_id: int | None,
     expires_at: datetime | None,
 ) -> None:
-    """Grants a role, or changes when a living grant of it ends; one that has ended begins anew."""
+    """Grants a role, or changes when a living grant of it ends; an ended grant begins again."""
     statement = insert(USER_ROLES).values(
         user_id=user_id,
         role_id=role_id,
@@ -146,7 +147,7 @@ async def put(
         source=None,
     )
     new = statement.excluded
-    # What a rule gave is somebody's from now on, so it begins anew too.
+    # A grant that a rule gave belongs to its giver from now on, so it begins again too.
     given = and_(_lives(), USER_ROLES.c.source.is_(None))
     merged = statement.on_conflict_do_update(
         constraint="uq_user_roles",
@@ -191,9 +192,10 @@ async def list_grants(
 async def held_by(
     transaction: ReadTransaction, user_id: int, *, whatever_status: bool = False
 ) -> tuple[Grant, ...]:
-    """What a user holds at this moment, with the permissions.
+    """Returns the grants that a user holds at this moment, with their permissions.
 
-    Nothing where the user may not log in, unless `whatever_status`: what would be held again tomorrow.
+    Returns nothing if the user may not log in, unless `whatever_status`, which returns the grants that would
+    be held after reactivation.
     """
     query = held().where(USERS.c.id == user_id)
     if not whatever_status:
@@ -203,7 +205,7 @@ async def held_by(
 
 
 def held() -> Select[Any]:
-    """Living users whatever their status, one row for each living grant, or one without.
+    """Living users of any status: one row for each living grant, or one row without a grant.
 
     A role without permissions gives no reach either, here as in the policies of the database.
     """

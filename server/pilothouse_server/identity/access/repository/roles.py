@@ -32,7 +32,7 @@ _ORDERS = {"name": OrderField(ROLES.c.name), "create_time": OrderField(ROLES.c.c
 
 
 async def find(transaction: ReadTransaction, name: str, *, lock: bool = False) -> Role | None:
-    """The role of this name; `lock` holds its row, so that it cannot be granted meanwhile."""
+    """Returns the role of this name; `lock` holds its row, so that it cannot be granted in the same moment."""
     query = select(ROLES).where(ROLES.c.name == name)
     if lock:
         query = query.with_for_update()

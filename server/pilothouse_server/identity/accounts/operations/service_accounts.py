@@ -1,7 +1,7 @@
-"""The rules of service accounts: who administers a namespace makes them there, and they end with it.
+"""The rules of service accounts: an administrator of a namespace makes them there, and they end with it.
 
-One that is made holds nothing; roles are granted to it as to anybody, by who holds them. It has no password, so nobody
-logs in as one: it calls by keys, or by a token that is exchanged.
+A new account holds nothing; roles are granted to it as to any user, by users who hold them. It has no
+password, so nobody logs in as one: it calls by keys, or by a token that is exchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pilothouse_server.store.paging import NextPage, PageRequest
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.names import LONGEST_USERNAME, service_account_username
 
-# What is needed in its namespace to make keys of one, to see them, and to end them.
+# The permission that is needed in its namespace to make, see and end keys of a service account.
 MAKING: Final = "service_account.create"
 SEEING: Final = SEEING_SERVICE_ACCOUNTS
 ENDING: Final = "service_account.delete"

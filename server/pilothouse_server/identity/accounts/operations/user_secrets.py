@@ -1,7 +1,7 @@
 """Secrets of a user that the server must be able to read again: seeds of authenticators, tokens of issuers.
 
-Each is a row of `user_secrets`, sealed as `encryption` says and bound to its row and its user, so that one that is
-moved to another row or user is refused. RotateKeys wraps their data keys anew like all others.
+Each is a row of `user_secrets`, sealed as `encryption` says and bound to its row and its user, so that one
+that is moved to another row or user is refused. RotateKeys wraps their data keys again like all others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The rules of users: unique names, passwords, and that nobody touches who may do more.
+"""The rules of users: unique names, passwords, and that nobody may change a user with greater permissions.
 
-Whoever changes a user's password, address or status can act as that user in the end. So these calls need of
-the caller all that the user holds, wherever and for as long as the user holds it, whatever the user's
-present status.
+A caller who changes a user's password, address or status can act as that user in the end. So the caller of
+these methods must hold every permission that the user holds, in the same places and for as long, whatever the
+user's present status.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Check = Callable[[User], None]
 
 
 class AccountCredentials(Protocol):
-    """What a user calls with: sessions and API keys. `credentials` has the implementation."""
+    """The credentials of a user: sessions and API keys. `credentials` has the implementation."""
 
     async def end_sessions(
         self, transaction: Transaction, user_id: UserId, *, keep: UUID | None = None
@@ -60,7 +60,9 @@ class PasswordReset:
 
 
 async def locate(transaction: ReadTransaction, username: str) -> User:
-    """The living user of this name, in whatever case; NotFound if there is none or the caller does not see it."""
+    """Returns the living user of this name, in any case; NotFound if there is none or the caller does not see
+    it.
+    """
     found = await users.find(transaction, username)
     if found is None:
         raise not_found("user", username)
@@ -94,7 +96,7 @@ def check_new_user(wanted: User) -> None:
 
 
 async def create(transaction: Transaction, wanted: User, password_hash: str) -> User:
-    """Makes a user that was checked, who may log in and nothing else until a role is granted.
+    """Makes a checked user, who may log in and nothing else until a role is granted.
 
     Raises:
         AlreadyExists: the name or the address.
@@ -115,11 +117,11 @@ async def change(
     check: Check,
     credentials: AccountCredentials,
 ) -> User:
-    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
 
     Raises:
         NotFound: the user.
-        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
         FailedPrecondition: LAST_ADMINISTRATOR, where that user would no longer be able to log in.
         AlreadyExists: the address.
     """
@@ -156,7 +158,7 @@ async def delete(
 
     Raises:
         NotFound: the user.
-        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
         FailedPrecondition: LAST_ADMINISTRATOR.
     """
     await grants.lock_administrators(transaction)
@@ -164,7 +166,8 @@ async def delete(
     check(stored)
     await check_untouched(transaction, caller, stored)
     await _check_not_last_administrator(transaction, stored)
-    # Who deletes their own account loses sight of all but their own rows with the grants: so the row comes last.
+    # With the grants, users who delete their own account lose sight of all rows but their own: so the user's
+    # row comes last.
     await credentials.end_sessions(transaction, stored.id)
     await credentials.end_api_keys(transaction, stored.id)
     await user_secrets.remove_of_user(transaction, stored.id)
@@ -205,16 +208,16 @@ async def reset_password(
 ) -> PasswordReset:
     """Sets another user's password, as `check_reset` has allowed it, and ends the user's sessions.
 
-    `good_for` makes it a one-time code, which its user sets a new password with; `revoke_keys` ends the user's API
-    keys, too.
+    `good_for` makes it a one-time code, with which the user sets a new password; `revoke_keys` ends the
+    user's API keys, too.
 
     Raises:
         NotFound: the user.
-        PermissionDenied: ESCALATION, the user holds what the caller does not.
+        PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
         FailedPrecondition: OWN_PASSWORD; one's own is changed by ChangePassword, which asks for the present one.
     """
     stored = await _locked(transaction, username)
-    # Asked again now that the row is held: what the user holds may have grown meanwhile.
+    # Checked again under the lock of the row: the user may have gained permissions since the first check.
     await check_untouched(transaction, caller, stored)
     expires_at = await users.set_password(transaction, stored.id, password_hash, good_for=good_for)
     await credentials.end_sessions(transaction, stored.id)
@@ -249,10 +252,11 @@ async def change_own_password(
 ) -> int:
     """Stores the caller's new password and ends the other sessions; returns how many API keys remain valid.
 
-    `confirmed_hash` is what the present password was checked against; `revoke_keys` ends the caller's API keys, too.
+    `confirmed_hash` is the hash that the present password was checked against; `revoke_keys` ends the
+    caller's API keys, too.
 
     Raises:
-        Aborted: the password was changed meanwhile.
+        Aborted: another call changed the password in the meantime.
     """
     user_id = UserId(caller.user_id)
     await users.get(transaction, user_id, lock=True)
@@ -278,7 +282,7 @@ async def _locked(transaction: Transaction, username: str) -> User:
 
 
 async def check_untouched(transaction: ReadTransaction, caller: Principal, user: User) -> None:
-    """Raises PermissionDenied (ESCALATION) where another user holds what the caller does not."""
+    """Raises PermissionDenied (ESCALATION) if another user holds permissions that the caller does not hold."""
     if user.id == caller.user_id:
         return
     held = await grants.held_by(transaction, user.id, whatever_status=True)

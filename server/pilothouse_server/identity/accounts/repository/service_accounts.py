@@ -121,8 +121,10 @@ async def list_accounts(
 
 
 async def lock_scope(transaction: Transaction, namespace_id: int | None) -> bool:
-    """Lets one transaction at a time make service accounts in a namespace, or of the platform, and holds the namespace
-    so that it does not end meanwhile; False where it has ended.
+    """Locks the making of service accounts in a namespace, or of the platform, to one transaction at a time.
+
+    It also holds the namespace, so that it does not end before the transaction; returns False if it has
+    ended.
     """
     if namespace_id is not None:
         query = (

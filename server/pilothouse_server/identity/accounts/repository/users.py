@@ -1,8 +1,8 @@
 """All SQL about users.
 
-The app role may not read `password_hash`: other users' rows are visible to whoever shares a namespace with
-them. So the columns are named one by one, and the hash is read by the system role at log-in, or as the
-caller's own through `app_password_hash()`.
+The app role may not read `password_hash`, because other users' rows are visible to anyone who shares a
+namespace with them. So the columns are named one by one, and the hash is read by the system role at log-in,
+or as the caller's own through `app_password_hash()`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pilothouse_server.values.names import normalise_email, normalise_username
 
 
 def username_taken() -> AlreadyExists:
-    """The error for a user name that a living user has, in whatever case."""
+    """The error for a user name that a living user has, in any case."""
     return AlreadyExists(
         "the user name is taken", reason="USER_ALREADY_EXISTS", metadata={"field": "user.username"}
     )
 
 
 def email_taken() -> AlreadyExists:
-    """The error for an e-mail address that a living user has, in whatever case."""
+    """The error for an e-mail address that a living user has, in any case."""
     return AlreadyExists(
         "the e-mail address is taken", reason="EMAIL_ALREADY_EXISTS", metadata={"field": "user.email"}
     )
@@ -62,9 +62,10 @@ _ORDERS = {"username": OrderField(USERS.c.username), "create_time": OrderField(U
 
 @dataclass(frozen=True, slots=True)
 class PasswordCredentials:
-    """What a log-in is checked against.
+    """The stored values that a log-in is checked against.
 
-    `one_time`: the password is the code of a reset, which lets its user set another. `expired`: not even that any more.
+    `one_time`: the password is the code of a reset, which lets its user set another. `expired`: the code is
+    no longer valid for that either.
     """
 
     user: User
@@ -107,7 +108,7 @@ async def of_names(transaction: ReadTransaction, names: Collection[str]) -> Sequ
 
 
 async def find(transaction: ReadTransaction, username: str, *, lock: bool = False) -> User | None:
-    """The living user of this name in whatever case, if the caller sees them; `lock` holds the row."""
+    """Returns the living user of this name in any case, if the caller sees them; `lock` holds the row."""
     query = _users().where(USERS.c.username_normalized == normalise_username(username))
     if lock:
         # NO KEY UPDATE: the records' foreign key on users would wait for more while it holds the stream head.
@@ -127,7 +128,7 @@ async def get(transaction: ReadTransaction, user_id: int, *, lock: bool = False)
 
 
 async def find_by_email(transaction: ReadTransaction, email: str) -> UserId | None:
-    """Whose e-mail address this is."""
+    """Returns the id of the user with this e-mail address."""
     query = select(USERS.c.id).where(
         USERS.c.email_normalized == normalise_email(email), USERS.c.deleted_at.is_(None)
     )
@@ -197,7 +198,7 @@ async def own_password_hash(transaction: ReadTransaction) -> str | None:
 
 
 async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[Sequence[User], NextPage]:
-    """One page of people, who are the users that live and are no service accounts, and where they go on."""
+    """Returns one page of people (living users that are no service accounts), and where the next page begins."""
     query = _users().where(compile_filter(page.filter, _FILTERS), USERS.c.kind == "person")
     order = parse_order_by(page.order_by, _ORDERS, default="username", unique=USERS.c.id)
     rows = (await transaction.connection.execute(paginate(query, order, page))).all()
@@ -206,7 +207,7 @@ async def list_users(transaction: ReadTransaction, page: PageRequest) -> tuple[S
 
 
 async def credentials(transaction: ReadTransaction, username: str) -> PasswordCredentials | None:
-    """What a log-in under this name is checked against; only as the system role."""
+    """Returns the values that a log-in under this name is checked against; only as the system role."""
     return await _credentials(
         transaction, USERS.c.username_normalized == normalise_username(username), lock=False
     )
@@ -245,10 +246,11 @@ async def _credentials(
 
 
 async def logged_in(transaction: Transaction, checked: PasswordCredentials, rehashed: str | None) -> bool:
-    """Notes a log-in, and the hash of the same password with newer parameters; no change of the user.
+    """Records a log-in, and the hash of the same password with newer parameters. This is no change of the
+    user.
 
-    Holds the row. Answers False where the password, the status or what has to be shown beside the password changed
-    since `checked` was read.
+    Holds the row. Returns False if the password, the status or the required second factor changed since
+    `checked` was read.
     """
     statement = (
         update(USERS)

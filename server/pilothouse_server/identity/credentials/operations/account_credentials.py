@@ -1,4 +1,4 @@
-"""The sessions and API keys of a user: what ends where the user, or a namespace, ends."""
+"""The sessions and API keys of a user, and how they end with the user or a namespace."""
 
 from __future__ import annotations
 

@@ -3,8 +3,9 @@
 A key names no permission that its user does not hold, and no form (`container.*`) of which its user holds only a part:
 otherwise it would silently give more once its user is granted more.
 
-Keys are looked after in a session: a key makes no other, so that one which leaked ends with itself. Whoever makes or
-rotates a key of a service account can act as that account by it, so they must hold all that it would give.
+Keys are looked after in a session: a key makes no other, so that one which leaked ends with itself. A caller
+who makes or rotates a key of a service account can act as that account by it, so the caller must hold all
+that the key would give.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class WantedKey:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a key is. Of a service account, `held` is all that it holds, wherever its maker reaches."""
+    """The owner of a key. For a service account, `held` is all that it holds, also in namespaces that the
+    caller does not reach.
+    """
 
     user_id: UserId
     username: str
@@ -80,13 +83,13 @@ class ApiKeys:
     async def make(
         self, transaction: Transaction, caller: Principal, owner: Owner, wanted: WantedKey
     ) -> MadeKey:
-        """Makes a key of `owner`, who is the caller, or a service account that the caller looks after.
+        """Makes a key of `owner`: the caller, or a service account that the caller manages.
 
         Raises:
             InvalidArgument: an unknown permission, no network, an end that has passed or is too far away.
             NotFound: a namespace that the caller does not reach.
-            PermissionDenied: ESCALATION, it would give what the caller does not hold, or it names what its user does
-                not hold.
+            PermissionDenied: ESCALATION, it would give permissions that the caller does not hold, or it names
+                permissions that its user does not hold.
             AlreadyExists: the name.
             ResourceExhausted: TOO_MANY_KEYS.
         """
@@ -233,9 +236,10 @@ class ApiKeys:
 
 
 async def owner_of(looking: ReadTransaction, caller: Principal, service_account: str) -> Owner:
-    """Who owns a key that is asked for: the caller, or the service account of this name.
+    """Returns the owner of a requested key: the caller, or the service account of this name.
 
-    `looking` sees every row, so that what the account holds where the caller does not reach counts, too.
+    `looking` sees every row, so that permissions of the account in namespaces that the caller does not reach
+    count, too.
 
     Raises:
         NotFound: no service account of this name in a namespace that the caller reaches.
@@ -250,10 +254,10 @@ async def owner_of(looking: ReadTransaction, caller: Principal, service_account:
 async def locate(
     looking: ReadTransaction, caller: Principal, uid: UUID, of_accounts: str, of_users: str = ""
 ) -> tuple[ApiKey, Owner]:
-    """A living key that the caller looks after, and whose it is.
+    """Returns a living key that the caller manages, and its owner.
 
-    Those are the own ones, service accounts' with the permission `of_accounts` in their namespaces, and with the
-    permission `of_users` over all namespaces everybody's. `looking` sees every row.
+    The caller manages the own keys; with the permission `of_accounts` also those of service accounts in their
+    namespaces, and with the permission `of_users` over all namespaces everybody's. `looking` sees every row.
 
     Raises:
         NotFound: the key, or it is none of those.
@@ -291,7 +295,7 @@ async def revoke(transaction: Transaction, found: ApiKey) -> None:
     """Ends a key that was located.
 
     Raises:
-        NotFound: it has ended meanwhile.
+        NotFound: it has ended in the meantime.
     """
     if not await api_keys.revoke(transaction, found.id):
         raise not_found("api key", found.uid)
@@ -312,7 +316,7 @@ async def list_page(
     they go on.
 
     Raises:
-        InvalidArgument: a name beside `everybody`.
+        InvalidArgument: a name together with `everybody`.
         NotFound: that user or service account.
         PermissionDenied: `user.get` over all namespaces, or `service_account.list` in its namespace, is needed.
     """

@@ -1,8 +1,7 @@
-"""Challenges: what a right password is answered with where it has to be followed by something.
+"""Challenges: the answer to a right password if further steps must follow it.
 
-A challenge is 256 random bits, of which the SHA-256 is kept. It is good for a few minutes, for the password that it was
-answered to, at the address and with the device token that it was answered to, and for one log-in. Who has it may try
-codes and nothing else.
+A challenge is 256 random bits, of which the SHA-256 is kept. A challenge is valid for a few minutes, for the
+same password, address and device token, and for one log-in. Its holder may try codes and nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ LIFE: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Challenged:
-    """A log-in that is not complete: what is still to be shown, and with what."""
+    """An incomplete log-in: the challenge, and the steps that are still missing."""
 
     challenge: str = field(repr=False)
     expires_at: datetime

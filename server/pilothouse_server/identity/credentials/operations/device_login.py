@@ -5,9 +5,9 @@ seconds to wait between two polls. A poll that comes in time asks the issuer onc
 Between two polls nothing is held, and nothing is known but a row (`repository.device_logins`): any server answers the
 next one, and a poll that its client gives up costs a turn and no more.
 
-The row goes in the transaction that begins the session, so a log-in works once, however many polls meet the moment at
-which the person agrees. The issuer's code is kept under a key that only the caller's token gives: what the database
-holds opens no log-in.
+The row goes in the transaction that begins the session, so a log-in works once, however many polls meet the
+moment at which the person agrees. The issuer's code is encrypted under a key that only the caller's token
+gives, so the database's content opens no log-in.
 
 Each address may have so many log-ins open, and a budget of those that come to nothing. Polls have a pace of their own:
 those of a log-in that waits count against that log-in alone, and those of log-ins that are not known count against a
@@ -58,7 +58,7 @@ _LONGEST_INTERVAL: Final = 300
 # How much more it is each time that the issuer asks for it; section 3.5.
 _SLOWER_BY: Final = 5
 _LONGEST_LIFE_SECONDS: Final = 1800
-# Polls of one log-in that come too early: so many at once, then one in so many seconds.
+# Early polls of one log-in: the size of a burst, then one in so many seconds.
 _EARLY_AT_ONCE: Final = 10
 _EARLY_SECONDS_EACH: Final = 1.0
 _TOO_EARLY: Final = "polling too fast; wait `interval` seconds between requests (RFC 8628)"
@@ -71,7 +71,7 @@ _ADDRESS = re.compile(r"https?://[!#-;=?-\[\]_a-z~]{1,2000}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the issuer's device endpoint answers."""
+    """The answer of the issuer's device endpoint."""
 
     device_code: str = field(repr=False)
     user_code: str = field(repr=False)
@@ -83,7 +83,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class BegunDeviceLogin:
-    """A log-in that waits: what the caller asks with, and what it shows to the person."""
+    """A log-in that waits: the token for the caller's polls, and the code to show to the person."""
 
     issuer: str
     login_token: str = field(repr=False)
@@ -153,8 +153,8 @@ class DeviceLogins:
         Raises:
             FailedPrecondition: AUTHORIZATION_PENDING, with when to ask again.
             ResourceExhausted: SLOW_DOWN, asked too early; LOGIN_LIMITED after too many log-ins that are not known.
-            Unauthenticated: INVALID_LOGIN for what is unknown, was used or has expired; LOGIN_DENIED where the person
-                refused; ISSUER_TOKEN_REFUSED; and as `Federation.enter`.
+            Unauthenticated: INVALID_LOGIN for a log-in that is unknown, was used or has expired; LOGIN_DENIED
+                if the person refused; ISSUER_TOKEN_REFUSED; and as `Federation.enter`.
             Unavailable: ISSUER_UNAVAILABLE; the log-in waits on.
         """
         token_hash = tokens.token_hash(login_token)
@@ -171,7 +171,7 @@ class DeviceLogins:
             entered = await self._federation.enter(
                 transaction, issuer.config, token, granted.refresh_token, origin
             )
-        # What its beginning took.
+        # Returns the budget that beginning the log-in took.
         self._budgets.succeeded(origin.address_group)
         return entered
 
@@ -186,7 +186,7 @@ class DeviceLogins:
             )
 
     async def _offer(self, issuer: TrustedIssuer) -> Offer:
-        """What the issuer's device endpoint answers. Raises as `begin`."""
+        """Returns the answer of the issuer's device endpoint. Raises as `begin`."""
         if not (await issuer.discovery()).device_authorization_endpoint:
             raise _no_device_login(issuer)
         fields = {"scope": " ".join(issuer.config.scopes)}
@@ -222,7 +222,7 @@ class DeviceLogins:
     async def _granted(
         self, issuer: TrustedIssuer, waiting: DeviceLogin, login_token: str, token_hash: bytes
     ) -> Granted:
-        """What the issuer gives once the person has agreed. Raises as `complete`."""
+        """Returns the issuer's grant once the person has agreed. Raises as `complete`."""
         code = _opened(waiting.sealed_code, login_token)
         try:
             return await issuer.grant({"grant_type": GRANT_TYPE, "device_code": code}, stranger=True)
@@ -244,7 +244,9 @@ class DeviceLogins:
 
 
 def _read_offer(answer: Mapping[str, Any], scheme: str) -> Offer | None:
-    """What an issuer gives a device; None where it is not what it must be, or leads to where nothing is encrypted."""
+    """Returns the issuer's answer to a device; None if a field is wrong, or if it leads to a page without
+    encryption.
+    """
     complete = answer.get("verification_uri_complete", "")
     texts = (answer.get("device_code"), answer.get("user_code"), answer.get("verification_uri"))
     forms = (_CODE, _USER_CODE, _ADDRESS)
@@ -275,7 +277,7 @@ def _sealed(device_code: str, login_token: str) -> bytes:
 
 
 def _opened(sealed: bytes, login_token: str) -> str:
-    """The issuer's code. Whoever knows the token whose hash the row has can open it."""
+    """The issuer's code. Only a caller with the token whose hash the row has can open it."""
     return _box(login_token).decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], None).decode()
 
 

@@ -1,6 +1,6 @@
-"""Who changes a second factor: users their own, administrators that of a user who has lost it.
+"""Changes of a second factor: users change their own, administrators that of a user who has lost it.
 
-Whenever a factor changes, the user's other sessions end: whoever has begun one with a stolen password is out.
+Whenever a factor changes, the user's other sessions end, so a thief of the password loses access.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class FactorChanges:
 
         Raises:
             NotFound: the user.
-            PermissionDenied: ESCALATION, the user holds what the caller does not.
+            PermissionDenied: ESCALATION, the user holds permissions that the caller does not hold.
             FailedPrecondition: OWN_SECOND_FACTOR, NO_SECOND_FACTOR.
         """
         target = await users.find(transaction, username, lock=True)

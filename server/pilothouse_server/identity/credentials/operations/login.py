@@ -4,8 +4,8 @@ A right password begins a session, or is answered with a challenge where it has 
 the user's authenticator, the enrolment of one, a new password (`login_steps`). `login_throttle` counts
 guesses; an address, and each name there, has turns of its own (`login_turns`).
 
-Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash
-verified. An account that does not exist has no devices and no addresses, and is asked for them all the same.
+Sameness. Unknown user, wrong password, user switched off: one answer, the same statements, one hash verified.
+An account that does not exist has no devices and no addresses, but the same queries run for it.
 
 Renewal. A refresh token is used up by one UPDATE, so of two uses one wins. A second use means that somebody
 has a copy: the session with all its tokens is ended, and that is committed although the call fails. The
@@ -45,7 +45,7 @@ Named = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """What somebody who logs in says."""
+    """The credentials of a log-in attempt."""
 
     username: str
     password: str = field(repr=False)
@@ -104,13 +104,14 @@ class Logins:
     async def log_in(
         self, attempt: LoginAttempt, origin: LoginOrigin, named: Named
     ) -> BegunSession | Challenged:
-        """Begins a session, or says what is still to be shown. `named` is told what a record may call the account, also
-        where the call fails then.
+        """Begins a session, or returns a challenge with the missing steps. `named` receives the account's
+        name for the record, also if the call then fails.
 
         Raises:
-            Unauthenticated: unknown user, wrong password, or a user who may not log in; it is not said which.
-            ResourceExhausted: LOGIN_THROTTLED after too many failures, LOGIN_BUSY where too many log in at once,
-                LOGIN_LIMITED after too many failures of one address.
+            Unauthenticated: unknown user, wrong password, or a user who may not log in; the message does not
+                say which.
+            ResourceExhausted: LOGIN_THROTTLED after too many failures, LOGIN_BUSY for too many concurrent
+                log-ins, LOGIN_LIMITED after too many failures of one address.
         """
         tried = self._throttle.tried(attempt.username, origin, attempt.device_token)
         named(self._throttle.tag(tried))
@@ -174,7 +175,9 @@ class Logins:
         return renewed
 
     async def _whose(self, tried: Tried, origin: LoginOrigin) -> Whose:
-        """Whose attempt it is: known by a device, or by the address. Raises ResourceExhausted: LOGIN_BUSY."""
+        """Returns the key of the attempt's budget and queue: the known device, or the address. Raises
+        ResourceExhausted: LOGIN_BUSY.
+        """
 
         async def logged_in_there() -> bool:
             async with self._store.system_look() as transaction:
@@ -185,10 +188,10 @@ class Logins:
         return Whose(address, tried.account_hash.hex(), known)
 
     async def _verify(self, tried: Tried, username: str, password: str, named: Named) -> _Verified:
-        """What a log-in is checked against, and whether it is right; only within a turn.
+        """Returns the stored values of the account, and whether the password is right; only within a turn.
 
         Raises:
-            ResourceExhausted: the account is locked for whoever tries it; nothing was verified.
+            ResourceExhausted: the account is locked for this caller; nothing was verified.
         """
         async with self._store.system_read() as transaction:
             stored = await users.credentials(transaction, username)
@@ -222,7 +225,9 @@ class Logins:
         rehashed: str | None,
         origin: LoginOrigin,
     ) -> BegunSession | Challenged | None:
-        """A session, or a challenge where more is to be shown; None where the password or status changed meanwhile."""
+        """Returns a session, or a challenge if further steps are needed; None if the password or status has
+        changed.
+        """
         steps = await self._factors.needed(transaction, checked)
         if steps.any:
             return await self._challenges.issue(transaction, held.tried, checked, steps)

@@ -1,11 +1,11 @@
-"""The second half of a log-in: a challenge, with what the password has to be followed by.
+"""The second half of a log-in: a challenge, and the steps that must follow the password.
 
 That is a code of the user's authenticator or a recovery code; or the first code of one that is enrolled now, where the
 user's roles ask for it; or a new password, where the one shown was the one-time code of a reset; or two of these. All
 are shown by one call, and nothing is done unless all are right.
 
-A wrong code counts as a wrong password does, against the account, the device and the address (`login_throttle`), and a
-right password does not forgive it. What the codes are wrong by is not said.
+A wrong code counts as a wrong password does, against the account, the device and the address
+(`login_throttle`), and a right password does not forgive it. The answer does not say which code is wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NEW_PASSWORD: Final = "new_password"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody answers a challenge with. Not given is ''."""
+    """The caller's answer to a challenge. A missing field is ''."""
 
     challenge: str = field(repr=False)
     shown: ShownCode
@@ -66,7 +66,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A challenge that lives: whose, and at which account guesses are counted."""
+    """A living challenge: its owner, and the account that counts the guesses."""
 
     stored: PasswordCredentials
     tried: Tried
@@ -76,7 +76,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Right:
-    """What was shown was right: how the session begins, and the codes of a new factor."""
+    """All steps were right: how the session begins, and the codes of a new factor."""
 
     method: SessionMethod
     recovery_codes: Sequence[str] = ()
@@ -100,11 +100,11 @@ class LoginSteps:
         self._factors = factors
 
     async def complete(self, answer: Answer, origin: LoginOrigin, named: Named) -> Completed:
-        """Begins a session. `named` is told whose log-in it is, also where the call fails then.
+        """Begins a session. `named` receives the account's name, also if the call then fails.
 
         Raises:
             Unauthenticated: INVALID_CHALLENGE, or WRONG_CODE for any wrong or used code.
-            InvalidArgument: what is asked for is not given, or a new password breaks a rule.
+            InvalidArgument: a required field is missing, or a new password breaks a rule.
             FailedPrecondition: SECOND_FACTOR_LOCKED, only a recovery code is taken.
             ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, as Login; LOGIN_BUSY.
         """
@@ -122,7 +122,9 @@ class LoginSteps:
         return done
 
     async def _asked(self, answer: Answer, origin: LoginOrigin) -> _Asked:
-        """Whose challenge it is, by a look that waits for nobody. One that is not known counts against the address."""
+        """Returns the owner of the challenge, read without waiting for locks. An unknown challenge counts
+        against the address.
+        """
         try:
             return await self._found(answer, origin)
         except Unauthenticated:
@@ -149,7 +151,9 @@ class LoginSteps:
         return _Asked(stored, tried, steps, challenge_hash)
 
     async def _hashed(self, answer: Answer, asked: _Asked) -> str | None:
-        """Checks that what is asked for is there; the hash of the new password, where one is to be set."""
+        """Checks that all required fields are present; returns the hash of the new password if one is to be
+        set.
+        """
         if asked.steps.code:
             answer.shown.check()
         elif asked.steps.enrolment and not answer.shown.code:
@@ -178,7 +182,7 @@ class LoginSteps:
         held = await self._throttle.hold(transaction, asked.tried, asked.stored)
         if held.refusal is not None:
             return held.refusal
-        # Of two answers that come at once the second finds the challenge used.
+        # Of two concurrent answers the second finds the challenge used.
         found = await challenges.find(transaction, asked.challenge_hash, asked.tried.origin_hash, lock=True)
         stored = await users.credentials_of(transaction, asked.stored.user.id, lock=True)
         if found is None or stored is None or not _is_as_before(stored, asked.stored):
@@ -192,7 +196,7 @@ class LoginSteps:
             await users.set_password(transaction, stored.user.id, password_hash)
             await challenges.remove_of_user(transaction, stored.user.id)
         if right.recovery_codes:
-            # Whoever had only the password is out.
+            # A thief who had only the password loses access.
             await sessions.revoke_of_user(transaction, stored.user.id)
             await grants.notify_changed(transaction)
         return await self._begin(transaction, held, stored.user, right, origin)
@@ -228,7 +232,7 @@ class LoginSteps:
 
 
 def _is_as_before(stored: PasswordCredentials, asked: PasswordCredentials) -> bool:
-    """Whether what was asked for is still what has to be shown, and the user may log in."""
+    """Returns whether the required steps are still the same, and the user may log in."""
     return (
         stored.user.status == "active"
         and not stored.expired

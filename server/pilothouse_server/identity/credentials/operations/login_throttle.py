@@ -1,13 +1,13 @@
 """How guesses at an account are counted, at its password and at its codes alike.
 
-One counter an account, in the database, found by a hash of the account's normal form, so neither case nor Unicode form
-nor another replica gives a fresh one; unknown accounts have one too. What is shown is checked without a connection
-where
-that takes long, and what came of it is settled under the counter's lock: guesses at one account are counted one by one,
-and where the counter is over its limit by then the answer is that, whether the guess was right or not. So none can slip
-past the limit together, while a program may log in with the right password as often as it likes. After `FREE_FAILURES`
-failures each further one locks the account for twice as long, up to `LONGEST_LOCK`. The counter is forgiven when all
-that an account asks for was shown: a right password alone does not forgive wrong codes.
+One counter an account, in the database, found by a hash of the account's normal form, so neither case nor
+Unicode form nor another replica gives a fresh one; unknown accounts have one too. A slow check runs without a
+connection, and its result is settled under the counter's lock. So guesses at one account are counted one by
+one, and if the counter is over its limit by then, the answer says so, whether the guess was right or not. So
+concurrent guesses cannot exceed the limit, while a program may log in with the right password as often as it
+likes. After `FREE_FAILURES` failures each further one locks the account for twice as long, up to
+`LONGEST_LOCK`. The counter is reset when all required steps were right: a right password alone does not
+forgive wrong codes.
 
 Nobody locks others out. A device that logged in before and shows its token, and an address that the account logged in
 from, pass the lock: their own failures are counted, and `FREE_FAILURES` of them end that, as does another password.
@@ -15,7 +15,7 @@ While an account is locked their failures and successes leave its counter as it 
 failures, whichever accounts it tries (`failure_budgets`); those that logged in from there lately have one of their own
 there (`login_turns`).
 
-An account that does not exist has no devices and no addresses, and is asked for them all the same.
+An account that does not exist has no devices and no addresses, but the same queries run for it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tried:
 
     @property
     def origin_hash(self) -> bytes:
-        """What stands for address and device together."""
+        """Returns the hash that represents address and device together."""
         return hashlib.sha256(b"\0".join(self.origins)).digest()
 
 
