@@ -8,7 +8,7 @@ The reasons for these bounds:
 
 - Tokens are looked up before the user is known, so those calls count by address, as calls without a log-in do. Users
   may share an address, so it has ten times the calls of a user.
-- - Each user may have one wide page in progress, however many seats the user has. Three would occupy two
+- Each user may have one wide page in progress, however many seats the user has. Three would occupy two
   cores and three database connections. The others wait before they take a seat, so the user's small calls
   overtake them. The same holds for large requests, which are read, checked, written and recorded: eight
   together leave the event loop little time.

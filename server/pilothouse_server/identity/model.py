@@ -1,4 +1,4 @@
-"""What users, roles, grants and sessions are, apart from how they are stored or sent."""
+"""The values of users, roles, grants and sessions, independent of how they are stored or sent."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ UserId = NewType("UserId", int)
 RoleId = NewType("RoleId", int)
 
 UserStatus = Literal["active", "inactive", "locked"]
-# What began a session: what the user, or the program, has shown.
+# How a session began: the credential of the user or of the program.
 SessionMethod = Literal["password", "password_totp", "password_recovery", "oidc", "token_exchange"]
 
-# What is kept of a user so that the server can read it again: an issuer's token, the seed of an authenticator.
+# The kinds of user secrets that the server can read again, such as an issuer's token or the seed of an
+# authenticator.
 SecretKind = Literal["api_key", "password", "token", "totp"]
 
-# What stands in `users.password_hash` for a user that cannot log in by password.
+# The value of `users.password_hash` for a user who cannot log in by password.
 NO_PASSWORD = "!"
 # A device or an address that logged in passes the lock of its account for so long: users come back from a long leave.
 LOGIN_MEMORY_DAYS = 90
-# What stands in `users.kind` for a program.
+# The value of `users.kind` for a program.
 SERVICE_ACCOUNT_KIND = "service_account"
 
 
@@ -37,9 +38,10 @@ class LoginOrigin(msgspec.Struct, frozen=True):
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person or program. `created_by` is a name, empty where nobody's or not visible.
+    """A person or program. `created_by` is a name, empty if there is no creator or the caller does not see
+    the creator.
 
-    `second_factor`: a code is asked for beside the password.
+    `second_factor`: a code is required in addition to the password.
     """
 
     id: UserId
@@ -92,7 +94,8 @@ class RoleGrant(msgspec.Struct, frozen=True):
 
 
 class PrincipalGrant(msgspec.Struct, frozen=True):
-    """A user who may do what was asked about, and the grant by which; in every namespace where `namespace` is empty.
+    """A user who holds the permission in question, and the grant that gives it; in every namespace if
+    `namespace` is empty.
 
     `account_namespace` is that of a service account, empty where it is the platform's; `api_keys` are names.
     """
@@ -123,11 +126,11 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """A key of a user, without what it is shown by. Empty `permissions` are all that the user holds.
+    """A key of a user, without its secret. Empty `permissions` mean all that the user holds.
 
-    `namespaces` (names) and `kept_to` are those that the caller sees; `namespace_ids` all that it was made for, None
-    where it has no limit. `account_namespace` is that of the service account whose key it is, and `of_account` whether
-    it is one's.
+    `namespaces` (names) and `kept_to` are those that the caller sees; `namespace_ids` are all namespaces of
+    the key, None if it has no limit. `account_namespace` is that of the service account whose key it is, and
+    `of_account` whether it is one's.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""What serves the identity API, put together: one object for each subject, which share nothing but what they need."""
+"""Puts the service of identity together: one object for each subject, which share only their dependencies."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from pilothouse_server.store.unit_of_work import Store
 
 @dataclass(frozen=True, slots=True)
 class IdentityDependencies:
-    """What identity needs of the server. `known_permissions` are all that any method asks for, `rules` those of all
-    methods.
+    """The dependencies of identity. `known_permissions` are all that any method requires, `rules` those of
+    all methods.
     """
 
     store: Store
@@ -63,7 +63,9 @@ class IdentityDependencies:
 
 
 def identity_services(needs: IdentityDependencies) -> Sequence[object]:
-    """Returns what serves the methods of `pilothouse.identity.v1.IdentityService`, each those of one subject."""
+    """Returns the objects that serve the methods of `pilothouse.identity.v1.IdentityService`, each those of
+    one subject.
+    """
     page_key = needs.keys.derive("page-token")
     session_tokens = SessionTokens(needs.settings)
     new_passwords = NewPasswords(needs.passwords, needs.settings)

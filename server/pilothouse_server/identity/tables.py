@@ -228,7 +228,7 @@ LOGIN_CHALLENGES = Table(
     Column("password_changed_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
-    comment="What right passwords were answered with where a code or a new password is to be shown, too; used once.",
+    comment="Answers to right passwords if a code or a new password must follow; used once.",
 )
 
 DEVICE_LOGINS = Table(

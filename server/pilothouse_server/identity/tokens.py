@@ -2,10 +2,10 @@
 
     pht_ + 43 characters of base 62 (the random bits) + 6 characters of base 62 (CRC-32 of all before)
 
-The prefix tells an access token (`pht_`) from a refresh token (`phr_`), an API key (`phk_`) and a challenge (`phl_`),
-so that none passes for another. Prefix and checksum let secret scanners find a leaked token with certainty, and let the
-server refuse a mistyped one without asking the database. What is stored is the SHA-256: the bits are random, so no slow
-hash is needed to keep them from being guessed.
+The prefix tells an access token (`pht_`) from a refresh token (`phr_`), an API key (`phk_`) and a challenge
+(`phl_`), so that none passes for another. Prefix and checksum let secret scanners find a leaked token with
+certainty, and let the server refuse a mistyped one without asking the database. The SHA-256 is stored: the
+bits are random, so no slow hash is needed to keep them from being guessed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def is_well_formed(token: str, prefix: str) -> bool:
 
 
 def token_hash(token: str) -> bytes:
-    """What is stored of a token."""
+    """Returns the stored hash of a token."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -53,7 +53,7 @@ def shown_part(token: str) -> str:
 
 
 def checksum(body: str) -> str:
-    """What ends a token that begins with `body`."""
+    """Returns the checksum that ends a token that begins with `body`."""
     return _base62(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
 
 

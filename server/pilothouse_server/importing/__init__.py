@@ -1,8 +1,8 @@
-"""Takes over what runs on a cluster already: whole Deployments by an import, single fields by drift that is adopted.
+"""Takes over existing objects of a cluster: whole Deployments by an import, single fields by adopted drift.
 
     deployments, pods, sources    from the cluster's objects to values of ours; pure functions
     operations, dependencies      the import of Deployments with what they mount and read
     drift_adoption                others' changes of a container's Deployment that become what is wanted
 
-It stands above the nouns, whose rows it makes, and below the reconciler.
+It is above the nouns, whose rows it makes, and below the reconciler.
 """

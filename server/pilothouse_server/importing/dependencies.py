@@ -1,11 +1,12 @@
-"""What containers that are to be imported mount and read: claims, config maps and secrets of their namespace.
+"""The claims, config maps and secrets that imported containers mount and read, in their namespace.
 
     Existing      what the namespace has already
     Discovered    what a container needs and the cluster has (`Dependencies`, outside any transaction; each object once)
     Created       what was made for a container (`create`, in the transaction of the import)
 
-Who may not make a volume, config map or secret does not make one by an import. The values of a Secret are not even read
-then; otherwise they go from the cluster's answer to the encryption, and are part of nothing that is shown.
+A caller who may not make a volume, config map or secret cannot make one by an import. The values of a Secret
+are not even read then; otherwise they go from the cluster's answer to the encryption, and are part of nothing
+that is shown.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ _METADATA = {"config_map": CONFIG_MAP_METADATA, "secret": SECRET_METADATA}
 
 
 class Existing(msgspec.Struct, frozen=True):
-    """What the namespace has already. `claims` by their names on the cluster; `showing`: a config map or secret."""
+    """The objects that the namespace already has. `claims` by their names on the cluster; `showing`: a config
+    map or secret.
+    """
 
     claims: dict[str, Volume] = {}
     sources: frozenset[tuple[Kind, str]] = frozenset()
@@ -55,7 +58,7 @@ class Existing(msgspec.Struct, frozen=True):
 
 
 class Discovered(msgspec.Struct, frozen=True):
-    """What one container needs; each volume with whether it may be made where it is not there yet."""
+    """The needs of one container; each volume with whether it may be made if it does not exist yet."""
 
     volumes: tuple[tuple[Volume, bool], ...] = ()
     config_maps: tuple[ConfigMap, ...] = ()
@@ -63,7 +66,7 @@ class Discovered(msgspec.Struct, frozen=True):
 
 
 class Created(msgspec.Struct, frozen=True):
-    """Names of what was made for one container."""
+    """The names of the objects that were made for one container."""
 
     volumes: tuple[str, ...] = ()
     config_maps: tuple[str, ...] = ()
@@ -107,10 +110,11 @@ class Dependencies:
         self._seen: dict[tuple[str, str], Manifest | None] = {}
 
     async def discover(self, converted: Converted) -> tuple[Container, Discovered, tuple[str, ...]]:
-        """The container with its claims as they are, what is to be made for it, and why it cannot be.
+        """Returns the container with its present claims, the objects to be made for it, and why it cannot be
+        imported.
 
         Raises:
-            ClusterError: the cluster does not answer, or does not let us look.
+            ClusterError: the cluster does not answer, or denies reading.
         """
         container, problems = converted.container, list[str]()
         mounted: list[MountedVolume] = []
@@ -213,7 +217,7 @@ class Dependencies:
 
     @staticmethod
     def _fit(resource: Resource[Any], found: Manifest | None, problems: list[str]) -> Manifest | None:
-        """Returns what was found where rows can hold it; where they cannot, None, and the problems say why."""
+        """Returns the object if rows can hold it; else None, and the problems name the reason."""
         if found is None:
             return None
         told = unfit.problems(found)
@@ -249,9 +253,9 @@ class Dependencies:
 async def create(
     transaction: Transaction, namespace: Namespace, found: Discovered, envelopes: Envelopes
 ) -> tuple[Mapping[str, str], Created]:
-    """Creates what is not there yet: sources first, then the volumes that show them.
+    """Creates the missing objects: sources first, then the volumes that show them.
 
-    Returns what the volumes are called in the end, by the names that they were to have, and what was made.
+    Returns the final names of the volumes, by their intended names, and the created objects.
 
     Raises:
         InvalidArgument: a rule of one of them.

@@ -1,7 +1,8 @@
-"""From a live Deployment, and the Services in front of its pods, to a container: the way back of `manifests`.
+"""From a live Deployment, and the Services in front of its pods, to a container: the inverse of `manifests`.
 
-Pure functions. What the model cannot represent is told by its path; nothing is silently dropped. The Deployment keeps
-its selector and its pods' labels (`TakenOver`), because the one cannot be changed and the other would restart the pods.
+Pure functions. A part that the model cannot represent is reported by its path; nothing is silently dropped.
+The Deployment keeps its selector and its pods' labels (`TakenOver`), because the one cannot be changed and
+the other would restart the pods.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from pilothouse_server.kubernetes.ownership import CONTAINER_UID, DOMAIN, MANAGE
 from pilothouse_server.values.resources import ContainerId, NamespaceRef
 from pilothouse_server.values.volumes import VolumeMount
 
-# What controllers and kubectl note on a Deployment for themselves.
+# The annotations that controllers and kubectl put on a Deployment for themselves.
 NOTES = ("deployment.kubernetes.io/", "kubectl.kubernetes.io/last-applied-configuration", f"{DOMAIN}/")
 
-# What a container is beside what its pods say.
+# The fields of a container that its pods do not determine.
 _NOBODYS: Values = {
     "id": ContainerId(0),
     "uid": "",
@@ -43,8 +44,8 @@ _LABEL = re.compile(DNS_LABEL)
 class Converted(msgspec.Struct, frozen=True):
     """A container as far as it could be read. `problems`: why it cannot be taken over, by field.
 
-    `left_alone`: Services in front of its pods that stay as they are, and why. `read_only`: volumes that the pods may
-    not write to, whatever a mount says.
+    `left_alone`: Services in front of its pods that stay as they are, and why. `read_only`: volumes that the
+    pods may not write to, even if a mount permits it.
     """
 
     container: Container
@@ -174,7 +175,7 @@ def _with_mounts(container: Container, names: Mapping[str, str]) -> Container:
 
 
 def _standing(metadata: Manifest, orphans: Collection[str]) -> list[str]:
-    """Why a Deployment may not be taken over, whatever is in it."""
+    """Returns why a Deployment may not be taken over, apart from its content."""
     problems = []
     if metadata.get("deletionTimestamp"):
         problems.append("metadata.deletionTimestamp: it is being deleted")
@@ -196,7 +197,7 @@ def _name(kubernetes_name: str, problems: list[str]) -> str:
 
 
 def _without_ours(labels: Any) -> dict[str, str]:
-    """Labels of an orphan without those that we set on what we make."""
+    """Returns the labels of an orphan without those that we set on our objects."""
     theirs = _theirs(labels)
     if theirs.get(MANAGED_BY) == MANAGER:
         theirs = {key: text for key, text in theirs.items() if key not in (MANAGED_BY, NAME)}
@@ -271,7 +272,7 @@ def _service(
     annotations = {key: text for key, text in stated.items() if key not in FOREIGN_ANNOTATIONS}
     ports, target_ports = [], {}
     for entry in spec.get("ports") or ():
-        # What a dry run of our apply leaves as it is need not be understood here.
+        # A field that a dry run of our apply leaves unchanged need not be understood here.
         port = read(SERVICE_PORT, ObjectSource(entry, "", []))
         if port is None:
             raise _LeftAloneError(f"port {entry['port']}: protocol {entry['protocol']} cannot be represented")
@@ -292,7 +293,9 @@ def _service(
 
 
 def _kind(metadata: Manifest, spec: Manifest, orphans: Collection[str]) -> str:
-    """Returns our word for a Service's type. Raises _LeftAloneError where it is not taken over, whatever its ports."""
+    """Returns our word for a Service's type. Raises _LeftAloneError if it is not taken over, apart from its
+    ports.
+    """
     if (metadata.get("labels") or {}).get(CONTAINER_UID) and metadata.get("uid") not in orphans:
         raise _LeftAloneError("it belongs to a container already")
     if metadata.get("deletionTimestamp"):

@@ -1,7 +1,7 @@
-"""Drift that is adopted: what others changed on a container's Deployment becomes what is wanted.
+"""Adopted drift: changes by others to a container's Deployment become the desired state.
 
 adopt    (pure) the container with their values. Every field that can drift has its place in the model, or none;
-         those that have one are taken over each by itself, so that what nobody changed stays as it was asked for. A
+         those that have one are taken over one by one, so that unchanged fields keep their desired values. A
          label or annotation of a container stands on its pods too, so that adopting one rolls them.
 adopt_allowed
          the same of what the platform's rules allow and of what gives no right that needs a permission: nobody is
@@ -51,7 +51,9 @@ def adopt(container: Container, live: Manifest, paths: Iterable[str]) -> Contain
 def adopt_allowed(
     container: Container, live: Manifest, paths: Sequence[str], guarded_keys: KeyPatterns
 ) -> Container:
-    """As `adopt`, without what is not allowed. `guarded_keys`: annotations and labels of pods that others obey."""
+    """As `adopt`, without the values that are not allowed. `guarded_keys`: annotations and labels of pods
+    that other programs act on.
+    """
     all_of_it = _allowed(container, adopt(container, live, paths), guarded_keys)
     if all_of_it is not None:
         return all_of_it
@@ -62,7 +64,7 @@ def adopt_allowed(
 
 
 def _readable(container: Container, live: Manifest, paths: Iterable[str]) -> Container:
-    """What the Deployment says, read without what others added to it and the model has no field for."""
+    """Returns the Deployment's values, without additions by others that the model has no field for."""
     said = manifests.deployment(container)
     unreadable = [path for path in paths if not _has_field(container, path) and _is_added(said, path)]
     return convert(field_paths.without(live, unreadable)).container
@@ -88,16 +90,16 @@ def _is_added(said: Manifest, path: str) -> bool:
 
 
 def is_adopted(container: Container, live: Manifest, path: str) -> bool:
-    """Whether what is wanted says the same of a field as the cluster does."""
+    """Returns whether the desired state and the cluster agree on a field."""
     said, there = (field_paths.value_at(each, path) for each in (manifests.deployment(container), live))
     # The API does not write what is false.
     return said == there if path != _PAUSED else bool(said) == bool(there)
 
 
 async def store(transaction: Transaction, stored: Container, there: Container, words: str) -> Container:
-    """Write what `there` wants as a new generation of the locked `stored`, with history and event.
+    """Writes `there` as the desired state, a new generation of the locked `stored`, with history and event.
 
-    `words` say what was taken over, for the history. The actor is the transaction's.
+    `words` describe the change for the history. The actor is the transaction's.
     """
     wanted = msgspec.structs.replace(stored, **{name: getattr(there, name) for name in _FIELDS})
     if wanted == stored:

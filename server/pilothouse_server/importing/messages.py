@@ -1,4 +1,4 @@
-"""What became of Deployments that were to be imported."""
+"""The results of an import of Deployments."""
 
 from __future__ import annotations
 

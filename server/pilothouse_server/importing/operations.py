@@ -6,9 +6,10 @@
 The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
 (`dependencies`), each Deployment with its own: all of it, or nothing.
 
-A Deployment that the model cannot represent stays as it is, with the reasons. One whose pods our apply would change
-although the model has everything is imported with the drift policy REPORT: then the reconciler leaves out what differs.
-A Service whose meaning our apply would change is left alone, and its ports are not the container's.
+A Deployment that the model cannot represent stays as it is, with the reasons. If our apply would change the
+pods of a Deployment that the model can represent, it is imported with the drift policy REPORT: then the
+reconciler leaves out the fields that differ. A Service whose meaning our apply would change is left alone,
+and its ports are not the container's.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from pilothouse_server.store.unit_of_work import Transaction
 
 log = structlog.get_logger(__name__)
 
-# What a description brings about that is none, as no API server lets one be: a number where a list belongs.
+# The errors for a malformed description, such as a number instead of a list, which no API server accepts.
 _SHAPELESS = (AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError, Unreadable)
 _UNREADABLE = ("the cluster describes it in a way that cannot be read",)
 # So many Services that cannot be read are named.
@@ -71,8 +72,8 @@ ADOPTION_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 class Candidate(msgspec.Struct, frozen=True):
     """A Deployment that was looked at. `container` None: it is not imported, `problems` say why.
 
-    `notes`: what is worth knowing of one that is imported. `created`: what was created with it of `discovered`. `uid`:
-    that of an orphan, which keeps it; empty: a new one.
+    `notes`: remarks on a Deployment that is imported. `created`: the objects of `discovered` that were
+    created with it. `uid`: that of an orphan, which keeps it; empty: a new one.
     """
 
     deployment: str
@@ -93,14 +94,14 @@ async def discover(
     may: May,
     orphans: Collection[str] = (),
 ) -> list[Candidate]:
-    """Returns the Deployments of these names, or all that are nobody's, as they would be taken over.
+    """Returns the Deployments of these names, or all without an owner, as they would be taken over.
 
-    `existing`: what the namespace has already. `may`: whether the caller holds a permission there. `orphans`: uids of
-    objects that may be taken over although they carry our label.
+    `existing`: the objects that the namespace already has. `may`: whether the caller holds a permission
+    there. `orphans`: uids of objects that may be taken over although they carry our label.
 
     Raises:
         Unavailable: the cluster does not answer in time.
-        FailedPrecondition: it does not let us look.
+        FailedPrecondition: it denies reading.
     """
     cluster = namespace.cluster_name
     try:
@@ -166,7 +167,7 @@ def without_guarded(candidate: Candidate, keys: Keys, may: May) -> Candidate:
 
 
 def record(taken: Sequence[Candidate]) -> dict[str, Any]:
-    """What the audit record says of an import: names alone."""
+    """Returns the audit record's part about an import: only names."""
     made = [item.created for item in taken if item.container is not None]
     return {
         "imported": [item.deployment for item in taken if item.container is not None],
@@ -230,7 +231,8 @@ async def _discover(
                 "a Deployment cannot be read", cluster=namespace.cluster_name, error=type(error).__name__
             )
             candidate = Candidate(name, problems=_UNREADABLE)
-        # What is odd of it may be what is not taken over, as its status; it could not be observed.
+        # The malformed part may be one that is not taken over, such as the status; but it could not be
+        # observed.
         if name in odd and not candidate.problems:
             candidate = refused(candidate, _UNREADABLE)
         if candidate.container is not None:
@@ -240,8 +242,8 @@ async def _discover(
 
 
 async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], tuple[str, ...]]:
-    """Returns the Services of a Kubernetes namespace, whole; and what is to be told of those that cannot be read, which
-    are left alone, whosever pods they stand in front of.
+    """Returns the Services of a Kubernetes namespace, whole, and remarks on those that cannot be read. The
+    latter are left alone, in front of whichever pods they stand.
     """
     services: list[Manifest] = []
     unread: list[str] = []
@@ -254,7 +256,7 @@ async def _services(client: ClusterClient, where: str) -> tuple[list[Manifest], 
             if service["metadata"]["name"] != name or selects(service, {}):
                 raise Unreadable("it is none")
         except NotFound:
-            # It went meanwhile.
+            # It was deleted in the meantime.
             continue
         except _SHAPELESS as error:
             log.warning("a Service cannot be read", cluster=client.name, error=type(error).__name__)
@@ -334,7 +336,9 @@ def _named(container: Container, namespace: Namespace) -> Container:
 
 
 async def _changed_by_apply(client: ClusterClient, container: Container, live: Manifest) -> list[str]:
-    """Fields of the pod template that our apply would change; none is what we want. Raises Refused."""
+    """Returns the fields of the pod template that our apply would change; an empty list is the good case.
+    Raises Refused.
+    """
     manifest = manifests.deployment(container, replicas_set=container.wanted_replicas)
     after = await client.dry_run(DEPLOYMENTS, manifest, force=True)
     if after["spec"]["template"] == live["spec"]["template"]:
@@ -355,7 +359,7 @@ async def _try_claims(client: ClusterClient, namespace: Namespace, found: Discov
 async def _unlike_services(
     client: ClusterClient, container: Container, services: Sequence[Manifest]
 ) -> dict[str, str]:
-    """Services that would not stay what they are, and why."""
+    """Returns the Services that our apply would change, and why."""
     there = {service["metadata"]["name"]: service for service in services}
     unlike: dict[str, str] = {}
     for manifest in manifests.services(container):

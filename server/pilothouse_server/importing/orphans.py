@@ -1,8 +1,8 @@
 """Takes orphans over: objects that carry our label and that the database does not know, as after a restored backup.
 
-It is an import as any other, with two differences. Our label does not stand in the way, as long as the sweep has listed
-the object. And what is made keeps the uid that the label names: so the object is ours from the moment of the commit,
-its pods are found as before, and the next sweep knows it.
+It is an import as any other, with two differences. Our label does not stand in the way, as long as the sweep
+has listed the object. And the new row keeps the uid that the label names: so the object is ours from the
+moment of the commit, its pods are found as before, and the next sweep knows it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FoundConfig(msgspec.Struct, frozen=True):
 
 
 class FoundInNamespace(msgspec.Struct, frozen=True):
-    """What was found in one namespace: Deployments, then config maps and secrets."""
+    """The orphans in one namespace: Deployments, then config maps and secrets."""
 
     namespace: Namespace
     workloads: tuple[tuple[OrphanedObject, Candidate], ...]
@@ -53,7 +53,9 @@ class FoundInNamespace(msgspec.Struct, frozen=True):
 
 
 class FoundOrphans:
-    """What an import has found on the cluster. `refused`: what is not imported, and why."""
+    """The orphans that an import has found on the cluster. `refused`: the orphans that are not imported, and
+    why.
+    """
 
     def __init__(self, envelopes: Envelopes) -> None:
         self._envelopes = envelopes
@@ -61,7 +63,7 @@ class FoundOrphans:
         self.refused: list[Resolved] = []
 
     async def create(self, transaction: Transaction) -> list[Resolved]:
-        """Creates what can be; each orphan stands for itself.
+        """Creates the rows that can be created; a failure of one orphan does not affect the others.
 
         Raises:
             NotFound: a namespace.
@@ -108,11 +110,11 @@ class OrphanImports:
     async def discover(
         self, read: Read, cluster: str, orphans: Sequence[OrphanedObject], may: Callable[[str], May]
     ) -> FoundOrphans:
-        """Asks the cluster what the orphans are, outside any transaction; `may` is of a namespace.
+        """Reads the orphans from the cluster, outside any transaction; `may` is about a namespace.
 
         Raises:
             Unavailable: the cluster does not answer in time.
-            FailedPrecondition: it does not let us look.
+            FailedPrecondition: it denies reading.
         """
         by_namespace: dict[str, list[OrphanedObject]] = defaultdict(list)
         for orphan in orphans:

@@ -1,7 +1,7 @@
 """From a pod template's spec to values of a container: the table of `pilothouse_manifests`, read from a live object.
 
-The API has written its defaults into a live object; what says no more than a default says nothing here, so that it
-stays with whoever owns it, and our apply changes nothing.
+The API has written its defaults into a live object. A value that equals its default is left out here, so it
+stays with its owner, and our apply changes nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pilothouse_server.values.image_reference import image_problem
 
 
 class ImportedVolume(msgspec.Struct, frozen=True):
-    """A volume of a pod that is no emptyDir: its name there, and what it is here.
+    """A volume of a pod that is no emptyDir: its name there, and its form here.
 
-    `read_only`: the pod says so of the whole claim.
+    `read_only`: the pod mounts the whole claim so.
     """
 
     name: str
@@ -29,7 +29,9 @@ class ImportedVolume(msgspec.Struct, frozen=True):
 
 
 class ReadPod(msgspec.Struct, frozen=True):
-    """What a pod says. `values` by the names of a container's and its spec's fields; `order`: all its volumes."""
+    """The values of a pod. `values` by the names of a container's and its spec's fields; `order`: all its
+    volumes.
+    """
 
     values: Values
     empty_dirs: tuple[EmptyDir, ...] = ()
@@ -38,7 +40,7 @@ class ReadPod(msgspec.Struct, frozen=True):
 
 
 def read_pod(pod: ObjectSource) -> ReadPod:
-    """Read a pod template's spec; what cannot be represented is noted in `pod.problems`."""
+    """Reads a pod template's spec; parts that cannot be represented are added to `pod.problems`."""
     empty_dirs, volumes, order = _volumes(pod)
     values = read(POD, pod, _HOOKS) or {}
     names = [str(container.get("name")) for container in pod.peek(CONTAINERS, ())]

@@ -1,7 +1,8 @@
-"""From a live claim, ConfigMap or Secret to what stands for it here: the ways back of `claims` and `manifest_config`.
+"""From a live claim, ConfigMap or Secret to its form here: the inverses of `claims` and `manifest_config`.
 
-Pure functions. What cannot be represented is told by its path. No problem repeats a value of a Secret. Annotations that
-tools keep for themselves stay theirs alone; kubectl's copy of the last apply among them, which holds a Secret's values.
+Pure functions. A part that cannot be represented is reported by its path. No problem repeats a value of a
+Secret. Annotations that tools keep for themselves are not taken over. Among them is kubectl's copy of the
+last apply, which holds a Secret's values.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _NOTES = (
     "volume.beta.kubernetes.io/",
 )
 _LABEL = re.compile(DNS_LABEL)
-# What a cluster or a package manager makes for itself; the names serve where nothing is to be read.
+# Objects that a cluster or a package manager makes for itself; the names serve where the content may not be
+# read.
 _MADE_TYPES = {
     "kubernetes.io/service-account-token": "it is a service account's token",
     "bootstrap.kubernetes.io/token": "it is a token for nodes",
@@ -64,10 +66,10 @@ def source_problem(kind: Kind, name: str) -> str:
 def read_claim(
     found: Manifest, mounted: MountedVolume, *, read_only: bool, orphans: Collection[str] = ()
 ) -> tuple[Volume, Problems]:
-    """The volume that takes a claim over. `read_only`: the pods say that it is mounted so as a whole.
+    """Returns the volume that takes a claim over. `read_only`: the pods mount it so as a whole.
 
-    `orphans`, here and below: uids of objects that carry our label and belong to nothing that the database knows. What
-    is made of one keeps the uid that its label names.
+    `orphans`, here and below: uids of objects that carry our label and belong to nothing that the database
+    knows. A row that is made from one keeps the uid that its label names.
     """
     problems = _standing(found, VOLUME_UID, "a volume", orphans)
     with ObjectSource(found.get("spec"), "spec", problems) as spec:
@@ -135,7 +137,7 @@ def _uid(found: Manifest, label: str, orphans: Collection[str]) -> str:
 
 
 def _standing(found: Manifest, label: str, owner: str, orphans: Collection[str]) -> list[str]:
-    """Why an object may not be taken over, whatever is in it."""
+    """Returns why an object may not be taken over, apart from its content."""
     metadata, problems = found["metadata"], []
     if metadata.get("deletionTimestamp"):
         problems.append("it is being deleted")

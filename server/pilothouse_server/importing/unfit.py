@@ -1,7 +1,8 @@
-"""What an object of a cluster holds that no row does: NUL, half a character, a number beyond 64 bits.
+"""Values in a cluster's object that no row can hold: NUL, half a character, a number beyond 64 bits.
 
-Where an object is only looked at, such characters are replaced (`kubernetes.marks`). What is taken over is applied
-again: a character in another one's place would change what runs, so the object is refused, and the place is named.
+Where an object is only looked at, such characters are replaced (`kubernetes.marks`). An object that is taken
+over is applied again: a replaced character would change the running container, so the object is refused, and
+the place is named.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 from pilothouse_manifests.sources import INT64_MAXIMUM
 from pilothouse_server.kubernetes.objects import Manifest
 
-# What the cluster keeps for itself is not taken over.
+# The parts that the cluster keeps for itself are not taken over.
 _LEFT_THERE: Final = ("status", "managedFields")
 _MOST: Final = 5
 _LONGEST_KEY: Final = 100

@@ -1,6 +1,6 @@
-"""Volumes of what imported containers mount: a claim that is on the cluster, a config map or secret that pods show.
+"""Volumes of imported containers: a claim on the cluster, a config map or secret that pods show.
 
-The claim stays what it is. Its row says what was seen of it, and its uid; the reconciler puts our label on it.
+The claim stays as it is. Its row records its observed state and its uid; the reconciler puts our label on it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LONGEST_NAME = 63
 async def take_over(
     transaction: Transaction, namespace: Namespace, wanted: Volume, *, may_make: bool
 ) -> tuple[Volume, bool]:
-    """The namespace's volume for this claim or source, and whether it was made now.
+    """Returns the namespace's volume for this claim or source, and whether it was made now.
 
-    One that is there is used, whatever it is called; a name that another volume has gets a number. The caller holds
-    the namespace's lock.
+    An existing volume is used, whatever its name; a name that another volume has gets a number. The caller
+    holds the namespace's lock.
 
     Raises:
         NotFound: it is not there, and may not be made.

@@ -1,11 +1,11 @@
-"""What `pilothouse serve --dev` brings along: PostgreSQL and a simulated cluster, each a process of its own that ends
-with the server, so that one command is enough to try it.
+"""The dependencies that `pilothouse serve --dev` starts: PostgreSQL and a simulated cluster, each a process
+of its own that ends with the server, so that one command is enough to try it.
 
 Everything lives under `data_dir`: `postgres/` (the database, kept between runs), `cluster.json` (the
-simulated cluster, kept too), `master.key`. Only its owner may enter the folder where it is made here;
-PostgreSQL, which is another user where root starts all, gets in nonetheless (`runtime.account`). The first
-start makes the roles, migrates and goes on; a later one only migrates. A database or a kubeconfig that is
-configured is used instead of the one that would be brought along.
+simulated cluster, kept too), `master.key`. If the folder is made here, only its owner may enter it.
+PostgreSQL, which is another user if root starts everything, gets in nonetheless (`runtime.account`). The
+first start makes the roles, migrates and continues; a later one only migrates. A configured database or
+kubeconfig is used instead of an embedded one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _reaching(settings: Settings, postgres: EmbeddedPostgres) -> Settings:
 
 
 class Development:
-    """The surroundings of a server on one machine. `start` returns the settings that reach them.
+    """The environment of a server on one machine. `start` returns the settings that reach them.
 
     Args:
         settings: those of the server.
@@ -90,7 +90,7 @@ class Development:
         self._simulator: EmbeddedSimulator | None = None
 
     async def start(self) -> Settings:
-        """Starts what is not configured.
+        """Starts the dependencies that are not configured.
 
         Raises:
             EmbeddedProgramError: PostgreSQL or the simulated cluster does not start; the text says why.
@@ -99,7 +99,7 @@ class Development:
         """
         settings = self._settings
         if not settings.outbound_networks:
-            # Who tries it out has clusters on this machine.
+            # A user who tries it out has clusters on this machine.
             settings = msgspec.structs.replace(settings, outbound_networks=",".join(map(str, LOOPBACK)))
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         starting = None if self.kubeconfigs else asyncio.create_task(self._start_simulator())
@@ -107,7 +107,7 @@ class Development:
             if not settings.database_url:
                 settings = await self._start_postgres(settings)
             if starting is not None:
-                # It has been on its way beside the database.
+                # It has been starting concurrently with the database.
                 self._say("cluster", f"starts a simulated Kubernetes cluster, kept in {settings.data_dir}")
                 self.kubeconfigs["local"] = await starting
         except BaseException:
@@ -117,7 +117,7 @@ class Development:
         return settings
 
     async def stop(self) -> None:
-        """Stops what was started, the database last."""
+        """Stops the started dependencies, the database last."""
         if self._simulator is not None:
             await self._simulator.stop()
         if self._postgres is not None:

@@ -1,7 +1,7 @@
-"""The simulated cluster as a program: what `pilothouse simulate-cluster` runs, and the process of `serve --dev`.
+"""The simulated cluster as a program, for `pilothouse simulate-cluster` and for the process of `serve --dev`.
 
-The simulator is a house of its own and imports nothing of the server. How its lines look and how rarely garbage is
-collected is the business of whoever runs it: it is set here for both programs.
+The simulator is a house of its own and imports nothing of the server. The form of its log lines and the pace
+of garbage collection are the launcher's choice, so this module sets them for both programs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class SimulatorOrders(msgspec.Struct, frozen=True):
-    """What the launcher (`embedded.simulator`) hands the process: JSON on standard input.
+    """The orders that the launcher (`embedded.simulator`) sends to the process: JSON on standard input.
 
     `launcher` is its process id. `port` 0 is a free one.
     """

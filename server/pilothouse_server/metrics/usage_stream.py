@@ -1,13 +1,14 @@
 """Samples as they are stored by any server, for all watchers of this server.
 
-A writer announces the lowest id of its batch with its commit (NOTIFY). A server where somebody watches reads from
-there on; ids are not given in commit order, so what it reads may have been read before. That does no harm, because
-of each container only a sample newer than the last one counts. Notifications are hints: the table is looked at
+A writer announces the lowest id of its batch with its commit (NOTIFY). A server with watchers reads from
+there on. Ids are not given in commit order, so it may read some samples twice. That does no harm, because of
+each container only a sample newer than the last one counts. Notifications are hints: the table is looked at
 every two seconds anyway. While nobody watches nothing is read, and no connection is held.
 
-There is no queue per watcher. The newest sample of each container stands in one ordered mapping, the latest change
-last, and a watcher has only its position: what it has not seen yet is the end of the mapping. So a slow watcher
-costs nothing and gets, when it reads again, the newest sample of each container and none of those between.
+There is no queue per watcher. The newest sample of each container stands in one ordered mapping, the latest
+change last, and a watcher has only its position: the samples that it has not seen yet are the end of the
+mapping. So a slow watcher costs nothing and gets, when it reads again, the newest sample of each container
+and none of those between.
 """
 
 from __future__ import annotations

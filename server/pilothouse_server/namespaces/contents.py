@@ -1,6 +1,7 @@
-"""What lives in namespaces, as the nouns above this one tell: how it is deleted, forgotten and counted.
+"""The contents of namespaces, as the nouns above this one describe them: how they are deleted, forgotten and
+counted.
 
-`app.py` joins it of what each noun hands over, so that this noun knows none of them by name.
+`app.py` collects the parts from the nouns, so that this noun knows none of them by name.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from pilothouse_server.rpc.noun import InNamespaces
 from pilothouse_server.store.unit_of_work import ReadTransaction
 from pilothouse_server.values.resources import NamespaceId
 
-# What counts against the quota of a namespace.
+# Returns the usage that counts against the quota of a namespace.
 QuotaUsage = Callable[[ReadTransaction, NamespaceId], Awaitable[Quota]]
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What each noun that lives in namespaces adds, in the order in which they are deleted."""
+    """The contributions of the nouns that live in namespaces, in the order in which they are deleted."""
 
     nouns: Sequence[InNamespaces]
     quota_usage: QuotaUsage

@@ -1,4 +1,6 @@
-"""Asks a namespace's cluster what it would say to it: the part of `validate_only` that only the cluster can answer."""
+"""Sends a namespace to its cluster as a dry run: the part of `validate_only` that only the cluster can
+answer.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What of a namespace is not for those who hold it: its quota, the labels and annotations that clusters obey, and that
-its records are held. And of what lives in it, the labels and annotations by which others copy or fill it.
+"""The parts of a namespace that its holders may not change: its quota, the labels and annotations that
+clusters obey, and the legal hold of its records. The same holds for the labels and annotations of its
+contents by which other programs copy or fill them.
 
-A quota is a limit of the namespace's holders, and a Pod Security level keeps their containers off the nodes: who could
-lift either would have what all tenants share. Whose records are held for a court is not to lift that. So permissions of
-their own guard them, which work only from a grant over all namespaces (`access.OVER_ALL_NAMESPACES`). What is there may
-stay, whoever changes the rest.
+A quota limits the namespace's holders, and a Pod Security level keeps their containers off the nodes: a user
+who could lift either would have access to resources that all tenants share. A user whose records are held for
+a court must not lift that. So permissions of their own guard them, which work only from a grant over all
+namespaces (`access.OVER_ALL_NAMESPACES`). Present values may stay, whichever user changes the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Guarded(msgspec.Struct, frozen=True):
 
 
 class Labelled(Protocol):
-    """What lives in a namespace and has an object on the cluster, which gets these."""
+    """A resource in a namespace with an object on the cluster, which gets these labels and annotations."""
 
     @property
     def labels(self) -> Mapping[str, str]: ...
@@ -43,7 +44,7 @@ class Labelled(Protocol):
 
 
 class Labelling(msgspec.Struct, frozen=True):
-    """Who labels what lives in a namespace: `guarded` keys need `namespace.security`, which `may` knows of."""
+    """The caller's rights to label: `guarded` keys need `namespace.security`, which `may` checks."""
 
     guarded: KeyPatterns
     may: May
@@ -51,7 +52,7 @@ class Labelling(msgspec.Struct, frozen=True):
     def check(self, noun: str, namespace: str, stored: Labelled | None, wanted: Labelled) -> None:
         """Raises PermissionDenied for the first guarded key that would be set or changed; one may be taken away.
 
-        `noun`: what the request calls it, as `config_map`. `stored`: None for a new one.
+        `noun`: its name in the request, such as `config_map`. `stored`: None for a new one.
         """
         for name in ("labels", "annotations"):
             before: Mapping[str, str] = {} if stored is None else getattr(stored, name)
@@ -75,7 +76,7 @@ class Labelling(msgspec.Struct, frozen=True):
 def refuse_guarded(
     name: str, stored: Namespace | None, wanted: Namespace, keys: KeyPatterns, may: May
 ) -> None:
-    """Raises PermissionDenied for the first change of what is guarded that the caller may not make.
+    """Raises PermissionDenied for the first change of a guarded part that the caller may not make.
 
     `stored`: None for a new namespace, which has no quota and nothing of its own.
     """
@@ -105,7 +106,7 @@ def refuse_guarded(
 
 
 def _changed_keys(stored: Namespace | None, wanted: Namespace) -> Iterator[tuple[str, str]]:
-    """Fields and keys of what would be set, changed or taken away."""
+    """Yields the fields and keys that would be set, changed or removed."""
     pairs: tuple[tuple[str, Mapping[str, str], Mapping[str, str]], ...] = (
         ("namespace.labels", {} if stored is None else stored.labels, wanted.labels),
         ("namespace.annotations", {} if stored is None else stored.annotations, wanted.annotations),

@@ -45,12 +45,16 @@ def namespace_manifest(value: Namespace) -> Manifest:
 
 
 def reclaimed_namespace_manifest(value: Namespace, uid: str) -> Manifest:
-    """What makes the Kubernetes namespace with this uid ours, and nothing else of it: so that it can be emptied."""
+    """Returns the manifest that makes the Kubernetes namespace with this uid ours, and changes nothing else,
+    so that it can be emptied.
+    """
     labels = {NAMESPACE: label_value(value.name), NAMESPACE_UID: value.uid}
     metadata = {"name": value.kubernetes_name, "uid": uid, "labels": labels}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 def released_namespace_manifest(value: Namespace) -> Manifest:
-    """What gives an adopted namespace back: an apply that leaves our fields out, and what others own as it is."""
+    """Returns the manifest that gives an adopted namespace back: an apply that leaves our fields out and the
+    fields of others unchanged.
+    """
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": value.kubernetes_name}}

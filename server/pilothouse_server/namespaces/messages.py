@@ -29,7 +29,7 @@ CACHE: MessageCache[Namespace, pb.Namespace] = MessageCache(NAMESPACE, ("created
 
 
 def added_to(ready: CachedNamespace) -> bytes:
-    """Returns what is added to the part of a namespace that is kept."""
+    """Returns the bytes that complete the cached part of a namespace."""
     message = pb.Namespace(created_by=ready.created_by or "")
     if ready.stale_since is not None:
         message.stale_since.FromDatetime(ready.stale_since)

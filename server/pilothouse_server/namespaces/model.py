@@ -1,4 +1,4 @@
-"""What a namespace is, apart from how it is stored, sent or run."""
+"""The values of a namespace, independent of how it is stored, sent or run."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Namespace(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> NamespaceRef:
-        """What a resource that lives in this namespace keeps of it."""
+        """Returns the reference that a resource in this namespace stores."""
         return NamespaceRef(self.id, self.name, self.uid, self.cluster_name, self.kubernetes_name)
 
 

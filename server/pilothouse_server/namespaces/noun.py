@@ -21,7 +21,8 @@ def namespaces_noun(
     guarded: Guarded,
     importer: OrphanImporter,
 ) -> Noun:
-    """Returns the noun namespaces; `contents` is what lives in them, `guarded` what their holders may not change.
+    """Returns the noun namespaces; `contents` are the resources in them, `guarded` the parts that their
+    holders may not change.
 
     `importer` takes orphans of clusters over.
     """

@@ -1,9 +1,9 @@
 """The rules of namespaces: names, the cluster they live on, quota, deletion.
 
-What is wanted is committed here together with work for the reconciler, which makes and deletes the
-Kubernetes namespace. A namespace is marked for deletion and stays visible until its cluster has let go;
-only then is the row ended (`deleted_at`) and its name free. Its rows are never removed, because the audit
-log refers to them.
+The desired state is committed here together with work for the reconciler, which makes and deletes the
+Kubernetes namespace. A namespace is marked for deletion and stays visible until its cluster has let go; only
+then is the row ended (`deleted_at`) and its name free. Its rows are never removed, because the audit log
+refers to them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def locate(transaction: ReadTransaction, name: str, lock: repository.Lock 
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """What a caller may do to a namespace beside what the method asks for. `may_adopt`: take one over."""
+    """A caller's rights to a namespace in addition to the method's permission. `may_adopt`: take one over."""
 
     guarded: Guarded
     may: May
@@ -67,15 +67,16 @@ class Rights(msgspec.Struct, frozen=True):
 async def create(transaction: Transaction, wanted: Namespace, *, adopt: bool, caller: Rights) -> Namespace:
     """Makes a namespace. `wanted.kubernetes_name` and `.cluster_name` may be empty for their defaults.
 
-    It gets the Pod Security level of the setting where its labels name none; one that is taken over keeps what it has.
+    It gets the Pod Security level of the setting if its labels name none; a namespace that is taken over
+    keeps its level.
 
     Raises:
         InvalidArgument: a Kubernetes name that is reserved, or labels of our own domain.
         NotFound: the cluster.
         AlreadyExists: the name, or the Kubernetes name on that cluster.
         FailedPrecondition: the cluster is being deregistered.
-        PermissionDenied: `adopt` without every permission over every namespace; a quota or what clusters obey without
-            the permission for it.
+        PermissionDenied: `adopt` without every permission over every namespace; a quota, or labels that
+            clusters obey, without the permission for it.
     """
     kubernetes_name = wanted.kubernetes_name or wanted.name
     cluster_name = wanted.cluster_name or DEFAULT_CLUSTER
@@ -131,15 +132,15 @@ async def change(
     adopt: bool = False,
     caller: Rights,
 ) -> Namespace:
-    """Takes the fields named by `paths` over from `wanted`; `check` may refuse what is stored (etag).
+    """Takes the fields named by `paths` over from `wanted`; `check` may refuse the stored version (etag).
 
     `adopt`: a Kubernetes namespace that is somebody's is taken over; one that was applied is ours already.
 
     Raises:
         NotFound: the namespace.
         FailedPrecondition: it is being deleted.
-        PermissionDenied: `adopt` without every permission over every namespace; a change of the quota or of what
-            clusters obey without the permission for it.
+        PermissionDenied: `adopt` without every permission over every namespace; a change of the quota, or of
+            labels that clusters obey, without the permission for it.
     """
     stored = await locate(transaction, name, "update")
     check(stored)
@@ -243,7 +244,9 @@ find_cached = repository.find_cached
 
 
 class NamespacesOnCluster:
-    """What a cluster that is deregistered holds (`clusters.operations.deregistration.ClusterContents`)."""
+    """The namespaces on a cluster that is deregistered
+    (`clusters.operations.deregistration.ClusterContents`).
+    """
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
@@ -352,7 +355,7 @@ def _shown_level(namespace: Namespace, **asked: Any) -> str:
 
 
 def _with(stored: Namespace, wanted: Namespace, paths: Sequence[str]) -> Namespace:
-    """The stored namespace with what is guarded as it is wanted."""
+    """Returns the stored namespace with the guarded parts of `wanted`."""
     quota = stored.quota
     for path in paths:
         if path.split(".")[0] == "resource_quota":

@@ -89,7 +89,8 @@ _NAMED = _namespaces().where(NAMESPACES.c.name == bindparam("name"))
 _FIND: dict[Lock, Select[Any]] = {
     "": _NAMED,
     "share": _NAMED.with_for_update(read=True, of=NAMESPACES),
-    # NO KEY UPDATE: rows that refer to the namespace may be added meanwhile, as their foreign keys need.
+    # NO KEY UPDATE: rows that refer to the namespace may be added at the same time, as their foreign keys
+    # need.
     "update": _NAMED.with_for_update(key_share=True, of=NAMESPACES),
 }
 _CALL = text(
@@ -99,7 +100,9 @@ _CALL = text(
 
 @lru_cache(maxsize=8)
 def cached(message_format: int | ColumnElement[int]) -> Select[Any]:
-    """What is answered of living namespaces without rendering them; the database function is this select, of a name."""
+    """Selects the answers about living namespaces from the cache, without rendering; the database function is
+    this select for one name.
+    """
     return (
         select(
             NAMESPACES.c.id,
@@ -253,7 +256,7 @@ async def on_cluster(transaction: Transaction, cluster_name: str) -> list[Namesp
 
 
 async def end(transaction: Transaction, namespace_id: int) -> None:
-    """Ends a row that the transaction has locked, with what only it could need."""
+    """Ends a row that the transaction has locked, and deletes the data that only it needed."""
     for statement in _END:
         await transaction.connection.execute(statement, {"id": namespace_id})
 

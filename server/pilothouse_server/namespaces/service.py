@@ -139,7 +139,7 @@ class NamespaceService(ClusterCalls):
         return watch(self._watches, call, _WATCHED)
 
     async def GetQuotaUsage(self, request: pb.GetQuotaUsageRequest, call: Call) -> pb.GetQuotaUsageResponse:
-        """Returns what is used of a quota."""
+        """Returns the usage of a quota."""
         async with call.read(snapshot=True) as transaction:
             found = await operations.locate(transaction, request.name)
             used = await self._contents.quota_usage(transaction, found.id)

@@ -3,15 +3,16 @@
 A connection ends where the other side sends too much that is not a response. A response that comes in small pieces is
 read with pauses.
 
-aiohttp passes over 100 and 103 without end and without a pause, and counts nothing of what is around a body: extensions
-of chunks, or chunks of a byte. Each kept the event loop from all others for as long as it was sent.
+aiohttp skips 100 and 103 without end and without a pause, and does not count bytes outside of a body:
+extensions of chunks, or chunks of a byte. Each kept the event loop from all others for as long as it was
+sent.
 
-And whatever one read of a socket brings it goes through in one turn of the loop: a quarter of a megabyte is a hundred
-thousand parts of a message that are empty, or forty thousand chunks of two bytes, and takes 50 ms or more. So some are
-gone through at a time, and the rest is held meanwhile, as is the socket, until it is this connection's turn of all
-long work: ten with pauses of their own took the whole loop, and one cluster is asked by as many. Of HTTP whatever is
-small has a line of its own, be it a chunk, a header or an answer. Of a websocket frames count that end no message. (Of
-those that do the library itself goes through so many, and no further before they are read.)
+And it parses all bytes of one socket read in one turn of the loop: a quarter of a megabyte is a hundred
+thousand empty parts of a message, or forty thousand chunks of two bytes, and takes 50 ms or more. So some are
+parsed at a time. The rest and the socket wait until it is this connection's turn among all long work: ten
+connections with pauses of their own took the whole loop, and one cluster has as many. In HTTP every small
+thing has a line of its own, be it a chunk, a header or an answer. In a websocket the frames that end no
+message count. (Of the others the library itself parses so many, and no further before they are read.)
 
 Apart, because it imports aiohttp, which takes long.
 """
@@ -30,8 +31,9 @@ from pilothouse_server.runtime.event_loop import long_work
 
 # Answers before the answer (100, 103) to one request.
 _MOST_INTERIM: Final = 16
-# What a connection may send that is of no body: as much, and so many times what is of one. (Each line of a log has 30
-# bytes or more, and six around it where the other side sends it by itself.)
+# The most bytes outside of bodies that a connection may send: this number, and so many times the bytes of
+# bodies. (Each line of a log has 30 bytes or more, and six around it where the other side sends it by
+# itself.)
 _MOST_AROUND_BYTES: Final = 1024 * 1024
 _MOST_AROUND_TIMES: Final = 4
 # So many lines, or parts of messages, are gone through at a time, which is less than a millisecond. (A log has lines of
@@ -55,14 +57,14 @@ class _Bounded(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._interim = self._received = 0
-        # What was received and is not gone through, and what goes on with it.
+        # Received bytes that are not parsed yet, and the task that continues with them.
         self._held = b""
         self._going_on: asyncio.Task[None] | None = None
         self._frames: _Frames | None = None
 
     @property
     def should_close(self) -> bool:
-        """Whether it is of no use for another request: what is held is of none."""
+        """Returns whether it cannot serve another request, because the held bytes belong to none."""
         return bool(self._held) or super().should_close
 
     def set_response_params(self, **given: Any) -> None:
@@ -73,7 +75,7 @@ class _Bounded(ResponseHandler):
     def set_parser(self, parser: Any, payload: Any, data_received_cb: Any = None) -> None:
         """A websocket begins."""
         self._frames = _Frames()
-        # What came with the answer to the handshake goes through it first, in its order.
+        # The bytes after the answer to the handshake go through it first, in their order.
         self._tail += self._held
         self._held = b""
         super().set_parser(parser, payload, data_received_cb)
@@ -88,7 +90,9 @@ class _Bounded(ResponseHandler):
             self._refuse()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come; none, where the library goes on with what it has kept itself."""
+        """Takes received bytes; an empty value lets the library continue with the bytes that it has kept
+        itself.
+        """
         if self._held and data:
             self._held += data
         else:
@@ -101,7 +105,7 @@ class _Bounded(ResponseHandler):
             self._go_on_in_turn()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It ended. What came before is gone through, unless it is we who ended it."""
+        """The connection ended. The bytes received before are parsed, unless we ended it."""
         if self._going_on is not None:
             self._going_on.cancel()
             self._going_on = None
@@ -136,7 +140,9 @@ class _Bounded(ResponseHandler):
 
     @property
     def _waits_for_parser(self) -> bool:
-        """Whether the library keeps what comes, and holds the socket where it is much, until a websocket begins."""
+        """Returns whether the library buffers the bytes, and pauses the socket if there are many, until a
+        websocket begins.
+        """
         return self._upgraded and self._frames is None
 
     def _go_through(self, data: bytes) -> None:

@@ -1,19 +1,20 @@
-"""Where this server connects to because somebody said so: what an address may be, which are never connected to, how
-much of an answer is read, and what a failure is called.
+"""Connections to addresses that callers name: which addresses are allowed or denied, how much of an answer is
+read, and the names of failures.
 
-Clusters that callers register are reached this way, and so is whatever else a caller names by its address. Who may name
-one must not learn of this machine or its network by it, nor read what only this machine may:
+Clusters that callers register are reached this way, and so is every other address that a caller names. A
+caller who names one must not learn about this machine or its network by it, nor read data that only this
+machine may read:
 
   * An address is scheme, host and port, without user info (`origin`); a path only where the purpose has one.
-  * Loopback, link-local and the metadata services of clouds are denied, by what the address is once it is resolved:
-    the socket that connects is the one that was checked, so that a name which changes its mind changes nothing
+  * Loopback, link-local and the metadata services of clouds are denied by the resolved address: the socket
+    that connects is the one that was checked, so a name that changes its address changes nothing
     (`Reach.connector`). Other private networks are not denied: clusters stand in them.
   * Redirects are not followed (`refuse_redirects`).
-  * An answer is read up to a bound, which holds after decompression (`read`); what is sent around it has one, too
-    (`outbound.connections`).
+  * An answer is read up to a bound, which holds after decompression (`read`); the bytes around it are
+    bounded, too (`outbound.connections`).
   * A private key that is shown to somebody touches no disk (`key_pair_file`).
-  * Libraries' own words hold addresses, user info and what the other side sent, so none is passed on: a failure has a
-    word of ours (`failure`).
+  * Libraries' own messages hold addresses, user info and bytes of the other side, so none is passed on: a
+    failure has a text of ours (`failure`).
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?\Z"
 )
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*\Z")
-# What resolvers read as an IPv4 address, whole or in parts, in decimal, octal or hexadecimal; no name ends so.
+# Texts that resolvers read as an IPv4 address, whole or in parts, in decimal, octal or hexadecimal; no name
+# ends so.
 _ENDS_IN_NUMBER = re.compile(r"(?:\A|.*\.)(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?\Z")
 
-# What a machine or its cloud serves to itself alone. Multicast, unspecified and reserved ones lead nowhere by right.
+# Addresses that a machine or its cloud serves to itself alone. Multicast, unspecified and reserved ones lead
+# nowhere by right.
 DENIED: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -74,7 +77,8 @@ DENIED: Final = tuple(
     )
 )
 LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-# Whose last 32 bits are an IPv4 address: NAT64 (RFC 6052; RFC 8215, whose networks are anybody's own), SIIT.
+# Networks whose last 32 bits are an IPv4 address: NAT64 (RFC 6052; RFC 8215, whose networks are anybody's
+# own), SIIT.
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _TRANSLATED = (*map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96")), _LOCAL_NAT64)
 _COMPATIBLE = ipaddress.ip_network("::/96")
@@ -193,7 +197,7 @@ class Reach:
         self._allowed = tuple(allowed)
 
     def denies(self, address: str | Address) -> bool:
-        """Returns whether an IP address is denied; also what is mapped, translated or tunnelled to one that is."""
+        """Returns whether an IP address is denied, or is mapped, translated or tunnelled to a denied one."""
         meant = ipaddress.ip_address(address.partition("%")[0]) if isinstance(address, str) else address
         return any(
             any(each in network for network in DENIED)
@@ -202,7 +206,8 @@ class Reach:
         )
 
     def check(self, host: str) -> None:
-        """Refuses a host that is denied by what it is called; what a name leads to is found when it is connected to.
+        """Refuses a host whose own text is denied; the addresses of a name are checked when it is connected
+        to.
 
         Raises AddressRefused.
         """
@@ -229,7 +234,7 @@ class Reach:
 
 
 class Anywhere(Reach):
-    """The reach of what the server's own configuration names."""
+    """The reach for addresses that the server's own configuration names."""
 
     def denies(self, _address: str | Address) -> bool:
         return False
@@ -245,10 +250,10 @@ ANYWHERE: Final = Anywhere()
 
 @contextmanager
 def cutting(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """Ends the connection of an answer with the block, in which it is closed, whatever its sender goes on to send.
+    """Cuts the connection of an answer at the end of the block, even if its sender continues to send.
 
-    To close it does not do for TLS: uvloop then reads on for half a minute, as fast as the other side sends, for the
-    other side's part of the farewell.
+    Closing it is not enough for TLS: uvloop then reads on for half a minute, as fast as the other side sends,
+    waiting for the other side's close notification.
     """
     connection = response.connection
     transport = None if connection is None else connection.transport
@@ -306,7 +311,8 @@ async def read(
 ) -> bytes:
     """Returns the body, after decompression. Raises TooLong above `most` bytes, having read little more.
 
-    `more` is awaited between its parts, with the bytes that are there so far. What is not read to its end is cut off.
+    `more` is awaited between its parts, with the bytes that are there so far. If the body is not read to its
+    end, the connection is cut.
     """
     try:
         return await _read(response, most, more)
@@ -319,8 +325,9 @@ async def _read(response: aiohttp.ClientResponse, most: int, more: Callable[[int
     if (response.content_length or 0) > most:
         raise TooLong
     body = bytearray()
-    # What was received is decompressed piece by piece, as it is read: the next piece is there at once, and so are all
-    # others of an answer that is small on the way. Without a pause all of it would be one turn of the event loop.
+    # Received bytes are decompressed piece by piece, as they are read: the next piece is there immediately,
+    # and so are all others of an answer that was small on the wire. Without a pause all of it would be one
+    # turn of the event loop.
     async for part in response.content.iter_any():
         if body:
             await more(len(body))
@@ -334,9 +341,9 @@ async def _read(response: aiohttp.ClientResponse, most: int, more: Callable[[int
 
 
 def failure(error: BaseException, url: str = "") -> str:
-    """Returns why nothing usable came of a connection, in words of ours: `the connection is refused`.
+    """Returns why a connection gave nothing usable, in our own words: `the connection is refused`.
 
-    `url` is what was asked for: a connection to another host is one to the proxy before it.
+    `url` is the requested address: a connection to another host is one to the proxy in front of it.
     """
     import aiohttp
 
@@ -359,7 +366,7 @@ def failure(error: BaseException, url: str = "") -> str:
 
 
 def is_reached(error: BaseException) -> bool:
-    """Returns whether somebody is there, by what failed: then it is what answers that is wrong."""
+    """Returns whether the failure shows that the other side was reached: then its answer is wrong."""
     import aiohttp
 
     if isinstance(error, aiohttp.ClientHttpProxyError):

@@ -1,7 +1,8 @@
-"""What a new password must be: long enough, without the user's name, neither common nor known to be stolen.
+"""The rules for new passwords: long enough, without the user's name, neither common nor known to be stolen.
 
-The list of common passwords comes with the server (`common_passwords.txt`, its licence next to it). A password is
-common if it is in the list, in whatever case, or if it would be without a few digits and signs at its end.
+The list of common passwords comes with the server (`common_passwords.txt`, its licence next to it). A
+password is common if it is in the list, in any case, or if it would be without a few digits and signs at its
+end.
 
 The list of stolen passwords is a file that `PILOTHOUSE_PASSWORD_BREACHED_FILE` names, one line each, in the order of
 bytes (`LC_ALL=C sort -u`): either upper-case SHA-1 in hexadecimal, with a count behind a colon or without, as Have I
@@ -90,7 +91,7 @@ class PasswordPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What a password is reset to: what was given, or a one-time code that is `good_for` a while."""
+    """The new password of a reset: a given one, or a one-time code that is valid for `good_for`."""
 
     password_hash: str = field(repr=False)
     one_time_code: str = field(default="", repr=False)
@@ -98,7 +99,7 @@ class Reset:
 
 
 class NewPasswords:
-    """Checks new passwords and hashes them. No connection is held meanwhile."""
+    """Checks new passwords and hashes them. No connection is held while it does so."""
 
     def __init__(self, passwords: Passwords, settings: Settings) -> None:
         """Raises SettingsError as `PasswordPolicy`."""
@@ -124,7 +125,9 @@ class NewPasswords:
         return await self._passwords.hash(password, who)
 
     async def for_reset(self, new_password: str, username: str, who: str) -> Reset:
-        """What another user's password is reset to; a one-time code where no password is given. Raises as `hash`."""
+        """Returns the new password of another user; a one-time code if no password is given. Raises as
+        `hash`.
+        """
         if new_password:
             return Reset(await self.hash("new_password", new_password, username, who))
         code = totp.new_one_time_code()
@@ -163,7 +166,7 @@ class BreachedPasswords:
             ) from None
 
     def holds(self, password: str) -> bool:
-        """The same, at once: it blocks. Raises OSError."""
+        """The same, but it blocks. Raises OSError."""
         wanted = password.encode()
         if self._hashed:
             # The form of the list; nothing rests on this hash.

@@ -1,9 +1,9 @@
-"""Hashing of passwords: Argon2id (19 MiB, 2 passes, 1 lane), in a few threads beside the event loop.
+"""Hashing of passwords: Argon2id (19 MiB, 2 passes, 1 lane), in a few threads apart from the event loop.
 
-A hash costs some 20 ms of a core on purpose. `argon2-cffi` lets go of the interpreter's lock meanwhile, so
-a small pool of threads keeps the loop free, and its size bounds memory and cores that strangers can make
-the server spend. Fair queues before it are bounded: an attempt that finds its
-queue full is refused, instead of waiting behind thousands of others.
+A hash costs some 20 ms of a core on purpose. `argon2-cffi` releases the interpreter's lock for that time, so
+a small pool of threads keeps the loop free. The pool's size bounds the memory and the cores that anonymous
+callers can make the server spend. Fair queues before it are bounded: an attempt that finds its queue full is
+refused, instead of waiting behind thousands of others.
 
 There are two queues, of equal length: of *known* attempts (from a device or an address that logged in before) and of
 others. In each, the turns go round the addresses or accounts that wait. While both wait, they have every other turn
@@ -47,7 +47,7 @@ _LONGEST_OF_ONE: Final = 64
 # The longest wait: 64 attempts of one account with a hash of 20 ms each on a machine that is busy with others.
 _LONGEST_WAIT_SECONDS: Final = 30.0
 
-# What is added to the niceness of a thread that hashes: the event loop goes first where both want a processor.
+# Added to the niceness of a hashing thread: the event loop goes first if both want a processor.
 _NICENESS: Final = 10
 
 

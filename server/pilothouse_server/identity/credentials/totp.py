@@ -1,4 +1,5 @@
-"""Codes that a user shows beside the password: those of an authenticator, recovery codes, and the code of a reset.
+"""Codes that a user enters in addition to the password, or in its place: those of an authenticator, recovery
+codes, and the code of a reset.
 
 An authenticator's codes are those of RFC 6238 in the one form that all authenticators know: SHA-1, steps of 30 seconds,
 six digits. `cryptography` computes them; which steps are taken, and that each is taken once, is decided here and in
@@ -33,7 +34,7 @@ _READ_AS: Final = str.maketrans("oil", "011", "- ")
 
 
 def new_seed() -> bytes:
-    """What an authenticator and the server share."""
+    """Returns a new secret that an authenticator and the server share."""
     return secrets.token_bytes(SEED_BYTES)
 
 
@@ -73,13 +74,15 @@ def new_recovery_codes() -> Sequence[str]:
 
 
 def recovery_hash(user_id: int, code: str) -> bytes:
-    """What is kept of a recovery code; case, hyphens, spaces and letters that look like digits make no difference."""
+    """Returns the stored hash of a recovery code; case, hyphens, spaces and letters that look like digits
+    make no difference.
+    """
     typed = code.lower().translate(_READ_AS)
     return hashlib.sha256(f"recovery code\0{user_id}\0{typed}".encode()).digest()
 
 
 def new_one_time_code() -> str:
-    """What an administrator hands a user, to set a new password with."""
+    """Returns a code that an administrator hands to a user, who sets a new password with it."""
     return _grouped(4, 5)
 
 

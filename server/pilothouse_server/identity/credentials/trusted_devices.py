@@ -3,9 +3,10 @@
     phd_ + base64url (16 bytes that name the device ‖ 16 of the account's hash ‖ 25 of a MAC over both)
          + 6 characters of base 62 (CRC-32 of all before)
 
-The MAC is checked without the database, so that a flood of invented log-ins does not stand before those who have one.
-What a token is good for stands in the database, by a hash of the device's bytes (`repository.login_origins`): it is of
-one account, ends with its password, and after five wrong guesses. By itself it lets nobody in.
+The MAC is checked without the database, so that a flood of invented log-ins does not stand before those who
+have one. The validity of a token stands in the database, by a hash of the device's bytes
+(`repository.login_origins`): it belongs to one account, ends with its password, and after five wrong guesses.
+By itself it lets nobody in.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class DeviceTokens:
         return body + tokens.checksum(body), device
 
     def read(self, token: str, account_hash: bytes) -> bytes | None:
-        """The device's bytes; None where the token is none of ours, or of another account."""
+        """Returns the device's bytes; None if it is not one of our tokens, or belongs to another account."""
         body = token[: -tokens.CHECKSUM_LENGTH]
         if not (token.isascii() and body.startswith(PREFIX) and token == body + tokens.checksum(body)):
             return None
@@ -59,24 +60,24 @@ class DeviceTokens:
 
 
 def device_hash(device: bytes) -> bytes:
-    """By what a device stands in the database."""
+    """Returns the hash by which the database names a device."""
     return hashlib.sha256(b"device\0" + device).digest()
 
 
 class LoginNames:
-    """What records of failed log-ins call the account that was tried.
+    """The names by which records of failed log-ins call the account that was tried.
 
-    What somebody types as a user name may be a password. So a name that no account has is replaced by a tag, the same
-    for the same name, that only who has the server's keys can compute.
+    The text that somebody types as a user name may be a password. So a name that no account has is replaced
+    by a tag, the same for the same name, which can be computed only with the server's keys.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def tag(self, account_hash: bytes) -> str:
-        """What stands for a name that no account has."""
+        """Returns the tag that replaces a name that no account has."""
         return f"[unknown name {hmac.digest(self._key, account_hash, 'sha256')[:4].hex()}]"
 
     def address_hash(self, address_group: str) -> bytes:
-        """By what an address stands in the database: nobody finds it there by trying all."""
+        """Returns the hash by which the database names an address; nobody finds the address by trying all."""
         return hmac.digest(self._key, b"address\0" + address_group.encode(), "sha256")

@@ -29,7 +29,7 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
 _IDENTITIES = FEDERATED_IDENTITIES.c
-# What nobody asks for longer than; beyond, the database's clock has gone back.
+# No server asks for longer; a later time means that the database's clock has gone back.
 _LONGEST_ASKING = timedelta(minutes=5)
 _LOCK_IDENTITY = text("SELECT pg_advisory_xact_lock(hashtextextended('pilothouse/identity ' || :who, 0))")
 # Servers see by their own clocks what has expired: by one that is behind it must be known still that it was used.
@@ -58,7 +58,7 @@ RETURNING u.username, g.source, r.name AS role,
 
 @dataclass(frozen=True, slots=True)
 class RuleGrant:
-    """What a rule gives, by the ids of role and namespace."""
+    """A grant by a rule, by the ids of role and namespace."""
 
     role_id: RoleId
     namespace_id: int | None
@@ -66,7 +66,7 @@ class RuleGrant:
 
 @dataclass(frozen=True, slots=True)
 class TakenGrant:
-    """What a rule gave and gives no more, by names; over all namespaces where `namespace` is empty."""
+    """A grant that rules no longer give, by names; over all namespaces if `namespace` is empty."""
 
     role: str
     namespace: str
@@ -74,7 +74,7 @@ class TakenGrant:
 
 @dataclass(frozen=True, slots=True)
 class GrantChanges:
-    """What became of a user's grants by rules."""
+    """The changes to a user's grants by rules."""
 
     given: tuple[RuleGrant, ...]
     taken: tuple[TakenGrant, ...]
@@ -113,7 +113,7 @@ async def find_user(transaction: ReadTransaction, issuer: str, subject: str) -> 
 async def confirm_identity(
     transaction: Transaction, user_id: UserId, issuer: str, subject: str, grants_last: timedelta
 ) -> int:
-    """Notes that the issuer vouches for this identity now, whose user this is; returns its id."""
+    """Records that the issuer vouches for this identity of the user now; returns the identity's id."""
     values = {
         "user_id": user_id,
         "confirmed_at": func.clock_timestamp(),
@@ -219,7 +219,7 @@ async def begin_asking(transaction: Transaction, family_id: UUID, seconds: float
 
 
 async def end_asking(transaction: Transaction, family_id: UUID) -> None:
-    """Lets others ask about a session at once."""
+    """Lets others ask about a session immediately."""
     await transaction.connection.execute(
         update(OIDC_SESSIONS).where(OIDC_SESSIONS.c.family_id == family_id).values(asking_until=None)
     )
@@ -242,9 +242,9 @@ async def namespace_ids(transaction: ReadTransaction, names: Collection[str]) ->
 async def put_rule_grants(
     transaction: Transaction, user_id: UserId, given: Collection[RuleGrant], source: str
 ) -> GrantChanges:
-    """Makes what rules give to a user exactly `given`.
+    """Makes the user's grants by rules exactly `given`.
 
-    What somebody gave stays as it is, also where a rule gives the same; a grant of theirs that has ended gives way.
+    A grant by hand stays as it is, also if a rule gives the same; an ended one is replaced.
     """
     wanted = set(given)
     gone: list[Row] = []
@@ -257,7 +257,7 @@ async def put_rule_grants(
     if gone:
         ids = [row.id for row in gone]
         await transaction.connection.execute(delete(USER_ROLES).where(USER_ROLES.c.id.in_(ids)))
-    # Two who are brought in step at once take rows in one order.
+    # Two concurrent updates of users lock the rows in the same order.
     put = [
         grant
         for grant in sorted(wanted, key=lambda each: (each.role_id, each.namespace_id or 0))
@@ -267,7 +267,7 @@ async def put_rule_grants(
 
 
 async def end_rule_grants(transaction: Transaction, user_id: UserId) -> tuple[TakenGrant, ...]:
-    """Takes away what rules gave to a user, and returns it."""
+    """Ends the user's grants by rules, and returns them."""
     gone = (await transaction.connection.execute(_of_rules(user_id))).all()
     await transaction.connection.execute(
         delete(USER_ROLES).where(USER_ROLES.c.user_id == user_id, USER_ROLES.c.source.is_not(None))
@@ -278,9 +278,10 @@ async def end_rule_grants(transaction: Transaction, user_id: UserId) -> tuple[Ta
 async def end_unconfirmed(
     transaction: Transaction, now: datetime, most: int
 ) -> dict[tuple[str, str], list[TakenGrant]]:
-    """Takes away what rules gave to those whom their issuer has not vouched for by now, at most so many users at once.
+    """Ends the grants by rules of users whom their issuer has not vouched for by now, for at most so many
+    users in one call.
 
-    Returns it by user and issuer, by their names.
+    Returns the grants by the names of user and issuer.
     """
     gone: dict[tuple[str, str], list[TakenGrant]] = {}
     for row in await transaction.connection.execute(_UNCONFIRMED, {"now": now, "most": most}):
@@ -289,7 +290,9 @@ async def end_unconfirmed(
 
 
 async def remove_ended(transaction: Transaction, now: datetime) -> None:
-    """Removes log-ins that cannot be completed any more, and of sessions that have ended by now what issuers gave."""
+    """Removes log-ins that can no longer be completed, and the issuers' tokens of sessions that have ended by
+    now.
+    """
     await transaction.connection.execute(_EXPIRED_LOGINS, {"now": now})
     await transaction.connection.execute(_DEAD_SESSIONS, {"now": now})
 

@@ -24,7 +24,8 @@ _ACCOUNTS = ListAnswer(pb.ListServiceAccountsResponse, "service_accounts")
 class ApiKeysService:
     """Serves the methods of `pilothouse.identity.v1.IdentityService` about keys and service accounts.
 
-    What a service account holds is looked up as the system before the change, as its maker may not see all of it.
+    The permissions of a service account are read as the system before the change, because its creator may not
+    see all of them.
     """
 
     def __init__(self, keys: ApiKeys, page_key: bytes) -> None:
@@ -133,7 +134,7 @@ class ApiKeysService:
 
 
 def _told(call: Call, made: MadeKey) -> str:
-    """What the caller is told of a key: nothing where it was only tried out."""
+    """Returns the key's text for the caller; '' for a dry run."""
     return "" if call.validate_only else made.key
 
 

@@ -38,7 +38,7 @@ class FederationService:
     async def CompleteOidcLogin(
         self, request: federation_pb2.CompleteOidcLoginRequest, call: Call
     ) -> pb.CompleteOidcLoginResponse:
-        """Exchanges what the browser came back with for tokens."""
+        """Exchanges the browser's answer for tokens."""
 
         def named(name: str) -> None:
             call.describe(resource_name=name)
@@ -110,5 +110,5 @@ class TokenExchangeService:
 
 
 def _note(call: Call, token: VerifiedToken) -> None:
-    """Has the record say of whom an issuer's token is, whatever comes of the call."""
+    """Puts the person of an issuer's token into the record, also if the call then fails."""
     call.describe(resource_name=token.subject, issuer=token.issuer, subject=token.subject)

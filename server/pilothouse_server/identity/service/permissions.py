@@ -32,7 +32,7 @@ _GRANTING = "GrantRole"
 
 
 class PermissionService:
-    """Serves what is asked about permissions; `words` are those that there are."""
+    """Serves the questions about permissions; `words` are all existing permissions."""
 
     def __init__(self, words: PermissionWords, page_key: bytes) -> None:
         self._words = words
@@ -92,7 +92,7 @@ class PermissionService:
     async def SimulateGrant(
         self, request: messages.SimulateGrantRequest, call: Call
     ) -> messages.SimulateGrantResponse:
-        """Returns what a grant would change."""
+        """Returns the changes that a grant would make."""
         authorize(self._words.method(_GRANTING), call.caller, request.namespace)
         async with call.read(snapshot=True) as transaction:
             simulated = await grants.simulate(

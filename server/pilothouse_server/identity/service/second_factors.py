@@ -21,7 +21,7 @@ from pilothouse_server.store.unit_of_work import Actor
 
 
 class FactorService:
-    """Serves CompleteLogin, Reauthenticate, and what users and administrators do about second factors."""
+    """Serves CompleteLogin, Reauthenticate, and the calls of users and administrators about second factors."""
 
     def __init__(
         self, logins: Logins, steps: LoginSteps, changes: FactorChanges, reauthentication: Reauthentication
@@ -34,7 +34,7 @@ class FactorService:
     async def CompleteLogin(
         self, request: second_factor_pb2.CompleteLoginRequest, call: Call
     ) -> pb.CompleteLoginResponse:
-        """Exchanges a challenge and what it asks for for tokens."""
+        """Exchanges a challenge, and the answers that it requires, for tokens."""
         shown = ShownCode(request.code, request.recovery_code)
         answer = Answer(request.challenge, shown, request.new_password, request.device_token)
 

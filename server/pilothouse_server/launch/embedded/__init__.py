@@ -1,1 +1,1 @@
-"""What Pilothouse brings along so that it runs with nothing installed beside it: a PostgreSQL of its own."""
+"""A PostgreSQL of its own, so that Pilothouse runs without any other installation."""

@@ -96,7 +96,9 @@ def _certificate(key: ec.EllipticCurvePrivateKey, host: str) -> x509.Certificate
 
 
 def _names(host: str) -> Iterator[x509.GeneralName]:
-    """What this machine is called, by itself and by others; `host` is what it is told to listen on."""
+    """Yields this machine's names, its own and those used by others; `host` is its configured listening
+    address.
+    """
     own = socket.gethostname()
     found = {"127.0.0.1", "::1", *_addresses(own), *_addresses(host)}
     for name in dict.fromkeys(("localhost", own, host)):

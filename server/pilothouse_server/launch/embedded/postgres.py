@@ -7,17 +7,17 @@ The folder given to `EmbeddedPostgres` holds everything::
     postgres.log   what the server says, kept over one restart once it is over 16 MiB
     lock           held by the launcher while it lives
 
-Who may connect: over the socket whoever may enter its folder, which is the account of this process (and
-root); over TCP, only where asked for, on the loopback address and with a password.
+Over the socket, any user who may enter its folder can connect: the account of this process (and root). Over
+TCP, only if requested, one connects on the loopback address and with a password.
 
-One launcher at a time: the kernel gives the lock back when the launcher ends, however it ends. A second
-start is refused at once. PostgreSQL gets a signal for a fast shutdown when its launcher dies, and so a start
+One launcher at a time: the kernel gives the lock back when the launcher ends, however it ends. A second start
+is refused immediately. PostgreSQL gets a signal for a fast shutdown when its launcher dies, and so a start
 right after a kill may find the old server still on its way out: it is waited for. `postmaster.pid` alone is
 not believed, since process ids are used again: a server is alive where a process works in the data folder.
 
-The server is in a session of its own, so that Ctrl-C reaches only the launcher, which ends its own work
-first and then calls `stop`. initdb works in a folder beside `data` that takes its name when it is complete:
-a start cut off in the middle leaves nothing half made.
+The server is in a session of its own, so that Ctrl-C reaches only the launcher, which ends its own work first
+and then calls `stop`. initdb works in a folder next to `data`, which is renamed to `data` when it is
+complete: an interrupted start leaves nothing half made.
 
 The wheel's own Python layer is not used: it opens every parent folder of the data to everybody when run by
 root, and leaves the server running when the launcher is killed.
@@ -56,8 +56,8 @@ POLL_SECONDS = 0.01
 # Fast shutdown, then an immediate one (PostgreSQL recovers at the next start), then the kernel's.
 _ENDS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
 
-# What an embedded server is started with unless `settings` says otherwise. fsync and the like stay at
-# PostgreSQL's own defaults: on.
+# The settings of an embedded server unless `settings` overrides them. fsync and the like stay at PostgreSQL's
+# own defaults: on.
 DEFAULT_SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -169,8 +169,9 @@ class EmbeddedPostgres:
             raise
 
     async def stop(self) -> None:
-        """Stops the server: open transactions are rolled back, what is committed is kept. Does nothing if
-        it does not run."""
+        """Stops the server: open transactions are rolled back, committed ones are kept. Does nothing if it
+        does not run.
+        """
         process, self._process = self._process, None
         if process is not None:
             await asyncio.to_thread(end, process, _ENDS, STOP_SECONDS)
@@ -217,12 +218,14 @@ class EmbeddedPostgres:
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
 
     def _living_server(self) -> int | None:
-        """A process that works in the data folder: a server, or what is left of a killed one's."""
+        """Returns a process that works in the data folder: a server, or the remaining process of a killed
+        server.
+        """
         if not self._pid_file():
             return None
         data = self.data_directory.resolve()
         for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            with contextlib.suppress(OSError):  # already gone, or another user's
                 if Path(os.readlink(folder / "cwd")) == data:
                     return int(folder.name)
         return None
@@ -326,7 +329,7 @@ class EmbeddedPostgres:
 
 
 def _environment() -> dict[str, str]:
-    # Nothing of ours is passed on: a PGDATA or PGPORT would have its say otherwise.
+    # None of our environment is passed on: a PGDATA or PGPORT would take effect otherwise.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 

@@ -5,9 +5,9 @@ input (`Orders` of `pilothouse_server.launch.simulation`, which it does not impo
 standard output: the kubeconfig, written when the cluster answers. The launcher chooses token and port, so that the
 kubeconfig stays true when the program is started again.
 
-A simulator that ends by itself is started again from its state file, at once and then after growing pauses, for as long
-as the server runs. Each end and each start is logged. Until it is back the cluster is unreachable, which is what calls
-and watches report, as of any cluster that is away.
+A simulator that ends by itself is started again from its state file, immediately and then after growing
+pauses, for as long as the server runs. Each end and each start is logged. Until then the cluster is
+unreachable, and calls and watches report that, as for any unreachable cluster.
 
 The kernel kills it with its launcher. Nothing is lost by that: its state file holds each change before the change is
 answered.
@@ -39,7 +39,7 @@ PROGRAM = "pilothouse_server.launch.simulation"
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
-# Whoever lived longer than this begins with the first pause again.
+# A process that lived longer than this begins with the first pause again.
 GOOD_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ class EmbeddedSimulatorError(EmbeddedProgramError):
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of the program, and what it writes."""
+    """One run of the program, and its output."""
 
     process: subprocess.Popen[bytes]
     output: asyncio.StreamReader

@@ -30,7 +30,7 @@ PROGRAM = "pilothouse_server.launch.processes.program"
 # Of a start on a busy machine, with a database that is slow to answer.
 START_SECONDS = 120.0
 FIGURES_SECONDS = 2.0
-# What a process has said before its end is read within this.
+# The time within which the last output of a process is read after its end.
 _LAST_WORDS_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
@@ -123,12 +123,12 @@ class ServerProcess:
             raise ServerProcessError(answer.why)
 
     async def figures(self) -> Figures | None:
-        """Returns what it has counted; None where it does not answer in time."""
+        """Returns the figures that it has counted; None if it does not answer in time."""
         if self._reading.done():
             return None
         if self._figures is None or self._figures.done():
             self._figures = asyncio.get_running_loop().create_future()
-            # What it does not take at once it is not asked for.
+            # If it does not accept the request immediately, it is not asked.
             self._writer.write(link.ASK_FOR_FIGURES)
         try:
             async with asyncio.timeout(FIGURES_SECONDS):

@@ -1,13 +1,13 @@
-"""What is said of a failure: one line where it is known, by the command and by a process of its own alike.
+"""The text for a failure: one line if it is known, in the command and in a server process alike.
 
-Whatever else goes wrong is a fault of the program, and shows where it happened.
+Any other exception is a fault of the program, and shows where it happened.
 """
 
 from __future__ import annotations
 
 
 def words_of(error: BaseException) -> str | None:
-    """Returns what is said of a failure that is known, else None."""
+    """Returns the text for a known failure, else None."""
     # Imported when something has failed: a supervisor needs none of them otherwise.
     from pilothouse_migrations.databases import DatabaseRefusedError
     from pilothouse_migrations.schema import MigrationError

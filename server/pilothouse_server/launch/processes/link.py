@@ -19,7 +19,9 @@ ASK_FOR_FIGURES = b"\n"
 
 
 class ChildOrders(msgspec.Struct, frozen=True):
-    """What a child is to be. `launcher` is the process id of its supervisor, `number` its own among the children."""
+    """The orders for a child. `launcher` is the process id of its supervisor, `number` its own among the
+    children.
+    """
 
     launcher: int
     number: int
@@ -58,7 +60,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Figures(msgspec.Struct, frozen=True, tag=True):
-    """What one process has counted and measured."""
+    """The counts and measurements of one process."""
 
     families: list[Family]
 

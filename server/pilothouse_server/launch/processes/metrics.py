@@ -1,11 +1,11 @@
 """The figures of all processes, served as those of one server.
 
-What our own counters and histograms count is summed: whoever asks how many calls there were means the server's. What a
-process had counted when it was last asked stays in the sum after its end, so that a sum never falls: Prometheus would
-take that for a restart of all and count everything again. A gauge is of one process, and so is all that the interpreter
-and the kernel say of one (`process_…`, `python_…`): those bear the label `process`.
+Our own counters and histograms are summed: a reader who asks for the number of calls means the whole server.
+The last count of a process stays in the sum after its end, so that a sum never falls: Prometheus would take
+that for a restart of all and count everything again. A gauge belongs to one process, and so do all figures of
+the interpreter and the kernel (`process_…`, `python_…`): those bear the label `process`.
 
-A process that does not answer in time stands in the sums with what it said last, and its gauges are left out.
+A process that does not answer in time contributes its last counts to the sums, and its gauges are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _Sums = dict[tuple[str, str, _Labels], float]
 
 
 class Totals:
-    """What was counted by processes that have ended, and what each that runs had counted when it was last asked."""
+    """The counts of ended processes, and the last counts of each running process."""
 
     def __init__(self) -> None:
         self._ended: _Sums = {}
@@ -41,13 +41,13 @@ class Totals:
         self._families: dict[str, Family] = {}
 
     def heard(self, process: str, figures: Figures) -> None:
-        """Takes what a process says of itself; it replaces what it said before."""
+        """Replaces the former figures of a process."""
         self._last[process] = figures
         for family in figures.families:
             self._families.setdefault(family.name, family)
 
     def ended(self, process: str) -> None:
-        """Keeps what the process had counted; the next one of its name begins with nothing."""
+        """Keeps the counts of an ended process; the next process of its name begins at zero."""
         figures = self._last.pop(process, None)
         if figures is not None:
             _add(self._ended, figures)
@@ -89,7 +89,7 @@ def _add_sample(sums: _Sums, family_name: str, sample: ProcessSample) -> None:
 
 
 def figures_of_this_process() -> Figures:
-    """Returns what this process has counted and measured."""
+    """Returns the counts and measurements of this process."""
     return Figures(
         [
             Family(
@@ -107,7 +107,8 @@ def figures_of_this_process() -> Figures:
 
 
 class MetricsServer:
-    """Serves over HTTP what `collect` returns; that runs on the event loop, which is asked from the server's threads.
+    """Serves the result of `collect` over HTTP; `collect` runs on the event loop and is called from the
+    server's threads.
 
     `port` is the one that is listened on.
     """
@@ -128,7 +129,7 @@ class MetricsServer:
         return asyncio.run_coroutine_threadsafe(self._collect(), self._loop).result(_COLLECT_SECONDS)
 
     async def close(self) -> None:
-        """Ends it; whoever is being answered is answered."""
+        """Stops the server after the running responses are complete."""
         await asyncio.to_thread(self._server.shutdown)
         self._server.server_close()
 

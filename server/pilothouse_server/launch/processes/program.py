@@ -1,7 +1,7 @@
 """One of several server processes: the program that a supervisor starts.
 
-It is the same server that `pilothouse serve` is without other processes, told what to do by a line on its standard
-input; which event loop it runs on is its only argument. Its log lines bear its number.
+It is the same server that `pilothouse serve` is without other processes. A line on its standard input carries
+its orders; its only argument is the event loop to use. Its log lines bear its number.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Starts the server processes, starts again one that ends, and drains all.
 
-Each of them is a replica: it has its own feed, hub and caches, and the leases in the database give it its share of the
-work. What belongs to all is done here: the address, the limits of connections to the database, the figures.
+Each of them is a replica: it has its own feed, hub and caches, and the leases in the database give it its
+share of the work. The supervisor handles everything that is common to all: the address, the limits of
+connections to the database, the figures.
 
-A process that ends by itself is started again, at once and then after growing pauses, for as long as the supervisor
-runs. Its connections are cut by its end; callers come again and reach the others, since a process listens only while it
-serves. At the first start there is nobody else to serve: there a process that cannot start ends all, with its reason.
+A process that ends by itself is started again, immediately and then after growing pauses, for as long as the
+supervisor runs. Its connections are cut by its end; callers come again and reach the others, since a process
+listens only while it serves. At the first start there is nobody else to serve: there a process that cannot
+start ends all, with its reason.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pilothouse_server.runtime.supervision import Supervisor
 from pilothouse_server.settings.model import Settings
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
-# Whoever lived longer than this begins with the first pause again.
+# A process that lived longer than this begins with the first pause again.
 GOOD_SECONDS = 60.0
 # How the supervisor is called among the processes, whose names are numbers from 1.
 _SUPERVISOR = "supervisor"
@@ -99,7 +101,7 @@ class Processes:
 
     @property
     def asking_port(self) -> int | None:
-        """The port that asks each client for a certificate, beside the one that asks none, if there is one."""
+        """The second port, which requires a certificate of each client, if there is one."""
         return None if self._asking is None else self._asking.port
 
     async def stop(self) -> None:
@@ -155,7 +157,7 @@ class Processes:
         self._totals.ended(str(number))
 
     async def _end_all(self) -> None:
-        """Drains every process at once, and kills what has not ended in time."""
+        """Drains every process concurrently, and kills those that have not ended in time."""
         for process in self._running.values():
             process.drain()
         ending = [asyncio.create_task(process.ended()) for process in self._running.values()]
@@ -178,7 +180,7 @@ class Processes:
         heard = [_SUPERVISOR]
         self._totals.heard(_SUPERVISOR, figures_of_this_process())
         for (number, process), figures in zip(asked.items(), answers, strict=True):
-            # One that ended meanwhile is among the ended already.
+            # A process that has ended in the meantime is already counted among the ended.
             if figures is not None and self._running.get(number) is process:
                 self._totals.heard(str(number), figures)
                 heard.append(str(number))

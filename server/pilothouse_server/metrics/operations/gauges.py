@@ -39,7 +39,7 @@ _PARTITION = Gauge(
 )
 _ORPHANS = Gauge(
     "pilothouse_cluster_orphans",
-    "Objects of ours on a cluster that the database does not know, by state.",
+    "Our objects on a cluster that the database does not know, by state.",
     ("cluster", "state"),
 )
 _ORPHANS_HELD = Gauge(

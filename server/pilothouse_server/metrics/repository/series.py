@@ -1,12 +1,12 @@
 """Usage over time: roll-ups written, and steps read from them or from samples.
 
-Counters of the network become increases here, in one way for roll-ups and queries alike: a sample's increase is
-what its counter has grown since the container's sample before it, if that is no more than a day older. A counter
-that has fallen started again with its pod, so its whole value is the increase; but the counter of several pods
-falls when one of them goes, and then the increase is unknown, so nothing is counted. The increase belongs to the time
-of the later sample.
+Counters of the network become increases here, in one way for roll-ups and queries alike: a sample's increase
+is the growth of its counter since the container's sample before it, if that is no more than a day older. A
+counter that has fallen started again with its pod, so its whole value is the increase; but the counter of
+several pods falls when one of them goes, and then the increase is unknown, so nothing is counted. The
+increase belongs to the time of the later sample.
 
-All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyond what a `datetime` can hold.
+All times are whole seconds since 1970-01-01 UTC, so that a range may reach beyond the limits of a `datetime`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Watches the claims of one cluster and writes what they show of our volumes.
+"""Watches the claims of one cluster and writes their observed state to our volumes.
 
 An informer keeps the claims that carry a volume's uid; each change marks its volume. In batches the marked volumes are
 locked, loaded, observed (a pure function) and written, with their events, in one transaction under the observer's
 lease. A pending claim does not say why; its events are requested, and again while it stays so.
 
-The worker handles differences: a claim that vanished or that others changed, one that is at last
-gone, a growth that was refused while the claim was not bound. A claim of no volume is left alone, whoever it belonged
-to: it holds data, and a database restored from a backup knows less than the cluster.
+The worker handles differences: a claim that vanished or that others changed, one that is at last gone, a
+growth that was refused while the claim was not bound. A claim without a volume is left alone, even if it once
+belonged to us: it holds data, and a database restored from a backup knows less than the cluster.
 
 It runs separately from the observer of containers: a cluster that does not let us list claims still shows its
 containers.

@@ -1,14 +1,15 @@
 """Compares the objects on a cluster once, after each list, with the last apply.
 
-Watches tell what changes while somebody watches. What changed before (all servers were stopped, the lease changed
-hands, a watch had to begin anew, the cluster was put back to an older state) shows in no event: the list holds it as if
-it had always been so. So whenever a kind was listed, each resource that has objects of that kind is compared with the
-marks that its last apply left (`applied_objects`), by what the informers hold: the cluster is not asked again, and
-nothing is applied, written or told of what agrees. What differs, is missing, is there beside it, or was never noted is
-left to the worker, which reads it whole and applies what it must, as the policy of the container says.
+Watches report changes while somebody watches. Earlier changes (all servers were stopped, the lease changed
+hands, a watch had to begin again, the cluster was put back to an older state) show in no event: the list
+contains them as if they had always been so. So whenever a kind was listed, each resource that has objects of
+that kind is compared with the fingerprint of its last apply (`applied_objects`), using the informers'
+objects: the cluster is not asked again, and if they agree nothing is applied, written or reported. Objects
+that differ, are missing, are additional, or have no recorded fingerprint are left to the worker, which reads
+the resource whole and applies it as the policy of the container says.
 
-Rows are taken by the page, and the next page once the worker is through with what the last one gave it, so that neither
-memory nor the queue grows with the cluster, and users' work is not kept waiting.
+Rows are read by the page, and the next page follows once the worker has finished the work from the last one.
+So neither memory nor the queue grows with the cluster, and users' work is not kept waiting.
 
 That a resource is looked at now and then although nothing happened is the worker's: `WorkerSettings.resync_seconds`.
 """
@@ -54,7 +55,7 @@ _POLL_SECONDS = 0.1
 
 
 class ComparisonSettings(msgspec.Struct, frozen=True):
-    """`gather_seconds`: time to wait for further lists, whose kinds are then compared together.
+    """`gather_seconds`: time to wait for further lists, whose kinds are then compared in the same pass.
 
     `rows`: number of resources in one step. `step_seconds`: longest time for which a step waits until the worker has
     taken the results of the step before.

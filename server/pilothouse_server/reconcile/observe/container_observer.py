@@ -126,12 +126,12 @@ class ContainerObserver(StatusObserver):
 
     @property
     def deployments(self) -> dict[tuple[str, str], Deployment]:
-        """Returns every Deployment of ours by namespace and name."""
+        """Returns our Deployments by namespace and name."""
         return self._deployments.objects
 
     @property
     def namespaces(self) -> dict[tuple[str, str], Namespace]:
-        """Returns every Kubernetes namespace of ours; the first part of the key is empty."""
+        """Returns our Kubernetes namespaces; the first part of the key is empty."""
         return self._namespaces.objects
 
     @property

@@ -5,15 +5,16 @@ a cluster are about pods that start normally, or pods of others. There are two k
 
 * A pod is not ready and its status does not say why (`Observation.unexplained`): its events become the reason of the
   container's status. Requested again while it stays so.
-* The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter the history
-  beside the status, in the cluster's words. Requested once for each trouble.
+* The status says why, or the pod is up again after a failure (`Observation.troubled`): its warnings enter
+  the history next to the status, in the cluster's words. Requested once for each trouble.
 
-An API server reads all events of a namespace for each request, so requests are rationed: where hundreds of
-containers wait for an explanation at once, it comes for one after the other.
+An API server reads all events of a namespace for each request, so requests are rationed: if hundreds of
+containers wait for an explanation, they get it one after the other.
 
-A warning is recorded once per container and reason: neither its repetitions, nor its like about another pod, nor a
-pod that goes back and forth add lines, as long as they come within `_FORGOTTEN_SECONDS` of each other. An observer that
-has just taken over does not know what the one before has recorded; the history does (`container_status`).
+A warning is recorded once per container and reason: neither its repetitions, nor its like about another pod,
+nor a pod that goes back and forth add lines, as long as they come within `_FORGOTTEN_SECONDS` of each other.
+A new observer does not know which warnings the one before has recorded; the history does
+(`container_status`).
 """
 
 from __future__ import annotations

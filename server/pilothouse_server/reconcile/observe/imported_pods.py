@@ -149,7 +149,7 @@ class ImportedPods:
 
 
 def is_foreign(deployment: Deployment) -> bool:
-    """Returns whether a Deployment of ours creates pods without our label."""
+    """Returns whether one of our Deployments creates pods without our label."""
     return not deployment.spec.template.metadata.label(CONTAINER_UID)
 
 

@@ -2,9 +2,10 @@
 
     list (pages of one snapshot) -> watch from its version -> ... -> 410 -> list again
 
-A watch that ends or breaks is taken up from the last version seen, bookmarks included, so nothing is read twice and
-nothing is missed. `Expired` calls for a new list; what vanished meanwhile is then reported as removed. A failure
-is passed to `on_failure` and tried again after a pause; what is known stays known.
+A watch that ends or breaks is taken up from the last version seen, bookmarks included, so nothing is read
+twice and nothing is missed. `Expired` calls for a new list; objects that vanished in between are then
+reported as removed. A failure is passed to `on_failure` and tried again after a pause; the known objects
+stay.
 
 A cluster that was put back to an older state knows nothing of the last version, and its watch would be silent until it
 has caught up: so before a watch is taken up, the cluster is asked how far it is. One that was away for longer than a

@@ -1,4 +1,4 @@
-"""Finds objects of ours on a cluster that the database does not know, writes them down, and deletes leftovers.
+"""Finds our objects on a cluster that the database does not know, records them, and deletes leftovers.
 
 Leftovers come about where a server was frozen between its lease and its apply. But where the database went back (a
 restored dump, a promoted standby), workloads that were made since look the same. So after a new history nothing is
@@ -7,11 +7,11 @@ objects that the administrator has chosen. In a history that is decided these mu
 
 * the Kubernetes namespace that the object is in carries the uid of a living namespace of *this* database: another
   installation may use the same cluster,
-* the object carries that uid too: what a deregistered cluster was left with is not deleted when its namespace is taken
-  over again (its age does not decide this, for the cluster has a clock of its own),
+* the object carries that uid too: leftovers of a deregistered cluster are not deleted when its namespace is
+  taken over again (their age does not decide this, for the cluster has a clock of its own),
 * it is not a claim: a claim holds data,
-* an earlier sweep wrote it to `orphans`, `grace_seconds` ago or more, and the row is still there right before the
-  deletion. A database that went back meanwhile does not have the row, or its history is not decided.
+* an earlier sweep wrote it to `orphans`, `grace_seconds` ago or more, and the row is still there right before
+  the deletion. A database that went back in between does not have the row, or its history is not decided.
 
 Objects that fail one of the first three are listed as left. The deletion names the object's uid. Of config maps and
 secrets the sweep sees the metadata alone.
@@ -157,7 +157,7 @@ class Sweep:
         self._waiting = waiting
 
     async def _orphans(self) -> dict[Orphan, Resource[Any]]:
-        """Returns all objects of ours on the cluster that the database does not know."""
+        """Returns our objects on the cluster that the database does not know."""
         client = self._cluster.client
         # Few, and not watched: they are listed.
         services = (await client.list(SERVICES, label_selector=manifests.OWNED_SELECTOR)).items

@@ -1,7 +1,7 @@
 """The generations of Deployments after our own applies, by which the observer recognises changes by others.
 
-Known in this process only. Elsewhere, or after a restart, a change of ours looks like somebody else's and costs one
-reconciliation that changes nothing.
+Known in this process only. Elsewhere, or after a restart, our own change looks like another client's and
+costs one reconciliation that changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ KEPT = 50_000
 
 
 class AppliedGenerations:
-    """The last generation of ours by the Deployment's uid; the oldest are dropped first.
+    """Our last generation by the Deployment's uid; the oldest are dropped first.
 
     It is the last, not the highest: on a cluster that was put back, generations begin lower again.
     """
@@ -22,7 +22,7 @@ class AppliedGenerations:
         self._kept = kept
 
     def record(self, uid: str, generation: int) -> None:
-        """Records the generation that an apply of ours returned."""
+        """Records the generation that one of our applies returned."""
         self._generations[uid] = generation
         self._generations.move_to_end(uid)
         while len(self._generations) > self._kept:

@@ -100,8 +100,8 @@ class ClusterClients:
     def away(self, name: str) -> Away | None:
         """Returns the error of a cluster that is known not to respond, so that no caller waits to find out.
 
-        It is known from the cluster's row, unless the cluster has responded to us since; or from consecutive recent
-        failures of ours.
+        It is known from the cluster's row, unless the cluster has responded to us since; or from our
+        consecutive recent failures.
         """
         at, error = self._noted.get(name, (-KNOWN_SECONDS, None))
         lately = monotonic() - at < KNOWN_SECONDS

@@ -1,9 +1,9 @@
 """Leadership: one server at a time takes a lease, renews it, and stops its work before the lease can have run out.
 
-The holder stops by its own clock: when no renewal has succeeded for the lease's length, less a margin, the work is
-cancelled, whatever the reason. If a holder was frozen and did not notice, the database refuses its epoch. A waiting
-server also uses its own clock if the database's was wrong: it treats a lease that stays unrenewed for twice its length
-as expired.
+The holder stops by its own clock: when no renewal has succeeded for the lease's length, less a margin, the
+work is cancelled. If a holder was frozen and did not notice, the database refuses its epoch. A waiting server
+also uses its own clock if the database's was wrong: it treats a lease that stays unrenewed for twice its
+length as expired.
 
 A holder that cannot do the work (`CannotLead`) releases the lease, so that another server can take over. It is a
 candidate again once it can do the work. If no server can, the lease stays free, except for one attempt a minute that

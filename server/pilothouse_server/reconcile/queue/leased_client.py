@@ -1,11 +1,11 @@
 """A cluster's client that stops writing when the lease on the work has run out.
 
-A process that was frozen (or starved) past its lease must not continue: another server has taken the work
-and may have applied something newer. The monotonic clock runs on while a process is stopped, so the
-first write after it notices. What a write already under way may still do is found by the next reconciliation, which
-`LeaseLost` asks for.
+A process that was frozen (or starved) past its lease must not continue: another server has taken the work and
+may have applied something newer. The monotonic clock runs on while a process is stopped, so the first write
+after it notices. A write that was already sent may still take effect; the next reconciliation, which
+`LeaseLost` requests, finds its result.
 
-What deletes names the namespace of ours, whose uid the Kubernetes namespace must carry: in somebody's nothing is
+Deletions name our namespace, whose uid the Kubernetes namespace must carry: in another owner's nothing is
 deleted.
 """
 

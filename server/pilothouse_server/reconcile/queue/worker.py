@@ -2,15 +2,15 @@
 
     lease (SKIP LOCKED, epoch) -> load -> act on the cluster, outside any transaction -> write back under the epoch
 
-What is due is leased and loaded many at once; each is acted on by itself; what is done is written back with whatever
-else is done by then. So a server that is busy with calls, where each step has to wait for its turn, takes few steps for
-much work. What fails in a batch is tried by itself, and the rest goes on.
+Due work is leased and loaded in batches; each resource is acted on by itself; finished work is written back
+in batches. So a server that is busy with calls, where each step has to wait for its turn, takes few steps for
+much work. If a batch fails, each part is tried by itself, and the rest continues.
 
-Each cluster has its own number of workers, so that one that is slow or away holds up no other, and of those no
-namespace comes to hold so many that another finds none. Every server runs this; the leases share the work. A lease is
-short, and renewed while the work is in hand. Killed anywhere, it runs out, and who leases the work next starts the same
-actions again, each of which may be repeated. A failure is due again after a pause that grows; a mutation makes it
-due at once.
+Each cluster has its own number of workers, so that one that is slow or away holds up no other, and of those
+no namespace comes to hold so many that another finds none. Every server runs this; the leases share the work.
+A lease is short, and renewed while the work is in hand. If the server is killed anywhere, the lease expires,
+and the next holder starts the same actions again, each of which may be repeated. A failure is due again after
+a pause that grows; a mutation makes it due immediately.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Results of applying containers, written in one message with the ends of their leases.
 
-What is written was computed from the rows as they were loaded. So only those are written that nobody has written since
-(`row_version`), that nobody holds, and whose lease is held; the database function `write_applied` sees to it under the
-locks. The rest is computed again from the present rows (`container_status`).
+The results were computed from the rows as they were loaded. So a row is written only if nobody has written it
+since (`row_version`), nobody holds it, and its lease is held; the database function `write_applied` checks
+that under the locks. The rest is computed again from the present rows (`container_status`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Containers as the reconciler reads and writes them: the cluster's state, with history, pods and events.
 
-Rows are locked, loaded and compared in the transaction that writes them, so what is written was computed from what is
-stored. An observer skips rows that somebody holds (`wait=False`) and comes back, because it locks many at
-once; a worker waits for its one.
+Rows are locked, loaded and compared in the transaction that writes them, so the result was computed from the
+stored rows. An observer skips rows that another transaction holds (`wait=False`) and retries them later,
+because it locks many rows in one statement; a worker waits for its one row.
 
 The etag (`resource_version`) stays: it guards the desired state, and would be useless to callers if each restart of a
 pod changed it.

@@ -32,7 +32,7 @@ WITH seen AS (
     SELECT r.*, i.repository, i.name, i.tag
     FROM jsonb_to_recordset(CAST(CAST(:rows AS text) AS jsonb)) AS r(
         container_id bigint, image text, digest text, size_bytes bigint, architecture text, os text)
-    -- Another one may be wanted since.
+    -- The desired image may have changed since.
     JOIN containers AS c ON c.id = r.container_id AND c.spec ->> 'image' = r.image
     JOIN container_images AS i ON i.id = c.image_id),
 known AS (
@@ -49,7 +49,7 @@ UPDATE containers AS c SET image_id = known.id
 FROM seen JOIN known ON known.repository IS NOT DISTINCT FROM seen.repository AND known.name = seen.name
     AND known.tag IS NOT DISTINCT FROM seen.tag AND known.digest = seen.digest
 WHERE c.id = seen.container_id AND c.image_id <> known.id
-    -- Asked of the row as it is now, once whoever changed it meanwhile has committed.
+    -- The present row decides, after a concurrent change of it has committed.
     AND c.spec ->> 'image' = seen.image
 """)
 

@@ -78,7 +78,7 @@ class HeldThrottle:
 
 
 class LoginThrottle:
-    """Counts guesses. `key` is of device tokens and of what stands for unknown names."""
+    """Counts guesses. `key` signs device tokens, and the tags that replace unknown names."""
 
     def __init__(self, settings: Settings, key: bytes) -> None:
         self._devices = DeviceTokens(key)
@@ -93,13 +93,15 @@ class LoginThrottle:
         return Tried(account_hash, self._names.address_hash(origin.address_group), device)
 
     def tag(self, tried: Tried) -> str:
-        """What records call an account that is not known."""
+        """Returns the tag by which records name an account that does not exist."""
         return self._names.tag(tried.account_hash)
 
     async def locked_for(
         self, transaction: ReadTransaction, tried: Tried, stored: PasswordCredentials | None
     ) -> timedelta | None:
-        """For how long the account is locked for whoever tries it, by a look that waits for nobody; None: it is not."""
+        """Returns for how long the account is locked for this caller, read without waiting for locks; None if
+        it is not locked.
+        """
         locked_for = await login_throttles.locked_for(transaction, tried.account_hash)
         known = await login_origins.find(transaction, tried.account_hash, tried.origins, self._remembered)
         return None if locked_for is None or _passes(known, stored) else locked_for
@@ -166,7 +168,7 @@ def throttled(remaining: timedelta) -> ResourceExhausted:
 
 
 async def forget_failures(transaction: Transaction, username: str) -> None:
-    """Lets an account be logged in to at once, however often that has failed."""
+    """Unlocks an account immediately, however many log-ins have failed."""
     await login_throttles.clear(transaction, _account_hash(username))
 
 

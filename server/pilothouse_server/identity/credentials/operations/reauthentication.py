@@ -1,4 +1,4 @@
-"""Recent proofs: whoever has only the tokens of a session makes no keys and no second factor with it.
+"""Recent proofs: the tokens of a session alone are not enough to make keys or second factors.
 
 Tokens can be stolen. With an API key that a stolen session makes, a thief stays after the session has ended, and with
 an authenticator that it enrols, a thief locks the owner out. Both need a proof that is at most ten minutes old: a
@@ -37,7 +37,7 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Store, Transac
 
 PROOF_LASTS: Final = timedelta(minutes=10)
 _BY_ISSUER: Final = "oidc"
-# What a caller shows next, by a word for programs.
+# The methods by which a caller proves the identity next, each by a word for programs.
 _WAYS: Final[Mapping[str, str]] = {
     "password": "show your password again by Reauthenticate",
     "code": "show a code of your authenticator, a recovery code or your password again by Reauthenticate",
@@ -47,7 +47,7 @@ _WAYS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a caller shows: a password, or a code. Not given is ''."""
+    """The caller's proof: a password, or a code. A missing field is ''."""
 
     password: str = field(default="", repr=False)
     shown: ShownCode = field(default_factory=ShownCode)
@@ -87,10 +87,10 @@ class Reauthentication:
         self._throttle = throttle
 
     async def check(self, caller: Principal, proof: Proof, origin: LoginOrigin) -> None:
-        """Checks what a caller shows, as a log-in checks it; a code is used up.
+        """Checks the caller's proof, as a log-in checks it; a code is used up.
 
         Raises:
-            InvalidArgument: nothing is shown.
+            InvalidArgument: no proof is given.
             FailedPrecondition: ISSUER_SESSION; NO_SECOND_FACTOR; SECOND_FACTOR_LOCKED, only a recovery code is taken.
             PermissionDenied: WRONG_PASSWORD, WRONG_CODE.
             ResourceExhausted: LOGIN_THROTTLED, LOGIN_LIMITED, LOGIN_BUSY, as Login.
@@ -125,7 +125,7 @@ class Reauthentication:
         """Gives the caller's session the proof that `check` has accepted; returns when it expires.
 
         Raises:
-            Unauthenticated: the session has ended meanwhile.
+            Unauthenticated: the session has ended in the meantime.
         """
         assert caller.session_id is not None, "only sessions call this"
         # As a renewal and a revocation do, so that the newest row of the session is the one that is written.

@@ -1,12 +1,12 @@
 """Second factors: enrolled, confirmed, asked for, taken away; which roles must have one.
 
-A factor begins in two steps. A new seed is kept aside, and counts once a code shows that an authenticator has it: then
-recovery codes are made, and codes are asked for at each log-in. What is kept aside is forgotten after a while, and a
-newer one does not replace that of another log-in: whoever has the password only cannot have a seed confirmed that they
-know.
+A factor begins in two steps. A new seed is kept aside, and counts once a code shows that an authenticator has
+it: then recovery codes are made, and codes are asked for at each log-in. A pending seed is forgotten after a
+while, and a newer one does not replace that of another log-in. So a thief who has only the password cannot
+get a seed confirmed that the thief knows.
 
-A code is taken once: the newest step that was used stands in the user's row, and is raised by one UPDATE that wants a
-later one, so of two uses at once, on whichever servers, one wins. Times are the database's.
+A code is accepted once: the newest used step stands in the user's row, and one UPDATE raises it, which
+requires a later step. So of two concurrent uses, on whichever servers, one wins. Times are the database's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KIND: Final = "totp"
 
 @dataclass(frozen=True, slots=True)
 class FactorSteps:
-    """What a right password has to be followed by."""
+    """The steps that must follow a right password."""
 
     code: bool = False
     enrolment: bool = False
@@ -50,7 +50,7 @@ class FactorSteps:
 
 @dataclass(frozen=True, slots=True)
 class ShownCode:
-    """What somebody shows as second factor: a code of the authenticator, or a recovery code."""
+    """A user's second factor: a code of the authenticator, or a recovery code."""
 
     code: str = field(default="", repr=False)
     recovery_code: str = field(default="", repr=False)
@@ -76,7 +76,7 @@ class SecondFactors:
         self._roles = _named_roles(settings)
 
     async def needed(self, transaction: ReadTransaction, stored: PasswordCredentials) -> FactorSteps:
-        """What a user who has shown the right password has to show, too."""
+        """Returns the steps that a user must complete after the right password."""
         has_one = stored.user.second_factor
         enrolment = not has_one and await self.must_have_one(transaction, stored.user.id)
         return FactorSteps(code=has_one, enrolment=enrolment, new_password=stored.one_time)
@@ -102,12 +102,12 @@ class SecondFactors:
     async def confirm(
         self, transaction: Transaction, user_id: UserId, name: str, code: str, now: datetime
     ) -> Sequence[str] | None:
-        """Has the seed that is kept aside under `name` count from now on; returns the recovery codes.
+        """Activates the pending seed of `name`; returns the recovery codes.
 
-        None where the code is not of that seed, or where none is kept there any more.
+        Returns None if the code is not of that seed, or if there is no pending seed any more.
 
         Raises:
-            FailedPrecondition: TOTP_ENROLLED, another one was confirmed meanwhile.
+            FailedPrecondition: TOTP_ENROLLED, another one was confirmed in the meantime.
         """
         kept = await self._secrets.read(transaction, user_id, _KIND, name, lock=True)
         if kept is None or now - kept.updated_at > ENROLMENT_LIFE:
@@ -125,7 +125,7 @@ class SecondFactors:
         return codes
 
     async def take(self, transaction: Transaction, user_id: UserId, shown: ShownCode, now: datetime) -> bool:
-        """Whether what is shown is good, which uses it up; a wrong one is counted.
+        """Returns whether the code is right, and uses it up; a wrong one is counted.
 
         Raises:
             FailedPrecondition: SECOND_FACTOR_LOCKED, after so many wrong codes that only a recovery code is taken.

@@ -3,7 +3,8 @@
 However somebody logs in, a session begins here, so that all of them end, are renewed and are listed alike. No pair
 outlives the session's greatest age, counted from the log-in.
 
-A log-in is a proof of who its user is (`reauthentication`). The pairs that follow carry the time of the proof over.
+A log-in proves the user's identity (`reauthentication`). The pairs that follow carry the time of the proof
+over.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class SessionTokens:
         method: SessionMethod,
         proved_at: datetime | None = None,
     ) -> IssuedTokens:
-        """Begins a session; `method` is what the user has shown, and `proved_at` when, if that was not just now."""
+        """Begins a session; `method` is how the user has logged in, and `proved_at` the time of the proof, if
+        that was not just now.
+        """
         family_id = uuid4()
         values = self._begun(transaction, family_id, user_id, origin, method)
         values["proved_at"] = min(proved_at or transaction.now, transaction.now)
@@ -103,7 +106,7 @@ class SessionTokens:
     def _begun(
         transaction: Transaction, family_id: UUID, user_id: UserId, origin: LoginOrigin, method: SessionMethod
     ) -> dict[str, Any]:
-        """What the row of a session's first tokens says of the session."""
+        """Returns the columns that describe the session in the row of its first tokens."""
         return {
             "id": family_id,
             "user_id": user_id,

@@ -23,7 +23,7 @@ CHANGING_OTHERS: Final = "user.update"
 
 
 async def log_out(transaction: Transaction, caller: Principal) -> None:
-    """Ends the session of the token in use; one that has ended meanwhile stays ended.
+    """Ends the session of the token in use; a session that has already ended stays ended.
 
     Raises:
         FailedPrecondition: the caller uses a key, which has no session.
@@ -40,8 +40,8 @@ async def revoke(transaction: Transaction, caller: Principal, username: str, ses
 
     Raises:
         NotFound: that user; or none of the living sessions of the user.
-        PermissionDenied: `user.update` over all namespaces is needed; ESCALATION, the user holds what the caller does
-            not.
+        PermissionDenied: `user.update` over all namespaces is needed; ESCALATION, the user holds permissions
+            that the caller does not hold.
     """
     whose = await _whose(transaction, caller, username, CHANGING_OTHERS)
     if whose is not None:
@@ -68,7 +68,9 @@ async def list_page(
 async def _whose(
     transaction: ReadTransaction, caller: Principal, username: str, permission: str
 ) -> User | None:
-    """The other user who is named; None for the caller. Whoever may not ask is told nothing of who there is."""
+    """Returns the named user, if that is another one; None for the caller. A caller without the permission
+    does not learn which users exist.
+    """
     if not username or normalise_username(username) == normalise_username(caller.username):
         return None
     if not caller.allows(permission):

@@ -1,4 +1,4 @@
-"""All SQL about API keys: one row for each, found by the hash of what it is shown by."""
+"""All SQL about API keys: one row for each, found by the hash of the key's text."""
 
 from __future__ import annotations
 
@@ -217,7 +217,8 @@ async def list_keys(
 
 
 async def load_principal(transaction: ReadTransaction, key_hash: bytes) -> tuple[Principal, Row] | None:
-    """The caller that a key belongs to, with what both give, and the key's row and when it was read (`now`).
+    """Returns the caller that a key belongs to, with the permissions that both give, and the key's row and
+    its reading time (`now`).
 
     It is one query, and needs no transaction around it.
 

@@ -1,4 +1,4 @@
-"""All SQL about challenges: what a right password is answered with where more is to be shown."""
+"""All SQL about challenges: the answer to a right password if further steps must follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pilothouse_server.identity.model import UserId
 from pilothouse_server.identity.tables import LOGIN_CHALLENGES
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 
-# Of one user: who logs in several times at once has several.
+# The most challenges of one user: several concurrent log-ins of a user have one each.
 _MOST: Final = 10
 
 
@@ -54,7 +54,7 @@ async def insert_challenge(
 
 
 async def owner(transaction: ReadTransaction, challenge_hash: bytes) -> UserId | None:
-    """Whose challenge this is, living or not; None where there is none."""
+    """Returns the owner of a challenge, living or not; None if there is no such challenge."""
     query = select(LOGIN_CHALLENGES.c.user_id).where(LOGIN_CHALLENGES.c.challenge_hash == challenge_hash)
     found: UserId | None = (await transaction.connection.execute(query)).scalar_one_or_none()
     return found

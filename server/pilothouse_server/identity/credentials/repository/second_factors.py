@@ -1,4 +1,6 @@
-"""All SQL about second factors: since when a user has one, which codes were used, and whose roles ask for one."""
+"""All SQL about second factors: a user's factor and its age, used codes, and the users whose roles require
+one.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,14 @@ async def end(transaction: Transaction, user_id: UserId) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What was used of a factor: the newest step whose code was taken, and the wrong codes in a row since."""
+    """The use of a factor: the newest step whose code was accepted, and the wrong codes in a row since."""
 
     last_step: int
     failures: int
 
 
 async def used(transaction: Transaction, user_id: UserId) -> Used | None:
-    """What was used of a user's factor, with the row held; None where the user has none."""
+    """Returns the use of a user's factor, with the row held; None if the user has none."""
     query = (
         select(USERS.c.totp_last_step, USERS.c.totp_failures)
         .where(USERS.c.id == user_id, USERS.c.totp_since.is_not(None), USERS.c.deleted_at.is_(None))

@@ -61,7 +61,7 @@ async def insert_session(transaction: Transaction, values: Mapping[str, Any]) ->
 
 
 async def take_refresh_token(transaction: Transaction, token_hash: bytes) -> Row | None:
-    """Uses up a refresh token: of two that come at once one gets the row, the other None."""
+    """Uses up a refresh token: of two concurrent calls one gets the row, the other None."""
     statement = (
         update(SESSIONS)
         .where(SESSIONS.c.refresh_token_hash == token_hash, _living())

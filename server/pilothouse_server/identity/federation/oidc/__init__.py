@@ -1,1 +1,1 @@
-"""Issuers of OpenID Connect that this server trusts: what their files say, their keys, and their tokens."""
+"""Issuers of OpenID Connect that this server trusts: their entries in the file, their keys, and their tokens."""

@@ -1,4 +1,4 @@
-"""An issuer's discovery document (OpenID Connect Discovery 1.0): where it is asked for what.
+"""An issuer's discovery document (OpenID Connect Discovery 1.0): the addresses of its endpoints.
 
 It must say that it is of that very issuer, character by character: else one issuer could lead the codes that are meant
 for another to an address of its own. Its addresses are held to the issuer's scheme, so that one that is reached by
@@ -19,9 +19,10 @@ PATH: Final = "/.well-known/openid-configuration"
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """Where an issuer is asked for what; '' what it does not offer.
+    """The addresses of an issuer's endpoints; '' for those that it does not offer.
 
-    `names_itself`: its answers by the browser say whose they are (RFC 9207), so one that does not is refused.
+    `names_itself`: its answers through the browser name the issuer (RFC 9207), so an answer without the name
+    is refused.
     """
 
     jwks_uri: str

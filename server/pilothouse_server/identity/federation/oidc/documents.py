@@ -1,7 +1,8 @@
 """Reads the file of a setting as YAML (JSON is YAML), entry by entry, with messages that name setting, entry and rule.
 
-Read strictly: no key twice, no anchors, no tags, and nothing is a truth value but `true` and `false`. A key that
-nobody asked for is an error, so that a misspelt one is found at the start and not by who should have been refused.
+Read strictly: no key twice, no anchors, no tags, and nothing is a truth value but `true` and `false`. An
+unknown key is an error. So a misspelt one is found at the start, and not by a user who should have been
+refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What is asked of an issuer: HTTP with a deadline, a bound on what is read, and no way to where it should not lead.
+"""Requests to an issuer: HTTP with a deadline, a bound on the bytes that are read, and only to allowed
+addresses.
 
-The addresses come from the issuer's own discovery document, so they are held to what `outbound` allows callers:
-nothing of this machine or its network alone, unless the operator's networks name it. Redirects are not followed and
-proxies of the environment not used.
+The addresses come from the issuer's own discovery document. So they follow the rules of `outbound` for
+callers' addresses: none of this machine or its network alone, unless the operator's networks name it.
+Redirects are not followed and proxies of the environment not used.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 if TYPE_CHECKING:
     import aiohttp
 
-# Of the loop's time no more than this is parsed at once, and no honest issuer needs it.
+# Parsing more in one step would take too much of the loop's time, and no honest issuer needs it.
 MOST_BYTES: Final = 64 * 1024
 SECONDS: Final = 5.0
 _CONNECTIONS = 8
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 class IssuerFailed(Exception):
-    """An issuer has not answered as it should; the text says how, in words of ours."""
+    """An issuer has not answered as it should; the text says how, in our own words."""
 
 
 class IssuerHttp:
@@ -66,7 +67,7 @@ class IssuerHttp:
             pair = ":".join(quote(part, safe="") for part in (config.client_id, config.client_secret))
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         status, raw = await self._ask("POST", url, urlencode(form), headers)
-        # Whoever is told to wait, or is asked by the wrong method, has not learnt anything of a person.
+        # An answer that asks to wait, or that refuses the method, says nothing about a person.
         if not (200 <= status < 300 or status in (400, 401, 403)):
             raise IssuerFailed(f"it answers {status}")
         return status, parse_object(raw)
@@ -97,7 +98,7 @@ class IssuerHttp:
                     cut(response)
                 if 300 <= status < 400:
                     raise Redirected
-        except Exception as error:  # noqa: BLE001 - whatever a stranger makes the library raise is a failure of the issuer
+        except Exception as error:  # noqa: BLE001 - any exception that a server provokes in the library is a failure of the issuer
             raise IssuerFailed(failure(error)) from None
         return status, raw
 
@@ -150,7 +151,7 @@ def _finite(text: str) -> float:
 
 
 def issuer_away(name: str, why: str) -> Unavailable:
-    """The error for an issuer that cannot be asked, or whose answer is of no use."""
+    """Returns the error for an issuer that cannot be asked, or whose answer is of no use."""
     return Unavailable(
         f'the issuer "{name}" cannot be used: {why}',
         reason="ISSUER_UNAVAILABLE",
@@ -162,9 +163,10 @@ def issuer_away(name: str, why: str) -> Unavailable:
 class Kept(Generic[T]):
     """A document of an issuer, asked for when it is needed and kept for a while.
 
-    It is asked for anew once it is `fresh_seconds` old, or where somebody misses something in it. While the issuer is
-    away what is there serves on, until it is `stale_seconds` old. After a failure, and between two that miss something,
-    lies a pause, however many ask. Those who need it together share one request.
+    It is fetched again once it is `fresh_seconds` old, or if a caller misses something in it. While the
+    issuer is away the present document remains in use, until it is `stale_seconds` old. After a failure, and
+    between two that miss something, lies a pause, however many ask. Those who need it together share one
+    request.
     """
 
     def __init__(
@@ -202,7 +204,9 @@ class Kept(Generic[T]):
         return self._value
 
     async def newer(self) -> T | None:
-        """Returns the document as it is now, whatever its age; None where it was asked for a moment ago, or in vain."""
+        """Returns the document as it is now, whatever its age; None if a request of a moment ago has failed
+        or was just made.
+        """
         came, now = self._came, self._clock()
         if self._fetching is None and now < self._complete_until:
             return None
@@ -211,7 +215,7 @@ class Kept(Generic[T]):
         return self._value if self._came > came else None
 
     async def close(self) -> None:
-        """Gives up what is asked for."""
+        """Cancels a running request."""
         if self._fetching is not None:
             await cancel_and_wait(self._fetching)
 

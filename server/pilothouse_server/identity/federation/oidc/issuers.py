@@ -1,4 +1,4 @@
-"""What the file of PILOTHOUSE_OIDC_ISSUERS_FILE says: the issuers, and what their tokens are worth here.
+"""The file of PILOTHOUSE_OIDC_ISSUERS_FILE: the issuers, and the permissions that their tokens give here.
 
     issuers:
       - name: company
@@ -30,12 +30,12 @@ from pilothouse_server.outbound.destinations import AddressRefused, Origin, Reac
 from pilothouse_server.settings.model import PREFIX, SettingsError
 
 VARIABLE: Final = f"{PREFIX}OIDC_ISSUERS_FILE"
-# Those that a public key verifies. What is signed with a secret that two share is not among them, nor is `none`.
+# Those that a public key verifies. Signatures with a shared secret are not among them, nor is `none`.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _USUAL_ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA")
 _USUAL_SCOPES: Final = ("openid", "profile", "email", "offline_access")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
-# What is ours to say in the address that a browser is led to.
+# The parameters of the browser's address that only this server sets.
 _OWN_PARAMETERS: Final = frozenset(
     [
         "response_type",
@@ -56,7 +56,7 @@ _OWN_PARAMETERS: Final = frozenset(
 )
 _MOST_SECRET_BYTES = 4096
 
-# Who gets an account at the first log-in: everybody, who is given a role by a rule, nobody.
+# The users who get an account at the first log-in: everybody, users to whom a rule gives a role, nobody.
 Provision = Literal["everybody", "by-rule", "nobody"]
 ClientAuthentication = Literal["basic", "post"]
 
@@ -64,9 +64,10 @@ ClientAuthentication = Literal["basic", "post"]
 class IssuerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One issuer. `issuer` is its address exactly as its tokens have it in `iss`; `name` is ours.
 
-    `client_id` is empty where nobody logs in by a browser. `away_seconds`: for how long after an answer of the issuer a
-    session may be renewed while the issuer cannot be asked. `grants_days`: after so many days without an answer what
-    its rules give ends, whoever is logged in. `authority` is PEM, empty: those that this machine trusts.
+    `client_id` is empty where nobody logs in by a browser. `away_seconds`: for how long after an answer of
+    the issuer a session may be renewed while the issuer cannot be asked. `grants_days`: the grants by its
+    rules end after so many days without an answer of the issuer, whether or not the user is logged in.
+    `authority` is PEM, empty: those that this machine trusts.
     """
 
     name: str

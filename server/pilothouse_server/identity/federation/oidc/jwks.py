@@ -1,7 +1,7 @@
 """An issuer's public keys (RFC 7517), by the names that its tokens call them.
 
-A key serves one family of algorithms, and one algorithm alone where its entry says so: what a token's header says
-chooses among the keys that the issuer publishes and decides nothing else. Entries that are not for signatures, too
+A key serves one family of algorithms, and only one algorithm if its entry says so. A token's header chooses
+among the keys that the issuer publishes, and decides nothing else. Entries that are not for signatures, too
 weak, or of a kind that is not known are passed over, as the standard has it.
 """
 
@@ -19,7 +19,8 @@ MOST_KEYS: Final = 100
 LEAST_RSA_BITS: Final = 2048
 # Of RSA with 8,192 bits, in base64: what takes longer to verify by holds up everybody.
 _LONGEST_NUMBER: Final = 1366
-# What a key may be called. It is compared with what the issuer publishes and used for nothing else.
+# The permitted names of a key. The name is compared with those that the issuer publishes, and used for
+# nothing else.
 _KID = re.compile(r"(?!.*\.\.)[A-Za-z0-9._~+/=:@-]{1,200}\Z")
 _FAMILIES: Final = {
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),

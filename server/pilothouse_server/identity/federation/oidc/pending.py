@@ -1,12 +1,12 @@
-"""What a log-in at an issuer is between its beginning and its end: a token that whoever began it keeps.
+"""A log-in at an issuer between its beginning and its end: a token that the caller who began it keeps.
 
     phl_ + base64url (JSON: issuer, where the browser comes back to, when it ends, 16 random bytes)
          + "." + base64url (a MAC over that)
 
-State, nonce and the verifier of PKCE follow from the token, each by a key of its own. So nothing is stored of a log-in
-that nobody completes, however many strangers begin one, and who reads the database or the browser's history has none
-of the three. What the browser brings is worth nothing without the token, which it never had: the state of another
-browser is refused.
+State, nonce and the verifier of PKCE follow from the token, each by a key of its own. So nothing is stored of
+a log-in that nobody completes, however many anonymous callers begin one, and a reader of the database or of
+the browser's history gets none of the three. The browser's answer is worth nothing without the token, which
+the browser never had: the state of another browser is refused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PendingLogin(msgspec.Struct, frozen=True):
 
 
 class LoginSecrets(msgspec.Struct, frozen=True):
-    """What follows from a pending log-in: none of it is stored."""
+    """The secrets that follow from a pending log-in: none of them is stored."""
 
     state: str
     nonce: str
@@ -57,7 +57,7 @@ class LoginSecrets(msgspec.Struct, frozen=True):
 
     @property
     def challenge(self) -> str:
-        """What the issuer is told of the verifier: S256 of RFC 7636."""
+        """Returns the challenge for the issuer, computed from the verifier: S256 of RFC 7636."""
         return _text(hashlib.sha256(self.verifier.encode()).digest())
 
 
@@ -70,13 +70,13 @@ class LoginTokens:
     def issue(
         self, issuer: str, redirect_uri: str, ends: int, asked_since: int = 0
     ) -> tuple[str, LoginSecrets]:
-        """The token of a new log-in, and what follows from it."""
+        """Returns the token of a new log-in, and the secrets that follow from it."""
         pending = PendingLogin(issuer, redirect_uri, ends, secrets.token_bytes(16), asked_since)
         body = PREFIX + _text(msgspec.json.encode(pending))
         return f"{body}.{self._derived('token', body)}", self.secrets(body)
 
     def read(self, token: str) -> tuple[PendingLogin, LoginSecrets] | None:
-        """The log-in that a token is of, whether it has ended or not; None where the token is none of ours."""
+        """Returns the log-in of a token, whether it has expired or not; None if it is not one of our tokens."""
         body, _, mac = token.partition(".")
         if not token.isascii() or not body.startswith(PREFIX):
             return None
@@ -91,7 +91,7 @@ class LoginTokens:
             return None
 
     def secrets(self, body: str) -> LoginSecrets:
-        """What follows from the part of a token that its MAC is over."""
+        """Returns the secrets that follow from the part of a token that its MAC covers."""
         return LoginSecrets(
             *(self._derived(use, body) for use in ("state", "nonce", "verifier")),
         )

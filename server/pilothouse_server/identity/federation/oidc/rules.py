@@ -1,10 +1,12 @@
-"""Rules that turn the claims of a token into grants: what an issuer says of somebody gives a role somewhere.
+"""Rules that turn the claims of a token into grants: an issuer's claims about a person give a role in some
+namespaces.
 
 A rule has conditions, all of which must hold, a role, and namespaces. A condition looks at one claim: it equals a
 value, begins with a text, or is a list that holds a value. A claim that is not there, or of another form, fulfils no
 condition, so a token that lacks its groups gives less and never more.
 
-What rules give is the operator's will, as it stands in a file of the server: no caller has to hold it.
+The grants of rules are the operator's will, as it stands in a file of the server: no caller needs to hold
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ Operator = Literal["equals", "prefix", "contains"]
 
 
 class ClaimCondition(msgspec.Struct, frozen=True):
-    """What one claim must be. `claim` leads to it: one name, or several from the outside to the inside."""
+    """A condition on one claim. `claim` leads to it: one name, or several from the outside to the inside."""
 
     claim: tuple[str, ...]
     operator: Operator
@@ -52,7 +54,9 @@ class Gives(msgspec.Struct, frozen=True):
 
 
 class ClaimRule(msgspec.Struct, frozen=True):
-    """Gives `role` in `namespaces` to whom all of `conditions` fit. `place` is where the file says so."""
+    """Gives `role` in `namespaces` to a user for whom all of `conditions` hold. `place` is the rule's place
+    in the file.
+    """
 
     place: str
     conditions: tuple[ClaimCondition, ...]
@@ -60,12 +64,12 @@ class ClaimRule(msgspec.Struct, frozen=True):
     namespaces: tuple[str, ...]
 
     def gives(self) -> Iterable[Gives]:
-        """What it gives to whom it fits."""
+        """Returns the grants for a user for whom the conditions hold."""
         return (Gives(self.role, "" if name == EVERYWHERE else name) for name in self.namespaces)
 
 
 def given_by(rules: Sequence[ClaimRule], claims: Mapping[str, Any]) -> frozenset[Gives]:
-    """All that the rules give to whom these claims are of."""
+    """Returns all grants that the rules give to the user with these claims."""
     return frozenset(given for rule in rules if fits(rule.conditions, claims) for given in rule.gives())
 
 
@@ -85,7 +89,7 @@ def read_rule(entry: DocumentEntry) -> ClaimRule:
 
 
 def read_conditions(entry: DocumentEntry) -> tuple[ClaimCondition, ...]:
-    """What stands under `when`. Raises SettingsError."""
+    """Reads the conditions under `when`. Raises SettingsError."""
     return tuple(_condition(each) for each in entry.entries("when", needed=True, most=20))
 
 

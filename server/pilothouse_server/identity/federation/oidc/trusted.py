@@ -54,7 +54,9 @@ class GrantRefused(Exception):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """What an issuer gives: an ID token that nobody has verified yet, and a refresh token; '' where it gives none."""
+    """The answer of an issuer: an ID token that is not verified yet, and a refresh token; '' if there is
+    none.
+    """
 
     id_token: str
     refresh_token: str
@@ -95,8 +97,9 @@ class TrustedIssuer:
         )
 
     def of_log_ins(self, nonce: str | None, asked_since: int = 0) -> Expected:
-        """What an ID token of this issuer must be; `nonce` is that of the log-in, None where it is asked again, and
-        `asked_since` as in `Expected`.
+        """Returns the requirements on an ID token of this issuer.
+
+        `nonce` is that of the log-in, None if the issuer is asked again; `asked_since` as in `Expected`.
         """
         return Expected(
             frozenset({self.config.client_id}),
@@ -106,7 +109,7 @@ class TrustedIssuer:
         )
 
     async def discovery(self) -> Discovery:
-        """Where it is asked for what. Raises Unavailable: ISSUER_UNAVAILABLE."""
+        """Returns the addresses of its endpoints. Raises Unavailable: ISSUER_UNAVAILABLE."""
         return await self._discovery.get()
 
     async def key(self, kid: str) -> PublicKey | None:
@@ -117,17 +120,19 @@ class TrustedIssuer:
         return found
 
     async def verify(self, token: str, expected: Expected) -> VerifiedToken:
-        """Returns what a token of it says. Raises as `verify.verify`; of no token at all Unavailable."""
+        """Returns the verified content of its token. Raises as `verify.verify`, and Unavailable if there is
+        no token.
+        """
         if not token:
             raise issuer_away(self.config.name, "its answer holds no ID token")
         return await verify(token, self.config, self, expected)
 
     async def grant(self, fields: Mapping[str, str], *, stranger: bool) -> Granted:
-        """Returns the tokens that the issuer gives for a form. `stranger`: whoever asks is not known yet.
+        """Returns the tokens that the issuer gives for a form. `stranger`: the caller is not known yet.
 
         Raises:
-            GrantRefused: the issuer refuses whom this is about.
-            Unavailable: ISSUER_UNAVAILABLE, it does not answer so that one knows.
+            GrantRefused: the issuer refuses the person.
+            Unavailable: ISSUER_UNAVAILABLE, its answer is missing or decides nothing.
         """
         status, body = await self.post("token_endpoint", fields, stranger=stranger)
         if status == 200:
@@ -140,7 +145,9 @@ class TrustedIssuer:
         raise self.refusal(status, body)
 
     def refusal(self, status: int, body: Mapping[str, Any]) -> GrantRefused | Unavailable:
-        """What an answer that is no success means: a refusal of somebody, or one that says nothing of them."""
+        """Returns the error for an unsuccessful answer: the issuer refuses a person, or the answer says
+        nothing about a person.
+        """
         error = body.get("error")
         if status == 400 and isinstance(error, str) and error in REFUSALS:
             return GrantRefused(error)
@@ -167,7 +174,7 @@ class TrustedIssuer:
             raise issuer_away(self.config.name, str(error)) from None
 
     async def close(self) -> None:
-        """Ends what is asked and its connections."""
+        """Ends the running requests and the connections."""
         await self._discovery.close()
         await self._keys.close()
         await self._http.close()
@@ -175,7 +182,7 @@ class TrustedIssuer:
 
 
 class TrustedIssuers:
-    """All of them, by name and by what tokens call them."""
+    """All trusted issuers, by our name and by the name in their tokens."""
 
     def __init__(self, issuers: Iterable[TrustedIssuer] = ()) -> None:
         self._by_name = {each.config.name: each for each in issuers}
@@ -215,7 +222,9 @@ class TrustedIssuers:
         return found
 
     def _none_to_log_in_at(self) -> NotFound:
-        """For whom names no issuer: what was not found has no name, so it is said what the server lacks."""
+        """Returns the error for a caller that names no issuer. There is no name to report, so the text says
+        which setting the server lacks.
+        """
         lacking = (
             "nobody logs in at an issuer of this server: PILOTHOUSE_OIDC_ISSUERS_FILE names none with a client_id"
             if self._by_name

@@ -1,4 +1,5 @@
-"""Whether a token is what it must be: signed by a key that its issuer publishes, for us, now, and in this log-in.
+"""Checks a token: signed by a key that its issuer publishes, for this server, valid now, and made for this
+log-in.
 
 Nothing that the token says of itself is believed before its signature holds, but for which of the issuer's published
 keys to try. A header that brings a key along, or says where one lies (`jku`, `x5u`, `jwk`, `x5c`), is refused and not
@@ -43,12 +44,12 @@ class IssuerKeys(Protocol):
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What a token must be.
+    """The requirements on a token.
 
-    `audiences`: one of them must be in `aud`. `party`: what `azp` must be, where it is there or the audiences are
-    several; empty: `azp` must be one of `audiences` where the token has several, and else is not looked at. `nonce`:
-    what the log-in was begun with; None: the token is of no log-in. `asked_since`: `auth_time` must be there and not
-    before, in seconds since 1970; 0: it need not be there.
+    `audiences`: one of them must be in `aud`. `party`: the required value of `azp`, if it is there or the
+    audiences are several. Empty: `azp` must be one of `audiences` if the token has several, and is else
+    ignored. `nonce`: that of the log-in's beginning; None: the token belongs to no log-in. `asked_since`:
+    `auth_time` must be there and not before, in seconds since 1970; 0: it need not be there.
     """
 
     audiences: frozenset[str]
@@ -59,9 +60,10 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class VerifiedToken(msgspec.Struct, frozen=True):
-    """What an issuer says of somebody. The pair of `issuer` and `subject` is who it is; nothing else is.
+    """An issuer's verified statement about a person. The pair of `issuer` and `subject` identifies the
+    person; nothing else does.
 
-    `asked_at` is when the issuer asked the person who they are, None where it does not say.
+    `asked_at` is the time when the issuer authenticated the person, None if it does not say.
     """
 
     issuer: str
@@ -89,7 +91,7 @@ async def verify(
     *,
     clock: Callable[[], float] = time.time,
 ) -> VerifiedToken:
-    """Returns what a token says, once all of it holds.
+    """Returns the content of a token, once every rule holds.
 
     Raises:
         Unauthenticated: ISSUER_TOKEN_REFUSED; `rule` in its metadata says which rule it breaks.

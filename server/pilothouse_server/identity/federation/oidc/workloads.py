@@ -1,4 +1,4 @@
-"""Which accounts the programs of an issuer act as: what stands under `workloads` of an issuer's entry.
+"""The accounts that the programs of an issuer act as: the part `workloads` of an issuer's entry.
 
     workloads:
       audiences: [pilothouse]
@@ -9,9 +9,9 @@
             - {claim: ref, equals: refs/heads/main}
           username: "sa:shop:deployer"
 
-A token must be made for one of the audiences, which is not one that people log in with: else what somebody shows at a
-log-in would serve as a program's token. The rules stand in the server's own file, so that nobody gives away an account
-of somebody else's by them.
+A token must be made for one of the audiences, none of which is one that people log in with. Otherwise a
+person's token of a log-in would serve as a program's token. The rules stand in the server's own file, so that
+nobody gives away an account of somebody else's by them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ LONGEST_SECONDS: Final = 12 * 3600
 
 
 class WorkloadAccount(msgspec.Struct, frozen=True):
-    """Whose token fulfils all of the conditions may act as the user or service account of this name."""
+    """A program whose token fulfils all of the conditions may act as the user or service account of this
+    name.
+    """
 
     place: str
     conditions: tuple[ClaimCondition, ...]
@@ -37,7 +39,9 @@ class WorkloadAccount(msgspec.Struct, frozen=True):
 
 
 class Workloads(msgspec.Struct, frozen=True):
-    """What an issuer's programs may have. `lifetime_seconds` 0: as long as the server's setting says."""
+    """The audiences, lifetime and accounts of an issuer's programs. `lifetime_seconds` 0: as long as the
+    server's setting says.
+    """
 
     audiences: frozenset[str]
     accounts: tuple[WorkloadAccount, ...]
@@ -56,7 +60,7 @@ class Workloads(msgspec.Struct, frozen=True):
 
 
 def read_workloads(entry: DocumentEntry | None, client_id: str) -> Workloads | None:
-    """What an issuer's entry says of programs, None where it says nothing. Raises SettingsError."""
+    """Returns the part about programs in an issuer's entry, None if there is none. Raises SettingsError."""
     if entry is None:
         return None
     audiences = frozenset(entry.texts("audiences", most=20))

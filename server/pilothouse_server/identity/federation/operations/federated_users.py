@@ -1,9 +1,9 @@
-"""Who an issuer vouches for, here: the user, what its rules give, and the session.
+"""Persons that an issuer vouches for: their user here, the grants by the issuer's rules, and the session.
 
-Somebody is the pair of issuer and subject. A user is made at the first log-in, as the issuer's entry allows. A name
-that another user has gets a suffix, and an e-mail address that another user has is not taken over: neither ever leads
-to somebody else's account. What the rules give is brought in step at each log-in and each time the issuer is asked
-again; what somebody granted by hand is left alone.
+Somebody is the pair of issuer and subject. A user is made at the first log-in, as the issuer's entry allows.
+A name that another user has gets a suffix, and an e-mail address that another user has is not taken over:
+neither ever leads to somebody else's account. The grants by rules are brought up to date at each log-in and
+each time the issuer is asked again; grants that a user gave by hand are left alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MOST_IN_A_RECORD: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """Somebody whom an issuer vouches for, with a new session. `given` is what the rules give, in words."""
+    """Somebody whom an issuer vouches for, with a new session. `given` describes the grants by the rules."""
 
     user: User
     issued: IssuedTokens
@@ -57,7 +57,7 @@ class Entered:
 
 
 class Federation:
-    """Makes users, grants and sessions of what issuers say."""
+    """Makes users, grants and sessions from the statements of issuers."""
 
     def __init__(self, sessions: SessionStarter, user_secrets: UserSecrets) -> None:
         self._sessions = sessions
@@ -71,13 +71,14 @@ class Federation:
         refresh_token: str,
         origin: LoginOrigin,
     ) -> Entered:
-        """Begins a session for whom an ID token is of; `refresh_token` is the issuer's, '' where it gave none.
+        """Begins a session for the person of an ID token; `refresh_token` is the issuer's, '' if it gave
+        none.
 
         Only as the system role, within a transaction that nothing else is waited for in.
 
         Raises:
-            Unauthenticated: NO_ACCOUNT, the issuer's entry makes no user of them; ACCOUNT_CLOSED, the user may not
-                log in.
+            Unauthenticated: NO_ACCOUNT, the issuer's entry makes no user for the person; ACCOUNT_CLOSED, the
+                user may not log in.
         """
         await repository.lock_identity(transaction, token.issuer, token.subject)
         given = await _resolved(transaction, config, token)
@@ -102,7 +103,7 @@ class Federation:
         session: AskedSession,
         token: VerifiedToken,
     ) -> None:
-        """Keeps what an issuer says of somebody when it is asked again."""
+        """Stores an issuer's new statement about a person with a session."""
         given = await _resolved(transaction, config, token)
         if await users.get(transaction, session.user_id, lock=True) is None:
             return
@@ -114,7 +115,9 @@ class Federation:
         await repository.put_session(transaction, session.family_id, identity_id)
 
     async def end(self, transaction: Transaction, session: AskedSession, why: str) -> None:
-        """Ends a session that its issuer does not vouch for, and what its rules gave; the record says why."""
+        """Ends a session that its issuer does not vouch for, and the grants by its rules; the record names
+        the reason.
+        """
         await users.get(transaction, session.user_id, lock=True)
         await self._sessions.end(transaction, session.user_id, session.family_id)
         taken = await repository.end_rule_grants(transaction, session.user_id)
@@ -123,14 +126,16 @@ class Federation:
         await grants.notify_changed(transaction)
 
     async def refresh_token(self, transaction: ReadTransaction, session: AskedSession) -> str:
-        """What the issuer gave to ask it with; '' where it gave nothing. Raises as `UserSecrets.read`."""
+        """Returns the issuer's refresh token of the session; '' if it gave none. Raises as
+        `UserSecrets.read`.
+        """
         found = await self._user_secrets.read(transaction, session.user_id, "token", str(session.family_id))
         return "" if found is None else found.value.decode()
 
     async def keep_refresh_token(
         self, transaction: Transaction, user_id: UserId, family_id: UUID, refresh_token: str
     ) -> None:
-        """Keeps what the issuer is asked with about a session, in place of what it was asked with before."""
+        """Replaces the issuer's refresh token of a session."""
         await self._user_secrets.keep(transaction, user_id, "token", refresh_token.encode(), str(family_id))
 
     async def _keep_in_step(
@@ -144,7 +149,7 @@ class Federation:
     async def _user(
         self, transaction: Transaction, config: IssuerConfig, token: VerifiedToken, *, may_be_made: bool
     ) -> User:
-        """The user, whose row is held; made where there is none. Raises as `enter`."""
+        """Returns the user, whose row is held; makes one if there is none. Raises as `enter`."""
         user_id = await repository.find_user(transaction, token.issuer, token.subject)
         if user_id is None:
             if not may_be_made:
@@ -172,7 +177,7 @@ class Federation:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What the rules give to somebody: the rows, each with its words for the record."""
+    """The grants by the rules for one person: the rows, each with a description for the record."""
 
     grants: dict[RuleGrant, str]
 
@@ -193,9 +198,9 @@ async def check_roles(store: Store, issuers: Iterable[IssuerConfig]) -> None:
 
 
 async def tidy(store: Store, now: datetime) -> None:
-    """Removes what of log-ins and sessions has ended, and ends what issuers have not confirmed in time.
+    """Removes ended log-ins and sessions, and ends grants that issuers have not confirmed in time.
 
-    `now` is the earlier of two clocks, because nothing of it comes back.
+    `now` is the earlier of two clocks, because a removal cannot be undone.
     """
     async with store.system_write("periodic") as transaction:
         await repository.remove_ended(transaction, now)
@@ -213,7 +218,7 @@ async def tidy(store: Store, now: datetime) -> None:
 def _record(
     transaction: Transaction, username: str, why: str, given: Sequence[str], taken: Sequence[TakenGrant]
 ) -> None:
-    """Leaves the record of what rules have given and taken, in the one transaction with it."""
+    """Writes the record of the grants that rules have given and taken, in the same transaction."""
     words = [_words(each.role, each.namespace) for each in taken]
     for action, grants_of_it in (("grant", list(given)), ("revoke", words)):
         if grants_of_it:
@@ -228,7 +233,7 @@ def _words(role: str, namespace: str) -> str:
 
 
 async def _resolved(transaction: ReadTransaction, config: IssuerConfig, token: VerifiedToken) -> _Given:
-    """What the rules give, as far as there are such roles and namespaces now."""
+    """Returns the grants by the rules whose roles and namespaces exist now."""
     gives = sorted(given_by(config.rules, token.claims), key=lambda each: (each.role, each.namespace))
     roles = await repository.role_ids(transaction, {each.role for each in gives})
     namespaces = await repository.namespace_ids(

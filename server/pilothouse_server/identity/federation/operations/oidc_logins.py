@@ -1,13 +1,14 @@
 """Log-in at an issuer by a browser: the authorization code with PKCE (RFC 6749, 7636), begun and completed.
 
-What could go wrong, and what stands against it:
+The attacks, and the defence against each:
 
-  * A code or an answer of another browser: state, nonce and verifier follow from the token of whoever began
-    (`oidc.pending`).
+  * A code or an answer of another browser: state, nonce and verifier follow from the token of the caller
+    who began (`oidc.pending`).
   * A code of another issuer: the token says which issuer is asked, and where that one names itself in its answers (RFC
     9207) the answer must bear its name.
   * Something used twice: the state of a log-in that was completed is remembered until it would have expired.
-  * A place that the browser should not be led to: this machine, or what the issuer's entry lists.
+  * A place that the browser should not be led to: only this machine and the places that the issuer's entry
+    lists are allowed.
   * Guessing, and many who begin: each address has a budget, as for passwords (`failure_budgets`).
 
 No connection is held while the issuer is asked.
@@ -46,7 +47,7 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a browser came back with, and the token of whoever began."""
+    """The browser's answer, and the token of the caller who began."""
 
     login_token: str = field(repr=False)
     state: str = field(repr=False)
@@ -101,7 +102,7 @@ class OidcLogins:
         return BegunLogin(asked.config.name, f"{endpoint}?{query}", secrets.state, token, expires_at)
 
     async def complete(self, answered: Answered, where: LoginOrigin, named: Callable[[str], None]) -> Entered:
-        """Begins a session for whom the issuer says that the browser is of; `named` is told who, once it is known.
+        """Begins a session for the person that the issuer names; `named` receives the name once it is known.
 
         Raises:
             Unauthenticated: INVALID_LOGIN, CODE_REFUSED, ISSUER_TOKEN_REFUSED, NO_ACCOUNT, ACCOUNT_CLOSED.
@@ -124,7 +125,7 @@ class OidcLogins:
             entered = await self._federated.enter(
                 transaction, asked.config, token, granted.refresh_token, where
             )
-        # What its beginning took, too.
+        # The budget that beginning the log-in took, too.
         self._budgets.give_back(who)
         self._budgets.succeeded(who)
         return entered
@@ -196,7 +197,7 @@ def _check_redirect(redirect_uri: str, config: IssuerConfig) -> None:
 
 
 def _check_named(iss: str, config: IssuerConfig) -> None:
-    """Refuses an answer that is another issuer's, or that does not say whose it is although it should."""
+    """Refuses an answer of another issuer, or one that does not name its issuer although it should."""
     if iss != config.issuer:
         raise Unauthenticated(
             "the response is of another issuer than this log-in: begin again",

@@ -1,10 +1,11 @@
 """Before a session that was begun at an issuer is renewed, its issuer is asked whether it still vouches.
 
-It is asked with the refresh token that it gave, which is sealed in `user_secrets`. What it says is kept at once, in a
-transaction of its own: the grants that its rules give, and its next refresh token, so that none is lost where the
-renewal itself does not come to its end. So what a group gave ends with it within the life of an access token.
+It is asked with the refresh token that it gave, which is sealed in `user_secrets`. Its answer is stored
+immediately, in a transaction of its own: the grants by its rules, and its next refresh token, so that none is
+lost if the renewal itself fails. So a grant by a group ends, after the group does, within the lifetime of an
+access token.
 
-  * It refuses: the session ends, and with it what its rules gave to the user.
+  * The issuer refuses: the session ends, and with it the user's grants by the issuer's rules.
   * It is away, or does not say so that one knows: the session goes on as it is for `away_seconds` after its last
     answer. Then it is refused as UNAVAILABLE and can be tried again, once the issuer is back.
   * It gave no refresh token: the session cannot be renewed. One logs in again, which a browser that is logged in at the
@@ -43,7 +44,7 @@ ASKING_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Why:
-    """Why a session ends: as its caller is told, and as the record says of what its rules gave."""
+    """The reason why a session ends: for its caller, and for the record of the ended grants."""
 
     told: str
     recorded: str
@@ -118,19 +119,21 @@ class Renewals:
         fields = {"grant_type": "refresh_token", "refresh_token": given}
         granted = await issuer.grant(fields, stranger=False)
         if granted.refresh_token:
-            # Whatever comes of the ID token, the former one may be worth nothing any more.
+            # Whatever is wrong with the ID token, the former refresh token may no longer be valid.
             async with self._store.system_write("login") as transaction:
                 await self._federated.keep_refresh_token(
                     transaction, session.user_id, session.family_id, granted.refresh_token
                 )
         token = await issuer.verify(granted.id_token, issuer.of_log_ins(None))
         if token.subject != session.subject:
-            # What is said of somebody else is nothing that this one is vouched for by.
+            # A statement about another person does not vouch for this one.
             raise GrantRefused("invalid_grant")
         return token
 
     async def _stay(self, session: AskedSession, issuer: TrustedIssuer, error: PilothouseError) -> None:
-        """Lets a session go on whose issuer has not answered, for as long as its entry allows. Raises as `check`."""
+        """Lets a session continue if its issuer has not answered, for as long as its entry allows. Raises as
+        `check`.
+        """
         async with self._store.system_write("login") as transaction:
             await repository.end_asking(transaction, session.family_id)
         since = None if session.confirmed_at is None else (session.now - session.confirmed_at).total_seconds()
@@ -141,7 +144,7 @@ class Renewals:
         log.warning("a session is renewed without its issuer", issuer=issuer.config.name, reason=error.reason)
 
     async def _ended(self, session: AskedSession, why: _Why) -> Unauthenticated:
-        """Ends a session; returns what its caller is told."""
+        """Ends a session; returns the error for its caller."""
         async with self._store.system_write("login") as transaction:
             await self._federated.end(transaction, session, why.recorded)
         return Unauthenticated(f"{why.told}: log in again", reason="ISSUER_REFUSED")

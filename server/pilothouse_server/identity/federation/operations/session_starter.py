@@ -21,7 +21,7 @@ class SessionStarter(Protocol):
         method: SessionMethod,
         proved_at: datetime | None = None,
     ) -> IssuedTokens:
-        """Begins a session; `method` is what the user has shown, and `proved_at` when."""
+        """Begins a session; `method` is how the user has logged in, and `proved_at` the time of the proof."""
         ...
 
     async def begin_short(

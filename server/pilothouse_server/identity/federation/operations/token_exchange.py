@@ -1,8 +1,9 @@
 """A program shows a token of an issuer that this server trusts, and gets a short session (RFC 8693).
 
-Nothing is kept for it beforehand: who it is follows from the token, and whom it acts as from the rules of the issuer's
-entry (`oidc.workloads`). The session ends by itself, at the latest with the token that was shown, and is not renewed: a
-program shows its next token instead. What the rules no longer give is gone with the last such session.
+Nothing is stored for it beforehand: the program's identity follows from the token, and the account from the
+rules of the issuer's entry (`oidc.workloads`). The session ends by itself, at the latest with the token that
+was shown, and is not renewed: a program shows its next token instead. An account that the rules no longer
+give is out of reach once the last such session has ended.
 
 A token may be exchanged as often as it is shown while it lives: a job does that in several steps.
 
@@ -50,7 +51,7 @@ JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 TOKEN_TYPES: Final = (JWT, "urn:ietf:params:oauth:token-type:id_token")
 # A session that ends before its first call is of no use.
 _SHORTEST_SECONDS: Final = 1.0
-# Refused tokens of one issuer and subject: so many at once, then one in so many seconds.
+# Refused tokens of one issuer and subject: the size of a burst, then one in so many seconds.
 REFUSED_AT_ONCE: Final = 10
 _REFUSED_SECONDS_EACH: Final = 1.0
 
@@ -60,7 +61,7 @@ Verified = Callable[[VerifiedToken], None]
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSubject:
-    """What a program shows and asks for. `lifetime_seconds` None: as long as it may have."""
+    """A program's token, and its request. `lifetime_seconds` None: the longest permitted."""
 
     token: str = field(repr=False)
     token_type: str = ""
@@ -78,7 +79,7 @@ class Exchanged:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a token that was verified is worth: an account of the rules, for so many seconds at most."""
+    """The result of the rules for a verified token: an account, for at most so many seconds."""
 
     account: WorkloadAccount
     seconds: float
@@ -155,7 +156,7 @@ class TokenExchange:
     async def _verified(
         self, issuer: TrustedIssuer, workloads: Workloads, token: str, origin: LoginOrigin
     ) -> VerifiedToken:
-        """What a token says; a refusal is counted. Raises as `exchange`."""
+        """Returns the verified content of a token; a refusal is counted. Raises as `exchange`."""
         self._guesses.check(origin.address_group)
         try:
             return await issuer.verify(token, Expected(workloads.audiences))
