@@ -10,7 +10,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.attach import WantedContainer, attach
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import Document, parse
-from pilothouse_client.apply.problems import InputProblem, Problems
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 NAMESPACE = "cafe"
 CHECKOUT = Path(__file__).parents[2]

@@ -22,8 +22,8 @@ from tests.apply.writing import manifest_of
 from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import Document, load
-from pilothouse_client.apply.nodes import Mapping, MappingEntry, Node, ScalarNode, SequenceNode
-from pilothouse_client.apply.problems import InputPosition, Problems
+from pilothouse_manifests.translator.nodes import Mapping, MappingEntry, Node, ScalarNode, SequenceNode
+from pilothouse_manifests.translator.problems import InputPosition, Problems
 
 # Mappings whose keys are the user's own.
 FREE = ("labels", "annotations", "matchLabels", "selector", "nodeSelector")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pilothouse_client.apply.documents import load, parse
-from pilothouse_client.apply.nodes import Mapping, Node, ScalarNode, SequenceNode
-from pilothouse_client.apply.problems import Problems
+from pilothouse_manifests.translator.nodes import Mapping, Node, ScalarNode, SequenceNode
+from pilothouse_manifests.translator.problems import Problems
 
 
 def read(text: str) -> list[Node]:

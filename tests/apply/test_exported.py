@@ -11,7 +11,7 @@ from tests.waiting import poll_until
 
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.manifest import Manifest
-from pilothouse_client.apply.problems import Problems
+from pilothouse_manifests.translator.problems import Problems
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import (
     CONFIG_MAPS,

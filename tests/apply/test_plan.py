@@ -14,7 +14,7 @@ from pilothouse_client.apply.canonical import amount, image
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.plan import Action, Step, difference, plan
-from pilothouse_client.apply.problems import Problems
+from pilothouse_manifests.translator.problems import Problems
 
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
 UNTOUCHED_FIELDS = ("name", "display_name", "drift_policy", "pod_container_name", "etag")

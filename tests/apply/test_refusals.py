@@ -7,7 +7,7 @@ from tests.apply.manifests import NAMESPACE, SERVICE, WEB, container, found, pro
 
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
-from pilothouse_client.apply.problems import ProblemReach, Problems
+from pilothouse_manifests.translator.problems import ProblemReach, Problems
 
 NOT = "cannot be represented"
 

@@ -9,8 +9,8 @@ from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.problems import Problems
 from pilothouse_client.apply.volumes import plan_volumes
+from pilothouse_manifests.translator.problems import Problems
 
 CLAIM = """\
 apiVersion: v1

@@ -21,9 +21,9 @@ from pilothouse_client import PilothouseError
 from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
-from pilothouse_client.apply.problems import Problems
 from pilothouse_manifests.fields import Field, FieldPart
 from pilothouse_manifests.table import POD
+from pilothouse_manifests.translator.problems import Problems
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers import pod_manifests
 from tests.fields.exceptions import EXCEPTIONS

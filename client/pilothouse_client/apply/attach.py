@@ -23,8 +23,8 @@ from pilothouse_client.apply.manifest import (
     ManifestService,
     ManifestWorkload,
 )
-from pilothouse_client.apply.problems import InputPosition
 from pilothouse_manifests.services import is_pod_port_name
+from pilothouse_manifests.translator.problems import InputPosition
 
 NO_SERVICE = pb.SERVICE_TYPE_NONE
 

@@ -20,10 +20,10 @@ from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
 from pilothouse_client.apply.manifest import ManifestConfig
 from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.problems import InputProblem, Problems
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.config import Config
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _WORDS = {"config_map": "configmap", "secret": "secret"}
 _COMPARED = {

@@ -14,10 +14,10 @@ from pilothouse_client.apply.convert_deployment import convert_deployment
 from pilothouse_client.apply.convert_service import convert_account, convert_service
 from pilothouse_client.apply.convert_volume import convert_claim
 from pilothouse_client.apply.documents import Document
-from pilothouse_client.apply.fields import Fields
 from pilothouse_client.apply.manifest import Manifest
-from pilothouse_client.apply.nodes import Mapping, ScalarNode, describe
-from pilothouse_client.apply.problems import InputPosition, Problems, Reporter
+from pilothouse_manifests.translator.fields import Fields
+from pilothouse_manifests.translator.nodes import Mapping, ScalarNode, describe
+from pilothouse_manifests.translator.problems import InputPosition, Problems, Reporter
 
 DEPLOYMENT = ("apps/v1", "Deployment")
 SERVICE = ("v1", "Service")

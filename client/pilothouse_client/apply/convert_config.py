@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 
 from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.apply.fields import Fields, TextEntry, texts_of
 from pilothouse_client.apply.manifest import ManifestConfig, Metadata, metadata
 from pilothouse_client.apply.messages import message
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.table import CONFIG_MAP, SECRET
+from pilothouse_manifests.translator.fields import Fields, TextEntry, texts_of
 from pilothouse_manifests.volumes import DNS_LABEL
 
 _SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"

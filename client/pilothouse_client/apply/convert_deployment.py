@@ -13,7 +13,6 @@ import re
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.convert_volume import PodVolumes, pod_volumes
-from pilothouse_client.apply.fields import Fields, TextEntry, texts_of
 from pilothouse_client.apply.manifest import DeclaredPort, ManifestWorkload, Metadata, VolumeObject, metadata
 from pilothouse_client.apply.messages import message, protocol_of
 from pilothouse_manifests.fields import Values
@@ -27,6 +26,7 @@ from pilothouse_manifests.table import (
     POD_PORT,
     VOLUME_MOUNT,
 )
+from pilothouse_manifests.translator.fields import Fields, TextEntry, texts_of
 from pilothouse_manifests.volumes import DNS_LABEL
 
 

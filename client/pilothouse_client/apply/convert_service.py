@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.fields import Fields, texts_of
 from pilothouse_client.apply.manifest import ManifestAccount, ManifestService, ManifestServicePort, metadata
 from pilothouse_client.apply.messages import protocol_of
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
 from pilothouse_manifests.table import SERVICE, SERVICE_PORT
+from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.volumes import DNS_LABEL
 
 _TYPES = {

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from pilothouse.container.v1 import container_pb2
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.apply.fields import Fields, texts_of
 from pilothouse_client.apply.manifest import VolumeObject, metadata
 from pilothouse_client.apply.messages import message
 from pilothouse_manifests import volumes
@@ -21,6 +20,7 @@ from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import Hooks, read
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
+from pilothouse_manifests.translator.fields import Fields, texts_of
 from pilothouse_manifests.volumes import DNS_LABEL, read_volumes
 
 _TYPES = {

@@ -19,8 +19,15 @@ from typing import IO
 
 import yaml
 
-from pilothouse_client.apply.nodes import Mapping, MappingEntry, Node, ScalarKind, ScalarNode, SequenceNode
-from pilothouse_client.apply.problems import InputPosition, InputProblem, Problems
+from pilothouse_manifests.translator.nodes import (
+    Mapping,
+    MappingEntry,
+    Node,
+    ScalarKind,
+    ScalarNode,
+    SequenceNode,
+)
+from pilothouse_manifests.translator.problems import InputPosition, InputProblem, Problems
 
 STANDARD_INPUT = "-"
 _SUFFIXES = (".yaml", ".yml", ".json")

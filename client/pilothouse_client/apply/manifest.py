@@ -13,9 +13,9 @@ from typing import Literal
 from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.storage.v1 import storage_pb2
-from pilothouse_client.apply.fields import Fields, TextEntry
-from pilothouse_client.apply.problems import InputPosition, Reporter
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
+from pilothouse_manifests.translator.fields import Fields, TextEntry
+from pilothouse_manifests.translator.problems import InputPosition, Reporter
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from google.protobuf import json_format
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply.attach import WantedContainer
 from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
-from pilothouse_client.apply.problems import InputProblem, Problems
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "pod_container_name")
 

@@ -16,7 +16,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client.apply.canonical import amount
 from pilothouse_client.apply.plan import Step
-from pilothouse_client.apply.problems import InputProblem, Problems
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _RESOURCES = ("containers", "cpu", "memory")
 

@@ -24,7 +24,6 @@ from pilothouse_client.apply.literals import warnings
 from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import plan
 from pilothouse_client.apply.preview import preview
-from pilothouse_client.apply.problems import Problems
 from pilothouse_client.apply.quota import check_quota
 from pilothouse_client.apply.rollout import wait
 from pilothouse_client.apply.trial import ApplySteps, try_out
@@ -32,6 +31,7 @@ from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_vol
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
+from pilothouse_manifests.translator.problems import Problems
 
 _PAGE_SIZE = 1000
 DEFAULT_TIMEOUT_SECONDS = 300.0

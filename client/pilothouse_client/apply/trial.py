@@ -23,7 +23,6 @@ from google.protobuf.message import Message
 from pilothouse_client.apply import configs, execute, volumes
 from pilothouse_client.apply.brought import Brought
 from pilothouse_client.apply.plan import Step
-from pilothouse_client.apply.problems import InputPosition, InputProblem, Problems
 from pilothouse_client.apply.quota import shrinks
 from pilothouse_client.client import Nouns
 from pilothouse_client.errors import (
@@ -36,6 +35,7 @@ from pilothouse_client.errors import (
 )
 from pilothouse_client.retry import RetryPolicy
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_manifests.translator.problems import InputPosition, InputProblem, Problems
 
 # The server holds a transaction and asks the cluster for each.
 _AT_ONCE = 8

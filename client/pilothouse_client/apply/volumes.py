@@ -21,10 +21,10 @@ from pilothouse_client.apply.canonical import amount
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
 from pilothouse_client.apply.manifest import VolumeObject
 from pilothouse_client.apply.plan import Action
-from pilothouse_client.apply.problems import InputProblem, Problems
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.storage import Storage
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _SHOWN = (
     "name", "type", "storage_class", "size", "access_mode", "host_path", "source_name", "optional", "labels",

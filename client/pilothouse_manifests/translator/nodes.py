@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pilothouse_client.apply.problems import InputPosition
+from pilothouse_manifests.translator.problems import InputPosition
 
 ScalarKind = Literal["string", "integer", "float", "boolean", "null"]
 

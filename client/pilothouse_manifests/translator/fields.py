@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from pilothouse_client.apply.nodes import (
+from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, NOT_REPRESENTED
+from pilothouse_manifests.translator.nodes import (
     Mapping,
     MappingEntry,
     Node,
@@ -29,8 +30,7 @@ from pilothouse_client.apply.nodes import (
     integer_value,
     says_nothing,
 )
-from pilothouse_client.apply.problems import InputPosition, Reporter
-from pilothouse_manifests.sources import INT32_MAXIMUM, INT64_MAXIMUM, NOT_REPRESENTED
+from pilothouse_manifests.translator.problems import InputPosition, Reporter
 
 _QUANTITY = re.compile(r"\+?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
 
