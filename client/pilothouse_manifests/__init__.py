@@ -7,7 +7,8 @@
     sources    what is read: `Source`, and `ObjectSource` for whole objects as JSON
     paths      a path of server-side apply to the value that it stands for
     volumes, services    what of the two is more than a row of a table
+    translator manifests that people write, with the place of each problem
 
-It imports nothing but the standard library. The client reads YAML with it, the server writes what it applies,
+It imports nothing but the standard library. The client reads manifests with it, the server writes what it applies,
 imports what is there, and adopts what others changed.
 """

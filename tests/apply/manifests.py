@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.attach import WantedContainer, attach
-from pilothouse_client.apply.convert import convert
-from pilothouse_client.apply.documents import Document, parse
+from pilothouse.storage.v1 import storage_pb2
+from pilothouse_client.apply.documents import parse
+from pilothouse_client.apply.messages import message, values
+from pilothouse_manifests.translator.attach import WantedContainer, attach
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.manifest import Manifest, ManifestWorkload
+from pilothouse_manifests.translator.nodes import Document
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 NAMESPACE = "cafe"
@@ -76,14 +80,17 @@ def found(text: str, existing: Sequence[pb.Container] = ()) -> list[str]:
 
 def problems_of(text: str, existing: Sequence[pb.Container] = ()) -> tuple[InputProblem, ...]:
     problems = Problems()
-    attach(convert(parse(text, "web.yaml", problems), NAMESPACE, problems), existing)
+    attach(
+        convert(parse(text, "web.yaml", problems), NAMESPACE, problems), [values(each) for each in existing]
+    )
     return problems.all
 
 
 def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[WantedContainer]:
     """What texts without a problem want."""
     problems = Problems()
-    result = attach(convert(documents(*texts), NAMESPACE, problems), existing)
+    manifest = convert(documents(*texts), NAMESPACE, problems)
+    result = attach(manifest, [values(each) for each in existing])
     assert not problems.all, problems.all
     return result
 
@@ -91,4 +98,14 @@ def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[WantedCon
 def container(*texts: str, existing: Sequence[pb.Container] = ()) -> pb.Container:
     """The only container that texts want."""
     (only,) = wanted(*texts, existing=existing)
-    return only.container
+    return in_message(only)
+
+
+def in_message(said: WantedContainer | ManifestWorkload) -> pb.Container:
+    """A container as it is sent."""
+    return message(pb.Container, said.values)
+
+
+def volumes_of(manifest: Manifest) -> dict[str, storage_pb2.Volume]:
+    """The volumes of a manifest as they are sent, by name."""
+    return {each.name: message(storage_pb2.Volume, each.values) for each in manifest.volumes}

@@ -19,10 +19,17 @@ from hypothesis import strategies as st
 from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, container
 from tests.apply.writing import manifest_of
 
-from pilothouse_client.apply.attach import attach
-from pilothouse_client.apply.convert import convert
-from pilothouse_client.apply.documents import Document, load
-from pilothouse_manifests.translator.nodes import Mapping, MappingEntry, Node, ScalarNode, SequenceNode
+from pilothouse_client.apply.documents import load
+from pilothouse_manifests.translator.attach import attach
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.nodes import (
+    Document,
+    Mapping,
+    MappingEntry,
+    Node,
+    ScalarNode,
+    SequenceNode,
+)
 from pilothouse_manifests.translator.problems import InputPosition, Problems
 
 # Mappings whose keys are the user's own.
@@ -69,7 +76,7 @@ def outcome(documents: list[Document]) -> tuple[list[str], list[str]]:
     """The wanted containers, and the problems."""
     problems = Problems()
     wanted = attach(convert(documents, NAMESPACE, problems), [])
-    return [str(each.container) for each in wanted], [str(problem) for problem in problems.all]
+    return [str(each.values) for each in wanted], [str(problem) for problem in problems.all]
 
 
 def variants(node: Node, change: Callable[[Node], Node | None], key: str = "") -> Iterator[tuple[str, Node]]:

@@ -9,8 +9,8 @@ from tests.apply.manifests import NAMESPACE, SERVICE, WEB, documents
 from tests.apply.test_volumes import CLAIM
 from tests.waiting import poll_until
 
-from pilothouse_client.apply.convert import convert
-from pilothouse_client.apply.manifest import Manifest
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.problems import Problems
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import (
@@ -100,17 +100,17 @@ async def test_an_export_is_what_was_applied() -> None:
     found, plain = converted(*texts), converted(*(text for _, text in RESOURCES))
     # The defaults of a pod are said now, and mean what they did.
     (web,), (same,) = found.workloads, plain.workloads
-    assert (web.container.name, web.container.image) == (same.container.name, same.container.image)
-    assert dict(web.container.labels) == dict(same.container.labels)
-    assert not web.container.annotations
+    assert (web.name, web.values["image"]) == (same.name, same.values["image"])
+    assert web.values["labels"] == same.values["labels"]
+    assert not web.values["annotations"]
     ports = [
         [(port.name, port.number, port.target, port.node_port) for port in each.services[0].ports]
         for each in (found, plain)
     ]
     assert ports[0] == ports[1]
     assert found.services[0].service_type == plain.services[0].service_type
-    assert [each.message for each in found.configs] == [each.message for each in plain.configs]
-    assert [each.message for each in found.volumes] == [each.message for each in plain.volumes]
+    assert [each.values for each in found.configs] == [each.values for each in plain.configs]
+    assert [each.values for each in found.volumes] == [each.values for each in plain.volumes]
 
 
 def test_a_service_that_asks_for_an_address_is_refused_unless_a_cluster_gave_it() -> None:

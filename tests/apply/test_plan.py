@@ -9,11 +9,12 @@ from tests.apply.manifests import EXAMPLE, NAMESPACE, SERVICE, WEB, container, w
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply import canonical
-from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.canonical import amount, image
-from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
+from pilothouse_client.apply.messages import message, values
 from pilothouse_client.apply.plan import Action, Step, difference, plan
+from pilothouse_manifests.translator.attach import attach
+from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.problems import Problems
 
 # Fields that the caller gives and a manifest has no word for: apply leaves them as they are.
@@ -68,8 +69,9 @@ def test_applying_the_example_again_changes_nothing() -> None:
     problems = Problems()
     documents = load([str(EXAMPLE)], problems)
     manifest = convert(documents, NAMESPACE, problems)
-    existing = [stored(each.container) for each in attach(manifest, [])]
-    again = plan(attach(convert(documents, NAMESPACE, problems), existing), existing, problems)
+    existing = [stored(message(pb.Container, each.values)) for each in attach(manifest, [])]
+    there = [values(each) for each in existing]
+    again = plan(attach(convert(documents, NAMESPACE, problems), there), existing, problems)
     assert not problems.all
     assert {step.name: step.update_mask for step in again} == {each.name: () for each in existing}
     assert {step.action for step in again} == {Action.NOTHING}

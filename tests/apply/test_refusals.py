@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.apply.manifests import NAMESPACE, SERVICE, WEB, container, found, problems_of, wanted, web
 
-from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
+from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.problems import ProblemReach, Problems
 
 NOT = "cannot be represented"
@@ -292,11 +292,11 @@ def test_defaults_and_emptiness_say_nothing() -> None:
         """,
     ).replace("name: web\n", "name: web\n  namespace: cafe\n  creationTimestamp: null\n", 1)
     (plain,), (same,) = wanted(WEB), wanted(noisy + "status: {}\n")
-    assert same.container == plain.container
+    assert same.values == plain.values
     service = (
         SERVICE + "  sessionAffinity: None\n  internalTrafficPolicy: Cluster\nstatus:\n  loadBalancer: {}\n"
     )
-    assert wanted(WEB, service)[0].container == wanted(WEB, SERVICE)[0].container
+    assert wanted(WEB, service)[0].values == wanted(WEB, SERVICE)[0].values
 
 
 def test_a_label_of_another_tool_is_the_containers_own_and_ours_goes_without_saying() -> None:
@@ -323,8 +323,8 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
         ]
     )
     manifest = convert(parse(text, "web.yaml", problems), NAMESPACE, problems)
-    assert [workload.container for workload in manifest.workloads] == [
-        convert(parse(WEB, "web.yaml", problems), NAMESPACE, problems).workloads[0].container
+    assert [workload.values for workload in manifest.workloads] == [
+        convert(parse(WEB, "web.yaml", problems), NAMESPACE, problems).workloads[0].values
     ]
     assert problems.refused(skip_unsupported=True) == ()
     assert [(each.subject, each.path) for each in problems.skipped(skip_unsupported=True)] == [
@@ -340,7 +340,7 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
 def test_annotations_of_a_service_stand_with_its_ports() -> None:
     annotations = "metadata: {name: web, annotations: {prometheus.io/scrape: 'true'}}"
     (made,) = wanted(WEB, SERVICE.replace("metadata: {name: web}", annotations))
-    assert dict(made.container.ports[0].service_annotations) == {"prometheus.io/scrape": "true"}
+    assert made.values["ports"][0]["service_annotations"] == {"prometheus.io/scrape": "true"}
 
 
 def test_the_namespace_that_is_applied_to_is_taken_as_there() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.apply.manifests import SERVICE, WEB, container, found, wanted, web
+from tests.apply.manifests import SERVICE, WEB, container, found, in_message, wanted, web
 
 from pilothouse.container.v1 import container_pb2 as pb
 
@@ -141,14 +141,14 @@ def test_a_selector_takes_part_of_the_labels() -> None:
     other = both.replace("web", "canary", 1).replace("stable", "canary").replace("name: web", "name: canary")
     selecting = service().replace("{app: web}", "{app: web, track: stable}")
     stable, canary = wanted(both, other, selecting)
-    assert [each.service_name for each in stable.container.ports] == ["web"]
-    assert [each.service_name for each in canary.container.ports] == [""]
+    assert [each.service_name for each in in_message(stable).ports] == ["web"]
+    assert [each.service_name for each in in_message(canary).ports] == [""]
 
 
 def test_a_service_alone_joins_the_container_on_the_server() -> None:
     (joined,) = wanted(service(), existing=[on_server()])
     assert joined.fields == frozenset({"ports"})
-    assert joined.container == pb.Container(name="web", ports=[port()])
+    assert in_message(joined) == pb.Container(name="web", ports=[port()])
 
 
 def test_a_service_that_also_selects_a_container_on_the_server_is_refused() -> None:
@@ -174,9 +174,9 @@ def test_a_service_whose_selector_changes_moves() -> None:
     )
     gives, takes = wanted(service("shop").replace("{app: web}", "{app: second}"), existing=[first, second])
     assert (gives.name, gives.releases, gives.takes) == ("first", frozenset({"shop"}), frozenset())
-    assert list(gives.container.ports) == [alone()]
+    assert list(in_message(gives).ports) == [alone()]
     assert (takes.name, takes.releases, takes.takes) == ("second", frozenset(), frozenset({"shop"}))
-    assert [each.service_name for each in takes.container.ports] == ["shop"]
+    assert [each.service_name for each in in_message(takes).ports] == ["shop"]
 
 
 def test_a_node_port_that_the_cluster_chose_is_not_given_back() -> None:

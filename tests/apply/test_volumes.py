@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.apply.manifests import NAMESPACE, documents, found, web
+from tests.apply.manifests import NAMESPACE, documents, found, in_message, volumes_of, web
 
 from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.apply.convert import convert
-from pilothouse_client.apply.manifest import Manifest
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.apply.volumes import plan_volumes
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.problems import Problems
 
 CLAIM = """\
@@ -53,8 +53,8 @@ def manifest(*texts: str) -> Manifest:
 
 
 def claim() -> pb.Volume:
-    (only,) = manifest(CLAIM).volumes
-    return only.message
+    (only,) = volumes_of(manifest(CLAIM)).values()
+    return only
 
 
 def test_what_pods_do_without_is_a_volume_of_its_own() -> None:
@@ -66,7 +66,7 @@ volumes:
 """,
         container="volumeMounts: [{name: a, mountPath: /a}, {name: b, mountPath: /b}]",
     )
-    volumes = {volume.name: volume.message for volume in manifest(text).volumes}
+    volumes = volumes_of(manifest(text))
     assert {name: volume.optional for name, volume in volumes.items()} == {
         "optional-secret-keys": True,
         "secret-keys": False,
@@ -87,8 +87,8 @@ def test_a_claim_is_a_volume() -> None:
 
 def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
     result = manifest(CLAIM, EVERY)
-    (workload,) = result.workloads
-    mounts = [(mount.volume, mount.mount_path, mount.read_only) for mount in workload.container.volume_mounts]
+    workload = in_message(*result.workloads)
+    mounts = [(mount.volume, mount.mount_path, mount.read_only) for mount in workload.volume_mounts]
     (folder,) = (each.name for each in result.volumes if each.name.startswith("hostpath-"))
     assert mounts == [
         ("data", "/a", True),
@@ -97,9 +97,9 @@ def test_the_volumes_of_a_pod_are_volumes_of_the_namespace() -> None:
         (folder, "/d", False),
         ("e", "/e", False),
     ]
-    assert workload.container.init_containers[0].volume_mounts[0].volume == "configmap-settings"
-    assert [each.name for each in workload.container.empty_dirs] == ["e"]
-    implied = {each.name: each.message for each in result.volumes if each.implied}
+    assert workload.init_containers[0].volume_mounts[0].volume == "configmap-settings"
+    assert [each.name for each in workload.empty_dirs] == ["e"]
+    implied = {name: each for name, each in volumes_of(result).items() if name != "data"}
     assert implied == {
         "configmap-settings": pb.Volume(
             name="configmap-settings", type=pb.VOLUME_TYPE_CONFIG_MAP, source_name="settings"

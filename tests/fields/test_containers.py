@@ -18,11 +18,12 @@ from pilothouse.config.v1 import config_pb2
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_client.apply.attach import attach
-from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import parse
+from pilothouse_client.apply.messages import message
 from pilothouse_manifests.fields import Field, FieldPart
 from pilothouse_manifests.table import POD
+from pilothouse_manifests.translator.attach import attach
+from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.problems import Problems
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers import pod_manifests
@@ -183,7 +184,7 @@ def converted(objects: list[tuple[str, dict[str, Any]]]) -> dict[str, pb.Contain
     ]
     wanted = attach(convert(documents, "legacy", problems), [])
     assert [str(problem) for problem in problems.all] == []
-    return {each.container.name: each.container for each in wanted}
+    return {each.name: message(pb.Container, each.values) for each in wanted}
 
 
 async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:

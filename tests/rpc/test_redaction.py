@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pilothouse.container.v1 import container_pb2 as containers
 from pilothouse.identity.v1 import identity_pb2 as identity
-from pilothouse_client.apply import literals
+from pilothouse_manifests.translator import literals
 from pilothouse_server.rpc import redaction
 from pilothouse_server.rpc.credential_names import reads_like_a_credential
 from pilothouse_server.settings.model import SettingsError, header_names, load
@@ -337,8 +337,8 @@ def test_a_password_in_a_url_is_masked_under_whatever_name() -> None:
         "REFERRED": url.format("$(PW)"),
         "PLAIN": "https://db:5432/a@b",
     }
-    env = [containers.EnvVar(name=name, value=value) for name, value in named.items()]
-    found = [name for _, name in literals._literals(containers.Container(env=env))]
+    env = [{"name": name, "value": value} for name, value in named.items()]
+    found = [name for _, name in literals.literals({"env": env})]
     assert found == ["variable DATABASE_URL"]
 
 

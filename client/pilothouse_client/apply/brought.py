@@ -42,7 +42,7 @@ class Brought:
     def checkable(self, step: Step) -> Step:
         """The step as a server can check it that has not got yet what this file brings first."""
         checked = pb.Container()
-        checked.CopyFrom(step.wanted.container)
+        checked.CopyFrom(step.container)
         for variables in (checked.env, *(init.env for init in checked.init_containers)):
             for variable in variables:
                 if (_KIND_OF_VARIABLE.get(variable.value_from, ""), variable.source_name) in self.configs:
@@ -57,11 +57,11 @@ class Brought:
         mask = step.update_mask
         if made and mask and "empty_dirs" not in mask:
             mask = (*mask, "empty_dirs")
-        return replace(step, wanted=replace(step.wanted, container=checked), update_mask=mask)
+        return replace(step, container=checked, update_mask=mask)
 
     def excuses_volume(self, step: VolumeStep, error: PilothouseError) -> bool:
         """Whether the server misses nothing but what the file brings for a volume to show."""
-        message = step.wanted.message
+        message = step.message
         source = (_KIND_OF_VOLUME.get(message.type, ""), message.source_name)
         return error.reason == "SOURCE_NOT_FOUND" and source in self.configs
 

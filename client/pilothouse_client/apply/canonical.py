@@ -16,7 +16,6 @@ from posixpath import normpath
 from google.protobuf.message import Message
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.attach import service_name
 from pilothouse_manifests.fields import FieldPart
 from pilothouse_manifests.table import (
     GRACE_SECONDS,
@@ -130,7 +129,10 @@ def _clear_empty(message: Message, name: str) -> None:
 def _port(port: pb.Port, container_name: str) -> None:
     port.protocol = port.protocol or pb.PROTOCOL_TCP
     port.service_type = port.service_type or pb.SERVICE_TYPE_CLUSTER_IP
-    port.service_name = service_name(port, container_name)
+    if port.service_type != pb.SERVICE_TYPE_NONE:
+        port.service_name = port.service_name or container_name
+    else:
+        port.service_name = ""
     port.service_port = (port.service_port or port.container_port) if port.service_name else 0
 
 

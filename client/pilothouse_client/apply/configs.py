@@ -18,11 +18,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from pilothouse.config.v1 import config_pb2 as pb
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
-from pilothouse_client.apply.manifest import ManifestConfig
+from pilothouse_client.apply.messages import config_message
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.config import Config
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_manifests.translator.manifest import ManifestConfig
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _WORDS = {"config_map": "configmap", "secret": "secret"}
@@ -34,9 +35,13 @@ _COMPARED = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigStep:
-    """One config map or secret: `before` is the server's, None if there is none; `update_mask` is what is sent."""
+    """One config map or secret: `before` is the server's, None if there is none; `update_mask` is what is sent.
+
+    `message`: the wanted object as a message.
+    """
 
     wanted: ManifestConfig
+    message: pb.ConfigMap | pb.Secret
     before: pb.ConfigMap | pb.Secret | None = None
     update_mask: tuple[str, ...] = ()
 
@@ -57,13 +62,13 @@ def plan_configs(
     existing |= {("secret", each.name): each for each in secrets if not each.HasField("delete_time")}
     steps = []
     for each in wanted:
-        before = existing.get((each.kind, each.name))
+        before, message = existing.get((each.kind, each.name)), config_message(each)
         if before is None:
-            steps.append(ConfigStep(each))
+            steps.append(ConfigStep(each, message))
             continue
-        if isinstance(before, pb.Secret) and isinstance(each.message, pb.Secret):
-            _check_type(each, before, each.message, problems)
-        steps.append(ConfigStep(each, before, _mask(each, before)))
+        if isinstance(before, pb.Secret) and isinstance(message, pb.Secret):
+            _check_type(each, before, message, problems)
+        steps.append(ConfigStep(each, message, before, _mask(each.kind, message, before)))
     return steps
 
 
@@ -107,7 +112,7 @@ def send(
     config: Config[BlockingTransport], namespace: str, step: ConfigStep, *, validate_only: bool = False
 ) -> pb.ConfigMap | pb.Secret:
     """Have the server take one step; answers the object then. Raises PilothouseError."""
-    message, before = step.wanted.message, step.before
+    message, before = step.message, step.before
     where: dict[str, Any] = {"namespace": namespace, "validate_only": validate_only}
     if before is None:
         if isinstance(message, pb.ConfigMap):
@@ -131,11 +136,9 @@ def _check_type(wanted: ManifestConfig, before: pb.Secret, message: pb.Secret, p
         problems.add(InputProblem(wanted.place, f"secret/{wanted.name}", "type", words))
 
 
-def _mask(wanted: ManifestConfig, before: pb.ConfigMap | pb.Secret) -> tuple[str, ...]:
-    paths = [
-        name for name in _COMPARED[wanted.kind] if getattr(before, name) != getattr(wanted.message, name)
-    ]
-    return ("data", *paths) if wanted.kind == "secret" else tuple(paths)
+def _mask(kind: str, wanted: pb.ConfigMap | pb.Secret, before: pb.ConfigMap | pb.Secret) -> tuple[str, ...]:
+    paths = [name for name in _COMPARED[kind] if getattr(before, name) != getattr(wanted, name)]
+    return ("data", *paths) if kind == "secret" else tuple(paths)
 
 
 def difference(step: ConfigStep, after: pb.ConfigMap | pb.Secret) -> str:

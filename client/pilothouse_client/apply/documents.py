@@ -13,13 +13,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import yaml
 
 from pilothouse_manifests.translator.nodes import (
+    Document,
     Mapping,
     MappingEntry,
     Node,
@@ -63,14 +63,6 @@ _TOKENS = {
     "expected <block end>, but found '?'": "expected an item that begins with '- ', "
     "or less indentation to end the {what}, found a key",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One document of a file; `root` is never null."""
-
-    place: InputPosition
-    root: Node
 
 
 class _Resolver(yaml.resolver.BaseResolver):

@@ -81,7 +81,7 @@ def send(
     containers: Containers[BlockingTransport], namespace: str, step: Step, *, validate_only: bool = False
 ) -> pb.Container:
     """Have the server take one step; answers the container then. Raises PilothouseError."""
-    container = step.wanted.container
+    container = step.container
     if step.before is None:
         return containers.create(namespace=namespace, container=container, validate_only=validate_only)
     if step.action is Action.NOTHING:

@@ -16,8 +16,9 @@ import yaml
 from google.protobuf import json_format
 
 from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.attach import WantedContainer
 from pilothouse_client.apply.canonical import DECIDED_FIELDS, RESOURCE_PARTS, canonical
+from pilothouse_client.apply.messages import message
+from pilothouse_manifests.translator.attach import WantedContainer
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _SHOWN_FIELDS = ("name", *DECIDED_FIELDS, "pod_container_name")
@@ -33,9 +34,13 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One container: `before` is the server's, None if there is none; `update_mask` names the fields that differ."""
+    """One container: `before` is the server's, None if there is none; `update_mask` names the fields that differ.
+
+    `container`: the wanted one as a message.
+    """
 
     wanted: WantedContainer
+    container: pb.Container
     action: Action
     before: pb.Container | None = None
     update_mask: tuple[str, ...] = ()
@@ -61,30 +66,33 @@ def plan(
 
 
 def _step(wanted: WantedContainer, before: pb.Container | None, problems: Problems) -> Step:
+    container = message(pb.Container, wanted.values)
     if before is None:
-        return Step(wanted, Action.CREATE)
+        return Step(wanted, container, Action.CREATE)
     _check_name(wanted, before, problems)
-    mask = changed_fields(before, wanted)
-    return Step(wanted, Action.UPDATE if mask else Action.NOTHING, before, mask)
+    mask = _changed_fields(before, container, wanted.fields)
+    return Step(wanted, container, Action.UPDATE if mask else Action.NOTHING, before, mask)
 
 
 def _check_name(wanted: WantedContainer, before: pb.Container, problems: Problems) -> None:
-    name = wanted.container.pod_container_name
+    name = wanted.values.get("pod_container_name")
     current = before.pod_container_name or "main"
     if wanted.fields is None and name and name != current:
-        message = f"cannot be changed: it is {current!r} on the server; delete the container first"
+        words = f"cannot be changed: it is {current!r} on the server; delete the container first"
         path = "spec.template.spec.containers[0].name"
-        problems.add(InputProblem(wanted.place, f"deployment/{wanted.name}", path, message))
+        problems.add(InputProblem(wanted.place, f"deployment/{wanted.name}", path, words))
 
 
-def changed_fields(before: pb.Container, wanted: WantedContainer) -> tuple[str, ...]:
+def _changed_fields(
+    before: pb.Container, wanted: pb.Container, fields: frozenset[str] | None
+) -> tuple[str, ...]:
     """Paths of the fields whose values differ, for an update mask; of `resources` the parts that do."""
-    old, new = canonical(before), canonical(wanted.container)
+    old, new = canonical(before), canonical(wanted)
     paths: list[str] = []
     for name in DECIDED_FIELDS:
-        if wanted.fields is not None and name not in wanted.fields:
+        if fields is not None and name not in fields:
             continue
-        if name == "replicas" and not wanted.container.HasField("replicas"):
+        if name == "replicas" and not wanted.HasField("replicas"):
             continue
         if name == "resources":
             parts = [
@@ -118,8 +126,8 @@ def difference(step: Step) -> str:
     if step.action is Action.NOTHING:
         return ""
     before = {} if step.before is None else _shown(step.before)
-    after = _shown(step.wanted.container) if step.before is None else dict(before)
-    wanted = _shown(step.wanted.container)
+    after = _shown(step.container) if step.before is None else dict(before)
+    wanted = _shown(step.container)
     for path in step.update_mask:
         name = path.partition(".")[0]
         if name in wanted:

@@ -29,7 +29,7 @@ def preview(steps: ApplySteps, trial: Trial, outcome: ApplyOutcome, say: Say, co
         say(told + _SUFFIX)
 
     for config in steps.configs:
-        after = trial.answers.get(config.subject, config.before or config.wanted.message)
+        after = trial.answers.get(config.subject, config.before or config.message)
         assert isinstance(after, config_pb2.ConfigMap | config_pb2.Secret)
         action = configs.action_of(config, after)
         show(

@@ -54,12 +54,12 @@ def shrinks(step: Step) -> bool:
 
 def _growth(step: Step) -> tuple[Decimal, ...]:
     if step.before is None:
-        return tuple(_share(step.wanted.container))
+        return tuple(_share(step.container))
     if not step.update_mask:
         return (Decimal(0),) * len(_RESOURCES)
     after = pb.Container()
     after.CopyFrom(step.before)
-    FieldMask(paths=step.update_mask).MergeMessage(step.wanted.container, after, True, True)
+    FieldMask(paths=step.update_mask).MergeMessage(step.container, after, True, True)
     return tuple(new - old for new, old in zip(_share(after), _share(step.before), strict=True))
 
 

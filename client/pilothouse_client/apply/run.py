@@ -15,14 +15,11 @@ from typing import IO
 
 from pilothouse.config.v1 import config_pb2
 from pilothouse.namespace.v1 import namespace_pb2
-from pilothouse_client.apply.attach import attach
 from pilothouse_client.apply.configs import ConfigExecutor, ConfigStep, plan_configs
-from pilothouse_client.apply.convert import convert
 from pilothouse_client.apply.documents import load
 from pilothouse_client.apply.execute import ApplyOutcome, Executor, Say
-from pilothouse_client.apply.literals import warnings
-from pilothouse_client.apply.manifest import Manifest
-from pilothouse_client.apply.plan import plan
+from pilothouse_client.apply.messages import values
+from pilothouse_client.apply.plan import Step, plan
 from pilothouse_client.apply.preview import preview
 from pilothouse_client.apply.quota import check_quota
 from pilothouse_client.apply.rollout import wait
@@ -31,6 +28,10 @@ from pilothouse_client.apply.volumes import VolumeExecutor, VolumeStep, plan_vol
 from pilothouse_client.client import Nouns
 from pilothouse_client.transport import BlockingTransport
 from pilothouse_client.waiting import DEFAULT_PATIENCE, Patience
+from pilothouse_manifests.translator.attach import attach
+from pilothouse_manifests.translator.convert import convert
+from pilothouse_manifests.translator.literals import literals
+from pilothouse_manifests.translator.manifest import Manifest
 from pilothouse_manifests.translator.problems import Problems
 
 _PAGE_SIZE = 1000
@@ -77,8 +78,7 @@ def apply(
     if planned is None:
         return ApplyResult.REFUSED
     steps, namespace = planned
-    for line in warnings(steps.containers):
-        complain(line)
+    _warn(steps.containers, complain)
     trial = try_out(client, options.namespace, steps, problems)
     if namespace.HasField("resource_quota"):
         usage = client.namespaces.get_quota_usage.send(
@@ -146,7 +146,7 @@ def _planned(
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
     existing = [container for container in listed if not container.HasField("delete_time")]
     steps = ApplySteps(
-        containers=plan(attach(manifest, existing), existing, problems),
+        containers=plan(attach(manifest, [values(each) for each in existing]), existing, problems),
         configs=_planned_configs(client, manifest, options, problems),
         volumes=_planned_volumes(client, manifest, options, problems),
     )
@@ -182,6 +182,22 @@ def _planned_volumes(
         return []
     existing = client.storage.list_volumes(namespace=options.namespace, page_size=_PAGE_SIZE)
     return plan_volumes(wanted, existing, problems)
+
+
+def _warn(steps: Iterable[Step], complain: Say) -> None:
+    """A line for each value in the clear that a step would set."""
+    for step in steps:
+        changed = {path.partition(".")[0] for path in step.update_mask} or None
+        if step.before is not None and changed is None:
+            continue
+        for field, name in literals(step.wanted.values):
+            if changed is None or field in changed:
+                # What a probe sends cannot come from a Secret.
+                advice = "" if field == "probes" else ": put it into a Secret"
+                complain(
+                    f"warning: {step.wanted.place}: {step.subject}: {name} is plain text and visible "
+                    f"to all who may see the container{advice}"
+                )
 
 
 def _refuse(problems: Problems, options: Options, complain: Say) -> None:

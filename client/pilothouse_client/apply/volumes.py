@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -19,11 +19,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.canonical import amount
 from pilothouse_client.apply.execute import ApplyOutcome, Say, ends_the_run
-from pilothouse_client.apply.manifest import VolumeObject
+from pilothouse_client.apply.messages import message
 from pilothouse_client.apply.plan import Action
 from pilothouse_client.errors import PilothouseError
 from pilothouse_client.nouns.storage import Storage
 from pilothouse_client.transport import BlockingTransport
+from pilothouse_manifests.translator.manifest import VolumeObject
 from pilothouse_manifests.translator.problems import InputProblem, Problems
 
 _SHOWN = (
@@ -43,9 +44,13 @@ _FIXED = {
 
 @dataclass(frozen=True, slots=True)
 class VolumeStep:
-    """One volume: `before` is the server's, None if there is none; `update_mask` is what is sent."""
+    """One volume: `before` is the server's, None if there is none; `update_mask` is what is sent.
+
+    `message`: the wanted object as a message.
+    """
 
     wanted: VolumeObject
+    message: pb.Volume
     before: pb.Volume | None = None
     update_mask: tuple[str, ...] = ()
 
@@ -69,14 +74,16 @@ def plan_volumes(
     for each in wanted:
         first = steps.get(each.name)
         if first is not None:
-            if first.wanted.message != each.message:
+            if first.wanted.values != each.values:
                 words = f"another volume is called {each.name!r}; first at {first.wanted.place}"
                 problems.add(InputProblem(each.place, each.reporter.subject, "", words))
             continue
         before = on_server.get(each.name)
+        step = VolumeStep(each, message(pb.Volume, each.values), before)
         if before is not None:
-            _check_fixed(each, before, problems)
-        steps[each.name] = VolumeStep(each, before, () if before is None else _mask(each, before))
+            _check_fixed(step, before, problems)
+            step = replace(step, update_mask=_mask(step, before))
+        steps[each.name] = step
     return list(steps.values())
 
 
@@ -114,24 +121,25 @@ def send(
     storage: Storage[BlockingTransport], namespace: str, step: VolumeStep, *, validate_only: bool = False
 ) -> pb.Volume:
     """Have the server take one step; answers the volume then. Raises PilothouseError."""
-    message, before = step.wanted.message, step.before
+    before = step.before
     if before is None:
-        return storage.create_volume(namespace=namespace, volume=message, validate_only=validate_only)
+        return storage.create_volume(namespace=namespace, volume=step.message, validate_only=validate_only)
     if not step.update_mask:
         return before
     return storage.update_volume(
         namespace=namespace,
-        name=message.name,
-        volume=message,
+        name=step.message.name,
+        volume=step.message,
         update_mask=FieldMask(paths=step.update_mask),
         etag=before.etag,
         validate_only=validate_only,
     )
 
 
-def _check_fixed(wanted: VolumeObject, before: pb.Volume, problems: Problems) -> None:
+def _check_fixed(step: VolumeStep, before: pb.Volume, problems: Problems) -> None:
+    wanted = step.wanted
     for name, path in _FIXED.items():
-        value = getattr(wanted.message, name)
+        value = getattr(step.message, name)
         # What is not stated is left to the server.
         if not value or value == getattr(before, name):
             continue
@@ -140,12 +148,12 @@ def _check_fixed(wanted: VolumeObject, before: pb.Volume, problems: Problems) ->
         problems.add(InputProblem(wanted.place, wanted.reporter.subject, path, words))
 
 
-def _mask(wanted: VolumeObject, before: pb.Volume) -> tuple[str, ...]:
-    if wanted.implied:
+def _mask(step: VolumeStep, before: pb.Volume) -> tuple[str, ...]:
+    if step.wanted.implied:
         return ()
-    message = wanted.message
-    paths = [name for name in ("labels", "annotations") if getattr(before, name) != getattr(message, name)]
-    if amount(before.size, "1") != amount(message.size, "1"):
+    wanted = step.message
+    paths = [name for name in ("labels", "annotations") if getattr(before, name) != getattr(wanted, name)]
+    if amount(before.size, "1") != amount(wanted.size, "1"):
         paths.insert(0, "size")
     return tuple(paths)
 
@@ -153,10 +161,10 @@ def _mask(wanted: VolumeObject, before: pb.Volume) -> tuple[str, ...]:
 def difference(step: VolumeStep) -> str:
     """A unified diff from what the server has to what is wanted, as YAML."""
     before, after = step.before, pb.Volume()
-    after.CopyFrom(step.wanted.message if before is None else before)
+    after.CopyFrom(step.message if before is None else before)
     for name in step.update_mask:
         after.ClearField(name)  # type: ignore[arg-type]
-        after.MergeFrom(_only(step.wanted.message, name))
+        after.MergeFrom(_only(step.message, name))
     lines = difflib.unified_diff(
         [] if before is None else _lines(before),
         _lines(after),

@@ -1,8 +1,8 @@
-"""From manifests that people write to values of the platform: what `apply`, and later the server, translate with.
+"""From manifests that people write to values of the platform: the translator of `apply`, and later of the server.
 
 The way of a document: `nodes` is its tree with the place of every part, `convert` turns Deployments, Services,
 ServiceAccounts, ConfigMaps, Secrets and claims into `manifest`, `attach` joins services and accounts with the
-containers they belong to. Whatever cannot be represented is a `problems.InputProblem` with file, line and path;
+containers they belong to. A field that cannot be represented is a `problems.InputProblem` with file, line and path;
 nothing is dropped silently.
 
 Values are those of the table (`pilothouse_manifests.table`): plain dicts by our names, with Kubernetes' words for

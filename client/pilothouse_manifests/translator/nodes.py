@@ -51,6 +51,14 @@ class Mapping:
 Node = ScalarNode | SequenceNode | Mapping
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a file; `root` is never null."""
+
+    place: InputPosition
+    root: Node
+
+
 def describe(node: Node) -> str:
     """What the node is, for a message that says what was found."""
     if isinstance(node, Mapping):

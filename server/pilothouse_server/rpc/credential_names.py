@@ -2,7 +2,7 @@
 
 Who writes `DB_PASSWORD` as a literal may be shown it, because it is not declared a secret, and what reads it would
 write back whatever stood in its place. Records of calls are kept for years and read by others: there it is masked.
-`pilothouse apply` warns by the same names (`pilothouse_client.apply.literals`).
+`pilothouse apply` warns by the same names (`pilothouse_manifests.translator.literals`).
 """
 
 from __future__ import annotations

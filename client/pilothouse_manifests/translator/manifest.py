@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pilothouse.config.v1 import config_pb2
-from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse.storage.v1 import storage_pb2
+from pilothouse_manifests.fields import Values
 from pilothouse_manifests.sources import FOREIGN_ANNOTATIONS
 from pilothouse_manifests.translator.fields import Fields, TextEntry
 from pilothouse_manifests.translator.problems import InputPosition, Reporter
@@ -23,7 +21,7 @@ class DeclaredPort:
     """A port that a container's pod declares; `name` may be empty, `host_port` 0."""
 
     number: int
-    protocol: pb.Protocol.ValueType
+    protocol: str
     name: str = ""
     host_port: int = 0
 
@@ -34,12 +32,12 @@ class VolumeObject:
 
     place: InputPosition
     reporter: Reporter
-    message: storage_pb2.Volume
+    values: Values
     implied: bool = False
 
     @property
     def name(self) -> str:
-        return self.message.name
+        return str(self.values["name"])
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class ManifestWorkload:
 
     place: InputPosition
     reporter: Reporter
-    container: pb.Container
+    values: Values
     declared: list[DeclaredPort]
     pod_labels: dict[str, str]
     # What the volumes of its pods imply: config maps, secrets and folders of the node to be mounted.
@@ -56,7 +54,7 @@ class ManifestWorkload:
 
     @property
     def name(self) -> str:
-        return self.container.name
+        return str(self.values["name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class ManifestServicePort:
     name: str
     number: int
     target: int | str
-    protocol: pb.Protocol.ValueType
+    protocol: str
     node_port: int
     app_protocol: str
 
@@ -80,7 +78,7 @@ class ManifestService:
     place: InputPosition
     reporter: Reporter
     name: str
-    service_type: pb.ServiceType.ValueType
+    service_type: str
     selector: dict[str, str]
     labels: dict[str, TextEntry]
     annotations: dict[str, str]
@@ -103,11 +101,11 @@ class ManifestConfig:
     place: InputPosition
     reporter: Reporter
     kind: Literal["config_map", "secret"]
-    message: config_pb2.ConfigMap | config_pb2.Secret
+    values: Values
 
     @property
     def name(self) -> str:
-        return self.message.name
+        return str(self.values["name"])
 
 
 @dataclass(slots=True)

@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import re
 
-from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.convert_volume import PodVolumes, pod_volumes
-from pilothouse_client.apply.manifest import DeclaredPort, ManifestWorkload, Metadata, VolumeObject, metadata
-from pilothouse_client.apply.messages import message, protocol_of
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import Hooks, read
 from pilothouse_manifests.sources import MappingSource
@@ -26,22 +22,30 @@ from pilothouse_manifests.table import (
     POD_PORT,
     VOLUME_MOUNT,
 )
+from pilothouse_manifests.translator.convert_volume import PodVolumes, pod_volumes
 from pilothouse_manifests.translator.fields import Fields, TextEntry, texts_of
+from pilothouse_manifests.translator.manifest import (
+    DeclaredPort,
+    ManifestWorkload,
+    Metadata,
+    VolumeObject,
+    metadata,
+)
 from pilothouse_manifests.volumes import DNS_LABEL
 
 
 def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
     """The workload that the document describes; whether it is usable says its reporter."""
-    container = pb.Container()
+    container: Values = {}
     with root.part("metadata", required=True) as stated:
         own = metadata(stated, namespace)
-        container.name = own.name
+        container["name"] = own.name
         if stated.present and not re.fullmatch(DNS_LABEL, own.name):
             stated.invalid(
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
     with root.part("spec", required=True) as spec:
-        container.MergeFrom(message(pb.Container, read(DEPLOYMENT, spec, _NOT_HELD) or {}))
+        container |= read(DEPLOYMENT, spec, _NOT_HELD) or {}
         with spec.part("template", required=True) as template:
             with template.part("metadata") as stated:
                 pods = metadata(stated, namespace)
@@ -89,10 +93,10 @@ def _check_selector(selector: Fields, labels: dict[str, str]) -> None:
         selector.invalid(None, "expected labels, found none")
 
 
-def _unite(root: Fields, own: Metadata, pods: Metadata, container: pb.Container) -> None:
+def _unite(root: Fields, own: Metadata, pods: Metadata, container: Values) -> None:
     for of_deployment, of_pods, united in (
-        (own.labels, pods.labels, container.labels),
-        (own.annotations, pods.annotations, container.annotations),
+        (own.labels, pods.labels, container.setdefault("labels", {})),
+        (own.annotations, pods.annotations, container.setdefault("annotations", {})),
     ):
         united.update(texts_of(of_deployment))
         for key, entry in of_pods.items():
@@ -103,20 +107,20 @@ def _unite(root: Fields, own: Metadata, pods: Metadata, container: pb.Container)
             united[key] = entry.text
 
 
-def _drop_platform_labels(container: pb.Container) -> None:
+def _drop_platform_labels(container: Values) -> None:
     """Labels that the platform sets itself, to these values; others are the container's own, and kept on its pods."""
     for key, value in (
-        ("app.kubernetes.io/name", container.name),
+        ("app.kubernetes.io/name", container["name"]),
         ("app.kubernetes.io/managed-by", "pilothouse"),
     ):
-        if container.labels.get(key) == value:
-            del container.labels[key]
+        if container["labels"].get(key) == value:
+            del container["labels"][key]
 
 
-def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list[VolumeObject]]:
+def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[VolumeObject]]:
     """Fill in what the pod says; answers the ports it declares, and the volumes that it implies."""
     volumes = pod_volumes(pod)
-    container.empty_dirs.extend(volumes.empty_dirs)
+    container["empty_dirs"] = volumes.empty_dirs
     hooks = _hooks(volumes)
     values = read(POD, pod, hooks) or {}
     containers = list(pod.each(CONTAINERS))
@@ -132,13 +136,13 @@ def _pod(pod: Fields, container: pb.Container) -> tuple[list[DeclaredPort], list
     declared = [
         DeclaredPort(
             port["container_port"],
-            protocol_of(port),
+            port["protocol"],
             port.get("name", ""),
             port.get("host_port", 0),
         )
         for port in values.pop("ports", ())
     ]
-    container.MergeFrom(message(pb.Container, values))
+    container |= values
     return declared, volumes.implied
 
 

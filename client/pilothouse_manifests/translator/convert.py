@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pilothouse_client.apply.convert_config import convert_config_map, convert_secret
-from pilothouse_client.apply.convert_deployment import convert_deployment
-from pilothouse_client.apply.convert_service import convert_account, convert_service
-from pilothouse_client.apply.convert_volume import convert_claim
-from pilothouse_client.apply.documents import Document
-from pilothouse_client.apply.manifest import Manifest
+from pilothouse_manifests.translator.convert_config import convert_config_map, convert_secret
+from pilothouse_manifests.translator.convert_deployment import convert_deployment
+from pilothouse_manifests.translator.convert_service import convert_account, convert_service
+from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
-from pilothouse_manifests.translator.nodes import Mapping, ScalarNode, describe
+from pilothouse_manifests.translator.manifest import Manifest
+from pilothouse_manifests.translator.nodes import Document, Mapping, ScalarNode, describe
 from pilothouse_manifests.translator.problems import InputPosition, Problems, Reporter
 
 DEPLOYMENT = ("apps/v1", "Deployment")

@@ -11,29 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pilothouse.container.v1 import container_pb2
-from pilothouse.storage.v1 import storage_pb2 as pb
-from pilothouse_client.apply.manifest import VolumeObject, metadata
-from pilothouse_client.apply.messages import message
 from pilothouse_manifests import volumes
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import Hooks, read
 from pilothouse_manifests.sources import MappingSource
 from pilothouse_manifests.table import CLAIM, VOLUMES
 from pilothouse_manifests.translator.fields import Fields, texts_of
+from pilothouse_manifests.translator.manifest import VolumeObject, metadata
 from pilothouse_manifests.volumes import DNS_LABEL, read_volumes
-
-_TYPES = {
-    "config_map": pb.VOLUME_TYPE_CONFIG_MAP,
-    "secret": pb.VOLUME_TYPE_SECRET,
-    "host_path": pb.VOLUME_TYPE_HOST_PATH,
-}
-# As the API calls them; the translator has Kubernetes' words.
-_ACCESS_MODES = {
-    "ReadWriteOnce": "read_write_once",
-    "ReadOnlyMany": "read_only_many",
-    "ReadWriteMany": "read_write_many",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +34,7 @@ class PodVolumes:
     """The volumes of one pod by their names in it, None for those that were reported; and what they imply."""
 
     by_name: dict[str, ConvertedVolume | None]
-    empty_dirs: list[container_pb2.EmptyDir]
+    empty_dirs: list[Values]
     implied: list[VolumeObject]
 
 
@@ -69,16 +54,13 @@ def convert_claim(root: Fields, namespace: str) -> VolumeObject:
             # What the cluster had bound it to: a claim that is made anew gets storage of its own.
             spec.text("volumeName")
         values = read(CLAIM, spec, _CLAIM_RULES) or {}
-    claim = message(
-        pb.Volume,
-        {
-            **values,
-            "name": own.name,
-            "type": "persistent_volume_claim",
-            "labels": texts_of(own.labels),
-            "annotations": texts_of(own.annotations),
-        },
-    )
+    claim = {
+        **values,
+        "name": own.name,
+        "type": "persistent_volume_claim",
+        "labels": texts_of(own.labels),
+        "annotations": texts_of(own.annotations),
+    }
     return VolumeObject(root.place, root.reporter, claim)
 
 
@@ -91,8 +73,6 @@ def _checked_claim(claim: Values, source: MappingSource) -> Values:
     if source.has("storageClassName") and not claim.get("storage_class"):
         # Left out it means the default class, empty it means none at all.
         source.unusable("storageClassName", "cannot be represented: a claim without any storage class")
-    if mode := claim.get("access_mode"):
-        return {**claim, "access_mode": _ACCESS_MODES[mode]}
     return claim
 
 
@@ -104,7 +84,7 @@ def pod_volumes(pod: Fields) -> PodVolumes:
     found = PodVolumes({}, [], [])
     for stated in read_volumes(pod):
         found.by_name[stated.name] = _volume(stated, found) if stated.type else None
-    own = {folder.name for folder in found.empty_dirs}
+    own = {folder["name"] for folder in found.empty_dirs}
     for name, volume_of in found.by_name.items():
         if volume_of is not None and volume_of.name in own and volume_of.name != name:
             pod.unsupported(
@@ -118,7 +98,7 @@ def pod_volumes(pod: Fields) -> PodVolumes:
 def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVolume | None:
     """What stands for a volume of a pod; what it implies goes to `found`."""
     if stated.type == "empty_dir":
-        found.empty_dirs.append(message(container_pb2.EmptyDir, {"name": stated.name, **stated.values}))
+        found.empty_dirs.append({"name": stated.name, **stated.values})
         return ConvertedVolume(stated.name)
     if stated.type == "persistent_volume_claim":
         return ConvertedVolume(stated.volume, stated.values.get("read_only", False))
@@ -130,7 +110,6 @@ def _volume(stated: volumes.PodVolume[Fields], found: PodVolumes) -> ConvertedVo
             key, f"cannot be represented: the platform has no {word} with the name {shown!r}"
         )
         return None
-    volume = message(pb.Volume, {**stated.values, "name": stated.volume})
-    volume.type = _TYPES[stated.type]
+    volume = {**stated.values, "name": stated.volume, "type": stated.type}
     found.implied.append(VolumeObject(stated.source.place, stated.source.reporter, volume, implied=True))
-    return ConvertedVolume(volume.name)
+    return ConvertedVolume(stated.volume)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 
-from pilothouse.config.v1 import config_pb2 as pb
-from pilothouse_client.apply.manifest import ManifestConfig, Metadata, metadata
-from pilothouse_client.apply.messages import message
 from pilothouse_manifests.fields import Values
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.table import CONFIG_MAP, SECRET
 from pilothouse_manifests.translator.fields import Fields, TextEntry, texts_of
+from pilothouse_manifests.translator.manifest import ManifestConfig, Metadata, metadata
 from pilothouse_manifests.volumes import DNS_LABEL
 
 _SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"
@@ -24,7 +22,7 @@ def convert_config_map(root: Fields, namespace: str) -> ManifestConfig:
     own = _metadata(root, namespace)
     data = root.text_map("data")
     _check_once(root, data, root.text_map("binaryData"))
-    config_map = message(pb.ConfigMap, {**(read(CONFIG_MAP, root) or {}), **_said(own)})
+    config_map = {**(read(CONFIG_MAP, root) or {}), **_said(own)}
     return ManifestConfig(root.place, root.reporter, "config_map", config_map)
 
 
@@ -36,7 +34,7 @@ def convert_secret(root: Fields, namespace: str) -> ManifestConfig:
         root.unusable("type", "cannot be represented: the cluster makes tokens of service accounts itself")
     text = texts_of(root.text_map("stringData", hidden=True))
     data = values.pop("data", {}) | {key: value.encode() for key, value in text.items()}
-    secret = message(pb.Secret, {"type": "Opaque", **values, "data": data, **_said(own)})
+    secret = {"type": "Opaque", **values, "data": data, **_said(own)}
     return ManifestConfig(root.place, root.reporter, "secret", secret)
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.plan import Step
+from pilothouse_manifests.fields import Values
 
 _ALONE = re.compile(
     r"(?:^|_)(?:(?:pass|pwd|key|authorization|cookie|jwt|bearer|otp|dsn)s?(?:$|_)|(?:auth|pin|salt)s?$)"
@@ -36,45 +35,28 @@ def reads_like_a_credential(name: str) -> bool:
     return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
 
 
-def warnings(steps: Iterable[Step]) -> Iterator[str]:
-    """A line for each value in the clear that a step would set."""
-    for step in steps:
-        changed = {path.partition(".")[0] for path in step.update_mask} or None
-        if step.before is not None and changed is None:
-            continue
-        for field, name in _literals(step.wanted.container):
-            if changed is None or field in changed:
-                # What a probe sends cannot come from a Secret.
-                advice = "" if field == "probes" else ": put it into a Secret"
-                yield (
-                    f"warning: {step.wanted.place}: {step.subject}: {name} is plain text and visible "
-                    f"to all who may see the container{advice}"
-                )
-
-
-def _literals(container: pb.Container) -> Iterator[tuple[str, str]]:
-    """The field of the container, and what the value is called."""
-    yield from _of_program(container.env, container.args, container.command, "")
-    for init in container.init_containers:
-        for _, name in _of_program(init.env, init.args, init.command, f" of init container {init.name}"):
+def literals(container: Values) -> Iterator[tuple[str, str]]:
+    """Each value of a container that looks like a credential: the field it is in, and what the value is called."""
+    yield from _of_program(container, "")
+    for init in container.get("init_containers", ()):
+        for _, name in _of_program(init, f" of init container {init['name']}"):
             yield "init_containers", name
     for probe in _PROBES:
-        for header in getattr(container.probes, probe).http_get.http_headers:
-            if _is_value(header.value) and reads_like_a_credential(header.name):
-                yield "probes", f"header {header.name} of the {probe} probe"
+        sent = container.get("probes", {}).get(probe, {}).get("http_get", {})
+        for header in sent.get("http_headers", ()):
+            if _is_value(header.get("value", "")) and reads_like_a_credential(header["name"]):
+                yield "probes", f"header {header['name']} of the {probe} probe"
 
 
-def _of_program(
-    env: Iterable[pb.EnvVar], args: Iterable[str], command: Iterable[str], whose: str
-) -> Iterator[tuple[str, str]]:
-    for variable in env:
-        literal = variable.value_from in (pb.ENV_VALUE_FROM_UNSPECIFIED, pb.ENV_VALUE_FROM_LITERAL)
-        if not literal or not _is_value(variable.value):
+def _of_program(program: Values, whose: str) -> Iterator[tuple[str, str]]:
+    for variable in program.get("env", ()):
+        value = variable.get("value", "")
+        if variable.get("value_from", "literal") != "literal" or not _is_value(value):
             continue
-        if reads_like_a_credential(variable.name) or _URL_PASSWORD.search(variable.value):
-            yield "env", f"variable {variable.name}{whose}"
-    for field, arguments in (("args", args), ("command", command)):
-        for name in _named(arguments):
+        if reads_like_a_credential(variable["name"]) or _URL_PASSWORD.search(value):
+            yield "env", f"variable {variable['name']}{whose}"
+    for field in ("args", "command"):
+        for name in _named(program.get(field, ())):
             yield field, f"argument {name}{whose}"
 
 

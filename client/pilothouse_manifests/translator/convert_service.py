@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import re
 
-from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.manifest import ManifestAccount, ManifestService, ManifestServicePort, metadata
-from pilothouse_client.apply.messages import protocol_of
 from pilothouse_manifests.reading import read
 from pilothouse_manifests.services import HEADLESS, TYPES, service_type
 from pilothouse_manifests.table import SERVICE, SERVICE_PORT
 from pilothouse_manifests.translator.fields import Fields, texts_of
+from pilothouse_manifests.translator.manifest import (
+    ManifestAccount,
+    ManifestService,
+    ManifestServicePort,
+    metadata,
+)
 from pilothouse_manifests.volumes import DNS_LABEL
-
-_TYPES = {
-    "ClusterIP": pb.SERVICE_TYPE_CLUSTER_IP,
-    "NodePort": pb.SERVICE_TYPE_NODE_PORT,
-    "LoadBalancer": pb.SERVICE_TYPE_LOAD_BALANCER,
-    HEADLESS: pb.SERVICE_TYPE_HEADLESS,
-}
 
 
 def convert_service(root: Fields, namespace: str) -> ManifestService:
@@ -35,12 +31,12 @@ def convert_service(root: Fields, namespace: str) -> ManifestService:
                 "name", f"expected at most 63 lower-case letters, digits and '-', found {own.name!r}"
             )
     with root.part("spec", required=True) as spec:
-        service_type = _service_type(spec, own.exported)
+        type_ = _service_type(spec, own.exported)
         selector = spec.words("selector")
         if spec.present and not selector:
             spec.unusable("selector", "cannot be represented: a service without selector")
         read(SERVICE, spec)
-        ports = [port for item in spec.each("ports") if (port := _port(item, service_type)) is not None]
+        ports = [port for item in spec.each("ports") if (port := _port(item, type_)) is not None]
         if spec.present and not spec.has("ports"):
             spec.unusable("ports", "cannot be represented: a service without ports")
     _check_names(ports, root)
@@ -48,7 +44,7 @@ def convert_service(root: Fields, namespace: str) -> ManifestService:
         place=root.place,
         reporter=root.reporter,
         name=own.name,
-        service_type=service_type,
+        service_type=type_,
         selector=selector,
         labels=own.labels,
         annotations=texts_of(own.annotations),
@@ -56,7 +52,7 @@ def convert_service(root: Fields, namespace: str) -> ManifestService:
     )
 
 
-def _service_type(spec: Fields, exported: bool) -> pb.ServiceType.ValueType:
+def _service_type(spec: Fields, exported: bool) -> str:
     stated, address = spec.text("type"), spec.text("clusterIP")
     if exported:
         for name in ("clusterIPs", "ipFamilies"):
@@ -69,17 +65,13 @@ def _service_type(spec: Fields, exported: bool) -> pb.ServiceType.ValueType:
         spec.unsupported("clusterIP")
     if type_ == HEADLESS and stated in ("NodePort", "LoadBalancer"):
         spec.invalid("clusterIP", f"expected an address for a {stated}, found 'None'")
-    return _TYPES.get(type_, pb.SERVICE_TYPE_CLUSTER_IP)
+    return type_
 
 
-def _port(stated: Fields, service_type: pb.ServiceType.ValueType) -> ManifestServicePort | None:
+def _port(stated: Fields, type_: str) -> ManifestServicePort | None:
     with stated:
         port = read(SERVICE_PORT, stated)
-        if (
-            port is not None
-            and port.get("node_port")
-            and service_type not in (pb.SERVICE_TYPE_NODE_PORT, pb.SERVICE_TYPE_LOAD_BALANCER)
-        ):
+        if port is not None and port.get("node_port") and type_ not in ("NodePort", "LoadBalancer"):
             stated.invalid(
                 "nodePort", "expected none for a service that is neither NodePort nor LoadBalancer"
             )
@@ -92,7 +84,7 @@ def _port(stated: Fields, service_type: pb.ServiceType.ValueType) -> ManifestSer
         name=port.get("name", ""),
         number=number,
         target=port.get("target_name") or port.get("container_port") or number,
-        protocol=protocol_of(port),
+        protocol=port["protocol"],
         node_port=port.get("node_port", 0),
         app_protocol=port.get("app_protocol", ""),
     )

@@ -15,23 +15,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pilothouse.container.v1 import container_pb2 as pb
-from pilothouse_client.apply.manifest import (
+from pilothouse_manifests.fields import Values
+from pilothouse_manifests.services import is_pod_port_name
+from pilothouse_manifests.translator.manifest import (
     DeclaredPort,
     Manifest,
     ManifestAccount,
     ManifestService,
     ManifestWorkload,
 )
-from pilothouse_manifests.services import is_pod_port_name
 from pilothouse_manifests.translator.problems import InputPosition
 
-NO_SERVICE = pb.SERVICE_TYPE_NONE
+# A port that makes no Service.
+NO_SERVICE = "None"
+_TCP = "TCP"
 
 
 @dataclass(slots=True)
 class WantedContainer:
-    """One container as it shall be.
+    """One container as it shall be, as values by the names of a container.
 
     `fields` names the fields of Container that the input decides; None means all that a manifest can say.
     `releases` are services that the container gives up to another one, which therefore must be changed later
@@ -39,7 +41,7 @@ class WantedContainer:
     """
 
     place: InputPosition
-    container: pb.Container
+    values: Values
     fields: frozenset[str] | None = None
     releases: frozenset[str] = field(default_factory=frozenset)
     takes: frozenset[str] = field(default_factory=frozenset)
@@ -47,77 +49,79 @@ class WantedContainer:
 
     @property
     def name(self) -> str:
-        return self.container.name
+        return str(self.values["name"])
 
 
-def attach(manifest: Manifest, existing: Sequence[pb.Container]) -> list[WantedContainer]:
+def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContainer]:
     """The containers that the manifest wants, in the order given, then those it changes only through their services.
 
     `existing`: the namespace's containers on the server. What belongs nowhere becomes a problem of its
     document.
     """
     workloads = {workload.name: workload for workload in manifest.workloads}
-    others = [container for container in existing if container.name not in workloads]
+    others = [container for container in existing if container["name"] not in workloads]
     owners = _owners(manifest, others)
     served = set(owners)
     _check_accounts(manifest, others)
 
     wanted: list[WantedContainer] = []
-    on_server = {container.name: container for container in existing}
+    on_server = {container["name"]: container for container in existing}
     for workload in manifest.workloads:
         services = [each for each in manifest.services if owners.get(each.name) == workload.name]
         before = on_server.get(workload.name)
         ports = _ports(workload.declared, services, _kept(before, served), workload.name)
-        container = pb.Container()
-        container.CopyFrom(workload.container)
-        container.ports.extend(_with_node_ports(ports, before))
-        accounts = [each for each in manifest.accounts if each.name == container.service_account]
+        container = {**workload.values, "ports": _with_node_ports(ports, before)}
+        accounts = [each for each in manifest.accounts if each.name == container.get("service_account")]
         wanted.append(_wanted(workload.place, container, None, before, [*services, *accounts]))
     for container in others:
-        services = [each for each in manifest.services if owners.get(each.name) == container.name]
-        if not services and not any(_service_of(port, container) in served for port in container.ports):
+        services = [each for each in manifest.services if owners.get(each.name) == container["name"]]
+        if not services and not served & _services_of(container):
             continue
-        ports = _ports(_declared(container), services, _kept(container, served), container.name)
-        changed = pb.Container(name=container.name, ports=_with_node_ports(ports, container))
+        ports = _ports(_declared(container), services, _kept(container, served), container["name"])
+        changed = {"name": container["name"], "ports": _with_node_ports(ports, container)}
         place = services[0].place if services else _place_of_moved(manifest, container)
         wanted.append(_wanted(place, changed, frozenset({"ports"}), container, services))
     return wanted
 
 
-def service_name(port: pb.Port, container_name: str) -> str:
+def _service_of(port: Values, container_name: str) -> str:
     """Name of the Service that a port makes; empty if it makes none."""
-    return "" if port.service_type == NO_SERVICE else port.service_name or container_name
+    if port.get("service_type") == NO_SERVICE:
+        return ""
+    return port.get("service_name") or container_name
+
+
+def _services_of(container: Values) -> frozenset[str]:
+    """Names of the Services that the ports of a container make."""
+    made = (_service_of(port, container["name"]) for port in container.get("ports", ()))
+    return frozenset(name for name in made if name)
 
 
 def _wanted(
     place: InputPosition,
-    container: pb.Container,
+    container: Values,
     fields: frozenset[str] | None,
-    before: pb.Container | None,
+    before: Values | None,
     along: Iterable[ManifestService | ManifestAccount],
 ) -> WantedContainer:
-    old = {_service_of(port, before) for port in before.ports} - {""} if before is not None else set()
-    new = {_service_of(port, container) for port in container.ports} - {""}
+    old = _services_of(before) if before is not None else frozenset()
+    new = _services_of(container)
     names = tuple(each.reporter.subject for each in along)
-    return WantedContainer(place, container, fields, frozenset(old - new), frozenset(new - old), names)
+    return WantedContainer(place, container, fields, old - new, new - old, names)
 
 
-def _service_of(port: pb.Port, container: pb.Container) -> str:
-    return service_name(port, container.name)
-
-
-def _place_of_moved(manifest: Manifest, container: pb.Container) -> InputPosition:
-    names = {_service_of(port, container) for port in container.ports}
+def _place_of_moved(manifest: Manifest, container: Values) -> InputPosition:
+    names = _services_of(container)
     return next(service.place for service in manifest.services if service.name in names)
 
 
-def _owners(manifest: Manifest, others: Sequence[pb.Container]) -> dict[str, str]:
+def _owners(manifest: Manifest, others: Sequence[Values]) -> dict[str, str]:
     """Container name by service name; a service that has no single owner is reported and left out."""
     owners: dict[str, str] = {}
     for service in manifest.services:
         here = [each for each in manifest.workloads if _selects(service.selector, each.pod_labels)]
-        there = [each for each in others if _selects(service.selector, each.labels)]
-        names = [each.name for each in here] + [f"{each.name} on the server" for each in there]
+        there = [each for each in others if _selects(service.selector, each.get("labels", {}))]
+        names = [each.name for each in here] + [f"{each['name']} on the server" for each in there]
         if not names:
             message = (
                 "cannot be represented: it selects no container, neither of these files nor on the server"
@@ -135,11 +139,11 @@ def _owners(manifest: Manifest, others: Sequence[pb.Container]) -> dict[str, str
 
 
 def _owner(
-    here: Sequence[ManifestWorkload], there: Sequence[pb.Container]
+    here: Sequence[ManifestWorkload], there: Sequence[Values]
 ) -> tuple[str, Sequence[DeclaredPort], Mapping[str, str]]:
     if here:
-        return here[0].name, here[0].declared, here[0].container.labels
-    return there[0].name, _declared(there[0]), there[0].labels
+        return here[0].name, here[0].declared, here[0].values["labels"]
+    return there[0]["name"], _declared(there[0]), there[0].get("labels", {})
 
 
 def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -162,52 +166,56 @@ def _resolved(service: ManifestService, owner: str, declared: Sequence[DeclaredP
     return service.reporter.usable
 
 
-def _target(name: str, protocol: pb.Protocol.ValueType, declared: Sequence[DeclaredPort]) -> int | None:
+def _target(name: str, protocol: str, declared: Sequence[DeclaredPort]) -> int | None:
     return next((each.number for each in declared if (each.name, each.protocol) == (name, protocol)), None)
 
 
-def _check_accounts(manifest: Manifest, others: Sequence[pb.Container]) -> None:
-    used = {workload.container.service_account for workload in manifest.workloads}
-    used.update(container.service_account for container in others)
+def _check_accounts(manifest: Manifest, others: Sequence[Values]) -> None:
+    used = {workload.values.get("service_account") for workload in manifest.workloads}
+    used.update(container.get("service_account") for container in others)
     for account in manifest.accounts:
         if account.name not in used:
             message = "cannot be represented: no container uses it, and the platform makes accounts for containers only"
             account.reporter.unusable(account.place, "", message)
 
 
-def _kept(before: pb.Container | None, served: set[str]) -> list[pb.Port]:
+def _kept(before: Values | None, served: set[str]) -> list[Values]:
     """Service ports on the server that belong to no Service of these files."""
     if before is None:
         return []
-    return [port for port in before.ports if _service_of(port, before) not in served | {""}]
+    ports = before.get("ports", ())
+    return [port for port in ports if _service_of(port, before["name"]) not in served | {""}]
 
 
-def _declared(container: pb.Container) -> list[DeclaredPort]:
+def _declared(container: Values) -> list[DeclaredPort]:
     """The ports that the pods of a container on the server declare, as the server derives them: one per number and
     protocol, with the first name and host port given."""
-    declared: dict[tuple[int, pb.Protocol.ValueType], DeclaredPort] = {}
-    for port in container.ports:
-        protocol = port.protocol or pb.PROTOCOL_TCP
-        known = declared.get((port.container_port, protocol))
-        declared[port.container_port, protocol] = DeclaredPort(
-            port.container_port,
-            protocol,
-            (known.name if known is not None else "") or (port.name if is_pod_port_name(port.name) else ""),
-            (known.host_port if known is not None else 0) or port.host_port,
+    declared: dict[tuple[int, str], DeclaredPort] = {}
+    for port in container.get("ports", ()):
+        at = _pod_port(port)
+        known, name = declared.get(at), port.get("name", "")
+        declared[at] = DeclaredPort(
+            *at,
+            (known.name if known is not None else "") or (name if is_pod_port_name(name) else ""),
+            (known.host_port if known is not None else 0) or port.get("host_port", 0),
         )
     return list(declared.values())
 
 
+def _pod_port(port: Values) -> tuple[int, str]:
+    return port["container_port"], port.get("protocol", _TCP)
+
+
 def _ports(
-    declared: Sequence[DeclaredPort], services: Iterable[ManifestService], kept: Iterable[pb.Port], owner: str
-) -> list[pb.Port]:
+    declared: Sequence[DeclaredPort], services: Iterable[ManifestService], kept: Iterable[Values], owner: str
+) -> list[Values]:
     """The ports of a container: those of its services, and those it declares without one.
 
     A port's name is both the pod's and the service's. Where they differ, one more port without a service
     carries the pod's; it stands first, because the first name counts on the pod.
     """
     known = {(each.number, each.protocol): each for each in declared}
-    made: list[pb.Port] = []
+    made: list[Values] = []
     for service in services:
         for port in service.ports:
             number = (
@@ -217,65 +225,67 @@ def _ports(
             )
             of_pod = known.get((number, port.protocol))
             made.append(
-                pb.Port(
-                    name=port.name or (of_pod.name if of_pod is not None else ""),
-                    container_port=number,
-                    host_port=of_pod.host_port if of_pod is not None else 0,
-                    protocol=port.protocol,
-                    service_name=service.name,
-                    service_port=port.number,
-                    node_port=port.node_port,
-                    service_type=service.service_type,
-                    app_protocol=port.app_protocol,
-                    service_annotations=service.annotations,
-                )
+                {
+                    "name": port.name or (of_pod.name if of_pod is not None else ""),
+                    "container_port": number,
+                    "host_port": of_pod.host_port if of_pod is not None else 0,
+                    "protocol": port.protocol,
+                    "service_name": service.name,
+                    "service_port": port.number,
+                    "node_port": port.node_port,
+                    "service_type": service.service_type,
+                    "app_protocol": port.app_protocol,
+                    "service_annotations": service.annotations,
+                }
             )
     for port_before in kept:
-        of_pod = known.get((port_before.container_port, port_before.protocol or pb.PROTOCOL_TCP))
-        copy = pb.Port()
-        copy.CopyFrom(port_before)
-        copy.service_name = port_before.service_name or owner
-        copy.host_port = of_pod.host_port if of_pod is not None else 0
-        made.append(copy)
-    alone = [
-        pb.Port(
-            name=each.name,
-            container_port=each.number,
-            host_port=each.host_port,
-            protocol=each.protocol,
-            service_type=NO_SERVICE,
+        of_pod = known.get(_pod_port(port_before))
+        made.append(
+            {
+                **port_before,
+                "service_name": port_before.get("service_name") or owner,
+                "host_port": of_pod.host_port if of_pod is not None else 0,
+            }
         )
+    alone: list[Values] = [
+        {
+            "name": each.name,
+            "container_port": each.number,
+            "host_port": each.host_port,
+            "protocol": each.protocol,
+            "service_type": NO_SERVICE,
+        }
         for each in declared
         if not _carried(each, made)
     ]
     return alone + made
 
 
-def _carried(declared: DeclaredPort, made: Iterable[pb.Port]) -> bool:
+def _carried(declared: DeclaredPort, made: Iterable[Values]) -> bool:
     """Whether the ports of services already give the pod this port under this name."""
-    same = [
-        port
-        for port in made
-        if (port.container_port, port.protocol or pb.PROTOCOL_TCP) == (declared.number, declared.protocol)
-    ]
-    first = next((port.name for port in same if is_pod_port_name(port.name)), "")
+    same = [port for port in made if _pod_port(port) == (declared.number, declared.protocol)]
+    names = (port.get("name", "") for port in same)
+    first = next((name for name in names if is_pod_port_name(name)), "")
     return bool(same) and declared.name in ("", first)
 
 
-def _with_node_ports(ports: list[pb.Port], before: pb.Container | None) -> list[pb.Port]:
+def _with_node_ports(ports: list[Values], before: Values | None) -> list[Values]:
     """A node port that the cluster chose stays: a manifest that names none does not ask for another one."""
     if before is None:
         return ports
     chosen = {
-        (
-            _service_of(port, before),
-            port.service_port or port.container_port,
-            port.protocol or pb.PROTOCOL_TCP,
-        ): port
-        for port in before.ports
+        _service_port(port, _service_of(port, before["name"])): port for port in before.get("ports", ())
     }
     for port in ports:
-        old = chosen.get((port.service_name, port.service_port, port.protocol))
-        if old is not None and not port.node_port and old.service_type == port.service_type:
-            port.node_port = old.node_port
+        old = chosen.get(_service_port(port, port.get("service_name", "")))
+        if (
+            old is not None
+            and not port.get("node_port")
+            and old.get("service_type") == port.get("service_type")
+        ):
+            port["node_port"] = old.get("node_port", 0)
     return ports
+
+
+def _service_port(port: Values, service: str) -> tuple[str, int, str]:
+    return service, port.get("service_port") or port["container_port"], port.get("protocol", _TCP)
