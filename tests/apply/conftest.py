@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest_asyncio
-from tests.apply.manifests import NAMESPACE
 from tests.client.fake_server import FakeServer
+from tests.translator.manifests import NAMESPACE
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.apply.conftest import KEY, Settle
-from tests.apply.manifests import NAMESPACE, SERVICE, WEB, web
 from tests.client.fake_server import FakeServer
+from tests.translator.manifests import NAMESPACE, SERVICE, WEB, web
 from typer.testing import CliRunner, Result
 
 from pilothouse.container.v1 import container_pb2 as pb

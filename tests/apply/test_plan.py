@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.apply.manifests import EXAMPLE, NAMESPACE, SERVICE, WEB, container, wanted, web
+from tests.translator.manifests import EXAMPLE, NAMESPACE, SERVICE, WEB, container, wanted, web
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_client.apply import canonical

@@ -12,8 +12,8 @@ import grpc
 import pytest
 import pytest_asyncio
 from tests.apply.conftest import Settle
-from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, SERVICE, WEB, web
 from tests.client.fake_server import FakeServer
+from tests.translator.manifests import EXAMPLE, NAMESPACE, SAMPLE, SERVICE, WEB, web
 from tests.waiting import within
 
 from pilothouse.container.v1 import container_pb2 as pb

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.apply.manifests import NAMESPACE, documents, found, in_message, volumes_of, web
+from tests.translator.manifests import NAMESPACE, documents, found, in_message, volumes_of, web
 
 from pilothouse.storage.v1 import storage_pb2 as pb
 from pilothouse_client.apply.plan import Action

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.apply.manifests import EXAMPLE, NAMESPACE, SAMPLE, container
-from tests.apply.writing import manifest_of
+from tests.translator.manifests import EXAMPLE, NAMESPACE, SAMPLE, container
+from tests.translator.writing import manifest_of
 
 from pilothouse_client.apply.documents import load
 from pilothouse_manifests.translator.attach import attach

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.apply.manifests import NAMESPACE, SERVICE, WEB, container, found, problems_of, wanted, web
+from tests.translator.manifests import NAMESPACE, SERVICE, WEB, container, found, problems_of, wanted, web
 
 from pilothouse_client.apply.documents import parse
 from pilothouse_manifests.translator.convert import convert

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from tests.apply.manifests import NAMESPACE, SERVICE, WEB, documents
 from tests.apply.test_volumes import CLAIM
+from tests.translator.manifests import NAMESPACE, SERVICE, WEB, documents
 from tests.waiting import poll_until
 
 from pilothouse_manifests.translator.convert import convert

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.apply.manifests import SERVICE, WEB, container, found, in_message, wanted, web
+from tests.translator.manifests import SERVICE, WEB, container, found, in_message, wanted, web
 
 from pilothouse.container.v1 import container_pb2 as pb
 
