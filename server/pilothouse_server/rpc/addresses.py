@@ -1,6 +1,7 @@
-"""Whom an address stands for where callers are counted by it.
+"""The groups of addresses by which anonymous callers are counted.
 
-An IPv4 address is one caller. Of IPv6 everybody has at least a network of 64 bits, so that is one caller.
+An IPv4 address is one caller. An IPv6 customer has at least a network of 64 bits, so such a network counts as
+one caller.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ _OWN_BITS = 64
 
 @lru_cache(maxsize=4096)
 def address_group(address: str) -> str:
-    """Returns the address itself, of IPv6 its network (`2001:db8::/64`); what is no address, as `unix`, as it is."""
+    """Returns the address itself, for IPv6 its network (`2001:db8::/64`); a peer without an address, such as
+    `unix`, as it is.
+    """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

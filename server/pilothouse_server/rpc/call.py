@@ -1,8 +1,7 @@
 """One call, as the interceptors and the handler see it.
 
-Everything that is known of a call is here: its rule, who calls, what is asked, the transaction that the
-handler works in, and what the audit record should name. A handler gets the request and this; it never sees
-gRPC.
+It holds all facts about a call: its rule, the caller, the request, the transaction that the handler works in,
+and the names for the audit record. A handler gets the request and this; it never sees gRPC.
 """
 
 from __future__ import annotations
@@ -34,10 +33,11 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class AuditFacts:
-    """What the handler adds to the audit record beyond what the rule reads from the request.
+    """The handler's additions to the audit record, beyond the fields that the rule reads from the request.
 
-    `grant` let the caller in. `before` renders the resource as it was before an update. `secrets` are the paths of
-    values that an update has changed and no answer shows, and whether each was set before, and is after.
+    `grant` is the one that let the caller in. `before` renders the resource as it was before an update.
+    `secrets` are the paths of changed values that no answer shows, and whether each was set before, and is
+    after.
     """
 
     resource_id: int | None = None
@@ -111,7 +111,7 @@ class Call:
         self.deadline: float | None = None
         self.client_ip = ""
         self.token = headers.token
-        # What says who calls: the token, unless the connection has a certificate that counts.
+        # The caller's credential: the token, unless the connection has an accepted certificate.
         self.shown: Shown = self.token
         self.principal: Principal | None = None
         # Why it was refused before the layers: no valid token, no request in time, no seat.
@@ -134,7 +134,7 @@ class Call:
         # Called when the caller of a stream, looked up again, turns out to hold other grants; PermissionDenied ends it.
         self.on_renewed: Callable[[], None] = _nothing
         self.trailing_metadata: dict[str, str] = {}
-        # What the handler has returned, where it was a message.
+        # The handler's answer, if it was a message.
         self.answer: Message | None = None
         self._draft: Draft | None = None
         self._request_id: UUID | None = None
@@ -143,7 +143,7 @@ class Call:
         self._write_as_system = False
 
     def close(self) -> None:
-        """Lets go of what the call brought, and of why it failed; it is over.
+        """Drops the references to the request and to the error of the call, which is over.
 
         Errors know the frames that they passed, and these the call: such a cycle would stay until the interpreter looks
         for garbage. And asyncio keeps the context of a timer, and by it the call, until the timer would have ended.
@@ -152,7 +152,7 @@ class Call:
         self.request = self.requests = self.answer = None
 
     def log_fields(self) -> dict[str, str]:
-        """What each log line of the call says of it."""
+        """Returns the facts about the call for each of its log lines."""
         fields = {"operation_id": self.operation, "method": self.method}
         return fields if self.principal is None else {**fields, "username": self.principal.username}
 
@@ -181,7 +181,9 @@ class Call:
 
     @property
     def unit(self) -> UnitOfWork | Draft | None:
-        """What is committed with the record, once the handler has asked for its transaction or its draft."""
+        """Returns the change to commit with the record, once the handler has requested its transaction or its
+        draft.
+        """
         return self._draft or self._unit
 
     @property
@@ -233,8 +235,8 @@ class Call:
     async def system_transaction(self) -> Transaction:
         """The same, as the system role.
 
-        For what row-level security forbids the caller by design. The method is one that `waits_outside`: its
-        `request_id` is not kept by a transaction, of which there would be two.
+        For changes that row-level security forbids the caller by design. The method is one that
+        `waits_outside`: its `request_id` is not stored by a transaction, because there would be two.
         """
         assert self.rule.waits_outside, f"{self.method} has a transaction as the caller"
         self._write_as_system = True
@@ -246,10 +248,10 @@ class Call:
             await self.replay_transaction()
 
     async def leave_transaction(self) -> None:
-        """Takes back what was written, and gives the connection back with all locks.
+        """Rolls back, and gives the connection back with all locks.
 
-        What `validate_only` wrote to try it out ends so, before a cluster is asked; its record is written by another
-        transaction. So does a look that found the request being served.
+        A dry run (`validate_only`) ends so before a cluster is asked; its record is written by another
+        transaction. So does a look that found another call serving the request.
         """
         self._draft = None
         if self._unit is not None:
@@ -265,7 +267,8 @@ class Call:
     def visible_namespaces(self) -> frozenset[int] | None:
         """Ids of the namespaces in which the caller holds the method's permission; None means every one.
 
-        Row-level security shows what any grant reaches; a list shows less where a grant holds less.
+        Row-level security shows all namespaces that any grant reaches; a list shows fewer if a grant holds
+        less.
         """
         return self.caller.namespaces_with(self.rule.permission)
 
@@ -283,7 +286,7 @@ class Call:
         namespace_id: int | None = None,
         **metadata: Any,
     ) -> None:
-        """Tells the audit record what was acted on; later words win."""
+        """Sets what the audit record names as its target. Later calls override earlier ones."""
         if resource_id is not None:
             self.facts.resource_id = resource_id
         if resource_uid:
@@ -297,10 +300,11 @@ class Call:
     def noting(
         self, check: Callable[[Any], None], to_proto: Callable[[Any], Message]
     ) -> Callable[[Any], None]:
-        """The check of a stored resource, which also notes it for the record as what was there before the update.
+        """Returns the check of a stored resource, which also stores it as the state before the update for the
+        record.
 
-        An operation that changes checks what it has locked and read anyway, so this reads nothing. It is rendered
-        once the update is done.
+        An operation that changes a resource checks the locked row anyway, so this reads nothing. It is
+        rendered once the update is done.
         """
 
         def noted(stored: Any) -> None:
@@ -315,7 +319,7 @@ class Call:
 
     @property
     def actor(self) -> Actor:
-        """Who acts: the caller, or whom a public method found out."""
+        """The actor: the caller, or the user that a public method identified."""
         if self._actor is not None:
             return self._actor
         if self.principal is not None:
@@ -323,7 +327,9 @@ class Call:
         return Actor(None, "")
 
     def answer_message(self, answer: bytes) -> Message:
-        """The message that the answer is: what the handler returned, or of a replay what is read from its bytes."""
+        """Returns the answer as a message: the handler's, or for a replay the one that is parsed from the
+        stored bytes.
+        """
         return self.rule.response_class.FromString(answer) if self.answer is None else self.answer
 
     def time_remaining(self) -> float | None:
@@ -338,8 +344,9 @@ class Call:
     def code_if_cut(self) -> str:
         """How a call that the transport has cut off ended: OK, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED or CANCELLED.
 
-        The client's clock ends a call as the server's does, and its word may be here first. What is left of the time
-        reaches the server rounded up, the longer the more: within that, the end of a call is the end of its time.
+        The client's clock ends a call as the server's does, and its word may be here first. The remaining
+        time reaches the server rounded up, the longer the more: if the call ends within that rounding, its
+        time has run out.
         """
         if self.complete:
             return "OK"
@@ -375,14 +382,17 @@ def _nothing() -> None:
 def waits_outside(handler: Handler) -> Handler:
     """Marks a mutation whose handler waits for a cluster or a hash before it writes, or writes as the system.
 
-    It begins without a transaction, so that none is held meanwhile; its `request_id` is claimed by a row instead.
+    It begins without a transaction, so that none is held while it waits; its `request_id` is claimed by a row
+    instead.
     """
     handler.waits_outside = True  # type: ignore[attr-defined]
     return handler
 
 
 def drafts(handler: Handler) -> Handler:
-    """Marks a mutation whose handler may make a draft, and looks for a replay with what it reads for that."""
+    """Marks a mutation whose handler may make a draft. The replay is looked up together with the facts for
+    the draft.
+    """
     handler.drafts = True  # type: ignore[attr-defined]
     return handler
 

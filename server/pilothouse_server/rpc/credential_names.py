@@ -1,8 +1,8 @@
 """Values whose names read like a credential's: variables of programs, and options in their arguments.
 
-Who writes `DB_PASSWORD` as a literal may be shown it, because it is not declared a secret, and what reads it would
-write back whatever stood in its place. Records of calls are kept for years and read by others: there it is masked.
-`pilothouse apply` warns by the same names (`pilothouse_manifests.translator.literals`).
+A caller who writes `DB_PASSWORD` as a literal may be shown it: it is not declared a secret, and a client that
+reads a masked value would write the mask back in its place. Records of calls are kept for years and read by
+others: there it is masked. `pilothouse apply` warns by the same names (`pilothouse_manifests.translator.literals`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _ANYWHERE = re.compile(
     r"|connection_?str(?:ing)?"
 )
 _PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
-# What names a value in any text, from the beginning of a word: a header that holds several words; NAME=, "NAME": and
-# NAME: with a blank behind; and --NAME as a shell is given it.
+# The names of values in any text, from the beginning of a word: a header that holds several words; NAME=,
+# "NAME": and NAME: with a blank behind; and --NAME as a shell is given it.
 _NAME = re.compile(
     r"""(?<![\w.\-])(?:(?P<header>[\w\-]*(?i:authorization|cookie)):\s{0,8}"""
     r"""|(?P<name>[\w.\-]+)(?:["']?\s{0,8}=\s{0,8}|["']\s{0,8}:\s{0,8}|:\s{1,8})"""
@@ -68,7 +68,7 @@ _P_WORD = re.compile(
 
 @lru_cache(maxsize=1024)
 def reads_like_a_credential(name: str) -> bool:
-    """Returns whether what has this name is likely a password, a token, a key or the like."""
+    """Returns whether the name suggests a password, a token, a key or the like."""
     parts = "_".join(part for part in _PARTS.split(name) if part).lower()
     return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
 
@@ -89,7 +89,7 @@ def _without_host_passwords(text: str) -> str:
         at = found.start()
         before = max(text.rfind(mark, looked_at, at) for mark in _BEFORE_NAME)
         colon = text.find(":", before + 1, at)
-        # What begins before the last @, or holds a slash, is something else.
+        # A text that begins before the last @, or holds a slash, is something else.
         is_one = before >= 0 or looked_at == 0
         if is_one and before + 1 < colon < at - 1 and "/" not in text[before + 1 : at]:
             masked += [text[end : colon + 1], REDACTED]
@@ -150,7 +150,7 @@ def masked_argument(text: str, before: str = "") -> str:
 
 
 def _value(text: str, found: re.Match[str]) -> re.Pattern[str]:
-    """Returns what the value is like behind a name that was found."""
+    """Returns the pattern of the value that follows a found name."""
     if found["header"]:
         before = text[: found.start()][-1:]
         return _HEADER_VALUE[before if before in ('"', "'") else ""]

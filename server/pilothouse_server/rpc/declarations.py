@@ -1,4 +1,4 @@
-"""What the proto files must declare before the server may start.
+"""The declarations in the proto files without which the server may not start.
 
 A field that could hold a credential and does not say whether it is one would end up in logs and audit records. A method
 without a rule would be open to everybody or to nobody. One whose words the log does not know could not be found there.
@@ -97,7 +97,7 @@ def _message_faults(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
         if undeclared and could_hold_credential(field):
             yield f"{field.full_name} could hold a credential and declares no sensitivity"
         if is_secret_by_name(field) and not field.is_repeated and "name" not in descriptor.fields_by_name:
-            yield f"{field.full_name} declares that its name decides, and there is no field `name` beside it"
+            yield f"{field.full_name} declares that its name decides, but there is no field `name` next to it"
         held = map_fields(field)[1].message_type if is_map(field) else field.message_type
         if held is not None:
             yield from _message_faults(held, seen)
@@ -139,7 +139,7 @@ def _scope_faults(rule: options.MethodRule) -> Iterator[str]:
 
 
 def _watch_answer_faults(method: MethodDescriptor) -> Iterator[str]:
-    """What keeps a watch's answers, known by their ChangeType, from being written as `rpc.watch` does it."""
+    """Yields the reasons why `rpc.watch` cannot write a watch's answers, known by their ChangeType."""
     answer = method.output_type
     (_, _, change_type), *_ = WATCH_ANSWER
     if not method.server_streaming or all(_type_name(field) != change_type for field in answer.fields):

@@ -1,10 +1,10 @@
 """Decompression of requests (`grpc-encoding: gzip` or `deflate`) here, and not by gRPC.
 
-gRPC decompresses a message on the event loop, up to its own limit, before anybody can look at it. Four kilobytes become
-four megabytes and delay all other calls by some ten milliseconds, and it takes no log-in to send thirty of them a
-second. So gRPC hands over what has come (`grpc.per_message_decompression`). A short request is decompressed
-immediately; a longer one in steps, when its call has its seats, and no further than the first byte that its method may
-not have.
+gRPC decompresses a message on the event loop, up to its own limit, before anybody can look at it. Four
+kilobytes become four megabytes and delay all other calls by some ten milliseconds, and it takes no log-in to
+send thirty of them a second. So gRPC hands over the received bytes (`grpc.per_message_decompression`). A
+short request is decompressed immediately; a longer one in steps, when its call has its seats, and no further
+than the first byte that its method may not have.
 
 Nothing marks a compressed message. One by gzip begins as no message does. One by deflate begins like a message whose
 first field is a number in field 15, and no request has such a field.

@@ -1,8 +1,7 @@
 """The checks of single values, built once per field from its `FieldRule`.
 
-A check is a function (value, path, violations): it appends what is wrong under the path. The path of a
-field is made only by its container, so that a value without fault costs no string building beyond what
-nesting needs.
+A check is a function (value, path, violations): it appends the broken rules under the path. The path of a
+field is made only by its container, so that a valid value costs no string building beyond the nesting.
 
 A violation of a field that is declared secret never says more than which rule was broken.
 """
@@ -62,7 +61,7 @@ def descriptor_of(message: Message | type[Message]) -> Descriptor:
 
 
 def rule_of(field: FieldDescriptor) -> options.FieldRule:
-    """Return what the proto file declares of a field; an empty rule where it declares nothing."""
+    """Returns the declared rule of a field; an empty rule if there is none."""
     rule: options.FieldRule = field.GetOptions().Extensions[options.field]
     return rule
 
@@ -73,7 +72,9 @@ def is_secret(field: FieldDescriptor) -> bool:
 
 
 def is_unrecorded(field: FieldDescriptor) -> bool:
-    """Whether a field is declared to be left out of audit records: a stranger types it, perhaps a password."""
+    """Returns whether a field is declared to be left out of audit records, because an anonymous caller types
+    it, perhaps a password.
+    """
     return rule_of(field).sensitivity == options.SENSITIVITY_UNRECORDED
 
 
@@ -258,7 +259,8 @@ def _number_check(rule: options.FieldRule, *, is_float: bool) -> Check | None:
 def timestamp_check(value: Any, path: str, violations: list[Violation]) -> None:
     """A Timestamp that RFC 3339 can write: years 1 to 9999, nanoseconds below a second.
 
-    Its last microsecond is left out: what sends it to the database writes infinity, which comes back as no time at all.
+    The last microsecond of that range is left out: the driver sends it to the database as infinity, which
+    comes back as no time.
     """
     within = _TIMESTAMP_SECONDS[0] <= value.seconds <= _TIMESTAMP_SECONDS[1] and 0 <= value.nanos < 10**9
     if not within:

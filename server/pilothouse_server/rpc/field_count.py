@@ -53,8 +53,8 @@ async def too_many_fields(raw: bytes, descriptor: Descriptor, most: int = MOST_F
 
 
 def _weights(raw: bytes, fields: _Fields) -> Iterator[int]:
-    """Walks over the fields of a message and of all within; yields what they weigh together, after each step and at the
-    end. Raises IndexError where the bytes end too soon.
+    """Walks over the fields of a message and of its inner messages; yields their total weight, after each
+    step and at the end. Raises IndexError if the bytes end too soon.
     """
     at, end, looked_at, weight = 0, len(raw), 0, 0
     around: list[tuple[int, _Fields]] = []
@@ -93,7 +93,7 @@ def _after_number(raw: bytes, at: int, wire_type: int) -> int:
         return at + 8
     if wire_type == _FIXED32:
         return at + 4
-    # Groups, which no message of ours has.
+    # Groups, which none of our messages has.
     raise Malformed
 
 

@@ -1,13 +1,14 @@
 """The first state of a watch: read ahead of its reader, into a buffer with a bound.
 
-The state must be that of one moment, so it is read in one repeatable-read transaction, and that keeps a connection from
-the first row to the last. A task of its own reads, and the watch sends what is there while later rows are still read:
-the first answer does not wait for the last row, and no more than the buffer is held in memory.
+The state must be that of one moment, so it is read in one repeatable-read transaction, and that keeps a
+connection from the first row to the last. A task of its own reads, and the watch sends the rows that are read
+while later rows are still being read: the first answer does not wait for the last row, and no more than the
+buffer is held in memory.
 
-A reader that takes less than is read fills the buffer. The task then waits for it, with its connection, for seconds and
-no longer: each time until half of the buffer is taken, and a bounded time in all. After that the transaction ends, the
-buffer is emptied, and so does the watch end with SLOW_CONSUMER, as soon as its reader can be told. It has no token yet,
-so its client begins anew.
+A reader that takes less than is read fills the buffer. The task then waits for it, with its connection, for
+seconds and no longer: each time until half of the buffer is taken, and a bounded time in all. After that the
+transaction ends, the buffer is emptied, and so does the watch end with SLOW_CONSUMER, as soon as its reader
+can be told. It has no token yet, so its client begins a new watch.
 
 All buffers of first states together have a bound, too (`BufferMemory`): the fuller they are, the less a further one may
 hold. A reader that keeps up needs little buffer; many stalled readers together cannot exhaust memory.
@@ -37,9 +38,9 @@ _MOST_WAITING: Final = 100_000
 
 
 class BufferMemory:
-    """How many bytes all buffers of a process hold.
+    """The number of bytes that all buffers of a process hold.
 
-    Each may hold a quarter of what is left of `most_bytes`, and `least_bytes` in any case.
+    Each may hold a quarter of the rest of `most_bytes`, and `least_bytes` in any case.
     """
 
     def __init__(self, most_bytes: int = 32 << 20, least_bytes: int = 16 << 10) -> None:
@@ -86,7 +87,7 @@ def _too_many() -> Unavailable:
 
 
 class ReadAhead(Generic[T]):
-    """The answers that `read` puts into its buffer, and what it returns at the end.
+    """The answers that `read` puts into its buffer, and its result at the end.
 
     Entered, it starts the task that reads; left, the task has ended and given its connection back.
     """
@@ -126,7 +127,8 @@ class ReadAhead(Generic[T]):
         """Adds an answer; waits for the reader where the buffer is full.
 
         Raises:
-            ResourceExhausted: the reader does not take enough in time; what it has not taken is gone.
+            ResourceExhausted: the reader does not take enough in time; the answers that it has not taken are
+                dropped.
         """
         if self._full:
             await self._wait()
@@ -138,7 +140,7 @@ class ReadAhead(Generic[T]):
         """Yields the answers in order until all are read.
 
         Raises:
-            PilothouseError: what the reading raised, after what it has put in before.
+            PilothouseError: the error of `read`, after the answers that it has put in before.
         """
         assert self._task is not None
         while self._answers or not self._task.done():
@@ -155,7 +157,7 @@ class ReadAhead(Generic[T]):
 
     @property
     def result(self) -> T:
-        """What `read` returned; only after all answers were taken."""
+        """Returns the result of `read`; only after all answers were taken."""
         assert self._task is not None
         return self._task.result()
 

@@ -1,4 +1,4 @@
-"""What each `Format` of `pilothouse.options.v1` asks of a text.
+"""The check of each `Format` of `pilothouse.options.v1`.
 
 A check takes the text and returns the rule that it breaks, in words, or None. The words never repeat the
 text.

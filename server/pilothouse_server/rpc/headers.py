@@ -1,4 +1,4 @@
-"""The headers of a call: what is read of them, and their bound, for every call.
+"""The headers of a call, parsed and bounded in one way for every call.
 
 A client sends the same ones with call after call. So what was read of them is remembered for a second, and read once.
 
@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from pilothouse_server.errors import ResourceExhausted
 
-# Beyond the first gRPC refuses some calls, and beyond the second all. What it lets through is not refused here.
+# Beyond the first gRPC refuses some calls, and beyond the second all. Headers that gRPC accepts are not
+# refused here.
 SOFT_BYTES: Final = 16 * 1024
 MOST_BYTES: Final = SOFT_BYTES * 5 // 4
-# What HTTP/2 counts for each header beside its name and value.
+# The bytes that HTTP/2 counts for each header in addition to its name and value.
 _OF_EACH: Final = 32
 
 
@@ -36,10 +37,11 @@ Pairs = tuple[tuple[str, Any], ...]
 
 
 class Headers:
-    """What is read of the headers of a call, or of several that brought the same: nobody changes it.
+    """The parsed headers of a call, or of several with the same headers. Immutable.
 
-    `texts` has the last of a repeated name, and no binary values; of what does not `fit` nothing is read. `trace_id` is
-    of W3C Trace Context, None where there is none. `recorded` is what a record keeps, once the first was made.
+    `texts` has the last of a repeated name, and no binary values. Headers that do not `fit` are not parsed.
+    `trace_id` is of W3C Trace Context, None where there is none. `recorded` is the part for audit records,
+    once the first record was made.
     """
 
     __slots__ = ("fit", "recorded", "texts", "token", "trace_id", "user_agent")
@@ -62,7 +64,7 @@ class HeaderReader:
         self._remembered: dict[Pairs, Headers] = {}
 
     def read(self, pairs: Pairs) -> Headers:
-        """Returns what is read of them."""
+        """Returns the parsed headers."""
         return self._remembered.get(pairs) or self._read(pairs)
 
     def _read(self, pairs: Pairs) -> Headers:

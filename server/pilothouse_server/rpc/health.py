@@ -38,7 +38,7 @@ class _Writing:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Returns when nothing is being written; what the caller does before it awaits again meets no answer."""
+        """Returns when nothing is being written; until the caller awaits again no answer is sent."""
         while not self._idle.is_set():
             await self._idle.wait()
 
@@ -84,7 +84,7 @@ class Health(aio.HealthServicer):
         await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
 
     async def drain(self) -> None:
-        """Reports NOT_SERVING for every service, whatever is set afterwards, and ends all watches."""
+        """Reports NOT_SERVING for every service, even if a status is set afterwards, and ends all watches."""
         self._shutting_down = True
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         await self.enter_graceful_shutdown()

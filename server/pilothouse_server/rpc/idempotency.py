@@ -3,12 +3,13 @@ fields.
 
 Only a caller who may still make the call is answered: this is the innermost layer, after authorization.
 
-That it happens once is decided by the database: the answer's row has (user, request_id) as its primary key and is
-written with the change. Who comes while the first is still being served waits, and holds nothing meanwhile: first in
-a fair queue of this process, then, where another process serves it, by looking again and again, each time
-with a connection for one statement. Who works in one transaction is known by its advisory lock; who waits for a
-cluster before it writes (`waits_outside`) by a row with its operation and its deadline, after which the replay is
-executed. A wait that would outlast the caller's own deadline ends as ABORTED with a time to try again.
+That it happens once is decided by the database: the answer's row has (user, request_id) as its primary key
+and is written with the change. A caller that comes while the first call is still being served waits, and
+holds nothing: first in a fair queue of this process, then, if another process serves it, by polling, each
+time with a connection for one statement. A call that works in one transaction is recognised by its advisory
+lock. A call that waits for a cluster before it writes (`waits_outside`) is recognised by a row with its
+operation and its deadline, after which the replay is executed. A wait that would outlast the caller's own
+deadline ends as ABORTED with a time to try again.
 
 The stored row holds an HMAC of the request (without its id), so that another body under the same id is refused
 without keeping the body, which may hold a secret.
@@ -73,7 +74,7 @@ class IdempotencyKeeper:
         self._serving: dict[UUID, _Serving] = {}
 
     async def answer(self, inner: Runner, call: Call) -> bytes:
-        """The stored answer of a replay, else what the handler answers.
+        """Returns the stored answer of a replay, else the handler's answer.
 
         Raises:
             Aborted: the request is still being served; with a time after which to try again.
@@ -168,7 +169,7 @@ class IdempotencyKeeper:
             await idempotency_keys.release(unit, call.user_id, request_id, call.operation_id)
 
     def _digest(self, call: Call) -> bytes:
-        # Put back at once: a copy of the message would cost more than all else here.
+        # It is restored immediately, because a copy of the message would cost more than all else here.
         request: Any = call.request
         request_id, request.request_id = request.request_id, ""
         body = call.method.encode() + b"\0" + request.SerializeToString(deterministic=True)

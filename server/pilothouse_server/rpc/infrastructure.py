@@ -52,7 +52,7 @@ def too_large() -> Handler:
 
 
 def _refusing(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Ends a call with the error of ours that its method raises."""
+    """Ends a call with our error that its method raises."""
 
     async def run(self: Any, requests: Any, context: Context) -> Any:
         try:
@@ -143,7 +143,8 @@ async def _until_silent(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[A
         yield _good(request)
 
 
-# What cannot be read is handed on as this: an error within gRPC would end the call in its own words.
+# A stand-in for a message that cannot be parsed: an error within gRPC would end the call with gRPC's own
+# text.
 _MALFORMED: Final = object()
 
 

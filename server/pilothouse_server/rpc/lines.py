@@ -1,11 +1,11 @@
 """Several gRPC servers behind one address, so that the calls of each caller's address stand in a line of their own.
 
-gRPC keeps calls that nobody has taken yet in one line for each server, in the order of their coming, and `grpc.aio`
-takes one at a time. With one server, a call behind two thousand others waits until each of those was taken in: 0.15 to
-0.3 ms of this process for each, before anybody can say whose it is. So a process listens by `LINES` servers, which all
-do the same. Each has a call taken in its turn, and the kernel gives all connections of an address to the same one, or
-to the same one of each process where several share the address: a call waits for those of its own line, and for one of
-each other line.
+gRPC keeps calls that nobody has taken yet in one line for each server, in the order of their coming, and
+`grpc.aio` takes one at a time. With one server, a call behind two thousand others waits until each of those
+was taken in: 0.15 to 0.3 ms of this process for each, before the server can read whose it is. So a process
+listens by `LINES` servers, which all do the same. Each has a call taken in its turn, and the kernel gives all
+connections of an address to the same one, or to the same one of each process where several share the address:
+a call waits for those of its own line, and for one of each other line.
 
 Addresses that share a line are like callers behind one proxy: they wait for each other until their calls are taken in,
 and have a share of their own from there on (`flowcontrol`).
@@ -100,7 +100,7 @@ class Lines:
             await server.start()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Ends what listens, waits for calls at most so long, then ends them."""
+        """Stops the listeners, waits for calls at most so long, then ends them."""
         await asyncio.gather(*(server.stop(grace_seconds) for server in self._servers))
         self._held.close()
 
@@ -133,7 +133,7 @@ def _listeners(port: int, opened: ExitStack) -> Iterator[socket.socket]:
                 continue
             each = opened.enter_context(socket.socket(fileno=os.dup(int(number))))
         except OSError:
-            # It was closed meanwhile, as the directory itself is.
+            # It has already been closed, as the directory itself is.
             continue
         if _listens(each, port):
             yield each
@@ -152,9 +152,10 @@ def _listens(each: socket.socket, port: int) -> bool:
 def _program(processes: int) -> bytes:
     """A classic BPF program that returns the number of a listener for a packet's source.
 
-    That is its IPv4 address, or the /64 of its IPv6 address, as `rpc.addresses` groups them. Of several processes one
-    is drawn by lot. Whose the listeners of a number are does not matter, as long as no other address has them. Where
-    one is missing, since its process is away, the kernel chooses by both ends of the connection.
+    That is its IPv4 address, or the /64 of its IPv6 address, as `rpc.addresses` groups them. Of several
+    processes one is drawn by lot. It does not matter to which process the listeners of a number belong, as
+    long as no other address has them. Where one is missing, since its process is away, the kernel chooses by
+    both ends of the connection.
     """
 
     def step(code: int, value: int = 0, then: int = 0, otherwise: int = 0) -> bytes:

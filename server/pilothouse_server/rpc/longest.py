@@ -1,11 +1,11 @@
-"""How long a request may be whose fields keep to their rules, from the descriptors.
+"""Computes from the descriptors how long a valid request can be.
 
-What is longer is refused by its bytes, before a message is made of it: to make one, to check it and to record it takes
-a while that follows from them. A name of four megabytes would hold up all other calls for 40 ms, only to be told that
-it is too long.
+A longer one is refused by its bytes, before a message is made of it: making, checking and recording it would
+take too long. A name of four megabytes would hold up all other calls for 40 ms, only to be told that it is
+too long.
 
-A resource that is sent back as it was read brings what only the server sets, which no rule bounds: texts of it count
-for much, and a request that may hold messages of it has no bound of its own.
+A resource that is sent back as it was read contains fields that only the server sets, which no rule bounds:
+their texts are counted generously, and a request that may hold such messages has no bound of its own.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def _always(_value: Any) -> bool:
 class MessageCache(Generic[ValueT, MessageT]):
     """Renders values of one type. `added` names the fields that are not kept.
 
-    `within` is the field of the event's message that holds the resource, where it is not the message itself. What does
-    not pass `keeps` is rendered anew for each reader.
+    `within` is the field of the event's message that holds the resource, where it is not the message itself.
+    A value that does not pass `keeps` is rendered for each reader.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class MessageCache(Generic[ValueT, MessageT]):
         return rendered
 
     def rendered_message(self, value: ValueT) -> MessageT:
-        """Returns the message of a resource, read from what its event holds, where that is the message itself."""
+        """Returns the message of a resource, parsed from its event, if the event holds the message itself."""
         assert not self._tag, "the event's message holds another one"
         return self.message.FromString(self.render(value).message)
 
     def uid(self, kept: bytes) -> str:
-        """Returns the uid of a resource from what is kept of it."""
+        """Returns the uid of a resource from its cached part."""
         return text_field(kept, self._uid)
 
     def parts(self, value: ValueT) -> tuple[bytes, bytes]:
-        """Returns what is kept of a resource, and what is added."""
+        """Returns the cached part of a resource, and the added part."""
         message, rest = self._converter.to_proto(value), self.message()
         for name, move in self._move:
             move(message, rest, name)

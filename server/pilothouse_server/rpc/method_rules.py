@@ -1,4 +1,4 @@
-"""What the proto files declare of each method, read once from the descriptors.
+"""The rules that the proto files declare of each method, read once from the descriptors.
 
 A server that does not know the rule of a method must not start: `declarations.check_declared` refuses an
 incomplete rule, and a field that could hold a credential and does not say so, before these are read.
@@ -23,7 +23,7 @@ from pilothouse_server.authorization.denials import Reach
 # Resource types of methods that name a namespace and touch nothing on its cluster.
 _OF_THE_PLATFORM = ("namespace", "role_grant")
 _page_size: Callable[[Any], int] = attrgetter("page_size")
-# What is recorded before the answer leaves, and still only read.
+# Kinds that are recorded before the answer is sent, although they only read.
 _READING = ("logs", "export")
 Shape = Literal["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
 
@@ -62,10 +62,10 @@ class Rule:
     drafts: bool = False
     # As how many rows a page of a list counts: see `rpc.call.counts_as`.
     rows_of: Callable[[Any], int] = _page_size
-    # What one of its messages may have.
+    # The most bytes of one of its messages.
     most_bytes: int = 4 * 1024 * 1024
-    # What each call asks follows from the others, and is computed once.
-    # Whether the method needs no log-in.
+    # The following fields are derived from the others once, because every call needs them. Whether the method
+    # needs no log-in.
     public: bool = field(init=False)
     # Whether the record belongs to the transaction of the change.
     mutates: bool = field(init=False)
@@ -89,7 +89,9 @@ class Rule:
 
     @property
     def only_reads(self) -> bool:
-        """Whether nothing is changed by it, no secret revealed and nothing run: what a read-only key may call."""
+        """Whether it changes nothing, reveals no secret and runs nothing: the methods that a read-only key
+        may call.
+        """
         return self.audit == options.AUDIT_LEVEL_READ or self.action in _READING
 
     @property
@@ -116,10 +118,10 @@ class Rule:
 
     @property
     def acts_in_namespace(self) -> bool:
-        """Whether it changes, or reaches into, what a namespace holds on its cluster.
+        """Whether it changes, or reaches into, the namespace's contents on its cluster.
 
-        Where the Kubernetes namespace is somebody's it is refused. Not so what is the platform's own: the namespace
-        itself, which is taken over or given up by it, and grants.
+        It is refused if the Kubernetes namespace belongs to another owner. This does not include the
+        platform's own resources: the namespace itself, which the method takes over or gives up, and grants.
         """
         return (
             bool(self.namespace_field)

@@ -1,4 +1,4 @@
-"""What a noun hands the composition root: one value, so that `app.py` does not learn of each noun's rooms.
+"""One value that a noun hands to the composition root, so that `app.py` does not depend on each noun's rooms.
 
 A reconciler is no part of it: it stands in `reconcile/`, above the nouns, which do not know it.
 """
@@ -43,9 +43,9 @@ class InNamespaces:
 class Noun:
     """One noun of the API.
 
-    `watched`: how its watched resources are loaded and rendered, by their types. `permissions`: those that its
-    operations ask for beside the ones that its methods declare. `in_namespaces` is None for what does not live in them.
-    `jobs` are its periodic work.
+    `watched`: how its watched resources are loaded and rendered, by their types. `permissions`: those that
+    its operations require in addition to the ones that its methods declare. `in_namespaces` is None for a
+    noun that does not live in them. `jobs` are its periodic work.
     """
 
     service: Service

@@ -1,18 +1,19 @@
 """One way through the server for all four call shapes.
 
-A `grpc.aio` interceptor finds the rule of a call's method, and gives it a handler that reads the body itself. So the
-caller is authenticated from the metadata first, and a call without a valid token is refused without reading a byte of
-its body. Then the body must arrive, and the call takes its seat (`flowcontrol`). What is refused on this way goes
-through the layers like any other call, which run then, outermost first, the same for every shape:
+A `grpc.aio` interceptor finds the rule of a call's method, and gives it a handler that reads the body itself.
+So the caller is authenticated from the metadata first, and a call without a valid token is refused without
+reading a byte of its body. Then the body must arrive, and the call takes its seat (`flowcontrol`). A call
+that is refused on this way passes through the layers like any other call. They run outermost first, the same
+for every shape:
 
     telemetry → errors → operation → audit → authorization → validation → handler
 
-A layer is a function `(rule, inner)` that is called once for each method, at start, and returns what runs a call of it:
-a function that awaits `inner(call)`, which runs the rest and returns the serialised answer of a unary response. So what
-follows from the method is decided before there is a call, and what a layer does not do for a method costs it nothing.
-Streams write their answers through `call.send`, so a layer sees a stream as one awaitable from its opening to its end,
-and the four shapes need one wrapper. Bodies are parsed here, not by gRPC, so that one which cannot be parsed is an
-INVALID_ARGUMENT with a record.
+A layer is a function `(rule, inner)` that is called once for each method, at start, and returns the function
+that runs a call of it: that one awaits `inner(call)`, which runs the rest and returns the serialised answer
+of a unary response. So everything that follows from the method is decided before there is a call, and a layer
+without work for a method costs it nothing. Streams write their answers through `call.send`, so a layer sees a
+stream as one awaitable from its opening to its end, and the four shapes need one wrapper. Bodies are parsed
+here, not by gRPC, so that one which cannot be parsed is an INVALID_ARGUMENT with a record.
 
 Most calls wait for nothing here but their body and the database: so a coroutine is made only where something may be
 waited for (a seat that is not free, a token that is looked up, a body so long that it is counted in steps).
@@ -90,7 +91,7 @@ class Authenticator(Protocol):
 
 
 class CachingAuthenticator(Authenticator, Protocol):
-    """The same, fast for what was seen a moment ago."""
+    """The same, fast for a credential that was seen a moment ago."""
 
     def known(self, shown: Any, /) -> Principal | None:
         """The principal of such a token or certificate; None where it must be looked up."""
@@ -205,10 +206,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
     async def _begun(
         self, call: Call, reservation: Reservation, stream: RequestStream, context: Context
     ) -> bool:
-        """Returns when the call may begin, or is refused: why is `call.refusal` then.
+        """Returns when the call may begin, or is refused: then `call.refusal` is the reason.
 
-        True where it was the turn of that refusal already. What it costs to tell it comes after the turn, unless there
-        is much to keep until then: of that the record is made before.
+        Returns True if the refusal has already had its turn. Reporting it is charged after the turn, unless
+        there is much data to keep until then: in that case the record is made before.
         """
         try:
             await self._let_in(call, reservation, stream, context)
@@ -283,7 +284,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         caller = address_group(call.client_ip) if principal is None else principal.user_id
         if not self.admission.arrivals.passes(caller):
             await reservation.pass_burst(caller)
-            # Its session may have ended meanwhile.
+            # Its session may have ended since the look-up.
             principal = self._authenticator.known(call.shown)
         call.principal = principal or await self._authenticated(call)
         # Of each call: who is known by a token may call from elsewhere.
@@ -292,9 +293,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return call.principal.user_id
 
     def _seats(self, call: Call, size: int) -> tuple[FairQueue, int, FairQueue | None]:
-        """Which, and how many, are for a call with a request of so many bytes, which is read if it is short.
+        """Returns the queue and the number of seats for a call with a request of so many bytes, which is read
+        if it is short.
 
-        And of what it takes its user's turn before: of wide pages, or of large requests.
+        Also returns the queue of the user's turn that comes before: that of wide pages, or of large requests.
         """
         rule, admission = call.rule, self.admission
         if rule.streams:
@@ -311,10 +313,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return queue, seats_for(rows, size), admission.wide_pages if is_wide(rows) else turns
 
     async def _authenticated(self, call: Call) -> Principal:
-        """Looks up whose it is what was shown, in a seat by the caller's address, as it is not known yet whose it is.
+        """Looks up the owner of the credential. The call takes a seat of the caller's address, because the
+        user is not known yet.
 
-        Calls with what is being looked up share the look, and need no seat of their own: many calls of one
-        caller take none from others at the same address.
+        Concurrent calls with the same credential share the look-up, and need no seat of their own: many calls
+        of one caller take none from others at the same address.
         """
         if call.shown in self._looked_up:
             return await self._authenticator.authenticate(call.shown, call.client_ip)
@@ -343,7 +346,7 @@ async def _unreachable(_request: object, _call: Call) -> Message:
 
 
 def _who(call: Call) -> Hashable:
-    """Whose call it is: the user's id, or the address where nobody has logged in."""
+    """Returns the key of the caller: the user's id, or the address if nobody has logged in."""
     return address_group(call.client_ip) if call.principal is None else call.principal.user_id
 
 
@@ -362,7 +365,7 @@ def _from_elsewhere(credential: Credential) -> PermissionDenied:
 
 
 class CallFailed(Exception):
-    """How a call ends that the errors layer has translated: what the transport carries."""
+    """The translated end of a failed call, which the transport carries."""
 
     def __init__(self, code: grpc.StatusCode, message: str, trailing: tuple[tuple[str, bytes], ...]) -> None:
         super().__init__(message)
@@ -536,7 +539,7 @@ async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator
 
 
 async def _parsed(call: Call, first: Any, rest: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    """The messages of a stream of requests, whose first has arrived; EOF where it has none."""
+    """Yields the messages of a stream of requests, whose first one has arrived; EOF if it has none."""
     if first is grpc.aio.EOF:
         return
     yield await receiving.received(call.rule, first)

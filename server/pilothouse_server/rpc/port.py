@@ -92,7 +92,7 @@ def _reserved(host: str, port: int, families: Sequence[_Family]) -> ReservedPort
 def _take(each: socket.socket, family: socket.AddressFamily, address: str, port: int) -> None:
     if family is socket.AF_INET6:
         each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
-    # What is left of connections that have ended is no reason to refuse the address.
+    # Remains of ended connections are no reason to refuse the address.
     each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     each.bind((address, port))
     # From here on the listeners may bind it, too, and nobody else: not even who passes over ended connections.

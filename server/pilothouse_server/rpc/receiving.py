@@ -1,8 +1,8 @@
 """Checks a request's bytes: their length, the number of their fields, and whether they are a message of its type.
 
-gRPC has a limit of its own. A call that it refuses ends without words of ours. So its limit lies somewhat above
-(`TRANSPORT_MARGIN_BYTES`): what is a little too long is refused here. Compressed requests are decompressed here, too
-(`rpc.decompression`).
+gRPC has a limit of its own. A call that gRPC refuses ends without our message. So its limit is somewhat
+higher (`TRANSPORT_MARGIN_BYTES`): a request that is slightly too long is refused here. Compressed requests
+are decompressed here, too (`rpc.decompression`).
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Messages and metadata as an audit record may hold them.
 
-`body` turns a message into plain JSON values: what is declared secret becomes `"[redacted]"`, whole (a
-map's keys too, and all inside a message), bytes become their length, floats become text (so that hashing
+`body` turns a message into plain JSON values: a value that is declared secret becomes `"[redacted]"`, whole
+(a map's keys too, and all inside a message), bytes become their length, floats become text (so that hashing
 the canonical JSON does not depend on how a number is printed), enums their names, times RFC 3339. NUL and
-lone surrogates, which JSONB cannot hold, are written visibly. Where a field says that its name decides, values whose
-names read like a credential's are masked (`credential_names`).
+lone surrogates, which JSONB cannot hold, are written visibly. Where a field says that its name decides,
+values whose names read like a credential's are masked (`credential_names`).
 
 A body is at most 16 KiB of JSON. A longer one is cut field by field, in ever narrower rounds, and every cut
-leaves a marker that says how much is missing: a record never silently shows less than was asked. What was cut can still
-be told from anything else by a digest, under the key `"[truncated]"`: SHA-256 of the serialised message, in the order
-of its fields, without what is secret.
+leaves a marker that says how much is missing: a record never silently shows less than the request had. The
+key `"[truncated]"` still distinguishes cut messages by a digest: SHA-256 of the serialised message, in the
+order of its fields, without its secrets.
 
 `changes` compares two states of one resource field by field.
 
-`strip_secrets` gives the copy of a response that is kept for replays. What to do per type is compiled once
+`strip_secrets` gives the copy of a response that is kept for replays. The work for each type is compiled once
 from the descriptors.
 """
 
@@ -48,7 +48,7 @@ from pilothouse_server.rpc.field_checks import (
 )
 
 MOST_BODY_BYTES: Final = 16 * 1024
-# What the digest of a longer one takes of them.
+# The digest of a longer body takes the difference.
 _MOST_CUT_BYTES: Final = MOST_BODY_BYTES - 160
 CUT: Final = "[truncated]"
 # Of a resource these follow from every change, or from the time at which it is looked at.
@@ -97,8 +97,8 @@ def body(message: Message) -> dict[str, Any]:
 def changes(
     before: Message, after: Message, secrets: Mapping[str, tuple[bool, bool]] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return what differs between two messages of one type: for each path what it was (`from`) and is (`to`), null
-    where it is not set, at most 16 KiB of JSON.
+    """Returns the differences between two messages of one type: for each path its former (`from`) and present
+    value (`to`), null if it is not set, at most 16 KiB of JSON.
 
     A value that is secret is shown as changed, and no more. `secrets` are further such values, which the messages do
     not hold, by their paths: whether each was set before, and is after.
@@ -182,7 +182,7 @@ def header_rule(more: Sequence[str]) -> Callable[[str], bool]:
 def metadata(entries: Iterable[tuple[str, str | bytes]], is_kept: Callable[[str], bool]) -> dict[str, str]:
     """Return the request metadata that is kept: binary values as their length, 2,048 characters in all.
 
-    Whatever has a credential's word in its key is redacted, though it be kept.
+    If a key contains a credential's word, its value is redacted, though it be kept.
     """
     shown: dict[str, str] = {}
     left = MOST_METADATA_CHARACTERS
@@ -220,7 +220,7 @@ def holds_secrets(message: Message) -> bool:
 
 
 def strip_secrets(message: AnyMessage) -> AnyMessage:
-    """Return a copy without what is declared secret; the message itself stays as it is."""
+    """Returns a copy without the fields that are declared secret; the message itself is unchanged."""
     copy = type(message)()
     copy.CopyFrom(message)
     _strip(copy)
@@ -333,7 +333,7 @@ def _well_known_text(message: Any, longest_text: int, most_items: int) -> str:
     try:
         return _text(message.ToJsonString(), longest_text)
     except ValueError:
-        # Out of the range that RFC 3339 can write; the record of a refused request shows it all the same.
+        # It is outside of the range that RFC 3339 can write, but the record of a refused request shows it.
         return _text(" ".join(str(message).split()), longest_text)
 
 
@@ -351,7 +351,7 @@ def _size(value: Any) -> int:
 
 
 def _digest(message: Message) -> dict[str, Any]:
-    """Return what tells a message that was cut from any other."""
+    """Returns the digest that distinguishes a cut message from any other."""
     public = strip_secrets(message) if holds_secrets(message) else message
     encoded = public.SerializeToString(deterministic=True)
     return {CUT: {"bytes": len(encoded), "sha256": hashlib.sha256(encoded).hexdigest()}}

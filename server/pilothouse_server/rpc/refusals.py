@@ -1,16 +1,17 @@
 """Refusals that can be had by the thousand: the first few are recorded singly, the others summed.
 
-A call that is refused costs its caller nothing, so its record must not cost the log without a bound. In each minute the
-first of each kind (address, method, reason, and namespace) have records of their own, until `Bounds` are reached; what
-comes after is counted. When the minute is over, the kinds that came most often have one record each with their count,
-and the times of the first and the last, one of each address first; all others share one more, which counts them by
-method and reason. A sum names the first resources that were asked for; of failed log-ins, the accounts that were tried.
+A call that is refused costs its caller nothing, so its record must not cost the log without a bound. In each
+minute the first of each kind (address, method, reason, and namespace) have records of their own, until
+`Bounds` are reached; later ones are counted. When the minute is over, the kinds that came most often have one
+record each with their count, and the times of the first and the last, one of each address first; all others
+share one more, which counts them by method and reason. A sum names the first resources that were asked for;
+of failed log-ins, the accounts that were tried.
 
-All strangers share such bounds (`Refusals`); each user who is known has some (`RefusalsOfCallers`), so that nobody's
-refusals have those of another summed.
+All anonymous callers share such bounds (`Refusals`); each known user has bounds of its own
+(`RefusalsOfCallers`), so that nobody's refusals cause those of another user to be summed.
 
-What is counted stands in memory for a minute: a server that is killed loses at most that, and one that is stopped
-writes it.
+The counts stay in memory for a minute: a server that is killed loses at most that, and one that is stopped
+writes them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _MOST_IN_OTHERS: Final = 50
 class Bounds:
     """Records of one minute: `of_a_kind` and `singly` at most those of single calls, `sums` those of sums.
 
-    `request_bytes`: what the requests in those of single calls may have together.
+    `request_bytes`: the most bytes of requests in the records of single calls together.
     """
 
     of_a_kind: int = 5
@@ -52,7 +53,7 @@ _NOBODY: Final[Caller] = (None, "")
 
 
 class Kind(NamedTuple):
-    """What refusals have in common that are counted together."""
+    """The facts that refusals must share to be counted together."""
 
     address: str
     method: str
@@ -96,7 +97,8 @@ class Refusals:
     ) -> bool:
         """Returns whether this refusal has a record of its own; else it is counted.
 
-        `name` is the account that was tried, or what was asked for; the record shows `request_bytes` of the request.
+        `name` is the account that was tried, or the requested resource; the record shows `request_bytes` of
+        the request.
         """
         found = self._kinds.get(kind)
         if found is None:
@@ -120,7 +122,7 @@ class Refusals:
         return False
 
     def flush(self) -> None:
-        """Writes what was counted, and begins a new minute."""
+        """Writes the counts, and begins a new minute."""
         kinds, self._kinds = self._kinds, {}
         self._singly = self._request_bytes = 0
         counted = [(kind, found) for kind, found in kinds.items() if found.summed]
@@ -157,7 +159,7 @@ class RefusalsOfCallers:
         return found
 
     def flush(self) -> None:
-        """Writes what was counted, and begins a new minute."""
+        """Writes the counts, and begins a new minute."""
         refusals, self._of = self._of, {}
         for each in refusals.values():
             each.flush()

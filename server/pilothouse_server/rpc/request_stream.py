@@ -73,7 +73,9 @@ def _refused() -> ResourceExhausted:
 
 
 class _Reading:
-    """Awaits what a coroutine of gRPC's returns; `failed` says whether something that it waited for did."""
+    """Awaits the result of one of gRPC's coroutines; `failed` says whether an object that it waited for has
+    failed.
+    """
 
     __slots__ = ("_work", "failed")
 

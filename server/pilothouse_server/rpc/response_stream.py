@@ -45,9 +45,10 @@ class ResponseStream:
     async def fail(self, code: grpc.StatusCode, message: str, trailing: Trailing) -> NoReturn:
         """Ends the call with an error; nothing more is sent by this.
 
-        gRPC keeps the error that `abort` raises beside the call, and the error keeps the frames that it passes. Where
-        one of these knows the call (the context, its reader), that is a cycle, which stays until the interpreter looks
-        for garbage. So who calls this lets go of them before.
+        gRPC stores the error that `abort` raises with the call, and the error keeps the frames that it
+        passes. Where one of these knows the call (the context, its reader), that is a cycle, which stays
+        until the interpreter looks for garbage. So the caller of this method first drops its references to
+        them.
         """
         if self._headers_began and not self._headers_sent:
             # Not even the headers could be sent: the connection takes nothing, and ends with all its calls.

@@ -1,14 +1,15 @@
 """The gRPC server: options, services, health, reflection.
 
-Options follow what hurts a `grpc.aio` server: streams a connection are bounded (2,000 rapid resets hurt
-bystanders where they are not), messages and metadata are bounded, connections end that do not finish their handshake or
-have no call, silent ones are asked whether they live, old ones are asked to reconnect, and a port is never shared by
-accident (a second server would bind it silently): those who share it on purpose have it held for them alone
-(`rpc.port`). They are the servers of one process, each with a line of calls of its own (`rpc.lines`), or of several
-processes. The kernel gives each of these connections, not calls, so clients are asked more often to connect anew.
+The options avoid known weaknesses of a `grpc.aio` server: streams of a connection are bounded (otherwise
+2,000 rapid resets hurt bystanders), messages and metadata are bounded, connections end that do not finish
+their handshake or have no call, silent ones are asked whether they live, old ones are asked to reconnect, and
+a port is never shared by accident (a second server would bind it silently): servers that share it on purpose
+have it held for them alone (`rpc.port`). They are the servers of one process, each with a line of calls of
+its own (`rpc.lines`), or of several processes. The kernel distributes connections among them, not calls, so
+clients are asked more often to connect again.
 
-How many calls are served at once is not left to gRPC, whose one number counts before any handler, health included: see
-`flowcontrol`.
+The number of concurrent calls is not left to gRPC, whose one number counts before any handler, health
+included: see `flowcontrol`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 class GrpcServer:
     """A server with every service of the product, healthy once `serving` is called.
 
-    `tls` is what it serves TLS by, which has to `run`; None where it serves plain text.
+    `tls` is its TLS certificate, which has to `run`; None if it serves plain text.
     """
 
     def __init__(
@@ -163,7 +164,9 @@ def rules_and_handlers(
 
 
 def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ...]:
-    """What the library shall do other than by default. A name that it does not know it ignores without a word."""
+    """Returns the library's options that differ from their defaults. A name that it does not know it ignores
+    without a word.
+    """
     age = limits.max_connection_age_seconds
     # A connection has no new calls after the first time, and its streams are cut after both.
     calls_seconds = age if settings.processes == 1 else min(age, _SPREAD_SECONDS)
@@ -180,15 +183,17 @@ def options(settings: Settings, limits: CallLimits) -> tuple[tuple[str, int], ..
         # Also for the first frame of a connection without TLS; two minutes by default.
         ("grpc.server_handshake_timeout_ms", int(limits.handshake_seconds * 1000)),
         ("grpc.max_connection_idle_ms", int(limits.max_connection_idle_seconds * 1000)),
-        # Calls that wait to be taken, which are taken one by one, those of a line (`rpc.lines`). Beyond a thousand the
-        # library drops any of them at random (the caller reads CANCELLED), whoever sent the others, and those that were
-        # reset while they waited count. What one caller may have is bounded elsewhere.
+        # Calls that wait to be taken, which are taken one by one, those of a line (`rpc.lines`). Beyond a
+        # thousand the library drops any of them at random (the caller reads CANCELLED), whoever sent the
+        # others, and those that were reset while they waited count. The number of calls of one caller is
+        # bounded elsewhere.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING_EVER),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # A program or a log may be silent for long, and clients ask meanwhile whether the connection still is.
+        # A program or a log may be silent for long, and clients check in that time whether the connection
+        # still lives.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.max_connection_age_ms", calls_seconds * 1000),
@@ -206,7 +211,7 @@ def build(
     """Makes the server, which has no address yet; `tls` is that of the settings.
 
     Raises:
-        SettingsError: what it is to serve by is not safe, or the files for TLS cannot be used.
+        SettingsError: the address or its protection is not safe, or the files for TLS cannot be used.
     """
     check_transport(settings)
     names = sorted(descriptor.full_name for descriptor in services)

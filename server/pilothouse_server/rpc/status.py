@@ -1,5 +1,4 @@
-"""The one place where a failure becomes what gRPC carries: code, message, `google.rpc.Status` with its
-details.
+"""The one place that turns a failure into its gRPC form: code, message, `google.rpc.Status` with its details.
 
 Allow-list: a `PilothouseError` is reported as it is; everything else is INTERNAL with an identifier under which
 the log holds the rest, because an unhandled exception may hold SQL or a password.
@@ -70,7 +69,7 @@ def rich_status(error: PilothouseError) -> status_pb2.Status:
 
 
 def internal_status(message: str, operation_id: str) -> status_pb2.Status:
-    """The status of whatever is not a domain error: where to look it up, and nothing else."""
+    """Returns the status of an error that is not a domain error: only the id under which the log holds it."""
     status = status_pb2.Status(code=code_pb2.INTERNAL, message=message)
     _attach(
         status,

@@ -1,4 +1,4 @@
-"""What may be served: TLS by a certificate with its key, or plain text where no other machine reaches it.
+"""Checks the transport: TLS by a certificate with its key, or plain text if no other machine reaches it.
 
 It loads little, so that a command can ask before anything is made for a server that must not start.
 """
@@ -10,11 +10,11 @@ from pilothouse_server.values import listening
 
 
 def check_transport(settings: Settings) -> None:
-    """Refuses what cannot be served safely: plain text to other machines, unless the settings say so, and files that
-    are no certificate with its key, or say nothing of clients' certificates.
+    """Refuses unsafe transport: plain text to other machines, unless the settings permit it, files that are
+    no certificate with its key, and files that lack the facts about clients' certificates.
 
     Raises:
-        SettingsError: the text says which, and what to do.
+        SettingsError: the text names the setting and the remedy.
     """
     certificate, key = settings.tls_certificate_file, settings.tls_key_file
     if certificate is not None and key is not None:

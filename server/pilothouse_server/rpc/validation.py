@@ -1,17 +1,17 @@
-"""Validation of requests by what their fields declare.
+"""Validation of requests by the rules that their fields declare.
 
-Every message type is compiled once, on its first use, into a table from field number to check; a request
-then costs one walk over the fields that it has set. What is not declared is bounded all the same: strings
-by 1,024 characters, bytes by 1 MiB, repeated fields and maps by 256; NUL, lone surrogates, unknown enum
-values, infinite numbers and times that cannot be written are always refused.
+Every message type is compiled once, on its first use, into a table from field number to check; a request then
+costs one walk over the fields that it has set. Undeclared fields are bounded, too: strings by 1,024
+characters, bytes by 1 MiB, repeated fields and maps by 256; NUL, lone surrogates, unknown enum values,
+infinite numbers and times that cannot be written are always refused.
 
 All violations are collected (at most 20) and raised together. Fields that only the server sets are cleared
 from the request, so that no handler can take them for the caller's wish.
 
-A request field that names a resource or a namespace (as the method's rule says) and declares no format of
-its own is still held to what every name must keep to: no `/`, `..`, percent-encoding, control or non-ASCII
-characters. Methods that need no log-in are left out: the name a stranger types is judged by the log-in
-itself, which must count it.
+A request field that names a resource or a namespace (as the method's rule says) and declares no format of its
+own must still follow the rules of every name: no `/`, `..`, percent-encoding, control or non-ASCII
+characters. Methods that need no log-in are left out: the log-in itself judges the name that an anonymous
+caller types, because it must count it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class MessageRules:
         self.required_present: list[str] = []
 
     def check(self, message: Any, prefix: str, violations: list[Violation]) -> None:
-        """Append the violations of `message`, whose fields have paths that begin with `prefix`."""
+        """Appends the violations of `message`, whose fields have paths that begin with `prefix`."""
         for field, value in message.ListFields():
             number = field.number
             found = self.checks.get(number)
@@ -83,7 +83,7 @@ class MessageRules:
         self._add_missing(message, prefix, violations)
 
     def steps(self, message: Any, prefix: str, violations: list[Violation]) -> Iterator[None]:
-        """Do what `check` does, a field of a message at a time."""
+        """Does the work of `check`, a field of a message at a time."""
         for field, value in message.ListFields():
             number = field.number
             found = self.checks.get(number)
@@ -114,7 +114,7 @@ _by_name: dict[str, MessageRules] = {}
 
 
 def validate(message: Message) -> None:
-    """Check a request, and clear what only the server sets.
+    """Checks a request, and clears the fields that only the server sets.
 
     Raises:
         InvalidArgument: with up to 20 violations; reason INVALID_FIELD.
@@ -131,7 +131,9 @@ def is_long(message: Message) -> bool:
 
 
 def goes_last(message: Message) -> bool:
-    """Whether what is made of a request goes after all else: its caller has one such at a time (`flowcontrol`)."""
+    """Returns whether the work for a request goes after all other work: its caller has one such at a time
+    (`flowcontrol`).
+    """
     return message.ByteSize() > SHORT_BYTES
 
 
@@ -153,9 +155,9 @@ def _rules_of(message: Message) -> MessageRules:
 
 
 def problem_of(message: Message) -> str:
-    """What is wrong with an item of a field that is declared `each_by_itself`, '' if nothing is.
+    """Returns the fault of an item of a field that is declared `each_by_itself`, '' if there is none.
 
-    Clears what only the server sets.
+    Clears the fields that only the server sets.
     """
     violations: list[Violation] = []
     compile_rules(descriptor_of(message)).check(message, "", violations)
@@ -316,9 +318,9 @@ def _services_beside(descriptor: Descriptor) -> Iterator[ServiceDescriptor]:
 
 
 def _is_present(message: Any, name: str) -> bool:
-    """Whether a field with presence is given; a message that says nothing is not.
+    """Returns whether a field with presence is given; an empty message is not.
 
-    Beside an `update_mask` an empty resource says something: it clears the fields that the mask names.
+    Together with an `update_mask` an empty resource has a meaning: it clears the fields that the mask names.
     """
     if not message.HasField(name):
         return False

@@ -1,26 +1,27 @@
 """One stream for all nouns: the current state, SYNCED, then every change in commit order.
 
 The snapshot is read in one repeatable-read transaction, which also reads the stream head, so the state and
-the revision at which changes begin belong to the same moment. It reads too which changes are committed and not yet
-numbered: it shows their effects already, so their events are passed over when they come, also by who resumes.
-After that the watch has a position in the
-hub's ring (see `watch.hub`); where the ring no longer holds what comes next, it reads it from the database.
-Each event is checked against the caller's present grants and the filter; an object that no longer matches
-is shown as DELETED. Where a watch covers all namespaces that the caller sees and these become others, it ends:
-what it has shown is no longer the state that the caller would be shown. The snapshot is sent while it is read, by way
-of a bounded buffer (see `first_state`); a reader that stalls holds its connection for seconds and no longer. The
-resource inside an answer was serialized once, at commit: an answer is put together from serialized bytes.
+the revision at which changes begin belong to the same moment. It also reads which changes are committed and
+not yet numbered: their effects are already in the snapshot, so their events are skipped when they come, also
+by a watch that resumes. After that the watch has a position in the hub's ring (see `watch.hub`); if the ring
+no longer holds the next events, it reads them from the database. Each event is checked against the caller's
+present grants and the filter; an object that no longer matches is shown as DELETED. A watch over all visible
+namespaces ends when that set changes: the state that it has shown is no longer the state that the caller may
+see. The snapshot is sent while it is read, by way of a bounded buffer (see `first_state`); a reader that
+stalls holds its connection for seconds and no longer. The resource inside an answer was serialized once, at
+commit: an answer is put together from serialized bytes.
 
-A watch of a namespace ends with it: what it held is told as DELETED, and then comes NOT_FOUND. Its tokens are then of
-no use, nor for another namespace of the same name: OUT_OF_RANGE. Whose grant went with the namespace gets NOT_FOUND for
-the token, too, as for anything in a namespace that they do not reach.
+A watch of a namespace ends with it: its resources are reported as DELETED, and then comes NOT_FOUND. Its
+tokens are then of no use, nor for another namespace of the same name: OUT_OF_RANGE. A caller whose grant went
+with the namespace gets NOT_FOUND for the token, too, as for anything in a namespace that the caller does not
+reach.
 
-Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): watch anew without a
-token. NOT_FOUND: the namespace is gone; there is nothing to resume.
-INVALID_ARGUMENT (RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume
-with the `resume_token` of its metadata; without one, as before SYNCED, watch anew. UNAVAILABLE (SHUTTING_DOWN): resume
-on another replica.
-PERMISSION_DENIED (PERMISSION_REVOKED): the right to it is gone; there is nothing to resume.
+Errors a watcher may see, and the next move: OUT_OF_RANGE (WATCH_HORIZON, WATCH_CHANGED): begin a new watch
+without a token. NOT_FOUND: the namespace is gone; there is nothing to resume. INVALID_ARGUMENT
+(RESUME_TOKEN): the token is not of this watch. RESOURCE_EXHAUSTED (SLOW_CONSUMER): resume with the
+`resume_token` of its metadata; without one, as before SYNCED, begin a new watch. UNAVAILABLE (SHUTTING_DOWN):
+resume on another replica. PERMISSION_DENIED (PERMISSION_REVOKED): the right to it is gone; there is nothing
+to resume.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 @dataclass(frozen=True, slots=True)
 class WatchFilter:
-    """What a watch is about: one type of resource, or several whose events hold the same message.
+    """The selection of a watch: one type of resource, or several whose events hold the same message.
 
     Empty fields match everything; `text` binds resume tokens to it.
     """
@@ -109,7 +110,9 @@ NamespaceIdOf = Callable[[Call, ReadTransaction, str], Awaitable[int | None]]
 
 @dataclass(frozen=True, slots=True)
 class WatchServer:
-    """What every watch of this server shares. `namespace_id` returns the id of the namespace that a request names."""
+    """The state that all watches of this server share. `namespace_id` returns the id of the namespace that a
+    request names.
+    """
 
     feed: Feed
     hub: Hub
@@ -123,7 +126,7 @@ class WatchServer:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a noun says of its watch.
+    """A noun's part of its watch.
 
     `resources` yields the resources that a watch begins with, as messages or serialised: those that its filter matches
     and its caller sees. `statuses` are the words of the request's field `status`, where it has one.
@@ -147,9 +150,9 @@ async def watch(server: WatchServer, call: Call, watched: Watched) -> AsyncItera
     request = call.request
     wanted = _filter(call, watched)
     visible = call.visible_namespaces()
-    # Who waits for changes looks at once at what the caller may see then.
+    # A watch that waits for changes immediately checks its caller's new permissions.
     call.on_renewed = server.hub.wake
-    # Who resumes reads no state.
+    # A watch that resumes reads no state.
     readers = server.looks if request.resume_token else server.readers
     # The snapshot is taken later, so it has all that was committed before.
     complete_until = None if request.resume_token else server.feed.complete_until
@@ -211,7 +214,7 @@ async def _begin(
 
 
 async def _check_position(transaction: ReadTransaction, position: Position, head: StreamHead) -> None:
-    """Raises OutOfRange where what follows on the position is not kept, or where it is of another history."""
+    """Raises OutOfRange if the events after the position are not kept, or if it belongs to another history."""
     oldest = head.oldest_revision
     if not oldest - 1 <= position.revision <= head.revision:
         raise resume_token.horizon(oldest)
@@ -224,7 +227,7 @@ async def _check_position(transaction: ReadTransaction, position: Position, head
 
 
 def _filter(call: Call, watched: Watched) -> WatchFilter:
-    """What the request asks for; the namespace that it names is not looked up yet."""
+    """Returns the request's filter; the namespace that it names is not looked up yet."""
     request = call.request
     fields = request.DESCRIPTOR.fields_by_name
     status = ""
@@ -278,7 +281,8 @@ def _issuer(server: WatchServer, call: Call, wanted: WatchFilter, history: str, 
 
 
 class _Changes:
-    """What follows on the first state of a watch: its place in the stream, and what its caller may see.
+    """The changes after the first state of a watch: its place in the stream, and the namespaces that its
+    caller may see.
 
     `visible` are the namespaces of the first state; a watch of all that its caller sees ends when they become others.
     """
@@ -302,7 +306,8 @@ class _Changes:
         self._visible = visible
         self._revision = position.revision
         self._mark = position.mark
-        # What the first state showed before it was numbered; one goes once all its events are passed.
+        # Changes that the first state showed before they were numbered; each is dropped once all its events
+        # are passed.
         self._skipped = position.skipped
         # Every change that was committed before is sent; what follows may not be, so it moves when all are passed.
         self._complete_until = complete_until
@@ -394,7 +399,9 @@ class _Changes:
 
 
 def _sight_text(wanted: WatchFilter, visible: frozenset[int] | None) -> str:
-    """What the caller is shown of: one namespace, not another of its name, or all that it sees, which may change."""
+    """Returns the caller's view as text: one namespace, not another of its name, or all visible ones, which
+    may change.
+    """
     if wanted.namespace_id is not None:
         return f"namespace {wanted.namespace_id}"
     return "all" if visible is None else ",".join(map(str, sorted(visible)))

@@ -1,4 +1,4 @@
-"""What the messages of all nouns share: conditions, times, etags, selectors, pages."""
+"""The parts that the messages of all nouns share: conditions, times, etags, selectors, pages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def label_selector(text: str) -> LabelSelector | None:
 
 
 def page_request(call: Call, key: bytes, *narrowed_by: str) -> PageRequest:
-    """Returns the page that a list request asks for; `narrowed_by` is what else narrows it, such as a namespace."""
+    """Returns the page that a list request asks for; `narrowed_by` are further filters, such as a namespace."""
     request = call.request
     return PageRequest(
         key=key,

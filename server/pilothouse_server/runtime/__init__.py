@@ -1,1 +1,1 @@
-"""What every process needs, whatever it serves: tasks, supervision, the cooperative scheduler, log lines, tuning."""
+"""The needs of every process: tasks, supervision, the cooperative scheduler, log lines, tuning."""

@@ -1,15 +1,15 @@
-"""Work on the event loop beside others: a long loop gives it away every millisecond, so that others run, and
-what many do now and then they do in the same turn.
+"""Cooperation on the event loop: a long loop yields every millisecond, so that others run, and periodic work
+of many objects runs in the same turn.
 
-A call that is answered at once needs a dozen turns of the loop. So of all long loops together one goes on at a time,
-and not after a turn in which others had something to do, for they are likely to have more: it waits until a turn was
-empty, or for some milliseconds. Were it one in each turn, a call beside long work would wait for a share in every one
-of its turns. What others leave of the loop is the long loops', and where they leave nothing, a fifth of it: who has
-held the loop for longer than a share is followed by a longer wait.
+A call that is answered without waiting needs a dozen turns of the loop. So of all long loops together one
+goes on at a time, and not after a turn in which others had something to do, for they are likely to have more:
+it waits until a turn was empty, or for some milliseconds. If one continued in each turn, a call next to long
+work would wait for a share in every one of its turns. The long loops get the rest of the loop's time, or a
+fifth of it if there is no rest: after a loop that ran for longer than a share, the next one waits longer.
 
-A turn is empty as well while a call waits for the database, and a share would be in the way of each answer. So what
-goes last (a wide page, a large request) waits until nobody has done anything for two milliseconds, as most statements
-take less. It goes after other long loops, too; where there is no such time, it has a fifth.
+A turn is empty as well while a call waits for the database, and a share would be in the way of each answer.
+So the lowest class (a wide page, a large request) waits until nothing has run for two milliseconds, as most
+statements take less. It goes after other long loops, too; where there is no such time, it has a fifth.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATIENCE = 4.0
 # A call that waits for the database has it answered within so long, and goes on.
 _QUIET_SECONDS = 0.002
 _NAP_SECONDS = 0.001
-# What is longer was likely the machine's doing.
+# A longer time was likely caused by the machine.
 _LONGEST_SECONDS = 0.02
 _TICK_SECONDS = 0.25
 
@@ -47,9 +47,11 @@ def run(work: Coroutine[Any, Any, T], name: str) -> T:
 
 
 class _Turns:
-    """Those of one loop whose share is used up: one of them goes on at a time, who has waited longest.
+    """The work of one loop whose share is used up: one of them continues at a time, the longest waiting
+    first.
 
-    What others do is measured in processor time: a machine that gives the server little makes no turn busy.
+    The work of others is measured in processor time: a machine that gives the server little makes no turn
+    busy.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -112,7 +114,7 @@ class _Turns:
     def _go_on(self, line: deque[asyncio.Future[None]]) -> None:
         # Around the one who goes on: how long it holds the loop, and what others do after it.
         self._loop.call_soon(self._goes_on)
-        # Who was cancelled meanwhile has no turn.
+        # A task that was cancelled while it waited gets no turn.
         while line:
             turn = line.popleft()
             if not turn.done():
@@ -152,7 +154,8 @@ async def long_work(*, last: bool = False) -> None:
 async def others_first() -> None:
     """Returns when all that is ready has run once.
 
-    For who holds a connection or locks between two steps of milliseconds: it waits in no line, as `Share` does.
+    For a caller that holds a connection or locks between two steps of milliseconds: it waits in no queue, as
+    `Share` does.
     """
     await asyncio.sleep(0)
 

@@ -1,9 +1,9 @@
 """Log lines: one event and its facts each, as text for people or JSON for programs, on standard error.
 
-The libraries' own loggers go through the same renderer. What they say at DEBUG may hold parameters of
-statements, so those of the database and of HTTP stay at WARNING whatever our own level is. What they warn of may be
-made by anybody who reaches the port: gRPC tells of each header that is no UTF-8, with what stands in it. So their lines
-of one kind have a bound, and bytes are not shown.
+The libraries' own loggers go through the same renderer. Their lines at DEBUG may hold parameters of
+statements, so those of the database and of HTTP stay at WARNING at any level of our own. Anyone who reaches
+the port can provoke their warnings: gRPC reports each header that is no UTF-8, with its content. So their
+lines of one kind have a bound, and bytes are not shown.
 
 Where the database is away, full or takes no writes, each call and each task of the server fails by it. All of them
 together write one line a minute for each such reason.
@@ -30,7 +30,7 @@ from pilothouse_server.errors import PilothouseError  # noqa: E402
 for _name in _unwanted:
     del sys.modules[_name]
 
-# Returns what each log line of the present task says beside its own facts, such as which call it serves.
+# Returns the facts of the present task for each of its log lines, such as the call that it serves.
 SCOPE: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("SCOPE", default=None)
 
 # Libraries whose own words stay at WARNING.
@@ -104,8 +104,8 @@ class OneLineAMinute:
 
 
 class _Bounded(logging.Filter):
-    """Lets through what libraries warn of, so many lines of a kind in a while. The first of the next while tells how
-    many were left out.
+    """Lets through a bounded number of libraries' warnings of each kind in a period. The first line of the
+    next period says how many were left out.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class _Bounded(logging.Filter):
 
 
 def _without_bytes(record: logging.LogRecord) -> None:
-    """Takes what somebody sent out of a library's line, and the traceback, which is then of no fault of ours."""
+    """Removes received bytes from a library's line, and the traceback, which then shows no fault of ours."""
     if isinstance(record.args, tuple) and any(isinstance(each, bytes) for each in record.args):
         record.args = tuple("[not shown]" if isinstance(each, bytes) else each for each in record.args)
         record.exc_info = None
@@ -157,8 +157,8 @@ def reason_of(error: BaseException) -> str:
 def without_values(error: BaseException) -> tuple[type[Exception], Exception, TracebackType | None]:
     """The traceback of an unforeseen error, for `exc_info`, with its kind in place of its words.
 
-    These may hold values: a parameter of a statement, an address with its password, what a cluster sent. So may those
-    of what it was raised from, which are left out. Of several, the first is told.
+    Its text may hold values: a parameter of a statement, an address with its password, a cluster's answer. So
+    may the texts of its causes, which are left out. Of several, the first is reported.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

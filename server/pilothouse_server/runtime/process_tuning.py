@@ -27,9 +27,10 @@ READING_NICENESS = 5
 def allow_many_open_files() -> None:
     """Raise the limit of open files to the highest that the system allows; child processes inherit it.
 
-    Systemd, and containerd since version 2, start a process with 1,024 and allow hundreds of thousands, because
-    programs that call `select` need the low limit. No program of ours does. With the low limit 1,100 idle connections
-    from a stranger kept everybody else out, and kept the server from its database.
+    Systemd, and containerd since version 2, start a process with 1,024 and allow hundreds of thousands,
+    because programs that call `select` need the low limit. None of our programs calls it. With the low limit
+    1,100 idle connections of one anonymous caller kept everybody else out, and kept the server from its
+    database.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
@@ -37,7 +38,7 @@ def allow_many_open_files() -> None:
 
 
 def is_glibc() -> bool:
-    """Whether the C library is glibc, whose allocator `give_back_large_buffers` configures."""
+    """Returns whether the C library is glibc, whose allocator `give_back_large_buffers` configures."""
     try:
         return hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
     except (OSError, TypeError):

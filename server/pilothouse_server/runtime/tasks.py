@@ -1,8 +1,9 @@
 """Ends and awaits tasks without losing a cancellation.
 
-A coroutine that catches CancelledError cannot know from the exception alone who was cancelled: the task it waits for,
-or itself. Who takes its own cancellation for the task's goes on for ever, and whatever waits for its end hangs. What
-must catch it stands here and nowhere else; a check of the conventions forbids it elsewhere.
+A coroutine that catches CancelledError cannot know from the exception alone who was cancelled: the task it
+waits for, or itself. A task that takes its own cancellation for that of the awaited task runs for ever, and
+everything that waits for its end hangs. The functions that must catch it stand here and nowhere else; a check
+of the conventions forbids it elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Cut:
     """A wait of the present task that others may cut off: what `asyncio.timeout` does, without a timer of its own.
 
         with Cut() as cut:
-            await something     # TimeoutError where somebody calls cut.off() meanwhile
+            await something     # TimeoutError if another task calls cut.off() in that time
 
-    It costs a tenth of that, for who waits a thousand times a second and is hardly ever cut off.
+    It costs a tenth of that, for a caller that waits a thousand times a second and is hardly ever cut off.
     """
 
     __slots__ = ("_before", "_task", "was_cut")
@@ -46,7 +47,7 @@ class Cut:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # Where the task was cancelled besides, that counts.
+        # If the task was also cancelled, that takes precedence.
         if self.was_cut and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
@@ -57,7 +58,8 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     A task that fails while it winds up is logged. How a task ended that was done before is its owner's to look at.
 
     Raises:
-        CancelledError: the caller was cancelled meanwhile. The tasks were cancelled once more and have ended.
+        CancelledError: the caller was cancelled in that time. The tasks were cancelled once more and have
+            ended.
     """
     pending = [task for task in tasks if not task.done()]
     for task in pending:
@@ -71,11 +73,12 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits `work` to its end even if the caller is cancelled meanwhile.
+    """Awaits `work` to its end even if the caller is cancelled in that time.
 
     Raises:
-        CancelledError: the caller was cancelled meanwhile, and `work` has ended; where it failed, its exception is the
-            cause. (Who handles failures in a loop would otherwise go on as if it had not been cancelled.)
+        CancelledError: the caller was cancelled, and `work` has ended; if it failed, its exception is the
+            cause. (Otherwise a caller that handles failures in a loop would continue as if it had not been
+            cancelled.)
     """
     task = asyncio.ensure_future(work)
     try:

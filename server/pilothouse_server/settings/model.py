@@ -1,8 +1,8 @@
 """Settings: every one is an environment variable `PILOTHOUSE_<NAME>`, read and checked once at start.
 
-A value that cannot be read is an error that names the variable, what it holds and what it may hold; an unknown
-`PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start. An empty variable
-is one that is not set: Helm and compose write none so.
+A value that cannot be read is an error that names the variable, its value and the permitted values; an
+unknown `PILOTHOUSE_` variable is refused, because a misspelt setting that is ignored is worse than no start.
+An empty variable is one that is not set: Helm and compose write none so.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pilothouse_server.values.guarded_keys import NAMESPACE_KEYS, OBJECT_KEYS, P
 
 PREFIX = "PILOTHOUSE_"
 MOST_PROCESSES, _MOST_SEAL_SECONDS = 64, 60.0
-# What the protos say of passwords, and what a setting may ask for at most.
+# The protos' minimum of a password's length, and the highest minimum that a setting may demand.
 _SHORTEST_PASSWORD, _MOST_SHORTEST_PASSWORD = 12, 128
 _KEY_LISTS = ("guarded_namespace_keys", "guarded_object_keys", "guarded_pod_keys", "service_annotations")
-# Whose default is something: they take the word none.
+# Settings with a non-empty default: they accept the word none.
 _MAY_BE_NONE = (*_KEY_LISTS, "namespace_pod_security")
 _KEY = "no key of a label or annotation, nor a pattern such as istio-injection, *.k8s.io/* or !app.k8s.io/*"
 _ADDITION = "not FIELD-MANAGER:PATH, with a path such as .spec.template.spec.containers*"
@@ -46,7 +46,7 @@ DATABASES = (
     "database_url", "system_database_url", "maintenance_database_url", "direct_database_url", "replica_database_url",
 )  # fmt: skip
 EVENT_LOOPS = ("uvloop", "asyncio")
-# What bounds calls: each must be greater than 0.
+# The bounds of calls: each must be greater than 0.
 ADMISSION = ("max_concurrent_calls", "max_calls_per_user", "max_streams", "max_streams_per_user")
 _CHOICES = {
     "event_loop": EVENT_LOOPS,
@@ -338,7 +338,9 @@ def header_names(text: str) -> tuple[str, ...]:
 
 
 def _listed(text: str, name: str, fault: str, read: Callable[[str], T]) -> tuple[T, ...]:
-    """What `read` makes of each part; one that it refuses by ValueError is `fault`. Raises SettingsError."""
+    """Returns the results of `read` for each part; a part that it refuses by ValueError is `fault`. Raises
+    SettingsError.
+    """
     found = []
     for part in filter(None, map(str.strip, text.split(","))):
         try:
@@ -381,7 +383,9 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _read(text: str, field: FieldInfo, *, may_be_none: bool) -> object:
-    """The value, None where the setting keeps its default. Raises InvalidValueError: the words say what it must be."""
+    """Returns the value, None if the setting keeps its default. Raises InvalidValueError, whose text states
+    the rule.
+    """
     if not text.strip():
         return None
     if may_be_none and text.strip().lower() == "none":
@@ -401,7 +405,7 @@ def _kind(default: object) -> str:
 
 
 def with_secured_databases(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """The settings, whose URLs of databases say how far TLS is asked for.
+    """Returns the settings, with the degree of TLS in the URLs of databases.
 
     Raises:
         SettingsError: there is nothing to check a database's certificate by.

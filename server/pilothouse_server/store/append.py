@@ -1,4 +1,4 @@
-"""What a transaction's last statement writes: the database function `put_changes` and the form of its arguments."""
+"""The last statement of a transaction: the database function `put_changes` and the form of its arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATEMENT = text(
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """What answers a replay of the same `request_id`."""
+    """The row that answers a replay of the same `request_id`."""
 
     user_id: int
     request_id: UUID
@@ -50,7 +50,7 @@ class Operation:
 def audit_rows(records: Sequence[AuditRecord]) -> tuple[str, list[bytes]]:
     """The records as `put_changes` takes them, and their hashes."""
     rows = [audit_records.canonical_json(record.as_row()) for record in records]
-    # What is hashed is also what is sent: it is JSON, and encoded once.
+    # The hashed bytes are also the ones that are sent: they are JSON, and encoded once.
     return (b"[" + b",".join(rows) + b"]").decode(), [audit_records.record_hash(row) for row in rows]
 
 

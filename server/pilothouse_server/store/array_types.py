@@ -1,8 +1,8 @@
 """The arrays of PostgreSQL's own types, as asyncpg would ask the database for them.
 
-asyncpg knows those types, but not their arrays: it asks for them on each connection anew, by a statement whose plan
-costs PostgreSQL ten milliseconds and more. Their numbers are fixed in PostgreSQL's sources and the same on every
-server, so a new connection need not ask. A test compares them with what the database says.
+asyncpg knows those types, but not their arrays: it asks for them on each new connection, by a statement whose
+plan costs PostgreSQL ten milliseconds and more. Their numbers are fixed in PostgreSQL's sources and the same
+on every server, so a new connection need not ask. A test compares them with the database.
 """
 
 from __future__ import annotations
@@ -57,6 +57,6 @@ _ROWS: Final = {number: _row(name, number, element) for name, (number, element) 
 
 
 def known(numbers: Collection[int]) -> tuple[list[dict[str, Any]], Known] | None:
-    """Returns what the database would say of these types; None where it must be asked."""
+    """Returns the database's description of these types; None if it must be asked."""
     rows = [_ROWS[number] for number in numbers if number in _ROWS]
     return (rows, Known()) if len(rows) == len(numbers) else None

@@ -86,7 +86,8 @@ def canonical_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
-# What both encoders write alike: no floating-point numbers, whose text differs, and nothing that only orjson takes.
+# Types that both encoders write alike: no floating-point numbers, whose text differs, and nothing that only
+# orjson takes.
 _ALIKE = frozenset({str, int, bool, NoneType})
 
 
@@ -109,8 +110,8 @@ _NUMBER = re.compile(rb"(?:^|[:,\[])-?[0-9]+[.eE]")
 
 
 def canonical_stored(value: Any) -> bytes:
-    """The same of what was read from JSON: nothing else can be in it, so it is not walked but where its bytes have
-    what may be a floating-point number.
+    """The same for a value that was read from JSON. It can hold nothing else, so it is only walked if its
+    bytes may contain a floating-point number.
     """
     try:
         encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -130,7 +131,7 @@ def _is_plain(value: object) -> bool:
 
 
 def standard_json(row: object) -> bytes:
-    """The canonical form by the standard library; what JSON does not have is refused."""
+    """Returns the canonical form by the standard library; a value that JSON does not have is refused."""
     return json.dumps(
         row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_refuse, allow_nan=False
     ).encode()

@@ -128,7 +128,7 @@ async def name(transaction: Transaction, origin: str) -> None:
 
 
 async def record_hashes(transaction: ReadTransaction, after: int, upto: int) -> dict[int, bytes]:
-    """The hashes of the records of a stretch of the log, by sequence; what is not there is left out."""
+    """Returns the hashes of the records of a stretch of the log, by sequence; missing ones are left out."""
     found: dict[int, bytes] = {}
     for row in await transaction.connection.execute(_ENTRIES, {"after": after, "upto": upto}):
         found.setdefault(row.sequence, bytes(row.record_hash))
@@ -138,7 +138,9 @@ async def record_hashes(transaction: ReadTransaction, after: int, upto: int) -> 
 async def grow(
     transaction: Transaction, size: int, edge: Sequence[bytes], full: Collection[tuple[int, int, bytes]]
 ) -> None:
-    """Writes a tree that has grown: size, what is not full, and what is now (level, position, hashes)."""
+    """Writes a tree that has grown: its size, the tiles that are not full, and those that are full now
+    (level, position, hashes).
+    """
     if full:
         levels, positions, hashes = zip(*full, strict=True)
         await transaction.connection.execute(
@@ -150,7 +152,7 @@ async def grow(
 async def tiles(
     transaction: ReadTransaction, places: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], bytes]:
-    """The full tiles at these places (level, position); what is not there is left out."""
+    """Returns the full tiles at these places (level, position); missing ones are left out."""
     if not places:
         return {}
     levels, positions = zip(*places, strict=True)

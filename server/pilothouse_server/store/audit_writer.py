@@ -1,15 +1,15 @@
 """Writes audit records that belong to no other transaction: reads, denials, failures, log-ins, streams.
 
-One task writes what has gathered, in one transaction a batch, so that a thousand reads a second do not take
-the stream head's lock a thousand times. A read's record is handed over and forgotten (at most a second of
-them is lost on a kill); where the call must not be answered without its record, `write` waits until the
+One task writes the gathered records, in one transaction a batch, so that a thousand reads a second do not
+take the stream head's lock a thousand times. A read's record is handed over and forgotten (at most a second
+of them is lost on a kill); where the call must not be answered without its record, `write` waits until the
 batch that holds it is committed. The queue has a bound: a read that finds it full is lost, a call that must
-be recorded fails. While the database is away the records of reads stay in the queue, in their order, and are written
-when it is back. What is not written is counted in `lost`, and exported as a metric.
+be recorded fails. While the database is away the records of reads stay in the queue, in their order, and are
+written when it is back. Lost records are counted in `lost`, and exported as a metric.
 
 A batch that the database refuses is written again record by record, so that one which cannot be stored does
 not take others with it; one that met another change (a deadlock) is written again as it is. A batch that has
-begun is finished whatever is cancelled meanwhile, and `close` waits for it.
+begun is finished even if tasks are cancelled, and `close` waits for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Waiting = tuple[AuditRecord, asyncio.Future[None] | None]
 
 
 class AuditWriter:
-    """The one writer of a server. `run` is its task; `close` writes what is left."""
+    """The one writer of a server. `run` is its task; `close` writes the remaining records."""
 
     def __init__(self, store: Store, *, capacity: int = 20_000) -> None:
         self._store = store
@@ -90,7 +90,7 @@ class AuditWriter:
                 await asyncio.sleep(_AWAY_SECONDS)
 
     async def close(self) -> None:
-        """Writes what is left; called when no call is in flight any more."""
+        """Writes the remaining records; called when no call is in flight any more."""
         self._closing = True
         while self._waiting:
             await self._flush()

@@ -44,7 +44,7 @@ Loader = Callable[[ReadTransaction, Sequence[int]], Awaitable[Sequence[Any]]]
 
 
 class Watched(NamedTuple):
-    """How resources of a type are loaded and rendered; `format` is that of what is rendered."""
+    """How resources of a type are loaded and rendered; `format` is that of the rendered message."""
 
     load: Loader
     render: Callable[[Any], Rendered]

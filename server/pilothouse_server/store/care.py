@@ -1,16 +1,17 @@
-"""What keeps a database quick: ANALYZE, VACUUM, and indexes built anew, on schedule and by hand.
+"""Maintenance that keeps a database fast: ANALYZE, VACUUM, and REINDEX, on schedule and by hand.
 
-Autovacuum does most of it. It never analyses a partitioned table as a whole, for which the planner then knows nothing;
-it leaves behind what was dead while a long snapshot held it; and it never shrinks an index. So a round does, of each
-kind, what is due:
+Autovacuum does most of it. It never analyses a partitioned table as a whole, so the planner has no statistics
+of it; it leaves rows behind that a long snapshot kept alive; and it never shrinks an index. So a round runs,
+of each kind, the statements that are due:
 
     ANALYZE     tables that nobody has analysed for a period, a partitioned one with its partitions
     VACUUM      tables with dead rows that nobody has vacuumed for a period
     REINDEX     indexes of which a share is empty, by an estimate from the planner's statistics (`BLOAT`)
 
-Each statement runs by itself, outside of a transaction. None takes a lock that a writer waits for but for moments
-(REINDEX CONCURRENTLY), and none waits long for one. What fails keeps no other table from its turn; its error is raised
-at the end. A REINDEX that was cut off leaves an invalid index behind, which the next round drops.
+Each statement runs by itself, outside of a transaction. None takes a lock that a writer waits for but for
+moments (REINDEX CONCURRENTLY), and none waits long for one. A failure does not keep other tables from their
+turn; its error is raised at the end. A REINDEX that was cut off leaves an invalid index behind, which the
+next round drops.
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ WHERE c.relnamespace = CAST('public' AS regnamespace) AND c.relkind IN ('r', 'p'
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')
 ORDER BY c.relname
 """)
-# Of each B-tree and each table: its size, and what it would take if it were packed as it is when it is made. NULL where
-# it was never analysed. A row of a page has 4 bytes beside itself; one of an index 8 before its values and one of a
-# table 24; a page has a header of 24, and that of an index 16 more at its end and room left for a tenth.
+# Of each B-tree and each table: its size, and what it would take if it were packed as it is when it is made.
+# NULL where it was never analysed. A row of a page has 4 bytes in addition to itself; one of an index 8
+# before its values and one of a table 24; a page has a header of 24, and that of an index 16 more at its end
+# and room left for a tenth.
 BLOAT: Final = text("""
 WITH relation AS (
     SELECT c.oid, c.relname, c.relkind, c.reltuples, c.relam, i.indrelid, i.indkey, pg_relation_size(c.oid) AS bytes,
@@ -100,7 +102,7 @@ ORDER BY c.relname
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, and what of it is due; `partition` is one of a partitioned table."""
+    """A table, and the maintenance that is due for it; `partition` is one of a partitioned table."""
 
     name: str
     partitioned: bool
@@ -113,7 +115,7 @@ class Table:
 class Care:
     """The care of one database, by the maintenance login, which becomes `owner` for each statement.
 
-    `tell` is called before each statement with what it does, as in "ANALYZE containers".
+    `tell` is called before each statement with its description, as in "ANALYZE containers".
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Care:
         self._tell = tell
 
     async def round(self, period: timedelta, bloat_percent: float = BLOAT_PERCENT) -> list[str]:
-        """Does what is due after `period`; returns the statements. Raises as `analyze`."""
+        """Runs the maintenance that is due after `period`; returns the statements. Raises as `analyze`."""
         tables = await self._tables(period)
         statements = [_analyze(each) for each in tables if each.analyze_due and not each.partition]
         statements += [
@@ -149,7 +151,7 @@ class Care:
         return await self._do([_vacuum(each) for each in await self._chosen(names)])
 
     async def reindex(self, names: Sequence[str] = (), bloat_percent: float = BLOAT_PERCENT) -> list[str]:
-        """Builds anew the indexes of tables, or where no table is named those of which such a share is empty.
+        """Rebuilds the indexes of tables, or, if no table is named, those of which such a share is empty.
 
         Returns and raises as `analyze`.
         """

@@ -1,10 +1,10 @@
-"""What time it is for records: the server's time, or the database's where that is later by far.
+"""The time for records: the server's time, or the database's if that is much later.
 
-A record's time decides in which partition it lies and until when it is kept, and so it does of the answer that is kept
-for replays. Where the clocks of a server and of the database are more than a minute apart, one of them is wrong, and
-nobody can tell which. By a time that is too late a record is kept longer; by one that is too early it would be dropped
-before its time. So the later one counts, and that the clocks are apart is told. (What is deleted by time goes by the
-earlier one: `Clocks`.)
+A record's time decides in which partition it lies and until when it is kept, and so it does of the answer
+that is kept for replays. Where the clocks of a server and of the database are more than a minute apart, one
+of them is wrong, and nobody can tell which. By a time that is too late a record is kept longer; by one that
+is too early it would be dropped before its time. So the later one counts, and the difference is reported.
+(Deletions by time use the earlier one: `Clocks`.)
 
 The feed notes the database's time with each of its looks, so it costs no round trip. Between two looks that goes on by
 the monotonic clock.
@@ -25,10 +25,10 @@ APART = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """What time it is by the clock of this server or of the database, whichever is behind, and by the other one.
+    """The time by the clock of this server or of the database: the `earlier` and the `later` of the two.
 
-    What is deleted because its time is over is over by the `earlier` one: a clock that is ahead for seconds would
-    delete keys and sessions for good. What is taken for a leftover of a wrong clock lies ahead of the `later` one.
+    Rows expire by the `earlier` one: a clock that is ahead for seconds would delete keys and sessions for
+    good. A row counts as a leftover of a wrong clock if its time is after the `later` one.
     """
 
     earlier: datetime

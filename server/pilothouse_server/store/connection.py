@@ -1,8 +1,8 @@
-"""A connection on loan from the pool: what repositories run their statements on.
+"""A connection on loan from the pool, on which repositories run their statements.
 
-It is good until it is given back; whoever keeps it longer gets an error, not the transaction of the next user. It knows
-whether a statement was left unfinished (a cancelled call, a time-out), so that the pool does not lend the session to
-somebody else before it is clean (see `pool`).
+It is valid until it is given back; a later use raises an error instead of running in the next user's
+transaction. It knows whether a statement was left unfinished (a cancelled call, a time-out), so that the pool
+does not lend the session to somebody else before it is clean (see `pool`).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _numbers = count(1)
 
 
 class Driver(asyncpg.Connection):  # type: ignore[misc]
-    """The connection of asyncpg, with names of its own and a shorter way to what is prepared.
+    """The connection of asyncpg, with names of its own and a shorter way to prepared statements.
 
-    That way has one timer for a connection, not one for a statement, which would cost a tenth of a short one. It looks
-    again when the statement that runs then would be late, and closes the connection of one that is: PostgreSQL ends
-    what takes long by itself, so nobody answers there.
+    That way has one timer for a connection, not one for a statement, which would cost a tenth of a short one.
+    It fires when the running statement would be late, and closes the connection of a late one: PostgreSQL
+    itself ends a long statement, so nobody answers there.
     """
 
     _since: float | None = None
@@ -62,7 +62,7 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
         return array_types.known(typeoids) or await super()._introspect_types(typeoids, timeout)
 
     async def run(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> list[Any]:
-        """The same as `fetch`. What is prepared already goes to the protocol at once."""
+        """The same as `fetch`. A prepared statement goes directly to the protocol."""
         prepared = self._stmt_cache.get((sql, record_class, False))
         if prepared is not None and not self._query_loggers:
             self._check_open()
@@ -87,8 +87,8 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
         return rows
 
     async def open_cursor(self, sql: str, arguments: Sequence[Any], record_class: type[Row]) -> Any:
-        """A query whose rows are fetched later, some at a time; None where nothing is prepared, as a pooler may not
-        know what was.
+        """Returns a cursor for a query whose rows are fetched later, some at a time; None if nothing is
+        prepared, because a pooler may not know prepared statements.
         """
         if not self._stmt_cache_enabled:
             return None
@@ -115,7 +115,7 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
 
 @dataclass(slots=True, eq=False)
 class Loan:
-    """One use of a connection: by whom, and since when by the loop's clock."""
+    """One use of a connection: its user, and its beginning by the loop's clock."""
 
     task: asyncio.Task[Any] | None
     began: float
@@ -183,8 +183,8 @@ class Connection:
     ) -> AsyncGenerator[Sequence[Any], None]:
         """Yields the rows of a query in slices of 64, each of which is made when it is asked for.
 
-        So a thousand rows, or large ones, hold the event loop no longer than a few do, and whoever has enough stops.
-        Only in a transaction. Raises as `execute`.
+        So a thousand rows, or large ones, hold the event loop no longer than a few do, and a caller that has
+        enough stops. Only in a transaction. Raises as `execute`.
         """
         ready = statements.ready(statement, parameters)
         arguments, form = ready.arguments(parameters), ready.form
@@ -209,7 +209,7 @@ class Connection:
         return Result(rows)
 
     async def command(self, sql: str) -> str:
-        """Runs commands of ours that take no values and return no rows; returns the tag of the last one."""
+        """Runs our own commands, which take no values and return no rows; returns the tag of the last one."""
         self.unfinished = True
         try:
             tag: str = await self.driver.execute(sql)
@@ -272,7 +272,7 @@ class Connection:
         return rows
 
     async def _driven(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the driver returns."""
+        """Returns the driver's result."""
         self.unfinished = True
         try:
             found = await work

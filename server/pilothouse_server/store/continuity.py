@@ -1,17 +1,18 @@
-"""Whether the database goes on from where this server knew it; where it went back, a new history begins.
+"""Detects whether the database continues from its last known state; if it was rewound, a new history begins.
 
-A database goes back by a restored dump or snapshot, or where a standby that had not got everything takes over. Then it
-gives revisions and sequences anew to other events and records, and who goes on from a number of before misses what
-stands there now. What shows it is the stream's head: one below that which was seen before, or other marks at the place
-that was seen. A copy that lost nothing has head and marks, and goes on. Another identifier of the system, another
-timeline or database are hints, and stand in the record. Another record at a known place of the very same database is
-tampering: nothing brings it about but somebody who writes there. Events start over then, too, and no head of the audit
-log is signed before a person has looked (`begin_new_history`).
+A database goes back by a restored dump or snapshot, or where a standby that had not got everything takes
+over. Then it gives the same revisions and sequences to other events and records, and a reader that continues
+from an earlier number misses the new ones. The stream's head shows it: one lower than a head that was seen
+before, or another mark at a known position. A copy that lost nothing has the same head and marks, and
+continues. Another identifier of the system, another timeline or another database are hints, and stand in the
+record. Another record at a known place of the very same database is tampering: only somebody who writes there
+can cause it. Events start over then, too, and no head of the audit log is signed before a person has looked
+(`begin_new_history`).
 
-What was seen last is kept in a file of the data folder, so that it is known after a restart; of former histories, too,
-for a database may go back to one of them. It is written a second
-after it changed, in no hurry: an older place is as true, and loses one second of what could be noticed. Whoever holds a
-resume token notices the rest by its mark.
+The last seen state is kept in a file of the data folder, so that it is known after a restart. So are those of
+former histories, for a database may go back to one of them. It is written lazily, a second after it changed:
+an older state is equally true, and loses one second of detection. The mark in a resume token detects the rest
+for its holder.
 
 Each pass of the feed compares its head, which costs nothing. The marks are looked up at the start, after failures and
 lost listeners, and whenever the pool has opened a connection: by an open one nobody gets to another database.
@@ -68,7 +69,7 @@ class Place(msgspec.Struct, frozen=True):
     identity: str = ""
 
     def broken_by(self, there: Any) -> str:
-        """What shows that the database is not the one of this place any more; '' where nothing does.
+        """Returns the evidence that the database no longer continues from this place; '' if there is none.
 
         `there` is a row of the look at the database, in the same history.
         """
@@ -91,7 +92,9 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Continuity:
-    """What one server knows of where its database stood. `path` is its file; None: it is not kept over a restart."""
+    """The last state of the database that one server knows. `path` is its file; None: it is not kept over a
+    restart.
+    """
 
     def __init__(self, store: Store, path: Path | None = None) -> None:
         self._store = store
@@ -120,9 +123,9 @@ class Continuity:
         )
 
     async def goes_on(self, history: str, revision: int, mark: bytes, sequence: int) -> bool:
-        """Whether the head that a pass found goes on from what was known.
+        """Returns whether the head that a pass found continues from the known state.
 
-        Where it does not, a new history has been begun, and the pass is to be made again.
+        If it does not, a new history has been begun, and the pass has to be repeated.
 
         Raises:
             Unavailable: the database is away, or is a standby that is behind.
@@ -143,7 +146,7 @@ class Continuity:
         return True
 
     async def keep(self) -> None:
-        """Writes down what is known whenever it has changed, until cancelled, and once more then."""
+        """Writes the known state whenever it has changed, until cancelled, and once more at the end."""
         if self._path is None:
             return
         try:
@@ -232,7 +235,7 @@ class Continuity:
             there = await self._there(known)
         except PilothouseError:
             return
-        # What went back meanwhile is for the next pass of the feed to find.
+        # The next pass of the feed finds a rewind that happened in between.
         if self._known is not None and there.history == self._known.history and not known.broken_by(there):
             mark = (there.record_mark or b"").hex()
             self._known = msgspec.structs.replace(
@@ -251,11 +254,11 @@ class Continuity:
         return {place.history: place for place in places}
 
     def _written_down(self) -> bytes:
-        """What the file is to hold; nothing where nothing is known."""
+        """Returns the content for the file; nothing if no state is known."""
         return msgspec.json.encode(list(self._places.values())) if self._places else b""
 
     def _write(self, content: bytes) -> None:
-        """Writes the file, or leaves it: a folder that cannot be written costs what would be noticed, not the server.
+        """Writes the file, or gives up: a folder that cannot be written costs detection, not the server.
 
         It is a few thousand bytes that nobody waits for, and not flushed: the file is old or new, never half of both.
         """

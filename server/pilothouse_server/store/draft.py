@@ -1,10 +1,11 @@
 """A change that is written by one statement: its transaction is one message, with the record in it.
 
-A unit of work holds a connection from its first statement to its commit, over many round trips. A draft holds none:
-what decides is read by single statements before, and all that the change is, with its record, its event and the row
-that answers a replay, is sent at the commit to one function of the database. That function takes the locks, refuses by
-a serialization failure (Aborted here) if what was read has changed since, and ends with `put_changes`; so, as in a unit
-of work, nothing is written without its record. Whoever made the draft begins again with a new one.
+A unit of work holds a connection from its first statement to its commit, over many round trips. A draft holds
+none: single statements read the facts for the decision before, and the whole change, with its record, its
+event and the row that answers a replay, is sent at the commit to one function of the database. That function
+takes the locks, refuses by a serialization failure (Aborted here) if the facts have changed since, and ends
+with `put_changes`; so, as in a unit of work, nothing is written without its record. The caller then begins
+again with a new draft.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Draft:
         self._outdated: Callable[[], None] = _nothing
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows of one statement, a transaction of its own; what needs to know who asks is told `user_id`."""
+        """Returns the rows of one statement, a transaction of its own; a statement that needs the caller gets
+        `user_id`.
+        """
         return await self._store.call(self.user_id, statement, parameters)
 
     def emit(self, event: Event) -> None:
@@ -71,9 +74,9 @@ class Draft:
     ) -> None:
         """Has the change written by this statement at the commit, with the parameters of `append.parameters` as well.
 
-        Those of one process that have the same `alone` are sent one after another: they would wait for a lock.
-        `written` gets the statement's rows after the commit; `outdated` is called where the statement refuses what
-        was read before.
+        Those of one process that have the same `alone` are sent one after another: they would wait for a
+        lock. `written` gets the statement's rows after the commit; `outdated` is called if the statement
+        refuses because the facts have changed.
         """
         self._statement, self._parameters, self._alone = statement, parameters, alone
         self._written, self._outdated = written or _nothing, outdated or _nothing
@@ -88,7 +91,7 @@ class Draft:
         """Sends the change.
 
         Raises:
-            Aborted: what was read has changed since; nothing was written. Begin again.
+            Aborted: the facts have changed since they were read; nothing was written. Begin again.
             Unavailable: the database went away; nothing was written unless the loss happened during the commit itself.
         """
         assert self._statement is not None, "a draft says what writes it"

@@ -1,11 +1,11 @@
-"""Which key-encryption key is in use, and the data keys that are wrapped by others.
+"""The key-encryption key in use, and the data keys that are wrapped by others.
 
 One key is active: values are encrypted under it. Rotation makes another one active, then wraps the data keys
-of all rows anew, a batch a transaction, and retires what is no longer used. A writer that has read the active
-key holds a shared advisory lock until its commit, and the change of the active key takes it exclusively: once
-the change is committed nothing more is written under the old key, so that "none remain" stays true.
+of all rows again, a batch a transaction, and retires the unused keys. A writer that has read the active key
+holds a shared advisory lock until its commit, and the change of the active key takes it exclusively: once the
+change is committed nothing more is written under the old key, so that "none remain" stays true.
 
-Cut off anywhere, rotation goes on where it stands: every row says which key wraps it.
+A rotation that was cut off continues from its last row: every row says which key wraps it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ async def activate(transaction: Transaction, key_id: str, provider: str) -> None
 
 
 async def note_providers(transaction: Transaction, providers: Mapping[str, str]) -> None:
-    """Keeps which provider has each key, by identifier: what is told where nobody has it any more."""
+    """Stores which provider has each key, by identifier, for the message when no provider has it any more."""
     await transaction.connection.execute(
         _NOTE_PROVIDERS, {"key_ids": list(providers), "providers": list(providers.values())}
     )
@@ -103,7 +103,7 @@ async def take_old(
     transaction: Transaction, table: EnvelopeTable, active: str, *, after: int, rows: int
 ) -> Sequence[WrappedKey]:
     """Up to `rows` data keys that another key wraps, by id beyond `after`, locked; a row that somebody else
-    holds is waited for. All lock in the order of ids, so that two who rotate at once cannot deadlock.
+    holds is waited for. All lock in the order of ids, so that two concurrent rotations cannot deadlock.
     """
     owner = f"CAST({table.owner} AS text)" if table.owner else "''"
     query = text(

@@ -1,11 +1,11 @@
 """Connections to PostgreSQL: one pool for each database role, with the settings of the seed's § 6.2.
 
 `app` serves requests under row-level security, `system` the feed, the reconciler and log-in, `maintenance`
-the periodic work. A `replica` may serve two heavy reads. All speak asyncpg, in UTC, with a statement
-timeout. SQLAlchemy's engine is not used: see `statements` for what is left of it.
+the periodic work. A `replica` may serve two heavy reads. All speak asyncpg, in UTC, with a statement timeout.
+SQLAlchemy's engine is not used; `statements` describes the parts that are.
 
-A commit is never left half awaited: `grpc.aio` cancels a handler whenever its client goes away, and a cancelled commit
-would leave neither the caller nor the pool knowing what happened. `uncancelled` finishes it first.
+A commit is always awaited to its end: `grpc.aio` cancels a handler whenever its client goes away, and after a
+cancelled commit neither the caller nor the pool would know its result. `uncancelled` finishes it first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pilothouse_server.store.results import Row
 from pilothouse_server.values.database_address import tls_problem
 
 PERIOD_SECONDS: Final = 30.0
-# The longest that a client of ours waits for a call (`Deadlines.mutation`).
+# The longest that our client waits for a call (`Deadlines.mutation`).
 STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 _decode = msgspec.json.Decoder().decode
 # How long a request waits for a lock that another one holds.
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 def plain_dsn(dsn: str) -> str:
-    """The DSN as asyncpg takes it, whatever driver it names."""
+    """Returns the DSN as asyncpg takes it, without the driver's name."""
     return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
@@ -74,7 +74,8 @@ class Database:
             open=settings.pool_open_connections,
             working=settings.pool_working_connections,
             idle=settings.pool_idle_connections,
-            # A stream needs one, too, before its first answer: many that open at once wait, and refuse nobody.
+            # A stream needs one, too, before its first answer: many concurrent openings wait, and cause no
+            # refusals.
             waiting=settings.max_concurrent_calls + settings.max_streams,
             lifetime_seconds=settings.pool_max_lifetime_seconds,
             idle_seconds=settings.pool_max_idle_seconds,
@@ -132,7 +133,7 @@ class Database:
 def _opener(
     dsn: str, settings: Settings, name: str, statement_timeout: float, role: str
 ) -> Callable[[], Awaitable[Driver]]:
-    """What opens a connection of a role. `statement_timeout` in seconds, 0 for none."""
+    """Returns the function that opens a connection of a role. `statement_timeout` in seconds, 0 for none."""
     options: dict[str, Any] = {
         "dsn": plain_dsn(dsn),
         "timeout": 5.0,
@@ -152,7 +153,8 @@ def _opener(
         try:
             driver: Driver = await asyncpg.connect(**options)
         except OSError as error:
-            # Who asks hears that the database is away: that it is not who it should be is for who runs the server.
+            # The caller only learns that the database is away; a wrong certificate is reported to the
+            # operator.
             if (problem := tls_problem(error)) and time.monotonic() - told >= _TELL_AGAIN_SECONDS:
                 told = time.monotonic()
                 log.error("the database cannot be connected to by TLS", login=name, why=problem)
@@ -168,8 +170,9 @@ def _opener(
 
 
 def _session_settings(settings: Settings, name: str, statement_timeout: float, role: str) -> dict[str, str]:
-    """What a session begins with. A transaction pooler refuses most of it, or forgets it after the first transaction:
-    behind one, the defaults of the roles hold (see `pilothouse_migrations.roles`)."""
+    """Returns the settings of a new session. A transaction pooler refuses most of it, or forgets it after the
+    first transaction: behind one, the defaults of the roles hold (see `pilothouse_migrations.roles`).
+    """
     kept = {"application_name": f"pilothouse-{name}", "timezone": "UTC"}
     if settings.direct_database_url:
         return kept

@@ -1,11 +1,11 @@
-"""From what the driver says to what the caller may hear.
+"""Turns the driver's errors into errors that the caller may see.
 
-`translated()` stands around every use of the database. A broken constraint becomes the domain error that
-its name stands for: nouns register their constraints with `register_constraint`, so that a race that a
-check before could not see ends as the same ALREADY_EXISTS. A database that is away becomes UNAVAILABLE, and so does
-one whose disk is full or that lacks another resource (SQLSTATE class 53), or that takes no writes (a standby). A metric
-counts these, and the log has a line a minute (`log_lines`). Everything else stays as it is and leaves the server as
-INTERNAL without its words.
+`translated()` stands around every use of the database. A broken constraint becomes the domain error that its
+name stands for: nouns register their constraints with `register_constraint`, so that a race that a check
+before could not see ends as the same ALREADY_EXISTS. A database that is away becomes UNAVAILABLE, and so does
+one whose disk is full or that lacks another resource (SQLSTATE class 53), or that takes no writes (a
+standby). A metric counts these, and the log has a line a minute (`log_lines`). Everything else stays as it is
+and leaves the server as INTERNAL without its text.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _REFUSING = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionE
 
 
 def register_constraint(name: str, error: Callable[[], PilothouseError]) -> None:
-    """Says what a violation of the constraint or unique index `name` means to a caller."""
+    """Registers the domain error for a violation of the constraint or unique index `name`."""
     _constraints[name] = error
 
 
@@ -89,7 +89,7 @@ def database_unavailable() -> Unavailable:
 
 
 class _Translated:
-    """What raises domain errors in place of those in `also` and the driver's."""
+    """Raises domain errors in place of those in `also` and the driver's."""
 
     __slots__ = ("_also",)
 
@@ -136,7 +136,7 @@ def of_the_driver() -> AbstractContextManager[None]:
 def fitting() -> Iterator[None]:
     """Raises InvalidArgument where the database finds a value too great or too long.
 
-    What callers send is checked before; what was found elsewhere, as on a cluster, may be anything.
+    Callers' values are checked before; values from elsewhere, as from a cluster, may be anything.
     """
     try:
         yield
@@ -173,7 +173,7 @@ def _meaning(cause: BaseException) -> PilothouseError | None:
 
 
 def _refused(cause: asyncpg.PostgresError) -> Unavailable:
-    """What a database that answers does not do now; it is counted, and told."""
+    """Returns the error of a database that answers but refuses; it is counted, and logged."""
     if isinstance(cause, asyncpg.ConfigurationLimitExceededError) and str(cause).startswith(_NO_PARTITION):
         return Unavailable(
             "a partition of the database is missing, so nothing can be numbered until it is made",

@@ -1,17 +1,18 @@
 """Has committed changes numbered, and brings the events into this server's hub, in commit order.
 
-Mutations commit side by side, each with a pending row (`unit_of_work`). The feed calls `sequence_changes`, which
-numbers what is pending and returns the events that it numbered; they go to the hub without another read. One call at
-most is in flight in a process, and is repeated while this process's own commits have set the flag. What another
-server numbered is read from the table. A revision that can be seen has no unseen one before it, so reading
-`revision > last` in order loses nothing.
+Mutations commit side by side, each with a pending row (`unit_of_work`). The feed calls `sequence_changes`,
+which numbers pending changes and returns the events that it numbered; they go to the hub without another
+read. One call at most is in flight in a process, and is repeated while this process's own commits have set
+the flag. Events that another server numbered are read from the table. A revision that can be seen has no
+unseen one before it, so reading `revision > last` in order loses nothing.
 
-NOTIFY is only a hint to look at once; the feed looks several times a second anyway, on another connection, so a
-listener that died silently costs a quarter of a second and no event (half of one where nothing has happened for some
-seconds), and what a killed server left pending is numbered by the next look of another. A look that nobody hinted at
-finds nothing as a rule, so it is one plain read, and the sequencer is called for what it finds. It is the one look for
-all that may wait in the database: it sees work for the reconciler that is due, too. The same listener hears of changed
-grants (`pilothouse_grants`), by which cached principals are dropped early.
+NOTIFY is only a hint to look immediately; the feed looks several times a second anyway, on another
+connection. So a listener that died silently costs a quarter of a second and no event (half of one if nothing
+has happened for some seconds), and the changes that a killed server left pending are numbered by the next
+look of another. A look without a hint usually finds nothing, so it is one plain read, and the sequencer is
+called only if there are pending changes. It is the one look for all that may wait in the database: it sees
+work for the reconciler that is due, too. The same listener hears of changed grants (`pilothouse_grants`), by
+which cached principals are dropped early.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _HEAD_COLUMNS = (
     "revision, oldest_revision, history_id::text AS history, audit_sequence, event_mark AS mark, "
     "record_mark(audit_sequence) AS record_mark"
 )
-_HEAD = text(f"SELECT {_HEAD_COLUMNS} FROM stream_head WHERE id = 1")  # noqa: S608 - columns of ours
+_HEAD = text(f"SELECT {_HEAD_COLUMNS} FROM stream_head WHERE id = 1")  # noqa: S608 - our own columns
 _BEGINS = text(
     f"SELECT {_HEAD_COLUMNS}, pending_event_ids(:most) AS pending FROM stream_head WHERE id = 1"  # noqa: S608
 )
@@ -139,7 +140,7 @@ class StreamHead:
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """What one call of the sequencer said: what it numbered, and where the stream stands after it."""
+    """The result of one call of the sequencer: the numbered events, and the stream's head after it."""
 
     events: list[FeedEvent]
     revision: int
@@ -150,7 +151,7 @@ class _Pass:
 
 
 class EventSink(Protocol):
-    """What the feed publishes to (see `watch.hub`)."""
+    """The receiver of the feed's events (see `watch.hub`)."""
 
     @property
     def newest(self) -> int:
@@ -167,13 +168,13 @@ class EventSink(Protocol):
         """Learns how far the audit log goes."""
 
     def publish(self, events: Sequence[FeedEvent], newest: int) -> None:
-        """Takes the events that follow on what was published."""
+        """Takes the events that follow the published ones."""
 
 
 class Feed:
     """The feed of one server.
 
-    `run` is its task; `on_grants_changed` and `on_changes` are told of what they say.
+    `run` is its task; `on_grants_changed` and `on_changes` are called for those events.
     """
 
     def __init__(self, store: Store, hub: EventSink, continuity: Continuity | None = None) -> None:
@@ -242,7 +243,7 @@ class Feed:
                 raise self._failure
 
     async def look_again(self) -> None:
-        """Returns once a pass has compared the database with what was known of it; at once where no feed runs.
+        """Returns once a pass has compared the database with the known state; immediately if no feed runs.
 
         Raises:
             Unavailable: the database is away.
@@ -293,10 +294,10 @@ class Feed:
                 await self._gather()
 
     async def _gather(self) -> None:
-        """Waits a moment for other changes, unless somebody waits for what is there.
+        """Waits a moment for other changes, unless somebody waits for the present ones.
 
-        A pass costs PostgreSQL as much as numbering a dozen of changes, and where many commit side by side it would
-        begin anew for each one or two of them.
+        A pass costs PostgreSQL as much as numbering a dozen changes, and with many concurrent commits there
+        would be a pass for each one or two of them.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
@@ -412,7 +413,7 @@ class Feed:
             connection.terminate()
 
     def _changed(self, *arguments: Any) -> None:
-        # What this server numbered itself needs no second look.
+        # Events that this server numbered itself need no second look.
         if int(arguments[-1] or 0) > self.hub.newest:
             self._hint.set()
 
@@ -432,7 +433,8 @@ async def stream_head(transaction: ReadTransaction) -> StreamHead:
 
 
 async def stream_begins(transaction: ReadTransaction) -> tuple[StreamHead, tuple[int, ...]]:
-    """The same, and the ids of the changes whose effects this snapshot sees and whose events come later, ascending.
+    """The same, and the ids of the changes whose effects this snapshot sees and whose events come later,
+    ascending.
 
     Of these `MOST_PENDING_IDS` and one more at most.
     """

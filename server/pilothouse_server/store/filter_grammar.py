@@ -9,9 +9,9 @@
     field       = name { "." ( name | string ) }   labels.app, labels."app.kubernetes.io/name"
     value       = text | string                    string in " or ', with \\ before ", ', \\ and *
 
-What AIP-160 has besides (functions, bare words that search everywhere) is refused with a text that says so.
-Length, depth and the number of restrictions are bounded, so that a filter costs little whatever it says.
-Every error names the position, counted from 1.
+The rest of AIP-160 (functions, bare words that search everywhere) is refused with a text that says so.
+Length, depth and the number of restrictions are bounded, so that every filter costs little. Every error names
+the position, counted from 1.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """One comparison. `key` is what follows the first `.` of the field, such as a label's key."""
+    """One comparison. `key` is the part after the first `.` of the field, such as a label's key."""
 
     field: str
     key: str | None

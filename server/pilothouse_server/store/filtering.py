@@ -4,9 +4,10 @@ A noun's repository says which fields may be asked and how: `FilterField` pairs 
 those can be named, so no filter reaches a column that was not offered, and every value travels as a bound
 parameter.
 
-SQL's third truth value is kept out of the answers. Missing text is `""`, as answers show it. Any other comparison
-with a missing value does not hold, so its negation does. Negations are pushed down to the comparisons, so that only
-they need guarding against NULL, and what is not negated stays in the plain form that an index serves.
+SQL's third truth value is kept out of the answers. Missing text is `""`, as answers show it. Any other
+comparison with a missing value does not hold, so its negation does. Negations are pushed down to the
+comparisons, so that only they need guarding against NULL, and conditions without a negation stay in the plain
+form that an index serves.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ class FilterKind(Enum):
 class FilterField:
     """A column that a filter may name.
 
-    `names` maps the upper-case names of an enum, without their `prefix`, to what the column holds. A caller
-    may write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same. Of text it maps other spellings of
-    a value. `parts` are named after a dot: `image.tag`.
+    `names` maps the upper-case names of an enum, without their `prefix`, to the column's values. A caller may
+    write the prefix too: `CONTAINER_STATUS_RUNNING` and `RUNNING` are the same. Of text it maps other
+    spellings of a value. `parts` are named after a dot: `image.tag`.
     """
 
     column: ColumnElement[Any]
@@ -130,9 +131,9 @@ def filter_fields(table: FromClause, names: str) -> dict[str, FilterField]:
 def compile_filter(expression: str, fields: Mapping[str, FilterField]) -> ColumnElement[bool]:
     """Return the condition of an AIP-160 filter; an empty one holds always.
 
-    `=` on text takes `*` at either end as a wildcard, `:` asks whether text holds a part, whatever its
-    case, `field:*` whether there is a value, and `labels:KEY` whether there is such a label. Enums are
-    given by name, times as RFC 3339.
+    `=` on text takes `*` at either end as a wildcard, `:` finds a part of the text in any case, `field:*`
+    holds if there is a value, and `labels:KEY` if there is such a label. Enums are given by name, times as
+    RFC 3339.
 
     Raises:
         InvalidArgument: of the field `filter`, naming the position, and for an unknown field the known
@@ -205,7 +206,7 @@ def _names(fields: Mapping[str, FilterField]) -> Iterator[str]:
 
 
 def _compare(column: ColumnElement[Any], operator: str, value: Any) -> ColumnElement[bool]:
-    # What is no order is equality; the caller negates `!=`.
+    # An operator that is no order is equality; the caller negates `!=`.
     condition: ColumnElement[bool] = (
         _COMPARISONS[operator](column, value) if operator in _COMPARISONS else column == value
     )
@@ -331,7 +332,7 @@ def _has_key(labels: Any, key: str) -> ColumnElement[bool]:
 
 
 def _has_label(labels: Any, key: str, value: str) -> ColumnElement[bool]:
-    """Containment, because that is what a GIN index serves."""
+    """Returns a condition by containment, because a GIN index serves that."""
     condition: ColumnElement[bool] = labels.contains({key: value})
     return condition
 

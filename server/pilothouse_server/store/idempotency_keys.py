@@ -1,12 +1,12 @@
 """Looks for the answer to a replayed `request_id`, and keeps two calls from serving one at the same time.
 
-The rows that answer are written by `put_changes` with the change itself, and their primary key alone decides that a
-request happens once. What stands here spares a second caller the work and the refusal: it learns that the request is
-being served, gives its connection back, and looks again later.
+The rows that answer are written by `put_changes` with the change itself, and their primary key alone decides
+that a request happens once. This module spares a second caller the work and the refusal: it learns that the
+request is being served, gives its connection back, and looks again later.
 
-Who works in one transaction from its first look holds an advisory lock, which ends with the transaction, however that
-ends. Who waits for others meanwhile (a cluster) holds no transaction: it leaves a row of `request_claims` with its
-operation and the time until which it may take. After that time the row counts for nothing.
+A call that works in one transaction from its first look holds an advisory lock, which ends with the
+transaction in every case. A call that waits for something else (a cluster) holds no transaction: it leaves a
+row of `request_claims` with its operation and its deadline. After that time the row counts for nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ register_constraint("pk_idempotency_keys", being_served)
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """What was asked and answered under an id."""
+    """The request and the answer that are stored under an id."""
 
     method: str
     request_hmac: bytes
@@ -68,7 +68,9 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found. Where there is no answer and it is not `ours` either, another call serves the request."""
+    """The result of a look. If there is no answer and it is not `ours` either, another call serves the
+    request.
+    """
 
     answer: StoredAnswer | None
     ours: bool

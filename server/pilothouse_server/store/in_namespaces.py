@@ -48,8 +48,8 @@ _IN_NAMESPACE, _IN_THOSE, _NAME, _STATUS = "in_namespace", "in_those", "of_name"
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """What a watch begins with: in one namespace, or else in those that are `visible` (None: in all of them). An empty
-    word matches everything.
+    """The resources that a watch begins with: in one namespace, or else in those that are `visible` (None: in
+    all of them). An empty word matches everything.
     """
 
     namespace_id: int | None
@@ -64,8 +64,8 @@ def read_matching(
 ) -> AsyncIterator[Sequence[Row]]:
     """Yields all rows that match, by namespace and name, in pages (see `paging.read_in_pages`).
 
-    `whole` is a constant. What differs from call to call are values: to put a select together costs more than to send
-    it.
+    `whole` is a constant. Only values differ from call to call, because building a select costs more than
+    sending it.
     """
     parameters: dict[str, Any] = {}
     if wanted.namespace_id is not None:

@@ -1,10 +1,10 @@
-"""Ends the sessions of a PostgreSQL server that is gone without a word.
+"""Closes the sessions of a PostgreSQL server that disappeared without closing them.
 
-A machine that loses its power or its network closes no connection: whoever waits for its answer waits until their own
-deadline, although a standby took its place long ago. So a statement that goes unanswered for some seconds is reason to
-ask, by a new connection, whether the processes that serve our sessions are still there. Those that are not are ended,
-and with each the call that waits for it (`DATABASE_UNAVAILABLE`, to be tried again). Where no new connection can be
-had either, all are.
+A machine that loses its power or its network closes no connection: a caller that waits for its answer waits
+until its own deadline, although a standby took its place long ago. So a statement that goes unanswered for
+some seconds is reason to ask, by a new connection, whether the processes that serve our sessions are still
+there. Those that are not are ended, and with each the call that waits for it (`DATABASE_UNAVAILABLE`, to be
+tried again). Where no new connection can be had either, all are.
 
 A statement that only takes long is left alone: its process is there.
 """

@@ -34,9 +34,10 @@ class ExpiringRows:
 
 @dataclass(frozen=True, slots=True)
 class SkewRepair:
-    """Ends times that lie further ahead than anything sets them: one statement, which returns a row for each one.
+    """Ends times that lie further ahead than any code sets them: one statement, which returns a row for each
+    one.
 
-    `kind` names what was repaired in the log.
+    `kind` names the repaired rows in the log.
     """
 
     kind: str
@@ -59,7 +60,9 @@ class EnvelopeTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NounTables:
-    """The names of a noun's tables, and what the store does with them: expiry, keys, partitions, clock-skew repair."""
+    """The names of a noun's tables, and the store's work on them: expiry, keys, partitions, clock-skew
+    repair.
+    """
 
     tables: frozenset[str]
     expiring: tuple[ExpiringRows, ...] = ()

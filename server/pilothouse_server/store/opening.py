@@ -1,8 +1,8 @@
-"""How a transaction is opened in somebody's name, and ended whatever happened in it.
+"""Opens a transaction in an actor's name, and ends it in every case.
 
-It begins and learns who acts in one message: the caller's id is set with `set_config(…, true)` before anything else,
-for row-level security, and ends with the transaction, also behind a pooler. What only reads is rolled back by the pool
-after its caller has gone on.
+It begins and sets the actor in one message: the caller's id is set with `set_config(…, true)` before anything
+else, for row-level security, and ends with the transaction, also behind a pooler. A transaction that only
+reads is rolled back by the pool after its caller has continued.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pilothouse_server.store.errors import connecting, translated
 from pilothouse_server.store.pool import Pool
 
 _NOW = text("SELECT transaction_timestamp()")
-# A simple query holds several statements and no parameters; what is put in are numbers of ours.
+# A simple query holds several statements and no parameters; only our own numbers are put into it.
 _IDENTITY = (
     "SELECT set_config('app.current_user_id', '{user_id}', true), "
     "set_config('app.operation_id', '{operation_id}', true)"
@@ -29,7 +29,8 @@ _IDENTITY = (
 _WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; " + _IDENTITY
 _READ = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _IDENTITY
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; " + _IDENTITY
-# What only reads computes the caller's reach once, for all its statements; what writes may change it on its way.
+# A transaction that only reads computes the caller's reach once, for all its statements; one that writes may
+# change it on its way.
 _REACH = "; SELECT set_config('app.reach', app_reach(), true)"
 
 
@@ -56,7 +57,7 @@ async def reading(
 
 
 class Connected:
-    """A connection in nobody's name, whose statements are each a transaction: no lock outlives its statement."""
+    """A connection without an actor, whose statements are each a transaction: no lock outlives its statement."""
 
     __slots__ = ("_connection", "_pool")
 
@@ -76,7 +77,7 @@ class Connected:
 
 
 class Looking(Connected):
-    """A transaction for the many short reads, which do not ask what time it is."""
+    """A transaction for the many short reads, which do not read the time."""
 
     __slots__ = ("_user_id",)
 

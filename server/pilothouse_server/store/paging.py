@@ -1,10 +1,9 @@
-"""Keyset paging: pages that neither repeat nor miss a row that is there all along, whatever others write
-meanwhile.
+"""Keyset paging: pages that neither repeat nor miss a row that exists throughout, despite concurrent writes.
 
-A page is what comes after the last row of the page before, in a total order: the columns asked for, then a
+A page holds the rows after the last row of the page before, in a total order: the requested columns, then a
 unique column that decides between equals. Nothing is counted off, so rows that come and go do not shift the
-others. Missing values stand where PostgreSQL puts them (last ascending, first descending), so that the
-usual indexes serve.
+others. Missing values stand where PostgreSQL puts them (last ascending, first descending), so that the usual
+indexes serve.
 
 The token holds that last row's values. It is authenticated with a key of the server, and bound to the
 method, the caller, the filter and the order, so that one cannot be forged, lent to somebody else, or used
@@ -18,9 +17,8 @@ In a repository::
     rows = (await connection.execute(paginate(select(TABLE).where(…), order, page))).all()
     rows, next_page = finish_page(rows, order, page)
 
-Where a row is put together of many tables, its page is found first and read then (`paginate_rows`): which rows stand on
-it is answered by the columns that are filtered and ordered by, so by an index over those, and all else is read of the
-rows of the page alone.
+If a row is joined from many tables, its page is found first and read then (`paginate_rows`): an index over
+the columns of filter and order finds the page's rows, and the other tables are read for these rows alone.
 """
 
 from __future__ import annotations
@@ -64,11 +62,12 @@ _SelectType = TypeVar("_SelectType", bound=Select[Any])
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What a caller asks of a list.
+    """A caller's request for a page of a list.
 
-    `binding` names what the token must belong to besides filter and order: the method, the caller, and
-    whatever else narrows the list (namespace, label selector). `key` authenticates tokens: 32 bytes, the
-    same on all replicas. `page_size` is 0 for the default of 50; what is above 1,000 is taken as 1,000.
+    `binding` names the facts that the token is bound to in addition to filter and order: the method, the
+    caller, and everything else that narrows the list (namespace, label selector). `key` authenticates tokens:
+    32 bytes, the same on all replicas. `page_size` is 0 for the default of 50; a value above 1,000 is taken
+    as 1,000.
     """
 
     key: bytes = field(repr=False)
@@ -123,7 +122,7 @@ class OrderSpec:
 
     @property
     def text(self) -> str:
-        """The canonical form of the order, part of what a token is bound to."""
+        """The canonical form of the order, to which tokens are bound."""
         return ",".join(f"{item.name} desc" if item.descending else item.name for item in self.columns)
 
 
@@ -224,7 +223,7 @@ def _page_of(
     return _whole_rows(whole, _ordered(keys, order).limit(size), unique, order)
 
 
-# To put one together takes longer than PostgreSQL needs for it, and hundreds of watches begin at once.
+# Building one takes longer than PostgreSQL needs for it, and hundreds of watches may begin concurrently.
 _kept_page_of = lru_cache(maxsize=256)(_page_of)
 
 
@@ -290,8 +289,10 @@ async def read_page(
     page: PageRequest,
     size_of: Callable[[Row], int],
 ) -> tuple[Sequence[Row], NextPage]:
-    """Read a page whose rows may be large, without having more in memory than about twice `LARGEST_PAGE_BYTES`, or 50
-    rows; return what `finish_page` does, or fewer rows.
+    """Reads a page whose rows may be large, without having more in memory than about twice
+    `LARGEST_PAGE_BYTES`, or 50 rows.
+
+    Returns the result of `finish_page`, or fewer rows.
 
     `read` executes the query of a page (`paginate`). The first 50 rows tell how large the others may be.
     """
@@ -318,8 +319,10 @@ async def read_page_in_slices(
     page: PageRequest,
     size_of: Callable[[Row], int],
 ) -> tuple[Sequence[Row], NextPage]:
-    """Read a page by one query (`paginate`), in slices between which others have the event loop; return what
-    `finish_page` does, or fewer rows where all would be larger than `LARGEST_PAGE_BYTES`. Only in a transaction.
+    """Reads a page by one query (`paginate`), in slices between which others have the event loop.
+
+    Returns the result of `finish_page`, or fewer rows if all would be larger than `LARGEST_PAGE_BYTES`. Only
+    in a transaction.
     """
     rows: list[Row] = []
     size, share = 0, Share(last=page.is_wide)

@@ -2,16 +2,16 @@
 
 The audit log has a partition for each month, usage samples for each day, events for each million revisions.
 There is no default partition, so an insert without its partition fails: `make_ahead` is called at start and
-every ten minutes, and makes enough for 12 months, 14 days and two million revisions, and for the months of records that
-wait to be numbered: a clock that is far from right makes them wait, and has it called at once.
+every ten minutes. It makes enough for 12 months, 14 days and two million revisions, and for the months of
+records that wait to be numbered: records with a time far from right wait for a partition, and cause an
+immediate call.
 
-Which partition holds what is read from the catalogue, never from a name (the functions of migration 0007).
+The bounds of a partition are read from the catalogue, never from a name (the functions of migration 0007).
 
 Attaching, detaching and dropping need locks that writers also need, on the table and on those its foreign
-keys refer to. A statement that waits for such a lock makes every later writer wait behind it. So each step
-is a transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that
-never succeeds raises `PartitionBusyError`; what was done until then stays and is completed by the next
-call:
+keys refer to. A statement that waits for such a lock makes every later writer wait behind it. So each step is
+a transaction of its own with a `lock_timeout` of 50 ms, and is tried again after a pause. A step that never
+succeeds raises `PartitionBusyError`; the completed steps stay, and the next call does the rest:
 
     mark (a comment) → DETACH CONCURRENTLY → DROP
 
@@ -19,9 +19,8 @@ A crash after the mark leaves an old partition, one within DETACH leaves it pend
 after it leaves a table that the mark says to drop. A table that somebody detached by hand bears no mark and
 is left alone.
 
-Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must
-therefore read the horizon *after* the events: if it has passed the reader's position, what was read may
-have a gap.
+Dropping events moves the watch horizon first, in a transaction of its own. A reader of events must therefore
+read the horizon *after* the events: if it has passed the reader's position, the events may have a gap.
 """
 
 from __future__ import annotations
@@ -155,9 +154,10 @@ class Partitions:
     async def drop_older(self, scheme: Scheme, before: datetime) -> list[str]:
         """Drop the partitions of a table by time that hold nothing at or after `before`.
 
-        Returns the names of what was dropped, oldest first, with what an earlier call left behind.
-        Operations older than the log that is left are deleted with it. One that cannot be dropped does not keep the
-        others: its error is raised once they are gone, PartitionBusyError or what PostgreSQL says of it.
+        Returns the names of the dropped partitions, oldest first, including those that an earlier call left
+        behind. Operations older than the log that is left are deleted with it. One that cannot be dropped
+        does not keep the others: its error is raised once they are gone, PartitionBusyError or PostgreSQL's
+        own.
         """
         old = [partition for partition in await self.by_time(scheme.table) if _ends_by(partition, before)]
         return await self.drop_named(scheme, [partition.name for partition in old])
@@ -174,9 +174,9 @@ class Partitions:
     async def drop_events_below(self, revision: int) -> list[str]:
         """Drops the events below `revision`; the horizon moves there first.
 
-        Partitions that hold nothing else are dropped, and of the next one the rows are deleted, a batch a transaction.
-        Returns the names of the partitions, oldest first, with what an earlier call left behind. Raises as
-        `drop_older`.
+        Partitions that hold nothing else are dropped, and of the next one the rows are deleted, a batch a
+        transaction. Returns the names of the partitions, oldest first, including those that an earlier call
+        left behind. Raises as `drop_older`.
         """
         old = [
             partition for partition in await self.by_revision(EVENTS.table) if _ends_by(partition, revision)
@@ -325,7 +325,9 @@ class Partitions:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        """What its statements fail by stays as it is, for who tries again; that there is no connection does not."""
+        """Errors of its statements stay as they are, for a caller that tries again; a missing connection is
+        translated.
+        """
         async with AsyncExitStack() as stack:
             with connecting():
                 connection = await stack.enter_async_context(self._pool.transaction())

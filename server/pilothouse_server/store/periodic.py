@@ -61,7 +61,8 @@ CARE = "analyse, vacuum and reindex"
 _CARE_LOOK_SECONDS = 3600.0
 _CARE_DELAY_SECONDS = 900.0
 _CLOCKS_APART_SECONDS = 60.0
-# At a start one job begins after the other: all at once would open two connections each, while the first callers come.
+# At a start one job begins after the other: all together would open two connections each, while the first
+# callers come.
 _BETWEEN_SECONDS = 0.5
 _UNLOCK_SECONDS = 5.0
 _LOCK = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
@@ -88,7 +89,7 @@ class PeriodicWork:
         self._wanted = {job.name: asyncio.Event() for job in jobs}
 
     def run_now(self, name: str) -> None:
-        """Has a job run at once, or again once it ends."""
+        """Runs a job immediately, or again once its present run ends."""
         self._wanted[name].set()
 
     async def run(self) -> None:
@@ -106,7 +107,7 @@ class PeriodicWork:
             await self._pause(periodic.name, periodic.period_seconds)
 
     async def _pause(self, name: str, seconds: float) -> None:
-        """Returns after so many seconds, or when the job is wanted at once."""
+        """Returns after so many seconds, or when the job is requested."""
         wanted = self._wanted[name]
         if seconds > 0:
             try:
@@ -117,7 +118,7 @@ class PeriodicWork:
         wanted.clear()
 
     async def _once(self, periodic: Periodic) -> None:
-        """Runs the job unless another server is at it; what it fails by is counted, logged and noted."""
+        """Runs the job unless another server runs it; a failure is counted, logged and stored."""
         try:
             if not await self._run_alone(periodic):
                 return
@@ -228,7 +229,9 @@ async def clocks(store: Store) -> Clocks:
 
 
 async def earlier_now(store: Store) -> datetime:
-    """The earlier of the two: by a clock that is ahead, what is to be kept would be dropped. Raises Unavailable."""
+    """Returns the earlier of the two times: a clock that is ahead would drop rows too early. Raises
+    Unavailable.
+    """
     found = await clocks(store)
     apart = (found.later - found.earlier).total_seconds()
     if apart > _CLOCKS_APART_SECONDS:

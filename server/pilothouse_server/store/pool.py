@@ -1,17 +1,18 @@
 """The connections of one database role, few of them at work at a time.
 
-PostgreSQL does more with eight connections in use than with thirty, so a call beyond `working` waits here, in the order
-of arrival, and not in the database. A call that has kept its connection for longer than a short one needs it waits for
-something itself (a lock, a cluster, a long read): from then on it does not count, and the next one goes ahead, up to
-the number of connections that may be open. So nothing that is slow takes the place of what is fast; and a task that
-needs a second connection while it has one does not wait for others to give up theirs.
+PostgreSQL does more with eight connections in use than with thirty, so a call beyond `working` waits here, in
+the order of arrival, and not in the database. A call that has kept its connection for longer than a short one
+needs it waits for something itself (a lock, a cluster, a long read): from then on it does not count, and the
+next one goes ahead, up to the number of connections that may be open. So slow work does not block fast work;
+and a task that needs a second connection while it has one does not wait for others to give up theirs.
 
-Giving back takes no time of the caller and cannot be cancelled: what a session was left in (a transaction, a statement
-that was cut off) is ended by a task of the pool. A session is lent again only when it is seen to be outside of a
+Giving back takes no time of the caller and cannot be cancelled: an open transaction or an unfinished
+statement is ended by a task of the pool. A session is lent again only when it is seen to be outside of a
 transaction and to have nothing under way; one that cannot be brought there is closed.
 
-The connection that was used last is lent first. One that is too old, was unused for too long or was closed by the
-server is replaced when it is asked for. What a whole period did not need is closed, down to the number that is kept.
+The connection that was used last is lent first. One that is too old, was unused for too long or was closed by
+the server is replaced when it is asked for. Connections that were not needed for a whole period are closed,
+down to the number that is kept.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Pool:
         self._closed = False
         # Connections that were opened since the beginning: by a new one another database may answer.
         self.opened = 0
-        # The fewest that were idle at once since the period began: so many were not needed.
+        # The fewest that were idle at any moment since the period began: so many were not needed.
         self._fewest = 0
 
     @property
@@ -139,9 +140,9 @@ class Pool:
         return None if session is None else _lent(session, self._lend(task, now))
 
     def give(self, connection: Connection) -> asyncio.Task[None] | None:
-        """Takes a connection back, whatever state it is in; one that was given back already is passed over.
+        """Takes a connection back in any state; one that was already given back is ignored.
 
-        Returns the task that brings it in order, if it is not; nobody has to wait for it.
+        Returns the task that cleans it, if that is needed; nobody has to wait for it.
         """
         session = self._take_back(connection)
         if session is None:
@@ -158,7 +159,7 @@ class Pool:
         return None
 
     async def discard(self, connection: Connection) -> None:
-        """Takes a connection back and closes it: nobody may use it after what was done with it."""
+        """Takes a connection back and closes it, because its session is not fit for another use."""
         session = self._take_back(connection)
         if session is not None:
             session.driver.terminate()
@@ -167,13 +168,15 @@ class Pool:
     def _take_back(self, connection: Connection) -> Session | None:
         session = connection.detach()
         if session is not None and session.loan is not None:
-            # What it was left in is for the pool to end: nobody waits for it any more.
+            # The pool cleans the session: nobody waits for it any more.
             session.loan.connection = None
         return session
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """A connection for the block, whose statements are each a transaction unless one is begun. Raises as `take`."""
+        """Lends a connection for the block, whose statements are each a transaction unless one is begun.
+        Raises as `take`.
+        """
         connection = await self.take()
         try:
             yield connection
@@ -204,11 +207,13 @@ class Pool:
         return {driver.get_server_pid(): driver for driver in (*waiting, *idle) if not driver.is_closed()}
 
     async def open_session(self) -> Driver:
-        """A session beside those of the pool, which the caller closes. Raises what asyncpg does, and OSError."""
+        """Opens a session apart from those of the pool, which the caller closes. Raises asyncpg's errors, and
+        OSError.
+        """
         return await self._open_session()
 
     def begin_period(self) -> None:
-        """Begins the time after which `close_unneeded` says what was not needed in it."""
+        """Begins the period after which `close_unneeded` closes the connections that were not needed in it."""
         self._fewest = len(self._idle)
 
     def close_unneeded(self) -> int:
@@ -221,7 +226,7 @@ class Pool:
         return surplus
 
     async def close(self) -> None:
-        """Lends nothing more, and closes what is not in use; what is, is closed when it is given back."""
+        """Lends nothing more, and closes idle connections; those in use are closed when they are given back."""
         self._closed = True
         for timer in (self._ageing, self._expiry):
             if timer is not None:
@@ -339,7 +344,7 @@ class Pool:
         return Session(driver, asyncio.get_running_loop().time())
 
     async def _clean(self, session: Session) -> None:
-        """Ends what the session was left in. Where that fails the session is closed, whatever it was."""
+        """Ends the session's transaction or statement. If that fails the session is closed."""
         try:
             # It waits first for the end of a statement that was cut off.
             await session.driver.execute("ROLLBACK", timeout=_END_SECONDS)

@@ -1,4 +1,5 @@
-"""What the reconciler keeps beside the nouns, as their statements look at it: its queue, and who watches which cluster.
+"""The reconciler's tables, as the nouns' statements read them: its queue, and the server that watches each
+cluster.
 
 `reconcile/` alone writes these tables. The conditions are about the row of `NAMESPACES` that a statement joins.
 """
@@ -11,7 +12,7 @@ from sqlalchemy import BigInteger, DateTime, Integer, String, column, exists, fu
 
 from pilothouse_server.store.references import NAMESPACES
 
-# What the lease of who watches a cluster is called, before the cluster's name.
+# The prefix of the lease of a cluster's observer, before the cluster's name.
 OBSERVE: Final = "observe/"
 
 _WORK = table(

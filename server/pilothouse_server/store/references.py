@@ -1,4 +1,4 @@
-"""What the rows of every noun refer to: the namespace that a resource lives in, and the user who created it.
+"""The references of every noun's rows: the namespace that a resource lives in, and the user who created it.
 
 Other nouns own these tables; here they are only joined. A select that names `IN_NAMESPACE` and joins `NAMESPACES` gives
 rows of which `namespace_ref` makes the value.
@@ -72,7 +72,9 @@ def namespace_ref(row: Row) -> NamespaceRef:
 
 
 def reconciling(table: FromClause) -> ColumnElement[bool]:
-    """Returns whether the cluster has still to be brought to what a row says, as answers show it."""
+    """Returns the condition that the cluster does not yet match the row, for the field `reconciling` of
+    answers.
+    """
     behind: ColumnElement[bool] = table.c.observed_generation < table.c.generation
     return or_(behind, table.c.deletion_requested_at.is_not(None))
 

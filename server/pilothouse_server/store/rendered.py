@@ -1,9 +1,9 @@
-"""The messages of resources that are kept beside their rows, and answer reads without being rendered again.
+"""Serialized messages of resources, stored next to their rows, which answer reads without rendering.
 
-A change renders its resource for the event; `put_changes` keeps a part of those bytes in `rendered_messages`, with
-the `row_version` of the row that it was rendered from and the `format` of this release. A reader compares both and
-renders the row where they differ. What changes without the row (a name of another row, a time that passes) is not in
-the part that is kept; a noun adds it when it is read.
+A change renders its resource for the event; `put_changes` keeps a part of those bytes in `rendered_messages`,
+with the `row_version` of the row that it was rendered from and the `format` of this release. A reader
+compares both and renders the row where they differ. Values that change without the row (a name of another
+row, a time that passes) are not in the stored part; a noun adds them when it is read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Versioned(Protocol):
 
 
 class Rendered(NamedTuple):
-    """A resource as its event holds it; `kept_bytes` from `kept_at` on are kept beside the row, none where that is 0.
+    """A resource as its event holds it; `kept_bytes` from `kept_at` on are stored next to the row, none if
+    that is 0.
 
     `format` grows with each release that renders more.
     """
@@ -61,7 +62,7 @@ class Rendered(NamedTuple):
     kept_bytes: int = 0
 
     def place(self, entity: Versioned) -> dict[str, int]:
-        """Which part is kept, and of what, as `put_changes` reads it beside an event."""
+        """Returns which part is stored, and of which row, as `put_changes` reads it next to an event."""
         return {
             "row_version": entity.row_version,
             "format": self.format,
@@ -92,7 +93,9 @@ async def with_missing(
     ready: Callable[[Any], ReadyT],
     load: Callable[[list[int]], Awaitable[Sequence[WholeT]]],
 ) -> list[ReadyT | WholeT]:
-    """The values of rows that have `id` and `message`, in their order; what has no message is loaded whole."""
+    """Returns the values of rows that have `id` and `message`, in their order; rows without a message are
+    loaded whole.
+    """
     unready = [row.id for row in rows if row.message is None]
     if not unready:
         return [ready(row) for row in rows]

@@ -25,7 +25,7 @@ class Row(asyncpg.Record):  # type: ignore[misc]
 
 @functools.lru_cache(maxsize=1000)
 def row_class(columns: tuple[str, ...]) -> type[Row]:
-    """The class of rows with these columns: what is read as an attribute needs no search."""
+    """Returns the class of rows with these columns: reading an attribute needs no search."""
     read = {name: property(itemgetter(place)) for place, name in enumerate(columns) if not hasattr(Row, name)}
     return type("Row", (Row,), {"__slots__": (), **read})
 

@@ -1,8 +1,10 @@
-"""Statements of SQLAlchemy Core, each compiled once to what asyncpg runs: SQL with `$1`, and the order of its values.
+"""Statements of SQLAlchemy Core, each compiled once to the form that asyncpg runs: SQL with `$1`, and the
+order of its values.
 
-SQLAlchemy is the language in which queries are written, and its compiler is used; nothing of its engine runs here. A
-statement that is a constant of a module is found again by its identity. One that is put together for a call is found by
-the cache key of its form, which leaves out the values, so that a list with another filter value is not compiled anew.
+SQLAlchemy is the language in which queries are written, and its compiler is used; nothing of its engine runs
+here. A statement that is a constant of a module is found again by its identity. A statement that is built for
+a call is found by the cache key of its form, which leaves out the values, so that a list with another filter
+value is not compiled again.
 
 `column IN (values)` is rendered as `column = ANY (array)`: one text for every number of values, and so one prepared
 statement.
@@ -91,7 +93,7 @@ class Form:
         self.record_class: type[Row] = Row
         names = tuple(compiled.positiontup or ())
         binds = [compiled.binds[name] for name in names]
-        # What a value that is given at execution is called.
+        # The names of the values that are given at execution.
         self.keys = tuple(bind.key for bind in binds)
         self.required = tuple(bool(bind.required) for bind in binds)
         processors: Mapping[str, Any] = compiled._bind_processors
@@ -118,7 +120,7 @@ class Statement:
         self.sql = form.sql
         self.form = form
         self._defaults = defaults
-        # What `.params()` of the statement has set.
+        # The values that `.params()` of the statement has set.
         self._given = given
 
     def arguments(self, parameters: Parameters) -> list[Any]:

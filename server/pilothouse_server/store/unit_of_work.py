@@ -59,7 +59,7 @@ _DRAFT_BOUNDS = QueueBounds(1_000_000, 1, 1_000, 1_000, 20.0)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a user, or a part of the server where `user_id` is None."""
+    """The actor: a user, or a part of the server if `user_id` is None."""
 
     user_id: int | None
     username: str
@@ -69,7 +69,7 @@ class Actor:
 class Event:
     """One change of a watched resource.
 
-    `entity` is its model value; labels and status before are what filters need.
+    `entity` is its model value; filters need the labels and the status before.
     """
 
     resource_type: str
@@ -130,7 +130,7 @@ class ReadTransaction:
 
 @dataclass(slots=True)
 class Transaction(ReadTransaction):
-    """An open transaction of one actor. What is emitted is written when it commits."""
+    """An open transaction of one actor. Emitted events are written when it commits."""
 
     actor: Actor = Actor(None, SYSTEM)
     operation_id: UUID = field(default_factory=uuid4)
@@ -140,7 +140,7 @@ class Transaction(ReadTransaction):
     # The id under which the caller's request happens once, for the same row.
     request_id: UUID | None = None
     events: list[Event] = field(default_factory=list)
-    # Of what changes beside that which the call's own record is of.
+    # The records of changes that the call's own record does not cover.
     records: list[AuditRecord] = field(default_factory=list)
     # Whether its commit leaves rows for another short transaction of this server.
     follow_up: bool = False
@@ -151,7 +151,9 @@ class Transaction(ReadTransaction):
 
     @asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
-        """A part that stands or falls by itself: what raises in it leaves nothing behind, and the rest goes on."""
+        """A part that stands or falls by itself: if it raises, it leaves nothing behind, and the rest
+        continues.
+        """
         emitted, recorded = len(self.events), len(self.records)
         try:
             with translated(), fitting():
@@ -172,9 +174,9 @@ class Transaction(ReadTransaction):
         going: bool = False,
         due_in_seconds: float = 0.0,
     ) -> None:
-        """Leaves work for the reconciler: one row a resource, due at once unless said otherwise.
+        """Leaves work for the reconciler: one row a resource, due immediately unless said otherwise.
 
-        `going`: the resource is to be deleted, which gives way to what is new or changed.
+        `going`: the resource is to be deleted; such work has a lower priority than new or changed resources.
         """
         await self.connection.execute(
             _ENQUEUE,
@@ -239,7 +241,8 @@ class UnitOfWork:
 
         Raises:
             Unavailable: the database went away; nothing was written unless the loss happened during the
-            commit itself. PilothouseError: what a broken constraint means.
+            PilothouseError: the registered error of a broken constraint. PilothouseError: what a broken
+            constraint means.
         """
         transaction = await self.begin()
         try:
@@ -304,7 +307,8 @@ def _database_timeout() -> Unavailable:
 class Store:
     """Every way to the database.
 
-    `renderers` are filled by the composition root: resource type → protobuf bytes, and what of them is kept.
+    The composition root fills `renderers`: resource type → protobuf bytes, and the part of them that is
+    stored.
     """
 
     def __init__(self, database: Database) -> None:
@@ -360,7 +364,7 @@ class Store:
     ) -> AsyncIterator[ReadTransaction]:
         """A read as the app role, under the user's row-level security.
 
-        `snapshot` sees one moment throughout, and knows what time it is there unless it is not `timed`.
+        `snapshot` sees one moment throughout, and reads its time unless it is not `timed`.
         """
         pool = (self.database.replica or self.database.app) if replica else self.database.app
         if snapshot:
@@ -378,7 +382,7 @@ class Store:
         Nothing sets the caller's identity but the statement: it calls a function that does so first, with its
         parameter `user_id`.
         """
-        # What `opening.Connected` does, written out: most calls of a server are one such statement.
+        # This is `opening.Connected` inlined: most calls of a server are one such statement.
         pool = self.database.app
         with connecting():
             connection = pool.take_now() or await pool.take()

@@ -4,9 +4,9 @@ A quantity is held as a whole number of billionths, which is as fine as Kubernet
 from zero, as there), so that comparing and adding are exact. The original notation is stored with the number, because
 the canonical text depends on it: `1024` stays `1024` and `1Ki` stays `1Ki`, although they are equal.
 
-`text` is what the API server would print: the largest suffix that leaves a whole number, `0.5` as `500m`, `1.5Gi` as
-`1536Mi`. Two deviations from the API server, both on the strict side: a text without any digit (`.`, `Ki`) is refused
-rather than taken as zero, and a magnitude above 2⁶³−1 is refused rather than capped.
+`text` is the API server's form: the largest suffix that leaves a whole number, `0.5` as `500m`, `1.5Gi` as
+`1536Mi`. Two deviations from the API server, both on the strict side: a text without any digit (`.`, `Ki`) is
+refused rather than taken as zero, and a magnitude above 2⁶³−1 is refused rather than capped.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ LONGEST_CHARACTERS = 512
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Position of a watch: after the event of `revision`, whose mark is `mark`."""
+    """Position of a watch: after the event of `revision`, with the mark `mark`."""
 
     revision: int
     mark: bytes = NO_MARK

@@ -3,9 +3,9 @@
 A lease is taken for some seconds under a new epoch and renewed under the same. A holder that was frozen past the end
 finds its epoch replaced: `hold` inside the writing transaction makes the database itself refuse its writes.
 
-Its end is a time of the database's clock, which may have been wrong when it was written. So a lease without an
-owner is free whatever its end. A server that has watched a lease stay unrenewed for longer than its length, by its
-own clock, may take it as it was seen (`unrenewed`).
+Its end is a time of the database's clock, which may have been wrong when it was written. So a lease without
+an owner is free, however late its end. A server that has watched a lease stay unrenewed for longer than its
+length, by its own clock, may take it as it was seen (`unrenewed`).
 """
 
 from __future__ import annotations

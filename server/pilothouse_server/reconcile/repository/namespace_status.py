@@ -64,7 +64,7 @@ async def is_on_cluster(transaction: ReadTransaction, namespace_id: int) -> bool
 
 
 async def may_hold_ours(transaction: ReadTransaction, namespace_id: int) -> bool:
-    """Returns whether objects of ours may be in the Kubernetes namespace: it was applied now or before.
+    """Returns whether our objects may be in the Kubernetes namespace: it was applied now or before.
 
     A namespace to be taken over may have been ours and lost, and its generations begin again.
     """

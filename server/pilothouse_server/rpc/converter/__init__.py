@@ -1,33 +1,33 @@
 """Conversion between a model value (a msgspec struct) and its protobuf message, compiled once per pair of types.
 
 A field of the message takes its value from the field or property of the struct that has the same name. A noun
-writes down only what differs: fields that have another name, fields that are computed, fields that only one side has.
-Whatever is left without a counterpart raises `ConversionError` while the server starts, so that a new field cannot be
-dropped silently; so does a difference that is written down and no longer exists.
+declares only the differences: fields that have another name, computed fields, fields that only one side has.
+Any other field without a counterpart raises `ConversionError` while the server starts, so that a new field
+cannot be dropped silently; so does a declared difference that no longer exists.
 
 Rules that hold everywhere:
 
 1. Times: `create_time` is `created_at` in the model, `last_seen_time` is `last_seen_at`, `expire_time` is
    `expires_at`; `delete_time` is `deletion_requested_at`. A Timestamp is an aware datetime, a Duration a timedelta.
 2. The `etag` is made of `uid` and `resource_version`, and is never read from a message.
-3. Enums: a word of the model is the name of the enum's value without its prefix, whatever its spelling
-   (`ClusterIP`, `SERVICE_TYPE_CLUSTER_IP`). Every word has a value and every value a word. `_UNSPECIFIED` is None or
-   empty text where the model allows that, else the default.
+3. Enums: a word of the model is the name of the enum's value without its prefix, in any spelling
+   (`ClusterIP`, `SERVICE_TYPE_CLUSTER_IP`). Every word has a value and every value a word. `_UNSPECIFIED` is
+   None or empty text where the model allows that, else the default.
 4. Presence: a field that may be absent (a message, `optional`) is None in the model, or the default of the model's
    field. Where a field has no presence, zero and empty stand for None, or for the default.
 5. A struct that is not optional and equals its default is not sent.
 6. A oneof is a union of structs; the tag of each is the name of its field.
-7. Reading a message ignores what only the server sets (`output_only`), at any depth. Model fields that no message
-   field feeds keep their default, or are zero or empty where they have none.
+7. Reading a message ignores fields that only the server sets (`output_only`), at any depth. Model fields that
+   no message field feeds keep their default, or are zero or empty where they have none.
 
-Conversion is on the path of every read, and a loop over descriptors costs several times the work itself. So each pair
-is compiled into straight-line Python: functions whose text is made in `code` and given to `exec`. They are what one
-would write by hand (`print(CONVERTER.source)` shows them), they appear in tracebacks, and nothing from outside ever
-becomes a part of the text: names are those of descriptors and structs, everything else is a constant in the globals.
-They take what costs least: fields are set one by one instead of given to the message's constructor, empty ones are left
-out, and arguments of a struct are given by position.
+Conversion is on the path of every read, and a loop over descriptors costs several times the work itself. So
+each pair is compiled into straight-line Python: functions whose text is made in `code` and given to `exec`.
+They look like code written by hand (`print(CONVERTER.source)` shows them), they appear in tracebacks, and
+nothing from outside ever becomes a part of the text: names are those of descriptors and structs, everything
+else is a constant in the globals. They use the cheapest means: fields are set one by one instead of given to
+the message's constructor, empty ones are left out, and arguments of a struct are given by position.
 
-`pairing` finds what belongs together, `code` makes the text, this module is what nouns use.
+`pairing` finds the pairs of fields, `code` makes the text, and nouns use this module.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class AnswerConverter(Generic[ValueT, MessageT]):
 
 
 class Converter(AnswerConverter[ValueT, MessageT]):
-    """Turns values into messages, and what callers send into values; see `AnswerConverter`.
+    """Turns values into messages, and callers' messages into values; see `AnswerConverter`.
 
     `updatable` holds the paths that an update mask may name.
     """

@@ -1,7 +1,8 @@
 """The text of the functions that convert one pair of types, and its compilation. The rules: see the package.
 
-Each kind of field knows two pieces of text: the lines that write the value into the message (empty ones are left out,
-which saves most of the work), and the expression that reads it back (it makes nothing of what is empty).
+Each kind of field has two pieces of text: the lines that write the value into the message (empty ones are
+left out, which saves most of the work), and the expression that reads it back (it makes nothing of an empty
+value).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class _Compiler:
         return name
 
     def default(self, link: Link) -> str:
-        """The expression for what an absent field means."""
+        """Returns the expression for the meaning of an absent field."""
         if link.default is msgspec.NODEFAULT:
             return "None"
         if link.default is None or type(link.default) in _ZERO:
@@ -175,7 +176,9 @@ class _Compiler:
         return self._zero(place, info.type) if default_of(info) is msgspec.NODEFAULT else None
 
     def _fresh(self, name: str, default: Any) -> str:
-        """The expression for a default that stands between arguments; what can be changed is made anew."""
+        """Returns the expression for a default that stands between arguments; a mutable one is made for each
+        call.
+        """
         if default is None or type(default) in _ZERO or default in ({}, ()):
             return repr(default)
         return self.constant(f"default_{name}", default)
@@ -205,7 +208,7 @@ class _Kind(Protocol):
     """How one kind of field is converted."""
 
     def problem(self, link: Link) -> str:
-        """What the field does that does not fit the type that is named after it; empty if it fits."""
+        """Returns how the field's behaviour contradicts its type's name; empty if it fits."""
 
     def write(self, compiler: _Compiler, link: Link, value: str) -> list[str]:
         """The lines that put `value`, an expression, into the message."""

@@ -1,4 +1,4 @@
-"""Which field of a message belongs to which field of a struct, and what is left over. The rules: see the package."""
+"""Pairs the fields of a message with those of a struct, and finds unpaired ones. The rules: see the package."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class ConversionError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences(Generic[ValueT]):
-    """What differs between a struct and a message, beyond the rules above.
+    """The differences between a struct and a message, beyond the rules above.
 
-    `within` names the fields of the struct whose own fields stand in the message itself. `names` gives the place of a
-    message field: a name, or `part.name`. `computed` gives functions of the value; what they are annotated to return
-    is converted like a field of the struct. `struct_only` and `message_only` name what the other side does not have:
-    ids, what goes into something computed, what the caller of the converter fills in. `constants` are values of struct
-    fields that no message holds, where their default (or zero) is not meant. `check` raises where a message
-    cannot be read, and names the field by its path in the request.
+    `within` names the fields of the struct whose own fields stand in the message itself. `names` gives the
+    place of a message field: a name, or `part.name`. `computed` gives functions of the value; their annotated
+    result is converted like a field of the struct. `struct_only` and `message_only` name fields that the
+    other side does not have: ids, inputs of computed fields, fields that the caller of the converter fills
+    in. `constants` are values of struct fields that no message holds, where their default (or zero) is not
+    meant. `check` raises where a message cannot be read, and names the field by its path in the request.
     """
 
     within: Sequence[str] = ()
@@ -57,8 +57,8 @@ class Differences(Generic[ValueT]):
 class Link:
     """A field (or oneof) of the message and its value: `place` are the attributes that lead to it.
 
-    `computed` is a function of the value instead. `default` is NODEFAULT where the struct has none. What is not
-    `settable` (a property, a computed value) is not read from a message.
+    `computed` is a function of the value instead. `default` is NODEFAULT where the struct has none. A link
+    that is not `settable` (a property, a computed value) is not read from a message.
     """
 
     field: FieldDescriptor | OneofDescriptor
@@ -100,7 +100,7 @@ class Link:
 
 
 class Pairing:
-    """The links of one pair of types; refuses what is left over on either side."""
+    """The links of one pair of types; refuses unpaired fields on either side."""
 
     def __init__(
         self, struct: type, descriptor: Descriptor, differences: Differences[Any], *, reads: bool
@@ -268,7 +268,7 @@ def _plain(text: str) -> str:
 
 
 def enum_numbers(words: Sequence[str], enum: EnumDescriptor) -> tuple[dict[str, int], list[str]]:
-    """The number of each word, and what does not fit."""
+    """Returns the number of each word, and the words and values without a counterpart."""
     prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
     numbers = {_plain(value.name.removeprefix(prefix)): value.number for value in enum.values if value.number}
     known = {word: numbers.pop(_plain(word), None) for word in words}

@@ -1,14 +1,13 @@
-"""Records every call: who, what, from where, what came of it, how long it took. It stands outside
+"""Records every call: its caller, method and address, its result, and its duration. It stands outside
 authorization, so a denial is never missing.
 
-A mutation's record is written by the transaction of the change itself: this layer commits the handler's
-unit of work together with the record, the events and the idempotency row, and if that fails the call fails
-and nothing has changed. Reads are recorded in batches; refusals, failures and what is declared DURABLE
-before the answer leaves. A stream has two records with one `stream_id`: opened, before its first answer,
-and closed.
+A mutation's record is written by the transaction of the change itself: this layer commits the handler's unit
+of work together with the record, the events and the idempotency row, and if that fails the call fails and
+nothing has changed. Reads are recorded in batches; refusals, failures and methods declared DURABLE before the
+answer is sent. A stream has two records with one `stream_id`: opened, before its first answer, and closed.
 
-What strangers, and users, are refused has records of its own while it is little; beyond that it is summed
-(`rpc.refusals`). A stream that is refused has one record: it was never open.
+Refused calls of anonymous callers, and of users, have records of their own while they are few; beyond that
+they are summed (`rpc.refusals`). A stream that is refused has one record: it was never open.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ DRY_RUN_KEY = "pilothouse-dry-run"
 _DRAFTS = 5
 # Attempts left when a handler begins for keys that a token has to be asked for; one that opens and seals needs three.
 _KEYS_BROUGHT = (5, 4, 3, 2, 1, 0)
-# A stranger's request is shown up to so many characters.
+# The most characters of an anonymous caller's request in a record.
 _MOST_OF_STRANGERS = 1024
 # Of one user who is known, who has paid with a token: so there may be more.
 _OF_A_USER = Bounds(of_a_kind=20, singly=400, sums=20)
 # To render the record of such an answer and its request takes milliseconds.
 _LONG_BYTES = 32 * 1024
-# Of a request in one record; and what a record has beside it, about.
+# The most bytes of a request in one record, and the usual size of the rest of a record.
 _MOST_OF_REQUEST, _REST_OF_RECORD = 16 * 1024, 512
 
 
@@ -67,10 +66,10 @@ class RecordWriter(Protocol):
 
 
 class AuditLayer:
-    """The layer. `namespace_id` knows a namespace by its name; it may raise Unavailable.
+    """The layer. `namespace_id` returns the id of a namespace by its name; it may raise Unavailable.
 
-    `header_is_kept` says which request headers records keep. `sum_up` is a task of the server; `flush` writes what it
-    has counted, before the writer is closed.
+    `header_is_kept` returns whether records keep a request header. `sum_up` is a task of the server; `flush`
+    writes its present sums before the writer is closed.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class AuditLayer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the sums of what was counted so far."""
+        """Writes the present sums."""
         self.strangers.flush()
         self.users.flush()
 
@@ -107,8 +106,8 @@ class AuditLayer:
     def replay(self, rule: Rule, inner: Runner) -> Runner:
         """The innermost layer: answers a replayed mutation with its first answer, and records that a stream opens.
 
-        A handler that needs a token for its keys begins again, in no transaction meanwhile, once they are at hand. Not
-        so a stream, which may have sent something already.
+        If a handler needs a token for its keys, its transaction ends, and it begins again once the keys are
+        cached. Not so a stream, which may have sent something already.
         """
         if rule.streams:
             return partial(self._opening, inner)
@@ -133,7 +132,8 @@ class AuditLayer:
 
     async def _mutation(self, inner: Runner, call: Call) -> bytes:
         try:
-            # What a handler's statement breaks is reported by name, in the record as to the caller.
+            # A constraint that a handler's statement breaks is reported by name, in the record as to the
+            # caller.
             with translated():
                 answer = await self._changed(inner, call)
         except BaseException as error:
@@ -150,7 +150,7 @@ class AuditLayer:
         return answer
 
     async def _changed(self, inner: Runner, call: Call) -> bytes:
-        """The answer, once the change is committed; a draft that was outdated is made anew, a few times."""
+        """Returns the answer, once the change is committed; an outdated draft is made again, a few times."""
         for attempts_left in reversed(range(_DRAFTS)):
             answer = await inner(call)
             try:
@@ -168,7 +168,7 @@ class AuditLayer:
             await call.leave_transaction()
         replayed = bool(call.facts.metadata.get("replayed"))
         if replayed:
-            # No handler has looked the namespace up; who looks now holds no connection meanwhile.
+            # No handler has looked the namespace up. This look-up needs no connection to be held.
             await call.leave_transaction()
             await self._locate(call)
         await call.transaction_if_none()
@@ -182,7 +182,9 @@ class AuditLayer:
         )
 
     async def _response(self, call: Call, answer: bytes) -> dict[str, Any]:
-        """The answer as its record has it; of a long one others go on between this and what else is rendered."""
+        """Returns the answer for the record; a long one is rendered in slices, so that other calls can
+        proceed.
+        """
         if len(answer) <= _LONG_BYTES:
             return redaction.body(call.answer_message(answer))
         if isinstance(call.unit, Draft):
@@ -232,7 +234,8 @@ class AuditLayer:
         """A refused or failed call is not answered before its record is kept; one whose client has
         gone cannot wait.
 
-        Where the record cannot be written either, a call that failed because something is away says what.
+        If the record cannot be written either, a call that failed because a dependency is away reports that
+        failure.
         """
         if self._is_summed(call, error):
             return
@@ -349,7 +352,9 @@ def _request_body(call: Call, error: BaseException | None) -> dict[str, Any] | N
 
 
 def _ids(call: Call, error: BaseException | None) -> tuple[int | None, int | None]:
-    """The ids of the resource and its namespace; those of what was made and taken back again refer to nothing."""
+    """Returns the ids of the resource and its namespace; ids of rolled-back rows are left out, because they
+    refer to nothing.
+    """
     rule, facts = call.rule, call.facts
     if not _stands(call, error):
         return None, None if rule.resource_type == "namespace" else facts.namespace_id
@@ -364,7 +369,7 @@ def _stands(call: Call, error: BaseException | None) -> bool:
 def _changes(
     before: Message, answer: Message | None, secrets: Mapping[str, tuple[bool, bool]] | None
 ) -> dict[str, Any]:
-    """What an update changed of the resource that its answer holds."""
+    """Returns the fields that an update changed in the resource of its answer."""
     if answer is None:
         return {}
     for field in answer.DESCRIPTOR.fields:
@@ -374,7 +379,7 @@ def _changes(
 
 
 def _name(call: Call) -> str | None:
-    """The name of the resource: what the handler says, else what the request names."""
+    """Returns the name of the resource: the handler's, else the one in the request."""
     if call.facts.resource_name is not None or call.request is None:
         return call.facts.resource_name
     # It may be the reference to an image.
@@ -418,7 +423,7 @@ def _metadata(
     return metadata
 
 
-# What is said of a call that the transport cut off.
+# The texts for a call that the transport cut off.
 _CUT = {
     "OK": "",
     "CANCELLED": "the client went away",

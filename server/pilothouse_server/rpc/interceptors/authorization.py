@@ -1,15 +1,17 @@
-"""Whether the caller may. What the caller may not see answers as what does not exist.
+"""Checks the caller's permission. A resource that the caller may not see is reported like one that does not
+exist.
 
 A method with a namespace asks for its permission there: a caller who does not reach the namespace gets
 NOT_FOUND, exactly as for one that does not exist; one who reaches it without the permission gets
 PERMISSION_DENIED. A call that has taken long, because its body came late or it waited for a cluster, a hash or a row,
 is asked the same again before anything of it counts.
 
-While streams are open their tokens and grants are looked at again every two seconds, once for all streams of a token,
-and a stream ends when they no longer suffice: with PERMISSION_DENIED, because who was let in knows already what is
-there; with NOT_FOUND where the namespace itself is gone, and the grants with it, which a watch tells by itself after
-what went before. It also ends when the server drains: at once where its client can resume it elsewhere, and near the
-end of the grace where it runs both ways, which nobody can resume.
+While streams are open their tokens and grants are checked again every two seconds, once for all streams of a
+token, and a stream ends when they no longer suffice. It ends with PERMISSION_DENIED, because its caller
+already knows that the namespace exists. It ends with NOT_FOUND if the namespace itself is gone, and the
+grants with it; a watch reports that by itself after the earlier events. It also ends when the server drains:
+immediately if its client can resume it elsewhere, and near the end of the grace period if it is
+bidirectional, because nobody can resume it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from pilothouse_server.runtime.tasks import cancel_and_wait
 from pilothouse_server.values import names
 
 RECHECK_SECONDS = 2.0
-# What takes longer is asked about again at its end. Most calls are done long before; principals are kept for longer.
+# A call that takes longer is checked again at its end. Most calls are done long before; principals are kept
+# for longer.
 LATE_SECONDS = 0.25
 # Tokens that are looked at together: each may take a connection.
 _AT_ONCE = 4
@@ -53,17 +56,17 @@ _DENIED = "PERMISSION_DENIED"
 
 
 class Lookup(Authenticator, Protocol):
-    """What the layer asks the database."""
+    """The layer's questions to the database."""
 
     async def namespace_id(self, name: str) -> int | None:
-        """The id of a living namespace, whoever reaches it. Raises Unavailable."""
+        """Returns the id of a living namespace, whether or not the caller reaches it. Raises Unavailable."""
 
     async def why_foreign(self, namespace: str) -> str:
         """Why the Kubernetes namespace of this living namespace is not ours, '' where it is. Raises Unavailable."""
 
 
 class Reasons(Protocol):
-    """What only the database knows of a refusal."""
+    """The database's facts about a refusal."""
 
     async def beyond(self, principal: Principal, question: Question) -> Beyond:
         """As much as the caller may know of it; nothing where it cannot be found out now. Raises nothing."""
@@ -84,7 +87,9 @@ class _OpenStream:
 
 
 class AuthorizationLayer:
-    """The layer. `drain` ends the open streams. Without `reasons` a refusal says what the caller's own grants tell."""
+    """The layer. `drain` ends the open streams. Without `reasons` a refusal explains only the caller's own
+    grants.
+    """
 
     def __init__(
         self,
@@ -103,9 +108,10 @@ class AuthorizationLayer:
         self._last_call = 0.0
 
     def drain(self, grace_seconds: float = 0.0) -> None:
-        """Ends the open streams and refuses new ones; streams both ways may go on for most of the grace.
+        """Ends the open streams and refuses new ones; bidirectional streams may continue for most of the
+        grace period.
 
-        What is left of it is theirs to be ended with words and a record, before they would be cut.
+        The rest of it is for ending them with a status and a record, before they would be cut.
         """
         kept_back = min(1.0, grace_seconds / 4)
         self._last_call = asyncio.get_running_loop().time() + grace_seconds - kept_back
@@ -143,12 +149,12 @@ class AuthorizationLayer:
         try:
             return await inner(call)
         except PermissionDenied as denied:
-            # Its transaction may be open still: nothing is looked up beside it.
+            # Its transaction may still be open, so no second connection is taken for a look-up.
             raise explained(denied, call.principal) from None
         except PilothouseError:
             raise
         except Exception:
-            # A row that was just there and is not seen any more looks like a fault of ours.
+            # A row that has just disappeared from the caller's view would look like a fault of ours.
             if not await self._may_still(call):
                 raise _grants_changed() from None
             raise
@@ -157,13 +163,13 @@ class AuthorizationLayer:
         return time.perf_counter() - call.started >= LATE_SECONDS
 
     async def _may_still(self, call: Call) -> bool:
-        """Whether the caller of a unary call has all grants that the call began with.
+        """Returns whether the caller of a unary call has all grants that the call began with.
 
         Where one was taken back that the call does not need, but which may have let a part of it be done, the call goes
         by the newer grants from here on.
 
         Raises:
-            Unauthenticated: what the caller has shown has ended.
+            Unauthenticated: the caller's credential has ended.
             PermissionDenied: PERMISSION_REVOKED.
         """
         before = call.principal
@@ -192,10 +198,11 @@ class AuthorizationLayer:
         return explained(denied, principal, question, await self._reasons.beyond(principal, question))
 
     async def _refuse_foreign(self, call: Call, principal: Principal) -> None:
-        """Raises FailedPrecondition for what acts in a namespace whose Kubernetes namespace is somebody's.
+        """Raises FailedPrecondition for a call that acts in a namespace whose Kubernetes namespace belongs to
+        another owner.
 
-        The principal knows which those were, up to a second ago; so only who would be refused is looked up again. What
-        was found out since then, the cluster itself is asked about (`kubernetes.homes`).
+        The principal knows those namespaces as of a second ago, so only a call that would be refused looks
+        them up again. For changes since then the cluster itself is asked (`kubernetes.homes`).
         """
         namespace = call.namespace
         if namespace not in principal.foreign_namespaces or not call.rule.acts_in_namespace:
@@ -279,7 +286,7 @@ class AuthorizationLayer:
                         stream.end(lost)
 
     async def _renew(self, stream: _OpenStream, principal: Principal) -> None:
-        """Lets the stream go on as what its caller is now, or ends it."""
+        """Lets the stream continue as its caller's present principal, or ends it."""
         call = stream.call
         try:
             authorize(call.rule, principal, call.namespace)
@@ -336,8 +343,9 @@ def _grants_changed() -> Aborted:
 
 
 def authorize(rule: Rule, principal: Principal, namespace: str) -> Grant | None:
-    """Returns the grant by which `principal` may call a method with `rule` on `namespace` ('' where the request names
-    none); None where the method needs none. Raises where no grant allows it, or not by what the caller has shown.
+    """Returns the grant by which `principal` may call a method with `rule` on `namespace` ('' where the
+    request names none); None where the method needs none. Raises if no grant allows it, or if the caller's
+    credential does not.
     """
     check_credential(rule, principal.credential)
     if rule.access != options.ACCESS_PERMISSION:
@@ -368,7 +376,8 @@ def _check_reached(rule: Rule, principal: Principal, namespace: str) -> None:
 
 
 def check_credential(rule: Rule, credential: Credential) -> None:
-    """Raises where what the caller has shown does not do for a method with `rule`, whatever the caller may.
+    """Raises if the caller's credential does not suffice for a method with `rule`, even if the caller holds
+    the permission.
 
     Raises:
         PermissionDenied: SESSION_NEEDED, KEY_READ_ONLY.

@@ -1,4 +1,4 @@
-"""Turns every failure into what the caller may hear; nothing else leaves this layer (`outer`).
+"""Turns every failure into an error that the caller may see; nothing else leaves this layer (`outer`).
 
 An allow-list: domain errors are reported with their details, all else is INTERNAL with the operation's id.
 """

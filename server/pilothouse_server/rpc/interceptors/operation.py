@@ -1,7 +1,7 @@
 """Gives the call its identity.
 
-The id under which log lines, the audit record and the caller can name it. Each log line of the call says it, with the
-method and who calls: they are put together when there is a line, which most calls never have.
+The id under which log lines, the audit record and the caller can name it. Each log line of the call carries
+it, with the method and the caller: they are joined when there is a line, which most calls never have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The three outermost layers, which wait for nothing themselves, in one coroutine: telemetry → errors → operation.
 
-What leaves it is an answer, a `CallFailed`, or the end of a call that the transport has cut off.
+It ends with an answer, a `CallFailed`, or the end of a call that the transport has cut off.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _BOUNDS = tuple(Histogram.DEFAULT_BUCKETS)
 
 
 class Counts:
-    """What is counted of one method."""
+    """The counts of one method."""
 
     __slots__ = ("_buckets", "_codes", "_in_flight", "_seconds", "_times", "names", "since")
 
@@ -57,7 +57,7 @@ class Counts:
     def add_to(
         self, calls: CounterMetricFamily, seconds: HistogramMetricFamily, in_flight: GaugeMetricFamily
     ) -> None:
-        """Adds what was counted; called from any thread."""
+        """Adds the counts to the metrics; called from any thread."""
         names = [*self.names]
         in_flight.add_metric(names, self._in_flight)
         for code, count in list(self._codes.items()):
@@ -97,5 +97,5 @@ prometheus_client.REGISTRY.register(_calls)
 
 
 def counts_of(rule: Rule) -> Counts:
-    """Returns what counts a method: the same for all servers of this process."""
+    """Returns the counts of a method: the same for all servers of this process."""
     return _calls.methods.get(rule.method) or _calls.methods.setdefault(rule.method, Counts(rule))

@@ -1,4 +1,4 @@
-"""Whether what is asked can be meant.
+"""Checks that the request is valid.
 
 Every rule that the proto fields declare, before the handler is reached. A call that only tries something out then takes
 its place among those that wait for the cluster, if it is known which.
@@ -33,7 +33,7 @@ def validation(rule: Rule, inner: Runner) -> Runner:
         if call.request is not None:
             if is_long(call.request):
                 await validate_in_steps(call.request)
-                # What the handler makes of it takes a while as well.
+                # The handler's own work on it takes a while as well.
                 await long_work(last=goes_last(call.request))
             else:
                 validate(call.request)

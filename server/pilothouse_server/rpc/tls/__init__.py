@@ -1,1 +1,3 @@
-"""TLS: the certificate that is served, who may show one, and the files that say so, read anew when they change."""
+"""TLS: the server's certificate, the accepted clients' certificates, and their files, which are read again
+when they change.
+"""

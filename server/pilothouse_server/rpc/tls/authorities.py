@@ -1,4 +1,4 @@
-"""Who vouches for clients' certificates, and which they have revoked.
+"""The authorities that vouch for clients' certificates, and the certificates that they have revoked.
 
 A list of revoked certificates (CRL) is taken where an authority of the file has signed it, is whole (no delta, none for
 some reasons only), and says when the next one comes. Where a file of lists is named, each authority has its list: one
@@ -29,7 +29,7 @@ _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """The certificates of a file, and what gRPC is given of it. They hold from `not_before` to `not_after`."""
+    """The certificates of a file, and their form for gRPC. They hold from `not_before` to `not_after`."""
 
     certificates: tuple[x509.Certificate, ...]
     pem: bytes = field(repr=False)

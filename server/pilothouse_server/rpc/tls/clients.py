@@ -1,12 +1,12 @@
-"""Clients' certificates in place of tokens: whose one is, and why another one is refused.
+"""Clients' certificates in place of tokens: the user of each, and why one is refused.
 
-A handshake has shown before that an authority vouches for the certificate and that the client has its key. What can
-change while a connection lives is looked at for every call: whether the certificate has expired or is revoked, whether
-its authority is still one, whose it is. The answer is kept for each certificate by its bytes, as long as the files that
-decide stay what they are, so a call costs a look into a dictionary.
+A handshake has shown before that an authority vouches for the certificate and that the client has its key.
+Facts that can change while a connection lives are checked for every call: whether the certificate has expired
+or is revoked, whether its authority is still trusted, and its user. The result is cached for each certificate
+by its bytes, as long as the deciding files stay the same, so a call costs a look into a dictionary.
 
-A list of revoked certificates that has run out says nothing any more: the certificates of its authority are refused
-until the next one is there. Tokens go on to work meanwhile.
+An expired CRL is treated as missing: the certificates of its authority are refused until the next one is
+there. Tokens continue to work in that time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from pilothouse_server.settings.model import Settings
 log = structlog.get_logger(__name__)
 
 _MOST_KEPT: Final = 10_000
-# What a client may show, with the certificates above its own. An open stream keeps it, and whoever has one good
-# certificate can send what they like along with it.
+# The most bytes of a client's certificate, with the certificates above it. An open stream keeps it, and the
+# holder of one good certificate can send any bytes along with it.
 MOST_BYTES: Final = 16 * 1024
 
 
@@ -72,7 +72,7 @@ _UNMAPPED: Final = _Why(
 
 
 class _Refusal(NamedTuple):
-    """One that is not taken, whatever the clock says; `fingerprint` is '' where it cannot be read."""
+    """A certificate that is refused at any time; `fingerprint` is '' if it cannot be read."""
 
     why: _Why
     fingerprint: str = ""
@@ -80,7 +80,7 @@ class _Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What decides, as the files say it; another one for every change."""
+    """The deciding facts from the files; immutable, replaced with every change."""
 
     authorities: Authorities
     revocations: Revocations | None
@@ -132,7 +132,8 @@ class ClientTrust:
         return self._revocations is not None
 
     def shown(self, token: str, auth_context: Callable[[], Mapping[str, Any]]) -> Shown:
-        """What counts of the token and the certificate that a call came with: a token, if there is one, says who calls.
+        """Returns the credential that counts, from the token and the certificate of a call: if there is a
+        token, it identifies the caller.
 
         No header is asked: a certificate is the connection's own.
         """
@@ -147,7 +148,7 @@ class ClientTrust:
         return certificate if self._users is not None else token
 
     def look(self) -> bool:
-        """Reads what has changed; returns whether there are other authorities. It waits for files."""
+        """Reads changed files; returns whether the authorities have changed. It waits for files."""
         before = self._state.authorities
         # All are asked: one that has changed must not keep the next from being looked at.
         changed = [each.look() for each in (self._authorities, self._revocations, self._users) if each]
@@ -178,7 +179,7 @@ class ClientTrust:
                 metadata has the fingerprint.
         """
         state = self._state
-        # What somebody sends along with a good certificate is kept for nobody.
+        # The further bytes that come with a good certificate are not stored.
         digest = sha256(shown).digest()
         kept = self._kept.get(digest)
         if kept is None or kept[0] is not state:
@@ -206,7 +207,7 @@ class ClientTrust:
 
 
 def _judged(state: _State, shown: bytes) -> Vouched | _Refusal:
-    """What the files say of a certificate, less what the clock does."""
+    """Returns the files' verdict about a certificate, without regard to the clock."""
     if len(shown) > MOST_BYTES:
         return _Refusal(_UNREADABLE)
     try:
@@ -217,7 +218,9 @@ def _judged(state: _State, shown: bytes) -> Vouched | _Refusal:
 
 
 def _looked_at(state: _State, certificates: Sequence[x509.Certificate]) -> Vouched | _Refusal:
-    """What the files say of the first of these certificates. Raises ValueError where one of them cannot be read."""
+    """Returns the files' verdict about the first of these certificates. Raises ValueError if one of them
+    cannot be read.
+    """
     leaf = certificates[0]
     path = state.authorities.path(leaf, certificates[1:])
     if path is None:

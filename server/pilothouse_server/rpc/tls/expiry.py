@@ -17,7 +17,7 @@ _EVERY: Final = timedelta(days=1)
 
 
 class Lasting(Protocol):
-    """What holds for a time."""
+    """A value that is valid for a time."""
 
     @property
     def not_before(self) -> datetime: ...

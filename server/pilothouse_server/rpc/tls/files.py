@@ -1,8 +1,9 @@
-"""Files that are read anew when they change, while the server runs.
+"""Files that are read again when they change, while the server runs.
 
-Whoever renews a certificate replaces files, one after the other and not always as a whole. So what cannot be used
-(half written, a key that is not the certificate's) changes nothing: the former goes on, and it is told in the log and
-by a metric, until the files change again. At the start there is no former one: there it is an error.
+A tool that renews a certificate replaces files, one after the other and not always as a whole. So unusable
+files (half written, a key that is not the certificate's) change nothing: the former certificate stays in use,
+and the log and a metric report the fault, until the files change again. At the start there is no former one:
+there it is an error.
 
 A look costs a `stat` of each file. All of it runs in a thread: a file may lie on a disk that is slow.
 """
@@ -40,7 +41,7 @@ EXPIRY = Gauge(
 
 
 class Reloaded(Generic[T]):
-    """What `paths` hold, as `load` makes it of them: `value`.
+    """The content of `paths`, as `load` parses it: `value`.
 
     `what` is its name in the log and in metrics, `settings` those that name the files. `load` raises SettingsError.
 
@@ -52,7 +53,7 @@ class Reloaded(Generic[T]):
         self.what = what
         self._paths = tuple(paths)
         self._load = load
-        # Before they are read: what is written meanwhile is noticed by the next look.
+        # Before they are read: the next look notices a write in between.
         self._seen = self._signature()
         self.value = load()
         REFUSED.labels(what).set(0)
@@ -74,7 +75,7 @@ class Reloaded(Generic[T]):
             )
             return False
         REFUSED.labels(self.what).set(0)
-        # Written anew with what was there.
+        # The files were written again with the same content.
         if value == self.value:
             return False
         self.value = value
@@ -94,7 +95,7 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 
 def read(setting: str, path: Path, most: int = MOST_BYTES) -> bytes:
-    """Returns what a file holds that the setting `setting` names.
+    """Returns the content of the file that the setting `setting` names.
 
     Raises:
         SettingsError: it cannot be read, or is too long.

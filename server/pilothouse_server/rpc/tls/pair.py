@@ -36,7 +36,7 @@ class Pair:
 
 
 def load(certificate: Path, key: Path) -> Pair:
-    """Returns what both files hold.
+    """Returns the content of both files.
 
     Raises:
         SettingsError: they cannot be read, or are no certificate with its key.

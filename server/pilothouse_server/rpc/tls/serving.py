@@ -1,9 +1,9 @@
 """The certificate that the server shows, and how gRPC gets the next one.
 
-gRPC asks for every new connection whether there is another certificate: by a function that a thread of its own calls,
-under the interpreter's lock, before the handshake. That one must not wait and not fail, so it only compares: what it
-returns was read and checked before, by `run`, which looks at the files. Connections that are open keep the keys that
-they have agreed on, and go on.
+gRPC asks for every new connection whether there is another certificate: by a function that a thread of its
+own calls, under the interpreter's lock, before the handshake. That function must not wait and not fail, so it
+only compares: its result was read and checked before by `run`, which watches the files. Open connections keep
+the keys that they have agreed on, and continue.
 
 Whether clients are asked for a certificate holds for a whole port: gRPC for Python asks none, or requires one of each.
 """
@@ -32,7 +32,8 @@ LOOK_SECONDS: Final = 0.5
 
 
 class Serving:
-    """What a server serves TLS by; `clients` says which certificates are taken of clients, where they are asked for.
+    """The TLS of a server; `clients` decides which clients' certificates are accepted, if clients are asked
+    for one.
 
     Raises:
         SettingsError: the files cannot be used.
@@ -58,7 +59,9 @@ class Serving:
         return cls(settings.tls_certificate_file, settings.tls_key_file, clients)
 
     def credentials(self, *, asking: bool = False) -> grpc.ServerCredentials:
-        """What one port is served by; `asking` requires a certificate of each client, by one of the authorities."""
+        """Returns the credentials of one port; `asking` requires a certificate of each client, by one of the
+        authorities.
+        """
         port = _Port(self._configuration())
         self._ports.append(port)
         # The stub does not know that None means none.
@@ -72,7 +75,7 @@ class Serving:
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        """Reads what has changed. It waits for files, and is no work for the event loop."""
+        """Reads changed files. It waits for files, and is no work for the event loop."""
         renewed = self._pair.look()
         if renewed:
             log.info("the certificate was renewed", fingerprint=self._pair.value.fingerprint)
@@ -90,7 +93,7 @@ class Serving:
 
 
 class _Port:
-    """What a port shows from now on, and what gRPC has of it."""
+    """The certificate that a port shows from now on, and the one that gRPC has."""
 
     def __init__(self, first: grpc.ServerCertificateConfiguration) -> None:
         self.newest = first

@@ -1,7 +1,7 @@
-"""What a caller has shown, and what is known of a certificate that is taken.
+"""A caller's credential, and the facts about an accepted certificate.
 
-Apart from what reads certificates (`clients`), which takes a library of megabytes: a server that asks no client for one
-does without.
+It is separate from the module that reads certificates (`clients`), which takes a library of megabytes: a
+server that asks no client for one does without.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import NamedTuple, TypeAlias
 
 
 class TokenOverCertificate(NamedTuple):
-    """A token that came by a connection whose certificate is looked at, too: the token says who calls."""
+    """A token over a connection whose certificate is checked, too: the token identifies the caller."""
 
     token: str
     certificate: bytes
 
 
-# What a caller has shown: a token ('' for none), a certificate, or both.
+# A caller's credential: a token ('' for none), a certificate, or both.
 Shown: TypeAlias = str | bytes | TokenOverCertificate
 
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """A certificate that is taken, and whose it is: `username`, by one of its names, `name`; both '' where it is no
-    user's.
+    """An accepted certificate, and its user: `username`, by one of its names, `name`; both '' if it belongs
+    to no user.
 
-    `not_after` is when it runs out, with what is above it, and `known_until` when what is known of revoked certificates
-    does; None where nobody asks.
+    `not_after` is the earliest expiry of it and the certificates above it, and `known_until` that of the
+    lists of revoked certificates; None if there are none.
     """
 
     username: str

@@ -1,4 +1,4 @@
-"""Whose a client's certificate is: rules from the names that it bears to users.
+"""The user of a client's certificate: rules from its names to users.
 
 A file of lines, each a kind of name, a pattern and a user; `#` begins a comment. The first line that takes one of the
 certificate's names counts:
@@ -15,8 +15,8 @@ a slash, for any rest, so that `…/shop/*` is never `…/shop-of-others`. In th
 the end of one (`*.example.com`, `runner-*.example.com`), as in certificates of servers. Before the `@` of a mailbox it
 stands for any (`*@example.com`).
 
-A URI with a query, a fragment, or `.` or `..` as a segment is nobody's, encoded or not: what it names depends on who
-reads it.
+A URI with a query, a fragment, or `.` or `..` as a segment, encoded or not, belongs to nobody: programs read
+it differently.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pilothouse_server.values.names import principal_problem
 
 Kind = Literal["dns", "uri", "email"]
 _KINDS: Final = ("dns", "uri", "email")
-# What a * does not go beyond.
+# The character that a * does not match.
 _ENDS: Final = {"dns": ".", "email": "@"}
 _SETTING = "TLS_CLIENT_USERS_FILE"
 _MOST_RULES = 10_000
@@ -130,7 +130,7 @@ def _words(line: str) -> list[str]:
 
 
 def _rule(words: list[str], line: int) -> Rule:
-    """The rule of a line. Raises InvalidValueError, whose text says which part is wrong."""
+    """The rule of a line. Raises InvalidValueError, whose text names the wrong part."""
     if len(words) != 3:
         raise InvalidValueError("is not KIND PATTERN USER")
     kind, pattern, username = words
@@ -176,7 +176,7 @@ def _check_uri(pattern: str, fixed: str) -> None:
 
 
 def _is_plain_uri(text: str) -> bool:
-    """Whether a URI means the same to whoever reads it."""
+    """Returns whether every program reads the URI in the same way."""
     read = unquote(text)
     return not any(mark in read for mark in "?#\\") and not {".", ".."}.intersection(read.split("/"))
 
