@@ -7,7 +7,7 @@ could not be compared. A key is NAME+ID+BASE64; give one for each history of the
 An export is lines of JSON: the signed head of the log, records, an end. Shown is that
   - a key that you name has signed the head (Ed25519, C2SP signed-note and tlog-checkpoint);
   - record n, as text, is leaf n - 1 of the head's tree (RFC 6962); the leaf's data is SHA-256(text);
-  - where the export says that it is complete, nothing is missing but what the log has signed that it dropped;
+  - if the export says that it is complete, only records are missing that the log has signed as dropped;
   - the tree begins with that of a checkpoint that you kept: by the records until its end, or, if some are missing, by
     the consistency proof that an export from that checkpoint holds;
   - as many of the witnesses that you name as you say have signed the head, too (C2SP tlog-cosignature).
@@ -31,7 +31,9 @@ _D = -121665 * pow(121666, _P - 2, _P) % _P
 
 
 class WrongError(ValueError):
-    """What is wrong with the export, and where. WRONG is what else is raised by what is no export at all."""
+    """The export is wrong, at the place that the text names. Other exceptions, from text that is no export at all,
+    are reported as WRONG, too.
+    """
 
 
 def check(holds: object, wrong: str) -> None:
@@ -250,7 +252,7 @@ def verify(
     witnesses: Sequence[str] = (),
     quorum: int = 0,
 ) -> dict[str, Any]:
-    """What an export shows. Raises WrongError."""
+    """Verifies an export, and returns its facts. Raises WrongError."""
     first = json.loads(next(lines))
     export = Export(first, keys, kept)
     signed = {"witnesses": cosigners(first["checkpoint"], witnesses, quorum)} if witnesses or quorum else {}

@@ -1,11 +1,11 @@
-"""One call from beginning to end: deadline, attempts, and what is known of it when it has failed.
+"""One call from beginning to end: its deadline, its attempts, and the facts of its failure.
 
-One deadline covers everything: attempts, waits between them and the renewal of a token. What may be repeated is
-repeated until then, so that a call outlasts a restart of the server.
+One deadline covers everything: attempts, waits between them and the renewal of a token. An attempt is repeated within
+the deadline if that is safe, so that a call outlasts a restart of the server.
 
-An error is that of the last attempt, but what it says of the call holds for all of them. A call that a server took
-before it died has perhaps been done, though the attempts that followed found nobody who listens: `never_sent` stands
-only where it is true of every attempt, and the `request_id` is what to repeat it with.
+The error is that of the last attempt, but its facts about the call hold for all attempts. A call that a server took
+before it died has perhaps been executed, though the later attempts found no server: `never_sent` is true only if it
+is true of every attempt, and the caller repeats the call with the same `request_id`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TokenSource(Protocol):
 
 
 def envelope(tokens: Tokens | None, deadline: Deadline) -> Envelope:
-    """Returns what an attempt is sent with: the token, if there is one, and the time left."""
+    """Returns the envelope of an attempt: the token, if there is one, and the remaining time."""
     metadata = () if tokens is None else (("authorization", f"Bearer {tokens.access_token}"),)
     return Envelope(metadata, deadline.left())
 
@@ -145,10 +145,10 @@ class UnaryCall(Generic[Request, Response]):
             raise error from rejection
 
     def _explained(self, error: PilothouseError, given: float | None) -> PilothouseError:
-        """Returns what to raise for the last error, of an attempt that was given so many seconds.
+        """Returns the exception for the last error, of an attempt that was given so many seconds.
 
-        That the time is over says nothing of why: where the attempt had but the rest of it, what the one before met is
-        the call's error; where it had more, its message tells of both.
+        An expired deadline does not explain the failure. If the attempt had only the rest of the time, the error of
+        the attempt before is the call's error; if it had more, its message reports both.
         """
         before = self._last_error
         if before is None or error.from_server or error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:

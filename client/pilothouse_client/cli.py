@@ -1,11 +1,11 @@
 """The `pilothouse` command: which verbs there are, and the loading of the one that is called.
 
 A verb is an object in a module of `pilothouse_client.commands`: a `typer.Typer` (a group of commands) or a function
-(one command). It is imported when it is called; where it is and what `--help` says of it stands in `VERBS`, so that
-help and completion are instant. Verbs of other distributions, and those of the server, join
-by the entry-point group `pilothouse.commands`: each entry's name is the verb, its object a function or a
-`typer.Typer`. A verb that goes on for as long as a machine runs may take its plain command lines itself, by the group
-`pilothouse.programs`: typer's parsing loads pydantic, 8 MB that such a process would keep.
+(one command). It is imported when it is called; its place and its line for `--help` stand in `VERBS`, so that help
+and completion are instant. Verbs of other distributions, and those of the server, join by the entry-point group
+`pilothouse.commands`: each entry's name is the verb, its object a function or a `typer.Typer`. A verb that goes on
+for as long as a machine runs may take its plain command lines itself, by the group `pilothouse.programs`: typer's
+parsing loads pydantic, 8 MB that such a process would keep.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VERBS = {
     "contexts": ("contexts:app", "Servers you have logged in to."),
     "users": ("users:app", "People and programs that use the platform."),
     "roles": ("roles:app", "Named sets of permissions."),
-    "grants": ("grants:app", "Who holds which role where."),
+    "grants": ("grants:app", "Roles that users hold, by namespace."),
     "api-keys": ("api_keys:app", "Keys by which programs call."),
     "service-accounts": ("service_accounts:app", "Users that are programs, of a namespace."),
     "sessions": ("session:sessions", "Your log-ins."),
@@ -58,11 +58,11 @@ VERBS = {
     "secrets": ("secrets:app", "Encrypted configuration that containers read."),
     "images": ("images:app", "Images that containers use."),
     "apply": ("apply:command", "Take Kubernetes YAML over into the platform."),
-    "audit": ("audit:app", "What was done, by whom."),
+    "audit": ("audit:app", "The audit log: operations and their users."),
     "usage": ("usage:command", "Usage of containers over time."),
     "top": ("top:command", "Containers that use most, live."),
 }
-# What help says of the server's own verbs, which are not imported for it.
+# The help lines of the server's own verbs, which are not imported for it.
 _SERVER_VERBS = {
     "serve": "Run the control plane (needs the server).",
     "migrate": "Bring a database to this version's schema (needs the server).",
@@ -77,7 +77,7 @@ _SERVER_VERBS = {
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a verb comes from: `place`, a module:object of ours, or an entry point."""
+    """The origin of a verb: `place`, our module:object, or an entry point."""
 
     verb: str
     place: str = ""
@@ -261,10 +261,10 @@ def _ran_as_program(words: Sequence[str]) -> bool:
 
 
 def _end_when_told_to() -> None:
-    """Takes SIGINT and SIGTERM as requests to end, also where they were ignored by who started this process.
+    """Takes SIGINT and SIGTERM as requests to end, also if the process that started this one ignored them.
 
-    A shell without job control ignores SIGINT in what it starts in the background, and Python leaves it so: the command
-    could then not be ended but by force. What `nohup` ignores, SIGHUP, stays ignored.
+    A shell without job control ignores SIGINT in the programs that it starts in the background, and Python leaves it
+    so: without this the command could only be ended by force. SIGHUP, which `nohup` ignores, stays ignored.
     """
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:

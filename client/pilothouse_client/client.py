@@ -58,13 +58,14 @@ class Nouns(Generic[TransportT]):
 
     @property
     def namespace(self) -> str:
-        """What PILOTHOUSE_NAMESPACE names, for who gives it to calls; empty where it is not set."""
+        """The namespace in PILOTHOUSE_NAMESPACE, for callers that pass it to calls; empty if it is not set."""
         return os.environ.get(NAMESPACE, "")
 
     @property
     def device_token(self) -> str:
-        """What to give the next client of this user on this device as `device_token`; empty before a log-in. A
-        credential: keep it as tokens are kept."""
+        """The `device_token` for the next client of this user on this device; empty before a log-in. A credential:
+        keep it as tokens are kept.
+        """
         return self._connection.credentials.device.token
 
     @cached_property
@@ -119,7 +120,7 @@ class Nouns(Generic[TransportT]):
 
 
 class ClientOptions(TypedDict, total=False):
-    """What both clients take by keyword; every one may be left out.
+    """The keyword arguments of both clients; every one may be left out.
 
     Credentials are one of four:
 
@@ -128,8 +129,8 @@ class ClientOptions(TypedDict, total=False):
     - `username` and `password`: log in at the first call, and again whenever the session has ended.
     - `workload`: a program's token of its platform, exchanged at the first call, and again whenever the session ends.
 
-    - `device_token`: with a password, what `Client.device_token` was after the last log-in of this user on this device:
-      strangers who guess passwords then do not lock the account for it.
+    - `device_token`: with a password, the value of `Client.device_token` after the last log-in of this user on this
+      device. Then others who guess passwords do not lock the account for this device.
 
     Without any, only the calls that need no token succeed, until `login`. The others:
 
@@ -138,8 +139,8 @@ class ClientOptions(TypedDict, total=False):
     - `timeout`: seconds for every call with its retries, in place of `deadlines`, and for the whole life of a stream.
     - `deadlines`: seconds by the kind of call.
     - `retry`: how a call that failed is sent again.
-    - `on_interruption`: called when a watch or another stream that goes on by itself is cut and cannot go on at once:
-      with the error, and with None once it goes on.
+    - `on_interruption`: called when a watch or another stream that resumes by itself is cut and cannot resume
+      immediately: with the error, and with None once it has resumed.
     - `on_retry`: called with the error and the number of failed attempts, before a call is sent again.
     """
 
@@ -225,7 +226,7 @@ class Client(Nouns[BlockingTransport]):
     """A blocking client; threads may share it.
 
     `address` is HOST, HOST:PORT (default port 50051), several IP addresses with commas between, or `unix:PATH`;
-    `ClientOptions` says what else may be given. Calls go in turn to all servers that a name or a list leads to.
+    `ClientOptions` lists the other arguments. Calls go in turn to all servers that a name or a list leads to.
 
     Calls raise `PilothouseError`; the constructor, which does not connect, ValueError.
     """
@@ -264,7 +265,7 @@ class Client(Nouns[BlockingTransport]):
     def login_by_code(
         self, login_token: str, state: str, code: str, iss: str = ""
     ) -> identity_pb2.CompleteOidcLoginResponse:
-        """Completes a log-in that `identity.begin_oidc_login` began, with what the browser came back with."""
+        """Completes a log-in that `identity.begin_oidc_login` began, with the parameters of the browser's answer."""
         return run(self._connection.login_by_code(_answered(login_token, state, code, iss)))
 
     def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:
@@ -327,7 +328,7 @@ class AsyncClient(Nouns[AsyncTransport]):
     async def login_by_code(
         self, login_token: str, state: str, code: str, iss: str = ""
     ) -> identity_pb2.CompleteOidcLoginResponse:
-        """Completes a log-in that `identity.begin_oidc_login` began, with what the browser came back with."""
+        """Completes a log-in that `identity.begin_oidc_login` began, with the parameters of the browser's answer."""
         return await self._connection.login_by_code(_answered(login_token, state, code, iss))
 
     async def login_by_device(self, issuer: str, show: ShowCode) -> identity_pb2.CompleteDeviceLoginResponse:

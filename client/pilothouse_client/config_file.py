@@ -2,10 +2,9 @@
 
 A context is a server, a user and a default namespace.
 
-It holds credentials: mode 0600 in a folder 0700, replaced as a whole, so that a reader never sees half of it.
-Changes are made under a lock beside it (`.lock`), because commands run at the same time: each reads, changes
-and writes while it holds the lock, and a session is renewed by one of them only. JSON, because reading it
-costs no import.
+It holds credentials: mode 0600 in a folder 0700, replaced as a whole, so that a reader never sees half of it. Changes
+are made under a lock file next to it (`.lock`), because commands run at the same time: each reads, changes and writes
+while it holds the lock, and only one of them renews a session. JSON, because reading it costs no import.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ class Context:
     """One way to use one server. `tokens` are those of `pilothouse_client.tokens.Tokens`, as a mapping.
 
     `certificate` (PEM) is the server's own where only itself vouches for it, and `server_name` a name that it is for.
-    `vouched_for` says that an authority vouched for the server at the last log-in.
-    `client_certificate_file` and `client_key_file` are what the user is known by where there are no tokens.
-    `device_token` is that of the last log-in; it stays when the session ends.
-    `login_options` are the options of `pilothouse login` by which one logged in at an issuer, as `--device`, `--issuer`
-    and its name; empty after a log-in by a password, and where it is not known, as in files of former releases.
+    `vouched_for` says that an authority vouched for the server at the last log-in. `client_certificate_file` and
+    `client_key_file` identify the user if there are no tokens. `device_token` is that of the last log-in; it stays
+    when the session ends. `login_options` are the options of `pilothouse login` by which one logged in at an issuer,
+    as `--device`, `--issuer` and its name; empty after a log-in by a password, and where it is not known, as in files
+    of former releases.
     """
 
     server: str
@@ -60,7 +59,7 @@ class Context:
         return replace(self, client_certificate_file=certificate, client_key_file=key)
 
     def trusting(self, known: Context) -> Context:
-        """Returns the same, with what `known` trusts the server by."""
+        """Returns the same, with the trust in the server of `known`."""
         return replace(
             self,
             certificate=known.certificate,
@@ -70,7 +69,7 @@ class Context:
 
 
 def _context(given: Mapping[str, Any]) -> Context:
-    """A context as the file holds it; what a later release added to it is left out."""
+    """Returns a context as the file holds it; fields that a later release added are left out."""
     context = Context(**{each.name: given[each.name] for each in fields(Context) if each.name in given})
     return replace(context, login_options=tuple(context.login_options))
 
@@ -90,14 +89,14 @@ class Configuration:
         )
 
     def known_of(self, server: str, first: Context | None) -> Context | None:
-        """Returns a context, `first` if it is one, that knows what the server is trusted by."""
+        """Returns a context that trusts the server by a certificate; `first` if it does."""
         same = (
             each for each in (first, *self.contexts.values()) if each is not None and each.server == server
         )
         return next((each for each in same if each.certificate or each.vouched_for), None)
 
     def with_trust(self, context: Context) -> Configuration:
-        """Returns the same where all contexts of the server trust it by what `context` does."""
+        """Returns the same, with the trust of `context` in all contexts of its server."""
         changed = {
             name: each.trusting(context)
             for name, each in self.contexts.items()
@@ -127,7 +126,7 @@ class ConfigFile:
         self.path = path
 
     def read(self) -> Configuration:
-        """What the file says; ConfigError if it cannot be read or understood."""
+        """Returns the file's content; ConfigError if it cannot be read or understood."""
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
             contexts = {name: _context(context) for name, context in data.get("contexts", {}).items()}
@@ -202,7 +201,7 @@ class FileTokenStore:
     def save(self, tokens: Tokens | None) -> None:
         def change(configuration: Configuration) -> Configuration:
             context = configuration.contexts.get(self._context)
-            if context is None:  # deleted meanwhile: do not bring it back
+            if context is None:  # deleted in the meantime: do not bring it back
                 return configuration
             kept = replace(context, tokens=None if tokens is None else asdict(tokens))
             return configuration.with_context(self._context, kept)

@@ -1,4 +1,4 @@
-"""What the calls of a client go through: its transport, its credentials and its options."""
+"""The connection behind a client's calls: its transport, its credentials and its options."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ ShowCode = Callable[[device_login_pb2.BeginDeviceLoginResponse], None]
 
 
 class ServerConnection(Generic[TransportT]):
-    """A transport with credentials and options; what the nouns call through. Cheap to copy with other
-    options."""
+    """A transport with credentials and options; the nouns call through it. Cheap to copy with other options."""
 
     def __init__(
         self, transport: TransportT, credentials: Credentials[TransportT], options: CallOptions
@@ -67,8 +66,10 @@ class ServerConnection(Generic[TransportT]):
         return Deadline(self.options.timeout_of(pace))
 
     async def collect(self, method: Method[Request, Response], requests: Iterable[Request]) -> Response:
-        """Sends a stream of requests. It is not repeated after a failure: what was taken from the iterable is gone, and
-        what the server kept of it is unknown. Its deadline is the `timeout` of the options, if there is one."""
+        """Sends a stream of requests. It is not repeated after a failure: the requests taken from the iterable are
+        gone, and it is unknown which of them the server kept. Its deadline is the `timeout` of the options, if there
+        is one.
+        """
         deadline = Deadline(self.options.timeout)
         tokens = await self.credentials.current(deadline)
         return await self.transport.collect(method, requests, envelope(tokens, deadline))
@@ -76,7 +77,9 @@ class ServerConnection(Generic[TransportT]):
     async def converse(
         self, method: Method[Request, Response], requests: Requests[Request]
     ) -> AnswerStream[Response]:
-        """Opens a stream both ways. It is not repeated after a failure: what was taken from `requests` is gone."""
+        """Opens a bidirectional stream. It is not repeated after a failure: the requests taken from `requests` are
+        gone.
+        """
         deadline = Deadline(self.options.timeout)
         tokens = await self.credentials.current(deadline)
         return await self.transport.converse(method, requests, envelope(tokens, deadline))
@@ -93,7 +96,7 @@ class ServerConnection(Generic[TransportT]):
         return await self.transport.stream(method, request, envelope(tokens, deadline)), tokens
 
     async def login(self, username: str, password: str) -> identity_pb2.LoginResponse:
-        """Logs in and keeps the tokens for the calls that follow; a challenge leaves what is kept as it was."""
+        """Logs in and keeps the tokens for later calls; a challenge leaves the present tokens as they were."""
         device_token = self.credentials.device.of(username)
         request = identity_pb2.LoginRequest(username=username, password=password, device_token=device_token)
         response = await self.unary(LOGIN, request)

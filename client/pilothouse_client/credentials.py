@@ -1,11 +1,11 @@
 """The token that calls carry, renewed as needed.
 
-A call that needs a token takes the one at hand, renewed first if most of its life has passed. UNAUTHENTICATED
-renews once and repeats: whoever finds that another call has renewed meanwhile just takes the new token.
-Renewal is a refresh, or else a log-in if the client was given a password, or an exchange if it is a workload's. It has
-what is left of the time of the call that needs it, and so has the wait for another call that renews.
+A call that needs a token takes the one at hand, renewed first if most of its life has passed. UNAUTHENTICATED renews
+once and repeats; if another call has already renewed, its new token is used. Renewal is a refresh, or else a log-in
+if the client was given a password, or an exchange if it is a workload's. A renewal gets the remaining time of the
+call that needs it, and so does the wait for another call that renews.
 
-Each log-in sends the device token of the last one, so that strangers who guess at the account do not lock it for this
+Each log-in sends the device token of the last one, so that others who guess at the account do not lock it for this
 client.
 """
 
@@ -30,7 +30,7 @@ LOGIN = method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse)
 EXCHANGE = method_of(token_exchange_pb2.ExchangeTokenRequest, identity_pb2.ExchangeTokenResponse)
 _REFRESH = method_of(identity_pb2.RefreshSessionRequest, identity_pb2.RefreshSessionResponse)
 _ONCE = RetryPolicy(attempts=1)
-# What a log-in is answered with, at once or after a challenge.
+# The answer to a log-in, directly or after a challenge.
 LoggedIn = identity_pb2.LoginResponse | identity_pb2.CompleteLoginResponse
 
 
@@ -44,7 +44,7 @@ class Password:
 
 @dataclass(slots=True)
 class DeviceToken:
-    """What the last log-in answered as device token, and of whom; it outlives the session."""
+    """The device token of the last log-in, and its user; it outlives the session."""
 
     token: str = field(default="", repr=False)
     username: str = ""
@@ -78,8 +78,7 @@ class Credentials(Generic[TransportT]):
         self._options = options
         self.device = device or DeviceToken()
         self._lock = transport.lock()
-        # What the store last said. It is asked again under `exclusive`; until then the server tells if it is
-        # outdated.
+        # The store's last answer. It is asked again under `exclusive`; until then the server tells if it is outdated.
         self._tokens: Tokens | None = None
 
     async def current(self, deadline: Deadline) -> Tokens | None:

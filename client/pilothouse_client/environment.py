@@ -21,7 +21,7 @@ _ALL = (SERVER, TOKEN, NAMESPACE, CA_FILE, CLIENT_CERTIFICATE_FILE, CLIENT_KEY_F
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the variables say; '' where one is not set. `token` is an API key or an access token."""
+    """The values of the variables; '' for one that is not set. `token` is an API key or an access token."""
 
     server: str = ""
     token: str = field(default="", repr=False)
@@ -32,7 +32,7 @@ class Environment:
 
     @classmethod
     def read(cls, variables: Mapping[str, str] = os.environ) -> Self:
-        """Returns what `variables` say. Raises ValueError where no server is named."""
+        """Returns the values of `variables`. Raises ValueError if no server is named."""
         found = cls(*(variables.get(name, "").strip() for name in _ALL))
         if not found.server:
             raise ValueError(f"{SERVER} names no server: set it to HOST:PORT")
@@ -51,7 +51,7 @@ class Environment:
 
 
 def _read(variable: str, path: str) -> bytes | None:
-    """What the file holds that a variable names; None where it names none."""
+    """Returns the content of the file that a variable names; None if it names none."""
     if not path:
         return None
     try:

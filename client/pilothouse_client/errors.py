@@ -4,13 +4,12 @@
     ├── InvalidArgumentError     INVALID_ARGUMENT     correct the fields in `violations`
     ├── UnauthenticatedError     UNAUTHENTICATED      log in again
     ├── PermissionDeniedError    PERMISSION_DENIED    ask for the permission that the message names
-    ├── NotFoundError            NOT_FOUND            also what the caller may not see
+    ├── NotFoundError            NOT_FOUND            also for a resource that the caller may not see
     ├── AlreadyExistsError       ALREADY_EXISTS       take another name
     ├── FailedPreconditionError  FAILED_PRECONDITION  change the state first; `metadata` names the current one
     ├── AbortedError             ABORTED              read again, then repeat with the new etag
-    ├── OutOfRangeError          OUT_OF_RANGE         a watch token is too old: watch anew
-    ├── ResourceExhaustedError   RESOURCE_EXHAUSTED   quota, rate or slow reader; `retry_delay` if waiting
-    helps
+    ├── OutOfRangeError          OUT_OF_RANGE         a watch token is too old: begin a new watch
+    ├── ResourceExhaustedError   RESOURCE_EXHAUSTED   quota, rate or slow reader; `retry_delay` if waiting helps
     ├── UnavailableError         UNAVAILABLE          database, cluster or server away: try again later
     ├── DeadlineExceededError    DEADLINE_EXCEEDED    the outcome is unknown; repeat with the same request_id
     ├── CancelledError           CANCELLED            cancelled by the caller, or by a server that stops
@@ -46,16 +45,16 @@ class FieldViolation:
 class PilothouseError(Exception):
     """A call that failed.
 
-    `code` is the gRPC code, `message` says what to do, `reason` is the UPPER_SNAKE word programs compare,
-    `metadata` its values, `violations` the fields at fault, `retry_delay` the seconds the server asks to wait
-    (None if it does not), `operation_id` the audit record of the call (empty if it never reached the server).
-    `connection_problem` is the UPPER_SNAKE word for what keeps client and server from speaking at all, such as
-    TLS_REQUIRED or CERTIFICATE_CHANGED (`pilothouse_client.handshake`); empty otherwise.
+    `code` is the gRPC code, `message` names the remedy, `reason` is the UPPER_SNAKE word programs compare, `metadata`
+    its values, `violations` the fields at fault, `retry_delay` the seconds the server asks to wait (None if it does
+    not), `operation_id` the audit record of the call (empty if it never reached the server). `connection_problem` is
+    the UPPER_SNAKE word for a failed handshake between client and server, such as TLS_REQUIRED or CERTIFICATE_CHANGED
+    (`pilothouse_client.handshake`); empty otherwise.
 
     A call is sent again while that helps; two attributes hold for all its attempts. `never_sent` is True only if
-    surely none of them reached the server, so that repeating the call is safe whatever it does. `request_id` is what
-    a mutation was sent with (empty for any other call): repeated with the same one, it is done once at most, and
-    answers what it answered the first time.
+    surely none of them reached the server, so that any call can be repeated safely. `request_id` is the one that a
+    mutation was sent with (empty for any other call): a repetition with the same id is executed once at most, and
+    returns the first answer.
     """
 
     def __init__(
@@ -187,7 +186,9 @@ def error_of(code: grpc.StatusCode, message: str, **details: Any) -> PilothouseE
 
 
 class FailedCall(Protocol):
-    """What a failed call of either gRPC interface has; both `grpc.Call` and `grpc.aio.AioRpcError` do."""
+    """The attributes of a failed call of either gRPC interface; both `grpc.Call` and `grpc.aio.AioRpcError` have
+    them.
+    """
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
@@ -218,7 +219,7 @@ def from_failed_call(call: FailedCall, address: str) -> PilothouseError:
     return error
 
 
-# What gRPC says of one server, and of several.
+# The texts of gRPC for one server, and for several.
 _NO_CONNECTION = ("failed to connect to all addresses", "connections to all backends failing")
 
 

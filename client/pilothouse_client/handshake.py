@@ -1,9 +1,9 @@
-"""What keeps a client and a server from speaking, found by a handshake of our own.
+"""Finds out by a handshake of its own why a client and a server cannot communicate.
 
-Where no connection can be made, gRPC says so by a text that changes with its releases, and that is about its own inner
-life. So the client looks for itself, once, by the standard library's `ssl`: whether anybody listens, whether TLS or
-plain text is spoken there, and what is wrong with the certificate. Only what is certain is told. No token is sent, and
-the client's own certificate is shown only to a server whose certificate is good and which asks for one.
+If no connection can be made, gRPC reports that by a text that changes with its releases, and that is about its own
+internals. So the client checks for itself, once, by the standard library's `ssl`: whether any server listens, whether
+it speaks TLS or plain text, and the fault of the certificate. Only certain findings are reported. No token is sent,
+and the client's own certificate is shown only to a server whose certificate is good and which asks for one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SELF_SIGNED = 18
 _UNKNOWN = (2, 19, 20, 21)
 _NOT_YET, _EXPIRED = 9, 10
 _NAMES = (62, 64)
-# What an HTTP/2 client says first; a server of plain text answers by a frame of kind 4.
+# The first bytes of an HTTP/2 client; a server of plain text answers by a frame of kind 4.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 # Its head has nine bytes.
 _SETTINGS, _KIND, _FRAME = 4, 3, 9
@@ -49,7 +49,7 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 
 
 class HandshakeFinding(NamedTuple):
-    """What is wrong: an UPPER_SNAKE word, and words for a person."""
+    """The fault: an UPPER_SNAKE word, and a text for a person."""
 
     problem: str
     message: str
@@ -76,14 +76,14 @@ class Shown:
 
 
 def fingerprint_of(certificate: bytes | str) -> str:
-    """The fingerprint of a certificate: DER, or PEM as text. ValueError for what is none."""
+    """Returns the fingerprint of a certificate: DER, or PEM as text. ValueError if it is not a certificate."""
     der = certificate if isinstance(certificate, bytes) else ssl.PEM_cert_to_DER_cert(certificate)
     digest = hashlib.sha256(der).hexdigest().upper()
     return "SHA256:" + ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
 
 
 def same_fingerprint(one: str, other: str) -> bool:
-    """Whether two fingerprints are the same, however they are written: with or without colons, in whatever case."""
+    """Returns whether two fingerprints are the same, with or without colons, in any case."""
     return _digits(one) == _digits(other)
 
 
@@ -209,9 +209,9 @@ def _of_certificate(code: int, address: str, tls: Tls, seconds: float) -> Handsh
     )
 
 
-# Beside OpenSSL's numbers, which are not negative.
+# Numbers of our own; OpenSSL's are not negative.
 _NO_TLS, _NO_HTTP2, _ASKED = -1, -2, -3
-# What a server says to who shows none, after a handshake that the client takes for complete.
+# The server's alert for a client without a certificate, after a handshake that the client takes for complete.
 _REQUIRED = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
@@ -233,9 +233,10 @@ def _refusal(address: str, tls: Tls, seconds: float) -> int | None:
 
 
 def _is_asked(made: ssl.SSLSocket) -> bool:
-    """Whether the server ends a connection that shows no certificate: by an alert, or, as gRPC does, without a word.
+    """Returns whether the server ends a connection without a client's certificate: by an alert, or, as gRPC does,
+    silently.
 
-    One that takes it says its HTTP/2 settings at once.
+    A server that accepts it sends its HTTP/2 settings immediately.
     """
     try:
         return made.recv(1) == b""
@@ -269,7 +270,7 @@ def _refuses_own(address: str, tls: Tls, seconds: float) -> bool:
 
 
 def _names(address: str, roots: str | None, seconds: float) -> Sequence[str]:
-    """The names that the server's certificate is for, by whoever vouches for it."""
+    """Returns the names that the server's certificate is for, by any authority."""
     context = _context(roots)
     context.check_hostname = False
     try:
@@ -294,7 +295,7 @@ def _context(roots: str | None) -> ssl.SSLContext:
 
 
 def _unchecked() -> ssl.SSLContext:
-    """Looks at what is shown, without trusting it: nothing is sent by such a connection."""
+    """Returns a context that reads the certificate without trusting it: nothing is sent over such a connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     context.check_hostname = False
@@ -350,12 +351,12 @@ def _handshake(address: str, context: ssl.SSLContext, name: str, seconds: float)
     return made
 
 
-# What a server of plain text says to an HTTP/2 client: nothing, HTTP/2, or what is none.
+# The answers of a server of plain text to an HTTP/2 client: none, HTTP/2, or another one.
 _SILENCE, _HTTP2, _OTHER = "", "HTTP/2", "another protocol"
 
 
 def _answer(address: str, seconds: float) -> str:
-    """What answers at an address that is called in plain text. OSError where nobody listens any more."""
+    """Returns the answer at an address that is called in plain text. OSError if no server listens any more."""
     with _connect(address, seconds) as opened:
         opened.sendall(_HELLO)
         answer = opened.recv(_FRAME)

@@ -1,5 +1,4 @@
-"""What lists and streams hand to the caller: an iterator for the blocking client, an asynchronous one for the
-other.
+"""The results of lists and streams: an iterator for the blocking client, an asynchronous one for the other.
 
 Both are thin: the source behind them is shared, has `next` and `close`, and ends with StopAsyncIteration.
 """

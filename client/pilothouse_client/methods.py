@@ -1,4 +1,4 @@
-"""What the client knows of each RPC, read from the service descriptors.
+"""The facts about each RPC, read from the service descriptors.
 
 Every RPC has a request message of its own, so the request's class alone names the RPC. From its declarations
 (`pilothouse.options.v1`) and its fields follows how to call it: whether it needs a token, may be repeated,
@@ -85,7 +85,7 @@ def _descriptor(request: type[Message]) -> Any:  # MethodDescriptor has two type
 
 
 def _services(file: Any) -> list[Any]:
-    """The services of a file, and that of its package, which may stand in another file beside it."""
+    """Returns the services of a file, and those of its package in other files."""
     found = list(file.services_by_name.values())
     _, _, rest = file.package.partition(".")
     with suppress(KeyError):

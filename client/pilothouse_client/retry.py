@@ -52,9 +52,11 @@ class RetryPolicy:
             )
 
     def backoff(self, failures: int, random_unit: Callable[[], float] = random.random) -> float:
-        """Seconds to wait after the `failures`-th failure in a row (from 1): a random part of the growing
-        ceiling, never less than a tenth of it, so that a server that fails at once is not called in a tight
-        loop."""
+        """Returns the seconds to wait after the `failures`-th failure in a row (from 1).
+
+        It is a random part of the growing ceiling, never less than a tenth of it, so that a server that fails
+        immediately is not called in a tight loop.
+        """
         # The exponent is bounded because a float overflows long before an integer does.
         ceiling = min(self.greatest_delay, self.initial_delay * self.multiplier ** min(failures - 1, 64))
         return ceiling * (0.1 + 0.9 * random_unit())

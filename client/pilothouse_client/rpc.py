@@ -51,7 +51,7 @@ class NounClient(Generic[TransportT]):
 
     @property
     def connection(self) -> ServerConnection[TransportT]:
-        """What the calls go through: transport, credentials and options."""
+        """The connection of the calls: transport, credentials and options."""
         return self._connection
 
 
@@ -207,8 +207,9 @@ class Watch(_Declaration[Fields, Request, Response], Generic[Fields, Request, Re
 
 
 class Stream(_Declaration[Fields, Request, Response]):
-    """A stream of answers. An `endless` one is opened anew after a cut; a `resuming` one goes on after a
-    cut by its answers' tokens; of any other a cut is an error."""
+    """A stream of answers. An `endless` one is opened again after a cut; a `resuming` one continues after a cut by
+    its answers' tokens; for any other one a cut is an error.
+    """
 
     def __init__(
         self,

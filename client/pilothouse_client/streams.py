@@ -1,15 +1,15 @@
-"""Streams that go on by themselves.
+"""Streams that resume by themselves.
 
-A watch remembers the resume token of the last answer it handed out. When the stream is cut it opens another
-one, with that token, and the consumer notices nothing: no gap and no duplicate. Where that is impossible the
-consumer gets `ChangeKind.RESTARTED`: forget what you know, the current state follows. That happens when
-the token is older than what the server keeps, the database went back to an earlier state, or what the caller may see
-has changed, be it that another namespace has the name now (OUT_OF_RANGE), or when the cut came before SYNCED, that is
-before there was any token.
+A watch remembers the resume token of the last answer it handed out. When the stream is cut it opens another one, with
+that token, and the consumer notices nothing: no gap and no duplicate. If that is impossible the consumer gets
+`ChangeKind.RESTARTED`: forget your state, the current state follows. That happens when the token is older than the
+server's stored events, the database went back to an earlier state, the caller's visible namespaces have changed, or
+another namespace has the name now (OUT_OF_RANGE). It also happens when the cut came before SYNCED, that is before
+there was any token.
 
-One that has not begun fails like any other call: once the time that a read may take is over, or the attempts of the
-retry policy are used up. One that has goes on trying for long, and says so by the option `on_interruption`, unless the
-first attempt helped.
+A stream that has not begun fails like any other call: once the time of a read is over, or the attempts of the retry
+policy are used up. A stream that has begun is tried again for long, and the option `on_interruption` is called,
+unless the first attempt succeeds.
 
 `EndlessStream` is for streams whose answers are not replayed (usage): it opens a new one. `PlainStream` is for
 those that have an end (export): a cut is an error.
@@ -37,7 +37,7 @@ Resource = TypeVar("Resource")
 
 
 class ChangeKind(enum.Enum):
-    """What happened; `RESTARTED` is the client's own, the others are `pilothouse.resource.v1.ChangeType`."""
+    """The kind of a change; `RESTARTED` is the client's own, the others are `pilothouse.resource.v1.ChangeType`."""
 
     ADDED = 1
     MODIFIED = 2
@@ -251,14 +251,14 @@ class WatchStream(
 
 
 class _Restart(Exception):
-    """The watch begins anew; its text says why."""
+    """The watch begins again; the text says why."""
 
 
 def _kind_of(change_type: int) -> ChangeKind:
     try:
         return ChangeKind(change_type)
     except ValueError:
-        # A newer server may know more kinds. What is certain about one is that the resource is as attached.
+        # A newer server may know more kinds. For every kind the attached resource is the present one.
         return ChangeKind.MODIFIED
 
 
@@ -271,7 +271,7 @@ class EndlessStream(_Reopening[TransportT, Request, Response], Generic[Transport
 
 
 class ResumingStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """A stream that ends, and whose answers carry a `resume_token`: after a cut it goes on behind the last one."""
+    """A stream that ends, and whose answers carry a `resume_token`: after a cut it continues after the last one."""
 
     async def next(self) -> Response:
         """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""
@@ -301,7 +301,7 @@ class PlainStream(_Reopening[TransportT, Request, Response], Generic[TransportT,
 
     async def _recover(self, error: PilothouseError) -> None:
         try:
-            # What came before the cut cannot be asked for again; going on would hand it out twice.
+            # The answers before the cut cannot be skipped; another stream would return them twice.
             if self._answered:
                 raise error
             await super()._recover(error)

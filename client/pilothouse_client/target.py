@@ -23,9 +23,10 @@ _EACH_IN_TURN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Certificates as PEM bytes. `root_certificates` None means those that gRPC brings along; a client certificate
-    needs its key, and says who calls where the client has no token; `server_name` is checked in place of the host name
-    in the address. `pinned` says that `root_certificates` is the server's own certificate, so that another one is told
-    as a changed one."""
+    needs its key, and identifies the caller if the client has no token; `server_name` is checked in place of the host
+    name in the address. `pinned` says that `root_certificates` is the server's own certificate, so that another one
+    is reported as a changed one.
+    """
 
     root_certificates: bytes | None = None
     client_certificate: bytes | None = None
@@ -50,7 +51,7 @@ class Target:
 
     @property
     def uri(self) -> str:
-        """What the library is given to connect to."""
+        """The library's address of the server."""
         addresses = self.address.split(",")
         if len(addresses) == 1:
             return self.address
@@ -66,7 +67,7 @@ class Target:
             "grpc.keepalive_time_ms": 30_000,
             "grpc.keepalive_timeout_ms": 10_000,
             "grpc.initial_reconnect_backoff_ms": 100,
-            # What one attempt may take, three times there and back by TLS; gRPC's connection-backoff.md calls it
+            # The time for one attempt, three round trips with TLS; gRPC's connection-backoff.md calls it
             # MIN_CONNECT_TIMEOUT.
             "grpc.min_reconnect_backoff_ms": 2_000,
             "grpc.max_reconnect_backoff_ms": 1_000,
@@ -94,10 +95,10 @@ class Target:
 def target_of(address: str, *, insecure: bool | None = None, tls: Tls | None = None) -> Target:
     """Returns the target of `HOST`, `HOST:PORT`, `[IPV6]:PORT`, several of them with commas between, or `unix:PATH`.
 
-    The port is 50051 unless given. Several must be IP addresses of one family, and over TLS need the `server_name` that
-    the certificates of all show. `insecure` None decides by the address: plain text only to loopback addresses or a
-    socket of this machine, and only if no `tls` is given. ValueError for an empty address, a wrong port, what cannot
-    stand in a list, or `insecure` together with `tls`.
+    The port is 50051 unless given. Several must be IP addresses of one family, and over TLS need the `server_name`
+    that the certificates of all show. `insecure` None decides by the address: plain text only to loopback addresses
+    or a socket of this machine, and only if no `tls` is given. ValueError for an empty address, a wrong port, an
+    address that cannot stand in a list, or `insecure` together with `tls`.
     """
     complete = ",".join(_with_port(each.strip()) for each in address.split(","))
     if "," in complete:
@@ -159,8 +160,9 @@ def split(address: str) -> tuple[str, str]:
 
 
 def is_loopback(address: str) -> bool:
-    """Returns whether the address, or each of a list, can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a Unix
-    socket. Other names are not looked up: who answers for them is not known."""
+    """Returns whether the address, or each of a list, can only be this machine: `localhost`, 127.0.0.0/8, ::1 or a
+    Unix socket. Other names are not looked up, because it is unknown which machine answers for them.
+    """
     if "," in address:
         return all(is_loopback(each) for each in address.split(","))
     if address.startswith("unix:"):

@@ -1,9 +1,8 @@
 """Tokens and where they are kept.
 
-A session has a short-lived access token and a refresh token that works once. Two processes that share a
-session must therefore not refresh it at the same time: the second would replay a used token, which ends the
-session for both. A store makes that impossible with `exclusive`: whoever refreshes holds it, and reads the
-tokens again first.
+A session has a short-lived access token and a refresh token that works once. Two processes that share a session must
+therefore not refresh it at the same time: the second would replay a used token, which ends the session for both. A
+store makes that impossible with `exclusive`: a process that refreshes holds it, and reads the tokens again first.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Tokens:
 
 
 class TokenAnswer(Protocol):
-    """What the answers to log-ins and refreshs have in common."""
+    """The common part of the answers to log-ins and refreshes."""
 
     access_token: str
     refresh_token: str
@@ -94,7 +93,7 @@ class TokenStore(Protocol):
     def load(self) -> Tokens | None: ...
 
     def save(self, tokens: Tokens | None) -> None:
-        """Keeps the tokens; None forgets them. What it raises ends the call."""
+        """Keeps the tokens; None forgets them. Its exceptions end the call."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Held while the tokens are renewed: by one holder at a time, of all processes that share the store.

@@ -36,7 +36,7 @@ CallMetadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a call is sent with. `timeout` is seconds until it ends by itself; None means never."""
+    """The token and the time of a call. `timeout` is seconds until it ends by itself; None means never."""
 
     metadata: CallMetadata
     timeout: float | None
@@ -93,7 +93,7 @@ class Transport(Protocol):
 
 
 TransportT = TypeVar("TransportT", bound=Transport)
-# What a stream of requests may be; only the asynchronous transport takes an asynchronous one.
+# The types of a stream of requests; only the asynchronous transport takes an asynchronous one.
 Requests = Iterable[Request] | AsyncIterable[Request]
 
 

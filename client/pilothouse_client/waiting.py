@@ -1,9 +1,9 @@
-"""Waits until a cluster has done what was asked for a container or a namespace.
+"""Waits until a cluster has applied the desired state of a container or a namespace.
 
-Mutations answer before the cluster has followed, so waiting means watching. What decides is `judge`: a
-container has arrived when the generation asked for is applied, its status is the wanted one and, where it shall
-run, its rollout has ended: old pods may serve long after a change that will never run. It has failed when the
-cluster refuses it, a newest pod restarts, an image cannot be had or the cluster has given its rollout up.
+Mutations answer before the cluster has followed, so waiting means watching. `judge` decides: a container has arrived
+when the requested generation is applied, its status is the desired one and, if it shall run, its rollout has ended:
+old pods may serve long after a change that will never run. It has failed when the cluster refuses it, a newest pod
+restarts, an image cannot be had or the cluster has given its rollout up.
 
 One that shall run must also stay up: a release that ends after some seconds is ready for a moment each time. So its
 condition `Stable` must have been TRUE for `Patience.stable_for` seconds (`ContainerWait`). That time passes without an
@@ -31,7 +31,7 @@ from pilothouse_client.transport import BlockingTransport
 
 
 class Goal(enum.Enum):
-    """What to wait for. `APPLIED` asks only that the cluster has taken over what is wanted."""
+    """The state to wait for. `APPLIED` only requires that the cluster has accepted the desired state."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -41,8 +41,9 @@ class Goal(enum.Enum):
 
 
 class WaitError(Exception):
-    """The resource did not get there. `container` is the last known state of a container; `last_lines` what its program
-    wrote last, where it restarted and the caller may read its log."""
+    """The resource did not reach the goal. `container` is the last known state of a container; `last_lines` are the
+    last lines of its program, if it restarted and the caller may read its log.
+    """
 
     def __init__(
         self, message: str, last: pb.Container | Namespace | Cluster, last_lines: Sequence[str] = ()
@@ -65,7 +66,7 @@ DEFAULT_PATIENCE = Patience()
 
 
 class WaitOutcome(enum.Enum):
-    """What `judge` says."""
+    """The result of `judge`."""
 
     WAITING = "waiting"
     ARRIVED = "arrived"
@@ -161,7 +162,7 @@ def given_up(container: pb.Container) -> bool:
 
 
 def refused(container: pb.Container) -> bool:
-    """Returns whether the cluster refuses what is wanted."""
+    """Returns whether the cluster refuses the desired state."""
     return _condition(container, "Applied", FALSE) is not None
 
 
@@ -275,9 +276,9 @@ def scales_up(client: Nouns[BlockingTransport], container: pb.Container) -> bool
 
 
 def last_lines(client: Nouns[BlockingTransport], container: pb.Container) -> list[str]:
-    """Returns what the program of a newest pod wrote last before it restarted.
+    """Returns the last lines that the program of a newest pod wrote before it restarted.
 
-    Empty where no pod restarts, and where the log is gone or not the caller's to read.
+    Empty if no pod restarts, if the log is gone, or if the caller may not read it.
     """
     if not restarts(container):
         return []
@@ -359,7 +360,7 @@ def wait_for_namespace(
     """Watches until the namespace that a mutation returned is on its cluster, or `gone` from there; returns its last
     state.
 
-    Raises WaitError if the cluster refuses it, it is deleted meanwhile, or `timeout` seconds pass.
+    Raises WaitError if the cluster refuses it, it is deleted, or `timeout` seconds pass.
     """
     last, present = asked, False
     try:

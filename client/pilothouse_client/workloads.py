@@ -1,10 +1,10 @@
-"""What a program shows in place of a password: a token of its platform, exchanged for a short session (RFC 8693).
+"""A program's credential in place of a password: a token of its platform, exchanged for a short session (RFC 8693).
 
     workload = Workload.from_file("/var/run/secrets/tokens/pilothouse")
     with Client("pilothouse.example:443", workload=workload) as client:
         client.containers.restart(namespace="shop", name="web")
 
-The platform renews such a token by itself, so it is asked for anew each time.
+The platform renews such a token by itself, so it is read again each time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pilothouse.identity.v1 import token_exchange_pb2
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`subject_token` returns the token as it is now; what it raises ends the call. `username` is the user or service
-    account to act as, empty where the server's rules decide; `lifetime` seconds, None: as long as the server gives."""
+    """`subject_token` returns the present token; its exceptions end the call. `username` is the user or service
+    account to act as, empty if the server's rules decide; `lifetime` seconds, None: as long as the server gives.
+    """
 
     subject_token: Callable[[], str]
     username: str = ""
@@ -28,11 +29,11 @@ class Workload:
 
     @classmethod
     def from_file(cls, path: str | Path, username: str = "", lifetime: float | None = None) -> Self:
-        """One whose token stands in a file, which is read anew for each session."""
+        """Returns one whose token stands in a file, which is read again for each session."""
         return cls(lambda: Path(path).read_text(encoding="utf-8").strip(), username, lifetime)
 
     def request(self) -> token_exchange_pb2.ExchangeTokenRequest:
-        """Returns what to send now; may wait for a file."""
+        """Returns the present request; may wait for a file."""
         request = token_exchange_pb2.ExchangeTokenRequest(
             subject_token=self.subject_token(), username=self.username
         )

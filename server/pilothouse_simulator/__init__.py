@@ -7,7 +7,7 @@ those below it:
     api           the REST API over HTTP: routes, watches, users, faults
     nodes         kubelets and the pods that live on them
     exec          the shell that answers `kubectl exec`
-    controllers   what brings objects to their specs, and the scheduler
+    controllers   the controllers, which bring objects to their specs, and the scheduler
     admission     the rules of each kind that a write must pass
     store         versioned objects, ownership of fields, the file that keeps them
     values        kinds, refusals, times, quantities, selectors

@@ -44,11 +44,11 @@ _FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 class SimulatedCluster:
     """A Kubernetes cluster in this process.
 
-    `nodes` is the number of nodes, or their shapes, `speed` the simulated seconds per real second, `port` 0 a free one.
-    `token` is the bearer token of clients (random unless given). `state_path` is the file that keeps it between runs.
-    `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
-    `users` are let in beside the administrator of that token.
-    `ahead_seconds` is how far its clock is ahead of the true time (below zero: behind).
+    `nodes` is the number of nodes, or their shapes, `speed` the simulated seconds per real second, `port` 0 a free
+    one. `token` is the bearer token of clients (random unless given). `state_path` is the file that keeps it between
+    runs. `tls` speaks HTTPS with a certificate of its own, which kubectl needs: it sends no token over plain HTTP.
+    `users` are admitted in addition to the administrator of that token. `ahead_seconds` is how far its clock is ahead
+    of the true time (below zero: behind).
     """
 
     def __init__(

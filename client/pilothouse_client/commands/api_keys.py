@@ -46,7 +46,7 @@ _ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 12h, 30d;
 
 
 def _limits(key: Any) -> str:
-    """What a key may, in a few words."""
+    """Returns the permissions of a key, in a few words."""
     where = ",".join(key.namespaces)
     if key.hidden_namespaces:
         where = f"{where or 'nothing'} (+{key.hidden_namespaces} not seen)"
@@ -159,7 +159,7 @@ def rotate(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a key with the limits of another, whose place it takes; it is shown this once."""
+    """Make a key with the limits of another, and replace that one; the key is shown only now."""
     answer = with_recent_proof(
         lambda client: client.identity.rotate_api_key(
             api_key_id=_id_of(client, key, user, "NOT rotate_time:*"),
@@ -173,7 +173,7 @@ def rotate(
 
 @app.command("revoke")
 def revoke(key: _Key, user: _Whose = "", yes: Yes = False) -> None:
-    """End a key: what calls with it is refused within a second."""
+    """End a key: calls with it are refused within a second."""
     confirm(f"End the key {key}?", yes)
     with connect() as client:
         client.identity.revoke_api_key(api_key_id=_id_of(client, key, user))

@@ -1,4 +1,4 @@
-"""`pilothouse apply`: reads the arguments; what is done with them is in `pilothouse_client.apply`."""
+"""`pilothouse apply`: reads the arguments; `pilothouse_client.apply` does the work."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def command(
     """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps,
     Secrets and PersistentVolumeClaims.
 
-    Whatever cannot be represented, and whatever the server or the cluster would refuse, is refused with its
+    Fields that cannot be represented, and objects that the server or the cluster would refuse, are refused with their
     file and line before anything is changed. Applying the same again changes nothing.
     """
     sources = [*(files or ()), *(more_files or ())]

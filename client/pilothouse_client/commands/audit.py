@@ -44,7 +44,9 @@ def _result(operation: Any) -> str:
     return operation.error_code or "OK"
 
 
-app = typer.Typer(no_args_is_help=True, help="What was done, by whom.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="The audit log: operations and their users.", rich_markup_mode=None
+)
 audit_log.register(app)
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("TIME", lambda operation: moment(operation.start_time)),
@@ -74,7 +76,7 @@ app.add_typer(audit_sinks.app, name="sinks")
 
 
 def _filter(given: str, parts: Mapping[str, str]) -> str:
-    """An AIP-160 filter of what was given and of options, all of which must hold."""
+    """Returns an AIP-160 filter of a given filter and of options, all of which must hold."""
     chosen = [f"{comparison} {value}" for comparison, value in parts.items() if value]
     return " AND ".join([f"({given})", *chosen] if given and chosen else [given] if given else chosen)
 
@@ -164,6 +166,6 @@ def stats(
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what users have done."""
+    """Show the operations of each user."""
     with connect() as client:
         show_all(client.audit.get_user_operation_stats(username=user), _STATS, output, limit)

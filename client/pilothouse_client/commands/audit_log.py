@@ -73,7 +73,7 @@ def head(
     ] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the newest sealed head of the log, who cosigned it, and the keys of each history of the log."""
+    """Show the newest sealed head of the log, its witnesses, and the keys of each history of the log."""
     with connect() as client:
         found = client.audit.get_audit_head(size=size)
     if checkpoint:
@@ -221,9 +221,9 @@ class Cosigned:
 
 
 def _cosigned(client: Client, witnesses: Witnesses, kept: str) -> Cosigned:
-    """The newest head that the server has from enough witnesses, and that continues what was kept.
+    """Returns the newest head that enough witnesses have signed, and that continues the kept one.
 
-    Raises CommandError where they are too few, or where it does not.
+    Raises CommandError if they are too few, or if it does not continue it.
     """
     found = client.audit.get_audit_head(witnessed=True)
     try:
@@ -365,14 +365,14 @@ class _Export:
 
     @classmethod
     def read(cls, file: Path, namespace: str, filter_text: str) -> _Export:
-        """What a file holds already; a line that was not finished is taken off.
+        """Returns the export that a file already holds; an unfinished line is cut off.
 
-        Raises CommandError: it is no export, which is left as it is, or one of something else.
+        Raises CommandError if it is no export, or one with another filter; the file stays as it is.
         """
         found, good = cls(namespace, filter_text), 0
         with file.open("rb+") as lines:
             for line in lines:
-                # A file that was cut in its first line has to be one of ours, too.
+                # A file that was cut in its first line must be one of our exports, too.
                 if not good and line[: len(_BEGINNING)] != _BEGINNING[: len(line)]:
                     raise CommandError(f"{file} is no export of an audit log", 2)
                 if not line.endswith(b"\n"):
@@ -405,7 +405,7 @@ class _Export:
         written: Any,
         consistency: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """Writes what comes, as far as it comes; `consistency` returns what the last line holds of a checkpoint."""
+        """Writes the answers as far as they come; `consistency` returns the last line's proof for a checkpoint."""
         whole = not any(self.asked.values())
         for answer in answers:
             if answer.HasField("head") and self.tree_size == 0:

@@ -1,4 +1,5 @@
-"""What people call the RPCs: a verb and a noun, as in `delete container`, found in the declarations of the methods.
+"""The names that people use for RPCs: a verb and a noun, as in `delete container`, found in the declarations of the
+methods.
 
 Each RPC declares an action and a type of resource for the log (`pilothouse.options.v1`). The same words, and those of
 the commands where they differ, name it here, so an RPC that is new is known without a line.
@@ -25,7 +26,7 @@ _RESOURCES = {
     "history": "status_history",
 }
 _VERBS = {"remove": "delete", "rm": "delete", "show": "get", "ls": "list", "run": "exec", "log": "logs"}
-# What is done to these has words of its own in the log.
+# Actions on these types have words of their own in the log.
 _ACTIONS = {
     ("create", "role_grant"): "grant",
     ("delete", "role_grant"): "revoke",
@@ -53,10 +54,10 @@ class CalledMethod:
 
 
 def find(verb: str, noun: str) -> CalledMethod:
-    """Returns the RPC that `verb` on a `noun` is, such as `delete` on a `container`.
+    """Returns the RPC for a `verb` on a `noun`, such as `delete` on a `container`.
 
     Raises:
-        CommandError: there is none; what comes near is named.
+        CommandError: there is none; the text names similar ones.
     """
     methods = _methods()
     types = {each.resource_type for each in methods}
@@ -79,7 +80,7 @@ def find(verb: str, noun: str) -> CalledMethod:
 
 
 def _resources(noun: str, types: set[str]) -> list[str]:
-    """The types that a noun may mean: `config` is a config map, but that what is watched is of a type of its own."""
+    """Returns the types that a noun may mean: `config` is a config map, but watches have a type of their own."""
     word = noun.lower().replace("-", "_")
     meant = [word, word.removesuffix("s")]
     meant += [_RESOURCES[each] for each in meant if each in _RESOURCES]

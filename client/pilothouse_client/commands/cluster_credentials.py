@@ -1,7 +1,7 @@
 """How `pilothouse clusters` comes by credentials: a kubeconfig, an address and a token, or the server's own pod.
 
-The server reads no files that a caller names, so what a kubeconfig refers to by file is put into it here, where the
-files are. Of the kubeconfig only what its context names is sent.
+The server reads no files that a caller names. So files that a kubeconfig refers to are put into it here, where they
+are. Only the part of the kubeconfig that its context names is sent.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _kubeconfig(path: str, context: str) -> pb.Kubeconfig:
         entry = _named(document, f"{kind}s", kind, chosen.get(kind))
         if entry:
             wanted[f"{kind}s"] = [{"name": chosen[kind], kind: _with_files(entry, folder)}]
-    # What is missing is left to the server, which names it.
+    # The server reports missing parts by name.
     return pb.Kubeconfig(text=yaml.safe_dump(wanted))
 
 

@@ -76,7 +76,8 @@ _RESOLVED: list[OutputColumn[Any]] = [
     OutputColumn("PROBLEMS", lambda result: "; ".join(result.problems)),
     OutputColumn("NOTES", lambda result: "; ".join(result.notes)),
 ]
-# A cluster that does not answer is told at once: whoever gives an address waits for the answer, and may mend it.
+# A cluster that does not answer is reported immediately: the user who typed its address waits for the answer, and may
+# correct it.
 _ONCE = RetryPolicy(attempts=1)
 _Name = Annotated[str, typer.Argument(help="Name of the cluster.")]
 _DisplayName = Annotated[str | None, typer.Option("--display-name", help="Name for people.")]
@@ -204,7 +205,7 @@ def rbac(
     name: Annotated[str, typer.Argument(help="Name of a cluster to ask which rights it denies.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Print what a cluster must grant, as YAML for `kubectl apply`; with NAME, what that cluster grants."""
+    """Print the rights that a cluster must grant, as YAML for `kubectl apply`; with NAME, the rights that it grants."""
     with connect() as client:
         answer = client.namespaces.get_required_rights(name=name)
     if name or output is not Format.TABLE:
@@ -271,7 +272,7 @@ def orphans(
 
 
 def _warn(missing: Any) -> None:
-    """Says on standard error what will not work; the result itself stays as it is."""
+    """Writes to standard error which features will not work; the result itself stays as it is."""
     for right in missing:
         resource = right.resource + (f".{right.api_group}" if right.api_group else "")
         say(f"note: the cluster denies: {right.verb} {resource} (for {right.purpose})", err=True)

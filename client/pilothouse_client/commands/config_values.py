@@ -100,7 +100,7 @@ def changes_of(kind: str, changes: Iterable[Change[pb.Config]]) -> Iterator[Chan
 
 
 def report_consequences(answer: pb.UpdateConfigMapResponse | pb.UpdateSecretResponse) -> None:
-    """Writes which containers restart, and which will miss a key, to standard error: beside the result, not in it."""
+    """Writes which containers restart, and which will miss a key, to standard error, apart from the result."""
     for name in answer.restarted:
         say(f"container {name} restarts", err=True)
     for name in answer.missing_keys:
@@ -117,7 +117,7 @@ def _literals(options: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     for option in options:
         key, equals, value = option.partition("=")
         if not equals or not key:
-            # What was given may be the value itself, so it is not repeated.
+            # The argument may be the value itself, so it is not repeated.
             raise CommandError("--from-literal takes KEY=VALUE", 2)
         yield key, value.encode("utf-8", "surrogateescape")
 

@@ -44,7 +44,7 @@ _ACTIONS = {
 
 
 def goal_of_change(container: pb.Container) -> Goal:
-    """What to wait for after a change: a container that is started shall run, any other only take the change over."""
+    """Returns the goal after a change: a container that is started shall run, any other only accept the change."""
     idle = (pb.CONTAINER_STATUS_STOPPED, pb.CONTAINER_STATUS_PAUSED)
     return Goal.APPLIED if container.status in idle and not starts_from_nothing(container) else Goal.RUNNING
 
@@ -107,7 +107,7 @@ def pause(
     wait_timeout: WaitSeconds = 300.0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Pause a container; says what is lost."""
+    """Pause a container, and print which data and connections are lost."""
     number = pb.PauseMode.ValueType(enum_number(pb.PauseMode, mode, "--mode"))
     with connect() as client:
         answer = client.containers.pause(

@@ -91,7 +91,7 @@ def wait_and_show(
 
 
 def wait_until(client: Client, container: Container, goal: Goal, times: Times) -> Container:
-    """Returns the container's state at the goal; writes its progress meanwhile."""
+    """Returns the container's state at the goal; writes its progress until then."""
     from pilothouse_client.waiting import Patience, wait_for
 
     timeout, patience = times.timeout, Patience(stable_for=times.stable_for)

@@ -1,9 +1,9 @@
 """`pilothouse containers exec`: a program in a container, and the terminal that -it gives it.
 
 The terminal is raw while the program has it: keys go to the program as they are pressed, ^C with the others, and
-nothing is echoed here. Whoever is left with such a terminal can hardly type, so it is put back however the command
-ends: by its end, by an error, and by the signals that would end a process on the spot. Those end it by SystemExit,
-which closes the call as any error does, with 128 + the signal as exit code, as shells have it.
+nothing is echoed here. A user can hardly type in such a terminal afterwards, so it is restored in every case: after
+the command's end, after an error, and after the signals that would end a process on the spot. Those end it by
+SystemExit, which closes the call as any error does, with 128 + the signal as exit code, as shells have it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _show_output(answers: Iterator[pb.ExecResponse]) -> pb.ExecResult | None:
 
 
 class _Input:
-    """The requests of an exec: the start, then what is typed and how the terminal changes, as it comes."""
+    """The requests of an exec: the start, then typed bytes and changes of the terminal's size, as they come."""
 
     def __init__(self, start: pb.ExecStart, *, read: bool) -> None:
         size = _terminal_size() if start.tty else None
@@ -108,14 +108,17 @@ class _Input:
             yield request
 
     def end(self) -> None:
-        """Ends the requests, whatever still waits to be sent. Never waits: of a full queue nobody may take any more."""
+        """Ends the requests, even if some still wait to be sent. Never waits, because a full queue may have no reader
+        any more.
+        """
         self._ended.set()
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
 
     def resized(self) -> None:
-        """Sends the terminal's new size. Called by a handler of a signal: the main thread must not use the queue
-        meanwhile, or it would wait for itself."""
+        """Sends the terminal's new size. A signal handler calls it: the main thread must not use the queue at that
+        time, or it would wait for itself.
+        """
         with contextlib.suppress(queue.Full, OSError):
             if (size := _terminal_size()) is not None:
                 self._queue.put_nowait(pb.ExecRequest(resize=size))
@@ -165,7 +168,7 @@ def _raw_terminal(on_resize: Callable[[], None]) -> Iterator[None]:
             raise SystemExit(128 + number)
 
     handlers: dict[signal.Signals, Any] = {signal.SIGWINCH: lambda *_: on_resize()}
-    # What is ignored stays so: that is how `nohup` works.
+    # Ignored signals stay ignored: `nohup` depends on it.
     handlers |= {number: end for number in ending if signal.getsignal(number) is not signal.SIG_IGN}
     previous: dict[signal.Signals, Any] = {}
     try:

@@ -1,7 +1,7 @@
 """Options that describe a container, and the message they make.
 
-What options cannot say (probes, init containers, rights …) comes from a file with the container in the API's
-own fields, as `containers get -o yaml` writes it; options go over it.
+A file holds the fields without an option (probes, init containers, rights …). It contains the container in the API's
+own fields, as `containers get -o yaml` writes it; options override it.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ class Specification:
     drift_policy: str | None = None
 
     def write_to(self, container: pb.Container) -> list[str]:
-        """Puts what was given into the container; returns the paths of an update mask that name it.
+        """Writes the given options into the container; returns the paths of an update mask that names them.
 
-        Variables, labels and annotations are added to those that are there; ports, mounts, command,
-        arguments and image pull secrets replace them.
+        Variables, labels and annotations are added to the present ones; ports, mounts, command, arguments and image
+        pull secrets replace them.
         """
         return [*self._write_plain(container), *self._write_lists(container)]
 
@@ -167,7 +167,7 @@ class Specification:
 
     @property
     def merges(self) -> bool:
-        """Whether an update must know what is there already."""
+        """Returns whether an update must know the present values."""
         return any((self.env, self.env_config, self.env_secret, self.labels, self.annotations))
 
 
@@ -216,7 +216,7 @@ def container_from_file(source: str) -> pb.Container:
     if "kind" in data and "apiVersion" in data:
         raise CommandError(f"{source} is a Kubernetes manifest: use pilothouse apply -f {source}", 2)
     try:
-        # What `get` shows beside the container is not of it.
+        # `get` shows these fields next to the container, but they are no part of it.
         fields = {name: value for name, value in data.items() if name not in ("events", "events_unavailable")}
         return ParseDict(fields, pb.Container())
     except ParseError as error:

@@ -1,6 +1,6 @@
 """`pilothouse containers`: making, showing and changing them.
 
-What moves them between states is in `container_actions`.
+The commands that move them between states are in `container_actions`.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _remove(container: pb.Container, variables: list[str], labels: list[str]) ->
 def get(
     name: ContainerName, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE
 ) -> None:
-    """Show a container with what Kubernetes reports of it (events), or watch it."""
+    """Show a container with its Kubernetes events, or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:

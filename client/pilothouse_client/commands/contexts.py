@@ -83,7 +83,7 @@ def add(
     \b
       pilothouse --server HOST:PORT --ca-file ca.pem --client-cert me.pem --client-key me.key contexts add ci
 
-    The files stay where they are, and are read anew by each command.
+    The files stay in their place, and each command reads them again.
     """
     from pilothouse_client import Client
 

@@ -38,7 +38,7 @@ EXIT_CODES_HELP = (
 
 
 class CommandError(Exception):
-    """A command that cannot go on; the message says what to do."""
+    """A command that cannot continue; the message names the remedy."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class CommandError(Exception):
 
 @contextmanager
 def reading_answers() -> Iterator[None]:
-    """Raises CommandError where the block cannot make sense of what a server has answered."""
+    """Raises CommandError if the block cannot read a server's answer."""
     try:
         yield
     except (ValueError, LookupError, OverflowError, RecursionError) as error:
@@ -58,7 +58,7 @@ def reading_answers() -> Iterator[None]:
 
 
 def report(error: Exception) -> int | None:
-    """Writes an error of ours to standard error; returns its exit code, None for any other error."""
+    """Writes one of our errors to standard error; returns its exit code, None for any other error."""
     if isinstance(error, CommandError):
         _say(str(error))
         return error.exit_code

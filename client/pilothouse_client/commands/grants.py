@@ -15,7 +15,7 @@ from pilothouse_client.commands.terminal import say
 from pilothouse_client.commands.times import parse_span, to_timestamp
 from pilothouse_client.commands.values import moment
 
-app = typer.Typer(no_args_is_help=True, help="Who holds which role where.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Roles that users hold, by namespace.", rich_markup_mode=None)
 COLUMNS: list[OutputColumn[Any]] = [
     OutputColumn("USERNAME", lambda grant: grant.username),
     OutputColumn("ROLE", lambda grant: grant.role),
@@ -25,7 +25,7 @@ COLUMNS: list[OutputColumn[Any]] = [
         "ASSIGNED BY", lambda grant: grant.assigned_by or (grant.source and f"rules of {grant.source}")
     ),
 ]
-_Username = Annotated[str, typer.Argument(help="Who holds it.")]
+_Username = Annotated[str, typer.Argument(help="User who holds the role.")]
 _Role = Annotated[str, typer.Argument(help="Name of the role.")]
 _Where = Annotated[str, typer.Option("-n", "--namespace", help="Where; not given: in every namespace.")]
 _ExpiresIn = Annotated[str, typer.Option("--expires-in", help="Such as 8h, 30d; not given: never.")]
@@ -60,7 +60,7 @@ def simulate(
     expires_in: _ExpiresIn = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what a grant would change, and change nothing."""
+    """Show the changes that a grant would make, without making them."""
     with connect() as client:
         answer = client.identity.simulate_grant(
             username=username, role=role, namespace=namespace, expire_time=_end(expires_in)

@@ -1,4 +1,4 @@
-"""What helps against what went wrong: commands that do it, for the server that was called, as they stand."""
+"""Remedies for failures: commands that the user can copy, for the server that was called."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The server that this invocation calls, and how. `context` is what --context needs to say.
+    """The server that this invocation calls, and how. `context` is the argument that --context needs.
 
-    `way` are the words by which one logs in at an issuer; `login` those by which `pilothouse login` was told who logs
-    in and as which context, None of other verbs; `trust` those of the server's certificate; `shown` the files of the
-    certificate that the caller shows and of its key.
+    `way` are the options for a log-in at an issuer; `login` the options of `pilothouse login` for user and context,
+    None of other verbs; `trust` those of the server's certificate; `shown` the files of the caller's certificate and
+    its key.
     """
 
     server: str
@@ -34,7 +34,7 @@ called: ContextVar[Called | None] = ContextVar("called", default=None)
 
 
 def context_in_words(configuration: Configuration, name: str, context: Context | None, server: str) -> str:
-    """Returns what --context needs to say, so that a log-in meets the same context; empty where nothing."""
+    """Returns the argument that --context needs, so that a log-in uses the same context; empty if none is needed."""
     if context is None or context.server != server:
         return ""
     # The current one is met by itself, but what is made has the name that a log-in gives, unless it is told another.
@@ -69,7 +69,7 @@ def log_in(*more: str, insecure: bool | None = None, way: tuple[str, ...] | None
 
 
 def logging_in() -> str:
-    """Returns what helps who is not known to the server."""
+    """Returns the remedy for a user whom the server does not know."""
     call = called.get()
     if call is not None and call.token:
         return f"give another token, or log in without one: {log_in()}"
@@ -77,7 +77,7 @@ def logging_in() -> str:
 
 
 def remedy_of(problem: str) -> str:
-    """Returns what helps against what keeps client and server from speaking; empty where nothing is known to."""
+    """Returns the remedy for a failed handshake between client and server; empty if none is known."""
     call = called.get() or Called("")
     if problem == "SELF_SIGNED" and call.ca_file:
         # Where authorities are named, nobody is trusted on first use.
@@ -97,7 +97,7 @@ def remedy_of(problem: str) -> str:
 
 
 def trust_new() -> str:
-    """Returns what helps where a certificate was replaced."""
+    """Returns the remedy for a replaced certificate."""
     return (
         f"if you know that the certificate was replaced: {log_in('--trust-new-certificate', insecure=False)}"
     )

@@ -53,7 +53,7 @@ def config_file() -> ConfigFile:
 def selected(configuration: Configuration, invocation: Invocation) -> tuple[str, Context | None]:
     """Returns the context that is meant: the one named, else one of the server named, else the current one.
 
-    Of several for the server named, one that holds what its user is known by comes first.
+    Of several for the named server, one that holds its user's credentials comes first.
     """
     if invocation.context:
         context = configuration.contexts.get(invocation.context)
@@ -132,7 +132,7 @@ def connect(retry: RetryPolicy | None = None) -> Iterator[Client]:
 
 
 def secured(context: Context | None, ca_file: str) -> Tls | None:
-    """Returns what a server is called with: authorities that are named, else the certificate trusted at log-in."""
+    """Returns the TLS for a server: named authorities, else the certificate trusted at log-in."""
     if ca_file or context is None or not context.certificate:
         return tls_of(ca_file)
     from pilothouse_client.commands.server_certificate import Trust
@@ -172,7 +172,7 @@ def client_certificate(invocation: Invocation, context: Context | None) -> tuple
 
 
 def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
-    """Returns what a server is called with where the user shows a certificate."""
+    """Returns the TLS for a server to which the user shows a certificate."""
     if own is None:
         return tls
     from dataclasses import replace
@@ -183,7 +183,7 @@ def showing(tls: Tls | None, own: tuple[bytes, bytes] | None) -> Tls | None:
 
 
 def _report_interruption(error: PilothouseError | None) -> None:
-    """Says on standard error that what is followed waits, and why; and that it goes on."""
+    """Writes to standard error that the followed stream waits, and why; and that it continues."""
     if error is None:
         say("going on", err=True)
     else:

@@ -1,8 +1,9 @@
 """Logging in at an OpenID Connect issuer: by this machine's browser, or by a code that is typed elsewhere.
 
-By the browser (RFC 8252): this program listens on an address of this machine's own, where the issuer sends the browser
-back to. Only an answer that bears the log-in's `state` counts, whatever else calls there meanwhile; what it brings goes
-to the server, which alone asks the issuer. The listener ends with the log-in, however that ends.
+By the browser (RFC 8252): this program listens on an address of this machine's own, where the issuer sends the
+browser back to. Only an answer that bears the log-in's `state` counts, and other requests to the listener are
+ignored. The answer's parameters go to the server, which alone asks the issuer. The listener ends with the log-in,
+however that ends.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _by_browser(client: Client, way: Way) -> Any:
 
 
 def _come_back(client: Client, way: Way, max_age_seconds: int = 0) -> tuple[Any, Mapping[str, str]]:
-    """Begins a log-in; returns it, and what the browser came back with."""
+    """Begins a log-in; returns it, and the parameters of the browser's answer."""
     with _listening(way.port) as listener:
         begun = client.identity.begin_oidc_login(
             issuer=way.issuer, redirect_uri=listener.redirect_uri, max_age_seconds=max_age_seconds
@@ -152,7 +153,7 @@ def _send_browser(url: str, *, opens: bool) -> None:
 
 
 def _has_a_screen() -> bool:
-    """Whether a browser would open beside this terminal, not in it."""
+    """Returns whether a browser would open in a window of its own, not in this terminal."""
     if sys.platform in ("darwin", "win32"):
         return True
     return any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
@@ -173,7 +174,7 @@ class _Listener:
         self._server.state = state
 
     def wait(self, seconds: float, way: Way) -> Mapping[str, str]:
-        """Returns what the browser came back with; CommandError where none does in time."""
+        """Returns the parameters of the browser's answer; raises CommandError if none comes in time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             try:
@@ -254,5 +255,5 @@ def _listening(port: int) -> Iterator[_Listener]:
 
 
 def _plain(text: str) -> str:
-    """What an issuer says, without what a terminal obeys."""
+    """Returns an issuer's text without the characters that control a terminal."""
     return "".join(character for character in text[:300] if character.isprintable())

@@ -1,4 +1,4 @@
-"""What Kubernetes reports of a container or a volume, shown beside it; and what is to be known of its volumes."""
+"""Kubernetes events of a container or a volume, shown next to it, and warnings about its volumes."""
 
 from __future__ import annotations
 

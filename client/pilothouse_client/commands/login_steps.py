@@ -1,4 +1,6 @@
-"""What `pilothouse login` asks for beside the password: a code, the enrolment of an authenticator, a new password."""
+"""The questions of `pilothouse login` in addition to the password: a code, the enrolment of an authenticator, a new
+password.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _TRIES = 3
 def completed(
     client: Client, username: str, answer: identity_pb2.LoginResponse, code: str, *, from_stdin: bool
 ) -> LoggedIn:
-    """Returns the answer that has tokens. `code` is what was given on the command line; what is missing is asked for.
+    """Returns the answer that has tokens. `code` is the one on the command line; the user is asked for missing
+    answers.
 
     A code that was mistyped at a prompt is asked for again.
     """

@@ -81,7 +81,7 @@ def _namespace(
     label: list[str] | None,
     quota: dict[str, int | str | None],
 ) -> tuple[pb.Namespace, list[str]]:
-    """The namespace and the paths of what was given."""
+    """Returns the namespace and the paths of the given fields."""
     namespace, paths = pb.Namespace(name=name), []
     if display_name is not None:
         namespace.display_name = display_name
@@ -191,7 +191,7 @@ def update(
     validate_only: ValidateOnly = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Change a namespace. Labels given replace all it has; of the quota only what is given changes."""
+    """Change a namespace. Labels given replace all it has; only the given parts of the quota change."""
     quota: dict[str, int | str | None] = {
         "containers": quota_containers,
         "cpu": quota_cpu,
@@ -247,7 +247,7 @@ def delete(
 
 @app.command("quota")
 def quota(name: _Name, output: Output = Format.TABLE) -> None:
-    """Show what is used of a namespace's quota."""
+    """Show the usage of a namespace's quota."""
     with connect() as client:
         usage = client.namespaces.get_quota_usage(name=name)
     if output is not Format.TABLE:
@@ -266,6 +266,6 @@ def summary(
     limit: Limit = 0,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show what namespaces hold, as of the last hourly refresh."""
+    """Show the contents of namespaces, as of the last hourly refresh."""
     with connect() as client:
         show_all(client.metrics.get_namespace_summary(namespace=name), _SUMMARIES, output, limit)

@@ -1,8 +1,8 @@
 """Writes results: aligned tables for people, JSON and YAML for programs.
 
-On a terminal a table is coloured by rich; anywhere else it is plain text whose columns depend on the content
-alone, so that it can be compared and cut. JSON lists are arrays written as they come; what has no end (a
-watch) is written as one JSON object a line, or one YAML document each.
+On a terminal a table is coloured by rich; anywhere else it is plain text whose columns depend on the content alone,
+so that it can be compared and cut. JSON lists are arrays written as they come; an endless result (a watch) is written
+as one JSON object a line, or one YAML document each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pilothouse_client.streams import Change
 
 Row = TypeVar("Row")
-# What marks that nothing was changed.
+# The mark of a result that changed nothing.
 DRY_RUN = "(dry run)"
 _STYLES = {
     "RUNNING": "green",
@@ -46,7 +46,9 @@ _STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class OutputColumn(Generic[Row]):
-    """A heading and what stands under it; `whole`: it is copied, so no terminal is too narrow for it."""
+    """A heading and the values under it; `whole`: values are copied, so they are never cut, however narrow the
+    terminal is.
+    """
 
     heading: str
     cell: Callable[[Row], object]
@@ -60,7 +62,7 @@ class OutputColumn(Generic[Row]):
 
 
 Columns = Sequence[OutputColumn[Any]]
-# What programs are given of a message.
+# Returns the form of a message for programs.
 DataOf = Callable[[Any], Any]
 
 
@@ -135,7 +137,7 @@ def _marked_data(message: Message, data_of: DataOf) -> dict[str, Any]:
 
 
 def _marked(columns: Columns) -> Columns:
-    """The same columns, the name marked as what was only tried out."""
+    """Returns the same columns, with the mark of a dry run after the name."""
     marked = next((column for column in columns if column.heading.endswith("NAME")), columns[0])
     return [
         OutputColumn(column.heading, lambda row: f"{marked.cell(row)} {DRY_RUN}")
@@ -176,7 +178,7 @@ def done(message: str, form: Format = Format.TABLE) -> None:
 def show_changes(
     changes: Iterable[Change[Any]], columns: Columns, form: Format, data_of: DataOf = as_data
 ) -> None:
-    """Writes the changes of a watch until it ends; in a table the current state at once, then a line a change."""
+    """Writes the changes of a watch until it ends; as a table first the current state, then a line a change."""
     from pilothouse_client.streams import ChangeKind
 
     table = _GrowingTable(
@@ -208,10 +210,10 @@ def _of_resource(column: OutputColumn[Any]) -> OutputColumn[Any]:
 
 
 class _GrowingTable:
-    """Lines up what comes before the first flush, then writes line by line.
+    """Lines up the rows before the first flush, then writes line by line.
 
-    What is written cannot be moved any more, so a wider row widens its columns from there on. The headings wait
-    for the first row: alone they would tell no width.
+    Written rows cannot be moved any more, so a wider row widens its columns from there on. The headings wait for the
+    first row: alone they would tell no width.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -231,7 +233,7 @@ class _GrowingTable:
             return
         if self._widths is None:
             self._rows.insert(0, [column.heading for column in self._columns])
-            # What will stand in the first column is known before it does.
+            # The width of the first column's values is known in advance.
             self._widths = [len("MODIFIED"), *[0] * (len(self._columns) - 1)]
         self._widths = _widths([[" " * width for width in self._widths], *self._rows])
         for row in self._rows:
@@ -279,8 +281,8 @@ def rich_table(
     one_line: bool = False,
     whole: Collection[str] = (),
 ) -> Any:
-    """Returns a table for the terminal; known states are coloured. `one_line`: what is too long is cut, not wrapped.
-    The columns `whole` are neither.
+    """Returns a table for the terminal; known states are coloured. `one_line`: long values are cut, not wrapped. The
+    columns `whole` are neither.
     """
     from rich.table import Table
     from rich.text import Text

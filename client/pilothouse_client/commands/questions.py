@@ -1,6 +1,6 @@
-"""Who may do what, and why: `pilothouse can-i`, `why` and `who-can`.
+"""Questions about permissions: `pilothouse can-i`, `why` and `who-can`.
 
-What is asked about is a permission (`container.delete`), or said as it is done: `delete container/web`.
+The question names a permission (`container.delete`), or an action: `delete container/web`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def can_i(
 ) -> None:
     """Tell whether you may do something: prints yes or no, exits with 0 or 1.
 
-    In the namespace of -n, else the context's; with -A, or without either, in every namespace at once.
+    In the namespace of -n, else the context's; with -A, or without either, in all namespaces.
     """
     asked = _asked(verb, thing)
     place = _place(asked, namespace, everywhere)
@@ -97,7 +97,8 @@ def why(
     user: _User = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Tell by which grant you may do something, or where the right ends and who could grant it; exits with 0 or 1.
+    """Print the grant by which you may do something, or where the permission ends and which users can grant it; exits
+    with 0 or 1.
 
     `pilothouse why delete container/web`, or with a permission: `pilothouse why container.delete`.
     """
@@ -169,7 +170,7 @@ def _asked(verb: str, thing: str) -> _Asked:
 
 
 def _place(asked: _Asked, namespace: str, everywhere: bool) -> str:
-    """Where it is asked about; empty for every namespace, and for what is in none."""
+    """Returns the namespace of the question; empty for every namespace, and for resources outside of namespaces."""
     method = asked.method
     if method is None:
         return namespace_or_all(namespace, everywhere)

@@ -1,7 +1,8 @@
-"""Calls that need a recent proof of who calls: the command asks for it on the terminal and goes on with the call.
+"""Calls that need a recent proof of the caller's identity: the command asks for it on the terminal and continues with
+the call.
 
 A session makes API keys and second factors only within ten minutes after its user has shown a password, a code or a
-log-in at an issuer. Without a terminal nobody can be asked, so the command says what to run.
+log-in at an issuer. Without a terminal nobody can be asked, so the command prints the command to run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _TRIES = 3
 def with_recent_proof(call: Callable[[Client], _Answer]) -> _Answer:
     """Returns what a call returns. Where the server wants a recent proof, the user gives it, and the call is repeated.
 
-    Raises CommandError where nobody can be asked, and whatever the call raises.
+    Raises CommandError if nobody can be asked, and the exceptions of the call.
     """
     from pilothouse_client import PermissionDeniedError
 

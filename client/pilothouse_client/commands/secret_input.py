@@ -1,4 +1,4 @@
-"""What nobody else may read: passwords and codes, from a hidden prompt or from standard input."""
+"""Secret input: passwords and codes, from a hidden prompt or from standard input."""
 
 from __future__ import annotations
 

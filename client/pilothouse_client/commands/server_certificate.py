@@ -1,8 +1,9 @@
 """The certificate of a server that nobody but itself vouches for: trusted on first use, as `ssh` does with hosts.
 
-`login` shows its fingerprint before it asks for the password, and keeps the certificate in the context. From then on no
-other is taken from that server, whoever vouches for it, until `login --trust-new-certificate` says that it was
-replaced. One that comes after an authority vouched for the server is refused likewise.
+`login` shows its fingerprint before it asks for the password, and keeps the certificate in the context. From then on
+no other certificate is accepted from that server, even with an authority behind it, until `login
+--trust-new-certificate` says that it was replaced. If an authority vouched for the server before, a certificate
+without an authority is refused likewise.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Trust:
     server_name: str = ""
 
     def tls(self) -> Tls | None:
-        """What a connection is made with; None where authorities are asked."""
+        """Returns the TLS of a connection; None if the authorities decide."""
         from pilothouse_client import Tls
 
         if not self.certificate:
@@ -38,14 +39,14 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the command line says of the certificate: the fingerprint it must have, and whether it may be a new one."""
+    """The command line's wishes about the certificate: its fingerprint, and whether it may be a new one."""
 
     fingerprint: str = ""
     new: bool = False
 
 
 def trust_in(target: Target, former: Context | None, wish: Wish) -> Trust:
-    """What to trust the server by; `former` is the context of an earlier log-in there.
+    """Returns how to trust the server; `former` is the context of an earlier log-in there.
 
     Raises:
         CommandError: it shows another certificate than before, or than the fingerprint says.
@@ -90,7 +91,7 @@ def _check(target: Target, former: Context | None, wish: Wish, shown: Shown) -> 
 def _changed(target: Target, how: str) -> CommandError:
     return CommandError(
         f"{target.address} shows another certificate than before: {how}\n"
-        "the server was set up anew, or somebody is in between; no password was sent\n"
+        "the server was set up again, or somebody intercepts the connection; no password was sent\n"
         f"{hints.trust_new()}",
         AWAY,
     )
@@ -112,7 +113,7 @@ def _pinned(target: Target, shown: Shown) -> Trust:
 
 
 def _unusable(target: Target, shown: Shown) -> str:
-    """Why a server's own certificate cannot be trusted, and what helps."""
+    """Returns why a server's own certificate cannot be trusted, and the remedy."""
     from pilothouse_client.handshake import NAME_MISMATCH, find_problem
     from pilothouse_client.target import Target, Tls
 

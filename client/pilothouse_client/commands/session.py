@@ -1,4 +1,4 @@
-"""Who you are: `pilothouse login`, `logout`, `whoami`, `passwd` and `sessions`.
+"""The user's session: `pilothouse login`, `logout`, `whoami`, `passwd` and `sessions`.
 
 Passwords come from a prompt or from standard input, never from the command line, which others can read.
 """
@@ -124,7 +124,7 @@ def login(
     if not address:
         raise CommandError("name the server: pilothouse login --server HOST:PORT --user NAME", 2)
     same = former if former is not None and former.server == address else None
-    # What stands on the command line goes before what is remembered, on whichever side of the verb.
+    # The command line takes precedence over the stored context, on either side of the verb.
     insecure, ca_file = invocation.insecure if insecure is None else insecure, ca_file or invocation.ca_file
     if former is not None and same is not None:
         insecure = former.insecure if insecure is None else insecure
@@ -187,11 +187,11 @@ def login(
             vouched_for=not trust.certificate,
         )
     elif known is not None:
-        # Who calls it in plain text this time does not forget it.
+        # A call in plain text does not forget it.
         context = context.trusting(known)
 
     def remember(configuration: Configuration) -> Configuration:
-        # What a server is trusted by is the same for all who use it.
+        # All contexts of a server trust it by the same certificate.
         known = configuration.with_trust(context) if client.by_tls else configuration
         return known.with_context(context_name, context, use=True)
 
@@ -207,7 +207,7 @@ def _words(options: Mapping[str, str]) -> tuple[str, ...]:
 def _secured(
     address: str, insecure: bool | None, ca_file: str, former: Context | None, wish: Wish
 ) -> tuple[Tls | None, Trust]:
-    """What the server is called with, and what it is trusted by."""
+    """Returns the TLS for the server, and how it is trusted."""
     from pilothouse_client.commands.server_certificate import Trust, trust_in
     from pilothouse_client.target import target_of
 
@@ -244,12 +244,12 @@ def logout() -> None:
         say("not logged in")
         return
     try:
-        # Whoever logs out waits for no server: what counts is that this machine forgets.
+        # A user who logs out should not wait for a server: it is enough that this machine forgets.
         with connect(RetryPolicy(attempts=6)) as client:
             client.logout()
         say(f"logged out of {context.server}")
     except (UnavailableError, DeadlineExceededError):
-        # The tokens must go all the same: that is what the user wants of this machine.
+        # The tokens must go even then, because the user wants that for this machine.
         def forget(configuration: Configuration) -> Configuration:
             return configuration.with_context(name, replace(configuration.contexts[name], tokens=None))
 

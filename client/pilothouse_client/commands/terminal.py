@@ -1,9 +1,9 @@
 """The only module that writes to the terminal.
 
-Text of a server, of a cluster or of a tenant's program may hold control characters, and a terminal obeys them: they can
-move the cursor, rewrite what stands above, or set the window's title. So every word passes `plain`. Two functions write
-data as it is: `write_exactly` where a pipe or a file takes a value, and `write_program_output` for the bytes of a
-container's own program, as `kubectl logs` and `kubectl exec` do.
+Text of a server, of a cluster or of a tenant's program may hold control characters, and a terminal obeys them: they
+can move the cursor, rewrite the lines above, or set the window's title. So every word passes `plain`. Two functions
+write data as it is: `write_exactly` where a pipe or a file takes a value, and `write_program_output` for the bytes of
+a container's own program, as `kubectl logs` and `kubectl exec` do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def plain(words: str) -> str:
-    """Returns text without what a terminal obeys: each character that cannot be printed becomes a blank, except line
+    """Returns text without control characters: each character that cannot be printed becomes a blank, except line
     breaks and tabs.
     """
     return "".join(each if each.isprintable() or each in "\n\t" else " " for each in words)
@@ -44,7 +44,7 @@ def write_data(text: str, *, nl: bool = True) -> None:
 
 
 def write_exactly(value: str | bytes) -> None:
-    """Writes a value that was asked for. A pipe or a file takes it exactly, a terminal without what it would obey."""
+    """Writes a requested value. A pipe or a file gets it exactly, a terminal without control characters."""
     if sys.stdout.isatty():
         say(value if isinstance(value, str) else value.decode("utf-8", "replace"), nl=False)
         return

@@ -51,7 +51,7 @@ _NEWEST = 100
 
 
 class By(enum.StrEnum):
-    """What to order by."""
+    """The order of the rows."""
 
     CPU = "cpu"
     MEMORY = "memory"
@@ -86,15 +86,16 @@ def command(
 
 
 def await_first_samples(client: Client, namespace: str) -> None:
-    """Waits, up to FIRST_SAMPLE_SECONDS, until what began to run just now has been measured once: it would be missing.
+    """Waits, up to FIRST_SAMPLE_SECONDS, until each container that has just started was measured once: otherwise it
+    would be missing.
 
-    Where nothing did there is nothing to wait for but a first sample of anything that runs.
+    If none has, it waits only for a first sample of any running container.
     """
     from pilothouse_client.errors import DeadlineExceededError, PermissionDeniedError
 
     since = time.time() - FIRST_SAMPLE_SECONDS
     awaited: set[str] = set()
-    # Who may see usage but no containers cannot be told which of them are missing.
+    # A user who may see usage but no containers cannot be told which of them are missing.
     with suppress(PermissionDeniedError):
         running = client.containers.list(
             namespace=namespace, filter="status = RUNNING", order_by="create_time desc", page_size=_NEWEST
@@ -139,7 +140,7 @@ def _live(client: Client, namespace: str, by: By, limit: int) -> None:
 
 
 def live_table(samples: list[pb.UsageSample], width: int) -> Any:
-    """A line a sample, whatever the width of the terminal."""
+    """Returns a line for each sample, at any width of the terminal."""
     rows = [[column.text(sample) for column in COLUMNS] for sample in samples]
     headings, rows = fitted([column.heading for column in COLUMNS], rows, width, _DISPENSABLE)
     return rich_table(headings, rows, one_line=True)

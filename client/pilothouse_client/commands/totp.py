@@ -1,6 +1,6 @@
 """`pilothouse totp`: an authenticator as second factor of your own account.
 
-What is printed is shown once: the server keeps it so that nobody can read it, or not at all.
+Printed secrets are shown once: the server stores them unreadably, or not at all.
 """
 
 from __future__ import annotations

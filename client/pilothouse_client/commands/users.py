@@ -122,7 +122,7 @@ def update(
 def delete(
     username: _Username, etag: Etag = "", validate_only: ValidateOnly = False, yes: Yes = False
 ) -> None:
-    """Delete a user: sessions and grants end at once."""
+    """Delete a user: sessions and grants end immediately."""
     if not validate_only:
         confirm(f"Delete the user {username}?", yes)
     with connect() as client:

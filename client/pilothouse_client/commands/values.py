@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def enum_prefix(name: str) -> str:
-    """Returns what the values of an enum begin with: `ContainerStatus` gives `CONTAINER_STATUS_`."""
+    """Returns the prefix of an enum's values: `ContainerStatus` gives `CONTAINER_STATUS_`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper() + "_"
 
 
@@ -82,7 +82,7 @@ def optional(message: Any, field: str, form: str = "{:.1f}%") -> str:
 
 
 def refusal(message: Any) -> str:
-    """Returns whether the cluster has what is wanted: `yes`, `waiting`, or why it has not."""
+    """Returns whether the cluster has the desired state: `yes`, `waiting`, or why it has not."""
     from pilothouse.resource.v1 import resource_pb2
 
     for condition in message.conditions:

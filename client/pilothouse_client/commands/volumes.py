@@ -136,7 +136,7 @@ def create(
 
 @app.command("get")
 def get(name: _Name, namespace: Namespace = "", watch: Watch = False, output: Output = Format.TABLE) -> None:
-    """Show a volume with what Kubernetes reports of its claim (events), or watch it."""
+    """Show a volume with the Kubernetes events of its claim, or watch it."""
     where = namespace_or_default(namespace)
     with connect() as client:
         if not watch:
@@ -237,7 +237,7 @@ def delete(
     yes: Yes = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Delete a volume, with what a claim holds. One that is mounted is refused."""
+    """Delete a volume, with the data of its claim. One that is mounted is refused."""
     where = namespace_or_default(namespace)
     if not validate_only:
         confirm(f"Delete the volume {name} of {where} with all it holds?", yes)
@@ -271,7 +271,7 @@ def attach(
             sub_path=sub_path,
             validate_only=validate_only,
         )
-        # Whoever may attach may not look for certain; a note is not worth a failure.
+        # A user who may attach may lack the permission to read, and a missing note is not worth a failure.
         with suppress(PilothouseError):
             note_volumes(client.containers.get(namespace=where, name=container))
     _say_replaced(container, answer.restarts)

@@ -1,4 +1,4 @@
-"""The audit log; see `pilothouse.audit.v1.AuditService` for what each call means and refuses."""
+"""The audit log; `pilothouse.audit.v1.AuditService` documents each call and its errors."""
 
 from __future__ import annotations
 

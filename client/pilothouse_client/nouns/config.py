@@ -1,4 +1,4 @@
-"""Config maps and secrets; see `pilothouse.config.v1.ConfigService` for what each call means and refuses."""
+"""Config maps and secrets; `pilothouse.config.v1.ConfigService` documents each call and its errors."""
 
 from __future__ import annotations
 

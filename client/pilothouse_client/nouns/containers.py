@@ -1,5 +1,4 @@
-"""Containers and their images; see `pilothouse.container.v1.ContainerService` for what each call means and
-refuses."""
+"""Containers and their images; `pilothouse.container.v1.ContainerService` documents each call and its errors."""
 
 from __future__ import annotations
 

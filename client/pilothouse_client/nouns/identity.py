@@ -1,5 +1,4 @@
-"""Users, roles, grants, sessions; see `pilothouse.identity.v1.IdentityService` for what each call means and
-refuses.
+"""Users, roles, grants, sessions; `pilothouse.identity.v1.IdentityService` documents each call and its errors.
 
 `Client.login`, `Client.complete_login` and `Client.logout` also keep and drop the client's own tokens; the RPCs here
 do not.

@@ -1,4 +1,4 @@
-"""Usage of containers; see `pilothouse.metrics.v1.MetricsService` for what each call means and refuses."""
+"""Usage of containers; `pilothouse.metrics.v1.MetricsService` documents each call and its errors."""
 
 from __future__ import annotations
 

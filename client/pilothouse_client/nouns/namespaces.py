@@ -1,5 +1,4 @@
-"""Namespaces and clusters; see `pilothouse.namespace.v1.NamespaceService` for what each call means and
-refuses."""
+"""Namespaces and clusters; `pilothouse.namespace.v1.NamespaceService` documents each call and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes; see `pilothouse.storage.v1.StorageService` for what each call means and refuses."""
+"""Volumes; `pilothouse.storage.v1.StorageService` documents each call and its errors."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class Signer:
 
     @classmethod
     def parse(cls, text: str) -> Signer:
-        """Reads a secret key as it is written. Raises NoteError, whose text contains no part of the key."""
+        """Reads a secret key as it is written. Raises NoteError; its text contains no part of the key."""
         if not text.startswith(_SECRET):
             raise NoteError(f"a secret key begins with {_SECRET}")
         name, kind, seed, key_id = _key_parts(text.removeprefix(_SECRET))

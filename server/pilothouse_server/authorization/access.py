@@ -5,9 +5,9 @@ less the ones it excludes (only shipped roles exclude any, such as `config.revea
 user in one namespace, or in all of them. A grant never denies anything: a permission that no grant holds is
 not allowed.
 
-No grant in one namespace gives a permission that reaches beyond a namespace (`OVER_ALL_NAMESPACES`), whatever
-its role names. Otherwise an administrator of one namespace would control the nodes that all tenants run on,
-or lift the limits that were set for that namespace.
+No grant in one namespace gives a permission that reaches beyond a namespace (`OVER_ALL_NAMESPACES`), even if its role
+names that permission. Otherwise an administrator of one namespace would control the nodes that all tenants run on, or
+lift the limits that were set for that namespace.
 
 An API key gives no more than it was made for, and no more than its owner holds: `within` returns the
 intersection. A principal that was loaded by a key holds only that intersection, so its users need to know
@@ -136,7 +136,7 @@ class Credential:
 
     @property
     def read_only(self) -> bool:
-        """Returns whether it only permits reading, whatever its owner may do."""
+        """Returns whether it only permits reading, even if its owner may do more."""
         return self.limits is not None and self.limits.read_only
 
     def admits(self, address: str) -> bool:

@@ -391,7 +391,7 @@ def simulate_cluster(
 
     It speaks HTTPS; its certificate and token are new in each run, and in the kubeconfig.
 
-    What becomes of a pod is said by its annotation simulate.pilothouse.dev/behavior:
+    The annotation simulate.pilothouse.dev/behavior of a pod decides its behavior:
 
     \b
       run                it serves (as without the annotation)
@@ -403,8 +403,8 @@ def simulate_cluster(
       image-pull-error   its images cannot be pulled
       unschedulable      no node takes it
 
-    Beside it simulate.pilothouse.dev/cpu and /memory are quantities of usage, and /start-seconds is the time
-    that a container needs until it serves.
+    Next to it simulate.pilothouse.dev/cpu and /memory are quantities of usage, and /start-seconds is the time that a
+    container needs until it serves.
 
     Faults of the whole cluster are set by a POST of JSON to /simulator/faults, and shown by a GET:
 
@@ -413,12 +413,12 @@ def simulate_cluster(
       latency_seconds, error_rate, error_code   every answer, or a share of them
       fail_next {"count", "code"}               the next answers
       lose_answers                              the next writes are done and answered 504
-      retry_after_seconds                       what a code 429 says
+      retry_after_seconds                       the delay in an answer with code 429
       refuse_connections, storage_stalled, storage_stopped, too_busy_for_bookmarks
                                                 true, and false again
-      webhooks                                  that refuse writes: a list of {"name", "resources", "message", "fails"}
+      webhooks                                  refuse writes: a list of {"name", "resources", "message", "fails"}
       restart {"kill", "down_seconds"}          the API server goes and comes back
-      drop_watches, clear                       true: at once
+      drop_watches, clear                       true: immediately
     """
     from pilothouse_server.launch.simulation import simulate_for_kubectl
 

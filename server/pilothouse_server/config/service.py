@@ -195,7 +195,7 @@ class ConfigService:
         return shown
 
     async def _secret_answer(self, call: Call, value: Secret) -> pb.Secret:
-        """The same for a secret, whose values come from the write of the dry run."""
+        """The same for a secret. Its values come from the write of the dry run."""
         shown = _described_secret(call, value)
         if call.validate_only:
             values = await secrets.reveal(await call.transaction(), value, (), self._envelopes)

@@ -209,7 +209,7 @@ class Envelopes:
         asked.
 
         Raises:
-            Unavailable: the key is neither in the token nor in the ring, whose file was read again.
+            Unavailable: the key is neither in the token nor in the ring; the ring's file was read again.
         """
         if key_id in self._keys.key_encryption_keys:
             return False

@@ -70,7 +70,7 @@ class EnvironmentSource:
     provider: str = ENVIRONMENT
 
     def read(self) -> list[bytes]:
-        """The keys of the setting. Raises SettingsError, whose text never shows the value."""
+        """The keys of the setting. Raises SettingsError; its text never shows the value."""
         return _parsed(re.split(r"[\s,]+", self.text.strip(" \t\r\n,")), f"{PREFIX}SECRET_KEYS")
 
     def __repr__(self) -> str:

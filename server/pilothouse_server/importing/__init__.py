@@ -1,8 +1,8 @@
 """Takes over existing objects of a cluster: whole Deployments by an import, single fields by adopted drift.
 
-    deployments, pods, sources    from the cluster's objects to values of ours; pure functions
-    operations, dependencies      the import of Deployments with what they mount and read
-    drift_adoption                others' changes of a container's Deployment that become what is wanted
+    deployments, pods, sources    from the cluster's objects to our values; pure functions
+    operations, dependencies      the import of Deployments with the objects that they mount and read
+    drift_adoption                others' changes of a container's Deployment that become the desired state
 
 It is above the nouns, whose rows it makes, and below the reconciler.
 """

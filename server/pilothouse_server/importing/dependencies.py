@@ -1,12 +1,12 @@
 """The claims, config maps and secrets that imported containers mount and read, in their namespace.
 
-    Existing      what the namespace has already
-    Discovered    what a container needs and the cluster has (`Dependencies`, outside any transaction; each object once)
-    Created       what was made for a container (`create`, in the transaction of the import)
+    Existing      the objects that the namespace already has
+    Discovered    the objects that a container needs and the cluster has (`Dependencies`, outside any transaction;
+                  each object once)
+    Created       the objects that were made for a container (`create`, in the transaction of the import)
 
 A caller who may not make a volume, config map or secret cannot make one by an import. The values of a Secret
-are not even read then; otherwise they go from the cluster's answer to the encryption, and are part of nothing
-that is shown.
+are not even read then. Otherwise they go from the cluster's answer to the encryption, and no answer shows them.
 """
 
 from __future__ import annotations

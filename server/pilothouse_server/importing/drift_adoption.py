@@ -4,10 +4,10 @@ adopt    (pure) the container with their values. Every field that can drift has 
          those that have one are taken over one by one, so that unchanged fields keep their desired values. A
          label or annotation of a container stands on its pods too, so that adopting one rolls them.
 adopt_allowed
-         the same of what the platform's rules allow and of what gives no right that needs a permission: nobody is
-         there who could hold one. A variable that reads a secret or a config map is not added either.
-store    (in a transaction) writes it. The cluster has it already, so nothing is refused here: a quota that is
-         passed by it counts what there is.
+         the same for values that the platform's rules allow and that give no right which needs a permission: there
+         is no caller who could hold one. A variable that reads a secret or a config map is not added either.
+store    (in a transaction) writes it. The cluster has it already, so nothing is refused here: if it exceeds a
+         quota, the quota only counts the present usage.
 """
 
 from __future__ import annotations

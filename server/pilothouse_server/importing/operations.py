@@ -1,7 +1,7 @@
 """Takes existing Deployments of a Kubernetes namespace over, without restarting a pod.
 
-    discover (outside any transaction): convert each Deployment, ask the cluster what our first apply would change
-    create (one transaction): a row for each that can be, work for the reconciler, which puts our label on it
+    discover (outside any transaction): convert each Deployment; a dry run shows the changes of our first apply
+    create (one transaction): a row for each that can be imported, work for the reconciler, which sets our label
 
 The claims that its pods mount and the config maps and secrets that they read are taken over in the same call
 (`dependencies`), each Deployment with its own: all of it, or nothing.

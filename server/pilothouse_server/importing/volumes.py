@@ -24,8 +24,8 @@ async def take_over(
 ) -> tuple[Volume, bool]:
     """Returns the namespace's volume for this claim or source, and whether it was made now.
 
-    An existing volume is used, whatever its name; a name that another volume has gets a number. The caller
-    holds the namespace's lock.
+    An existing volume is used under its present name; a name that another volume has gets a number. The caller holds
+    the namespace's lock.
 
     Raises:
         NotFound: it is not there, and may not be made.

@@ -1,4 +1,4 @@
-"""The connections of `outbound.destinations`, with bounds on what the other side sends.
+"""The connections of `outbound.destinations`, with bounds on the bytes that the other side sends.
 
 A connection ends where the other side sends too much that is not a response. A response that comes in small pieces is
 read with pauses.

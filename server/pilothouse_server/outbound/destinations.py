@@ -13,8 +13,8 @@ machine may read:
   * An answer is read up to a bound, which holds after decompression (`read`); the bytes around it are
     bounded, too (`outbound.connections`).
   * A private key that is shown to somebody touches no disk (`key_pair_file`).
-  * Libraries' own messages hold addresses, user info and bytes of the other side, so none is passed on: a
-    failure has a text of ours (`failure`).
+  * Libraries' own messages hold addresses, user info and bytes of the other side, so none is passed on: a failure has
+    our own text (`failure`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The headers of a call, parsed and bounded in one way for every call.
 
-A client sends the same ones with call after call. So what was read of them is remembered for a second, and read once.
+A client sends the same ones with call after call. So the parsed headers are remembered for a second, and parsed once.
 
 gRPC tells a client its bound by the settings of the connection, and applies it once the client has acknowledged them.
 One that never does, or that sends its calls before, has no bound there: a call with 10 MB of headers reached its

@@ -539,7 +539,7 @@ async def _joined(first: Message, rest: AsyncIterator[Message]) -> AsyncIterator
 
 
 async def _parsed(call: Call, first: Any, rest: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    """Yields the messages of a stream of requests, whose first one has arrived; EOF if it has none."""
+    """Yields the messages of a stream of requests; the first one has arrived, and is EOF if there is none."""
     if first is grpc.aio.EOF:
         return
     yield await receiving.received(call.rule, first)

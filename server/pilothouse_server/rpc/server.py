@@ -8,8 +8,8 @@ have it held for them alone (`rpc.port`). They are the servers of one process, e
 its own (`rpc.lines`), or of several processes. The kernel distributes connections among them, not calls, so
 clients are asked more often to connect again.
 
-The number of concurrent calls is not left to gRPC, whose one number counts before any handler, health
-included: see `flowcontrol`.
+The number of concurrent calls is not left to gRPC. Its one number counts before any handler, health included: see
+`flowcontrol`.
 """
 
 from __future__ import annotations

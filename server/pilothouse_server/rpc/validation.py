@@ -70,7 +70,7 @@ class MessageRules:
         self.required_present: list[str] = []
 
     def check(self, message: Any, prefix: str, violations: list[Violation]) -> None:
-        """Appends the violations of `message`, whose fields have paths that begin with `prefix`."""
+        """Appends the violations of `message`; the paths of its fields begin with `prefix`."""
         for field, value in message.ListFields():
             number = field.number
             found = self.checks.get(number)

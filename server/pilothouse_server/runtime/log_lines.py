@@ -132,7 +132,7 @@ class _Bounded(logging.Filter):
 
 
 def _without_bytes(record: logging.LogRecord) -> None:
-    """Removes received bytes from a library's line, and the traceback, which then shows no fault of ours."""
+    """Removes received bytes from a library's line, and the traceback, which then shows no fault in our code."""
     if isinstance(record.args, tuple) and any(isinstance(each, bytes) for each in record.args):
         record.args = tuple("[not shown]" if isinstance(each, bytes) else each for each in record.args)
         record.exc_info = None

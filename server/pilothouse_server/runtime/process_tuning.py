@@ -38,7 +38,7 @@ def allow_many_open_files() -> None:
 
 
 def is_glibc() -> bool:
-    """Returns whether the C library is glibc, whose allocator `give_back_large_buffers` configures."""
+    """Returns whether the C library is glibc; `give_back_large_buffers` configures its allocator."""
     try:
         return hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
     except (OSError, TypeError):

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Cut:
-    """A wait of the present task that others may cut off: what `asyncio.timeout` does, without a timer of its own.
+    """A wait of the present task that others may cut off, like `asyncio.timeout`, but without a timer of its own.
 
         with Cut() as cut:
             await something     # TimeoutError if another task calls cut.off() in that time

@@ -383,9 +383,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _read(text: str, field: FieldInfo, *, may_be_none: bool) -> object:
-    """Returns the value, None if the setting keeps its default. Raises InvalidValueError, whose text states
-    the rule.
-    """
+    """Returns the value, None if the setting keeps its default. Raises InvalidValueError; its text states the rule."""
     if not text.strip():
         return None
     if may_be_none and text.strip().lower() == "none":

@@ -433,8 +433,7 @@ async def stream_head(transaction: ReadTransaction) -> StreamHead:
 
 
 async def stream_begins(transaction: ReadTransaction) -> tuple[StreamHead, tuple[int, ...]]:
-    """The same, and the ids of the changes whose effects this snapshot sees and whose events come later,
-    ascending.
+    """The same, and the ids of the changes that this snapshot shows before their events come, ascending.
 
     Of these `MOST_PENDING_IDS` and one more at most.
     """

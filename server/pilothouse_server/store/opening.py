@@ -57,7 +57,7 @@ async def reading(
 
 
 class Connected:
-    """A connection without an actor, whose statements are each a transaction: no lock outlives its statement."""
+    """A connection without an actor. Each of its statements is a transaction: no lock outlives its statement."""
 
     __slots__ = ("_connection", "_pool")
 

@@ -129,7 +129,7 @@ class Partitions:
         of_nouns: Iterable[Scheme] = (),
         attempts: int = ATTEMPTS,
     ) -> None:
-        """`of_nouns`: the partitioned tables of nouns, whose partitions are made ahead with the store's own."""
+        """`of_nouns`: the partitioned tables of nouns. Their partitions are made ahead with the store's own."""
         self._pool = pool
         self._schemes = (*OWN, *of_nouns)
         self._owner = owner

@@ -174,9 +174,7 @@ class Pool:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Connection]:
-        """Lends a connection for the block, whose statements are each a transaction unless one is begun.
-        Raises as `take`.
-        """
+        """Lends a connection for the block. Each statement is a transaction unless one is begun. Raises as `take`."""
         connection = await self.take()
         try:
             yield connection

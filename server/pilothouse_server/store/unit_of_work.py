@@ -240,9 +240,8 @@ class UnitOfWork:
         """Writes events, records and the idempotency row, and commits.
 
         Raises:
-            Unavailable: the database went away; nothing was written unless the loss happened during the
-            PilothouseError: the registered error of a broken constraint. PilothouseError: what a broken
-            constraint means.
+            Unavailable: the database went away; nothing was written unless the loss happened during the commit itself.
+            PilothouseError: the registered error of a broken constraint.
         """
         transaction = await self.begin()
         try:

@@ -1,7 +1,7 @@
 """The rules of claims of storage, of the volumes behind them and of their classes: defaults, checks, growth.
 
-`controllers.claims` binds claims to volumes and makes volumes for them; this module checks what is written. The
-refusal of a changed spec shows, as the real one, a diff of the spec in the names of the server's own structures.
+`controllers.claims` binds claims to volumes and makes volumes for them; this module checks writes. The refusal of a
+changed spec shows, as the real one, a diff of the spec in the names of the server's own structures.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def apply_defaults(resource: ResourceType, obj: JsonObject) -> None:
 
 
 def initialize(resource: ResourceType, obj: JsonObject) -> None:
-    """Sets in place what a new object has: a finalizer that protects it while it is in use, and its first phase."""
+    """Sets the initial fields of a new object in place: a finalizer that protects it while it is in use, and its
+    first phase.
+    """
     if resource is STORAGE_CLASSES:
         return
     finalizer = CLAIM_FINALIZER if resource is PERSISTENT_VOLUME_CLAIMS else VOLUME_FINALIZER
@@ -89,7 +91,7 @@ def initialize(resource: ResourceType, obj: JsonObject) -> None:
 
 
 def admit(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> None:
-    """Gives a new claim the default class; refuses with 403 the growth of what cannot grow."""
+    """Gives a new claim the default class; refuses with 403 the growth of a claim that cannot grow."""
     if resource is not PERSISTENT_VOLUME_CLAIMS:
         return
     if old is None:
@@ -156,7 +158,7 @@ def validate_class(obj: JsonObject) -> list[ErrorCause]:
 
 
 def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """Only the size of a bound claim may change, and never below what it has."""
+    """Only the size of a bound claim may change, and never below the present one."""
     new_spec, old_spec = obj["spec"], old["spec"]
     bound = (old.get("status") or {}).get("phase") == "Bound"
     compared = dict(new_spec)
@@ -178,7 +180,7 @@ def claim_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
 
 
 def class_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """What a class provisions with stays."""
+    """The parameters that a class provisions with stay."""
     return [
         forbidden_field(field, "updates to this field are forbidden.")
         for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode")

@@ -1,4 +1,4 @@
-"""Defaults of the kinds, and what admission adds to a pod.
+"""Defaults of the kinds, and admission's additions to a pod.
 
 The real server fills these when it decodes an object; a stored object always carries them. `apply_defaults` may
 run any number of times. `admit_pod` runs once, at creation.
@@ -255,7 +255,7 @@ def _default_service(obj: JsonObject) -> None:
 
 
 def admit_pod(obj: JsonObject) -> None:
-    """Adds to a new pod what admission adds: service account, its token volume, tolerations."""
+    """Makes admission's additions to a new pod: service account, its token volume, tolerations."""
     spec = obj["spec"]
     account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     spec["serviceAccountName"] = spec["serviceAccount"] = account

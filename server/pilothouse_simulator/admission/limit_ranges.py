@@ -1,4 +1,4 @@
-"""LimitRange: amounts filled into new pods that name none, and the bounds of what may be named."""
+"""LimitRange: amounts filled into new pods that name none, and the bounds of named amounts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fill_pod(store: ObjectStore, pod: JsonObject) -> None:
 
 
 def check(store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
-    """Refuses with 403 what lies outside the bounds."""
+    """Refuses with 403 amounts outside of the bounds."""
     namespace = obj["metadata"].get("namespace", "")
     problems: list[str] = []
     if resource is PODS:

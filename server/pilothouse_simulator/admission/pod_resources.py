@@ -1,8 +1,8 @@
-"""What a pod asks for in all.
+"""The total request of a pod.
 
-A pod's request for one resource is that of all its containers together with its sidecars, or of its largest
-init container (beside the sidecars started before it) where that is more: init containers run one after the
-other, before the rest.
+A pod's request for one resource is that of all its containers together with its sidecars, or of its largest init
+container (with the sidecars started before it) if that is more: init containers run one after the other, before the
+rest.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ JsonObject = dict[str, Any]
 
 
 def is_sidecar(container: JsonObject) -> bool:
-    """Whether an init container stays beside the main ones (restartPolicy Always)."""
+    """Returns whether an init container keeps running next to the main ones (restartPolicy Always)."""
     return bool(container.get("restartPolicy") == "Always")
 
 
 def pod_total(pod: JsonObject, kind: str, resource: str) -> Decimal:
-    """What a pod asks for in all. `kind` is `requests` or `limits`, `resource` such as `cpu` (in cores)."""
+    """Returns the total request of a pod. `kind` is `requests` or `limits`, `resource` such as `cpu` (in cores)."""
 
     def amount(container: JsonObject) -> Decimal:
         return parse_quantity(((container.get("resources") or {}).get(kind) or {}).get(resource, "0"))

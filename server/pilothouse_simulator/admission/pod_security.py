@@ -1,11 +1,11 @@
 """Pod Security of a namespace: by its labels `pod-security.kubernetes.io/enforce`, `audit` and `warn`, with versions.
 
 `enforce` refuses pods, and nothing else: a Deployment is accepted, and its ReplicaSet fails to create. `warn` answers
-whatever holds a pod's spec with a Warning header, and so does an `enforce` that becomes stricter, of the pods that are
-there already. `audit` writes into the server's own audit log, which there is none of here; its labels are checked.
-Labels that make no sense are refused where they are set, and count as the strictest where they are there.
+every object with a pod's spec with a Warning header. An `enforce` that becomes stricter does so about the existing
+pods. `audit` writes into the server's own audit log, which there is none of here; its labels are checked. Labels that
+make no sense are refused where they are set, and count as the strictest where they are there.
 
-`pod_security_checks` holds what the levels demand.
+`pod_security_checks` holds the requirements of the levels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check(store: ObjectStore, resource: ResourceType, obj: JsonObject, old: Json
     """Refuses a pod that its namespace does not allow, and a namespace whose labels make no sense. ApiError."""
     if resource is NAMESPACES:
         causes = _label_causes(obj)
-        # Whoever changes something else need not mend them.
+        # A writer that changes something else need not correct them.
         if causes and (old is None or causes != _label_causes(old)):
             raise api_errors.invalid(resource, str(obj["metadata"].get("name", "")), causes)
     elif resource is PODS and (old is None or _images(obj) != _images(old)):
@@ -95,7 +95,7 @@ def _labels_of_parent(store: ObjectStore, obj: JsonObject) -> JsonObject:
 
 
 def _images(pod: JsonObject) -> list[tuple[str, str]]:
-    """What of a pod may change and matters: a stricter level does not end those that are there."""
+    """Returns the changeable fields of a pod that matter here: a stricter level does not end existing pods."""
     spec = pod["spec"]
     containers = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     return [(container.get("name", ""), container.get("image", "")) for container in containers]

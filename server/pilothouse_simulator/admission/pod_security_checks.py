@@ -1,11 +1,11 @@
-"""The Pod Security Standards of Kubernetes: what keeps a pod from the levels `baseline` and `restricted`.
+"""The Pod Security Standards of Kubernetes: the violations of the levels `baseline` and `restricted`.
 
 One function a check, in the order in which the real server tells them: by name, those of baseline first. A check of
-`restricted` that asks for more stands in for its looser one of baseline, so that no field is told of twice. The words
-are the recorded ones, and for what was not recorded those of Kubernetes' own `pod-security-admission`.
+`restricted` that asks for more stands in for its looser one of baseline, so that no field is told of twice. The texts
+are the recorded ones, and otherwise those of Kubernetes' own `pod-security-admission`.
 
-These are the checks of the version `latest`. A namespace may pin an older one, which is told, and is held to these all
-the same.
+These are the checks of the version `latest`. A namespace may pin an older one. That version is named in the answers,
+but the same checks apply.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CheckedPod:
 
     @property
     def on_windows(self) -> bool:
-        """Whose containers have no such rights to give up."""
+        """Returns whether it runs on Windows, where containers have no such rights to give up."""
         return bool((self.spec.get("os") or {}).get("name") == "windows")
 
     @property
@@ -66,7 +66,7 @@ class CheckedPod:
 
 @dataclass(frozen=True)
 class PodSecurityViolation:
-    """Why a pod is not allowed: `reason` in a word or two, `detail` names who must change what."""
+    """Why a pod is not allowed: `reason` in a word or two, `detail` names the containers and the required change."""
 
     reason: str
     detail: str
@@ -79,7 +79,7 @@ Check = Callable[[CheckedPod], PodSecurityViolation | None]
 
 
 def violations(level: str, metadata: JsonObject, spec: JsonObject) -> list[PodSecurityViolation]:
-    """What keeps a pod from a level; nothing keeps it from `privileged`."""
+    """Returns the violations of a level; `privileged` has none."""
     pod = CheckedPod(metadata, spec)
     return [found for check in _CHECKS.get(level, ()) if (found := check(pod)) is not None]
 
@@ -310,7 +310,9 @@ def _unless(value: str | None, allowed: Iterable[str]) -> str | None:
 
 
 def _setters(pod: CheckedPod, bad: Callable[[JsonObject], str | None]) -> tuple[list[str], list[str]]:
-    """Who states a bad value, the pod first, and the values. `bad` returns it, or None for one that is allowed."""
+    """Returns the pod and the containers that set a bad value, the pod first, and the values. `bad` returns it, or
+    None for one that is allowed.
+    """
     found = {name: value for name, context in pod.contexts if (value := bad(context)) is not None}
     of_pod = bad(pod.context)
     setters = [] if of_pod is None else ["pod"]

@@ -18,7 +18,7 @@ _PREEMPTS = "PreemptLowerPriority"
 
 
 def admit(store: ObjectStore, pod: JsonObject) -> None:
-    """Sets what the class says. Refuses with 403 a class that is not there."""
+    """Sets the priority of the class. Refuses with 403 a class that does not exist."""
     spec = pod["spec"]
     found = _class(store, spec.get("priorityClassName", ""))
     if found is None:

@@ -1,8 +1,8 @@
-"""ResourceQuota: what an object counts for, and the check at admission.
+"""ResourceQuota: the usage of an object, and the check at admission.
 
-As in the real server the check holds a write against `status.hard` and `status.used`, and writes the new `used` before
-the object is stored, so that two writes at once cannot both take the last of it. What lowers the usage (a pod gone or
-ended) and a changed `spec.hard` are the business of `controllers.quotas`, which counts again.
+As in the real server the check compares a write with `status.hard` and `status.used`, and writes the new `used`
+before the object is stored, so that two concurrent writes cannot both take the last of it. A lower usage (a pod gone
+or ended) and a changed `spec.hard` are handled by `controllers.quotas`, which counts again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LIMITED_KINDS = ("requests", "limits")
 
 
 def usage_of(resource: ResourceType, obj: JsonObject) -> Usage:
-    """What one object counts for, by the names quotas use. Ended pods count as objects only."""
+    """Returns the usage of one object, by the names quotas use. Ended pods count as objects only."""
     usage: Usage = {f"count/{api_errors.qualified(resource)}": Decimal(1)}
     if resource is PODS:
         if obj.get("status", {}).get("phase") in ENDED:

@@ -1,7 +1,7 @@
 """Allocation of cluster addresses and node ports to Services, as the real registry does it on every write.
 
-`ServiceAllocators` keep what is taken. `allocate_service` fills a Service in place and returns the causes of a
-refusal; a dry run allocates and gives back at once.
+`ServiceAllocators` keep the allocated ones. `allocate_service` fills a Service in place and returns the causes of a
+refusal; a dry run allocates and gives back immediately.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def holdings(spec: JsonObject) -> tuple[set[str], set[int]]:
 def allocate_service(
     allocators: ServiceAllocators, obj: JsonObject, old: JsonObject | None, *, dry_run: bool
 ) -> list[ErrorCause]:
-    """Gives the Service its addresses and ports; what an update no longer uses is given back."""
+    """Gives the Service its addresses and ports; an update gives back those that it no longer uses."""
     spec = obj["spec"]
     old_spec: JsonObject = old["spec"] if old is not None else {}
     old_addresses, old_ports = holdings(old_spec)

@@ -1,8 +1,8 @@
-"""Rules of each kind that the store applies to every write, whoever writes.
+"""Rules of each kind that the store applies to every write of every client.
 
-What a kind begins with and what an update keeps is here; defaults live in `defaults`, checks in `validation`, address
-and port allocation in `services`. Controllers write through the store too, so they get the same defaults and the same
-refusals as HTTP clients.
+This module has the initial fields of a kind and the fields that an update keeps; defaults live in `defaults`, checks
+in `validation`, address and port allocation in `services`. Controllers write through the store too, so they get the
+same defaults and the same refusals as HTTP clients.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ JsonObject = dict[str, Any]
 
 
 class KindStrategies:
-    """The rules of all kinds, and what they have handed out. `hooks` are looked at on each write."""
+    """The rules of all kinds, and their allocations. `hooks` are looked at on each write."""
 
     def __init__(self, hooks: Sequence[webhooks.Webhook] = ()) -> None:
         self.allocators = services.ServiceAllocators()
         self._webhooks = hooks
 
     def default(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Fills defaults in place; what they set counts as set by the writer."""
+        """Fills defaults in place; they count as set by the writer."""
         if resource is NAMESPACES and obj["metadata"].get("name"):
             obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
         apply_defaults(resource, obj)
 
     def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
-        """Sets what a new object of the kind begins with, and checks it."""
+        """Sets the initial fields of a new object of the kind, and checks it."""
         if resource is NAMESPACES:
             obj["spec"] = {"finalizers": ["kubernetes"]}
             obj["status"] = {"phase": "Active"}
@@ -83,7 +83,7 @@ class KindStrategies:
         validate_create(resource, obj)
 
     def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
-        """Keeps what the kind does not let an update change, and checks the rest."""
+        """Keeps the fields that an update of the kind may not change, and checks the rest."""
         if resource is NAMESPACES:
             obj["spec"] = old["spec"]
         drop_empty_metadata(obj["metadata"])
@@ -119,7 +119,7 @@ class KindStrategies:
         *,
         dry_run: bool,
     ) -> None:
-        """Admission, and what a write takes of what is limited: 403 by limit ranges and quotas, 422 by ports."""
+        """Runs admission, and allocates limited resources: 403 by limit ranges and quotas, 422 by ports."""
         webhooks.call(self._webhooks, resource, "CREATE" if old is None else "UPDATE")
         pod_security.check(store, resource, obj, old)
         claims.admit(store, resource, obj, old)
@@ -135,14 +135,14 @@ class KindStrategies:
             quotas.admit(store, resource, obj, old, dry_run=False)
 
     def release(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Gives back what `allocate` handed out."""
+        """Gives back the allocations of `allocate`."""
         if resource is SERVICES:
             addresses, ports = services.holdings(obj["spec"])
             self.allocators.addresses -= addresses
             self.allocators.node_ports -= ports
 
     def restore_allocations(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Marks what a loaded object holds as taken."""
+        """Marks the allocations of a loaded object as taken."""
         if resource is SERVICES:
             addresses, ports = services.holdings(obj["spec"])
             self.allocators.addresses |= addresses

@@ -261,7 +261,7 @@ def _validate_service_port(port: JsonObject, field: str, names: set[str], *, nam
 
 
 def _service_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """The cluster address of a Service stays what it was first."""
+    """The first cluster address of a Service stays."""
     new_spec, old_spec = obj["spec"], old["spec"]
     if "ExternalName" in (new_spec["type"], old_spec["type"]) or not old_spec.get("clusterIP"):
         return []

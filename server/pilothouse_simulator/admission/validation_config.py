@@ -1,4 +1,4 @@
-"""Validation of ConfigMaps and Secrets: keys, sizes, types and their keys, what immutable ones keep."""
+"""Validation of ConfigMaps and Secrets: keys, sizes, types and their keys, and the fields that immutable ones keep."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def validate_secret(obj: JsonObject) -> list[ErrorCause]:
 
 
 def config_map_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """What an immutable ConfigMap keeps."""
+    """Returns the violations of an immutable ConfigMap."""
     return _frozen(obj, old, ("data", "binaryData"))
 
 
 def secret_unchanged(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """What a Secret keeps: its type, and once it is immutable its data."""
+    """Returns the violations of a Secret: its type stays, and once it is immutable its data."""
     causes = []
     if obj.get("type") != old.get("type"):
         causes.append(invalid_value("type", obj.get("type"), "field is immutable"))

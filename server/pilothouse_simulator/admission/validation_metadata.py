@@ -57,7 +57,7 @@ def required(field: str, message: str = "") -> ErrorCause:
 
 
 def not_supported(field: str, value: Any, supported: tuple[str, ...]) -> ErrorCause:
-    """FieldValueNotSupported with the list of what is supported."""
+    """Returns FieldValueNotSupported with the list of supported values."""
     shown = ", ".join(json.dumps(entry) for entry in supported)
     return ErrorCause(
         "FieldValueNotSupported", f"Unsupported value: {json.dumps(value)}: supported values: {shown}", field

@@ -1,4 +1,4 @@
-"""Validation of pod specs, in pods and in templates, and of what may change in a running pod."""
+"""Validation of pod specs, in pods and in templates, and of changes of a running pod."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def _validate_probe(probe: JsonObject, field: str) -> list[ErrorCause]:
 
 
 def validate_pod_update(obj: JsonObject, old: JsonObject) -> list[ErrorCause]:
-    """What may change in the spec of an existing pod: images, deadline, more tolerations."""
+    """Only these parts of an existing pod's spec may change: images, deadline, more tolerations."""
     new_spec, old_spec = copy_json(obj["spec"]), copy_json(old["spec"])
     causes: list[ErrorCause] = []
     for kind in ("containers", "initContainers"):

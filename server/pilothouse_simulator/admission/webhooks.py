@@ -1,4 +1,4 @@
-"""Admission webhooks: what refuses a write beside the rules of its kind.
+"""Admission webhooks: refusals of writes in addition to the rules of the kind.
 
 A test or a developer sets them in the fault plan: one that denies, or one that is itself away, which the API server
 reports as an internal error of its own.
@@ -18,10 +18,10 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True)
 class Webhook:
-    """One that refuses what is created or changed of `resources` (plural names), with `message` and `code`.
+    """A webhook that refuses creations and changes of `resources` (plural names), with `message` and `code`.
 
-    `operations`: which of CREATE, UPDATE and DELETE it is asked for, as its configuration says; a dry run is asked
-    for, too.
+    `operations`: the operations among CREATE, UPDATE and DELETE that it is called for, as its configuration says; it
+    is called for a dry run, too.
 
     `fails`: it does not answer, and its configuration says that nothing may pass without it.
     """

@@ -1,4 +1,4 @@
-"""What the handlers of requests share: the store, the clock, and the address a request names."""
+"""The objects that the handlers of requests share: the store, the clock, and the address a request names."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class OpenStream(Protocol):
 
 @dataclass(frozen=True)
 class RequestTarget:
-    """What a path addresses. `name` empty: a collection; `namespace` None: all, or cluster-scoped.
+    """The object that a path addresses. `name` empty: a collection; `namespace` None: all, or cluster-scoped.
 
-    `watch_prefix`: the deprecated `/watch/` form. `rest`: what follows a proxy subresource.
+    `watch_prefix`: the deprecated `/watch/` form. `rest`: the part after a proxy subresource.
     """
 
     resource: ResourceType
@@ -50,8 +50,8 @@ class RequestTarget:
 class ApiContext:
     """Shared by all handlers of one server.
 
-    `closing`: it has been told to end, and its watches are silent. `ready`: what /readyz says. `late_writes` are under
-    way though their requests have been answered.
+    `closing`: the server is ending, and its watches are silent. `ready`: the answer of /readyz. `late_writes` are
+    under way though their requests have been answered.
     """
 
     store: ObjectStore
@@ -78,7 +78,7 @@ class ApiContext:
         return [warning(_ENDPOINTS_WARNING)] if resource is ENDPOINTS else []
 
     def warnings(self, resource: ResourceType, obj: JsonObject, old: JsonObject | None) -> Warnings:
-        """Warning headers of what was written, `old` as it was before."""
+        """Returns the Warning headers for a written object; `old` is its former version."""
         return [warning(text) for text in pod_security.warnings(self.store, resource, obj, old)]
 
 
@@ -91,7 +91,8 @@ def warning(text: str) -> tuple[str, str]:
 def parse_path(path: str, *, known: bool = True) -> RequestTarget | None:
     """The resource a path below /api or /apis addresses, or None when there is none.
 
-    `known` False: whatever the path names, as if it were there, for who has no right to learn that it is not.
+    `known` False: also returns a target for an unknown resource, for a caller who has no right to learn that it does
+    not exist.
     """
     parts = path.strip("/").split("/")
     if len(parts) >= 3 and parts[0] == "api":

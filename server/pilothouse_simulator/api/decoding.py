@@ -1,9 +1,9 @@
 """Decoding of request bodies: JSON or YAML, duplicate and unknown fields, wrong types.
 
-The real server decodes a body into Go structs. What that does to a document is observable, so it is done here by
-the schema: unknown fields are dropped (with a warning, or refused, as `fieldValidation` says), a value of the
-wrong type is refused with 400, nulls vanish. Server-side apply reads the same schema more strictly, and the real
-server answers its refusals with 500 and no reason.
+The real server decodes a body into Go structs. That has observable effects on a document, so the schema has them
+here: unknown fields are dropped (with a warning, or refused, as `fieldValidation` says), a value of the wrong type is
+refused with 400, nulls vanish. Server-side apply reads the same schema more strictly, and the real server answers its
+refusals with 500 and no reason.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pilothouse_simulator.values.api_errors import ApiError
 JsonObject = dict[str, Any]
 
 
-# What a document sets as it stands, and its type.
+# The fields that a document sets directly, with their types.
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "latency_seconds": float,
     "error_rate": float,
@@ -44,14 +44,14 @@ def _with_tuples(entry: JsonObject) -> JsonObject:
 
 @dataclass
 class FaultPlan:
-    """What goes wrong, and how often.
+    """The faults to simulate, and their rates.
 
-    `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered
-    with `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds`
-    belongs to code 429. `webhooks` refuse writes (see `webhooks`). `storage_stalled` lets the storage behind the
-    server not answer, `storage_stopped` neither, and what was on its way to it is lost. `too_busy_for_bookmarks` keeps
-    watches silent where nothing changes, until their time is over. `on_request` is told method and
-    path of each request before anything else. `restart` (kill, seconds away) is given by the server. Requests to
+    `latency_seconds` delays every answer (real seconds). `error_rate` (0..1) is the share of requests answered with
+    `error_code`. `refuse_connections` closes every connection without an answer. `retry_after_seconds` belongs to
+    code 429. `webhooks` refuse writes (see `webhooks`). `storage_stalled` makes the storage behind the server stop
+    answering; `storage_stopped` does too, and writes on their way to it are lost. `too_busy_for_bookmarks` keeps
+    watches silent where nothing changes, until their time is over. `on_request` is called with method and path of
+    each request before anything else. `restart` (kill, seconds away) is given by the server. Requests to
     `/simulator`, `/livez`, `/readyz` and `/healthz` are spared.
     """
 
@@ -88,7 +88,7 @@ class FaultPlan:
 
     @property
     def storage_stalled(self) -> bool:
-        """Whether the storage does not answer. See `stalling` for what that means for each request."""
+        """Whether the storage does not answer. `stalling` describes the effect on each request."""
         return not self._flows.is_set()
 
     @storage_stalled.setter

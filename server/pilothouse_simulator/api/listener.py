@@ -1,9 +1,9 @@
 """The listening part of the simulated API server, and its ends: killed, stopped, started again.
 
-As recorded of a real one: KILL breaks every connection in the middle of what it carries. TERM closes the listening
-socket and idle connections at once, while open watches live on, silent, for a minute, and then end as if nothing were
-wrong; followed logs break off. A server that starts knows no rights that come from roles for a moment (403 for those
-who have them, too), is not ready for another second, and serves no watch from before its start: 410.
+As recorded of a real one: KILL breaks every connection in the middle of its data. TERM closes the listening socket
+and idle connections immediately, while open watches live on, silent, for a minute, and then end normally; followed
+logs break off. A server that starts knows no rights that come from roles for a moment (403 for those who have them,
+too), is not ready for another second, and serves no watch from before its start: 410.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ApiListener:
         await self.start_again()
 
     def restart_later(self, kill: bool, down_seconds: float) -> None:
-        """`restart` beside whatever asks for it."""
+        """Runs `restart` in a task, apart from the requesting call."""
         self._later(self.restart(kill=kill, down_seconds=down_seconds))
 
     async def _listen(self) -> None:

@@ -1,4 +1,4 @@
-"""What form an answer takes: full objects, metadata only, or a table, as the Accept header asks.
+"""The form of an answer: full objects, metadata only, or a table, as the Accept header asks.
 
 Only JSON is spoken. A client that prefers protobuf or YAML and also accepts JSON gets JSON, as a real server
 that lacks an encoding would do; one that accepts nothing else gets 406.

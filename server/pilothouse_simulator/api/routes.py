@@ -1,8 +1,8 @@
 """From a request to its handler: authentication, faults, discovery, resources and subresources.
 
-One catch-all handler takes every request, because what exists depends on the resource registry, and because the
-real server answers unknown paths, resources and methods in its own ways. A refusal anywhere is an `ApiError`
-and becomes a Status here.
+One catch-all handler takes every request, because the resource registry decides which paths exist, and because the
+real server answers unknown paths, resources and methods in its own ways. A refusal anywhere is an `ApiError` and
+becomes a Status here.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def _openapi(parts: list[str]) -> dict[str, Any] | None:
 
 
 class ApiRoutes:
-    """The request handler of one server. `users` says who may do what.
+    """The request handler of one server. `users` decides permissions.
 
-    `kubelets` answer what only a node knows: logs and usage.
+    `kubelets` answer requests that only a node can: logs and usage.
     """
 
     def __init__(self, context: ApiContext, users: Users, *, kubelets: Kubelets) -> None:

@@ -91,7 +91,7 @@ async def delete_object(context: ApiContext, request: web.Request, target: Reque
 
 
 async def delete_collection(context: ApiContext, request: web.Request, target: RequestTarget) -> web.Response:
-    """DELETE of a collection: the list of what was there."""
+    """DELETE of a collection: returns the list of the deleted objects."""
     presenter = context.presenter(request, target)
     options = await _delete_options(request)
     _check_delete_options(options)

@@ -6,8 +6,8 @@ protocols know no Status: the connection just closes. As recorded, the first mes
 
 A runtime takes some time to start a program; the size of a terminal that is told until then is its first.
 
-A terminal is a line discipline: what is typed is echoed, line ends become CR LF, Ctrl-C ends the program (of a shell
-at its prompt, what it runs), Ctrl-D on an empty line ends its input. It does no line editing.
+A terminal is a line discipline: typed bytes are echoed, line ends become CR LF, Ctrl-C ends the program (of a shell
+at its prompt, the program that it runs), Ctrl-D on an empty line ends its input. It does no line editing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ExecRoutes:
     async def run(
         self, context: ApiContext, request: web.Request, target: RequestTarget
     ) -> web.StreamResponse:
-        """Runs the program of the query; refuses before the handshake what cannot be run."""
+        """Runs the program of the query; refuses an invalid query before the handshake."""
         query = request.query
         wanted = {
             name for name in ("stdin", "stdout", "stderr", "tty") if query.get(name, "") in ("true", "1")

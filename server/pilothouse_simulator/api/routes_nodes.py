@@ -29,7 +29,7 @@ class NodeRoutes:
     async def read_log(
         self, context: ApiContext, request: web.Request, target: RequestTarget
     ) -> web.StreamResponse:
-        """GET of pods/log: text whatever the client accepts, as a stream when it follows."""
+        """GET of pods/log: text for every Accept header, as a stream when it follows."""
         options = parse_log_options(target.name, request.query)
         self._check_there(context, target, options)
         answer = await read_log(self._kubelets, str(target.namespace), target.name, options)

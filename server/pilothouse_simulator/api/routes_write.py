@@ -1,4 +1,4 @@
-"""POST, PUT and PATCH of objects. What an answer warns of stands in its headers."""
+"""POST, PUT and PATCH of objects. The warnings of an answer stand in its headers."""
 
 from __future__ import annotations
 
@@ -315,6 +315,6 @@ def _group_version(resource: ResourceType) -> str:
 
 
 def without_unwritable(resource: ResourceType, obj: JsonObject, subresource: str) -> JsonObject:
-    """Drops what a write to this (sub)resource cannot set: status of the main resource, spec of status."""
+    """Drops the fields that a write to this (sub)resource cannot set: status of the main resource, spec of status."""
     dropped = "spec" if subresource == "status" else "status" if resource.has_status else None
     return {name: value for name, value in obj.items() if name != dropped}

@@ -1,7 +1,7 @@
 """The certificates of one run of the simulated API server.
 
 kubectl sends a bearer token only over TLS, so a cluster that kubectl shall use needs a certificate. It is its own
-authority, made anew for each cluster, and valid for its address only; the kubeconfig carries it. It also signs the
+authority, newly made for each cluster, and valid for its address only; the kubeconfig carries it. It also signs the
 certificates of clients that come with one in place of a token.
 """
 
@@ -48,7 +48,7 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=self.certificate.decode())
-        # The ssl module reads keys from files only; this one is readable by nobody else and gone at once.
+        # The ssl module reads keys from files only; nobody else can read this one, and it is deleted immediately.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "server.pem"
             path.touch(mode=0o600)

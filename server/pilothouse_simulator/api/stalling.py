@@ -1,9 +1,9 @@
 """Requests while the storage behind the API server does not answer.
 
-As recorded: what the watch cache knows is still answered (resourceVersion 0), a watch is open and silent, and all else
-waits, at most as long as its `timeout` asks or 34 seconds, and is then 504. A create that was answered 504 is stored
-all the same when the storage goes on: its write was on its way. An update was not, as it reads first; and where the
-storage was not there at all, nothing was.
+As recorded: requests that the watch cache can serve are still answered (resourceVersion 0), a watch is open and
+silent, and all others wait, at most as long as their `timeout` asks or 34 seconds, and then get 504. A create that
+was answered 504 is nevertheless stored when the storage continues: its write was on its way. An update was not, as it
+reads first; and where the storage was not there at all, nothing was.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def request_timeout(request: web.Request) -> float | None:
-    """The `timeout` of a request in seconds; None where it gives none. ApiError 400 for what is no duration."""
+    """The `timeout` of a request in seconds; None where it gives none. ApiError 400 if it is not a duration."""
     text = request.query.get("timeout", "")
     if not text:
         return None
@@ -45,7 +45,7 @@ async def with_storage(
     target: RequestTarget,
     handle: Callable[[], Awaitable[web.StreamResponse]],
 ) -> web.StreamResponse:
-    """Returns what `handle` returns as soon as the storage answers; 504 where it takes too long."""
+    """Returns the result of `handle` as soon as the storage answers; 504 if it takes too long."""
     seconds = request_timeout(request)
     faults = context.faults
     if not faults.storage_stalled or _from_cache(request, target):

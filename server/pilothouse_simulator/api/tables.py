@@ -93,7 +93,7 @@ def _created(obj: JsonObject, now: datetime) -> str:
 
 @dataclass
 class PodSummary:
-    """What the columns of a pod show: Status, ready containers, restarts, and when the last restart was."""
+    """The values in the columns of a pod: Status, ready containers, restarts, and when the last restart was."""
 
     reason: str
     ready: int = 0
@@ -113,7 +113,7 @@ def pod_summary(pod: JsonObject) -> PodSummary:
 
 
 def _is_initializing(pod: JsonObject, summary: PodSummary) -> bool:
-    """Whether an init container is not done yet: the first such is what Status tells of."""
+    """Returns whether an init container is not done yet: Status describes the first such one."""
     total = len(pod["spec"].get("initContainers") or [])
     for index, entry in enumerate(pod.get("status", {}).get("initContainerStatuses") or []):
         summary.restarts += int(entry.get("restartCount", 0))

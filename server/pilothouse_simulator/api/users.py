@@ -1,9 +1,10 @@
-"""Who may do what on the simulated cluster: users by token or client certificate, and their rights.
+"""The permissions on the simulated cluster: users by token or client certificate, and their rights.
 
-The cluster's own token is an administrator's, as the kubeconfig it prints. Others are added with rules of the form of
-a ClusterRole, to show what a cluster with narrow rights answers. Wording and order follow the recordings: a bad token
-is 401 before all else, and a missing right is 403 before the object, the body or even the resource is looked at.
-Whoever shows nothing is anonymous, and may see the health and the version; others may see what the API offers, too.
+The cluster's own token is an administrator's, as the kubeconfig it prints. Other users are added with rules of the
+form of a ClusterRole, to show the answers of a cluster with narrow rights. Wording and order follow the recordings: a
+bad token is 401 before all else, and a missing right is 403 before the object, the body or even the resource is
+looked at. A caller without a credential is anonymous, and may see the health and the version; others may also see the
+offered API.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _REVIEW_RULES: tuple[JsonObject, ...] = (
     },
     {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
 )
-# What is no resource and open to everybody, and what is to everybody who is somebody.
+# Paths that are no resources: those that are open to everybody, and those that need an authenticated user.
 _PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _OPEN_PATHS = (
     "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
@@ -135,7 +136,7 @@ class Users:
         return next((each for each in known if each.name == name), ApiUser(name, ()))
 
     def authorize(self, user: ApiUser, request: web.Request, target: RequestTarget) -> None:
-        """ApiError 403 unless the user may do what the request asks."""
+        """Raises ApiError 403 unless the user may make the request."""
         verb = _verb(request, target)
         resource = target.resource
         if not self._may(user, verb, resource.group, _with_subresource(target)):

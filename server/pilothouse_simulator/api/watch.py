@@ -1,10 +1,10 @@
 """Watch streams: changes of one resource type from a version on, as lines of JSON.
 
-A stream subscribes to the store first and then reads the past from its history, so that nothing falls between
-the two. A selector turns a change into what it means for the watcher: an object that stops matching is DELETED
-(with its last matching state and the version of the change), one that begins to match is ADDED. Bookmarks tell
-the version reached: at the end of the initial events of a streaming list, about every minute, and shortly
-before the server ends the stream.
+A stream subscribes to the store first and then reads the past from its history, so that nothing falls between the
+two. A selector turns a change into its meaning for the watcher: an object that stops matching is DELETED (with its
+last matching state and the version of the change), one that begins to match is ADDED. Bookmarks tell the version
+reached: at the end of the initial events of a streaming list, about every minute, and shortly before the server ends
+the stream.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _BEFORE_END_SECONDS = (2.0, 1.0)
 _DEFAULT_TIMEOUT_SECONDS = (1800.0, 3600.0)
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _NO_PODS = {"metadata": {}, "spec": {"containers": None}}
-# What a bookmark holds beside its version: the empty object of its kind, as Go writes it, `null` for lists among it.
+# The fields of a bookmark in addition to its version: the empty object of its kind, as Go writes it, with `null` for
+# lists.
 _EMPTY: dict[str, JsonObject] = {
     "Pod": {"spec": {"containers": None}, "status": {}},
     "Deployment": {
@@ -114,7 +115,7 @@ class WatchResponse:
         try:
             await response.prepare(request)
             with suppress(ConnectionError):
-                # What cannot be shown in the form asked for ends the stream; nobody is told why.
+                # An object that cannot be shown in the requested form ends the stream without a reason.
                 with suppress(_UnfitFormError):
                     await self._send(response)
                 await response.write_eof()
@@ -162,7 +163,7 @@ class WatchResponse:
                 next_bookmark = next(bookmarks, None)
 
     async def _send_initial(self, response: web.StreamResponse) -> int | None:
-        """Sends what there is at the start; returns the version that it reached, or None where it is refused."""
+        """Sends the initial state; returns the version that it reached, or None if it is refused."""
         if self._start and self._context.faults.storage_stalled:
             await self._context.faults.storage_flows()
         try:
@@ -176,7 +177,7 @@ class WatchResponse:
         return reached
 
     async def _send_changes(self, response: web.StreamResponse, batch: list[StoreEvent], floor: int) -> None:
-        """Sends what is new to the watcher: after `floor`, which the first lines reached, and its own start."""
+        """Sends the new events: after `floor`, the version of the first lines, and after its own start."""
         if batch and self._context.faults.storage_stalled:
             await self._context.faults.storage_flows()
         lines = [

@@ -1,1 +1,1 @@
-"""The controllers and the scheduler, which bring objects to what their specs ask for."""
+"""The controllers and the scheduler, which bring objects to the state of their specs."""

@@ -1,12 +1,12 @@
 """The controllers of storage: claims find a volume or get one made, volumes follow their claims, both are protected.
 
-A claim takes the smallest free volume of its class that is large enough. Where there is none, its class makes one,
-at once (`Immediate`) or when the scheduler has chosen a node for a pod that uses it (`WaitForFirstConsumer`). A
+A claim takes the smallest free volume of its class that is large enough. If there is none, its class makes one,
+immediately (`Immediate`) or when the scheduler has chosen a node for a pod that uses it (`WaitForFirstConsumer`). A
 claim that grows within a class that allows it is enlarged after a moment. One that is used by a scheduled pod keeps
 its finalizer, and so stays until the last such pod is gone; its volume is then released or deleted, as its reclaim
 policy says.
 
-What a class makes has no files: the simulated pods do not look into their volumes.
+Volumes that a class makes have no files: the simulated pods do not look into their volumes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""What all controllers of the simulated cluster share.
+"""The common part of all controllers of the simulated cluster.
 
-`ObjectIndex` is what the informers' caches of a real controller manager are: dependents by owner uid, and
-objects without owner, kept current from the changes of the store. A `Controller` handles one key at a time in a
-synchronous `sync`, called only when the index has seen every change of the store: it never acts on a stale
-view, needs no expectations and meets no conflicts. Between two keys the event loop is given back, so that a
-burst of work never blocks it for long. A failed `sync` is retried with a growing delay (5 ms doubling to 16
-minutes, as in client-go).
+`ObjectIndex` corresponds to the informers' caches of a real controller manager: dependents by owner uid, and objects
+without owner, kept current from the changes of the store. A `Controller` handles one key at a time in a synchronous
+`sync`, called only when the index has seen every change of the store: it never acts on a stale view, needs no
+expectations and meets no conflicts. Between two keys the event loop is given back, so that a burst of work never
+blocks it for long. A failed `sync` is retried with a growing delay (5 ms doubling to 16 minutes, as in client-go).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The Deployment controller: rolling updates over replica sets.
 
-A port of the real controller's decisions, step for step, because clients depend on what they can watch: a
-new replica set per template (found again on a rollback, with the next revision), scaled up within maxSurge
-while old ones go down within maxUnavailable, one step per sync; pausing, scaling (proportional in the
-middle of a rollout), Recreate, the revision history, and the conditions of `deployments_status`. Replica
-sets without controller whose labels match are adopted.
+It is a port of the real controller's decisions, step for step, because clients watch and depend on them: a new
+replica set per template (found again on a rollback, with the next revision), scaled up within maxSurge while old ones
+go down within maxUnavailable, one step per sync; pausing, scaling (proportional in the middle of a rollout),
+Recreate, the revision history, and the conditions of `deployments_status`. Replica sets without controller whose
+labels match are adopted.
 """
 
 from __future__ import annotations

@@ -93,8 +93,7 @@ def new_replica_set_size(deployment: JsonObject, all_sets: list[JsonObject], new
 def proportional_sizes(deployment: JsonObject, active_sets: list[JsonObject]) -> dict[str, int]:
     """Sizes by name when a deployment is scaled in the middle of a rollout: each set keeps its share.
 
-    What rounding leaves over goes to the largest set (the newest of equals when growing, the oldest when
-    shrinking).
+    The remainder of rounding goes to the largest set (the newest of equals when growing, the oldest when shrinking).
     """
     surge, _ = surge_and_unavailable(deployment)
     allowed = replicas_of(deployment) + surge if replicas_of(deployment) > 0 else 0
@@ -178,7 +177,7 @@ def annotate_new_replica_set(
 
 
 def same_template(first: JsonObject, second: JsonObject) -> bool:
-    """Whether two pod templates are equal, whatever their pod-template-hash says."""
+    """Returns whether two pod templates are equal except for their pod-template-hash."""
     return _without_hash(first) == _without_hash(second)
 
 

@@ -1,10 +1,10 @@
-"""The garbage collector: what happens to dependents when their owner goes.
+"""The garbage collector: the deletion of dependents when their owner goes.
 
-Three ways, chosen by the deletion. *Background*: the owner is gone at once, its dependents are deleted when
-the collector finds that no owner is left. *Foreground*: the owner waits with the finalizer
-`foregroundDeletion` until every dependent that blocks it is gone; dependents that have dependents of their
-own are deleted in the foreground too, so the order of removal is pods, replica set, deployment. *Orphan*:
-the finalizer `orphan` holds the owner until the references to it are taken out of its dependents.
+Three ways, chosen by the deletion. *Background*: the owner is gone immediately, its dependents are deleted when the
+collector finds that no owner is left. *Foreground*: the owner waits with the finalizer `foregroundDeletion` until
+every dependent that blocks it is gone; dependents that have dependents of their own are deleted in the foreground
+too, so the order of removal is pods, replica set, deployment. *Orphan*: the finalizer `orphan` holds the owner until
+the references to it are taken out of its dependents.
 
 An owner counts as present when an object of that kind, name and uid exists.
 """

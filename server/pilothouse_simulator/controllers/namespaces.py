@@ -1,10 +1,9 @@
-"""The namespace controllers: what a new namespace holds, and its end.
+"""The namespace controllers: the first contents of a new namespace, and its end.
 
-A namespace gets the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`, again when somebody
-deletes them. One being deleted is emptied: every object in it is deleted, the conditions say what is left
-and which finalizers hold it, and once nothing is left the finalizer `kubernetes` goes and with it the
-namespace. The first look comes a moment after the deletion, later ones at each removal and at the latest
-every five seconds.
+A namespace gets the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`, again when somebody deletes them.
+One being deleted is emptied: every object in it is deleted, the conditions list the remaining objects and the
+finalizers that hold them, and once nothing is left the finalizer `kubernetes` goes and with it the namespace. The
+first look comes a moment after the deletion, later ones at each removal and at the latest every five seconds.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ class NamespaceController(Controller[str]):
         self.store.replace(NAMESPACES, released)
 
     def _delete(self, resource: ResourceType, obj: JsonObject) -> JsonObject | None:
-        """Deletes one object unless that has begun; returns what is left of it."""
+        """Deletes one object unless that has begun; returns the remaining object."""
         metadata = obj["metadata"]
         if "deletionTimestamp" in metadata:
             return obj

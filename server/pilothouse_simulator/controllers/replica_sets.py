@@ -1,10 +1,10 @@
 """The ReplicaSet controller: keeps as many pods as `spec.replicas` says.
 
-A port of the real controller's decisions. Each sync counts the pods first, then creates or deletes what is
-missing or too many, and writes the status from the count made *before*: so watchers see
-`observedGeneration` move one step ahead of the counters, as in a real cluster. Pods that carry the labels
-but have no controller are adopted. A refused pod (quota, admission) becomes the condition ReplicaFailure
-and the event FailedCreate, retried with a growing delay.
+A port of the real controller's decisions. Each sync counts the pods first, then creates missing or deletes
+superfluous ones, and writes the status from the count made *before*: so watchers see `observedGeneration` move one
+step ahead of the counters, as in a real cluster. Pods that carry the labels but have no controller are adopted. A
+refused pod (quota, admission) becomes the condition ReplicaFailure and the event FailedCreate, retried with a growing
+delay.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The scheduler: finds a node for each new pod, or says why there is none.
 
-A node fits when it is ready and not cordoned, its labels and taints suit the pod, and what is left of its
-allocatable cpu, memory and number of pods is enough. Of the fitting ones the emptiest is taken. A pod that
-fits nowhere gets the condition PodScheduled=False and a FailedScheduling event, and is tried again when a
-pod goes or a node or a claim changes. Sums per node are kept from change to change, so a decision costs one look at
-each node.
+A node fits when it is ready and not cordoned, its labels and taints suit the pod, and the rest of its allocatable
+cpu, memory and number of pods is enough. Of the fitting ones the emptiest is taken. A pod that fits nowhere gets the
+condition PodScheduled=False and a FailedScheduling event, and is tried again when a pod goes or a node or a claim
+changes. Sums per node are kept from change to change, so a decision costs one look at each node.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _TERMINAL_PHASES = frozenset({"Succeeded", "Failed"})
 
 @dataclass
 class _Room:
-    """What the pods of one node ask for."""
+    """The requests of the pods of one node."""
 
     used: dict[str, Decimal] = field(default_factory=lambda: dict.fromkeys(_COUNTED, Decimal(0)))
     pods: int = 0
@@ -156,7 +155,7 @@ class Scheduler:
         try:
             bound = self.store.bind(*key, best[1])
         except ApiError:
-            # Bound or deleted by somebody else meanwhile.
+            # Another task has bound or deleted it.
             return
         self._charge(bound, best[1])
         message = f"Successfully assigned {'/'.join(key)} to {best[1]}"
@@ -175,7 +174,7 @@ class Scheduler:
         self._park(key, pod, message)
 
     def _park(self, key: Key, pod: JsonObject, message: str) -> None:
-        """Records why a pod waits; it is tried again when what it lacks may have come."""
+        """Records why a pod waits; it is tried again when the missing resource may have come."""
         self._parked[key] = None
         old = next(
             (entry for entry in pod["status"].get("conditions") or [] if entry["type"] == "PodScheduled"),
@@ -211,7 +210,7 @@ def _is_unassigned(pod: JsonObject) -> bool:
 
 
 def _scheduling_facts(node: JsonObject | None) -> tuple[object, ...] | None:
-    """What of a node matters here; its heartbeat does not."""
+    """Returns the fields of a node that matter here; its heartbeat does not."""
     if node is None:
         return None
     spec = node.get("spec") or {}

@@ -1,7 +1,8 @@
-"""What a program in a simulated container finds around it: environment variables and files.
+"""The environment of a program in a simulated container: environment variables and files.
 
-The variables are those of the container's `env` and `envFrom`, beside those every container has; references to config
-maps and secrets are read from the store. The files are those of the volumes that come from config maps and secrets.
+The variables are those of the container's `env` and `envFrom`, in addition to those every container has; references
+to config maps and secrets are read from the store. The files are those of the volumes that come from config maps and
+secrets.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def environment_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -
 
 
 def files_of(store: ObjectStore, pod: JsonObject, container: JsonObject) -> dict[str, bytes]:
-    """Contents by path of what is mounted from config maps and secrets, and of the files every container has."""
+    """Returns the contents by path of the files mounted from config maps and secrets, and of the files every
+    container has.
+    """
     namespace = pod["metadata"]["namespace"]
     files = {
         "/etc/hostname": (pod["metadata"]["name"] + "\n").encode(),

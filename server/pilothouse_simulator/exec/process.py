@@ -1,4 +1,4 @@
-"""What a program in a simulated container sees: its streams, environment, files and terminal.
+"""The interface of a program in a simulated container: its streams, environment, files and terminal.
 
 Input and the joints of a pipeline are `Pipe`s that hold a bounded number of bytes, so that a slow reader slows the
 writer.
@@ -40,7 +40,7 @@ class Pipe:
             self._changed.notify_all()
 
     async def read(self) -> bytes:
-        """What there is, at least one byte; empty at the end."""
+        """Returns the present bytes, at least one; empty at the end."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._data or self._closed)
             data = bytes(self._data)
@@ -63,7 +63,7 @@ class Pipe:
 
 @dataclass
 class Terminal:
-    """The size of a terminal in characters, zero until the client has told it, and what Ctrl-C does."""
+    """The size of a terminal in characters, zero until the client has sent it, and the effect of Ctrl-C."""
 
     width: int = 0
     height: int = 0

@@ -1,8 +1,8 @@
 """The grammar of the shell scripts that can be run in a simulated container: text to a tree.
 
-A small part of the POSIX shell, enough for what people and probes run by exec: words with quotes, variables and
-command substitution; `;`, `&`, `&&`, `||`, `|`; redirections to the other stream, to files and from files; `if`, `for`,
-`while`, `until`, groups. `shell` runs the tree.
+It is a small part of the POSIX shell, enough for the scripts that people and probes run by exec: words with quotes,
+variables and command substitution; `;`, `&`, `&&`, `||`, `|`; redirections to the other stream, to files and from
+files; `if`, `for`, `while`, `until`, groups. `shell` runs the tree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class SyntaxFailure(Exception):
 class WordPart:
     """A piece of a word. `text` as it is; `variable` by its name; `command` a script whose output is meant.
 
-    `quoted`: what it expands to is not split at blanks.
+    `quoted`: its expansion is not split at blanks.
     """
 
     kind: Literal["text", "variable", "command"]
@@ -140,7 +140,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 class _WordReader:
-    """Reads one word: what quotes join and expansions fill, up to a blank or an operator."""
+    """Reads one word: the parts that quotes join and expansions fill, up to a blank or an operator."""
 
     def __init__(self, text: str, position: int) -> None:
         self._text, self._position = text, position
@@ -180,7 +180,7 @@ class _WordReader:
     def _turn_quote(self, character: str) -> None:
         self._flush()
         if not self._quote:
-            # An empty quotation is a word all the same.
+            # An empty quotation is a word, too.
             self._parts.append(WordPart("text", "", True))
         self._quote = "" if self._quote else character
         self._position += 1

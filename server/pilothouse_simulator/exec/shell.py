@@ -46,7 +46,7 @@ class Exited(Exception):
 
 
 async def run_command(process: Process, command: list[str], tools: dict[str, Tool]) -> int:
-    """Runs a command to its end and returns its exit code. Raises NotFound for what is not there."""
+    """Runs a command to its end and returns its exit code. Raises NotFound for a program that does not exist."""
     name = command[0]
     if name in SHELLS:
         return await _run_shell(process, command[1:], tools)

@@ -4,7 +4,7 @@
 stops its life and starts its termination; when it is gone from the store its worker goes too. After a
 restart of the simulator over a saved state, the pods found go on where their status says they were.
 
-A kubelet can be stopped: what runs on its node goes on, and nobody tells of it or ends it. See `node_loss`.
+A kubelet can be stopped: the containers on its node continue, and nobody reports or ends them. See `node_loss`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Kubelet(SimulatedNode):
     ) -> None:
         super().__init__(store, clock, recorder, shape, addresses, timings)
         self.workers: dict[str, PodWorker] = {}
-        # What pods that are gone have used, so that the node's counter never falls.
+        # The usage of pods that are gone, so that the node's counter never falls.
         self.gone_core_seconds = 0.0
 
 
@@ -103,7 +103,7 @@ class Kubelets:
             self._lose(node, self._loss(node).run())
 
     def start(self, node: str) -> None:
-        """It is back, and reports what became of its pods."""
+        """Starts the kubelet again; it reports the present state of its pods."""
         kubelet = self.by_node[node]
         if not kubelet.away:
             return

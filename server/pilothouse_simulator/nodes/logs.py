@@ -1,9 +1,9 @@
-"""Pod logs: what `GET …/pods/NAME/log` returns.
+"""Pod logs: the answer of `GET …/pods/NAME/log`.
 
-A container's lines follow from its program and its start time (`pod_programs`), so any part of a log can be
-made at any time: the tail, what came since a moment, with timestamps, cut at a number of bytes, or followed
-line by line until a moment after the container ended. The refusals are those of the real server: which
-container, not started yet, no earlier run.
+A container's lines follow from its program and its start time (`pod_programs`), so any part of a log can be made at
+any time: the tail, the lines since a moment, with timestamps, cut at a number of bytes, or followed line by line
+until a moment after the container ended. The refusals are those of the real server: which container, not started yet,
+no earlier run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LogAnswer:
 
 
 def parse_log_options(pod: str, query: Mapping[str, str]) -> LogRequest:
-    """The options of a query string. ApiError: 400 for what cannot be read, 422 for what must not be."""
+    """The options of a query string. ApiError: 400 for options that cannot be read, 422 for invalid values."""
     since_text = query.get("sinceTime")
     since_time = None
     if since_text:
@@ -182,7 +182,7 @@ def _waiting_message(container: str, pod: str, reason: str) -> str:
 async def _chunks(
     clock: Clock, attempt: ContainerAttempt, options: LogRequest
 ) -> AsyncGenerator[bytes, None]:
-    """Yields what is there in one chunk, then, when following, each new line in a chunk of its own."""
+    """Yields the present lines in one chunk, then, when following, each new line in a chunk of its own."""
     seen_until = _age(clock, attempt)
     all_lines = list(_lines(attempt, seen_until))
     written = len(all_lines)

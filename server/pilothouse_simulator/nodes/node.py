@@ -1,4 +1,4 @@
-"""What the pods of one node share: its size, addresses, images, the slots in which pods start."""
+"""The resources that the pods of one node share: its size, addresses, images, the slots in which pods start."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class AddressPool:
 
 
 class SimulatedNode:
-    """One node: what its pods share."""
+    """One node, with the resources that its pods share."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A node whose kubelet is away, and what the controllers of the cluster make of that.
+"""A node whose kubelet is away, and the reaction of the cluster's controllers.
 
 As recorded: nothing at first, for as long as a node may be silent. Then its conditions are Unknown, its pods are not
 ready, and taints keep new ones away. A pod that does not tolerate the taint, or no longer, is deleted, and stays in

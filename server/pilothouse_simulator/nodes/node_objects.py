@@ -30,7 +30,7 @@ _SHORTAGES = (
 
 @dataclass(frozen=True)
 class NodeShape:
-    """A node's name and what it can give: cores, bytes of memory, number of pods."""
+    """A node's name and capacity: cores, bytes of memory, number of pods."""
 
     name: str
     ip: str

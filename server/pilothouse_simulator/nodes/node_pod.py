@@ -1,4 +1,4 @@
-"""A pod on its node: what the kubelet knows of it, and how that is reported as a status and as events."""
+"""A pod on its node: the kubelet's state of it, and how that is reported as a status and as events."""
 
 from __future__ import annotations
 

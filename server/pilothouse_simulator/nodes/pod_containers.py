@@ -1,8 +1,8 @@
 """The containers of one simulated pod while it lives on its node: their states, attempts and programs.
 
-This is what the kubelet knows beyond what it reports: when an attempt really started (to the microsecond,
-for logs and usage), what it runs and how it ended. `pod_status` turns it into the status that clients see;
-`restore` goes the other way after a restart of the simulator.
+This is the kubelet's state beyond its reports: when an attempt really started (to the microsecond, for logs and
+usage), which program it runs and how it ended. `pod_status` turns it into the status that clients see; `restore` goes
+the other way after a restart of the simulator.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class RunningContainer:
         return self.current
 
     def fail_to_start(self, pod_uid: str, behavior: PodBehavior, now: datetime, why: str) -> None:
-        """The next attempt, whose program does not start."""
+        """Makes the next attempt, which fails to start its program."""
         attempt = self.begin(pod_uid, behavior, now)
         attempt.has_run, attempt.message = False, why
         self.end(now, START_FAILED, "StartError")

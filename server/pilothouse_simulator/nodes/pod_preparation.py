@@ -1,4 +1,4 @@
-"""What must be there before a container of a simulated pod starts: its volumes, its image, its configuration.
+"""The preconditions of a simulated pod's container: its volumes, its image, its configuration.
 
 A kubelet that misses any of it says so and looks again, until it is there. A missing volume is told by the event
 FailedMount alone; for the others the container waits with a reason, which the status shows at the second attempt.
@@ -25,7 +25,7 @@ _FIRST_MOUNT_SECONDS, _MOUNT_PAUSE_SECONDS, _LONGEST_MOUNT_PAUSE_SECONDS = 0.15,
 
 @dataclass(frozen=True)
 class PodRefusal:
-    """Why a container is not created: the reason and message of its state, and the (warning) events beside."""
+    """Why a container is not created: the reason and message of its state, and the accompanying (warning) events."""
 
     reason: str
     message: str

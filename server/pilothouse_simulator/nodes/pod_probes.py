@@ -1,6 +1,7 @@
 """The probes of a simulated container: when it counts as started and ready, and when it is killed for being dead.
 
-A probe finds what the pod's behaviour says. An exec probe whose command is known to fail (`false`, `exit 1`) fails.
+The pod's behaviour decides the result of a probe. An exec probe whose command is known to fail (`false`, `exit 1`)
+fails.
 """
 
 from __future__ import annotations

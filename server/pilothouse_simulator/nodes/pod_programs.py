@@ -1,4 +1,4 @@
-"""What runs in a simulated container: what it logs when, when and how it ends, what it does on TERM.
+"""The program of a simulated container: its log lines and their times, its end, and its reaction to TERM.
 
 A program is data (lines at offsets, a repeating part, an end), so a container's log at any moment follows
 from its start time alone: nothing has to be stored or timed for it. Programs come from three places: the
@@ -32,10 +32,10 @@ _TAIL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class PodProgram:
-    """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each
-    repetition, with its start and period. `end`: when it ends by itself and with which code. `memory` is
-    the most bytes it takes (0: as its usage level says). `on_term`: the code it ends with on TERM, None
-    when it ignores TERM. `termination_message` is what it leaves in /dev/termination-log.
+    """`lines`: (seconds after the start, text without newline). `cycle`: the same, relative to each repetition, with
+    its start and period. `end`: when it ends by itself and with which code. `memory` is the most bytes it takes (0:
+    as its usage level says). `on_term`: the code it ends with on TERM, None when it ignores TERM.
+    `termination_message` is the text that it leaves in /dev/termination-log.
     """
 
     lines: tuple[tuple[float, str], ...] = ()
@@ -81,7 +81,7 @@ class PodProgram:
 
 
 def program_of(behavior: PodBehavior, container: JsonObject, *, is_main: bool) -> PodProgram:
-    """The program of a container. Init containers without a script end well at once."""
+    """The program of a container. Init containers without a script succeed immediately."""
     name = container["name"]
     if is_main and behavior.explicit:
         if behavior.kind is Behavior.CRASH_LOOP:

@@ -1,8 +1,8 @@
 """The status of a simulated pod, as its kubelet reports it.
 
-Phase, conditions and container statuses follow from the state of the containers by the real kubelet's
-rules; times of conditions are kept while their status stays. What a kubelet does not know (qosClass, the
-reason of a deletion) is kept as it is.
+Phase, conditions and container statuses follow from the state of the containers by the real kubelet's rules; times of
+conditions are kept while their status stays. Fields that a kubelet does not know (qosClass, the reason of a deletion)
+stay as they are.
 """
 
 from __future__ import annotations

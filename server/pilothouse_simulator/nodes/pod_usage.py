@@ -1,9 +1,9 @@
 """How much cpu and memory simulated containers use.
 
-Usage is a function of time, not something counted: each container has a level, and its cpu varies around it
-as a sine, whose integral is the cumulative counter. So two samples always agree with the level between
-them, a counter never falls while its container runs, and nothing has to be kept. Levels come from the pod's
-annotations (steady then) or from the requests; limits are never passed, except by what ends in an OOM kill.
+Usage is a function of time, not something counted: each container has a level, and its cpu varies around it as a
+sine; the cumulative counter is its integral. So two samples always agree with the level between them, a counter never
+falls while its container runs, and nothing has to be kept. Levels come from the pod's annotations (steady then) or
+from the requests; limits are never exceeded, except by a level that ends in an OOM kill.
 """
 
 from __future__ import annotations

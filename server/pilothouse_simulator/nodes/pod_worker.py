@@ -76,7 +76,7 @@ class PodWorker(NodePod):
         await self._complete()
 
     async def terminate(self) -> None:
-        """Stops what runs and removes the pod from the API. For a pod that is being deleted."""
+        """Stops the containers and removes the pod from the API. For a pod that is being deleted."""
         for container in self.containers:
             if container.waiting is not None and container.waiting[0] in _PULL_REASONS:
                 container.waiting = ("ContainerCreating", "")
@@ -136,7 +136,7 @@ class PodWorker(NodePod):
         self.publish(over=True)
 
     def release(self) -> None:
-        """Ends what may still run and gives the pod's address back. The pod is gone from the API."""
+        """Ends the remaining containers and gives the pod's address back. The pod is gone from the API."""
         for container in self.containers:
             if container.is_running:
                 self.event(container, "Killing", f"Stopping container {container.name}")
@@ -254,7 +254,7 @@ class PodWorker(NodePod):
             await self.node.clock.sleep(ends_at - elapsed)
 
     async def _kill_dead(self, container: RunningContainer) -> None:
-        """Ends a container whose liveness probe has failed; it is started again at once."""
+        """Ends a container whose liveness probe has failed; it is started again immediately."""
         attempt, clock = container.current, self.node.clock
         if attempt is None:
             return
@@ -309,7 +309,7 @@ class PodWorker(NodePod):
         self.event(container, "BackOff", message, warning=True)
 
     async def _complete(self) -> None:
-        """Ends what still runs beside the main containers and reports the final phase."""
+        """Ends the containers that still run next to the main ones, and reports the final phase."""
         for container in self.containers:
             if container.is_running:
                 self.event(container, "Killing", f"Stopping container {container.name}")

@@ -1,4 +1,4 @@
-"""Events: what the controllers, the scheduler and the kubelets tell about objects.
+"""Events: reports of the controllers, the scheduler and the kubelets about objects.
 
 Two shapes exist side by side, as in a real cluster. Controllers and kubelets use the old one: `source`,
 `firstTimestamp`, `lastTimestamp` and a `count` that goes up when the same thing is said again about the
@@ -31,7 +31,7 @@ _SCHEDULER = "default-scheduler"
 
 
 class EventRecorder:
-    """Writes Events. One recorder serves all actors: it remembers what was said, to count repetitions."""
+    """Writes Events. One recorder serves all actors: it remembers former reports, to count repetitions."""
 
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store

@@ -1,9 +1,9 @@
 """Changes of the store: their history, and subscriptions to them.
 
-The history has a bounded length; what fell out of it is compacted, and asking for it is an `Expired` refusal.
+The history has a bounded length; older events are compacted, and asking for them is an `Expired` refusal.
 
-A subscription has a queue without bound: its readers live in the same process and take what comes; a bound
-would only turn a slow reader into a lost change.
+A subscription has a queue without bound: its readers live in the same process and keep up; a bound would only turn a
+slow reader into a lost change.
 """
 
 from __future__ import annotations

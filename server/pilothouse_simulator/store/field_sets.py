@@ -1,11 +1,10 @@
 """Sets of field paths, and the walks over typed objects that server-side apply is made of.
 
-A path is a tuple of elements as they appear in `fieldsV1`: `f:name` for a field or map key,
-`k:{"name":"app"}` for an item of a keyed list, `v:"x"` for an item of a set. A set of fields is a plain Python
-set of such paths, so that union, difference and intersection are the set operators. The behaviour follows the
-structured-merge-diff library of Kubernetes: atomic lists, maps and structs are leaves; an item of a keyed list
-is a member itself (`.`), beside its fields; a container that appears where there was none is a member too when
-two objects are compared.
+A path is a tuple of elements as they appear in `fieldsV1`: `f:name` for a field or map key, `k:{"name":"app"}` for an
+item of a keyed list, `v:"x"` for an item of a set. A set of fields is a plain Python set of such paths, so that
+union, difference and intersection are the set operators. The behaviour follows the structured-merge-diff library of
+Kubernetes: atomic lists, maps and structs are leaves; an item of a keyed list is a member itself (`.`), in addition
+to its fields; a container that appears in a place without one is a member too when two objects are compared.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def _collect(kind: SchemaType, value: Any, path: Path, found: FieldSet, named: b
 
 
 def with_named_containers(kind: SchemaType, fields: FieldSet) -> FieldSet:
-    """Adds the struct fields that lead to the members (a container is owned by who owns something in it)."""
+    """Adds the struct fields that lead to the members (the owner of a member also owns its containers)."""
     result = set(fields)
     for path in fields:
         current: SchemaType | None = kind

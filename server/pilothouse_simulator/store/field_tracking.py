@@ -1,9 +1,9 @@
-"""Who manages which field: `metadata.managedFields` and its two writers, update and server-side apply.
+"""The managers of fields: `metadata.managedFields` and its two writers, update and server-side apply.
 
-Each manager (name, operation, subresource, version) owns a set of field paths. An update takes the fields it
-changes from everybody, without asking. An apply states its whole intent: it takes over what it names, conflicts
-with other managers that own a field at another value (unless forced), and what it named before and no longer
-names is removed unless somebody else owns it. The algorithm is that of Kubernetes' structured-merge-diff.
+Each manager (name, operation, subresource, version) owns a set of field paths. An update takes the fields it changes
+from everybody, without asking. An apply states its whole intent: it takes over the fields that it names and conflicts
+with other managers that own a field at another value (unless forced). Fields that it named before and no longer names
+are removed unless another manager owns them. The algorithm is that of Kubernetes' structured-merge-diff.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNMANAGED = frozenset(
 # The owner of what was there before anybody was recorded.
 _BEFORE_FIRST_APPLY = "before-first-apply"
 
-# What a new, empty object of a kind serialises to: fields that are present though nothing is set. A container
+# The serialised form of a new, empty object of a kind: fields that are present though nothing is set. A container
 # that is present is not "added" by the first writer.
 _EMPTY_TEMPLATE: JsonObject = {"metadata": {}, "spec": {"containers": None}}
 _EMPTY_OBJECTS: dict[str, JsonObject] = {
@@ -86,7 +86,7 @@ class Manager(NamedTuple):
 
 @dataclass
 class Ownership:
-    """What one manager owns, and when it last changed something."""
+    """The fields that one manager owns, and when it last changed something."""
 
     fields: FieldSet
     time: str | None = None
@@ -217,7 +217,9 @@ class FieldTracker:
 
 
 def _sent(before: JsonObject, after: JsonObject) -> TrackedFields:
-    """What a writer sent; what is stored where that names nobody, unless it is the sign for clearing the list."""
+    """Returns the managers that a writer sent; the stored ones if it sent none, unless it sent the sign for clearing
+    the list.
+    """
     entries = after["metadata"].get("managedFields")
     sent = TrackedFields(entries)
     if sent.managers or entries == [{}] or not before:
@@ -283,7 +285,7 @@ def apply_configuration(
 
 
 def _prune(schema: Struct, merged: JsonObject, managed: TrackedFields, last: FieldSet) -> JsonObject:
-    """Removes what this manager applied before and nobody owns any more."""
+    """Removes the fields that this manager applied before and nobody owns any more."""
     present = field_set(schema, merged, named_containers=True)
     owned = with_named_containers(schema, managed.all_fields())
     gone = (with_named_containers(schema, last) & present) - owned

@@ -1,4 +1,4 @@
-"""Rules of an object's metadata that hold for every kind: names, what clients cannot change, generation.
+"""Rules of an object's metadata that hold for every kind: names, fields that clients cannot change, generation.
 
 Pure functions on objects; the store calls them at each write.
 """
@@ -27,7 +27,7 @@ def name_object(metadata: JsonObject) -> None:
 
 
 def keep_system_metadata(metadata: JsonObject, stored: JsonObject) -> None:
-    """Clients cannot change these fields: whatever was sent, the stored values stay."""
+    """Clients cannot change these fields: the stored values replace the sent ones."""
     for name in _SYSTEM_METADATA:
         if name in stored:
             metadata[name] = stored[name]

@@ -1,9 +1,9 @@
 """Writes `schema_types.json`: the field types of all kinds the simulator serves, taken from the models of the
 `kubernetes` package.
 
-The models name every field and its type, which is what decoding, server-side apply and strategic merge need.
-Importing them costs more than a second and 160 MB, so the answer is kept as data and only this generator
-imports them. `python -m pilothouse_simulator.store.schema_build` renews it; a test compares.
+The models name every field and its type, which decoding, server-side apply and strategic merge need. Importing them
+costs more than a second and 160 MB, so the answer is kept as data and only this generator imports them. `python -m
+pilothouse_simulator.store.schema_build` renews it; a test compares.
 
 The file maps type name -> field -> type, where a type is a primitive (`str`, `int`, `bool`, `float`, `any`,
 `time`), the name of another entry, or `list:<type>` / `map:<type>`.

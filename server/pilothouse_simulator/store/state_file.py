@@ -1,14 +1,15 @@
 """The file that keeps a simulated cluster between runs: its objects, and a line for each change since.
 
 The first line gives the format, the revision and the number of objects. A line for each object follows, as it was at
-that revision, and then one for each change. A change is written before whoever made it is answered, so a simulator
-that is killed has lost nothing that it answered. A machine that loses power may lose the changes of the last
+that revision, and then one for each change. A change is written before its writer gets the answer, so a simulator
+that is killed has lost nothing that it confirmed. A machine that loses power may lose the changes of the last
 `SYNC_SECONDS`, which had not reached the disk.
 
-When the changes outweigh the objects, the file is written anew beside itself and renamed over the old one: a kill in
-the middle leaves one whole file or the other. A last change that was cut off in the middle is dropped when the file is
-read, and so is what follows one that cannot be read. Only the owner may read the file, for it holds the values of
-Secrets. A lock of the kernel's is held on it, so that two simulators never keep one file; it goes with its process.
+When the changes outweigh the objects, the file is written again under another name and renamed over the old one: a
+kill in the middle leaves one whole file or the other. A last change that was cut off in the middle is dropped when
+the file is read, and so are the lines after one that cannot be read. Only the owner may read the file, for it holds
+the values of Secrets. A lock of the kernel's is held on it, so that two simulators never keep one file; it goes with
+its process.
 
 History is not kept: after a restart every older version is compacted, as in a real API server whose watch cache is new.
 """
@@ -54,7 +55,7 @@ class StateInUseError(OSError):
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a file holds. `dropped_bytes` at its end could not be read."""
+    """The content of a file. `dropped_bytes` at its end could not be read."""
 
     revision: int
     objects: list[JsonObject]
@@ -73,7 +74,7 @@ def parse(body: bytes) -> SavedState:
         raise ValueError("it does not begin with a line of JSON")
     if header.get("format") != FORMAT_VERSION:
         raise ValueError(f"it is in format {header.get('format')}, not {FORMAT_VERSION}")
-    # What follows the last end of a line was cut off by a kill.
+    # The bytes after the last end of a line were cut off by a kill.
     *lines, cut_off = rest.split(b"\n")
     following = iter(lines)
     objects: dict[Place, JsonObject] = {}
@@ -107,7 +108,7 @@ def _apply_changes(
 
 
 class StateFile:
-    """The file at `path` that keeps a store: `load`, then `begin`; `run` beside the cluster; `close` at its end."""
+    """The file at `path` that keeps a store: `load`, then `begin`; `run` as a task; `close` at its end."""
 
     def __init__(self, path: Path, store: ObjectStore) -> None:
         self._path = path
@@ -150,7 +151,7 @@ class StateFile:
         return True
 
     def begin(self) -> None:
-        """Writes the file anew and keeps every change from here on. OSError where it cannot be written."""
+        """Writes the file again and keeps every change from here on. OSError if it cannot be written."""
         self._replace(*_write_anew(self._neighbour, self._store.revision, self._objects()))
         self._store.listeners.append(self._note)
 
@@ -167,10 +168,10 @@ class StateFile:
                 log.error("%s cannot be written, again in %g s: %s", self._path, SYNC_SECONDS, error)
 
     async def rewrite(self) -> None:
-        """Writes the file anew in a thread, and takes it when the changes made meanwhile are in it, too.
+        """Writes the file again in a thread, and switches to it when it has the changes made since, too.
 
         Raises:
-            OSError: it cannot be written; the old one goes on.
+            OSError: it cannot be written; the old one stays in use.
         """
         # Stored objects never change, so the thread may read them.
         writing = asyncio.to_thread(_write_anew, self._neighbour, self._store.revision, self._objects())
@@ -184,7 +185,7 @@ class StateFile:
         self._take_rewritten(*rewritten)
 
     async def close(self) -> None:
-        """Ends the keeping of changes; what was kept is on the disk then. Safe to call twice."""
+        """Stops keeping changes; the kept ones are on the disk then. Safe to call twice."""
         if self._note in self._store.listeners:
             self._store.listeners.remove(self._note)
         if self._rewriting is not None:
@@ -223,12 +224,12 @@ class StateFile:
         try:
             await asyncio.to_thread(os.fsync, self._stream.fileno())
         except OSError:
-            # What the kernel could not write it forgets; a rewrite holds all of it.
+            # The kernel forgets bytes that it could not write; a rewrite holds all of them.
             self._is_broken = True
             raise
 
     def _note(self, event: StoreEvent) -> None:
-        """Keeps a change; called by the store before whoever made it goes on."""
+        """Keeps a change; the store calls it before the writer continues."""
         change: JsonObject = {"revision": event.resource_version}
         if event.type == "DELETED":
             change["deleted"] = _place(event.object)

@@ -1,16 +1,14 @@
-"""In-memory multi-version object store of the simulated cluster: what etcd and the registry layer are to the
-real one.
+"""In-memory multi-version object store of the simulated cluster, in place of etcd and the registry layer.
 
-One revision counter numbers every change in the whole cluster; an object's `metadata.resourceVersion` is the
-revision of its last change. Every change is kept as a `StoreEvent` with the object before and after it, in a
-history of bounded length. That history serves three readers: watches that resume from an older version, lists
-of a past version (paging from one snapshot), and subscribers inside the process (controllers). What fell out of
-the history is compacted, and asking for it is an `Expired` refusal, as in the real server.
+One revision counter numbers every change in the whole cluster; an object's `metadata.resourceVersion` is the revision
+of its last change. Every change is kept as a `StoreEvent` with the object before and after it, in a history of
+bounded length. That history serves three readers: watches that resume from an older version, lists of a past version
+(paging from one snapshot), and subscribers inside the process (controllers). Older changes are compacted, and asking
+for them is an `Expired` refusal, as in the real server.
 
-All methods are synchronous and run on one event loop, so each call is atomic. Objects handed out are shared:
-never change them, copy them first. The rules of each kind (defaults, validation, what a client may change) are
-given to the store as a `Strategy` and called at each write, whoever writes: controllers and HTTP clients get the
-same behaviour.
+All methods are synchronous and run on one event loop, so each call is atomic. Objects handed out are shared: never
+change them, copy them first. The rules of each kind (defaults, validation, fields that a client may change) are given
+to the store as a `Strategy` and called at each write: controllers and HTTP clients get the same behaviour.
 """
 
 from __future__ import annotations
@@ -48,19 +46,21 @@ HISTORY_LENGTH = 10_000
 
 
 class Strategy(Protocol):
-    """What the store asks of the rules of each kind. They may read the store, and count in it what quotas limit."""
+    """The store's interface to the rules of each kind. They may read the store, and count in it the objects that
+    quotas limit.
+    """
 
     def default(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Fills defaults in place; what they set counts as set by the writer."""
+        """Fills defaults in place; they count as set by the writer."""
 
     def prepare_for_create(self, store: ObjectStore, resource: ResourceType, obj: JsonObject) -> None:
-        """Sets in place what a new object begins with, and checks it. ApiError."""
+        """Sets the initial fields of a new object in place, and checks it. ApiError."""
 
     def prepare_for_update(self, resource: ResourceType, obj: JsonObject, old: JsonObject) -> None:
-        """Keeps in place what an update does not change, and checks the rest. ApiError."""
+        """Keeps in place the fields that an update does not change, and checks the rest. ApiError."""
 
     def prepare_status_update(self, resource: ResourceType, obj: JsonObject, sent: JsonObject) -> None:
-        """Takes over in place what a write of the status carries beside it."""
+        """Takes over in place the other fields of a write of the status."""
 
     def allocate(
         self,
@@ -71,20 +71,20 @@ class Strategy(Protocol):
         *,
         dry_run: bool,
     ) -> None:
-        """Admission, and what a write takes of what is limited. ApiError."""
+        """Runs admission, and allocates limited resources. ApiError."""
 
     def release(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Gives back what `allocate` handed out."""
+        """Gives back the allocations of `allocate`."""
 
     def restore_allocations(self, resource: ResourceType, obj: JsonObject) -> None:
-        """Marks what a loaded object holds as taken."""
+        """Marks the allocations of a loaded object as taken."""
 
 
 class ObjectStore:
     """The objects of the cluster, written under the rules of `strategy`.
 
     `now` is the clock for creation, deletion and managedFields times (UTC). `listeners` are called with each change
-    before whoever made it goes on; subscribers are told later.
+    before its writer continues; subscribers are notified later.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ObjectStore:
     ) -> JsonObject:
         """Stores a new object: defaults it, checks it, sets uid, creationTimestamp and resourceVersion.
 
-        `manager` records who set which fields (managedFields). Errors: already_exists, invalid, forbidden
+        `manager` is recorded as the manager of the fields (managedFields). Errors: already_exists, invalid, forbidden
         (namespace terminating), not_found (namespace missing).
         """
         obj = copy_json(obj)
@@ -258,9 +258,9 @@ class ObjectStore:
         preconditions: JsonObject | None = None,
         dry_run: bool = False,
     ) -> JsonObject | None:
-        """Deletes with Kubernetes semantics and returns what is left: the object with a deletionTimestamp while
-        finalizers or a grace period hold it, None when it is gone. A pod is marked before it goes even when
-        nothing holds it, and its last state is returned. Errors: not_found, conflict.
+        """Deletes with Kubernetes semantics and returns the remaining object: with a deletionTimestamp while
+        finalizers or a grace period hold it, None when it is gone. A pod is marked before it goes even when nothing
+        holds it, and its last state is returned. Errors: not_found, conflict.
         """
         current = self.get(resource, namespace, name)
         if current is None:
@@ -285,7 +285,7 @@ class ObjectStore:
         return changed
 
     def remove(self, resource: ResourceType, namespace: str | None, name: str) -> None:
-        """The final removal, whatever holds the object: DELETED with a new resourceVersion. Missing is fine."""
+        """Removes an object, even if something holds it: DELETED with a new resourceVersion. It may be missing."""
         current = self.get(resource, namespace, name)
         if current is not None:
             self._remove(resource, current)
@@ -405,7 +405,7 @@ def _key(obj: JsonObject) -> Key:
 
 
 def _finalizers(resource: ResourceType, obj: JsonObject) -> list[str]:
-    """What holds an object that is being deleted: of namespaces their spec, too."""
+    """Returns the finalizers of an object that is being deleted: for namespaces those of their spec, too."""
     held = obj["metadata"].get("finalizers")
     if not held and resource is NAMESPACES:
         held = obj.get("spec", {}).get("finalizers")

@@ -254,7 +254,7 @@ def internal_error(message: str) -> ApiError:
 
 
 def too_many_requests(retry_after_seconds: int) -> ApiError:
-    """429 with Retry-After: the server asks the client to come back later."""
+    """Returns 429 with Retry-After: the server asks the client to retry later."""
     error = failure(
         429,
         "too many requests, please try again later",

@@ -1,10 +1,9 @@
 """The time of the simulated cluster.
 
-Everything that waits or stamps a time takes a `Clock`, so that one factor lets a whole cluster live faster
-than the wall clock: with `speed=20` a back-off of ten seconds takes half a second of real time, and all
-times stored in objects agree with it. Simulated time starts at the real time of construction and runs on
-the clock of the event loop it was made on, so that a change of the system's time never makes it jump, and what
-is stamped agrees with what is slept.
+Everything that waits or stamps a time takes a `Clock`, so that one factor lets a whole cluster live faster than the
+wall clock: with `speed=20` a back-off of ten seconds takes half a second of real time, and all times stored in
+objects agree with it. Simulated time starts at the real time of construction and runs on the clock of the event loop
+it was made on, so that a change of the system's time never makes it jump, and timestamps agree with sleeps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Copies of JSON documents, and the sharing of what two of them have in common.
+"""Copies of JSON documents, and the sharing of equal parts of two of them.
 
 Every write copies objects of some kilobytes. copy.deepcopy walks them in Python and took half of the simulator's
 time; encoding and decoding takes a thirtieth of it.

@@ -1,13 +1,12 @@
 """How a simulated pod behaves: read from the annotations of the pod (usually of its template).
 
 `simulate.pilothouse.dev/behavior` is one of `run` (default), `crash-loop`, `image-pull-error`, `oom`,
-`unschedulable`, `exit:<code>`, `readiness-failing` and `start-error`. Beside it: `…/cpu` and `…/memory`
-(quantities) set the level of usage of each main container, `…/start-seconds` the time a container needs until
-it serves.
+`unschedulable`, `exit:<code>`, `readiness-failing` and `start-error`. Next to it, `…/cpu` and `…/memory` (quantities)
+set the level of usage of each main container, `…/start-seconds` the time a container needs until it serves.
 
-Without annotations two natural causes work too: an image on a host under the reserved top-level domain
-`.invalid` cannot be pulled, and a memory level above the container's limit ends in an OOM kill. What nobody
-can understand is taken as not given: a cluster never refuses a pod for an annotation.
+Without annotations two natural causes work too: an image on a host under the reserved top-level domain `.invalid`
+cannot be pulled, and a memory level above the container's limit ends in an OOM kill. An unreadable value is treated
+as missing: a cluster never refuses a pod for an annotation.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PREFIX = "simulate.pilothouse.dev/"
 
 
 class Behavior(StrEnum):
-    """What becomes of the pod."""
+    """The behaviour of the pod."""
 
     RUN = "run"
     CRASH_LOOP = "crash-loop"

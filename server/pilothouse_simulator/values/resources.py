@@ -1,8 +1,8 @@
 """The resource types of the simulated cluster: one registry entry per kind.
 
-A `ResourceType` says how a kind is addressed (group, version, plural), what discovery tells about it and which
-generic behaviours it has (namespaced, generation, graceful deletion). Routes, discovery, the store and the
-tables are driven by this registry; a new kind is one entry here and its rules in `strategy`.
+A `ResourceType` says how a kind is addressed (group, version, plural), its discovery entry and which generic
+behaviours it has (namespaced, generation, graceful deletion). Routes, discovery, the store and the tables are driven
+by this registry; a new kind is one entry here and its rules in `strategy`.
 
 Resource types are compared by identity: each exists exactly once, as a constant of this module.
 """

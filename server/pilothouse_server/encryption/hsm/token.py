@@ -1,9 +1,9 @@
 """A PKCS#11 token, by the program that has its library loaded (`encryption.hsm.program`).
 
-Requests are numbered, and answered in the order in which they come. A request that is not answered in time
-ends the program, whatever the program is doing: the waiting requests fail with it, and the next request
-starts it again. So a token that hangs or a library that crashes costs a server those calls that need the
-token, and nothing else. A program that has failed is not started again within a second.
+Requests are numbered, and answered in the order in which they come. A request that is not answered in time ends the
+program: the waiting requests fail with it, and the next request starts it again. So a token that hangs or a library
+that crashes costs a server those calls that need the token, and nothing else. A program that has failed is not
+started again within a second.
 
 A PIN that was refused is not tried again: three wrong ones lock most tokens.
 """
@@ -74,7 +74,7 @@ class TokenLocation:
         )
 
     def words(self, word: str) -> str:
-        """Returns the message for a refusal of the program: the setting at fault, and what to do."""
+        """Returns the message for a refusal of the program: the setting at fault, and the remedy."""
         token = f'the token "{self.token}"'
         return {
             program.NOT_INSTALLED: f"{PREFIX}KEY_PROVIDERS: pkcs11 needs the package python-pkcs11: install "

@@ -1,10 +1,9 @@
 """Compares the permissions of two principals, or of a principal and a role: the rule against escalation.
 
-Permissions with wildcards and exclusions are sets over infinitely many words (`config.*` less
-`config.reveal`), and several grants together may hold what none holds alone. The comparison is exact
-nevertheless: every form names nouns and verbs, and all words that no form names behave alike. So it is
-enough to try each word that is named on either side, one unnamed verb of each named noun, and one unnamed
-noun.
+Permissions with wildcards and exclusions are sets over infinitely many words (`config.*` less `config.reveal`), and
+several grants together may hold permissions that none holds alone. The comparison is exact nevertheless: every form
+names nouns and verbs, and all words that no form names behave alike. So it is enough to try each word that is named
+on either side, one unnamed verb of each named noun, and one unnamed noun.
 
 Permissions that work only over all namespaces are left out of a grant in one.
 

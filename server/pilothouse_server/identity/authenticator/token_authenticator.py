@@ -1,12 +1,11 @@
 """From a bearer token to the caller, fast for a token seen a moment ago and never wrong for longer than
 that.
 
-A principal is loaded by the system role in one query and kept for at most `principal_cache_seconds` (1 at
-most), counted from before the query. So a revoked permission stops working within that time on every replica,
-whatever else fails. A hint from the database (`pilothouse_grants`, sent by every change of grants, roles,
-users and sessions) drops all kept principals immediately, so usually it takes milliseconds. A load that runs
-when the hint comes still answers the calls that requested it before, but its result is not kept, and later
-calls load again.
+A principal is loaded by the system role in one query and kept for at most `principal_cache_seconds` (1 at most),
+counted from before the query. So a revoked permission stops working within that time on every replica, even if the
+hints below are lost. A hint from the database (`pilothouse_grants`, sent by every change of grants, roles, users and
+sessions) drops all kept principals immediately, so usually it takes milliseconds. A load that runs when the hint
+comes still answers the calls that requested it before, but its result is not kept, and later calls load again.
 
 Concurrent calls with one token share one query. Refused tokens are not remembered: the checksum already
 prevents queries for texts that are not our tokens.

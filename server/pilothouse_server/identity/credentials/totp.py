@@ -82,7 +82,7 @@ def recovery_hash(user_id: int, code: str) -> bytes:
 
 
 def new_one_time_code() -> str:
-    """Returns a code that an administrator hands to a user, who sets a new password with it."""
+    """Returns a code that an administrator hands to a user, to set a new password with."""
     return _grouped(4, 5)
 
 

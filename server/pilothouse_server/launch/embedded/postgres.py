@@ -4,7 +4,7 @@ The folder given to `EmbeddedPostgres` holds everything::
 
     data/          the database cluster, made by initdb on the first start
     socket/        the Unix socket, 0700 (in the temporary folder where the path would be too long for one)
-    postgres.log   what the server says, kept over one restart once it is over 16 MiB
+    postgres.log   the server's log, kept over one restart once it is over 16 MiB
     lock           held by the launcher while it lives
 
 Over the socket, any user who may enter its folder can connect: the account of this process (and root). Over
@@ -97,7 +97,7 @@ class EmbeddedPostgres:
 
     Args:
         directory: everything the server keeps; made (0700) if it does not exist.
-        settings: entries of postgresql.conf over `DEFAULT_SETTINGS`; they are written anew at each start.
+        settings: entries of postgresql.conf over `DEFAULT_SETTINGS`; they are written at each start.
         tcp: listen on 127.0.0.1 too, at a free port found at each start, for roles that have a password.
     """
 

@@ -3,9 +3,9 @@
     supervisor     holds the port (`rpc.port`), starts the children, starts again one that ends, drains all
       child        one child as the supervisor sees it: its process, and the socket between the two
       metrics      the figures of all, served as those of one server
-    program        what a child is: an Application, and the other end of the socket
-    link           what the two say to each other
-    failures       what is said of a start that failed
+    program        the program of a child: an Application, and the other end of the socket
+    link           the messages between the two
+    failures       the texts for a failed start
 
 A child is a fresh process, never a fork: gRPC's threads and locks do not survive one. Each is a server of its own, as a
 replica is, and the leases in the database share the work. The supervisor loads neither gRPC nor the nouns.

@@ -5,9 +5,9 @@ bucket is a transaction of its own that rewrites the whole bucket, so it may be 
 changes nothing. An hour is rolled up two minutes after its end, when no batch that began within it can still be open;
 readers take the current hour from samples.
 
-A later sample, for an hour that is already rolled up, is handled by the transaction that stores it
-(`repair`). Under a lock that it shares with `roll_up`, it rewrites the hours of the sample and of the next
-samples, whose increase counts from it, and their days.
+A later sample, for an hour that is already rolled up, is handled by the transaction that stores it (`repair`). Under
+a lock that it shares with `roll_up`, it rewrites the hours of the sample and of the next samples (their increase
+counts from it), and their days.
 """
 
 from __future__ import annotations

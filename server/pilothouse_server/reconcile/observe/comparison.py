@@ -55,7 +55,7 @@ _POLL_SECONDS = 0.1
 
 
 class ComparisonSettings(msgspec.Struct, frozen=True):
-    """`gather_seconds`: time to wait for further lists, whose kinds are then compared in the same pass.
+    """`gather_seconds`: time to wait for further lists; their kinds are compared in the same pass.
 
     `rows`: number of resources in one step. `step_seconds`: longest time for which a step waits until the worker has
     taken the results of the step before.

@@ -5,8 +5,7 @@ may have applied something newer. The monotonic clock runs on while a process is
 after it notices. A write that was already sent may still take effect; the next reconciliation, which
 `LeaseLost` requests, finds its result.
 
-Deletions name our namespace, whose uid the Kubernetes namespace must carry: in another owner's nothing is
-deleted.
+Deletions name our namespace, and the Kubernetes namespace must carry its uid: in another owner's nothing is deleted.
 """
 
 from __future__ import annotations

@@ -154,7 +154,8 @@ class AuthorizationLayer:
         except PilothouseError:
             raise
         except Exception:
-            # A row that has just disappeared from the caller's view would look like a fault of ours.
+            # A missing row would look like a fault of ours, although the caller has only lost the permission to see
+            # it.
             if not await self._may_still(call):
                 raise _grants_changed() from None
             raise

@@ -130,7 +130,7 @@ def _words(line: str) -> list[str]:
 
 
 def _rule(words: list[str], line: int) -> Rule:
-    """The rule of a line. Raises InvalidValueError, whose text names the wrong part."""
+    """The rule of a line. Raises InvalidValueError; its text names the wrong part."""
     if len(words) != 3:
         raise InvalidValueError("is not KIND PATTERN USER")
     kind, pattern, username = words

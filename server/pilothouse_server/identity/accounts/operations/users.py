@@ -1,8 +1,8 @@
 """The rules of users: unique names, passwords, and that nobody may change a user with greater permissions.
 
-A caller who changes a user's password, address or status can act as that user in the end. So the caller of
-these methods must hold every permission that the user holds, in the same places and for as long, whatever the
-user's present status.
+A caller who changes a user's password, address or status can act as that user in the end. So the caller of these
+methods must hold every permission that the user holds, in the same places and for as long. The user's present status
+does not matter.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def check_new_user(wanted: User) -> None:
 
 
 async def create(transaction: Transaction, wanted: User, password_hash: str) -> User:
-    """Makes a checked user, who may log in and nothing else until a role is granted.
+    """Makes a checked user. The user may log in, and do nothing else until a role is granted.
 
     Raises:
         AlreadyExists: the name or the address.

@@ -151,7 +151,7 @@ def _finite(text: str) -> float:
 
 
 def issuer_away(name: str, why: str) -> Unavailable:
-    """Returns the error for an issuer that cannot be asked, or whose answer is of no use."""
+    """Returns the error for an issuer that cannot be asked, or that gave a useless answer."""
     return Unavailable(
         f'the issuer "{name}" cannot be used: {why}',
         reason="ISSUER_UNAVAILABLE",
@@ -204,9 +204,7 @@ class Kept(Generic[T]):
         return self._value
 
     async def newer(self) -> T | None:
-        """Returns the document as it is now, whatever its age; None if a request of a moment ago has failed
-        or was just made.
-        """
+        """Returns a newly fetched document; None if a request of a moment ago has failed or was just made."""
         came, now = self._came, self._clock()
         if self._fetching is None and now < self._complete_until:
             return None

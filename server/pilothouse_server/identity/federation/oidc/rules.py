@@ -54,9 +54,7 @@ class Gives(msgspec.Struct, frozen=True):
 
 
 class ClaimRule(msgspec.Struct, frozen=True):
-    """Gives `role` in `namespaces` to a user for whom all of `conditions` hold. `place` is the rule's place
-    in the file.
-    """
+    """Gives `role` in `namespaces` to a user if all of `conditions` hold. `place` is the rule's place in the file."""
 
     place: str
     conditions: tuple[ClaimCondition, ...]
@@ -64,7 +62,7 @@ class ClaimRule(msgspec.Struct, frozen=True):
     namespaces: tuple[str, ...]
 
     def gives(self) -> Iterable[Gives]:
-        """Returns the grants for a user for whom the conditions hold."""
+        """Returns the grants for a user who fulfils the conditions."""
         return (Gives(self.role, "" if name == EVERYWHERE else name) for name in self.namespaces)
 
 

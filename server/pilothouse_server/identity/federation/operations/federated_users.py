@@ -149,7 +149,7 @@ class Federation:
     async def _user(
         self, transaction: Transaction, config: IssuerConfig, token: VerifiedToken, *, may_be_made: bool
     ) -> User:
-        """Returns the user, whose row is held; makes one if there is none. Raises as `enter`."""
+        """Returns the user and holds the row; makes a user if there is none. Raises as `enter`."""
         user_id = await repository.find_user(transaction, token.issuer, token.subject)
         if user_id is None:
             if not may_be_made:

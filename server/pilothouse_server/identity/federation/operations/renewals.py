@@ -119,7 +119,7 @@ class Renewals:
         fields = {"grant_type": "refresh_token", "refresh_token": given}
         granted = await issuer.grant(fields, stranger=False)
         if granted.refresh_token:
-            # Whatever is wrong with the ID token, the former refresh token may no longer be valid.
+            # The former refresh token may no longer be valid, even if the ID token is wrong.
             async with self._store.system_write("login") as transaction:
                 await self._federated.keep_refresh_token(
                     transaction, session.user_id, session.family_id, granted.refresh_token
