@@ -82,6 +82,8 @@ async def test_skipping(fake: FakeServer) -> None:
     refused = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, standard_input=text)
     assert refused.exit_code == 3
     assert "stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented" in refused.stderr
-    skipped = await pilothouse(fake, "-f", "-", "-n", NAMESPACE, "--skip-unsupported", standard_input=text)
-    assert skipped.exit_code == 0
-    assert skipped.stderr.startswith("skipped: stdin:13: deployment/web: ")
+    skipped = await pilothouse(
+        fake, "-f", "-", "-n", NAMESPACE, "--skip-unsupported=security", standard_input=text
+    )
+    assert skipped.exit_code == 11
+    assert skipped.stderr.startswith("left out: stdin:13: deployment/web: ")

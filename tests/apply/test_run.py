@@ -20,6 +20,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import Client, NotFoundError, UnauthenticatedError
 from pilothouse_client.apply.run import ApplyResult, Options, apply
+from pilothouse_manifests.translator.weights import ProblemWeight
 
 
 class Run:
@@ -155,7 +156,7 @@ async def test_a_refusal_of_the_server_refuses_the_whole_input(fake: FakeServer,
     assert run.said == []
     assert run.complained == [
         f"stdin:1: container/web: container.image: {description} [INVALID_CONTAINER]",
-        "nothing was applied: one problem",
+        "nothing was applied: one problem (1 invalid)",
     ]
     assert in_earnest(fake, "CreateContainer") == 0
 
@@ -189,7 +190,7 @@ async def test_a_file_that_exceeds_the_quota_only_as_a_whole_is_refused_whole(
     words = "exceeds the namespace's quota together with the rest of the file: cpu 500m used, 1 allowed"
     assert run.complained == [
         f"stdin:20: container/second: {words}",
-        "nothing was applied: one problem",
+        "nothing was applied: one problem (1 invalid)",
     ]
     assert in_earnest(fake, "CreateContainer") == 0
     assert await run(documents[0]) is ApplyResult.DONE
@@ -202,30 +203,34 @@ async def test_one_problem_refuses_the_whole_input_before_anything_is_asked(
     assert await run(text) is ApplyResult.REFUSED
     assert run.said == []
     assert run.complained == [
-        "stdin:31: deployment/other: spec.template.spec.hostNetwork: cannot be represented",
-        "nothing was applied: one problem",
-        "--skip-unsupported continues without what cannot be represented",
+        "stdin:31: deployment/other: spec.template.spec.hostNetwork: cannot be represented (security)",
+        "nothing was applied: one problem (1 security)",
+        "--skip-unsupported=security continues without these",
     ]
     assert fake.calls == []
 
 
 async def test_skipping_goes_on_and_lists_what_is_left_out(fake: FakeServer, run: Run) -> None:
     text = web(pod="hostNetwork: true") + "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: key}\n"
-    assert await run(text, skip_unsupported=True) is ApplyResult.DONE
-    assert run.said == ["container/web created", "1 created"]
+    assert await run(text, skip=ProblemWeight.BEHAVIOUR) is ApplyResult.REFUSED
+    run.complained.clear()
+    assert await run(text, skip=ProblemWeight.SECURITY) is ApplyResult.LEFT_OUT
+    assert run.said == ["container/web created", "1 created; left out: 2 security"]
     assert run.complained == [
-        "skipped: stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented",
-        "skipped: stdin:20: resourcequota/key: ResourceQuota of v1 is not yet supported",
+        "left out: stdin:13: deployment/web: spec.template.spec.hostNetwork: cannot be represented (security)",
+        "left out: stdin:20: resourcequota/key: ResourceQuota of v1 is not yet supported; `kubectl apply` it: "
+        "it will be left alone (security)",
     ]
 
 
 async def test_skipping_does_not_pass_over_what_is_wrong(fake: FakeServer, run: Run) -> None:
     assert (
-        await run(web("replicas: two", pod="hostNetwork: true"), skip_unsupported=True) is ApplyResult.REFUSED
+        await run(web("replicas: two", pod="hostNetwork: true"), skip=ProblemWeight.SECURITY)
+        is ApplyResult.REFUSED
     )
     assert run.complained == [
         "stdin:7: deployment/web: spec.replicas: expected a whole number, found the string 'two'",
-        "nothing was applied: one problem",
+        "nothing was applied: one problem (1 invalid)",
     ]
 
 

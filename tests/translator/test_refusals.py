@@ -7,7 +7,8 @@ from tests.translator.manifests import NAMESPACE, SERVICE, WEB, container, found
 
 from pilothouse_client.apply.documents import parse
 from pilothouse_manifests.translator.convert import convert
-from pilothouse_manifests.translator.problems import ProblemReach, Problems
+from pilothouse_manifests.translator.problems import ProblemReach, Problems, listed
+from pilothouse_manifests.translator.weights import ProblemWeight
 
 NOT = "cannot be represented"
 
@@ -86,7 +87,8 @@ NOT = "cannot be represented"
         ),
         (
             "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: nightly}\nspec: {schedule: '@daily'}\n",
-            "web.yaml:1: cronjob/nightly: CronJob of batch/v1 is not yet supported",
+            "web.yaml:1: cronjob/nightly: CronJob of batch/v1 is not yet supported; "
+            "`kubectl apply` it: it will be left alone",
         ),
         (
             WEB.replace("apps/v1", "apps/v1beta1"),
@@ -326,15 +328,15 @@ def test_skipping_leaves_out_the_field_or_the_document_and_says_so() -> None:
     assert [workload.values for workload in manifest.workloads] == [
         convert(parse(WEB, "web.yaml", problems), NAMESPACE, problems).workloads[0].values
     ]
-    assert problems.refused(skip_unsupported=True) == ()
-    assert [(each.subject, each.path) for each in problems.skipped(skip_unsupported=True)] == [
+    assert problems.refused(ProblemWeight.SECURITY) == ()
+    assert [(each.subject, each.path) for each in problems.skipped(ProblemWeight.SECURITY)] == [
         ("deployment/web", "spec.template.spec.hostNetwork"),
         ("deployment/web", "spec.template.spec.volumes[0].nfs"),
         ("deployment/web", "spec.template.spec.containers[0].volumeMounts[0]"),
         ("deployment/pair", "spec.template.spec.containers[1]"),
         ("job/settings", ""),
     ]
-    assert len(problems.refused(skip_unsupported=False)) == 5
+    assert len(problems.refused(None)) == 5
 
 
 def test_annotations_of_a_service_stand_with_its_ports() -> None:
@@ -356,7 +358,8 @@ def test_the_namespace_that_is_applied_to_is_taken_as_there() -> None:
 def test_another_namespace_everywhere_is_one_problem() -> None:
     text = WEB.replace("name: web\n", "name: web\n  namespace: other\n", 1)
     more = [text.replace("name: web\n", f"name: web-{number}\n", 1) for number in range(2)]
-    assert found("---\n".join([text, *more])) == [
+    assert listed(problems_of("---\n".join([text, *more]))) == [
         f"web.yaml:5: deployment/web: metadata.namespace: expected {NAMESPACE!r}, the namespace of this "
-        "command, or nothing; found 'other'; the same in 2 more objects"
+        "command, or nothing; found 'other'; the same in deployment/web-0 at web.yaml:24, "
+        "deployment/web-1 at web.yaml:43"
     ]

@@ -32,7 +32,8 @@ from pilothouse_manifests.translator.attach import attach
 from pilothouse_manifests.translator.convert import convert
 from pilothouse_manifests.translator.literals import literals
 from pilothouse_manifests.translator.manifest import Manifest
-from pilothouse_manifests.translator.problems import Problems
+from pilothouse_manifests.translator.problems import Problems, counts, listed
+from pilothouse_manifests.translator.weights import ProblemWeight
 
 _PAGE_SIZE = 1000
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -43,19 +44,23 @@ class ApplyResult(enum.Enum):
 
     DONE = "done"
     NOT_RUNNING = "applied, but not all containers ran in time"
+    LEFT_OUT = "applied, without what cannot be represented"
     FAILED = "not everything was applied"
     REFUSED = "nothing was applied"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`."""
+    """The options of an apply. `sources`: files, folders, `-`; `timeout_seconds`, `patience`: for `wait`.
+
+    `skip`: the greatest weight of a problem to go on without.
+    """
 
     sources: Sequence[str]
     namespace: str
     wait: bool = False
     dry_run: bool = False
-    skip_unsupported: bool = False
+    skip: ProblemWeight | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     patience: Patience = DEFAULT_PATIENCE
 
@@ -88,7 +93,7 @@ def apply(
     outcome = ApplyOutcome()
     if options.dry_run:
         preview(steps, trial, outcome, say, complain)
-    if problems.refused(options.skip_unsupported):
+    if problems.refused(options.skip):
         _refuse(problems, options, complain)
         return ApplyResult.REFUSED
     if not options.dry_run:
@@ -105,10 +110,13 @@ def apply(
             say,
             complain,
         )
-    say(_summary(outcome, options))
+    left_out = problems.skipped(options.skip)
+    say(_summary(outcome, options) + (f"; left out: {counts(left_out)}" if left_out else ""))
     if outcome.failed:
         return ApplyResult.FAILED
-    return ApplyResult.DONE if running else ApplyResult.NOT_RUNNING
+    if not running:
+        return ApplyResult.NOT_RUNNING
+    return ApplyResult.LEFT_OUT if left_out else ApplyResult.DONE
 
 
 def _carry_out(
@@ -138,23 +146,23 @@ def _planned(
         complain("nothing to apply: the input holds no document")
         return None
     # Without a call, as far as the files alone tell.
-    if problems.refused(options.skip_unsupported):
+    if problems.refused(options.skip):
         _refuse(problems, options, complain)
         return None
     namespace = client.namespaces.get(name=options.namespace)
-    listed = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
+    there = client.containers.list(namespace=options.namespace, page_size=_PAGE_SIZE)
     # One that is being deleted is no longer there to be changed; the server refuses its name until it is gone.
-    existing = [container for container in listed if not container.HasField("delete_time")]
+    existing = [container for container in there if not container.HasField("delete_time")]
     steps = ApplySteps(
         containers=plan(attach(manifest, [values(each) for each in existing]), existing, problems),
         configs=_planned_configs(client, manifest, options, problems),
         volumes=_planned_volumes(client, manifest, options, problems),
     )
-    if problems.refused(options.skip_unsupported):
+    if problems.refused(options.skip):
         _refuse(problems, options, complain)
         return None
-    for problem in problems.skipped(options.skip_unsupported):
-        complain(f"skipped: {problem}")
+    for line in listed(problems.skipped(options.skip)):
+        complain(f"left out: {line}")
     return steps, namespace
 
 
@@ -201,13 +209,14 @@ def _warn(steps: Iterable[Step], complain: Say) -> None:
 
 
 def _refuse(problems: Problems, options: Options, complain: Say) -> None:
-    refused = problems.refused(options.skip_unsupported)
-    for problem in refused:
-        complain(str(problem))
+    refused = problems.refused(options.skip)
+    for line in listed(refused):
+        complain(line)
     count = "one problem" if len(refused) == 1 else f"{len(refused)} problems"
-    complain(f"nothing was applied: {count}")
-    if not options.skip_unsupported and problems.skipped(True):
-        complain("--skip-unsupported continues without what cannot be represented")
+    complain(f"nothing was applied: {count} ({counts(refused)})")
+    weights = [each.weight for each in refused if each.weight is not None]
+    if len(weights) == len(refused):
+        complain(f"--skip-unsupported={max(weights).word} continues without these")
 
 
 def _summary(outcome: ApplyOutcome, options: Options) -> str:

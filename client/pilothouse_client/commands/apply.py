@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import typer
 
 from pilothouse_client.apply.run import DEFAULT_TIMEOUT_SECONDS, ApplyResult, Options, apply
-from pilothouse_client.commands.failures import WAIT_FAILED, CommandError
+from pilothouse_client.commands.failures import LEFT_OUT, WAIT_FAILED, CommandError
 from pilothouse_client.commands.invocation import connect
 from pilothouse_client.commands.options import Namespace, StableSeconds, WaitSeconds, namespace_or_default
 from pilothouse_client.commands.terminal import say
 from pilothouse_client.waiting import Patience
+from pilothouse_manifests.translator.weights import ProblemWeight
 
 _EXIT_CODE_OF = {
     ApplyResult.DONE: 0,
     ApplyResult.FAILED: 1,
     ApplyResult.REFUSED: 3,
     ApplyResult.NOT_RUNNING: WAIT_FAILED,
+    ApplyResult.LEFT_OUT: LEFT_OUT,
 }
+
+
+class _Skipped(enum.Enum):
+    """The values of `--skip-unsupported`."""
+
+    HARMLESS = "harmless"
+    BEHAVIOUR = "behaviour"
+    SECURITY = "security"
 
 
 def command(
@@ -41,9 +52,13 @@ def command(
         typer.Option("--dry-run", help="Show what would change: the server checks it and changes nothing."),
     ] = False,
     skip_unsupported: Annotated[
-        bool,
-        typer.Option("--skip-unsupported", help="Continue without what cannot be represented, and list it."),
-    ] = False,
+        _Skipped | None,
+        typer.Option(
+            "--skip-unsupported",
+            help="Continue without fields and documents that cannot be represented, and list them: those whose "
+            "loss is harmless, or also those that change behaviour, or also those that weaken security.",
+        ),
+    ] = None,
 ) -> None:
     """Take Kubernetes YAML over into the platform: Deployments, Services, ServiceAccounts, ConfigMaps,
     Secrets and PersistentVolumeClaims.
@@ -59,7 +74,7 @@ def command(
         namespace=namespace_or_default(namespace),
         wait=wait,
         dry_run=dry_run,
-        skip_unsupported=skip_unsupported,
+        skip=ProblemWeight[skip_unsupported.name] if skip_unsupported else None,
         timeout_seconds=wait_timeout,
         patience=Patience(stable_for=stable_for),
     )

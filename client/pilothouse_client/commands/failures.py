@@ -30,10 +30,11 @@ _OUTCOME_UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 _DONE_NOTHING = ("CLUSTER_UNAVAILABLE", "CLUSTER_UNREACHABLE")
 AWAY = 9
 WAIT_FAILED = 10
+LEFT_OUT = 11
 EXIT_CODES_HELP = (
     "Exit codes: 0 done, 1 fault, 2 wrong command line, 3 invalid value, 4 not logged in, 5 not "
     "allowed, 6 not found, 7 conflict with the current state, 8 quota or rate, 9 server away, 10 "
-    "waiting failed, 130 interrupted."
+    "waiting failed, 11 applied without what --skip-unsupported leaves out, 130 interrupted."
 )
 
 

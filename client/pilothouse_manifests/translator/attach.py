@@ -126,7 +126,9 @@ def _owners(manifest: Manifest, others: Sequence[Values]) -> dict[str, str]:
             message = (
                 "cannot be represented: it selects no container, neither of these files nor on the server"
             )
-            service.reporter.unusable(service.place, "spec.selector", message)
+            refused = (each for each in manifest.refused if _selects(service.selector, each.pod_labels))
+            follows = next((f"{each.subject}: " for each in refused), "")
+            service.reporter.unusable(service.place, "spec.selector", message, follows=follows)
         elif len(names) > 1:
             message = f"cannot be represented: it selects several containers ({', '.join(names)})"
             service.reporter.unusable(service.place, "spec.selector", message)
@@ -176,7 +178,9 @@ def _check_accounts(manifest: Manifest, others: Sequence[Values]) -> None:
     for account in manifest.accounts:
         if account.name not in used:
             message = "cannot be represented: no container uses it, and the platform makes accounts for containers only"
-            account.reporter.unusable(account.place, "", message)
+            refused = (each for each in manifest.refused if each.account == account.name)
+            follows = next((f"{each.subject}: " for each in refused), "")
+            account.reporter.unusable(account.place, "", message, follows=follows)
 
 
 def _kept(before: Values | None, served: set[str]) -> list[Values]:

@@ -14,9 +14,10 @@ from pilothouse_manifests.translator.convert_deployment import convert_deploymen
 from pilothouse_manifests.translator.convert_service import convert_account, convert_service
 from pilothouse_manifests.translator.convert_volume import convert_claim
 from pilothouse_manifests.translator.fields import Fields
-from pilothouse_manifests.translator.manifest import Manifest
+from pilothouse_manifests.translator.manifest import Manifest, RefusedWorkload
 from pilothouse_manifests.translator.nodes import Document, Mapping, ScalarNode, describe
 from pilothouse_manifests.translator.problems import InputPosition, Problems, Reporter
+from pilothouse_manifests.translator.weights import weight_of_hook, weight_of_kind
 
 DEPLOYMENT = ("apps/v1", "Deployment")
 SERVICE = ("v1", "Service")
@@ -26,6 +27,9 @@ SECRET = ("v1", "Secret")
 CLAIM = ("v1", "PersistentVolumeClaim")
 LIST = ("v1", "List")
 NAMESPACE = ("v1", "Namespace")
+HOOK = "helm.sh/hook"
+# Where a document can go that has no place here.
+_ELSEWHERE = "`kubectl apply` it: it will be left alone"
 _SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
@@ -39,23 +43,9 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     for document in _expanded(documents, problems):
         reporter = Reporter(problems, _subject(document))
         with Fields(document, "", reporter) as root:
-            identity = (root.text("apiVersion", required=True), root.text("kind", required=True))
-            if not all(identity):
-                _read_all(root)
-                continue
-            if identity == NAMESPACE:
-                _check_namespace(root, namespace)
-                continue
-            if identity not in _SUPPORTED:
-                reporter.unusable(root.place, "", _unsupported_kind(*identity))
-                _read_all(root)
-                continue
-            first = seen.setdefault(reporter.subject, root.place)
-            if first is not root.place:
-                reporter.invalid(
-                    root.place, "", f"expected each object once, found it again; first at {first}"
-                )
-            _convert_one(identity, root, namespace, manifest)
+            _convert_one(root, namespace, manifest, seen)
+        if not reporter.usable and (refused := _refused(document, reporter.subject)) is not None:
+            manifest.refused.append(refused)
     manifest.workloads = [each for each in manifest.workloads if each.reporter.usable]
     manifest.services = [each for each in manifest.services if each.reporter.usable]
     manifest.accounts = [each for each in manifest.accounts if each.reporter.usable]
@@ -64,7 +54,37 @@ def convert(documents: Iterable[Document], namespace: str, problems: Problems) -
     return manifest
 
 
-def _convert_one(identity: tuple[str, str], root: Fields, namespace: str, manifest: Manifest) -> None:
+def _convert_one(root: Fields, namespace: str, manifest: Manifest, seen: dict[str, InputPosition]) -> None:
+    identity = (root.text("apiVersion", required=True), root.text("kind", required=True))
+    if all(identity) and identity == NAMESPACE:
+        _check_namespace(root, namespace)
+        return
+    if not all(identity) or not _has_place(root, *identity):
+        _read_all(root)
+        return
+    first = seen.setdefault(root.reporter.subject, root.place)
+    if first is not root.place:
+        root.reporter.invalid(root.place, "", f"expected each object once, found it again; first at {first}")
+    _convert_kind(identity, root, namespace, manifest)
+
+
+def _has_place(root: Fields, version: str, kind: str) -> bool:
+    """Whether the platform has a place for the document as a whole; what has none is reported."""
+    if (version, kind) not in _SUPPORTED:
+        weight = weight_of_kind(version, kind)
+        root.reporter.unusable(root.place, "", _unsupported_kind(version, kind), weight=weight)
+        return False
+    hooks = _text(_mapping(_mapping(root.node, "metadata"), "annotations"), HOOK)
+    if hooks:
+        message = (
+            f"a Helm hook ({hooks}) cannot be represented: it would stay like any other object; {_ELSEWHERE}"
+        )
+        path = f"metadata.annotations[{HOOK}]"
+        root.reporter.unusable(root.place, path, message, weight=weight_of_hook(hooks))
+    return not hooks
+
+
+def _convert_kind(identity: tuple[str, str], root: Fields, namespace: str, manifest: Manifest) -> None:
     if identity == DEPLOYMENT:
         manifest.workloads.append(convert_deployment(root, namespace))
     elif identity == SERVICE:
@@ -97,7 +117,7 @@ def _unsupported_kind(version: str, kind: str) -> str:
     expected = [f"{kind} of {known}" for known, known_kind in _SUPPORTED if known_kind == kind]
     if expected:
         return f"{kind} of {version} is not supported; expected {expected[0]}"
-    return f"{kind} of {version} is not yet supported"
+    return f"{kind} of {version} is not yet supported; {_ELSEWHERE}"
 
 
 def _expanded(documents: Iterable[Document], problems: Problems) -> Iterator[Mapping]:
@@ -128,11 +148,24 @@ def _read_all(root: Fields) -> None:
         root.item(name)
 
 
+def _refused(root: Mapping, subject: str) -> RefusedWorkload | None:
+    """A document that cannot be applied, if it has a template for pods."""
+    template = _mapping(_mapping(root, "spec"), "template")
+    labels = _mapping(_mapping(template, "metadata"), "labels")
+    account = _text(_mapping(template, "spec"), "serviceAccountName")
+    if not template.entries:
+        return None
+    return RefusedWorkload(subject, {key: _text(labels, key) for key in labels.entries}, account)
+
+
+def _mapping(root: Mapping, name: str) -> Mapping:
+    entry = root.entries.get(name)
+    value = entry.value if entry is not None else None
+    return value if isinstance(value, Mapping) else Mapping(root.place, {})
+
+
 def _subject(root: Mapping) -> str:
-    metadata = root.entries.get("metadata")
-    name = (
-        _text(metadata.value, "name") if metadata is not None and isinstance(metadata.value, Mapping) else ""
-    )
+    name = _text(_mapping(root, "metadata"), "name")
     kind = _text(root, "kind").lower() or "document"
     return f"{kind}/{name}" if name else kind
 

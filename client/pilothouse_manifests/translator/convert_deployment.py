@@ -169,8 +169,11 @@ def _hooks(volumes: PodVolumes) -> Hooks:
         if volume is not None:
             read_only = stated.get("read_only", False) or volume.read_only
             return {**stated, "volume": volume.name, "read_only": read_only}
-        if name in volumes.by_name:
-            source.unsupported(None, f"mounts the volume {name!r}, which cannot be represented")
+        if name in volumes.reported:
+            assert isinstance(source, Fields)
+            message = f"mounts the volume {name!r}, which cannot be represented"
+            follows = f"{source.reporter.subject}: {volumes.reported[name]}"
+            source.reporter.unsupported(*source.at(None), message, follows=follows)
             return None
         if name:
             source.invalid(None, f"expected the name of a volume of the pod, found {name!r}")

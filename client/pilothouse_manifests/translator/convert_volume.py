@@ -31,9 +31,10 @@ class ConvertedVolume:
 
 @dataclass(slots=True)
 class PodVolumes:
-    """The volumes of one pod by their names in it, None for those that were reported; and what they imply."""
+    """The volumes of one pod by their names in it, those they imply, and the paths of those that were reported."""
 
-    by_name: dict[str, ConvertedVolume | None]
+    by_name: dict[str, ConvertedVolume]
+    reported: dict[str, str]
     empty_dirs: list[Values]
     implied: list[VolumeObject]
 
@@ -81,17 +82,22 @@ _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 
 def pod_volumes(pod: Fields) -> PodVolumes:
     """What the pod says of its volumes."""
-    found = PodVolumes({}, [], [])
+    found = PodVolumes({}, {}, [], [])
     for stated in read_volumes(pod):
-        found.by_name[stated.name] = _volume(stated, found) if stated.type else None
+        volume = _volume(stated, found) if stated.type else None
+        if volume is None:
+            found.reported[stated.name] = stated.item.path
+        else:
+            found.by_name[stated.name] = volume
     own = {folder["name"] for folder in found.empty_dirs}
-    for name, volume_of in found.by_name.items():
-        if volume_of is not None and volume_of.name in own and volume_of.name != name:
+    for name, volume_of in list(found.by_name.items()):
+        if volume_of.name in own and volume_of.name != name:
             pod.unsupported(
                 VOLUMES,
                 f"cannot be represented: volume {name!r} and an emptyDir are both called {volume_of.name!r}",
             )
-            found.by_name[name] = None
+            found.reported[name] = pod.path_of(VOLUMES)
+            del found.by_name[name]
     return found
 
 

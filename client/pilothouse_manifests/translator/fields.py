@@ -91,6 +91,7 @@ class Fields:
 
     def __init__(self, node: Mapping, path: str, reporter: Reporter, present: bool = True) -> None:
         self.path = path
+        self.node = node
         self.place = node.place
         self.present = present
         self.reporter = reporter
@@ -270,17 +271,18 @@ class Fields:
 
     def invalid(self, key: str | None, message: str) -> None:
         """Report that a key, or the mapping itself, is wrong in itself."""
-        self.reporter.invalid(*self._at(key), message)
+        self.reporter.invalid(*self.at(key), message)
 
     def unsupported(self, key: str | None, message: str = NOT_REPRESENTED) -> None:
         """Report that the platform has no place for a key, or for the mapping itself."""
-        self.reporter.unsupported(*self._at(key), message)
+        self.reporter.unsupported(*self.at(key), message)
 
     def unusable(self, key: str | None, message: str) -> None:
         """Report that the whole document has no place on the platform."""
-        self.reporter.unusable(*self._at(key), message)
+        self.reporter.unusable(*self.at(key), message)
 
-    def _at(self, key: str | None) -> tuple[InputPosition, str]:
+    def at(self, key: str | None) -> tuple[InputPosition, str]:
+        """Place and path of a key, or of the mapping itself, whose problem is reported by the caller."""
         if key is None:
             return self.place, self.path
         # What was reported is not reported again as unread.

@@ -108,15 +108,25 @@ class ManifestConfig:
         return str(self.values["name"])
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedWorkload:
+    """A document with a pod template that cannot be applied: Services and accounts that need it follow from it."""
+
+    subject: str
+    pod_labels: dict[str, str]
+    account: str
+
+
 @dataclass(slots=True)
 class Manifest:
-    """All that was given to one `apply`, in the order given."""
+    """All that was given to one `apply`, in the order given; `refused` are documents that cannot be applied."""
 
     workloads: list[ManifestWorkload] = field(default_factory=list)
     services: list[ManifestService] = field(default_factory=list)
     accounts: list[ManifestAccount] = field(default_factory=list)
     configs: list[ManifestConfig] = field(default_factory=list)
     claims: list[VolumeObject] = field(default_factory=list)
+    refused: list[RefusedWorkload] = field(default_factory=list)
 
     @property
     def volumes(self) -> list[VolumeObject]:

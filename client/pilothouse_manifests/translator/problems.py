@@ -1,16 +1,26 @@
 """What is wrong with a manifest, and where.
 
-Every fault found in the input is a `InputProblem` with the file and line it stands at, collected rather than
+Every fault found in the input is an `InputProblem` with the file and line it stands at, collected rather than
 raised, so that one run shows all of them. A problem's `ProblemReach` says what `--skip-unsupported` may do about it:
 leave out the field, leave out the document, or nothing, because the input is wrong and not merely beyond the
-platform.
+platform. Its weight says how much is lost then, and `--skip-unsupported` names the greatest weight to accept.
+
+`listed` is the way to print them: equal ones in one line, and each that follows from another beneath that one.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pilothouse_manifests.translator.weights import ProblemWeight, weight_of_field
+
+# Places of equal problems that a line names.
+_PLACES = 5
+_INDEX = re.compile(r"\[[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,7 +55,9 @@ class ProblemReach(enum.Enum):
 class InputProblem:
     """One fault: `subject` is `kind/name` (empty if the text cannot be read), `path` the field within it.
 
-    Those of one `group` have one cause, and are told in one line.
+    Problems of one `group` have one cause, and are listed in one line. `weight` is None if it is invalid. `follows`:
+    the subject, or the subject and the beginning of a path (`deployment/web: spec.template`), of the problem that
+    this one follows from.
     """
 
     place: InputPosition
@@ -54,6 +66,13 @@ class InputProblem:
     message: str
     reach: ProblemReach = ProblemReach.INVALID
     group: str = ""
+    weight: ProblemWeight | None = None
+    follows: str = ""
+
+    @property
+    def located(self) -> str:
+        """Subject and path."""
+        return f"{self.subject}: {self.path}"
 
     def __str__(self) -> str:
         if not self.subject:
@@ -74,29 +93,71 @@ class Problems:
 
     @property
     def all(self) -> tuple[InputProblem, ...]:
-        """By place; of each group the first, with the number of the others."""
-        found = sorted(self._found, key=lambda problem: problem.place)
-        sizes = Counter(problem.group for problem in found)
-        told: set[str] = set()
-        shown = []
-        for problem in found:
-            if problem.group in told:
-                continue
-            if problem.group:
-                told.add(problem.group)
-                if others := sizes[problem.group] - 1:
-                    objects = "one more object" if others == 1 else f"{others} more objects"
-                    problem = replace(problem, message=f"{problem.message}; the same in {objects}")
-            shown.append(problem)
-        return tuple(shown)
+        """All of them, by place."""
+        return tuple(sorted(self._found, key=lambda problem: problem.place))
 
-    def refused(self, skip_unsupported: bool) -> tuple[InputProblem, ...]:
-        """Those that keep the input from being applied."""
-        return tuple(each for each in self.all if each.reach is ProblemReach.INVALID or not skip_unsupported)
+    def refused(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
+        """Those that keep the input from being applied. `skip`: the greatest weight to go on without; None: none."""
+        return tuple(each for each in self.all if not _accepted(each, skip))
 
-    def skipped(self, skip_unsupported: bool) -> tuple[InputProblem, ...]:
+    def skipped(self, skip: ProblemWeight | None) -> tuple[InputProblem, ...]:
         """Those that are passed over because the caller asked for it."""
-        return tuple(each for each in self.all if each.reach is not ProblemReach.INVALID and skip_unsupported)
+        return tuple(each for each in self.all if _accepted(each, skip))
+
+
+def _accepted(problem: InputProblem, skip: ProblemWeight | None) -> bool:
+    return skip is not None and problem.weight is not None and problem.weight <= skip
+
+
+def counts(problems: Iterable[InputProblem]) -> str:
+    """How many there are of each class, such as `2 harmless, 1 security, 1 invalid`."""
+    found = Counter(problem.weight.word if problem.weight else "invalid" for problem in problems)
+    words = (*(weight.word for weight in ProblemWeight), "invalid")
+    return ", ".join(f"{found[word]} {word}" for word in words if found[word])
+
+
+def listed(problems: Sequence[InputProblem]) -> list[str]:
+    """The lines to print: equal problems in one, and beneath each those that follow from it, indented."""
+    lines: list[str] = []
+    alike: dict[object, list[InputProblem]] = {}
+    following: list[InputProblem] = []
+    for problem in problems:
+        if _has_cause(problem, problems):
+            following.append(problem)
+        else:
+            alike.setdefault(_likeness(problem), []).append(problem)
+    for group in alike.values():
+        lines.append(_line(group))
+        lines += [f"  {line}" for line in listed([each for each in following if _has_cause(each, group)])]
+    return lines
+
+
+def _has_cause(problem: InputProblem, causes: Iterable[InputProblem]) -> bool:
+    """Whether a problem follows from one of these, which follow from nothing."""
+    if not problem.follows:
+        return False
+    return any(not each.follows and each.located.startswith(problem.follows) for each in causes)
+
+
+def _likeness(problem: InputProblem) -> object:
+    """Equal for problems that are listed in one line."""
+    if problem.group:
+        return problem.group
+    if not problem.subject:
+        return problem
+    kind = problem.subject.partition("/")[0]
+    return kind, _INDEX.sub("[]", problem.path), problem.message, problem.weight
+
+
+def _line(alike: Sequence[InputProblem]) -> str:
+    first, *others = alike
+    weight = f" ({first.weight.word})" if first.weight else ""
+    if not others:
+        return f"{first}{weight}"
+    places = [f"{each.subject} at {each.place}" for each in others[:_PLACES]]
+    if len(others) > _PLACES:
+        places.append(f"{len(others) - _PLACES} more")
+    return f"{first}{weight}; the same in {', '.join(places)}"
 
 
 class Reporter:
@@ -109,18 +170,33 @@ class Reporter:
 
     def invalid(self, place: InputPosition, path: str, message: str, *, group: str = "") -> None:
         """The input is wrong in itself."""
-        self._add(place, path, message, ProblemReach.INVALID, group)
+        self.usable = False
+        self._problems.add(InputProblem(place, self.subject, path, message, group=group))
 
-    def unsupported(self, place: InputPosition, path: str, message: str = "cannot be represented") -> None:
-        """One field has no place on the platform."""
-        self._add(place, path, message, ProblemReach.FIELD)
-
-    def unusable(self, place: InputPosition, path: str, message: str) -> None:
-        """The document as a whole has no place on the platform."""
-        self._add(place, path, message, ProblemReach.DOCUMENT)
-
-    def _add(
-        self, place: InputPosition, path: str, message: str, reach: ProblemReach, group: str = ""
+    def unsupported(
+        self, place: InputPosition, path: str, message: str = "cannot be represented", *, follows: str = ""
     ) -> None:
-        self.usable = self.usable and reach is ProblemReach.FIELD
-        self._problems.add(InputProblem(place, self.subject, path, message, reach, group))
+        """One field has no place on the platform."""
+        weight = weight_of_field(path)
+        self._problems.add(
+            InputProblem(
+                place, self.subject, path, message, ProblemReach.FIELD, weight=weight, follows=follows
+            )
+        )
+
+    def unusable(
+        self,
+        place: InputPosition,
+        path: str,
+        message: str,
+        *,
+        weight: ProblemWeight = ProblemWeight.BEHAVIOUR,
+        follows: str = "",
+    ) -> None:
+        """The document as a whole has no place on the platform."""
+        self.usable = False
+        self._problems.add(
+            InputProblem(
+                place, self.subject, path, message, ProblemReach.DOCUMENT, weight=weight, follows=follows
+            )
+        )

@@ -1,0 +1,81 @@
+"""The weight of a problem, equal problems in one line, and problems that follow from another beneath it."""
+
+from __future__ import annotations
+
+import pytest
+from tests.translator.manifests import SERVICE, WEB, problems_of, web
+
+from pilothouse_manifests.translator.problems import counts, listed
+from pilothouse_manifests.translator.weights import ProblemWeight
+
+ELSEWHERE = "`kubectl apply` it: it will be left alone"
+ACCOUNT = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"
+
+
+def document(version: str, kind: str, annotations: str = "") -> str:
+    return f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, annotations: {{{annotations}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [
+        (WEB.replace("      labels:", "      name: web\n      labels:"), ProblemWeight.HARMLESS),
+        (web("unheardOf: 5"), ProblemWeight.BEHAVIOUR),
+        (web("paused: true"), ProblemWeight.BEHAVIOUR),
+        (document("batch/v1", "Job"), ProblemWeight.BEHAVIOUR),
+        (document("networking.k8s.io/v1", "NetworkPolicy"), ProblemWeight.SECURITY),
+        (document("cilium.io/v2", "CiliumNetworkPolicy"), ProblemWeight.SECURITY),
+        (document("example.com/v1", "NetworkThing"), ProblemWeight.BEHAVIOUR),
+        (document("app.k8s.io/v1beta1", "Application"), ProblemWeight.HARMLESS),
+        (document("v1", "ConfigMap", "helm.sh/hook: 'pre-install,pre-upgrade'"), ProblemWeight.BEHAVIOUR),
+        (document("v1", "ConfigMap", "helm.sh/hook: test"), ProblemWeight.HARMLESS),
+        (ACCOUNT + "automountServiceAccountToken: false\n---\n" + web(pod="serviceAccountName: robot"), 3),
+    ],
+)
+def test_the_weight_follows_from_what_is_left_out(text: str, weight: ProblemWeight) -> None:
+    (problem,) = problems_of(text)
+    assert problem.weight == weight
+
+
+def test_a_helm_hook_is_no_object_like_others_and_may_go_elsewhere() -> None:
+    (line,) = listed(problems_of(document("v1", "ConfigMap", "helm.sh/hook: post-install")))
+    assert line == (
+        "web.yaml:1: configmap/a: metadata.annotations[helm.sh/hook]: a Helm hook (post-install) cannot be "
+        f"represented: it would stay like any other object; {ELSEWHERE} (behaviour)"
+    )
+
+
+def test_equal_problems_are_one_line_with_their_places() -> None:
+    texts = [web("unheardOf: 5", name=f"web-{number}") for number in range(8)]
+    (line,) = listed(problems_of("---\n".join(texts)))
+    assert line == (
+        "web.yaml:7: deployment/web-0: spec.unheardOf: cannot be represented (behaviour); the same in "
+        "deployment/web-1 at web.yaml:26, deployment/web-2 at web.yaml:45, deployment/web-3 at web.yaml:64, "
+        "deployment/web-4 at web.yaml:83, deployment/web-5 at web.yaml:102, 2 more"
+    )
+    # Other fields, and other words of one field, are other lines.
+    assert len(listed(problems_of(web("unheardOf: 5\nother: 6")))) == 2
+
+
+def test_a_problem_that_follows_from_another_stands_beneath_it() -> None:
+    refused = web("replicas: many", pod="serviceAccountName: robot")
+    problems = problems_of("---\n".join([SERVICE, refused, ACCOUNT]))
+    assert listed(problems) == [
+        "web.yaml:15: deployment/web: spec.replicas: expected a whole number, found the string 'many'",
+        "  web.yaml:1: service/web: spec.selector: cannot be represented: it selects no container, neither of "
+        "these files nor on the server (behaviour)",
+        "  web.yaml:29: serviceaccount/robot: cannot be represented: no container uses it, and the platform "
+        "makes accounts for containers only (behaviour)",
+    ]
+    assert counts(problems) == "2 behaviour, 1 invalid"
+
+
+def test_a_mount_stands_beneath_the_volume_that_cannot_be_represented() -> None:
+    mounts = "volumeMounts: [{name: data, mountPath: /data}]"
+    lines = listed(problems_of(web(pod="volumes: [{name: data, nfs: {path: /data}}]", container=mounts)))
+    assert [line.partition(": ")[2] for line in lines] == [
+        "deployment/web: spec.template.spec.volumes[0].nfs: cannot be represented (behaviour)",
+        "deployment/web: spec.template.spec.containers[0].volumeMounts[0]: mounts the volume 'data', which "
+        "cannot be represented (behaviour)",
+    ]
+    assert [line.startswith("  ") for line in lines] == [False, True]
