@@ -55,8 +55,7 @@ class WantedContainer:
 def attach(manifest: Manifest, existing: Sequence[Values]) -> list[WantedContainer]:
     """The containers that the manifest wants, in the order given, then those it changes only through their services.
 
-    `existing`: the namespace's containers on the server. What belongs nowhere becomes a problem of its
-    document.
+    `existing`: the namespace's containers on the server. A document that belongs nowhere becomes a problem.
     """
     workloads = {workload.name: workload for workload in manifest.workloads}
     others = [container for container in existing if container["name"] not in workloads]

@@ -34,7 +34,7 @@ _SUPPORTED = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, SECRET, CLAIM)
 
 
 def convert(documents: Iterable[Document], namespace: str, problems: Problems) -> Manifest:
-    """What the documents say, for the platform's `namespace`. Whatever cannot be taken over becomes a problem.
+    """The documents as values, for the platform's `namespace`. Each field that has no place becomes a problem.
 
     Documents with a problem that leaves nothing of them to apply are not in the answer.
     """
@@ -69,7 +69,7 @@ def _convert_one(root: Fields, namespace: str, manifest: Manifest, seen: dict[st
 
 
 def _has_place(root: Fields, version: str, kind: str) -> bool:
-    """Whether the platform has a place for the document as a whole; what has none is reported."""
+    """Whether the platform has a place for the document as a whole, which is reported if not."""
     if (version, kind) not in _SUPPORTED:
         weight = weight_of_kind(version, kind)
         root.reporter.unusable(root.place, "", _unsupported_kind(version, kind), weight=weight)

@@ -61,7 +61,7 @@ def convert_deployment(root: Fields, namespace: str) -> ManifestWorkload:
 
 
 def _without_pause(rollout: Values, source: MappingSource) -> Values:
-    """A rollout is held by a call, not by what is wanted."""
+    """A rollout is held by a call, not by a manifest."""
     if rollout.pop("hold_rollout", False):
         source.unsupported("paused")
     return rollout
@@ -147,7 +147,7 @@ def _pod(pod: Fields, container: Values) -> tuple[list[DeclaredPort], list[Volum
 
 
 def _hooks(volumes: PodVolumes) -> Hooks:
-    """What is checked of each part of a pod beside the table's own rules."""
+    """The rules for each part of a pod beside those of the table."""
     declared: list[Values] = []
 
     def declare(port: Values, source: MappingSource) -> Values | None:

@@ -23,7 +23,7 @@ from pilothouse_manifests.volumes import DNS_LABEL, read_volumes
 
 @dataclass(frozen=True, slots=True)
 class ConvertedVolume:
-    """What stands for a volume of a pod on the platform: its name there, and whether all its mounts are read-only."""
+    """The platform's volume for a volume of a pod: its name, and whether all its mounts are read-only."""
 
     name: str
     read_only: bool = False
@@ -81,7 +81,7 @@ _CLAIM_RULES: Hooks = {CLAIM: _checked_claim}
 
 
 def pod_volumes(pod: Fields) -> PodVolumes:
-    """What the pod says of its volumes."""
+    """Reads the volumes of a pod."""
     found = PodVolumes({}, {}, [], [])
     for stated in read_volumes(pod):
         volume = _volume(stated, found) if stated.type else None

@@ -30,13 +30,13 @@ _NO_VALUE = re.compile(r"/.*|true|false|\$\(.*\)|", re.IGNORECASE)
 
 
 def reads_like_a_credential(name: str) -> bool:
-    """Whether what has this name is likely a password, a token, a key or the like."""
+    """Whether a value with this name is likely a password, a token, a key or the like."""
     parts = "_".join(part for part in _PARTS.split(name) if part).lower()
     return _ALONE.search(parts) is not None or _ANYWHERE.search(parts) is not None
 
 
 def literals(container: Values) -> Iterator[tuple[str, str]]:
-    """Each value of a container that looks like a credential: the field it is in, and what the value is called."""
+    """Each value of a container that looks like a credential, as its field and its name."""
     yield from _of_program(container, "")
     for init in container.get("init_containers", ()):
         for _, name in _of_program(init, f" of init container {init['name']}"):

@@ -1,4 +1,4 @@
-"""What the documents say, before the server is asked: workloads, services and accounts, still apart.
+"""The documents as values, before the server is asked: workloads, services and accounts, still apart.
 
 A Kubernetes Deployment knows nothing of the Services in front of it, a platform container does. They are
 joined in `attach`, which may need containers that are on the server already; until then this is what is
@@ -28,7 +28,7 @@ class DeclaredPort:
 
 @dataclass(frozen=True, slots=True)
 class VolumeObject:
-    """A volume: a PersistentVolumeClaim, or what a pod's volume implies."""
+    """A volume: a PersistentVolumeClaim, or a volume that a pod implies."""
 
     place: InputPosition
     reporter: Reporter
@@ -42,7 +42,7 @@ class VolumeObject:
 
 @dataclass(slots=True)
 class ManifestWorkload:
-    """A Deployment as a container without ports; its reporter files what is found out later."""
+    """A Deployment as a container without ports; its reporter takes later problems, too."""
 
     place: InputPosition
     reporter: Reporter
@@ -130,7 +130,7 @@ class Manifest:
 
     @property
     def volumes(self) -> list[VolumeObject]:
-        """The claims, and what the workloads' pods imply."""
+        """The claims, and the volumes that the workloads' pods imply."""
         return [*self.claims, *(volume for workload in self.workloads for volume in workload.volumes)]
 
 

@@ -60,7 +60,7 @@ class Document:
 
 
 def describe(node: Node) -> str:
-    """What the node is, for a message that says what was found."""
+    """The node in words, for a message about a wrong value."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, SequenceNode):
@@ -72,7 +72,7 @@ def describe(node: Node) -> str:
 
 
 def says_nothing(node: Node) -> bool:
-    """Whether the node is null, or holds nothing else: what serialisers write for fields that are not set.
+    """Whether the node is null, or holds nothing else, as serialisers write fields that are not set.
 
     Iterative, and each shared part is looked at once, so that neither depth nor aliases cost more than the
     text did.

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, and where.
+"""Problems of a manifest, each with its place.
 
 Every fault found in the input is an `InputProblem` with the file and line it stands at, collected rather than
 raised, so that one run shows all of them. A problem's `ProblemReach` says what `--skip-unsupported` may do about it:
