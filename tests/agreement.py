@@ -1,12 +1,13 @@
-"""Whether a cluster and a database agree: every object of ours against what is wanted of it, and what is said of it.
+"""Checks whether a cluster and a database agree: every object of ours against its desired and its reported state.
 
     await agree(store, cluster.kubeconfig())                       # waits, and says what does not
     found = await disagreements(store, cluster.kubeconfig())       # one look
 
-What is wanted is read from the database by the product's own rows and manifests (which other tests hold to recordings);
-what there is comes over the cluster's API, whole. The comparison itself shares nothing with the product's. A field that
-others changed may differ where the container says so by name (`Drifted`). Beside the objects, what the database says of
-containers and volumes must be so: that they are applied, how many pods are ready, and whether a claim is bound.
+The desired state is read from the database by the product's own rows and manifests (which other tests compare with
+recordings); the actual state comes over the cluster's API, whole. The comparison itself shares nothing with the
+product's. A field that others changed may differ where the container says so by name (`Drifted`). The database's
+statements about containers and volumes must be true as well: that they are applied, how many pods are ready, and
+whether a claim is bound.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _PATHS = {
     "PersistentVolumeClaim": "/api/v1/persistentvolumeclaims",
 }
 _IS_CLAIM = "AND t.type = 'persistent_volume_claim'"
-# Whose an object is stands in one of these labels.
+# One of these labels names the owner of an object.
 _OWNERS = ("pilothouse.dev/container-uid", "pilothouse.dev/config-uid", "pilothouse.dev/volume-uid")
 _OURS = "pilothouse"
 # By which key the items of a list are told apart, where they are told apart at all.
@@ -59,7 +60,7 @@ _ITEM_KEYS = (("containerPort", "protocol"), ("port", "protocol"), ("mountPath",
 
 
 class Wanted(msgspec.Struct):
-    """An object as it should be; `told`: what the database says of fields that are not as they should be."""
+    """The desired form of an object; `told`: the database's reports of fields that differ."""
 
     manifest: JsonObject
     uid: str = ""
@@ -81,7 +82,7 @@ async def agree(
 async def disagreements(
     store: Store, kubeconfig: Kubeconfig, *, envelopes: Envelopes | None = None, cluster_name: str = "local"
 ) -> list[str]:
-    """Returns in what way a cluster and the database disagree just now, one line each; values are left out of it.
+    """Returns the present differences between a cluster and the database, one line each, without values.
 
     The values of secrets are compared where `envelopes` can open them, else whether all keys are there.
     """
@@ -189,7 +190,7 @@ def _place(manifest: JsonObject) -> Place:
 
 
 def _differences(wanted: Wanted, live: JsonObject) -> Iterator[str]:
-    """Yields what is not as it is wanted, and not told; and what is left of ours that is not wanted."""
+    """Yields unreported differences from the desired state, and leftovers of ours that are not desired."""
     if wanted.manifest["kind"] == "ServiceAccount":
         # All that counts of it is that it is there: it may be somebody else's.
         return
@@ -261,7 +262,7 @@ def _identity(item: JsonObject, keys: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _untrue_volumes(kept: Iterable[Volume], there: Mapping[Place, JsonObject]) -> Iterator[str]:
-    """Yields what the database says of volumes and is not so."""
+    """Yields the database's false statements about volumes."""
     for volume in kept:
         live = there.get(_place(claims.claim(volume)))
         is_bound = live is not None and live.get("status", {}).get("phase") == "Bound"
@@ -270,7 +271,7 @@ def _untrue_volumes(kept: Iterable[Volume], there: Mapping[Place, JsonObject]) -
 
 
 def _untrue(rows: Iterable[Container], pods: Iterable[JsonObject]) -> Iterator[str]:
-    """Yields what the database says of containers and is not so."""
+    """Yields the database's false statements about containers."""
     ready: dict[str, int] = {}
     for pod in pods:
         uid = (pod["metadata"].get("labels") or {}).get(_OWNERS[0], "")
@@ -287,7 +288,7 @@ def _untrue(rows: Iterable[Container], pods: Iterable[JsonObject]) -> Iterator[s
             yield f"{where} is not applied: {applied}"
         if row.observed.stale_since is not None:
             yield f"{where} is stale"
-        # Pods of imported Deployments bear no label of ours.
+        # Pods of imported Deployments do not have our label.
         if not row.imported and row.observed.ready_replicas != ready.get(row.uid, 0):
             yield f"{where} has another number of ready pods"
         if row.imported or row.wanted_replicas == 0:

@@ -72,9 +72,9 @@ LONG = (
 )
 SHORT = ("apply", "client", "conventions", "isolation", "kubernetes", "rpc", "simulator", "values", "watch")
 _numbers = count(1)
-# A server that runs beside a test, within its process, says what it logs to nobody whose output a test reads: structlog
-# would print to whatever `sys.stdout` is at the moment. Tracebacks are plain: a framed one, with the values of all
-# variables, takes longer than most calls.
+# A server within the test's process must not write its log into the output that a test reads: structlog would print
+# to the present `sys.stdout`. Tracebacks are plain: a framed one, with the values of all variables, takes longer than
+# most calls.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
@@ -82,12 +82,12 @@ structlog.configure(
     ],
     logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
 )
-# No example fails for the time that it took: a busy machine takes any. What else there is stays, also as CI has it.
+# No example fails for the time that it took: a busy machine takes any. The other settings stay, also as CI has it.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
-# What a hash of a password costs, as promised.
+# The promised cost of a password's hash.
 _PROMISED = {name: getattr(passwords, name) for name in ("MEMORY_KIBIBYTES", "PASSES")}
 
 
@@ -180,7 +180,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, then those of whole servers: who takes one of them last would work alone at the end."""
+    """Puts the longest files first, then those of whole servers: a worker that takes one of them last would work
+    alone at the end.
+    """
     tests = Path(__file__).parent
     order = {tests / name: number for number, name in enumerate(FIRST)}
 
@@ -212,7 +214,7 @@ def _loaded_command_ends() -> Iterator[None]:
 
 @pytest.fixture
 def promised_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes at their promised cost, of what is made in this test: ask for it before a server."""
+    """Gives hashes of this test their promised cost: request it before a server."""
     for name, value in _PROMISED.items():
         monkeypatch.setattr(passwords, name, value)
 

@@ -1,21 +1,21 @@
-"""How a test ends that hangs, and what is left of what tests started.
+"""The end of a hanging test, and the leftovers of tests.
 
 A test that fails or hangs ends within a minute, with its fixtures. A test that legitimately takes longer belongs to a
 heavy tier and says how long it may take: `@pytest.mark.full(minutes=5)`; a test of the soak has two hours. These
 limits hold at the usual patience and below, on a machine that does nothing else: a greater `PILOTHOUSE_TEST_PATIENCE`
 makes them longer, and so does a machine that has more to do than a run of the tests gives it. A fixture that several
-tests share has a limit of its own, and the test that happens to be the first begins anew after it.
+tests share has a limit of its own, and the time of the test that happens to be the first starts over after it.
 
-A test that reaches its limit (pytest-timeout sets the alarm) is ended in order. What waits on the event loop is
-cancelled, so that its `finally` and its fixtures stop the servers and processes they started; the report shows where
-each thread and task stood. A test that continues is failed where it stands some seconds later. A test that cannot be
-interrupted ends with its process a minute later (faulthandler), and the processes that it started end with that. The
-waits of `tests.waiting` end before the limit, so that most failures say what they waited for.
+A test that reaches its limit (pytest-timeout sets the alarm) is ended in order. Its waiting tasks on the event loop
+are cancelled, so that its `finally` and its fixtures stop the servers and processes they started; the report shows
+where each thread and task stood. A test that continues is failed where it stands some seconds later. A test that
+cannot be interrupted ends with its process a minute later (faulthandler), and the processes that it started end with
+that. The waits of `tests.waiting` end before the limit, so that most failures name the missing condition.
 
-At the end of a run no process may be left of those that tests started: what is left is named, killed, and fails it.
+At the end of a run no process may be left of those that tests started: each one is named, killed, and fails the run.
 
-Signals that were ignored when pytest was started (`nohup make test &` ignores SIGINT) are ignored by pytest still, but
-no longer by what the tests start: a program under test gets the dispositions that it would have from a shell.
+pytest still ignores signals that were ignored when it was started (`nohup make test &` ignores SIGINT), but programs
+that tests start do not: a program under test gets the dispositions that it would have from a shell.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SECONDS, _OF_TIER = pytest.StashKey[float](), pytest.StashKey[bool]()
 
 
 def pytest_configure() -> None:
-    """Prepares for what tests start: default signals, and that orphans among it are found."""
+    """Prepares for the processes of tests: default signals, and a way to find orphans among them."""
     for number in _SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN:
             # A handler is not inherited by the programs that are started, as SIG_IGN is.
@@ -68,12 +68,12 @@ def pytest_configure() -> None:
 
 
 def _seconds(minutes: float) -> float:
-    """When the alarm comes of what may take so many minutes with its end."""
+    """Returns when the alarm comes for a test that may take so many minutes with its end."""
     return minutes * 60.0 * _SCALE - _ENDING_SECONDS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives each test the time of its tier, or what it says itself."""
+    """Gives each test the time of its tier, or of its own mark."""
     for item in items:
         if item.get_closest_marker("timeout") is None:
             minutes = _SOAK_MINUTES if item.get_closest_marker(SOAK) else _MINUTES
@@ -113,7 +113,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Sets it anew for the end of the fixtures: pytest-timeout takes it back when a test has failed."""
+    """Sets the alarm again for the end of the fixtures: pytest-timeout takes it back when a test has failed."""
     if _SECONDS in item.stash:
         ends_badly = _HUNG in item.stash or _FAILED in item.stash
         _set_alarm(item, _GRACE_SECONDS * _overload() if ends_badly else item.stash[_SECONDS])
@@ -152,7 +152,7 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
 
 
 def _waited_for(frame: FrameType | None) -> asyncio.Future[Any] | None:
-    """What the innermost event loop runs until it is complete."""
+    """Returns the future that the innermost event loop runs to completion."""
     while frame is not None:
         if frame.f_code is asyncio.BaseEventLoop.run_until_complete.__code__:
             found = frame.f_locals.get("future")
@@ -179,7 +179,7 @@ def _stacks() -> str:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fails what hung, also where it took its cancellation for something else and went on."""
+    """Fails a test that hung, also if it took its cancellation for something else and continued."""
     report = yield
     if report.failed:
         item.stash[_FAILED] = True
@@ -205,7 +205,7 @@ def _kill_what_is_left() -> list[str]:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
-    """Looks for what is left once all fixtures are done, and the processes have ended that run tests for this one."""
+    """Looks for leftovers once all fixtures are done, and the processes have ended that run tests for this one."""
     result = yield
     _left.extend(_kill_what_is_left())
     cache = getattr(session.config, "cache", None)
@@ -221,7 +221,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 # The test that runs, while its alarm is set.
 _running: list[pytest.Item] = []
 _left: list[str] = []
-# What pytest's cache keeps of the last run under this name, `.ci/run_tests.py` reads.
+# The key in pytest's cache of the last run that `.ci/run_tests.py` reads.
 CRASHED = "tests/crashed"
 _crashed: list[str] = []
 
@@ -234,11 +234,11 @@ def pytest_handlecrashitem(crashitem: str) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Takes over what a process that ran tests for this one has found."""
+    """Takes over the findings of a process that ran tests for this one."""
     _left.extend(getattr(node, "workeroutput", {}).get("left", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names what was left."""
+    """Names the leftovers."""
     for line in _left:
         terminalreporter.write_line(f"left running by a test, and killed: {line}", red=True)

@@ -1,4 +1,4 @@
-"""What is kept is seen only while the interpreter does not look for cycles: it would find them."""
+"""Leaks are visible only while the garbage collector is off: it would collect the cycles."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     async with running_server(database, tmp_path) as server:
         await server.admin.namespaces.create(…)
 
-What a test waits for it waits for with `tests.waiting.poll_until`: a condition with a deadline, never a time.
+Tests wait with `tests.waiting.poll_until`: for a condition with a deadline, never for a time.
 """
 
 from __future__ import annotations

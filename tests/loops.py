@@ -1,7 +1,7 @@
 """Runs the suite on another event loop: `PILOTHOUSE_TEST_EVENT_LOOP=uvloop make test`.
 
 The servers that run in the process of the tests are on it, too. Tests in virtual time have a loop of their own, and
-what is started as a process runs on the loop that it is set to.
+programs that tests start run on the loop that they are configured with.
 """
 
 from __future__ import annotations

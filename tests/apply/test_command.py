@@ -34,7 +34,7 @@ async def test_files_by_option_and_by_argument(fake: FakeServer, tmp_path: Path)
     (tmp_path / "service.yaml").write_text(SERVICE)
     files = [str(tmp_path / "web.yaml"), str(tmp_path / "service.yaml")]
     result = await pilothouse(fake, "-f", *files, "--namespace", NAMESPACE)
-    # What other tests of this process log may stand before it.
+    # Log lines of other tests in this process may stand before it.
     assert result.exit_code == 0
     assert result.stdout.endswith("container/web created (with service/web)\n1 created\n")
     result = await pilothouse(fake, "-f", str(tmp_path), "-n", NAMESPACE, "--dry-run")

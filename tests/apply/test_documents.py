@@ -1,4 +1,4 @@
-"""Reading manifests: what is malformed is told by file, line and column, and what was expected."""
+"""Reading manifests: a fault is reported by file, line and column, and with the expected form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be done: nothing where the server has the same in its own words, else the least change."""
+"""The plan of an apply: nothing if the server has the same in its own form, else the least change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`apply` against a server: what is done, said, and answered."""
+"""`apply` against a server: its calls, its output, and its result."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_a_credential_in_the_clear_is_warned_of_when_it_is_set(fake: FakeS
     ]
     assert [line.endswith(": put it into a Secret") for line in told] == [True] * 5 + [False]
     assert "hunter2" not in " ".join(run.complained)
-    # What stays as it is, is not warned of again; another image changes nothing of it.
+    # An unchanged field is not warned about again; another image changes nothing of it.
     assert await run(text) is ApplyResult.DONE
     assert run.complained == []
     assert await run(text.replace("1.27", "1.28")) is ApplyResult.DONE
@@ -171,7 +171,7 @@ async def test_what_could_not_be_tried_is_applied_and_a_late_refusal_does_not_ho
     assert await run(text) is ApplyResult.FAILED
     assert run.said == ["container/second created", "1 created, 1 failed"]
     assert run.complained == ["stdin:1: container/first failed: INVALID_ARGUMENT (INVALID_CONTAINER): no"]
-    # Who only wants to know is told that nobody could tell.
+    # A dry run that got no answer reports that.
     fake.fail("CreateContainer", grpc.StatusCode.UNAVAILABLE, **away)
     assert await run(text, dry_run=True) is ApplyResult.FAILED
     (complaint,) = run.complained

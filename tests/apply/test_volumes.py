@@ -1,4 +1,4 @@
-"""Claims, and the volumes of pods: what they become on the platform, and what is refused."""
+"""Claims, and the volumes of pods: their form on the platform, and the refused ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of records written down once more, from what the API shows, by docs/audit-format.md and nothing else."""
+"""The form of records, implemented once more from the API's answers, by docs/audit-format.md and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receivers of records, as small as they can be: real sockets, and what each was sent."""
+"""Minimal receivers of records: real sockets, and the bytes that each received."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def self_signed(address: str) -> tuple[str, str]:
 
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
-    """What a receiver shows itself by."""
+    """Returns the TLS context of a receiver."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(certificate + key)

@@ -37,7 +37,7 @@ FIELDS: dict[str, Any] = {
     },
     "stream_id": None,
 }
-# What the database writes by itself where a change cannot be numbered.
+# The record that the database itself writes if a change cannot be numbered.
 _NOTHING = dict.fromkeys(FIELDS) | {
     "operation_id": FIELDS["operation_id"],
     "username": "system",

@@ -32,7 +32,7 @@ action(type="omfile" file="{folder}/lines" template="raw")
 
 @dataclass(frozen=True, slots=True)
 class Rsyslog:
-    """One that runs: its address, and what it has written."""
+    """A running rsyslog: its address, and the lines that it has written."""
 
     address: str
     file: Path

@@ -23,7 +23,7 @@ from tests.waiting import runs_out
 
 
 async def soon(_position: int, _seconds: float) -> bool:
-    """Looks again at once: no feed tells of new records here."""
+    """Looks again immediately: no feed announces new records here."""
     with suppress(TimeoutError):
         async with asyncio.timeout(runs_out(0.02)):
             await asyncio.Event().wait()

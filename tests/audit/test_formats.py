@@ -1,4 +1,4 @@
-"""Each format is what its specification says, and holds all of the record."""
+"""Each format follows its specification, and holds all of the record."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ each_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 
 
 def faults(event: dict[str, Any]) -> list[str]:
-    """What OCSF's schema finds wrong with an event."""
+    """Returns the faults that OCSF's schema finds in an event."""
     schema = {**SCHEMA["classes"][_CLASSES[event["class_uid"]]], "$defs": SCHEMA["$defs"]}
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(event)]
 
 
 def put_together(event: dict[str, Any]) -> dict[str, Any]:
-    """The record that an event of OCSF was made of: what is unmapped, and the rest from its places."""
+    """Rebuilds the record from its OCSF event: the unmapped fields, and the rest from their places."""
     user = event["actor"].get("user", {})
     endpoint = event["src_endpoint"]
     found = {

@@ -98,7 +98,7 @@ async def test_many_files_on_a_disk_that_hangs_take_nothing_from_others(
             return disk.waiting
 
         await poll_until(waited_for, lambda waiting: waiting == THREADS)
-        # Whoever needs a thread has one.
+        # A thread is available for everybody.
         async with within(10.0):
             assert await asyncio.to_thread(threading.active_count) > THREADS
         receiver = await stack.enter_async_context(http_receiver())
@@ -123,7 +123,7 @@ async def test_many_files_on_a_disk_that_hangs_take_nothing_from_others(
         for name in names:
             lines = (folder / f"{name}.jsonl").read_bytes().splitlines()
             sequences = [json.loads(line)["metadata"]["sequence"] for line in lines]
-            # What was given up is sent again; nothing is left out, and the order is the log's.
+            # The batch that was given up is sent again; nothing is left out, and the order is the log's.
             assert sorted(set(sequences)) == list(range(1, len(set(sequences)) + 1)), name
         disk.hang()
         await server.admin.identity.who_am_i()
@@ -161,7 +161,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 async def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path, disk: Disk) -> None:
-    """The lock is what keeps a thread that was given up from cutting off what another server writes meanwhile."""
+    """The lock keeps an abandoned thread from cutting off lines that another server has written since."""
     path = tmp_path / "audit.jsonl"
     writes = FileWrites()
     with _locked(path):
@@ -184,7 +184,7 @@ async def test_a_file_that_another_program_writes_is_left_alone(tmp_path: Path, 
 async def test_a_file_that_is_put_away_while_its_lock_is_waited_for_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
-    """Who had the lock may have rotated it: what is acknowledged is in the file of that name."""
+    """The former holder of the lock may have rotated the file: acknowledged records are in the file of that name."""
     path, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
     path.write_bytes(b"first\n")
     lock = file._lock
@@ -225,7 +225,7 @@ async def test_no_more_than_so_many_threads_wait_for_a_disk(
 
 
 async def test_what_is_no_file_is_not_written(tmp_path: Path) -> None:
-    """A pipe that nobody reads takes a batch or two, and then holds up whoever writes."""
+    """A pipe without a reader takes a batch or two, and then blocks its writer."""
     os.mkfifo(tmp_path / "audit.jsonl")
     with pytest.raises(SinkFailed, match="is not a regular file"):
         await FileSender(tmp_path / "audit.jsonl", FileWrites()).send([b"x"])

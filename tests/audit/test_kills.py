@@ -1,4 +1,4 @@
-"""Promise 16, to others: whoever is killed at whatever instant, every record arrives, in the order of the log."""
+"""Promise 16, for sinks: whichever process is killed at any instant, every record arrives, in the order of the log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ A_ROUND = 300
 
 
 async def write_records(sql: asyncpg.Connection, count: int, first: int = 1) -> None:
-    """Fills the log up to `count` as the sequencer does, without what else a change is."""
+    """Fills the log up to `count` as the sequencer does, without the other parts of a change."""
     await sql.execute(
         "INSERT INTO operation_logs (username, action, resource_type, request_method, request_path, status_code, "
         "started_at, sequence, record_hash, mark) "
@@ -46,7 +46,7 @@ def sequences(receiver: HttpReceiver) -> list[list[int]]:
 
 
 def faults(batches: list[list[int]], count: int) -> list[str]:
-    """What was lost or came out of order. A batch may come again, from its first record on."""
+    """Returns lost records and those out of order. A batch may come again, from its first record on."""
     found: list[str] = []
     newest = 0
     for batch in batches:
@@ -61,7 +61,7 @@ def faults(batches: list[list[int]], count: int) -> list[str]:
 
 
 def command(database: Database, folder: Path, *more: str) -> tuple[str, ...]:
-    """A runner in a process of its own, whose leases last a second."""
+    """Returns the command of a runner in a process of its own, with leases of a second."""
     return (sys.executable, "-m", "tests.audit.sending", database.system_dsn, str(folder), "1", *more)
 
 

@@ -1,4 +1,6 @@
-"""The page about the form of records says what is: its vectors hash to what it says, and the product makes the same."""
+"""The page about the form of records is true: its vectors have the hashes that it shows, and the product computes the
+same.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def vectors(page: str) -> list[tuple[bytes, str]]:
 
 
 def faults(page: str) -> list[str]:
-    """What of the vectors does not hold."""
+    """Returns the faults of the vectors."""
     found: list[str] = []
     for sequence, (text, record) in enumerate(vectors(page), start=1):
         if as_canonical_json(json.loads(text)) != text:

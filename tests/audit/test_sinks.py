@@ -1,4 +1,4 @@
-"""Sinks: what is sent to each kind, in which order, and what becomes of one that is away."""
+"""Sinks: the records that each kind gets, their order, and the treatment of a sink that is away."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def server(running: Server) -> AsyncIterator[Server]:
 
 
 async def add(server: Server, name: str, kind: str, address: str, **more: Any) -> pb.AuditSink:
-    """Adds a sink; `credentials` and `start_after_sequence` beside fields of the sink."""
+    """Adds a sink; `credentials` and `start_after_sequence` as well as fields of the sink."""
     request = {key: more.pop(key) for key in ("credentials", "start_after_sequence") if key in more}
     sink = pb.AuditSink(
         name=name, kind=pb.AuditSinkKind.Value(f"AUDIT_SINK_KIND_{kind}"), address=address, **more
@@ -114,7 +114,7 @@ async def test_a_file_has_every_record_and_is_rotated(server: Server) -> None:
     assert len(files()) > 1
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files())
     assert is_whole(numbers([line for path in files() for line in path.read_bytes().splitlines()]))
-    # What a kill cut off is not acknowledged, and taken away.
+    # A line that a kill cut off is not acknowledged, and removed.
     with (folder / "audit.jsonl").open("ab") as torn:
         torn.write(b'{"metadata": {"sequ')
     with pytest.raises(PilothouseError):
@@ -168,7 +168,7 @@ SIGNING_KEYS = {
 
 @pytest.mark.parametrize("key", SIGNING_KEYS)
 def test_a_signing_key_is_decoded_as_standard_webhooks_say(key: str) -> None:
-    """The receivers' libraries take `whsec_` off, and what follows for base64."""
+    """The receivers' libraries remove `whsec_`, and decode the rest as base64."""
     assert signing_bytes(key) == SIGNING_KEYS[key]
 
 
@@ -186,7 +186,7 @@ async def test_a_signing_key_that_no_receiver_could_use_is_refused(server: Serve
 
 
 async def test_a_sink_does_not_begin_beyond_the_log(server: Server) -> None:
-    """What is recorded until then would never be sent, without a word."""
+    """Otherwise the records until then would silently never be sent."""
     newest = await anext(aiter(server.admin.audit.list_operations(page_size=1, order_by="sequence desc")))
     with pytest.raises(PilothouseError) as caught:
         await add(

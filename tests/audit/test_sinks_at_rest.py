@@ -1,4 +1,4 @@
-"""A server whose log has no sink asks the database seldom while nothing happens, and at once when something has."""
+"""A server whose log has no sink asks the database seldom while nothing happens, and immediately when something has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.virtual_time import pass_time, virtual_time
 
 
 class Runner(SinkRunner):
-    """One that counts its looks for a sink to take, and finds none; `there` is what sinks there are."""
+    """A runner that counts its looks for a sink to take, and finds none; `there` are the existing sinks."""
 
     def __init__(self, records: Watermark, there: set[str]) -> None:
         nothing = cast("Any", None)

@@ -23,7 +23,7 @@ from tests.backup.test_schedule import made_at
 from tests.conftest import Database, connection
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-# What the steps of a backup ask of the system.
+# The system calls of a backup's steps.
 CALLS = ("stat", "listdir", "scandir", "mkdir", "open", "chmod", "fsync", "rename", "statvfs")
 
 
@@ -39,7 +39,7 @@ class Failing:
         patch.setattr("io.open", self._instead_of("open", builtins.open))
 
     def fail(self, at: int, error: int) -> None:
-        """Begins to count anew."""
+        """Resets the count."""
         self._error = error
         self.at, self.begun, self.failed = at, 0, ""
 
@@ -56,7 +56,7 @@ class Failing:
 
 
 def quick_programs(folder: Path, dump: str = "echo a dump") -> Path:
-    """A pg_dump that is quick, and the programs beside it."""
+    """Makes a fast pg_dump, and the accompanying programs."""
     folder.mkdir()
     for name in programs.NAMES:
         path = folder / name

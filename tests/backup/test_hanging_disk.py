@@ -35,7 +35,7 @@ from tests.waiting import poll_until, runs_out, within
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Path]:
-    """A file that whoever opens it waits for: the kernel itself does not return."""
+    """A file that blocks every process that opens it: the kernel itself does not return."""
     path = tmp_path / "hangs"
     os.mkfifo(path, 0o600)
     yield path
@@ -180,7 +180,7 @@ async def test_a_disk_that_hangs_when_old_ones_are_removed_is_told(
 async def test_a_disk_that_is_slow_is_none_that_hangs(
     apart: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it takes longer than one operation may, and what is brought to the disk at once is bounded."""
+    """All of it takes longer than one operation may, and the amount written to the disk in one step is bounded."""
     monkeypatch.setattr(disk, "_ANSWER_SECONDS", runs_out(1.5))
     monkeypatch.setattr(making, "_MOST_UNSYNCED_BYTES", 1 << 20)
     real, slowness = os.fsync, threading.Event()

@@ -1,4 +1,4 @@
-"""What stands on docs/backup.md, typed in its order."""
+"""The commands of docs/backup.md, typed in its order."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ async def reason_of(path: Path, target: Database, key_file: Path | None = None) 
 
 
 def positions(file: Path) -> set[int]:
-    """Where bits are flipped: everywhere in what is small, and all over what is large."""
+    """Returns the positions of flipped bits: all of a small file, and a spread over a large one."""
     size = file.stat().st_size
     return set(range(size)) if size < 4096 else {*range(0, size, size // 60), size - 1}
 

@@ -24,7 +24,7 @@ from tests.migrations.filling import TENANTS
 from tests.migrations.sequencing import event, put, record
 from tests.promises.stored_log import log_faults
 
-# What a new history changes on purpose.
+# The fields that a new history changes on purpose.
 _HEAD = {
     *("history_id", "audit_sequence", "record_mark"),
     *("pending_floor", "floor_candidate", "floor_transaction"),
@@ -119,7 +119,7 @@ async def test_what_was_pending_is_numbered(
 async def test_a_server_goes_on_with_a_restored_database(
     database: Database, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Secrets are decrypted, the log is whole, and who watched before is told that the history is another."""
+    """Secrets are decrypted, the log is whole, and an earlier watcher learns that the history is another."""
     key_file = tmp_path / "backup.key"
     make_key_file(key_file)
     async with running_server(database, tmp_path / "first", with_cluster=False) as server:
@@ -160,7 +160,7 @@ async def token_now(server: Server) -> str:
 
 
 async def resumed(server: Server, token: str) -> str:
-    """What becomes of a watch with a token of before."""
+    """Returns the outcome of a watch with an earlier token."""
     async with server.admin.config.watch_configs(
         namespace="vault", resume_token=token, bookmark_period_seconds=1
     ) as watch:

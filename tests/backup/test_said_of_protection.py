@@ -18,7 +18,7 @@ from tests.conftest import Database
 
 
 async def said(database: Database, *words: str) -> str:
-    """What `pilothouse backup` prints, to both outputs."""
+    """Returns the output of `pilothouse backup`, from both streams."""
     variables: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PILOTHOUSE_")}
     variables |= {"PILOTHOUSE_MAINTENANCE_DATABASE_URL": database.maintenance_dsn}
     result = await asyncio.to_thread(CliRunner().invoke, backup, list(words), env=variables)

@@ -1,4 +1,4 @@
-"""Sealed files: what was written is read, and whatever was changed is refused before it is used."""
+"""Sealed files: unchanged ones are read, and changed ones are refused before use."""
 
 from __future__ import annotations
 

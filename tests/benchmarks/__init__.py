@@ -1,1 +1,1 @@
-"""The measurements themselves: that each row works, and that what they measure by is right."""
+"""The measurements themselves: each row works, and its yardstick is right."""

@@ -34,7 +34,7 @@ class Made(NamedTuple):
 
     @property
     def served(self) -> grpc.ServerCredentials:
-        """What a server takes."""
+        """The credentials of a server."""
         return grpc.ssl_server_credentials([(self.key_pem, self.pem)])
 
 

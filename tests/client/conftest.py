@@ -36,7 +36,7 @@ async def client(fake: FakeServer) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def pilothouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the command in a thread, beside the event loop that serves it, with a configuration of its own."""
+    """Runs the command in a thread, next to the event loop that serves it, with a configuration of its own."""
     for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PILOTHOUSE_CONFIG", str(tmp_path / "config.json"))

@@ -1,9 +1,9 @@
 """A gRPC server that keeps everything in memory and fails when it is told to.
 
-It is a real `grpc.aio` server on a free port, so that the client's own channel, deadlines and metadata are
-what is tested. What the client must cope with is under the test's control: `fail` makes the next calls of a
-method fail, before or after they took effect; `expire_access_tokens` ends tokens early; `cut_watches` breaks
-every open watch; `forget_history` moves the watch horizon. `calls` records what arrived.
+It is a real `grpc.aio` server on a free port, so that the client's own channel, deadlines and metadata are tested.
+The test controls the failures: `fail` makes the next calls of a method fail, before or after they took effect;
+`expire_access_tokens` ends tokens early; `cut_watches` breaks every open watch; `forget_history` moves the watch
+horizon. `calls` records the requests.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Call:
 
 
 class FakeServer:
-    """The server and what it holds. Start it in the event loop of the test; `address` then leads to it."""
+    """The server and its data. Start it in the event loop of the test; `address` then leads to it."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -96,7 +96,7 @@ class FakeServer:
         self.bookmark_period = 0.2
         # The server's time, which watches of containers send.
         self.server_time: Callable[[], datetime] = lambda: datetime.now(UTC)
-        # What GetContainer answers of events, and StreamLogs of every log: pods and lines.
+        # The events in answers of GetContainer, and the answers of StreamLogs for every log: pods and lines.
         self.events: list[resource_pb2.KubernetesEvent] = []
         self.events_unavailable = ""
         self.log: list[tuple[str, bytes]] = []
@@ -136,7 +136,7 @@ class FakeServer:
             await self._server.stop(grace=None)
             self._server = None
 
-    # What a test sets.
+    # Set by tests.
 
     def fail(self, method: str, code: grpc.StatusCode, *, times: int = 1, **details: Any) -> None:
         self.failures[method].extend([Failure(code, **details)] * times)
@@ -156,7 +156,7 @@ class FakeServer:
         self.oldest_revision = self.revision + 1
         await self.cut_watches()
 
-    # What the services use.
+    # Used by the services.
 
     @property
     def revision(self) -> int:
@@ -172,7 +172,7 @@ class FakeServer:
         return user if expire > time.time() else None
 
     def caller(self, context: Any) -> str:
-        """Who makes the call; empty if nobody known."""
+        """Returns the caller; empty if unknown."""
         return self.user_of(self.token_of(context)) or ""
 
     def token_of(self, context: Any) -> str:

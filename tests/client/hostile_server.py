@@ -1,4 +1,4 @@
-"""A server that answers every method with what a terminal obeys, and with texts that are not what they should be."""
+"""A server that answers every method with control characters for terminals, and with malformed texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEPTH = 6
 
 
 def hostile(descriptor: Descriptor, depth: int = 0) -> Message:
-    """A message each of whose fields is set, to `WORDS` where it is a text."""
+    """Returns a message with every field set, to `WORDS` if it is a text."""
     message = GetMessageClass(descriptor)()
     if descriptor.full_name.startswith("google.protobuf."):
         return _known(message, descriptor.full_name)

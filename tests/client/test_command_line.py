@@ -1,4 +1,4 @@
-"""The `pilothouse` command against the fake server: what it writes, what it sends, how it ends."""
+"""The `pilothouse` command against the fake server: its output, its requests, its exit codes."""
 
 from __future__ import annotations
 

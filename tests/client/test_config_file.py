@@ -135,5 +135,5 @@ def test_of_several_contexts_one_that_is_logged_in_is_meant(known_by: dict[str, 
     assert selected(several, Invocation(server="b:1")) == ("two", out)
     several = several.with_context("three", logged_in)
     assert selected(several, Invocation(server="b:1")) == ("three", logged_in)
-    # Who has chosen one is not led to another.
+    # A user who has chosen one is not led to another.
     assert selected(replace(several, current="two"), Invocation(server="b:1")) == ("two", out)

@@ -1,4 +1,6 @@
-"""How long a call goes on, on a clock that only waits advance; and what its error says of attempts before the last."""
+"""How long a call is tried, on a clock that only waits advance; and what its error reports about attempts before the
+last.
+"""
 
 from __future__ import annotations
 

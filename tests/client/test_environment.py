@@ -20,7 +20,7 @@ async def test_a_client_takes_server_and_key_from_the_environment(
     async with AsyncClient.from_environment() as client:
         assert (await client.identity.who_am_i()).user.username == "robot"
         assert client.namespace == "shop"
-    # What is given wins.
+    # The explicit argument wins.
     fake.api_keys["key-2"] = "other"
     async with AsyncClient.from_environment(token="key-2") as client:
         assert (await client.identity.who_am_i()).user.username == "other"

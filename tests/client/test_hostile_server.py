@@ -1,4 +1,4 @@
-"""No verb of the command has a terminal obey a server, nor ends in a traceback, whatever the server answers."""
+"""No verb of the command lets a server control the terminal, nor ends in a traceback, for any answer of the server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _GIVEN = {
 }
 
 
-# What a verb asks for beyond what its parser requires.
+# Arguments that a verb needs beyond those that its parser requires.
 _MORE = {
     "clusters register": ["--in-cluster"],
     "clusters update": ["--display-name", "shop"],

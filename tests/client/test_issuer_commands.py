@@ -120,7 +120,7 @@ async def test_what_is_no_token_is_not_sent(world: World, pilothouse: Command, t
 
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
-    """Has a function open what the command sends the browser to."""
+    """Calls a function with the address that the command opens in the browser."""
 
     def opens(function: Callable[[str], object]) -> None:
         def opened(url: str) -> bool:
@@ -134,7 +134,7 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object
 
 
 def follow(url: str) -> str:
-    """What a browser shows in the end, wherever it is led on the way."""
+    """Returns the page that a browser shows in the end, after all redirects."""
     try:
         with urllib.request.urlopen(url, timeout=patient(10.0)) as page:
             return str(page.read().decode())
@@ -150,7 +150,7 @@ async def test_log_in_by_the_browser(
 
     def open_it(url: str) -> None:
         (callback,) = parse_qs(urlsplit(url).query)["redirect_uri"]
-        # What comes before, from anywhere, is no answer.
+        # An earlier request, from anywhere, is no answer.
         shown.append(follow(f"{callback}?code=forged&state=forged"))
         shown.append(follow(callback.replace("/callback", "/other")))
         shown.append(follow(url))
@@ -352,7 +352,7 @@ async def test_a_hint_keeps_what_decides_which_context_is_made(
     ended = await by_device(world, pilothouse, *hinted(refused))
     assert ended.code == 0, ended.err
     assert remembered(tmp_path)["my ctx"]["namespace"] == "demo"
-    # One that is named before the verb is made anew by the hint, too, whether it is the current one or not.
+    # The hint also renews a context that is named before the verb, whether it is the current one or not.
     for current in ("my ctx", "other"):
         assert json.loads((tmp_path / "config.json").read_text())["current"] == current
         refused = await by_device(world, pilothouse, "--context", "my ctx", *login, agrees=False)

@@ -1,4 +1,4 @@
-"""What the client says of a call whose answer is lost, and how long it goes on.
+"""The client's report about a call whose answer is lost, and how long it tries.
 
 The server is a process of its own that commits a call and dies (`mortal_server`); blocking and asynchronous client are
 held to the same.

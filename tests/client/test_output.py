@@ -1,4 +1,4 @@
-"""What people read: tables that stay lined up, lines that fit, errors that say a thing once, help that is whole."""
+"""Output for people: tables that stay lined up, lines that fit, errors that state a fact once, help that is whole."""
 
 from __future__ import annotations
 

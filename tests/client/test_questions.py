@@ -1,5 +1,6 @@
-"""`can-i`, `why`, `who-can` and `grants simulate`: which method a verb and a noun are, where it is asked about, what is
-shown."""
+"""`can-i`, `why`, `who-can` and `grants simulate`: the method for a verb and a noun, the namespace of the question,
+the output.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tests.client.fake_server import FakeServer
 
 
 async def test_can_i_asks_about_the_contexts_namespace(fake: FakeServer, logged_in: Command) -> None:
-    """It asked about every namespace, so that who may in the own one read no."""
+    """It asked about every namespace, so a user with the permission only in the own one read "no"."""
     for arguments, namespace in (
         (("container.get",), "shop"),
         (("container.get", "-n", "other"), "other"),

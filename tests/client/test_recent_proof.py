@@ -1,4 +1,4 @@
-"""The command and recent proofs: it asks on a terminal and goes on, and says what to run without one."""
+"""The command and recent proofs: it asks on a terminal and continues, and prints the command to run without one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def server(database: Database) -> AsyncIterator[IdentityServer]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def anna(server: IdentityServer, pilothouse: Command) -> Caller:
-    """A user, whose session by the command is older than ten minutes."""
+    """Returns a user; the session of the command is older than ten minutes."""
     caller = await server.user(await server.admin(), "anna")
     login = ("login", "--server", server.address, "--insecure", "--user", "anna", "--password-stdin")
     assert (await pilothouse(*login, stdin=PASSWORD + "\n")).code == 0
@@ -95,7 +95,7 @@ async def test_without_a_terminal_the_command_says_what_to_run(
         assert (ended.out, "recent proof" in ended.err) == ("", True)
         said = shlex.split(ended.err.rstrip().rpartition(": ")[2])
     assert await _names(anna) == []
-    # What it says to run helps.
+    # The command that it suggests helps.
     assert said[:2] == ["pilothouse", "login"]
     assert (await pilothouse(*said[1:], "--password-stdin", stdin=f"{PASSWORD}\n")).code == 0
     assert (await pilothouse(*_CREATE)).out.startswith("phk_")

@@ -198,7 +198,7 @@ def test_a_method_follows_its_declarations() -> None:
     assert (refresh.repeatable, refresh.public) == (False, True)
     assert method_of(identity_pb2.LoginRequest, identity_pb2.LoginResponse).repeatable
     assert not method_of(identity_pb2.LogoutRequest, identity_pb2.LogoutResponse).repeatable
-    # Its messages stand in a file beside that of the service.
+    # Its messages stand in another file than the service.
     key = method_of(api_keys_pb2.CreateApiKeyRequest, api_keys_pb2.CreateApiKeyResponse)
     assert (key.name, key.has_request_id) == ("CreateApiKey", True)
     with pytest.raises(TypeError):

@@ -56,7 +56,7 @@ def stable(since: float = 0.0) -> resource_pb2.Condition:
 
 
 class Story:
-    """A wait, told what the watch says second by second of the server's time."""
+    """A wait, with the watch's answers second by second of the server's time."""
 
     def __init__(self, scaled_up: Callable[[pb.Container], bool] = lambda _: False) -> None:
         self.time = ServerTime()
@@ -109,7 +109,7 @@ def test_the_time_before_a_cut_does_not_count() -> None:
     assert story.at(60, resumed=True) is WaitOutcome.WAITING
     assert story.at(69) is WaitOutcome.WAITING
     assert story.at(70) is WaitOutcome.ARRIVED
-    # Nor where the watch begins anew.
+    # Nor if the watch begins again.
     again = Story()
     again.at(0, running(stable()))
     again.verdict(None, kind=ChangeKind.RESTARTED, resume_token="")
@@ -174,7 +174,7 @@ def test_without_room_it_fails_after_a_minute_unless_a_node_is_added() -> None:
     assert scaling.at(60) is WaitOutcome.WAITING
     assert len(asked) == 1
     assert scaling.at(119) is WaitOutcome.WAITING
-    # A minute that was interrupted by room begins anew.
+    # A minute that was interrupted by room starts over.
     between = Story()
     between.at(0, pending)
     between.at(30, running(condition("RolledOut", FALSE, "RollingOut")))

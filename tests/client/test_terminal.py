@@ -1,4 +1,4 @@
-"""Words of clusters, and of what runs in them, do not steer the terminal, by whichever way they come to it."""
+"""Text of clusters, and of programs in them, does not control the terminal, whichever way it comes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_why_a_call_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_programs_read_holds_the_same_words_escaped(
     capsys: pytest.CaptureFixture[str], form: Format, many: bool
 ) -> None:
-    """A person may look at it all the same."""
+    """A person may look at that form, too."""
     texts = [WORDS, "only \u202e", "\x7f", "two\nlines \u2066", "für: all", "\u200e: " + "long " * 40]
     container = pb.Container(name="web", message="\u2028", annotations={text: text for text in texts})
     if many:

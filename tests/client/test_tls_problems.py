@@ -1,4 +1,6 @@
-"""What keeps client and server apart is said in our own words, at once, and a changed certificate is refused."""
+"""A failed handshake between client and server is reported immediately in our own words, and a changed certificate is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ OWN, OTHER = made("127.0.0.1", "localhost"), made("127.0.0.1", "localhost")
 OF_AUTHORITY = made("127.0.0.1", by=AUTHORITY)
 BY_AUTHORITY = Tls(root_certificates=AUTHORITY.pem)
 PINNED = Tls(root_certificates=OWN.pem, server_name="localhost", pinned=True)
-# What a library would say.
+# The words of a library.
 FOREIGN = re.compile(r"handshake|SSL|TSI|ipv4:|last error|OpenSSL|certificate verify", re.IGNORECASE)
 
 
@@ -248,7 +250,9 @@ def hinted(ended: Ended) -> list[str]:
 
 
 async def typed(pilothouse: Command, ended: Ended) -> Ended:
-    """Types what is printed as it stands, and then what it asks for: the user's name where it is not known."""
+    """Types the printed command as it stands, and then the answers to its questions: the user's name if it is not
+    known.
+    """
     words = hinted(ended)
     # A password is read from a terminal, which there is none of here.
     login = words.index("login") + 1
@@ -373,7 +377,7 @@ async def test_a_certificate_is_trusted_on_first_use_and_no_other_after_it(pilot
             assert hinted(ended)[-1] == "--trust-new-certificate"
         assert fake.calls == []
         assert (await typed(pilothouse, ended)).code == 0
-        # What the server is trusted by is the same in all contexts; its sessions are gone.
+        # All contexts of a server trust it by the same certificate; its sessions are gone.
         ended = await pilothouse("--context", "another", "whoami")
         assert (ended.code, "the session has ended" in ended.err) == (4, True)
 

@@ -61,7 +61,7 @@ async def test_a_command_in_the_background_can_be_terminated(fake: FakeServer, l
 
 
 def test_importing_the_client_loads_nothing_of_the_command() -> None:
-    """Half of what the command needs takes longer to load than all that the client needs."""
+    """Half of the command's modules take longer to load than all of the client's."""
     script = (
         "import sys, pilothouse_client\n"
         "print('grpc' in sys.modules)\n"

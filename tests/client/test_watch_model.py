@@ -1,4 +1,4 @@
-"""Whatever happens to the connection, who replays a watch ends with what the server has."""
+"""Whatever happens to the connection, a reader that replays a watch ends with the server's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of clusters give: credentials as a caller sends them, kubeconfigs, tokens with a date."""
+"""Inputs for the tests of clusters: credentials as a caller sends them, kubeconfigs, tokens with a date."""
 
 from __future__ import annotations
 
@@ -119,6 +119,6 @@ async def has_status(server: Server, name: str, status: pb.ClusterStatus.ValueTy
 
 @asynccontextmanager
 async def another_cluster(**options: Any) -> AsyncIterator[SimulatedCluster]:
-    """A simulated cluster beside the server's own, at ten times the speed."""
+    """Runs a simulated cluster in addition to the server's own, at ten times the speed."""
     async with SimulatedCluster(speed=10.0, nodes=1, **options) as cluster:
         yield cluster

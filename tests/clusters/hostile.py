@@ -47,7 +47,7 @@ class Asked:
 
 
 class HostileServer:
-    """`answer` may be replaced while it runs; `requests` counts what was asked for."""
+    """`answer` may be replaced while it runs; `requests` counts the requests."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -195,7 +195,7 @@ def leading_to(url: str) -> Answer:
 
 
 def saying(body: bytes, status: int = 200) -> Answer:
-    """The same to whatever is asked."""
+    """Returns the same answer to every request."""
 
     async def answer(asked: Asked) -> None:
         await asked.whole(body, status)

@@ -29,7 +29,7 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
         )
         assert logged_in.code == 0, logged_in.errors
 
-        # What the kubeconfig names as files is sent as content: the server reads none.
+        # Files that the kubeconfig names are sent as content: the server reads none.
         document = kubeconfig(cluster)
         entry = document["clusters"][0]["cluster"]
         del entry["certificate-authority-data"]
@@ -48,7 +48,7 @@ async def test_a_cluster_from_its_registration_to_its_end(database: Database, tm
         assert (shown["version"], shown["labels"]) == ("v1.36.2", {"a": "b"})
         assert cluster.token not in made.output
 
-        # The token comes by standard input; what the cluster denies is told beside the result.
+        # The token comes by standard input; the rights that the cluster denies are printed apart from the result.
         cluster.users.add("narrow", "narrow", role("get pods/log"))
         given = ("--api-server", cluster.url, "--token-stdin", "--ca-file", str(tmp_path / "ca.pem"))
         changed = await shell.run("clusters", "update", "second", *given, given="narrow\n")

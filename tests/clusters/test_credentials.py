@@ -1,4 +1,4 @@
-"""What is kept of a kubeconfig, and what is refused by name before anything is connected to."""
+"""The stored parts of a kubeconfig, and the parts that are refused by name before anything is connected to."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def cluster() -> AsyncIterator[SimulatedCluster]:
 
 
 def names(cluster: SimulatedCluster, resource: object, namespace: str | None) -> set[str]:
-    """What there is of a kind on the cluster."""
+    """Returns the names of the objects of a kind on the cluster."""
     objects = cluster.store.list(resource, namespace)  # type: ignore[arg-type]
     return {each["metadata"]["name"] for each in objects}
 

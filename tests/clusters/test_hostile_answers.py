@@ -1,4 +1,5 @@
-"""What a cluster sends is bounded, after decompression: bodies, pages, lines, messages, heads, words of refusal.
+"""All bytes from a cluster are bounded, after decompression: bodies, pages, lines, messages, heads, texts of
+refusals.
 
 Memory is that of Python's allocations at their most; the control reads an answer as it comes.
 """
@@ -81,7 +82,7 @@ async def _client(answer: Answer, limits: TransportLimits = PATIENT) -> AsyncIte
 
 @contextmanager
 def _at_most(most: int) -> Iterator[None]:
-    """Fails where more bytes were taken at once than `most`."""
+    """Fails if more than `most` bytes were allocated at any moment."""
     tracemalloc.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Several clusters at once: each fails, waits and comes back by itself."""
+"""Several clusters: each fails, waits and comes back by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An administrator decides about what the database does not know after it went back: by the API and by the command."""
+"""After a rewind an administrator decides about the objects that the database does not know: by the API and by the
+command.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +133,7 @@ class Restored:
         }
 
     async def there(self) -> set[str]:
-        """Kinds of which something of ours is on the cluster."""
+        """Returns the kinds of which an object of ours is on the cluster."""
         names = {"ConfigMap": "settings", "Secret": "password", "PersistentVolumeClaim": "data"}
         return {
             kind
@@ -248,7 +250,9 @@ async def test_a_decision_about_none_ends_the_hold(restored: Restored) -> None:
     assert await restored.conditions() == HELD
 
     async def decided() -> str:
-        """Refused until the cluster was swept in this history: what is listed may be what an older one knew."""
+        """It is refused until the cluster was swept in this history: the listed objects may be those that an older
+        history knew.
+        """
         try:
             answer = await restored.resolve(pb.ORPHAN_ACTION_KEEP, all=True)
         except PilothouseError as error:

@@ -1,4 +1,6 @@
-"""Long answers of a cluster are read beside everything else: in pieces, one at a time, and not again at once."""
+"""Long answers of a cluster are read while other work goes on: in pieces, one at a time, and with a pause before the
+next.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ async def test_others_have_their_turn_while_it_is_decompressed(
         return await read(response, most, noted)
 
     async def keeps(_share: event_loop.Share) -> None:
-        """The control: what comes is taken as it comes."""
+        """The control: pieces are taken as they come."""
 
     monkeypatch.setattr(destinations, "read", noting)
     # A share is used up by one piece, however fast the machine is.

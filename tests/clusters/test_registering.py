@@ -156,7 +156,7 @@ async def test_optional_rights_may_be_missing_and_are_told(
         cluster=pb.Cluster(name="second"), credentials=by_token(cluster, "narrow")
     )
     assert sorted(right.resource for right in answer.missing_rights) == ["nodes/proxy", "pods/log"]
-    # What the role grants is enough for a container's whole life.
+    # The rights of the role are enough for a container's whole life.
     await place(serving, "second", "shop")
     await serving.admin.namespaces.delete(name="shop", cascade=True)
 

@@ -1,4 +1,4 @@
-"""The rights that are needed: the role that is printed is what is checked, and what is used."""
+"""The required rights: the printed role equals the checked and the used ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_cluster_is_asked_what_it_denies() -> None:
         try:
             denied = await rights.denied(client)
             assert sorted(map(str, denied)) == ["get pods/log", "patch deployments.apps"]
-            # What it says is what it does.
+            # The role's rights are the ones that count.
             await client.list(PODS)
             manifest = {
                 "apiVersion": "apps/v1",

@@ -170,7 +170,7 @@ async def test_a_proxy_that_is_not_reached_is_named_as_one(
 
 @pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """No proxies, no .netrc, whatever this machine has."""
+    """No proxies, no .netrc, even if this machine has them."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -265,7 +265,7 @@ def test_a_client_without_a_token_takes_the_password_in_netrc(
 
 @asynccontextmanager
 async def hearing() -> AsyncIterator[tuple[str, list[str | None]]]:
-    """A cluster that tells its version to everybody; yields its address, and what it was shown by each."""
+    """Runs a cluster that tells its version to everybody; yields its address, and the credential of each request."""
     heard: list[str | None] = []
 
     async def hear(request: web.Request) -> web.Response:

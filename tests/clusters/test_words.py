@@ -1,4 +1,4 @@
-"""What is said of a cluster is true of it: the words before the colon, and those after, do not contradict each other.
+"""Messages about a cluster are true: the words before the colon, and those after, do not contradict each other.
 
 Each failure is a real one, of a server on this machine that answers so.
 """

@@ -22,7 +22,7 @@ def forms(text: str) -> Iterator[bytes]:
     yield raw.hex().upper().encode()
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw)
-        # Without the letters at both ends, which what stands beside them changes.
+        # Without the letters at both ends, which depend on the neighbouring bytes.
         inner = encoded[4 if shift else 0 : len(encoded) - 4]
         yield inner
         yield inner.replace(b"+", b"-").replace(b"/", b"_")
@@ -45,7 +45,7 @@ def secret_paths(descriptor: Descriptor, within: Path = ()) -> Iterator[Path]:
 
 
 def put(message: Any, path: Path, value: str, *, key: str = "key") -> None:
-    """Puts a value at a secret field, whatever its type; maps get it under `key`."""
+    """Sets a secret field of any type to a value; maps get it under `key`."""
     *parents, last = path
     for step in parents:
         inner = getattr(message, step.name)

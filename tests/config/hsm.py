@@ -31,7 +31,7 @@ class Token:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What SoftHSM reads."""
+        """The variables that SoftHSM reads."""
         return {"SOFTHSM2_CONF": str(self.folder / "softhsm2.conf")}
 
     def settings(self, providers: str) -> dict[str, Any]:

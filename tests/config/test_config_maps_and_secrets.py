@@ -1,4 +1,4 @@
-"""What ConfigService takes, refuses and tells, apart from the cluster."""
+"""The answers and refusals of ConfigService, apart from the cluster."""
 
 from __future__ import annotations
 

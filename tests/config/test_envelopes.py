@@ -1,4 +1,4 @@
-"""Keys and envelopes without a server: what they refuse, and what a key file may look like."""
+"""Keys and envelopes without a server: their refusals, and the forms of a key file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Keys that stay in a PKCS#11 token: what is stored under them, rotation to and from them through kills, and what is
-told where the token is wrong, locked, hung or gone.
+"""Keys that stay in a PKCS#11 token: values stored under them, rotation to and from them through kills, and the
+errors if the token is wrong, locked, hung or gone.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ async def serving(database: Database, folder: Path, token: Token, providers: str
 
 
 def forget(server: Server) -> None:
-    """What was brought out of the token is at hand no more."""
+    """Clears the cache of wrapping keys."""
     assert server.application.envelopes.token is not None
     server.application.envelopes.token.forget()
 
@@ -117,7 +117,7 @@ async def test_what_is_stored_needs_the_token_and_stays_where_it_belongs(
         in_token = pkcs_token(token)
         assert list(await in_token.keys()) == [made.key_id]
         assert await value_of(server.admin, "one") == f"{MARK}-value"
-        # What was opened and what is sealed by may be forgotten at any time.
+        # Cached wrapping keys, for opening and for sealing, may be dropped at any time.
         forget(server)
         assert await value_of(server.admin, "one") == f"{MARK}-value"
         forget(server)
@@ -264,7 +264,7 @@ async def test_rotations_to_the_token_and_back_go_on_after_kills(
         (file_key,) = set((await keys_of(server.client)).values())
     for providers in ("pkcs11,file", "file,pkcs11"):
         environment = variables(database, tmp_path, token, providers)
-        # Killed while rows are wrapped anew, one after the other, and started again.
+        # Killed while rows are wrapped again, one after the other, and started again.
         for batch in (2, 6, 0):
             # The last one has two processes, each with the token's library in one of its own.
             processes = {} if batch else {"PILOTHOUSE_PROCESSES": "2"}
@@ -325,7 +325,7 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
         assert words in said
         assert needed in said
     assert needed in await refused_start(database, tmp_path, token.settings("file"))
-    # What a command says of it is these words and no others.
+    # The command prints exactly these words about it.
     environment = variables(database, tmp_path, token, "pkcs11,file")
     environment |= {"PILOTHOUSE_DATA_DIR": str(tmp_path), "PILOTHOUSE_PKCS11_PIN_FILE": str(wrong_pin)}
     code, _, errors = await finished(
@@ -348,7 +348,7 @@ async def test_what_is_wrong_at_a_start_is_told_with_the_keys_that_are_missing(
 
 
 async def refused_start(database: Database, folder: Path, changes: Mapping[str, Any]) -> str:
-    """What a server says that does not start."""
+    """Returns the message of a server that does not start."""
     application = Application(settings_for(database, folder, **changes), {"local": NOWHERE})
     try:
         with pytest.raises(Unavailable) as refused:
@@ -371,7 +371,7 @@ async def test_a_token_that_hangs_costs_those_calls_that_need_it(
         with pytest.raises(PilothouseError) as away:
             await server.admin.config.reveal_secret(namespace=SPACE, name="one")
         assert away.value.reason == "ENCRYPTION_TOKEN_AWAY"
-        # Who needs no key is served.
+        # A call that needs no key is served.
         assert [each.name async for each in server.admin.config.list_secrets(namespace=SPACE)] == ["one"]
         # Another run of the program finds it well.
         await poll_until(lambda: reads(server.admin, "one"))

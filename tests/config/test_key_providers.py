@@ -1,4 +1,4 @@
-"""Providers of keys without a server: the environment beside the file, their order, and what is refused."""
+"""Providers of keys without a server: the environment next to the file, their order, and the refusals."""
 
 from __future__ import annotations
 

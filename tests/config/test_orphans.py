@@ -1,4 +1,4 @@
-"""What carries our label and belongs to no row goes; all else stays."""
+"""An object with our label and without a row is deleted; all others stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotation of the key-encryption key: without downtime, through kills, and what is refused."""
+"""Rotation of the key-encryption key: without downtime, through kills, and the refusals."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_killed_at_any_row_it_goes_on(
         for name in names:
             assert await value_of(vault, name) == name
         lefts.append(sum(key_id != new for key_id in (await keys_of(vault)).values()))
-    # What was committed stays, what was cut off is as it was, and the last attempt ends it.
+    # Committed rows stay, the interrupted ones are as they were, and the last attempt ends it.
     assert lefts == [6, 6, 4, 4, 4, 0]
     assert (await vault.admin.config.rotate_keys()).remaining == 0
 
@@ -155,7 +155,7 @@ async def test_writers_lose_nothing_while_it_runs(vault: Server, tmp_path: Path)
 
     await asyncio.gather(rotate(), rotate(), *(write(number) for number in range(10)))
     found = await keys_of(vault)
-    # What was written before the new key was made active was rotated, what came later began with it.
+    # Values from before the new key was made active were rotated; later ones began with it.
     assert set(found.values()) == {new}
     for name in found:
         assert await value_of(vault, name) == name

@@ -1,11 +1,11 @@
-"""Promise 7: what is declared secret turns up nowhere.
+"""Promise 7: values that are declared secret turn up nowhere.
 
-A server in a process of its own, logging at DEBUG, works on a PostgreSQL of its own that logs every statement
-with its parameters. Marked values go through every secret field of every method that reflection shows, in
-requests that are valid, malformed, denied and replayed. Then everything that was written is searched: the logs
-of both, statement statistics, every row of every table, every error. What the server itself hands out as
-secret (tokens, keys) is searched for, too. The positive control sends a mark through a field that is public:
-the same search must find it in each of these places.
+A server in a process of its own, logging at DEBUG, works on a PostgreSQL of its own that logs every statement with
+its parameters. Marked values go through every secret field of every method that reflection shows, in requests that
+are valid, malformed, denied and replayed. Then everything that was written is searched: the logs of both, statement
+statistics, every row of every table, every error. Secrets that the server itself issues (tokens, keys) are searched
+for, too. The positive control sends a mark through a field that is public: the same search must find it in each of
+these places.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ TALKATIVE = {
 
 
 class Sent:
-    """What was sent and handed out as secret, and what came back."""
+    """The sent and issued secrets, and the answers."""
 
     def __init__(self) -> None:
         self.marks: list[str] = []
@@ -76,7 +76,7 @@ class Sent:
         self.errors.append(f"{rule.name}: {outcome.shown} {outcome.details}")
         for answer in outcome.answers:
             texts = set(secrets_of(answer))
-            # A secret of ours comes back by RevealSecret alone; what else is secret was made by the server.
+            # Our secrets come back by RevealSecret alone; other secret values were made by the server.
             if rule.name != "RevealSecret":
                 self.handed_out |= texts
                 assert not found_in(answer.SerializeToString(), [MARK]), rule.name
@@ -136,7 +136,7 @@ async def everything(database: Database, postgres: EmbeddedPostgres, log: Path) 
 
 
 async def valid_uses(client: AsyncClient, sent: Sent) -> None:
-    """What people do with secrets, each through its own call."""
+    """The usual calls with secrets."""
     identity, config = client.identity, client.config
     password, newer, newest = sent.mark(), sent.mark(), sent.mark()
     user = identity_pb2.User(username="carol", email="carol@example.org")
@@ -173,7 +173,7 @@ async def valid_uses(client: AsyncClient, sent: Sent) -> None:
 
 
 async def second_factors(client: AsyncClient, password: str, sent: Sent) -> None:
-    """An authenticator, its codes, and the one-time code of a reset: what the server makes and shows once."""
+    """An authenticator, its codes, and the one-time code of a reset: secrets that the server makes and shows once."""
     made, own = AsyncClient(client.address, username="carol", password=password), sent.mark()
     async with made as carol:
         enrolled = await carol.identity.enrol_totp.send(second_factor_pb2.EnrolTotpRequest())
@@ -204,7 +204,7 @@ async def through_every_field(rules: dict[str, Rule], callers: list[Caller], sen
             for number, caller in enumerate(callers):
                 for request in (*_requests(rule, path, sent), *_broken_bodies(rule, path, sent)):
                     if number and not isinstance(request, bytes):
-                        # Who may not call at all is refused whatever is in the request: one of each will do.
+                        # A user without the permission is refused whatever the request holds: one of each is enough.
                         sent.came_back(rule, await caller.invoke(rule, request, timeout=patient(10)))
                         break
                     sent.came_back(rule, await caller.invoke(rule, request, timeout=patient(10)))
@@ -277,7 +277,9 @@ async def test_nothing_turns_up_where_a_token_and_the_environment_hold_the_keys(
 async def leaks(
     tmp_path: Path, keys: Mapping[str, str], secrets: Collection[str] = frozenset()
 ) -> dict[str, list[str]]:
-    """Where which secrets turn up: what a server was sent, and more `secrets`. `keys` are variables of the server."""
+    """Returns the places where secrets turn up: those that a server was sent, and further `secrets`. `keys` are
+    variables of the server.
+    """
     postgres = EmbeddedPostgres(tmp_path / "postgres", settings=TALKATIVE)
     await postgres.start()
     try:
@@ -312,7 +314,7 @@ async def _everything_sent(
     directory: Path,
     keys: Mapping[str, str],
 ) -> tuple[Sent, dict[str, bytes], str]:
-    """Sends everything; answers what was sent, all that was written, and the server's address."""
+    """Sends everything; returns the sent values, all written bytes, and the server's address."""
     sent = Sent()
     password = sent.mark()
     async with server_process(database, cluster, directory, password, keys) as (address, log):

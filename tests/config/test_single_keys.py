@@ -1,4 +1,6 @@
-"""Single keys of config maps and secrets: set and removed without knowing the others; who misses one that is gone."""
+"""Single keys of config maps and secrets: set and removed without knowing the others; the containers that miss a
+removed key.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is brought out of a token is asked for once, however many want it, and not kept for long."""
+"""A wrapping key is requested from a token once, however many want it, and not kept for long."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY_ID = "0123456789abcdef"
 
 
 class Token:
-    """A token in this process, which counts what it is asked, waits as a network does, and may be away."""
+    """A token in this process, which counts its requests, waits as a network does, and may be away."""
 
     def __init__(self) -> None:
         self.unwrapped = 0

@@ -1,7 +1,7 @@
 """The conventions of the project's own files, each a function from sources to findings.
 
-A finding is one line, `path:line: what is wrong and what to do`. test_checks.py beside this breaks every
-one of them on purpose, so that none can pass by seeing nothing.
+A finding is one line, `path:line: fault and remedy`. test_checks.py next to this breaks every one of them on purpose,
+so that none can pass by seeing nothing.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def module_docstrings(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def nothing_left_open(sources: Sequence[Source]) -> Iterator[str]:
-    """What is committed is complete."""
+    """Committed work is complete."""
     for source in sources:
         if source.is_python and not source.is_test:
             for number, line in enumerate(source.lines, 1):
@@ -191,7 +191,7 @@ def no_registry_hosts(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
-    """What the product does not name is dead, though tests may; for callers outside is what stands in a list."""
+    """Code that the product does not name is dead, even if tests use it; a list holds the names for callers outside."""
     product = [source for source in sources if source.path.startswith(PRODUCT)]
     words = Counter(word for source in product for word in WORD.findall(source.text))
     for source in sources:
@@ -205,7 +205,7 @@ def nothing_unused(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def modules_under_their_own_names(sources: Sequence[Source]) -> Iterator[str]:
-    """A reader knows whose function is called, and a search finds who calls it."""
+    """A reader sees which module's function is called, and a search finds its callers."""
     modules = {_module(source.path) for source in sources if source.is_python}
     for source in sources:
         if not source.is_python:
@@ -231,7 +231,9 @@ def _module(path: str) -> str:
 
 
 def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
-    """Names that a module and its classes bind; what a decorator registers at the top is used by it."""
+    """Yields the names that a module and its classes bind; a function that a decorator registers at the top is used
+    by it.
+    """
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
             yield node.name, node.lineno
@@ -245,7 +247,7 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
 
 
 def settings_are_read(sources: Sequence[Source]) -> Iterator[str]:
-    """A setting that nothing reads promises what it does not do."""
+    """A setting that nothing reads has no effect, although its page promises one."""
     declared = next((source for source in sources if source.path == SETTINGS), None)
     if declared is None:
         return
@@ -268,7 +270,7 @@ def settings_are_read(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def cancellations_go_on(sources: Sequence[Source]) -> Iterator[str]:
-    """Who catches a cancellation may be the one who was cancelled: it is raised again, or the caller hangs."""
+    """A task that catches a cancellation may be the cancelled one: it is raised again, or the caller hangs."""
     for source in sources:
         if not source.is_python or source.path == ENDS_TASKS:
             continue
@@ -355,7 +357,9 @@ def messages_are_converted(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def one_way_to_the_terminal(sources: Sequence[Source]) -> Iterator[str]:
-    """What a server answers may hold what a terminal obeys, so the command writes by one module, which cleans it."""
+    """A server's answer may hold control characters for terminals, so the command writes by one module, which removes
+    them.
+    """
     for source in sources:
         if not source.path.startswith(WRITES_TO_TERMINALS) or source.path == TERMINAL or not source.is_python:
             continue

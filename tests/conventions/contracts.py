@@ -1,4 +1,4 @@
-"""The contract types of import-linter that pyproject.toml uses beside those it comes with.
+"""The contract types of import-linter that pyproject.toml uses in addition to the built-in ones.
 
 `protected_where_present`: import-linter's own `protected` contract refuses to run while a module that it names is not
 in the graph: a library that nobody imports yet, or a room that is still to come. Here such a module is passed over, so

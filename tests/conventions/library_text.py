@@ -1,7 +1,7 @@
-"""Whose words a message holds: ours, never those of a library.
+"""Messages hold our own text, never that of a library.
 
-What a library says of a failure may hold addresses, credentials and what the other side sent. A message of aiohttp told
-a proxy's password to tenants, after an ordinary refusal.
+A library's text about a failure may hold addresses, credentials and bytes of the other side. A message of aiohttp
+told a proxy's password to tenants, after an ordinary refusal.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterator, Sequence
 from tests.conventions.sources import Source
 
 SERVER = "server/pilothouse_server/"
-# What these say is read by whoever started the program, at the terminal or in its log, and by nobody else.
+# The text of these is read only by the operator who started the program, at the terminal or in its log.
 OF_THE_OPERATOR = (
     f"{SERVER}cli/",
     f"{SERVER}launch/",
     f"{SERVER}backup/",
 )
-# Attributes that are numbers or names of ours.
+# Attributes that are numbers or our own names.
 HARMLESS = {"problem_mark", "status", "errno", "code", "sqlstate", "constraint_name", "__class__"}
 
 
 def no_words_of_libraries(sources: Sequence[Source]) -> Iterator[str]:
-    """No f-string, str() or repr() takes in an exception that is not one of ours."""
+    """No f-string, str() or repr() takes in another exception than our own."""
     for source in sources:
         if not source.is_python or not source.path.startswith(SERVER):
             continue
@@ -71,7 +71,7 @@ def _is_text(call: ast.Call) -> bool:
 
 
 def _says(node: ast.expr, name: str | None) -> bool:
-    """Whether an expression has the exception's text in it; what a function of ours makes of it has not."""
+    """Returns whether an expression contains the exception's text; the result of a function of our own does not."""
     if isinstance(node, ast.Name):
         return node.id == name
     if isinstance(node, ast.Attribute):

@@ -1,8 +1,8 @@
 """The conventions of the pages for people: each a function from sources to findings, as in checks.py.
 
 A page that nobody runs tells last year's truth. So every command in a page stands in a test, every link leads
-somewhere, and every path and name that a page of the code mentions exists. test_pages.py beside this breaks each
-of them on purpose.
+somewhere, and every path and name that a page of the code mentions exists. test_pages.py next to this breaks each of
+them on purpose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.conventions.checks import Check
 from tests.conventions.sources import GENERATED, Source
 
 README = "README.md"
-# A stranger has five minutes.
+# A new reader has five minutes.
 README_WORDS = 1600
 README_COLUMNS = 120
 SHELLS = {"console", "sh", "bash", "shell"}
@@ -40,7 +40,7 @@ _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$")
 _CODE = re.compile(r"`([^`]+)`")
 _PATH = re.compile(r"[\w.<>*-]+(/[\w.<>*-]+)*/?")
 _ENDINGS = (".py", ".md", ".toml", ".proto", ".lock", ".yaml", ".sh")
-# What is made on a machine and not committed.
+# Folders that are made on a machine and not committed.
 _MADE = (".venv", ".pilothouse", "dist")
 _LABEL_KEY = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/")
 # A name that cannot be an English word: it has an underscore, a second capital, or is called.
@@ -49,13 +49,13 @@ _TELLS_OF_CODE = re.compile(r"\w_\w|[a-z]\w*[A-Z]")
 
 
 def is_page(source: Source) -> bool:
-    """Whether it is a page for people whose commands are to work. A changelog tells of what was."""
+    """Whether it is a page for people whose commands are to work. A changelog describes former states."""
     path = PurePosixPath(source.path)
     return source.path in {README, *GUIDES} or (path.parts[0] == "docs" and path.suffix == ".md")
 
 
 def commands_are_tested(sources: Sequence[Source]) -> Iterator[str]:
-    """What somebody types from a page has been typed by a test."""
+    """Every command on a page has been typed by a test."""
     tests = " ".join(" ".join(source.text.split()) for source in sources if source.path.startswith("tests/"))
     for source in filter(is_page, sources):
         for number, command in commands(source):
@@ -109,7 +109,7 @@ def _prose(page: Source) -> Iterator[tuple[int, str]]:
 
 
 def readme_is_short(sources: Sequence[Source]) -> Iterator[str]:
-    """What is more than a stranger reads in five minutes stands in docs/."""
+    """Text beyond a new reader's five minutes belongs to docs/."""
     for source in sources:
         if source.path != README:
             continue

@@ -7,7 +7,7 @@ A private member may change with any minor version of its library. So each use i
   * a private name in a class whose base is a library's, where the base has it or the class does not define it;
   * an import of a private module or name.
 
-It does not find an attribute of a library's instances that a class of ours sets as if it were its own.
+* It does not find an attribute of a library's instances that one of our classes sets as if it were its own.
 """
 
 from __future__ import annotations

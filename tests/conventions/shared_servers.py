@@ -1,15 +1,15 @@
-"""Servers that several tests share in the test process, and tests that change what such a server runs on.
+"""Servers that several tests share in the test process, and tests that change the modules under such a server.
 
-A patched module, class, logger or process-wide metric is seen by every server in the process. A server that lives
-longer than one test goes on working during the tests of others: it calls what they have patched, it logs into what they
-capture, and their verdicts depend on the moment. So
+A patched module, class, logger or process-wide metric is seen by every server in the process. A server that outlives
+one test keeps working during the tests of others: it calls the functions that they have patched, it logs into their
+captured output, and their verdicts depend on the moment. So
 
 - a fixture that runs a server lives for one test or one module, never for the session or a package;
-- a test that patches the product, or captures what is logged, does not stand in a module with a shared server. It has
-  its server alone, patches an instance, or hands the value in as an argument.
+- a test that patches the product, or captures log lines, does not stand in a module with a shared server. It has its
+  server alone, patches an instance, or hands the value in as an argument.
 
-What is patched and which fixtures run servers is found by following names within the tests. What is handed around as a
-value is not seen.
+The check follows names within the tests to find patches, and fixtures that run servers. It does not see functions
+that are passed as values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 
 from tests.conventions.sources import Source
 
-# What is called of the product to begin a server, or a simulated cluster, in the process of the tests.
+# The product's functions that begin a server, or a simulated cluster, in the process of the tests.
 BEGINNINGS = {"Application", "SimulatedCluster", "GrpcServer", "build"}
 PRODUCT = "pilothouse_"
 # No server runs on the client's modules.
@@ -31,7 +31,7 @@ PATCHING = {"setattr", "setitem", "delattr"}
 CAPTURING = {"capture_logs"}
 SHARED_SCOPES = {"session", "package", "module", "class"}
 LONG_SCOPES = {"session", "package"}
-# Tests that stand in a module with a shared server and patch all the same: path::test → why no verdict can suffer.
+# Tests that nevertheless stand in a module with a shared server and patch: path::test → why no verdict can suffer.
 _BREAKS_IT = "it breaks the shared server on purpose; only its own calls reach what is patched"
 EXCEPTIONS = {
     "tests/identity/test_forged_tokens.py::test_a_log_in_without_one_check_takes_what_it_refuses": _BREAKS_IT,
@@ -51,7 +51,7 @@ AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass
 class _Module:
-    """The functions of a file of tests, and what its names mean."""
+    """The functions of a file of tests, and the meaning of its names."""
 
     source: Source
     functions: dict[str, AnyFunction] = field(default_factory=dict)
@@ -102,7 +102,7 @@ _Place = tuple[str, str]
 
 
 class _Tests:
-    """All tests, with the ways from each function to what it calls and to the fixtures that it asks for."""
+    """All tests, with the edges from each function to the functions that it calls and to its fixtures."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.modules = {each.path: _Module(each) for each in sources if each.is_test}
@@ -153,7 +153,7 @@ class _Tests:
         return found
 
     def runs_server(self, place: _Place) -> bool:
-        """Whether a function begins a server, by itself or by what it calls."""
+        """Returns whether a function begins a server, by itself or by a function that it calls."""
         if place not in self._runs_server:
             self._runs_server[place] = any(
                 self.modules[path].is_product(called)
@@ -163,7 +163,7 @@ class _Tests:
         return self._runs_server[place]
 
     def patches(self, place: _Place) -> Iterator[tuple[int, str]]:
-        """What a function patches of the product, by itself or by what it calls in the same file."""
+        """Yields a function's patches of the product, by itself or by functions that it calls in the same file."""
         module = self.modules[place[0]]
         for path, name in sorted(self.reach(place)):
             if path == module.path:
@@ -175,7 +175,9 @@ class _Tests:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Of one function: the names that it reads and does not bind itself, how it may begin a server, what it patches."""
+    """Facts about one function: the names that it reads and does not bind itself, how it may begin a server, its
+    patches.
+    """
 
     names: frozenset[str]
     begins: frozenset[str]

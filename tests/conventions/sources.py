@@ -1,4 +1,4 @@
-"""The project's own files as the checks see them: what git knows or would add, generated code apart."""
+"""The project's own files as the checks see them: tracked and new files of git, without generated code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GENERATED = ("client/gen/",)
 
 @dataclass(frozen=True)
 class Source:
-    """A text file: its path within the project, and what it holds."""
+    """A text file: its path within the project, and its content."""
 
     path: str
     text: str

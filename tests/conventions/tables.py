@@ -1,7 +1,7 @@
 """The conventions of the schema, checked on the models: tables have a comment, rules have a name.
 
-A constraint's name is what the database says when the rule is broken, and what the errors of the API are
-looked up by: a name that PostgreSQL made up would change with the columns.
+The database reports a broken rule by its constraint's name, and the API's errors are looked up by it: a name that
+PostgreSQL made up would change with the columns.
 """
 
 from __future__ import annotations

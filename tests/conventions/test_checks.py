@@ -1,7 +1,7 @@
-"""Every check of the conventions finds what it is for, and leaves alone what is right.
+"""Every check of the conventions finds its fault, and accepts correct code.
 
-The samples hold what the checks look for only while the test runs: they are put together from parts where
-this file would be found out itself.
+The samples hold the faults only while the test runs: they are put together from parts if this file would otherwise be
+found itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMANDS = "client/pilothouse_client/commands/"
 
 
 def _raising(kinds: str, said: str) -> str:
-    """A module that says so much of what it has caught."""
+    """Returns a module that puts such a text of a caught exception into a message."""
     return (
         "from pilothouse_server.errors import KINDS, OursError\n"
         f"try:\n    work()\nexcept {kinds} as error:\n    raise OursError({said}) from None\n"
@@ -30,7 +30,7 @@ def _raising(kinds: str, said: str) -> str:
 
 
 def _sharing(scope: str, patching: str = "pass") -> str:
-    """A file of tests with a server for so long, beside which another test does this."""
+    """Returns a file of tests with a server of such a scope, and with another test that does this."""
     return (
         "from pilothouse_server import app\nfrom pilothouse_server.app import Application\n"
         "def started():\n    return Application()\n"

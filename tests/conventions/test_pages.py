@@ -1,4 +1,4 @@
-"""Every check of the pages finds what it is for, and leaves alone what is right."""
+"""Every check of the pages finds its fault, and accepts correct pages."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_continued_commands_are_one() -> None:
 
 
 def test_the_limits_of_the_product_are_seen() -> None:
-    """A check that read none would pass whatever the page says."""
+    """A check that read none would pass for any page."""
     sources = {source.path: source for source in load()}
     assert tuple(pages._admission(sources[pages.SETTINGS])) == ADMISSION
     made = CallAdmission(CallLimits())

@@ -1,4 +1,4 @@
-"""`buf breaking` finds what old clients would notice, and nothing of the deletions that `.ci/protos.py` excepts."""
+"""`buf breaking` finds changes that old clients would notice, and accepts the exceptions of `.ci/protos.py`."""
 
 from __future__ import annotations
 

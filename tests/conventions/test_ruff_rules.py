@@ -1,4 +1,4 @@
-"""The bounds and bans that ruff holds find what they are for: each sample breaks one, and one line less keeps it."""
+"""The bounds and bans in ruff's configuration find their faults: each sample breaks one, and one line less keeps it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = [
 
 
 def _findings(code: str) -> str:
-    """What ruff finds in a file of the server, by the rules of pyproject.toml."""
+    """Returns ruff's findings in a file of the server, by the rules of pyproject.toml."""
     finished = subprocess.run(
         [
             Path(sys.executable).parent / "ruff",

@@ -1,4 +1,4 @@
-"""The checks of the schema's two written files, and of the locks of migrations, find what they are for."""
+"""The checks of the schema's two written files, and of the locks of migrations, find their faults."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _pauses(node: ast.AST) -> bool:
 
 
 def no_elapsed_time(sources: Sequence[Source]) -> Iterator[str]:
-    """How long something took depends on the machine's other work; what is promised of time is a deadline."""
+    """A duration depends on the machine's other work; the product promises deadlines instead."""
     for source in _tests(sources):
         if source.path in READ_CLOCKS:
             continue

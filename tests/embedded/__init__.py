@@ -1,1 +1,1 @@
-"""Tests of what the server brings along."""
+"""Tests of the embedded programs."""

@@ -1,6 +1,6 @@
 """The embedded PostgreSQL: started, stopped, killed, refused.
 
-What must outlive nothing is started by a process of its own (`python -c`), which a test can kill.
+A process that must not outlive a test is started by a process of its own (`python -c`), which the test can kill.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ async def test_kill_of_the_launcher_leaves_nothing_running_and_the_next_start_wo
     assert server_id in processes_in(folder / "data")
     end(launcher)
 
-    # At once, while the old server may still be on its way out.
+    # Immediately, while the old server may still be shutting down.
     server = EmbeddedPostgres(folder, settings=FAST)
     await server.start()
     try:

@@ -1,7 +1,7 @@
 """Every field that a caller may give, found in the descriptors, and a value for each by its type and its rule.
 
-A field that is added to a proto file is found here without a word written. What its neighbours must say for it to make
-sense (a value of a config map needs the config map's name) stands in `NEEDS`, which such a field needs seldom.
+A field that is added to a proto file is found here without a word written. Values that its neighbours need for it to
+make sense (a value of a config map needs the config map's name) stand in `NEEDS`, which such a field needs seldom.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Leaf:
 
 
 def rule(field: Any) -> options.FieldRule:
-    """What the proto file declares of a field."""
+    """Returns the declared rule of a field."""
     declared: options.FieldRule = field.GetOptions().Extensions[options.field]
     return declared
 
@@ -93,7 +93,7 @@ def choices(entries: tuple[Entry, ...] = (*MAIN_CONTAINER.entries, *POD.entries)
 
 @dataclass(frozen=True)
 class Needs:
-    """What a leaf whose name ends with `ends` needs: a value of its own, beside it, or at the top of the resource.
+    """The needs of a leaf whose name ends with `ends`: a value of its own, next to it, or at the top of the resource.
 
     `values`: in place of those of its form, for the first time and the second.
     """
@@ -129,7 +129,7 @@ NEEDS: tuple[Needs, ...] = (
     Needs("image_pull_secrets", values=(["registry"], ["mirror"])),
     Needs("priority_class", values=("system-node-critical", "system-cluster-critical")),
 )
-# What a message is not without, unless it is what is examined, or excludes it.
+# The required parts of a message, unless one is under test, or excludes it.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "Probe": {"tcp_socket": {"port": 70}},
     "HttpGetAction": {"port": 70},
@@ -143,7 +143,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
 def filled(
     message: Message, leaf: Leaf, variant: int, needs: Sequence[Needs] = NEEDS, choice: Any = None
 ) -> Any:
-    """Put a value into the leaf, and what else it needs; answers the value as the message holds it."""
+    """Puts a value into the leaf, and its other needs; returns the value as the message holds it."""
     name = leaf.name
     need = next((each for each in needs if name == each.ends or name.endswith(f".{each.ends}")), None)
     place = message
@@ -193,14 +193,14 @@ def _scalar(field: Any, variant: int) -> Any:
 
 
 def _complete(message: Message, variant: int) -> None:
-    """Give what a part may not be without."""
+    """Adds the required fields of a part."""
     for field in message.DESCRIPTOR.fields:
         if rule(field).required and field.message_type is None and not getattr(message, field.name):
             ParseDict({field.name: generated(field, variant)}, message)
 
 
 def _accompany(message: Message) -> None:
-    """Give each part of a message what it is not without."""
+    """Adds the required parts of each message."""
     for field, value in message.ListFields():
         if field.message_type is not None and not is_map(field):
             for part in value if field.is_repeated else [value]:

@@ -36,7 +36,7 @@ from tests.waiting import poll_until
 OURS = "pilothouse.dev/"
 NODE_PORT = next(each.values[0] for each in NEEDS if each.ends == "ports.node_port" and each.values)
 EXCEPT = EXCEPTIONS[pb.Container.DESCRIPTOR.full_name]
-# What the cluster chooses of a Service.
+# The fields of a Service that the cluster chooses.
 CHOSEN = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
 LEAVES = [leaf for leaf in leaves(pb.Container.DESCRIPTOR) if leaf.name not in EXCEPT["everywhere"]]
 CHOICES = choices()
@@ -44,7 +44,7 @@ CHOICES = choices()
 
 @dataclass
 class Case:
-    """One field's container: what was asked for first, and its value there."""
+    """One field's container: its first request, and the field's value there."""
 
     leaf: Leaf
     container: pb.Container
@@ -73,7 +73,7 @@ def case(number: int, leaf: Leaf, variant: int = 0) -> Case:
 
 
 async def furnish(server: Server, namespace: str) -> None:
-    """What the generated values name."""
+    """Creates the objects that the generated values name."""
     config = server.admin.config
     for name in ("alpha", "beta"):
         await config.create_config_map(
@@ -105,7 +105,7 @@ async def lost(server: Server, examined: list[Leaf]) -> dict[str, str]:
     for number, leaf in enumerate(examined):
         if not leaf.immutable and (problem := await updated(server, case(number, leaf, 1))):
             found.setdefault(leaf.name, problem)
-    # Whoever had a node port has given it back.
+    # The holder of a node port has given it back.
     await applied(server)
     for step, containers in (
         ("import", await imported(server, kubectl, objects)),
@@ -188,7 +188,9 @@ def converted(objects: list[tuple[str, dict[str, Any]]]) -> dict[str, pb.Contain
 
 
 async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
-    """What the platform made, as if others had made it in the namespace `legacy`; with the paths to post it to."""
+    """Returns copies of the platform's objects, as if others had made them in the namespace `legacy`; with the paths
+    to post them to.
+    """
     made: list[tuple[str, dict[str, Any]]] = []
     owners: dict[str, str] = {}
     for item in (await kubectl.ask("GET", DEPLOYMENTS.replace("legacy", "demo")))["items"]:
@@ -214,7 +216,7 @@ async def copies(kubectl: Kubectl) -> list[tuple[str, dict[str, Any]]]:
 
 
 def theirs(item: dict[str, Any]) -> dict[str, Any]:
-    """Metadata without what the platform and the cluster set."""
+    """Returns metadata without the fields that the platform and the cluster set."""
     kept: dict[str, Any] = {"name": item["metadata"]["name"]}
     for part in ("labels", "annotations"):
         kept[part] = {

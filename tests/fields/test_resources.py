@@ -33,7 +33,7 @@ Update = Callable[[Server, Any, FieldMask], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Resource:
-    """How one is made, shown and changed. `base`: what it is not without. `key`: its field that names it.
+    """How one is made, shown and changed. `base`: its required fields. `key`: its field that names it.
 
     `path` and `pod`: where the cluster has it, and a pod that takes it along on an import.
     """
@@ -60,7 +60,7 @@ def reading(kind: str) -> Callable[[str], dict[str, Any]]:
 
 
 async def secret_with_values(server: Server, name: str, namespace: str = "demo") -> config_pb2.Secret:
-    """What is shown of a secret, and its values, which are revealed alone."""
+    """Returns the shown form of a secret, with its values, which only RevealSecret returns."""
     shown = await server.admin.config.get_secret(namespace=namespace, name=name)
     revealed = await server.admin.config.reveal_secret(namespace=namespace, name=name)
     shown.data.update(revealed.data)
@@ -272,7 +272,7 @@ async def updated(server: Server, resource: Resource, leaf: Leaf, number: int) -
 
 
 async def imported(server: Server, resource: Resource, examined: list[Leaf]) -> dict[str, str]:
-    """The fields that an import does not take along, from copies of what the platform made."""
+    """Returns the fields that an import does not take along, from copies of the platform's objects."""
     assert resource.pod is not None
     kubectl = await legacy(server)
     there = {}

@@ -19,7 +19,7 @@ from tests.virtual_time import pass_time, virtual_time
 from tests.waiting import within
 
 _WAIT_SECONDS = 5.0
-# Texts are addresses, of strangers.
+# Texts are anonymous addresses.
 _USER = 7
 
 
@@ -32,7 +32,7 @@ class _Server:
         self.at_work = self.most_at_work = self.refused = 0
         self.done: Counter[Hashable] = Counter()
         self.order: list[Hashable] = []
-        # Whose bounds have refused some.
+        # The callers whose bounds have caused refusals.
         self.limits: set[str] = set()
 
     def _count(self) -> None:
@@ -91,7 +91,7 @@ async def test_calls_of_a_burst_are_held_until_all_are_taken_in() -> None:
     server = _Server(work_seconds=0.001)
     async with server.burst(["eve"] * 500, apart_seconds=0.0002) as burst:
         await pass_time(0.09)
-        # What passed before is done; the others are all there, and none is worked on.
+        # The calls that passed before are done; the others are all there, and none is worked on.
         assert (server.done["eve"], server.at_work) == (16, 0)
         assert server.arrivals.waiting > 400
         await burst
@@ -329,10 +329,10 @@ async def test_strangers_from_everywhere_leave_users_room(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("many", "few"),
     [
-        # An honest caller whose token has to be looked up is a stranger, too.
+        # An honest caller whose token has to be looked up is anonymous, too.
         ([f"192.0.2.{number}" for number in range(10)], "198.51.100.1"),
         ([*range(10, 20)], _USER),
-        # Users have most of what all have, and strangers less than their half.
+        # Users have most of all places, and anonymous callers less than their half.
         ([*range(10, 20)], "198.51.100.1"),
     ],
     ids=["strangers", "users", "users and a stranger"],
@@ -358,7 +358,7 @@ async def test_who_has_few_takes_the_places_of_who_has_most(
 
 @virtual_time
 async def test_calls_that_are_taken_back_make_room_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes while all places are taken takes that of a call that waits, not of one that has gone."""
+    """If all places are taken, a newcomer takes that of a waiting call, not of one that has gone."""
     for name, most in (("_MOST_OF_STRANGERS", 100), ("_MOST_OF_ONE", 1_000), ("_FEW", 0)):
         monkeypatch.setattr(arrivals, name, most)
     server = _Server(work_seconds=0.001)

@@ -1,4 +1,5 @@
-"""The fair queue of seats: bounds hold, every seat comes back, nobody starves; whatever comes, leaves or is cancelled.
+"""The fair queue of seats: bounds hold, every seat comes back, nobody starves, for any order of arrivals, ends and
+cancellations.
 
 Controls are queues with one fault each: the checker finds a history that shows it.
 """
@@ -23,8 +24,8 @@ from tests.waiting import Stopwatch, patient, within
 BOUNDS = QueueBounds(seats=5, seats_per_flow=3, waiting=8, waiting_per_flow=4, wait_seconds=10.0)
 USERS = ("ada", "bob", "eve")
 
-# What happens next: somebody comes and asks for so many seats; one of those who are there ends, or is cancelled; one
-# ends and another is cancelled in the same turn of the loop, perhaps the one that was just given the seat; time passes.
+# The next event: somebody comes and asks for so many seats; one of the present calls ends, or is cancelled; one ends
+# and another is cancelled in the same turn of the loop, perhaps the one that was just given the seat; time passes.
 # Numbers choose which.
 Event = tuple[str, str | int, int]
 EVENTS = st.lists(
@@ -105,7 +106,7 @@ class Calls:
             self.faults.append(f"all have gone, and of seats, waiting, flows are left {left}")
 
     def look(self) -> None:
-        """Notes what does not hold."""
+        """Records broken invariants."""
         queue, bounds = self.queue, self.queue.bounds
         if queue.in_use != sum(self.held.values()):
             self.faults.append(f"{queue.in_use} seats are counted, {sum(self.held.values())} are held")
@@ -168,7 +169,7 @@ class Boundless(FairQueue):
 
 
 class Sleepy(FairQueue):
-    """Who gives a seat back wakes nobody."""
+    """A caller that gives a seat back wakes nobody."""
 
     def _dispatch(self) -> None:
         return

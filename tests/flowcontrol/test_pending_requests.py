@@ -1,4 +1,4 @@
-"""Requests that do not arrive: their calls end, and who has most of them loses first."""
+"""Requests that do not arrive: their calls end, and the caller with the most of them loses first."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_strangers_from_everywhere_keep_no_users_request_out() -> None:
     pending = PendingRequests(6, 60.0)
     strangers = [asyncio.create_task(pending.receive(_never(), f"192.0.2.{number}")) for number in range(6)]
     await pass_time(0.001)
-    # Three of a user at once, each of which needs a moment: all of them come, and others' after them.
+    # Three concurrent ones of a user, each of which needs a moment: all of them come, and others' after them.
     for user in (7, 8):
         assert await asyncio.gather(*(pending.receive(_soon(), user) for _ in range(3))) == [b"body"] * 3
     slow = asyncio.create_task(pending.receive(_never(), 7))

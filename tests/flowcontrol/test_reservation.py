@@ -1,4 +1,4 @@
-"""The seats of one call, whom an address stands for, and how a drain waits."""
+"""The seats of one call, the group of an address, and the wait of a drain."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_call_changes_its_seat_for_one_at_the_cluster() -> None:
     await before_cluster("local")
     await before_cluster("local")
     assert held(admission) == (0, 0, 1, 0)
-    # Of another cluster it takes one besides; a second call at the same one waits.
+    # It also takes one of another cluster; a second call at the same one waits.
     await before_cluster("far")
     assert held(admission, "far") == (0, 0, 1, 0)
     second = Reservation(admission, streams=False)
@@ -336,7 +336,7 @@ async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> N
         await tasks[1]
     assert refused.value.metadata == {"class": "trials", "limit_of": "caller"}
     second.release()
-    # Who gives up while it waits leaves nothing behind.
+    # A call that gives up while it waits leaves nothing behind.
     third = Reservation(admission, streams=False)
     await third.acquire(admission.calls, "ada")
     waiting = asyncio.create_task(third.acquire_dry_run(what))
@@ -350,7 +350,7 @@ async def test_who_waits_for_a_trial_that_does_not_end_is_refused_in_time() -> N
 
 @virtual_time
 async def test_who_comes_back_as_told_does_not_meet_the_stop() -> None:
-    """In its moment gRPC cancels what it has and nobody has taken."""
+    """At that moment gRPC cancels the calls that it has and nobody has taken."""
     admission = few()
     # The drain takes all its time.
     coming = asyncio.create_task(_others_come(admission))
@@ -378,7 +378,7 @@ async def test_short_deadlines_are_no_way_around_the_pace_of_refusals(deadline: 
                     told.append(asyncio.get_running_loop().time())
 
     await asyncio.gather(*(hold() for _ in range(400)))
-    # The first ones at once; then fifty a second in their turn, and twenty-five whose deadline comes before it.
+    # The first ones immediately; then fifty a second in their turn, and twenty-five whose deadline comes before it.
     assert len(told) <= 20 + 10 + 75 * (told[-1] - told[0]) + 1
     assert len(told) >= 40 * (told[-1] - told[0])
 

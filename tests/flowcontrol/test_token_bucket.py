@@ -199,7 +199,7 @@ async def test_who_comes_for_those_who_left_does_not_go_on_beside_those_who_stay
 
 
 class _Leaving(KeyedRate):
-    """Who has the first turn is taken back in that moment."""
+    """The caller with the first turn is taken back in that moment."""
 
     leaving: asyncio.Task[None] | None = None
 

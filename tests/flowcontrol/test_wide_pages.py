@@ -1,4 +1,4 @@
-"""Of a user one wide page is worked on at a time; who waits for its turn holds nothing, and not for long."""
+"""Each user may have one wide page in progress; a call that waits for its turn holds nothing, and not for long."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_turn_and_seats_are_waited_for_no_longer_than_seats_alone() -> Non
     for refused in (second, third):
         with pytest.raises(ResourceExhausted):
             await refused
-    # What the second one held was given back with its refusal.
+    # The second one's places were given back with its refusal.
     assert held(admission) == (1, 0, 0)
     small.release()
     assert held(admission) == (0, 0, 0)

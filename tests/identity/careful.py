@@ -51,7 +51,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Expected:
-    """What a token must be. `nonce` None: the token is not of a log-in."""
+    """The requirements on a token. `nonce` None: the token is not of a log-in."""
 
     forge: Forge
     audience: str
@@ -118,7 +118,7 @@ def _wrong_signature(
 
 
 def _careless(alg: object, kid: object, signed: bytes, signature: bytes, forge: Forge) -> bool:
-    """What is taken where the token says by which algorithm it is to be verified."""
+    """Accepts a token by the algorithm that the token itself names."""
     if not isinstance(alg, str) or alg.lower() in ("", "none"):
         return True
     key = forge.published
@@ -133,7 +133,7 @@ def _careless(alg: object, kid: object, signed: bytes, signature: bytes, forge: 
 
 
 def _by_the_header(alg: object, signed: bytes, signature: bytes, forge: Forge) -> bool:
-    """What is taken where the token says by which key it is to be verified."""
+    """Accepts a token by the key that the token itself names."""
     known = [forge.own, SigningKey.of("key-0", "RS256", 1000), *forge.issuer.keys]
     return any(_signed_by(key, str(alg), signed, signature) for key in known)
 

@@ -1,4 +1,4 @@
-"""Servers of identity: one for each test that counts what is there, one shared by the others of a module."""
+"""Servers of identity: one for each test that counts rows, one shared by the others of a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An authenticator as people have it, written anew, and log-ins that ask for its codes."""
+"""An authenticator as people have it, implemented again, and log-ins that need its codes."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ import zlib
 
 from aiohttp import web
 
-# What is redirected to: whoever follows is seen there.
+# The target of redirects: a client that follows is seen there.
 TRAP = "/trap"
 _MEBIBYTE = bytes(1024 * 1024)
 
 
 class Fault(enum.Enum):
-    """What comes in place of the answer."""
+    """The fault that comes in place of the answer."""
 
     # The connection is closed without an answer.
     CUT = "cut"
@@ -91,7 +91,7 @@ class Fault(enum.Enum):
             while self is Fault.ENDLESS and not released.is_set():
                 await response.write(b"x" * 65536)
         except ConnectionError:
-            # Whoever asked has heard enough.
+            # The caller has received enough.
             return response
         if request.transport is not None:
             request.transport.abort()

@@ -3,7 +3,7 @@
     for forgery in FORGERIES:
         token = forgery.make(Forge(company), company.claims("ada", "pilothouse"))
 
-A forger knows what is published: the issuer's public keys and their names, and other people's tokens. It has keys of
+A forger knows all public data: the issuer's public keys and their names, and other people's tokens. It has keys of
 its own and serves files at its own address. Some tokens here bear the issuer's own signature: those that it made for
 others, for another time, or for another use.
 
@@ -27,12 +27,12 @@ from tests.identity.jose import SigningKey, b64, parts_of, segment
 
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
 HOUR = 3600
-# Where the forger serves keys. Whoever asks there has believed a header.
+# Where the forger serves keys. A server that asks there has believed a header.
 FORGERS_KEYS = "/forgers/keys"
 
 
 class Forge:
-    """What a forger has. `address` is where it serves its own keys."""
+    """The forger's means. `address` is where it serves its own keys."""
 
     def __init__(self, issuer: Issuer, address: str = "") -> None:
         self.issuer = issuer
@@ -66,8 +66,9 @@ Make = Callable[[Forge, Claims], str]
 
 @dataclass(frozen=True)
 class Forgery:
-    """A forged token. `checks`: who leaves out all of these, with `+` between, takes it. `of_log_ins`: it is one where
-    a log-in is completed, and not where a token is exchanged."""
+    """A forged token. `checks`: a verifier that leaves out all of these, with `+` between, takes it. `of_log_ins`: it
+    is one where a log-in is completed, and not where a token is exchanged.
+    """
 
     name: str
     checks: str
@@ -175,7 +176,7 @@ def _zeros(forge: Forge, claims: Claims) -> str:
 
 
 def _two_signatures(forge: Forge, claims: Claims) -> str:
-    """The forger's beside the issuer's: which of the two counts, and whose header is read, is anybody's guess."""
+    """The forger's signature next to the issuer's: no rule says which counts, and whose header is read."""
     both = []
     for token in (forge.self_made(claims), forge.honest(claims)):
         header, _, signature = token.split(".")

@@ -7,10 +7,10 @@
 
 It holds to the standards where a relying party could notice: discovery and keys (OpenID Connect Discovery 1.0), the
 authorization code with PKCE by S256 (RFC 6749, 7636), the answer's `iss` (RFC 9207), refresh tokens that rotate, and
-the device authorization grant (RFC 8628). Codes work once; the second use ends what the first one began.
+the device authorization grant (RFC 8628). Codes work once; the second use ends the session of the first one.
 
-What an issuer does wrong, or an attacker in its place, is set beside: `faults` for how an answer comes, `forged` for
-the ID token that it holds (`tests.identity.forge`).
+The faults of an issuer, or of an attacker in its place, are set separately: `faults` for how an answer comes,
+`forged` for the ID token that it holds (`tests.identity.forge`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Registered:
 
 @dataclass
 class Person:
-    """Who logs in. `claims` go into each ID token, as they are then; one who has left has no new ones."""
+    """A person who logs in. `claims` go into each ID token, as they are then; one who has left has no new ones."""
 
     sub: str
     claims: Claims = field(default_factory=dict)
@@ -97,13 +97,13 @@ class Seen:
 
 
 class Issuer:
-    """One issuer. What is changed on it holds from the next request on."""
+    """One issuer. Changes to it take effect from the next request on."""
 
     def __init__(self, keys: list[SigningKey] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.url = ""
         self.keys = [SigningKey.of("key-1")] if keys is None else keys
         self.clients: dict[str, Registered] = {}
-        # Who sits before the browser; None: somebody who refuses.
+        # The person at the browser; None: somebody who refuses.
         self.person: Person | None = None
         self.faults: dict[str, Fault] = {}
         # Of the claims of an honest ID token makes the one that is answered.
@@ -124,7 +124,7 @@ class Issuer:
         self._runner: web.AppRunner | None = None
         self._port = 0
 
-    # What tests say.
+    # Set by tests.
 
     def register(self, client_id: str, secret: str = "", *redirect_uris: str) -> Registered:
         """Makes a client known. Loopback addresses match with any port (RFC 8252)."""
@@ -197,7 +197,7 @@ class Issuer:
         self._port = self._runner.addresses[0][1]
         self.url = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
-    # What the relying party sees.
+    # Seen by the relying party.
 
     @web.middleware
     async def _noting(
@@ -243,7 +243,7 @@ class Issuer:
         client = self.clients.get(query.get("client_id", ""))
         redirect_uri = query.get("redirect_uri", "")
         if client is None or not _may_lead_to(client, redirect_uri):
-            # Whoever asks wrongly is not sent anywhere (RFC 6749, section 4.1.2.1).
+            # A wrong request is not redirected (RFC 6749, section 4.1.2.1).
             return web.Response(status=400, text="no such client, or not with this redirect_uri")
         answer = {"state": query.get("state", ""), "iss": self.url}
         wrong = _wrong_with(query)

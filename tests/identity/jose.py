@@ -1,6 +1,6 @@
 """Keys and signatures by hand (RFC 7515, 7517, 7518, 8037), so that tokens can be made that no library would make.
 
-A token is header, payload and signature, each in base64url. Here each of the three is given, whatever it says.
+A token is header, payload and signature, each in base64url. Here each of the three is given freely.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def b64(raw: bytes) -> str:
 
 
 def unb64(text: str) -> bytes:
-    """Returns what base64url without padding stands for."""
+    """Decodes base64url without padding."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
@@ -92,7 +92,7 @@ class SigningKey:
         return {"kty": "OKP", "crv": "Ed25519", "x": b64(raw), **named}
 
     def public(self, encoding: serialization.Encoding) -> bytes:
-        """Returns the public key as PEM or DER: what anybody can make of the published one."""
+        """Returns the public key as PEM or DER, which anybody can make from the published one."""
         return self.private.public_key().public_bytes(
             encoding, serialization.PublicFormat.SubjectPublicKeyInfo
         )

@@ -1,4 +1,4 @@
-"""A server that trusts two issuers, people who log in at them, and what became of it."""
+"""A server that trusts two issuers, people who log in at them, and the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = "secret of the client"
 
 
 def rule(group: str, role: str, *namespaces: str) -> ClaimRule:
-    """What a group gives; over all namespaces where none is named."""
+    """Returns the rule for a group; over all namespaces if none is named."""
     condition = ClaimCondition(("groups",), "contains", group)
     return ClaimRule("issuers[0].rules[0]", (condition,), role, namespaces or ("*",))
 
@@ -32,13 +32,13 @@ RULES = (rule("admins", "admin"), rule("devs", "developer", "shop", "bakery"), r
 
 @dataclass
 class Begun:
-    """A log-in that somebody began, and what the browser came back with."""
+    """A begun log-in, and the browser's answer."""
 
     answer: federation_pb2.BeginOidcLoginResponse
     landing: Landing
 
     def request(self, **changes: str) -> federation_pb2.CompleteOidcLoginRequest:
-        """What completes it."""
+        """Returns the request that completes it."""
         values = {
             "login_token": self.answer.login_token,
             "state": self.landing.state,
@@ -58,7 +58,7 @@ class OidcWorld:
         self.clock = clock
 
     def at_rest(self) -> None:
-        """Issuers as they were, and asked anew when they are needed."""
+        """Resets the issuers, so that they are asked again when they are needed."""
         for each in (self.company, self.other):
             each.faults.clear()
             each.announced = {}
@@ -98,7 +98,7 @@ class OidcWorld:
         return {(grant.role, grant.namespace, grant.source) for grant in answer.grants}
 
     async def rows(self, query: str, *values: object) -> list[Any]:
-        """What stands in the database."""
+        """Returns rows of the database."""
         async with self.server.database.owner() as connection:
             found: list[Any] = await connection.fetch(query, *values)
             return found

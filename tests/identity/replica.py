@@ -1,4 +1,4 @@
-"""A second server on the database of a world, whose callers exchanged their platform's tokens."""
+"""A second server on the database of a world, for callers that exchange their platform's tokens."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ from tests.waiting import patient
 ADMIN_PASSWORD = "correct horse battery staple"
 PASSWORD = "a long enough password"
 SERVICE = pb.DESCRIPTOR.services_by_name["IdentityService"]
-# What the whole product declares, so that permissions mean here what they mean there.
+# The declarations of the whole product, so that permissions have the same meaning here.
 RULES = method_rules.load(SERVICES)
 KNOWN = frozenset(
     {rule.permission for rule in RULES.values() if rule.permission} | OVER_ALL_NAMESPACES | {"config.use"}
@@ -60,7 +60,7 @@ KNOWN = frozenset(
 
 
 class Refused(Exception):
-    """A call that failed: its code, the reason in ErrorInfo and what else the details hold."""
+    """A call that failed: its code, the reason in ErrorInfo and the other details."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         super().__init__(f"{error.code().name}: {error.details()}")

@@ -1,4 +1,4 @@
-"""API keys: what they give, how they end, and that nobody gets more by one than they hold."""
+"""API keys: their permissions, their ends, and that nobody gets more by one than they hold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.waiting import poll_until
 
 
 async def make(caller: Caller, name: str = "ci", **fields: Any) -> tuple[keys_pb.ApiKey, Caller]:
-    """A new key of the caller, and who calls with it."""
+    """Makes a new key of the caller; returns it and a caller that uses it."""
     answer = await caller.CreateApiKey(keys_pb.CreateApiKeyRequest(name=name, **fields))
     return answer.api_key, Caller(caller.stub, answer.key)
 
@@ -88,7 +88,7 @@ async def test_a_key_is_told_once_and_gives_what_its_user_holds(shared: Identity
     assert bytes(stored["key_hash"]) == tokens.token_hash(caller.access_token)
     assert caller.access_token not in str(dict(stored)) + str(recorded)
 
-    # What it did says by which key.
+    # The record of its actions names the key.
     async def by_key() -> Any:
         async with shared.database.system() as connection:
             return await connection.fetchval(
@@ -287,7 +287,7 @@ async def test_rotation_keeps_the_life_of_the_key(shared: IdentityServer, root: 
 
 
 async def test_a_key_grants_as_far_as_it_reaches_and_no_further(shared: IdentityServer, root: Caller) -> None:
-    """Against the model: what the key leaves of its user's grants covers a role, or it is not given."""
+    """Against the model: the key's share of its user's grants covers a role, or the role is not given."""
     spaces = {name: await shared.namespace(name) for name in ("far-a", "far-b")}
     everything = Grant("admin", None, None, frozenset({"*"}))
     await shared.user(root, "taker", log_in=False)
@@ -367,7 +367,7 @@ async def test_a_rotated_key_lives_on_for_the_time_given(shared: IdentityServer,
     assert timedelta(minutes=50) < left <= timedelta(hours=1)
     assert before.rotate_time.seconds
     assert (await refused(owner, "RotateApiKey", request)).reason == "KEY_ROTATED"
-    # Without an overlap the old one ends at once.
+    # Without an overlap the old one ends immediately.
     last = await owner.RotateApiKey(keys_pb.RotateApiKeyRequest(api_key_id=answer.api_key.api_key_id))
     await poll_until(lambda: ended(new))
     assert await valid(Caller(owner.stub, last.key))
@@ -396,7 +396,7 @@ async def test_keys_are_ended_by_their_user_and_by_administrators(
         assert theirs.message.replace(made.api_key_id, unknown) == none.message
     refusal = await refused(stranger, "ListApiKeys", keys_pb.ListApiKeysRequest(username="owner"))
     assert refusal.metadata["permission"] == "user.get"
-    # Whose a key is that was found somewhere, an administrator finds out by how it begins.
+    # An administrator finds the owner of a leaked key by its prefix.
     found = keys_pb.ListApiKeysRequest(all_users=True, filter=f'prefix = "{caller.access_token[:10]}"')
     everybody = await root.ListApiKeys(found)
     assert [(key.username, key.name) for key in everybody.api_keys] == [("owner", "first")]

@@ -1,4 +1,4 @@
-"""The cache of callers: how long, how many, who shares a query, and what a hint does."""
+"""The cache of callers: its duration and size, shared queries, and the effect of a hint."""
 
 from __future__ import annotations
 

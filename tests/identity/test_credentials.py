@@ -1,4 +1,4 @@
-"""Tokens and password hashes: their form, and what a stranger can measure."""
+"""Tokens and password hashes: their form, and the times that an anonymous caller can measure."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_server_keeps_such_hashes_alone(database: Database) -> None:
 
 
 async def test_cheaper_hashes_are_found(database: Database) -> None:
-    """The control, and what the other tests do with: as good, at less cost."""
+    """The control, and the hashes of the other tests: as good, at less cost."""
     async with running(database) as server:
         await server.user(await server.admin(), "anna")
         assert not any(each.startswith(PROMISED) for each in await _kept(server))
@@ -108,7 +108,7 @@ async def unlimited(database: Database, promised_hashes: None) -> AsyncIterator[
 async def test_unknown_and_known_users_take_the_same_time(
     unlimited: IdentityServer, monkeypatch: pytest.MonkeyPatch, sabotaged: bool
 ) -> None:
-    """Interleaved, so that whatever else the machine does falls on both alike."""
+    """Interleaved, so that the machine's other work affects both alike."""
     server, admin = unlimited, await unlimited.admin()
     if sabotaged:
         verify = server.passwords.verify

@@ -1,5 +1,5 @@
-"""What a million sessions and keys cost an authentication: nothing. How many pages its query touches says so, on any
-machine; `benchmarks` has the seconds.
+"""The cost of a million sessions and keys for an authentication: nothing. How many pages its query touches says so,
+on any machine; `benchmarks` has the seconds.
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ async def test_an_issuer_without_it_and_one_that_is_away(world: World) -> None:
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE"), fault
         assert "secret words" not in refusal.message
     world.company.faults.clear()
-    # What waits goes on waiting while the issuer is away, and is completed once it is back.
+    # A waiting log-in keeps waiting while the issuer is away, and is completed once it is back.
     begun = await world.begin()
     await world.company.go_away()
     await world.let_pass()
@@ -317,7 +317,7 @@ async def test_nobody_waits_for_the_issuer_with_a_connection(world: World) -> No
         return world.company.asked(DEVICE) - before
 
     await poll_until(asked, lambda count: count >= 4, what="calls that wait for the issuer")
-    # Others work meanwhile; one that a waiting call held would be held until the issuer is given up.
+    # Others work in that time; a connection of a waiting call would be held until the issuer is given up.
     await poll_until(held, lambda count: count == 0, seconds=2.0, what="no connection that is held")
     assert not any(task.done() for task in waiting)
     assert (await admin.WhoAmI(pb.WhoAmIRequest())).user.username == "admin"

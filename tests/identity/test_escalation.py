@@ -1,4 +1,4 @@
-"""The comparison of what is held, against a model that tries every word of a small language."""
+"""The comparison of permissions, against a model that tries every word of a small language."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_permissions_shown_are_exactly_those_held_everywhere(held: list[Gran
 
 
 def _asked_of_key_and_owner(held: list[Grant], limits: KeyLimits) -> set[tuple[str, int, int]]:
-    """What a key gives by the model: of all that its owner holds, each word and namespace that the key was made for."""
+    """Returns a key's permissions by the model: of all that its owner holds, each word and namespace of the key."""
     ids = None if limits.namespaces is None else {each.id for each in limits.namespaces}
     return {
         (word, namespace, day)
@@ -204,7 +204,7 @@ def test_what_works_over_all_namespaces_alone_is_neither_held_nor_given_in_one(p
     assert all_.allows(permission, "shop")
     assert all_.allows(permission)
     assert holds_form([everywhere], permission, 7)
-    # Who administers one namespace makes others administrators of it, and nobody one of all.
+    # An administrator of one namespace makes others administrators of it, and nobody one of all.
     assert uncovered(here, [here]) is None
     assert uncovered(everywhere, [here]) is not None
     # A role of its own that is granted over all is a matter of who holds it there.

@@ -116,7 +116,7 @@ async def test_the_client_answers_challenges(database: Database, tmp_path: Path)
         async with AsyncClient(server.address, username="anna", password=PASSWORD) as anna:
             secret = (await anna.identity.enrol_totp()).secret
             await anna.identity.confirm_totp(code=await code_of(server, secret))
-            # What was begun goes on.
+            # The begun session continues.
             assert (await anna.identity.who_am_i()).user.second_factor
         async with AsyncClient(server.address) as anna:
             answer = await anna.login("anna", PASSWORD)

@@ -1,7 +1,7 @@
 """No forged token is taken (promise 6): every one of the forge's, wherever the server takes a token of an issuer.
 
-Each is refused by the rule that it breaks. The same holds while the issuer changes its keys, and while it is away. Who
-leaves out one check of the product's verifier takes what that check refuses, and nothing else.
+Each is refused by the rule that it breaks. The same holds while the issuer changes its keys, and while it is away. A
+verifier without one of the product's checks takes the tokens that this check refuses, and no others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from tests.identity.trusting import CLIENT, trusted
 from tests.identity.trusting_server import AUDIENCE, SECRET, accounts, entry, trusting
 from tests.waiting import poll_until
 
-# What the product calls a check of the forge's; it looks at some things earlier than the forge's own verifier does.
+# The product's names for the forge's checks; the product makes some checks earlier than the forge's own verifier
+# does.
 RULES = {
     "algorithm": {"algorithm", "form"},
     "critical": {"header"},
@@ -79,7 +80,7 @@ class Routes:
         return await self._outcome(self.server.stranger.CompleteOidcLogin(request))
 
     async def _begun(self) -> CompleteOidcLoginRequest:
-        """What a browser comes back with that the issuer has logged somebody in by."""
+        """Returns the browser's answer after a log-in at the issuer."""
         begun = await self.server.stranger.BeginOidcLogin(
             BeginOidcLoginRequest(issuer="company", redirect_uri="http://127.0.0.1:9/callback")
         )
@@ -90,7 +91,9 @@ class Routes:
         )
 
     async def roles_after_a_refresh(self, forgery: Forgery | None) -> list[str]:
-        """What somebody holds once the issuer is asked again, and a token in its name says that they are in `ops`."""
+        """Returns the roles of a person once the issuer is asked again, and a token in its name says that they are in
+        `ops`.
+        """
         request = await self._begun()
         person = self.issuer.person
         answer = await self.server.stranger.CompleteOidcLogin(request)
@@ -196,7 +199,7 @@ def one_of_each(forgeries: Sequence[Forgery]) -> Sequence[Forgery]:
 async def taken_or_refused_wrongly(
     routes: Routes, route: Route, forgeries: Sequence[Forgery]
 ) -> dict[str, str]:
-    """The forgeries that are not refused as they must be, with what came of them."""
+    """Returns the forgeries that are not refused as they must be, with the outcomes."""
     wrong = {}
     for forgery in forgeries:
         outcome = await route(routes, forgery)
@@ -259,7 +262,7 @@ async def test_nor_while_the_issuer_changes_its_keys_or_is_away(routes: Routes) 
         assert "taken" not in [await routes.exchange(forgery) for forgery in of(Routes.exchange)]
     finally:
         await company.come_back()
-        # Its keys are not asked for at once again, and the next test is to find them.
+        # Its keys are not fetched again immediately, and the next test needs them.
         await poll_until(partial(routes.exchange, None), lambda outcome: outcome == "taken", seconds=60.0)
 
 
@@ -267,7 +270,7 @@ async def test_a_token_for_one_use_is_none_for_another(routes: Routes) -> None:
     company, stranger = routes.issuer, routes.server.stranger
     id_token = company.sign(company.claims("ada", CLIENT, repository="example/shop"))
     subject_token = company.sign(company.claims("repo:example/shop", AUDIENCE, repository="example/shop"))
-    # An ID token is no subject token, a subject token no ID token, and none of them a token of ours.
+    # An ID token is no subject token, a subject token no ID token, and none of them is one of our tokens.
     assert await routes._outcome(stranger.ExchangeToken(ExchangeTokenRequest(subject_token=id_token))) == (
         "audience"
     )

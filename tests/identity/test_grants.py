@@ -1,4 +1,4 @@
-"""Roles and grants: what they give, where, for how long, and that nobody gives more than they hold."""
+"""Roles and grants: their permissions, namespaces and ends, and that nobody gives more than they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what, against a model that asks every grant of everybody: a world of random roles, users and grants."""
+"""The holders of a permission, against a model that asks every grant of everybody: random roles, users and grants."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Holders:
     namespace_ids: dict[str, int] = field(default_factory=dict)
 
     def model(self, permission: str, namespace: str, readable: set[str] | None) -> set[_Row]:
-        """Who holds a permission in a namespace ('' is anywhere), where grants in `readable` are told (None: all)."""
+        """Returns the holders of a permission in a namespace ('' is anywhere), if grants in `readable` are shown
+        (None: all).
+        """
         found = set()
         for placed in self.placed:
             grant = placed.grant

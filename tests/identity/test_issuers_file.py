@@ -1,4 +1,4 @@
-"""The file of issuers: what it may say, and how it is refused at the start."""
+"""The file of issuers: its permitted content, and its refusal at the start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Headers beyond the bound: refused at once, of whatever method, also by a connection that has agreed to no bound.
+"""Headers beyond the bound: refused immediately, for every method, also by a connection that has agreed to no bound.
 
-Clients of gRPC acknowledge a server's settings, and only then does gRPC bound what they send: it refuses by the same
-code, without words where they would be as large as the headers.
+Clients of gRPC acknowledge a server's settings, and only then does gRPC bound their headers: it refuses by the same
+code, without a text if that would be as large as the headers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _REFUSED = b"grpc-status\x018"
 
 
 async def answered(server: IdentityServer, method: str, kibibytes: int, *, request: bool) -> bytes:
-    """The heads of what is answered to a call with so many headers of a kibibyte."""
+    """Returns the heads of the answer to a call with so many headers of a kibibyte."""
     block = wire.header_block(method, extra=[(f"x-{number}", "y" * 990) for number in range(kibibytes)])
     connection = Connection(server.address)
     try:

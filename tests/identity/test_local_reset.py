@@ -1,4 +1,4 @@
-"""A password that is set on the server's machine: for whom, with which record, and what ends by it."""
+"""A password that is set on the server's machine: for which users, with which record, and the sessions that it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log-in, renewal, revocation: what a stranger can try and what a token is good for."""
+"""Log-in, renewal, revocation: the attempts of an anonymous caller, and the uses of a token."""
 
 from __future__ import annotations
 

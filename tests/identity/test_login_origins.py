@@ -1,4 +1,4 @@
-"""Nobody locks others out: devices and addresses that logged in pass the lock that strangers' guesses bring about."""
+"""Nobody locks others out: devices and addresses that logged in pass the lock that others' guesses cause."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ async def test_a_flood_from_one_address_leaves_the_others_their_log_ins(
 
 @asynccontextmanager
 async def going_on(server: IdentityServer, address: str, at_once: int) -> AsyncIterator[Counter[str]]:
-    """Invented log-ins from an address, each followed by another; what became of them so far."""
+    """Runs invented log-ins from an address, each followed by another; yields the outcomes so far."""
     outcomes: Counter[str] = Counter()
     numbers = count()
     own = (("grpc.use_local_subchannel_pool", 1),)

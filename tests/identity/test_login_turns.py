@@ -39,7 +39,7 @@ class Hashes:
 
 
 class Line:
-    """Attempts at one address, and what became of them in the order of their ends."""
+    """Attempts at one address, and their outcomes in the order of their ends."""
 
     def __init__(self, *, failures: int = 1000, hang: bool = False) -> None:
         self.hashes = Hashes(hang=hang)
@@ -82,7 +82,7 @@ async def test_where_the_budget_is_empty_names_take_turns_at_what_comes_back() -
     await line.come(*["victim"] * 30, "anna")
     ended = await line.all()
     assert "anna" in ended[:5]
-    # What is left waits in vain, and is told why.
+    # The others wait in vain, and get the reason.
     assert ended.count("victim LOGIN_LIMITED") >= 15
 
 

@@ -1,7 +1,7 @@
-"""However a call ends, what the server kept of it goes at once, and does not wait for a look for cycles.
+"""In every case the end of a call frees its memory immediately, without the garbage collector.
 
 A server rarely looks for cycles (`process_tuning`). An error refers to the frames that it passed, and these to the
-call. When the call also referred to the error, each refused call left 12 KB, as often as a stranger liked.
+call. When the call also referred to the error, each refused call left 12 KB, as often as an anonymous caller liked.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ async def _unheard(server: IdentityServer) -> None:
         async with grpc.aio.insecure_channel(server.address) as channel:
             method: Any = channel.unary_unary(f"/{SERVICE.full_name}/WhoAmI")
             metadata = (("authorization", "Bearer no token"),)
-            # The first is told at once.
+            # The first is reported immediately.
             with pytest.raises(grpc.aio.AioRpcError):
                 await method(b"", metadata=metadata)
             call = method(b"", metadata=metadata)

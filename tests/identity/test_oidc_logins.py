@@ -1,4 +1,4 @@
-"""Log-in at an issuer by a browser: what is taken, and what of others', used or forged things is refused."""
+"""Log-in at an issuer by a browser: the accepted answers, and the refusal of others', used or forged ones."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_what_a_log_in_needs_is_written_nowhere(
     said = "\n".join([*capfd.readouterr(), *ours])
     assert begun.answer.state in caplog.text
     assert not [shape for shape in shapes if shape in said]
-    # What is looked for can be found: the issuer's next refresh token is there, sealed.
+    # The search can find it: the issuer's next refresh token is there, sealed.
     assert await world.rows(
         "SELECT 1 FROM user_secrets s JOIN users u ON u.id = s.user_id WHERE u.username = 'nina'"
     )
@@ -180,7 +180,7 @@ async def test_a_code_that_was_used_is_refused_in_another_log_in(world: OidcWorl
 async def test_what_another_browser_brings_is_refused(world: OidcWorld) -> None:
     world.company.arrive("mallory", preferred_username="mallory", groups=["devs"])
     mallorys, victims = await world.begin(), await world.begin()
-    # Her code and state slipped into the victim's browser, and her code beside the victim's own state.
+    # Her code and state slipped into the victim's browser, and her code together with the victim's own state.
     slipped = victims.request(state=mallorys.landing.state, code=mallorys.landing.code)
     assert (await _not_completed(world, slipped)).reason == "INVALID_LOGIN"
     assert (await _not_completed(world, victims.request(code=mallorys.landing.code))).reason == "CODE_REFUSED"
@@ -219,7 +219,7 @@ async def test_issuers_are_not_mixed_up(world: OidcWorld) -> None:
     world.company.arrive("mixed", preferred_username="mixed", groups=["devs"])
     world.other.arrive("mixed", preferred_username="mixed", groups=["devs"])
     at_company, at_other = await world.begin(), await world.begin("other")
-    # What one issuer answered, in the log-in that was begun at the other: it says whose it is.
+    # The answer of one issuer, in the log-in that was begun at the other: it names its issuer.
     crossed = at_company.request(code=at_other.landing.code, iss=at_other.landing.issuer)
     assert (await _not_completed(world, crossed)).reason == "INVALID_LOGIN"
     assert (await _not_completed(world, at_company.request(iss=""))).reason == "INVALID_LOGIN"
@@ -434,7 +434,7 @@ async def test_a_slow_issuer_takes_nobodys_connection(database: Database) -> Non
         async def waiting() -> int:
             return world.company.asked(TOKEN) - asked
 
-        # As many as strangers have connections to the issuer; more wait than the pool has to the database.
+        # As many as anonymous callers have connections to the issuer; more wait than the pool has to the database.
         await poll_until(waiting, lambda count: count == 8, what="those who wait")
         held = (
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'"

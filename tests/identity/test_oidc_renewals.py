@@ -1,4 +1,4 @@
-"""Sessions that were begun at an issuer: what a group gave ends with it, and what happens while the issuer is away."""
+"""Sessions that were begun at an issuer: grants by a group end with it, and the effects of an issuer that is away."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def _asked(world: OidcWorld) -> int:
 
 
 async def _why_it_was_taken(world: OidcWorld, username: str) -> str:
-    """What the record says of why a user lost what rules gave."""
+    """Returns the record's reason why a user lost the grants by rules."""
 
     async def records() -> list[str]:
         found = await world.rows(
@@ -93,7 +93,7 @@ async def test_what_rules_give_and_take_is_recorded(world: OidcWorld) -> None:
     assert world.company.person is not None
     world.company.person.claims["groups"] = ["viewers"]
     caller = await world.refresh(caller)
-    # What stays as it is leaves no record.
+    # An unchanged grant leaves no record.
     caller = await world.refresh(caller)
     world.company.person.left = True
     await _not_renewed(world, caller)
@@ -135,7 +135,7 @@ async def test_what_somebody_granted_is_left_alone(world: OidcWorld) -> None:
         ("developer", "shop", ""),
         ("developer", "bakery", "company"),
     }
-    # What a rule gives is not taken back by hand, where it would come again.
+    # A grant by a rule cannot be taken back by hand, because it would come again.
     request = pb.RevokeRoleRequest(username="granted", role="developer", namespace="bakery")
     refusal = await refused(admin, "RevokeRole", request)
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "GIVEN_BY_RULE")
@@ -212,7 +212,7 @@ async def test_sessions_go_on_while_the_issuer_is_away_for_as_long_as_its_entry_
     for _ in range(2):
         refusal = await _not_renewed(world, caller)
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "ISSUER_UNAVAILABLE")
-    # What was shown is not used up: it works once the issuer is back, and the issuer decides.
+    # The token is not used up: it works once the issuer is back, and the issuer decides.
     world.company.faults.clear()
     assert world.company.person is not None
     world.company.person.claims["groups"] = ["viewers"]
@@ -381,7 +381,7 @@ async def test_what_has_ended_is_removed_and_what_nobody_confirms_ends(world: Oi
     assert {row["username"] for row in await world.rows(left, names)} == {"stays", "silent"}
     assert await world.held(silent) == set()
     assert {role for role, _, _ in await world.held(stays)} == {"developer"}
-    # Who is vouched for again holds it again.
+    # A person who is vouched for again holds it again.
     assert world.company.person is not None
     assert {role for role, _, _ in await world.held(await world.refresh(silent))} == {"developer"}
 

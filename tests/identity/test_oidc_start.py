@@ -1,4 +1,4 @@
-"""A whole server with a file of issuers: it starts while they are away, and not with what is wrong in the file."""
+"""A whole server with a file of issuers: it starts while they are away, and refuses a faulty file."""
 
 from __future__ import annotations
 

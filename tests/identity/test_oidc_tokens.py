@@ -1,4 +1,4 @@
-"""Tokens of an issuer: the honest ones are taken, the forged ones refused, whatever the issuer does meanwhile."""
+"""Tokens of an issuer: the honest ones are accepted, the forged ones refused, whatever the issuer does at the time."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.identity.trusting import CLIENT, Clock, trusted
 from tests.waiting import within
 
 NONCE = "the nonce of this log-in"
-# What one check there stands for is told by a rule of ours that comes earlier: a signature that is missing by the form,
-# a header that brings a key along by the header.
+# Another, earlier rule of ours reports the failure of one of those checks: a missing signature by the form, a header
+# that brings a key along by the header.
 RULES = {
     "algorithm": {"algorithm", "form"},
     "critical": {"header"},
@@ -166,7 +166,7 @@ async def test_keys_rotate() -> None:
         assert await _takes(at, company)
         former = company.key
         company.rotate()
-        # At once, by a single request.
+        # Immediately, by a single request.
         assert await _takes(at, company)
         assert company.asked(KEYS) == 2
         # And what the issuer has taken back is not believed any more.
@@ -195,7 +195,7 @@ async def test_many_unknown_keys_are_asked_for_once() -> None:
         rules = await asyncio.gather(*(_refused(at, token) for token in tokens))
         assert set(rules) == {"key"}
         assert company.asked(KEYS) == 2
-        # A rotation meanwhile is seen, once the pause is over.
+        # A rotation in that time is seen, once the pause is over.
         company.rotate()
         assert not await _takes(at, company)
         clock.now += PAUSE_SECONDS

@@ -1,6 +1,7 @@
 """CheckPermission, ExplainPermission, ListPrincipals and SimulateGrant, against a model that is written here.
 
-The model reads what the protos declare, the forms of the roles and the rows of the grants, and no code of the server.
+The model reads the protos' declarations, the forms of the roles and the rows of the grants, and no code of the
+server.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ _worlds = st.builds(
 
 
 class _Model:
-    """What the grants of one user give."""
+    """The permissions from the grants of one user."""
 
     def __init__(self, forms: dict[int, tuple[str, ...]], excluded: dict[int, set[str]]) -> None:
         self._forms = forms
@@ -120,7 +121,7 @@ class _Model:
     def change(
         self, before: tuple[_Given, ...], after: tuple[_Given, ...], place: str
     ) -> tuple[list[str], list[str], list[str]]:
-        """What is gained, extended and shortened in a place."""
+        """Returns the gained, extended and shortened permissions in a place."""
         gained, extended, shortened = [], [], []
         for permission in sorted(KNOWN):
             was, becomes = self.ends(before, permission, place), self.ends(after, permission, place)

@@ -94,7 +94,7 @@ async def test_a_second_factor_stays_and_is_asked_for_with_the_new_password(
     assert list(given.steps) == [factor_pb.LOGIN_STEP_CODE, factor_pb.LOGIN_STEP_NEW_PASSWORD]
     wrong = {"code": await phone.wrong_code(), "new_password": NEW}
     assert await reason(server.stranger, given.challenge, **wrong) == "WRONG_CODE"
-    # Whoever has only the code of the reset has set nothing.
+    # A user who has only the code of the reset has set nothing.
     assert (await challenged(server.stranger, "anna", answer.one_time_code)).challenge
     assert await reason(server.stranger, given.challenge, code=await phone.code(), new_password=NEW) == ""
 

@@ -1,4 +1,4 @@
-"""What a principal may is asked often, and answered the same each time, and no longer than a grant lives."""
+"""A principal's permissions are computed often, with the same result each time, and no longer than a grant lives."""
 
 from __future__ import annotations
 

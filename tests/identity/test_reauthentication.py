@@ -1,4 +1,4 @@
-"""Recent proofs: what a stolen session cannot do, and how its user goes on."""
+"""Recent proofs: the limits of a stolen session, and the next step of its user."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _renewed(caller: Caller) -> Caller:
 
 
 async def _refusals(caller: Caller, key_id: str) -> list[tuple[str, str, str]]:
-    """How the four calls are refused: name, reason and what they ask for."""
+    """Returns the refusals of the four calls: name, reason and the required proof."""
     found = []
     for rpc, request in (
         ("EnrolTotp", factor_pb.EnrolTotpRequest()),

@@ -1,4 +1,4 @@
-"""What a refusal looks up is bounded, whoever is refused however often."""
+"""The look-ups for a refusal are bounded, for every caller and any number of refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Roles whose users must have a second factor: what they can do before they have one, and from when that holds."""
+"""Roles whose users must have a second factor: their permissions before they have one, and when the rule takes
+effect.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ async def test_a_rule_that_is_set_later_holds_from_the_next_log_in_or_renewal(da
         callers = [
             Caller(server.stub, each.access_token, each.refresh_token) for each in (plain, other, careful)
         ]
-        # What was begun goes on until its access token ends.
+        # A begun session continues until its access token ends.
         assert [await valid(each) for each in callers] == [True, True, True]
         renewing = pb.RefreshSessionRequest(refresh_token=plain.refresh_token)
         refusal = await refused(server.stranger, "RefreshSession", renewing)

@@ -1,4 +1,4 @@
-"""Log-ins that ask for a code: what a password alone is good for, how codes are guessed at, used twice, lost."""
+"""Log-ins that need a code: the uses of a password alone, and codes that are guessed, used twice, lost."""
 
 from __future__ import annotations
 
@@ -388,7 +388,7 @@ async def test_the_seed_goes_with_its_user(
     assert await reason(server.at(HOME), given, code=await phone.code()) == "INVALID_CHALLENGE"
     async with server.database.system() as connection:
         assert await connection.fetchval("SELECT count(*) FROM user_secrets") == 0
-    # Somebody else of this name begins anew, with a password alone.
+    # Another person of this name starts over, with a password alone.
     user = pb.User(username="anna", email="another@example.org")
     await admin.CreateUser(pb.CreateUserRequest(user=user, password=PASSWORD))
     await server.log_in("anna")

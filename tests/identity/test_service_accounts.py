@@ -107,7 +107,7 @@ async def test_one_acts_by_its_key_and_by_nothing_else(shared: IdentityServer, r
     await owner.GrantRole(
         pb.GrantRoleRequest(username="sa:acct-acts:ci", role="admin", namespace="acct-acts")
     )
-    # Its grants are looked up anew once the hint is here.
+    # Its grants are loaded again once the hint is here.
     await poll_until(lambda: grants_seen(caller, "acct-acts"))
     who = await caller.WhoAmI(pb.WhoAmIRequest())
     assert (who.user.username, [grant.namespace for grant in who.grants]) == (
@@ -159,7 +159,7 @@ async def test_a_key_of_one_gives_no_more_than_its_maker_holds(shared: IdentityS
     await account(keeper, "acct-keys", "ci")
     name = "sa:acct-keys:ci"
     request = keys_pb.CreateApiKeyRequest(name="k", service_account=name)
-    # What it holds where the maker sees nothing counts, too.
+    # Its permissions in namespaces that its maker does not see count, too.
     for role, namespace in (("admin", "acct-else"), ("admin", ""), ("viewer", "acct-keys")):
         grant = pb.GrantRoleRequest(username=name, role=role, namespace=namespace)
         await root.GrantRole(grant)

@@ -1,4 +1,4 @@
-"""What a grant would change, against a model that compares every word in every place before and after."""
+"""The changes of a grant, against a model that compares every word in every place before and after."""
 
 from __future__ import annotations
 

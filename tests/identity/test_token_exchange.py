@@ -1,4 +1,4 @@
-"""A program shows its platform's token and gets a short session: whose, for how long, by which rules."""
+"""A program shows its platform's token and gets a short session: its account, its duration, and the deciding rules."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ async def test_an_address_that_shows_only_forged_tokens_waits(world: World) -> N
     async def goes_on() -> str:
         return await reason("198.51.100.9", forged)
 
-    # It fills up again meanwhile, by two a second.
+    # It fills up again in that time, by two a second.
     await poll_until(goes_on, lambda heard: heard == "LOGIN_LIMITED", what="the end of its budget")
     assert await reason("198.51.100.10", world.token()) == "taken"
     # Right ones use nothing up, however many.
@@ -312,7 +312,7 @@ async def test_an_address_that_shows_only_forged_tokens_waits(world: World) -> N
 
 
 async def reasons(world: World, address: str, *tokens: str) -> list[str]:
-    """What becomes of tokens that are shown one after the other from an address."""
+    """Returns the outcomes of tokens that are shown one after the other from an address."""
     heard = []
     for token in tokens:
         try:
@@ -405,7 +405,7 @@ async def test_the_clients_exchange_by_themselves(world: World, tmp_path: Path) 
         shown.append(path.read_text())
         return shown[-1].strip()
 
-    # A session that has ended is begun anew, without a word.
+    # A session that has ended is silently begun again.
     async with AsyncClient(
         address, workload=Workload(subject_token), tokens=Tokens(access_token="pht_ended")
     ) as client:

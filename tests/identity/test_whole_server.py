@@ -1,4 +1,6 @@
-"""Identity as part of the whole product: what a revocation ends, and what a name used again does not bring back."""
+"""Identity as part of the whole product: the effects of a revocation, and rights that a reused name does not bring
+back.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why somebody may or may not, who may, what a grant would change: as it is asked of the server."""
+"""Explanations of permissions, their holders, the changes of a grant: as the server is asked for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def _why(
 
 
 async def _ended_grant(shared: IdentityServer, username: str, role: str, namespace_id: int | None) -> None:
-    """A grant that ended an hour ago, as it stands there until it is given anew."""
+    """Makes a grant that ended an hour ago, as its row remains until it is given again."""
     async with shared.database.system() as connection:
         await connection.execute(
             "INSERT INTO user_roles (user_id, role_id, namespace_id, expires_at) "
@@ -53,7 +53,7 @@ async def _ended_grant(shared: IdentityServer, username: str, role: str, namespa
 async def test_a_permission_that_there_is_not_is_refused_by_name(
     shared: IdentityServer, root: Caller
 ) -> None:
-    """It was answered with yes to who holds everything, and with no to others."""
+    """Holders of every permission got the answer yes, and others no."""
     caller = await shared.user(root, _name("user"))
     for who in (root, caller):
         for permission, near in (

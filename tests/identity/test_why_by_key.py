@@ -87,7 +87,7 @@ async def test_a_key_that_only_reads_is_not_told_that_it_may_change(
 async def test_a_key_that_only_reads_ends_itself_too_and_no_other(
     shared: IdentityServer, root: Caller
 ) -> None:
-    """It was refused as read-only, though whoever finds a key shall be able to end it."""
+    """It was refused as read-only, though a finder of a key shall be able to end it."""
     made, reading = await make(root, _name("found"), read_only=True)
     other, _ = await make(root, _name("other"))
     request = keys_pb.RevokeApiKeyRequest(api_key_id=other.api_key_id)
@@ -160,7 +160,7 @@ async def test_who_can_names_service_accounts_and_the_keys_that_do(
     assert found == {
         (chief_name, "admin"): ["own"],
         (made.username, "developer"): ["all", "deletes"],
-        # Whose keys the caller may not list, has none that are told.
+        # Keys of users whose keys the caller may not list are not shown.
         (other, "developer"): [],
     }
     # A key lists no keys.

@@ -14,17 +14,17 @@ from tests.identity.server import IdentityServer, running
 
 CLIENT = "pilothouse"
 SECRET = "the secret of the client"
-# Whom programs' tokens are made for.
+# The audience of programs' tokens.
 AUDIENCE = "https://pilothouse.example.com"
 
 
 def entry(name: str, issuer: Issuer, **more: Any) -> dict[str, Any]:
-    """What a server's file says of an issuer that people log in at."""
+    """Returns the entry of a server's file for an issuer that people log in at."""
     return {"name": name, "issuer": issuer.url, "insecure_http": True} | more
 
 
 def accounts(*given: tuple[str, Mapping[str, object]], **more: Any) -> dict[str, Any]:
-    """What stands under `workloads`: each of these names to whom has these claims."""
+    """Returns the part `workloads`: each of these names for programs with these claims."""
     return {
         "audiences": [AUDIENCE],
         "accounts": [

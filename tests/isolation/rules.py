@@ -1,6 +1,6 @@
-"""What must hold of every table, view and function there is, found in PostgreSQL's catalogue.
+"""Rules for every existing table, view and function, found in PostgreSQL's catalogue.
 
-Each rule is a query that finds what breaks it, so a table that is added later is checked without a new line here.
+Each rule is a query that finds violations, so a table that is added later is checked without a new line here.
 """
 
 from __future__ import annotations

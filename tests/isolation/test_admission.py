@@ -1,4 +1,4 @@
-"""Callers of `admit_container`, one after another on one connection, see what is theirs."""
+"""Callers of `admit_container`, one after another on one connection, see their own rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USERS = (*(user_of(tenant) for tenant in TENANTS), ADMINISTRATOR, 999)
 
 @pytest.mark.parametrize("plans", ["auto", "force_generic_plan", "force_custom_plan"])
 async def test_calls_of_many_users_on_one_connection_see_what_is_theirs(apart: Database, plans: str) -> None:
-    """Function and statement are prepared once; what they return goes by the caller of each call."""
+    """Function and statement are prepared once; their result depends on the caller of each call."""
     assert await wrongly_admitted(apart, plans) == []
 
 

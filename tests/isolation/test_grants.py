@@ -10,7 +10,7 @@ from tests.migrations.filling import user_of
 
 
 async def _reach(database: Database, user_id: int) -> tuple[bool, list[int]]:
-    """What is computed where it is asked for, and what is computed once and kept: the same."""
+    """Returns the reach as computed on demand, and as computed once and kept: the same."""
     once = await _seen(database, user_id, "SELECT set_config('app.reach', app_reach(), true)")
     assert await _seen(database, user_id, "SELECT") == once
     return once

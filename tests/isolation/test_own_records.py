@@ -112,7 +112,7 @@ async def test_a_grant_that_is_given_up_opens_its_own_namespace_alone(tenants: D
     async with tenants.app(user_of(1)) as app:
         await app.execute("DELETE FROM user_roles WHERE user_id = 11")
         await app.execute(_PUT, _record())
-    # What others take away is not noted.
+    # Changes by others are not recorded.
     async with tenants.owner() as owner:
         await owner.execute("INSERT INTO user_roles (user_id, role_id, namespace_id) VALUES (11, 2, 1)")
     async with tenants.app(user_of(1)) as app, tenants.owner() as owner:

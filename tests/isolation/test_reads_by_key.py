@@ -1,4 +1,4 @@
-"""Reads in one message: whoever asked before on the connection, the caller sees their own rows."""
+"""Reads in one message: whichever caller used the connection before, the caller sees their own rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.waiting import poll_until
 _NOBODY = 999
 _FORMAT = 1
 _CALLS = 1000
-# What is asked for: a function, its key, and whose it is.
+# The reads: a function, its key, and the owner of the row.
 _READS = [
     *((f"read_container($1, '{NAMES[tenant]}', 'web', {_FORMAT})", tenant) for tenant in TENANTS),
     *((f"read_volume($1, '{NAMES[tenant]}', 'data', {_FORMAT})", tenant) for tenant in TENANTS),
@@ -34,7 +34,7 @@ def _reaches(caller: int, tenant: int) -> bool:
 
 
 async def _wrong(app: asyncpg.Connection, calls: int = _CALLS) -> list[str]:
-    """Calls every function as every caller in turn, so that each follows on each, and returns what was seen wrongly."""
+    """Calls every function as every caller in turn, so that each follows on each, and returns the wrong results."""
     statements = {read: await app.prepare(f"SELECT namespace_id FROM {read}") for read, _ in _READS}
     found = []
     # Of lengths without a common divisor, every caller comes after every other one.

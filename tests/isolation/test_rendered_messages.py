@@ -1,4 +1,4 @@
-"""Nobody puts bytes beside a row that they do not reach, or of another version than the row is."""
+"""Nobody can store bytes for a row that they do not reach, or of another version than the row has."""
 
 from __future__ import annotations
 

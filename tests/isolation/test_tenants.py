@@ -1,4 +1,4 @@
-"""Isolation by behaviour: what the app role can reach in the name of one tenant's user, with no WHERE clause at all."""
+"""Isolation by behaviour: the app role's reach in the name of one tenant's user, with no WHERE clause at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def _columns(opened: asyncpg.Connection, table: str) -> set[str]:
 
 
 async def _belonging(database: Database) -> dict[str, str]:
-    """Table -> the column that says whose a row is, for every table that is not shared."""
+    """Returns table -> the column that names the owner of a row, for every table that is not shared."""
     found = {}
     async with database.owner() as owner:
         for table in set(await tables(owner)) - _SHARED:
@@ -275,7 +275,7 @@ async def test_roles_are_readable_and_changed_only_with_reach_over_all(tenants: 
 async def test_images_are_seen_by_those_whose_containers_use_them(tenants: Database) -> None:
     async with tenants.app(user_of(1)) as app:
         assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]
-        # What another tenant has registered is found, not refused, and still not shown.
+        # Another tenant's registered image is found, not refused, and still not shown.
         again = await app.fetchval("SELECT register_image('registry.example/beta', 'web', '1', NULL)")
         assert again == 2
         assert [row[0] for row in await app.fetch("SELECT id FROM container_images")] == [1]

@@ -13,7 +13,7 @@ SHOP = NamespaceRef(NamespaceId(1), "shop", "", "local", "shop")
 
 
 def container(**fields: Any) -> Container:
-    """The smallest container, and what is said of it."""
+    """Returns the smallest container with these fields."""
     return Container(
         **{
             "id": ContainerId(1),

@@ -1,4 +1,4 @@
-"""The recordings of a real API server, as the adapter's structs: what it must be able to read."""
+"""The recordings of a real API server, as the adapter's structs, which it must be able to read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A server that answers what a real API server answered, so that the adapter meets its surprises on a socket.
+"""A server that repeats the answers of a real API server, so that the adapter meets its surprises on a socket.
 
-An exchange is chosen by method, path and the query parameters that change what is asked for; those alike are answered
-in their recorded order, the last one for ever. A recorded stream is sent line by line and ends as it was recorded to
+An exchange is chosen by method, path and the query parameters that change the question; equal ones are answered in
+their recorded order, the last one for ever. A recorded stream is sent line by line and ends as it was recorded to
 end: well, in the middle, or not at all. `cut_lines` sends the beginning of one more line before a broken end.
 """
 
@@ -23,13 +23,13 @@ JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 QUICK = TransportLimits(request_seconds=5, watch_idle_seconds=0.3)
-# What tells one question from another; the rest (field manager, time-outs, page sizes) is the client's affair.
+# The parameters that distinguish questions; the rest (field manager, time-outs, page sizes) is the client's choice.
 _TELLING = ("watch", "resourceVersion", "continue", "force", "dryRun", "command")
 _HANDSHAKE = ("sec-websocket-protocol", "connection", "upgrade")
 
 
 class RecordedServer:
-    """`requests` are what has been asked: method, path, query, body."""
+    """`requests` are the received requests: method, path, query, body."""
 
     def __init__(self, *names: str, cut_lines: bool = False, skip: frozenset[int] = frozenset()) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -44,7 +44,7 @@ class RecordedServer:
         self._used: dict[str, int] = {}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answers any request; 404 without a body for what was never recorded."""
+        """Answers any request; 404 without a body if it was never recorded."""
         body = await request.read()
         self.requests.append((request.method, request.path, dict(request.query), body))
         exchange = self._choose(request)

@@ -1,4 +1,4 @@
-"""The adapter meets what a real API server did: its surprises, answered again on a socket."""
+"""The adapter meets the surprises of a real API server, repeated on a socket."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _EXEC = "08b-exec-websocket"
 async def _watched(
     client: ClusterClient, resource: Resource[Any], namespace: str, version: str
 ) -> tuple[list[tuple[str, str]], ClusterError | None]:
-    """Types and versions of the events of a watch, and what it ended with."""
+    """Returns types and versions of the events of a watch, and the error at its end."""
     seen: list[tuple[str, str]] = []
     events = client.watch(resource, namespace, resource_version=version)
     async with aclosing(events):
@@ -123,7 +123,7 @@ async def test_deletions_say_all_in_their_body_and_understand_every_answer() -> 
             await client.delete(DEPLOYMENTS, "rec-del", "pre", uid=other)
         assert (conflict.value.fields, conflict.value.already_exists) == ((), False)
         assert await client.delete(DEPLOYMENTS, "rec-del", "nosuch", uid=other) is False
-        # The object while its dependents go, and a Status where it is gone at once.
+        # The object while its dependents go, and a Status if it is gone immediately.
         assert await client.delete(DEPLOYMENTS, "rec-del", "fg", uid=other) is True
         assert await client.delete(DEPLOYMENTS, "rec-del", "bg", uid=other, propagation="Background") is True
         assert await client.find(DEPLOYMENTS, "rec-del", "bg") is None
@@ -188,7 +188,7 @@ async def test_credentials_rights_and_quotas_are_refused_each_in_its_way() -> No
 async def _said(
     client: ClusterClient, number: int, *, stdin: bool = False, tty: bool = False
 ) -> tuple[dict[str, bytes], Ended]:
-    """Runs the recorded command and says what was said; answers the output of each stream, and the end."""
+    """Runs the recorded command with its input; returns the output of each stream, and the end."""
     exchange = recorded.exchanges(_EXEC)[number]
     pod = exchange["request"]["path"].split("/")[-2]
     command = exchange["request"]["query"]["command"]

@@ -1,4 +1,5 @@
-"""What `baseline` forbids is asked for, field by field: by the table, against Kubernetes' checks and recordings.
+"""The fields that `baseline` forbids need permissions, field by field: by the table, against Kubernetes' checks and
+recordings.
 
 Each field that a control restricts is set in a Deployment as an import meets it. It is then either a right that is
 found, or nothing that the platform can say, so that the Deployment is refused.
@@ -48,7 +49,7 @@ _FORBIDDEN: dict[str, Any] = {
     "tolerations": "node-role.kubernetes.io/control-plane",
     "priorityClassName": "system-node-critical",
 }
-# What else an object needs that holds such a field.
+# The other fields that an object with such a field needs.
 _BESIDE: dict[str, JsonObject] = {
     "ports": {"containerPort": 80},
     "volumes": {"name": "v"},
@@ -148,7 +149,7 @@ def test_the_table_is_kubernetes_own() -> None:
         if not violations("baseline", template["metadata"], template["spec"])
     ]
     assert unchecked == []
-    # Named by the check that forbids it: as many of ours as there are of theirs.
+    # Named by the check that forbids it: there are as many of ours as of theirs.
     reasons = {
         violations("baseline", template["metadata"], template["spec"])[0].reason.rstrip("s")
         for _, template in _templates(BASELINE)
@@ -277,7 +278,8 @@ def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
         wanted = msgspec.structs.replace(plain, **{field: {key: "any"}})
         assert _refused_key(wanted) is guarded
         assert _refused_key(wanted, plain) is guarded
-        # What is there stays, also under another number of pods, and is asked for where something else would run.
+        # Present values stay, also under another number of pods, and need the permission if another program would
+        # run.
         assert not _refused_key(msgspec.structs.replace(wanted, replicas=7), wanted)
         assert _refused_key(msgspec.structs.replace(wanted, image="evil:1"), wanted) is guarded
         # Nor is it taken away.

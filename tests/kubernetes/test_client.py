@@ -225,7 +225,7 @@ async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> 
 
 
 async def test_a_proxy_that_asks_for_credentials_is_told_with_the_cluster() -> None:
-    """By plain HTTP its answer comes in the place of the cluster's; what it says may be what it was given."""
+    """In plain HTTP its answer comes in the place of the cluster's; its text may repeat the credentials."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.json_response({"message": "canary"}, status=407)

@@ -1,4 +1,4 @@
-"""Credentials: what is refused, by name, before anything is run, read or connected to."""
+"""Credentials: refusals, by name, before anything is run, read or connected to."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ except CredentialsRefused as refused:
 
 
 async def test_nobody_is_asked_for_the_password_of_a_key() -> None:
-    """A server that was started at a terminal would wait there, in a thread, for what nobody types."""
+    """A server that was started at a terminal would wait there, in a thread, for a password that nobody types."""
     terminal, other_end = pty.openpty()
     try:
         program = await asyncio.create_subprocess_exec(

@@ -1,4 +1,6 @@
-"""Answers of many values: a list is decoded in parts, beside others, and what cannot be cut has a bound of values."""
+"""Answers of many values: a list is decoded in parts, next to other work, and an answer that cannot be cut has a
+bound of values.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,7 @@ async def test_of_an_object_of_a_watch_nothing_is_read_but_its_name(kind: str) -
 
 
 async def test_dense_objects_hide_none_of_the_others_of_their_list() -> None:
-    """Two of them make a page denser than what Kubernetes sends; that of fewer objects is not, or has one alone."""
+    """Two of them make a page denser than those of Kubernetes; one of fewer objects is not, or has one alone."""
     objects = [b'{"metadata": {"name": "p-%d"}}' % number for number in range(40)]
     for number in (3, 20, 21):
         args = b",".join([b'""'] * (MEGABYTE // 2))
@@ -276,7 +278,7 @@ def _pod(number: int) -> bytes:
 
 
 async def test_a_long_list_is_read_whole_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each share is used up at once.
+    # Each share is used up immediately.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     names: list[str] = []
     read = marks.read
@@ -356,7 +358,7 @@ async def test_a_short_list_is_decoded_in_one_piece(monkeypatch: pytest.MonkeyPa
 def _annotated(**changes: Any) -> bytes:
     """An object with as many annotations as Kubernetes takes of its users: 256 KiB, by short names."""
     annotations = {f"{number:x}": "" for number in range(50_000)}
-    # Who wrote which, of whom there may be several.
+    # The managers of the fields, of which there may be several.
     fields: dict[str, Any] = {f"f:{key}": {} for key in annotations}
     metadata = {
         "name": "n",

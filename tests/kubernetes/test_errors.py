@@ -1,4 +1,4 @@
-"""Failures of a real API server, each turned into the kind that says what to do next."""
+"""Failures of a real API server, each turned into the kind that determines the next step."""
 
 from __future__ import annotations
 

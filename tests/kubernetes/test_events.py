@@ -1,4 +1,4 @@
-"""Kubernetes Events, from what a real cluster told: as shown, as the reason of a status, as lines of the history."""
+"""Kubernetes Events of a real cluster: as shown, as the reason of a status, as lines of the history."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_volume_that_is_not_attached_is_the_cause_of_what_is_not_mounted() -> 
     attached = event("SuccessfulAttachVolume", 60, normal=True)
     assert explanation([attach, attached, mount], "p", started=False) == ("FailedMount", mount.message)
     assert explanation([attach, mount], "other", started=False) is None
-    # What stood in the way of a pod that has started is over.
+    # A past obstacle of a pod that has started is over.
     assert explanation([attach, mount], "p", started=True) is None
 
 

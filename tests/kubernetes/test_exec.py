@@ -1,4 +1,4 @@
-"""How a program ended that was run in a pod, by what a cluster says of it."""
+"""The end of a program that was run in a pod, by the cluster's messages."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ async def test_an_end_that_cannot_be_read_is_one(status: bytes) -> None:
     assert await ended(status) == Ended(-1, "the cluster's response cannot be read")
 
 
-# What says nothing of a program: of no channel, of one that there is not, a text, and what the protocol has of its own.
+# Messages without a meaning for a program: without a channel, for an unknown channel, as text, and the protocol's
+# own.
 IDLE = {
     "empty": b"\x82\x00",
     "no channel": b"\x82\x02\x09a",
@@ -110,7 +111,7 @@ async def test_what_says_nothing_leaves_turns_to_others(what: str) -> None:
     async def speak(request: web.Request, socket: web.WebSocketResponse) -> None:
         assert request.transport is not None
         end = b'\x03{"status": "Success"}'
-        # At once, so that all of it is there when the first of it is read.
+        # In one write, so that all of it is there when the first of it is read.
         request.transport.write(b"\x82\x02\x01a" + IDLE[what] * _MANY + bytes((0x82, len(end))) + end)
 
     turns = 0

@@ -1,4 +1,4 @@
-"""From live Deployments back to containers: what goes both ways is the same, and nothing is dropped silently."""
+"""From live Deployments back to containers: a round trip changes nothing, and nothing is dropped silently."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def client() -> AsyncIterator[ClusterClient]:
 
 
 def theirs(subject: Container) -> Manifest:
-    """The Deployment as somebody else would have made it: without a label of ours."""
+    """Returns the Deployment as somebody else would have made it: without our label."""
     manifest = manifests.deployment(subject)
     pods = {"app": "web"}
     manifest["metadata"]["labels"] = dict(subject.labels)
@@ -123,7 +123,7 @@ async def test_a_container_comes_back_as_it_went(client: ClusterClient, fields: 
     for name in ("image", "env", "ports", "volume_mounts", "resources", "labels", "annotations", "replicas"):
         assert getattr(found, name) == getattr(subject, name), name
     assert msgspec.structs.replace(found.spec, taken_over=None) == subject.spec
-    # What is said again changes nothing of the pods.
+    # An explicit default changes nothing of the pods.
     again = rules.checked(msgspec.structs.replace(found, uid=subject.uid))
     after = await client.dry_run(DEPLOYMENTS, manifests.deployment(again), force=True)
     assert after["spec"] == live["spec"]

@@ -1,4 +1,4 @@
-"""Whose a field is by the record of an object, and the record after we have taken fields over."""
+"""The owner of a field by the record of an object, and the record after we have taken fields over."""
 
 from __future__ import annotations
 

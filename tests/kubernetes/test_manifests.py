@@ -1,4 +1,4 @@
-"""Whatever a container says must be found in what is sent, and nothing else of ours may get there."""
+"""Every value of a container is found in the manifest, and no other value of ours gets there."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ containers = st.builds(
 
 
 def leaves(value: Any) -> list[Any]:
-    """Every scalar of a JSON value, dictionary keys included: what it says, whatever its shape."""
+    """Returns every scalar of a JSON value, dictionary keys included, whatever its shape."""
     if isinstance(value, dict):
         return [leaf for key, item in value.items() for leaf in [key, *leaves(item)]]
     if isinstance(value, list | tuple):
@@ -197,7 +197,7 @@ ELSEWHERE = {"type", "service_type", "service_name", "service_port", "node_port"
 
 
 def statements(value: Any) -> list[Any]:
-    """What a model value says, as the manifest has to say it: defaults are left out by msgspec."""
+    """Returns the values of a model as the manifest has to contain them: msgspec leaves out defaults."""
     if isinstance(value, model.Probe):
         counts = [n for n in msgspec.structs.astuple(value)[1:] if n]
         return counts + statements(value.handler)

@@ -1,4 +1,4 @@
-"""Marks of objects: what changes one, and what does not."""
+"""Fingerprints of objects: the changes that affect one, and those that do not."""
 
 from __future__ import annotations
 

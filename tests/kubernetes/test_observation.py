@@ -1,4 +1,4 @@
-"""What a container is said to be, from the states that a real kubelet went through."""
+"""The reported state of a container, from the states that a real kubelet went through."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def test_running_needs_every_replica_that_was_asked_for_before_the_cluster_shows
         observed=msgspec.structs.replace(one, conditions=(newer,)),
     )
     assert observe(applied, deployment(1), (), [ready_pod("a")], now=NOW).observed.status == "pending"
-    # What others set and we leave is what is wanted.
+    # A value that others set and we accept is the desired one.
     left = container(replicas=3, generation=2, observed_generation=2, observed=one)
     assert observe(left, deployment(1), (), [ready_pod("a")], now=NOW).observed.status == "running"
 

@@ -1,4 +1,4 @@
-"""Whether a rollout has ended, and what a container says that serves meanwhile."""
+"""Whether a rollout has ended, and the reported state of a container that serves during it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_rollout_has_ended_only_when_no_older_pods_are_left() -> None:
     ended = deployment(updated=1)
     assert look(ended, OLD, NEW)[1].status == "False"
     assert look(deployment(updated=1, replicas=2), NEW)[1].status == "False"
-    # What is on its way out serves nobody, and may take long.
+    # A pod that is ending serves nobody, and may take long.
     assert look(ended, pod(1, "old", ready=True, ending=True), NEW)[1].status == "True"
 
 
@@ -233,7 +233,7 @@ def test_an_older_view_does_not_replace_what_a_newer_one_has_told() -> None:
     again = applied_rollout(seen, deployment(updated=1, generation=3, seen=2))
     assert again is not None
     assert again.status == "True"
-    # One that was made anew counts from one again.
+    # A Deployment that was made again counts from one again.
     anew = with_metadata(deployment(updated=1, generation=1, seen=1), uid="e")
     assert look(anew, NEW, subject=known)[1].status == "True"
 

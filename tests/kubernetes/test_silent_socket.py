@@ -77,7 +77,7 @@ async def test_a_program_is_broken_off_within_a_moment(monkeypatch: pytest.Monke
 async def test_a_farewell_that_is_broken_off_itself_closes_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It was left to the garbage collector, with a warning in whatever ran then."""
+    """It was left to the garbage collector, with a warning in an unrelated test."""
     saying = asyncio.Event()
     sockets: list[aiohttp.ClientWebSocketResponse] = []
     farewell = transport._farewell

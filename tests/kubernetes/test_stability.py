@@ -73,7 +73,7 @@ def pod(
 
 
 class View:
-    """What is seen of one container, look after look: each knows the one before."""
+    """The successive states of one container, look after look: each knows the one before."""
 
     def __init__(self, **row: Any) -> None:
         self.row = container(**{"generation": 2, "observed_generation": 2, **row})
@@ -90,7 +90,7 @@ class View:
         return self.condition
 
     def apply(self, seen: Deployment) -> Condition | None:
-        """The worker writes back what its apply returned."""
+        """The worker writes the result of its apply back."""
         changed = applied_stability(self.row, seen, self.now)
         if changed is not None:
             kept = [each for each in self.row.observed.conditions if each.type != "Stable"]
@@ -156,7 +156,7 @@ def test_a_restart_that_no_look_saw_begins_the_time_anew() -> None:
 
 
 def test_restarts_of_old_are_none_of_now() -> None:
-    """A scale-up of what restarted yesterday waits for the new pod alone."""
+    """A scale-up of pods that restarted yesterday waits for the new pod alone."""
     view = View(replicas=2)
     assert words(view.look(pod("a", restarts=4), pod("b", ready=False), seen=deployment(2, updated=2))) == (
         "False",

@@ -56,7 +56,7 @@ class Shell:
         return Outcome(code, output.decode(), errors.decode())
 
     async def succeed(self, *arguments: str, given: str = "") -> str:
-        """Runs a command that must succeed, and answers what it printed."""
+        """Runs a command that must succeed, and returns its output."""
         outcome = await self.run(*arguments, given=given)
         assert outcome.code == 0, f"pilothouse {' '.join(arguments)}: {outcome}"
         return outcome.output
@@ -67,7 +67,7 @@ class Shell:
 
     @asynccontextmanager
     async def running(self, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
-        """A command that goes on until the block ends: what it prints."""
+        """Runs a command until the block ends; yields its output."""
         process = await self.start(*arguments)
         assert process.stdout is not None
         try:

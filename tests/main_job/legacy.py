@@ -1,4 +1,4 @@
-"""A Kubernetes namespace with a past, for tests of the import: who made it, and how it looks without the platform."""
+"""A Kubernetes namespace with a past, for tests of the import: its creators, and its state without the platform."""
 
 from __future__ import annotations
 

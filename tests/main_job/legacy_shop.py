@@ -1,4 +1,4 @@
-"""An application as it stands on a cluster before the platform: what its pods mount, read, and are called."""
+"""An application as it stands on a cluster before the platform: the mounts, sources and names of its pods."""
 
 from __future__ import annotations
 

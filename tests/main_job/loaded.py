@@ -1,12 +1,12 @@
 """The `pilothouse` command forked from a process that has loaded it: a process of its own each, without the imports.
 
-`run` and `start` are the side of the tests. The other side is this module as a program. It loads the command, and forks
-a process for each message, which takes over the words, the environment, the folder and the standard streams that came
-with it, and is the command from there on. Of the command only `--version` has run before. Loading it anew takes three
-times as long as what most tests have it do.
+`run` and `start` are the side of the tests. The other side is this module as a program. It loads the command, and
+forks a process for each message, which takes over the words, the environment, the folder and the standard streams
+that came with it, and is the command from there on. Of the command only `--version` has run before. Loading it again
+takes three times as long as the work of most tests.
 
 Servers are forked from a process that has loaded the server, too, which takes a second of a core. Nothing of it ran,
-no thread was started, and gRPC is not begun. What tests of the start itself need is started as its users start it.
+no thread was started, and gRPC is not begun. Tests of the start itself start the server as its users do.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ class LoadedCommand:
 
 
 class StartedCommand:
-    """A command that runs: of asyncio's subprocesses what tests of servers use. Its output is to be read to the end."""
+    """A running command: the part of asyncio's subprocesses that tests of servers use. Its output is to be read to
+    the end.
+    """
 
     def __init__(self, process_id: int, stdout: asyncio.StreamReader, ending: asyncio.StreamReader) -> None:
         self.pid = process_id
@@ -121,7 +123,7 @@ class StartedCommand:
         os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """Ends it as by a power cut, if it runs, and waits for that; what it printed is dropped."""
+        """Ends it as by a power cut, if it runs, and waits for that; its output is dropped."""
         with contextlib.suppress(ProcessLookupError):
             self.send_signal(signal.SIGKILL)
         await asyncio.gather(self.wait(), self.stdout.read())
@@ -133,7 +135,7 @@ class StartedCommand:
 
 @contextlib.asynccontextmanager
 async def _stream(descriptor: int) -> AsyncIterator[asyncio.StreamReader]:
-    """What can be read from a pipe."""
+    """Yields a reader of a pipe."""
     stream, transport = await _opened(descriptor)
     try:
         yield stream
@@ -178,7 +180,7 @@ async def start(
 ) -> StartedCommand:
     """Starts a command that serves, or a module that does; the process that has loaded it is started with the first.
 
-    What it says of errors goes to the descriptor, where there is one, else with its output.
+    Its errors go to the descriptor, if there is one, else to its output.
     """
     if not _loaded_servers:
         _loaded_servers.append(LoadedCommand(with_server=True))
@@ -193,7 +195,7 @@ def end() -> None:
 
 
 def _load(*, with_server: bool) -> Callable[[], None]:
-    """Imports all of the command, also what its parsing loads at its first use; returns its entry point."""
+    """Imports all of the command, also the modules that its parsing loads at its first use; returns its entry point."""
     # As the entry point does before it loads the library.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from pilothouse_client import cli
@@ -244,7 +246,7 @@ def _tell(ended: int, process_id: int, telling: int) -> None:
 
 
 def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> str:
-    """Takes over what a command is started with; the module that it is, if any."""
+    """Takes over a command's environment; returns the module that it is, if any."""
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     for descriptor in descriptors:
@@ -261,7 +263,7 @@ def _become(asked: Mapping[str, Any], descriptors: Sequence[int]) -> str:
 def _main() -> None:
     main = _load(with_server="server" in sys.argv[2:])
     gc.collect()
-    # What is shared with the forked processes is not written to by looks for garbage.
+    # The garbage collector does not write to memory that is shared with the forked processes.
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asking:
         module = _serve(asking)

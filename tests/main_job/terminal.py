@@ -24,7 +24,9 @@ _TAKE_TERMINAL = (
 
 
 class Terminal:
-    """The side of a person. `screen` is what is shown and was not waited for, `shown` what the last wait took."""
+    """The side of a person. `screen` is the shown text that was not waited for, `shown` the text that the last wait
+    took.
+    """
 
     def __init__(self, rows: int, columns: int) -> None:
         self._person, self._program = pty.openpty()

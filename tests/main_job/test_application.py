@@ -33,7 +33,7 @@ def documents(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def contains(held: Any, wanted: Any, path: str) -> list[str]:
-    """What of `wanted` is not in `held`; lists of things with names are compared by name."""
+    """Returns the parts of `wanted` that are not in `held`; lists of objects with names are compared by name."""
     if isinstance(wanted, dict):
         if not isinstance(held, dict):
             return [path]
@@ -53,7 +53,7 @@ def contains(held: Any, wanted: Any, path: str) -> list[str]:
 
 
 def numbered(path: Path, port: dict[str, Any], selector: dict[str, str]) -> dict[str, Any]:
-    """A port of a Service with its target as a number: what a name of the pod's port stands for."""
+    """Returns a port of a Service with its target as a number: the value for the name of the pod's port."""
     for deployment in documents(path, "Deployment"):
         template = deployment["spec"]["template"]
         if selector.items() <= template["metadata"]["labels"].items():

@@ -1,4 +1,4 @@
-"""A file is applied whole or not at all: what the server or cluster would refuse is found before the first write."""
+"""A file is applied whole or not at all: a refusal by the server or cluster is found before the first write."""
 
 from __future__ import annotations
 

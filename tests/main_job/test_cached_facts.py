@@ -1,4 +1,6 @@
-"""A create uses a namespace that another one of its caller has just read; what has changed since is not missed."""
+"""A create uses the facts of a namespace that another one of its caller has just read; changes since then are not
+missed.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,8 @@ async def with_first(server: Server) -> None:
     assert await outcome(server, plain("first", ports=[port("first")])) == "created"
 
 
-# What happens, what a create of `web` with a service `web` is told then, and the messages: reads, and what was sent.
+# A change, the error of a create of `web` with a service `web` after it, and the messages: reads, and those that were
+# sent.
 _CHANGES = {
     "nothing": ("SELECT", "created", (0, 1)),
     "name taken": (_ANOTHER.format(name="web", service="other"), "CONTAINER_ALREADY_EXISTS", (1, 1)),

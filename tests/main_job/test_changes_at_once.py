@@ -1,4 +1,4 @@
-"""Changes of one container that come at once: each waits for the one before and builds on what it wrote."""
+"""Concurrent changes of one container: each waits for the one before and builds on its result."""
 
 from __future__ import annotations
 

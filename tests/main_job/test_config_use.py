@@ -1,4 +1,4 @@
-"""Who gives a container a secret needs `config.use`; and what is given in the clear is masked in records alone."""
+"""A caller who gives a container a secret needs `config.use`; a literal value is masked in records alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def web(name: str = "web", **fields: Any) -> pb.Container:
 
 @pytest_asyncio.fixture
 async def runner(server: Server) -> AsyncClient:
-    """Somebody who runs containers and mounts volumes, and may not use what is configured."""
+    """A user who runs containers and mounts volumes, and may not use config."""
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
     config = server.admin.config
     await config.create_secret(
@@ -111,7 +111,7 @@ async def test_a_secret_is_given_by_who_may_use_it(server: Server, runner: Async
         return runner.storage.attach_volume(namespace="demo", name="db", container="plain")
 
     await refused(attach(), "container.volume_mounts[0].volume")
-    # What has it runs on, in any number; another program there would read it.
+    # A container that has it keeps running, in any number; another program in it would read it.
     scaled = await runner.containers.update(
         namespace="demo",
         name="web-0",

@@ -1,4 +1,4 @@
-"""A container is admitted by one statement and written by another: what changes between the two is not missed."""
+"""A container is admitted by one statement and written by another: changes between the two are not missed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def furnished(server: Server) -> None:
 
 
 class Meanwhile:
-    """What happens between admission and writing, the first `times`; counts how often a draft was sent."""
+    """The events between admission and writing, the first `times`; counts how often a draft was sent."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[object]], times: int = 1
@@ -204,7 +204,7 @@ async def test_a_change_that_is_sent_is_written_in_its_callers_name_only(
             await sql.execute("DELETE FROM containers WHERE name = 'web'; DELETE FROM idempotency_keys")
             await sql.execute("DELETE FROM reconcile_work; DELETE FROM operations")
         call = server.application.store.call
-        # Who does not reach the namespace does not find it.
+        # A caller who does not reach the namespace does not find it.
         with pytest.raises(Aborted):
             await call(ids["stranger"], statement, sent)
         # The record is another's.

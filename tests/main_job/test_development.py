@@ -1,4 +1,4 @@
-"""`pilothouse serve --dev` and the simulated cluster beside it: two processes, of which neither harms the other."""
+"""`pilothouse serve --dev` and its simulated cluster: two processes, of which neither harms the other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LISTENING = re.compile(r"serves gRPC on (\S+)")
 
 @dataclass
 class Development:
-    """A server started with --dev, and what it printed after its address."""
+    """A server started with --dev, and its output after its address."""
 
     process: asyncio.subprocess.Process
     client: AsyncClient

@@ -1,4 +1,4 @@
-"""What the audit record says of a program that was run in a container: how it ended, and why the call did."""
+"""The audit record of a program that was run in a container: its end, and the reason of the call's end."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_by_the_command(web: Server, tmp_path: Path) -> None:
     where = ("containers", "exec", "web", "--namespace", "demo")
     done = await shell.run(*where, "-i", "--", "sh", "-c", "cat; exit 3", given="from here\n")
     assert (done.code, done.output) == (3, "from here\n"), done.errors
-    # More input than anybody reads: the command ends all the same.
+    # More input than anybody reads: the command ends anyway.
     done = await shell.run(*where, "-i", "--", "true", "unread", given="x" * 4_000_000)
     assert done.code == 0, done.errors
     terminal = Terminal(rows=37, columns=101)

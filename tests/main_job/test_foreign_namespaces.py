@@ -1,4 +1,4 @@
-"""What is in a Kubernetes namespace that is somebody's is neither read, tried out, taken over nor deleted."""
+"""Objects in another owner's Kubernetes namespace are neither read, tried out, taken over nor deleted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG_MAPS = "/api/v1/namespaces/legacy/configmaps"
 
 
 async def theirs(server: Server) -> tuple[Kubectl, AsyncClient]:
-    """A foreign Kubernetes namespace with a Deployment that reads a Secret, and one of ours by its name."""
+    """Makes a foreign Kubernetes namespace with a Deployment that reads a Secret, and one of ours by its name."""
     kubectl = Kubectl(server)
     await kubectl.ask(
         "POST",
@@ -50,7 +50,7 @@ async def theirs(server: Server) -> tuple[Kubectl, AsyncClient]:
 
 
 async def known(server: Server) -> None:
-    """Returns once it is read-only: callers are loaded anew a moment after the reconciler has found out."""
+    """Returns once it is read-only: callers are loaded again a moment after the reconciler has noticed."""
     wanted = container_pb2.Container(name="tried", image="nginx:1.27")
 
     async def refuses() -> bool:

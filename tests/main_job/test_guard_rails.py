@@ -1,4 +1,4 @@
-"""Who holds a namespace does not lift the limits that were set for it: its quota and its Pod Security level."""
+"""A holder of a namespace does not lift the limits that were set for it: its quota and its Pod Security level."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_who_holds_a_namespace_lifts_none_of_its_limits(
             wrong = {**kept_keys, "pilothouse.dev/namespace-uid": "any"}
             with pytest.raises(PilothouseError, match=f"{field} of pilothouse.dev are set by the platform"):
                 await update(holder, field, **{field: wrong})
-        # What stays as it is, is not asked about, nor what no cluster obeys.
+        # Unchanged values need no permission, nor do values that no cluster obeys.
         kept = await update(
             holder,
             display_name="The shop",
@@ -167,7 +167,7 @@ async def test_who_makes_a_namespace_gives_it_a_quota_or_a_level_only_with_the_p
 
 
 async def test_a_level_is_shown_before_the_cluster_has_it(database: Database, tmp_path: Path) -> None:
-    """Nobody reconciles here: what is shown is what the namespace will be given."""
+    """Nobody reconciles here: the shown level is the one that the namespace will get."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         namespaces = server.admin.namespaces
         await shop(server)
@@ -225,7 +225,7 @@ async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
     (line,) = [line for line in table.splitlines() if line.startswith("theirs")]
     assert "restricted" in line
 
-    # What a tenant may run there was refused by the cluster alone before: its level holds whoever asks.
+    # Before, only the cluster refused a tenant's container there: its level applies to every caller.
     await server.admin.containers.create(
         namespace="shop",
         container=container_pb2.Container(name="web", image="nginx:1.27", security_context=ROOT),
@@ -236,7 +236,7 @@ async def test_new_namespaces_are_baseline_and_all_are_listed_with_their_level(
         return 'violates PodSecurity "baseline:latest"' in found.message
 
     await poll_until(kept_off)
-    # Who holds the permission lifts it; what others do to the label on the cluster is seen, and taken back.
+    # A holder of the permission lifts it; changes by others to the label on the cluster are seen, and taken back.
     await update(server.admin, labels={ENFORCE: "privileged"})
     await shows_level(server, "privileged")
     await update(server.admin, "labels", labels={})

@@ -27,7 +27,7 @@ Call = Callable[..., Awaitable[Any]]
 
 
 class Objects:
-    """How one kind of them is made and changed by a client; `noun` is what requests call it."""
+    """Creates and changes one kind of object by a client; `noun` is its name in requests."""
 
     def __init__(self, noun: str, make: Call, change: Call, message: Callable[..., Any]) -> None:
         self.noun = noun
@@ -80,13 +80,13 @@ async def test_what_others_obey_is_not_for_those_who_hold_a_namespace(
                 assert f'{mine.noun}.annotations would set "{key}"' in told.message
             told = await refused(mine.make("one", labels={"generate.kyverno.io/clone-source": ""}))
             assert told.metadata["field"] == f"{mine.noun}.labels"
-            # What nobody obeys is everybody's.
+            # Everybody may set keys that no program acts on.
             free = {"app.kubernetes.io/name": "a", "example.org/note": "b"}
             assert (await mine.make("one", annotations=free)).annotations == free
             told = await refused(mine.change("one", annotations={**free, "nfs.io/storage-path": "../theirs"}))
             assert told.metadata["key"] == "nfs.io/storage-path"
 
-            # What is there stays, whoever changes the rest; it may be taken away, and not be set to something else.
+            # Present values stay, whoever changes the rest; they may be removed, and not be set to something else.
             set_by_others = {"cdi.kubevirt.io/storage.import.endpoint": "http://a"}
             assert (await others.make("two", annotations=set_by_others)).annotations == set_by_others
             kept = await mine.change("two", annotations={**set_by_others, **free}, labels={"team": "a"})

@@ -1,4 +1,4 @@
-"""What runs on a cluster already is taken over by one command, and not one pod is restarted."""
+"""Existing Deployments of a cluster are taken over by one command, and not one pod is restarted."""
 
 from __future__ import annotations
 

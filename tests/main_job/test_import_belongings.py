@@ -1,4 +1,4 @@
-"""What an imported container mounts and reads comes along: claims, config maps and secrets, and no pod restarts."""
+"""The claims, config maps and secrets that an imported container mounts and reads come along, and no pod restarts."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_afterwards_it_is_changed_like_any_other(server: Server) -> None:
 
 
 async def test_a_claim_that_was_made_anew_is_the_platforms_own(server: Server) -> None:
-    """Somebody deletes the one that was taken over: what the platform makes in its place goes with its volume."""
+    """Somebody deletes the one that was taken over: the platform's replacement is deleted with its volume."""
     kubectl = await legacy(server)
     await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("data"))
     wanted = deployment("one", replicas=0)
@@ -249,7 +249,7 @@ async def test_what_several_share_is_made_once_and_a_second_import_finds_it(serv
 
 
 async def test_a_drifted_one_is_left_and_reported_with_its_volumes(server: Server) -> None:
-    """One whose pods say what the platform would not: the claim is one that nobody may write to."""
+    """A Deployment whose pods differ from the platform's: the claim is read-only for all."""
     kubectl = await legacy(server)
     await kubectl.ask("POST", f"{CORE}/persistentvolumeclaims", claim("many", accessModes=["ReadOnlyMany"]))
     wanted = deployment(

@@ -1,4 +1,6 @@
-"""What an import does not take over is told by name; who may not make it does not; and no value of a secret is told."""
+"""Refusals of an import name the object; a caller without the permission is refused; and no value of a secret is
+shown.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ async def test_who_may_not_make_them_does_not_by_an_import(server: Server) -> No
     developer = await server.user("developer", {"legacy": "developer"})
     answer = await developer.containers.import_(namespace="legacy")
     assert list(answer.results[0].problems) == []
-    # What is made already needs no more than to be mounted.
+    # An object that already exists needs no more than to be mounted.
     await kubectl.ask("POST", DEPLOYMENTS, shop("second"))
     answer = await importer.containers.import_(namespace="legacy", names=["second"])
     assert list(answer.results[0].problems) == []
@@ -170,7 +172,7 @@ async def test_a_deployment_that_is_none_is_told_and_others_are_taken_over(
 def _tampered(
     monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Any], None], kind: str = "deployments"
 ) -> None:
-    """Has what the cluster says of an object changed on its way, in lists and when it is read."""
+    """Changes the cluster's answer about an object on its way, in lists and when it is read."""
     request = ClusterTransport.request
 
     async def requested(

@@ -1,4 +1,4 @@
-"""What a serving process does not hold in memory: libraries that only other verbs, or help, need."""
+"""Libraries that only other verbs, or help, need are not in the memory of a serving process."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def deployment(server: Server) -> dict[str, Any]:
 
 
 def mount_what_is_not_there(server: Server) -> None:
-    """Somebody, beside us, has the pods mount a secret that does not exist."""
+    """Another client makes the pods mount a secret that does not exist."""
     assert server.cluster is not None
     found = deployment(server)
     template = found["spec"]["template"]
@@ -109,7 +109,7 @@ async def test_a_pod_that_finds_no_node(server: Server, tmp_path: Path) -> None:
     assert "nodes are available" in state.message
     answer = await get(server)
     assert {each.object_kind for each in answer.events} == {"Deployment", "ReplicaSet", "Pod"}
-    # Whoever does not ask for them gets none.
+    # A caller who does not ask for them gets none.
     plain = await server.admin.containers.get.send(pb.GetContainerRequest(namespace="shop", name="web"))
     assert not plain.events
     table = await shell.succeed("containers", "get", "web", *WHERE)

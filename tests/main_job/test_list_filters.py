@@ -16,7 +16,7 @@ from tests.conftest import Database
 from tests.harness import running_server
 from tests.services import METHODS
 
-# What a list does not go without.
+# Fields that a list requires.
 _NEEDED: dict[str, dict[str, Any]] = {
     "ListPrincipals": {"permission": "container.get"},
     "ListOrphans": {"cluster_name": "local"},

@@ -1,4 +1,6 @@
-"""Logs that cannot be read: said at once, or waited for aloud, and never in the way of those that can."""
+"""Logs that cannot be read: reported immediately, or waited for with a message, and never in the way of readable
+ones.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ async def test_one_that_has_no_log_is_not_in_the_way_of_the_others(demo: Server,
     }
     (problem,) = [problem for answer in answers for problem in answer.problems]
     assert (problem.container, problem.reason) == ("broken", "CLUSTER_REFUSED")
-    # What follows takes turns: it is tried again, and waited before that.
+    # Followed logs take turns: one is tried again, after a pause.
     told = problem.message.rpartition(": ")[0]
     assert told.endswith("is waiting to start")
     # Alone it is what the call is about.
@@ -141,7 +143,7 @@ async def test_the_server_goes_away_under_a_command_that_follows(demo: Server, t
                 continue
         await demo.application.stop()
         line = await asyncio.wait_for(process.stderr.readline(), patient(60))
-        # What is asked for anew may still meet the server that ends.
+        # A repeated request may still meet the server that ends.
         assert line.startswith(
             (
                 b"interrupted, going on as soon as possible: no server responds at ",

@@ -173,7 +173,7 @@ async def restarted(server: Server, times: int) -> None:
 
 
 class Followed:
-    """What a followed log has told."""
+    """The lines of a followed log."""
 
     def __init__(self) -> None:
         self.token = ""

@@ -71,7 +71,7 @@ async def test_others_have_a_turn_between_the_steps_of_a_long_update(
         ]
         for found in (updated, restarted)
     )
-    # What it was before is `to_proto`; the last is the request, which belongs to the record.
+    # `to_proto` renders the state before; the last is the request, which belongs to the record.
     names = [
         "refuse_deleting",
         "checked",

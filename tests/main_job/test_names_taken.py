@@ -1,4 +1,4 @@
-"""A name that is taken is refused in the same words, whatever else is wrong and however many ask at once."""
+"""A taken name is refused in the same words, whatever else is wrong and however many callers compete."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _refused(
 async def test_the_name_is_what_the_caller_hears_of_first(
     database: Database, tmp_path: Path, validate_only: bool
 ) -> None:
-    """Beside a service that is taken, a source that is missing, and a quota that is full."""
+    """The request also has a taken service, a missing source, and exceeds the quota."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         quota = namespace_pb2.ResourceQuota(containers=2)
         await server.admin.namespaces.create(
@@ -84,7 +84,7 @@ async def test_of_many_creates_at_once_one_has_the_name_and_the_others_are_told(
 
 
 async def test_a_name_whose_predecessor_is_being_deleted_says_so(database: Database, tmp_path: Path) -> None:
-    """The cluster does not answer any more, so what is deleted stays until it does."""
+    """The cluster does not answer any more, so the deleted container stays until it does."""
     async with running_server(database, tmp_path) as server:
         admin = server.admin
         home = namespace_pb2.Namespace(name="small")

@@ -1,4 +1,6 @@
-"""A namespace under Pod Security `restricted`: what it takes, what it refuses, and how that gets in after all."""
+"""A namespace under Pod Security `restricted`: accepted and refused containers, and how a refused one gets in after
+all.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ def good(**fields: Any) -> pb.Container:
 
 
 async def restricted(server: Server) -> None:
-    """The namespace `demo`, whose own labels ask for the level."""
+    """Makes the namespace `demo`, whose own labels set the level."""
     labels = {ENFORCE: "restricted", WARN: "restricted"}
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", labels=labels))
 
@@ -212,7 +214,7 @@ async def test_a_manifest_is_applied_into_it_with_all_its_profiles(server: Serve
     assert pod_spec(server)["containers"][0]["securityContext"]["seccompProfile"] == given
     again = await shell.succeed("apply", "-f", "-", "-n", "demo", given=MANIFEST)
     assert "container/web unchanged" in again
-    # What the manifest no longer says is taken back.
+    # A field that the manifest no longer has is taken back.
     lines = [line for line in MANIFEST.splitlines() if "Localhost" not in line]
     await shell.succeed(
         "apply", "-f", "-", "-n", "demo", "--wait", "--stable-for", "0.3", given="\n".join(lines)

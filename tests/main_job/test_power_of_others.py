@@ -1,6 +1,6 @@
 """A container that an administrator gave power over the node gives it to nobody who may do something in its namespace.
 
-Who runs a program in it, or writes what it reads, decides what runs with that power.
+A user who runs a program in it, or writes the config that it reads, decides which program runs with that power.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LATER = [
     for kind in (pb.ENV_VALUE_FROM_CONFIG_MAP, pb.ENV_VALUE_FROM_SECRET)
 ]
 SHELL = ["sleep", "3600"]
-# What each is made with, and the permission that it needs.
+# The fields of each, and the permission that it needs.
 POWERS: dict[str, tuple[dict[str, Any], str]] = {
     "privileged": ({"security_context": pb.SecurityContext(privileged=True)}, "container.privileged"),
     "annotated": ({"annotations": {"k8s.v1.cni.cncf.io/networks": "storage"}}, "container.privileged"),
@@ -44,7 +44,7 @@ POWERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest_asyncio.fixture
 async def operator(server: Server) -> AsyncClient:
-    """Who operates the one namespace, in which containers of an administrator run and read what stands there."""
+    """Operates the one namespace, in which containers of an administrator run and read config."""
     await make_web(server)
     await server.admin.namespaces.update(
         name="demo",
@@ -96,7 +96,7 @@ def program(name: str) -> list[pb.ExecRequest]:
 
 
 def writes(client: Any, config_map: str = "settings") -> dict[str, Any]:
-    """Every way to change what is read, each as what makes the call."""
+    """Returns every way to change the config, each as the function that makes the call."""
     mask = FieldMask(paths=["data"])
     config = client.config
     return {
@@ -160,7 +160,7 @@ async def refused(made: Any, permission: str, what: str) -> PilothouseError:
 async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncClient, power: str) -> None:
     fields, permission = POWERS[power]
     await powerful(server, **fields)
-    # Who may give another power may not use this one.
+    # A user who may give another power may not use this one.
     (another,) = {permission for _, permission in POWERS.values()} - {permission}
     await give(server, operator, another)
     await refused(run(operator, program("agent")), permission, "exec")
@@ -170,7 +170,7 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
     # Nor do they take it away: its pods would have it for as long as they hold what takes their place.
     await operator.containers.pause(namespace="demo", name="agent", mode=pb.PAUSE_MODE_HOLD_ROLLOUT)
     await refused(takes_away(operator, power), permission, "take away")
-    # What nothing with power reads or runs in is theirs, and so are the labels of what is read.
+    # Config that no powerful container reads or runs in is theirs, and so are its labels.
     assert (await run(operator, program("web")))[0] == b"here\n"
     await operator.config.create_config_map(
         namespace="demo", config_map=config_pb2.ConfigMap(name="own", data={"args": "fine"})
@@ -183,7 +183,7 @@ async def test_nobody_of_the_namespace_uses_it(server: Server, operator: AsyncCl
         config_map=config_pb2.ConfigMap(labels={"team": "a"}),
         update_mask=FieldMask(paths=["labels"]),
     )
-    # Who may give the power may use it.
+    # A user who may give the power may use it.
     assert (await run(server.admin, program("agent")))[0] == b"here\n"
     await writes(server.admin)["config map"]()
     await give(server, operator, permission)
@@ -209,7 +209,7 @@ async def test_what_is_being_deleted_has_it_still(server: Server, operator: Asyn
     )
     await server.admin.containers.create(namespace="demo", container=mounting)
     assert server.cluster is not None
-    # What is there stays for now.
+    # The container stays for now.
     await server.cluster.stop()
     await operator.containers.delete(namespace="demo", name="mounting")
     # Without what shows it, it would not count as a reader.
@@ -225,7 +225,7 @@ async def test_what_is_being_deleted_has_it_still(server: Server, operator: Asyn
 
 @pytest.mark.full
 async def test_pods_would_read_on_what_is_detached(server: Server, operator: AsyncClient) -> None:
-    """Nobody counts as a reader then, so whoever may write it would."""
+    """Nobody counts as a reader then, so anyone who may write it would."""
     await operator.storage.create_volume(namespace="demo", volume=shown("settings"))
     mounts = [pb.VolumeMount(volume="settings", mount_path="/settings")]
     await powerful(server, security_context=pb.SecurityContext(privileged=True), volume_mounts=mounts)

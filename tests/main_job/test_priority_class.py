@@ -1,4 +1,4 @@
-"""The priority class of pods: named by callers, manifests, what runs already, and others on the cluster."""
+"""The priority class of pods: named by callers, by manifests, by existing Deployments, and by others on the cluster."""
 
 from __future__ import annotations
 

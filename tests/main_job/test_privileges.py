@@ -79,7 +79,7 @@ async def test_only_an_administrator_makes_one(server: Server, developer: AsyncC
         )
         assert told.metadata["field"] == field
         await server.admin.containers.create(namespace="demo", container=container(f"web-{number}", **fields))
-    # What every container has anyway is nobody's privilege.
+    # A right that every container has anyway needs no permission.
     usual = pb.SecurityContext(
         privileged=False,
         capabilities_add=["NET_BIND_SERVICE"],
@@ -110,7 +110,7 @@ async def test_annotations_of_services_are_free_or_a_privilege(
     await refused(
         developer.containers.update(namespace="demo", name="free", container=wanted, update_mask=mask)
     )
-    # What it has already stays, whoever changes it; another value is another thing.
+    # Its present rights stay, whoever changes it; another value needs the permission.
     await server.admin.containers.create(namespace="demo", container=guarded)
     wanted = web("web", cloud_example__public="true", prometheus_io__scrape="true")
     changed = await developer.containers.update(

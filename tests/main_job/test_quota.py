@@ -1,4 +1,4 @@
-"""The quota of a namespace holds whatever comes at once."""
+"""The quota of a namespace holds under any concurrency."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_it_counts_replicas_updates_and_deletions(database: Database, tmp_
 async def test_who_names_neither_request_nor_limit_asks_for_nothing(
     database: Database, tmp_path: Path
 ) -> None:
-    """It is made beside a quota that is used up, and counts as soon as it names one; the limit is as good."""
+    """It is made although a quota is used up, and counts as soon as it names one; the limit is as good."""
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await namespace(server, cpu="1", memory="1Gi", containers=3)
         containers = server.admin.containers
@@ -132,7 +132,7 @@ async def test_who_names_neither_request_nor_limit_asks_for_nothing(
 async def test_without_the_lock_two_updates_would_exceed_it(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The positive control for what works in a transaction, as updates do: both count before either is stored."""
+    """The positive control for transactional work, such as updates: both count before either is stored."""
     both = asyncio.Barrier(2)
     usage_of_quota = repository.usage_of_quota
 

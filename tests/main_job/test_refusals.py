@@ -1,4 +1,6 @@
-"""What a cluster refuses is told in its own words, is no outage, is not asked again hot, and is over when it ends."""
+"""A cluster's refusal is reported in its own words, is no outage, is not retried rapidly, and ends when its cause
+ends.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ async def work(server: Server, name: str) -> dict[str, Any]:
 
 
 async def enforced(server: Server, level: str) -> None:
-    """Sets the level of Pod Security of the namespace; what others set of it is put back."""
+    """Sets the level of Pod Security of the namespace; changes by others are reverted."""
     assert server.cluster is not None
     store = server.cluster.store
     labels = namespace_pb2.Namespace(labels={ENFORCE: level})
@@ -114,7 +116,7 @@ async def test_an_object_over_the_limit_of_the_cluster_is_a_refusal_and_no_outag
         left = await work(server, name)
         assert words in left["last_error"]
         assert left["pause"] >= 1.0
-        # What fits is applied at once.
+        # A container that fits is applied immediately.
         small = web(name, env=[pb.EnvVar(name="LONG_0", value="x")])
         await containers.update(
             namespace="demo", name=name, container=small, update_mask=FieldMask(paths=["env"])

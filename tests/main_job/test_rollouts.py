@@ -1,4 +1,4 @@
-"""`--wait` and rollouts: it succeeds when what was asked for has been rolled out, and tells why it has not."""
+"""`--wait` and rollouts: it succeeds when the requested state has been rolled out, and reports why it has not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rolled_out(container: pb.Container) -> resource_pb2.Condition:
 
 
 def deadline(server: Server, seconds: int) -> None:
-    """Somebody sets, beside us, how long a step of the rollout may take (simulated seconds)."""
+    """Another client sets how long a step of the rollout may take (simulated seconds)."""
     assert server.cluster is not None
     deployment = server.cluster.store.get(resources.DEPLOYMENTS, "shop", "web")
     assert deployment is not None
@@ -113,7 +113,7 @@ async def test_a_rollout_that_the_cluster_gives_up_ends_the_wait_at_once(
     assert outcome.code == 10
     assert "web: the cluster has given its rollout up: " in outcome.errors
     assert "ProgressDeadlineExceeded" in outcome.errors
-    # What it said before is of that rollout: it does not fail the next one.
+    # The earlier report is about that rollout: it does not fail the next one.
     good = ("--image", "nginx:1.28", "--annotation", f"{behavior}=run")
     await shell.succeed("containers", "update", "web", *WHERE, *good, *WAIT)
     assert set(pods(server).values()) == {"nginx:1.28"}
@@ -140,7 +140,7 @@ async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server
         outcome.errors,
     )
     assert outcome.errors.endswith("\n  begins\n  no database\n")
-    # Whatever one does with it, it is not stable.
+    # Every action leaves it unstable.
     for verb in (("start",), ("restart",)):
         outcome = await shell.run("containers", *verb, "web", *WHERE, *waiting)
         assert (outcome.code, "a newest pod restarts" in outcome.errors) == (10, True), outcome
@@ -148,7 +148,7 @@ async def test_a_release_that_ends_again_and_again_fails_the_wait(server: Server
         "containers", "create", "other", *WHERE, "--image", "nginx:1.27", *waiting, *CRASHES
     )
     assert (made.code, "other: a newest pod restarts" in made.errors) == (10, True), made
-    # What it said before is of that release: it does not fail the next one.
+    # The earlier report is about that release: it does not fail the next one.
     await shell.succeed("containers", "update", "web", *WHERE, *waiting, "--command", "sleep", "--", "86400")
     stable = next(each for each in (await seen(server)).conditions if each.type == "Stable")
     assert stable.status == resource_pb2.CONDITION_STATUS_TRUE

@@ -1,4 +1,6 @@
-"""`pilothouse serve` where it cannot start: one line that says why, nothing spent. And what it leaves on the disk."""
+"""`pilothouse serve` where it cannot start: one line that says why, nothing spent. It also checks the files that it
+leaves on the disk.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +146,9 @@ async def test_a_line_that_cannot_be_served_is_told(tmp_path: Path, line: str, c
 
 @pytest.mark.full(minutes=5)
 async def test_a_server_loads_what_it_needs_and_no_more(database: Database, tmp_path: Path) -> None:
-    """Each of these takes megabytes: the parser of commands, what opens secrets, what speaks to clusters."""
+    """Each of these takes megabytes: the parser of commands, the modules that open secrets, and those that connect to
+    clusters.
+    """
     async with serving("pilothouse serve", tmp_path, variables(database)) as address:
         port = int(address.rpartition(":")[2])
         # Only what this process started: another program may use the port of another address.

@@ -1,4 +1,4 @@
-"""A Kubernetes namespace that is somebody's: told to who validates and to who waits, and taken over later."""
+"""A Kubernetes namespace of another owner: reported by a dry run and by a wait, and taken over later."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHERE = ("--namespace", "theirs")
 
 
 async def read_only(server: Server) -> bool:
-    """Whether the server has noticed: callers are loaded anew a moment after the reconciler did."""
+    """Returns whether the server has noticed: callers are loaded again a moment after the reconciler did."""
     wanted = container_pb2.Container(name="tried", image="nginx:1.27")
     try:
         await server.admin.containers.create(namespace="theirs", container=wanted, validate_only=True)
@@ -118,7 +118,7 @@ async def test_nothing_is_put_into_one_that_was_made_anew(server: Server, adopt:
 
     await poll_until(all_say_so)
     assert _ours(store, name) == set()
-    # Who has the right to has the label put back, or it is taken over anew: then all of it is there again.
+    # A user with the right restores the label, or it is taken over again: then all of it is there again.
     if adopt:
         await admin.namespaces.update(name=name, adopt=True)
     else:
@@ -185,7 +185,9 @@ async def test_what_is_deleted_before_a_takeover_goes_on_the_cluster(
 
 
 async def attempts(server: Server) -> dict[tuple[str, int], int]:
-    """How often everything in a namespace was worked at, of what is there; the one that is used by this test alone."""
+    """Returns how often each existing resource of a namespace was worked at, in the namespace that only this test
+    uses.
+    """
     async with connection(server.database.admin_dsn) as sql:
         rows = await sql.fetch(
             "SELECT resource_type, resource_id, lease_epoch FROM reconcile_work WHERE resource_type <> 'namespace'"
@@ -232,7 +234,7 @@ async def furnished(server: Server, name: str) -> Callable[[], Awaitable[bool]]:
 
 
 def _ours(store: ObjectStore, namespace: str) -> set[str]:
-    """The kinds of what the platform has put into a Kubernetes namespace, but for pods and what they bring along."""
+    """Returns the kinds of the platform's objects in a Kubernetes namespace, without pods and their companions."""
     return {
         resource.kind
         for resource, each in store.objects()

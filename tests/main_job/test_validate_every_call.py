@@ -1,4 +1,4 @@
-"""Every call that would write to a cluster tells by `validate_only` what the cluster would say to it."""
+"""`validate_only` of every call that would write to a cluster reports the cluster's answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUOTAS: Resource[Any] = Resource("/api/v1", "resourcequotas", "ResourceQuota", C
 
 @asynccontextmanager
 async def furnished(server: Server) -> AsyncIterator[ClusterClient]:
-    """A namespace with containers that run, pause and are stopped, and with what they may use; all on the cluster."""
+    """Makes a namespace with containers that run, pause and are stopped, and with their sources; all on the cluster."""
     assert server.cluster is not None
     admin = server.admin
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name=SPACE))
@@ -154,7 +154,7 @@ async def refusal(call: Call) -> PilothouseError:
 
 
 async def state(server: Server, client: ClusterClient) -> list[str]:
-    """What a trial must leave alone: etags here, and versions of what is on the cluster."""
+    """Returns the state that a dry run must not change: etags here, and versions of the cluster's objects."""
     admin = server.admin
     found = [item.etag async for item in admin.containers.list(namespace=SPACE)]
     found += [item.etag async for item in admin.storage.list_volumes(namespace=SPACE)]

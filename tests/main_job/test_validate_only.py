@@ -1,4 +1,4 @@
-"""`validate_only` answers with what the cluster says, and leaves nothing behind."""
+"""`validate_only` reports the cluster's answer, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def demo(server: Server) -> AsyncIterator[ClusterClient]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(shared_server: Server) -> AsyncIterator[ClusterClient]:
-    """For tests that only try out what they ask for here."""
+    """For tests that make only dry runs."""
     async with demo(shared_server) as made:
         yield made
 
@@ -92,7 +92,7 @@ async def test_the_clusters_refusal_is_told_with_its_words_and_fields(
     )
     assert error.code.name == "FAILED_PRECONDITION"
     assert "does not belong to this container" in str(error)
-    # An update is tried out as well, and what would be made anew is no refusal.
+    # An update is tried out as well, and an object that would be made again is no refusal.
     port = pb.Port(container_port=80, service_type=pb.SERVICE_TYPE_HEADLESS)
     changed = await containers.update(
         namespace="demo",
@@ -142,7 +142,7 @@ async def test_a_cluster_that_is_away_is_named(server: Server) -> None:
         once.namespaces.create(namespace=namespace_pb2.Namespace(name="more"), validate_only=True)
     )
     assert (error.code.name, error.metadata["cluster"]) == ("UNAVAILABLE", "local")
-    # What is asked for in earnest waits for no cluster.
+    # A real request waits for no cluster.
     await server.admin.containers.create(namespace="demo", container=wanted)
     server.cluster.faults.clear()
 

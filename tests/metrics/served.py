@@ -22,7 +22,7 @@ from tests.metrics.world import Box, make_box
 
 
 class Served:
-    """The server, and who calls it: `anna` may look at shop, `omar` runs shop, `olga` runs bank and looks at shop."""
+    """The server, and its callers: `anna` may view shop, `omar` operates shop, `olga` operates bank and views shop."""
 
     def __init__(self, server: Server, anna: AsyncClient, omar: AsyncClient, olga: AsyncClient) -> None:
         self.server = server
@@ -39,7 +39,7 @@ class Served:
         await self.server.application.usage.store(samples)
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        """What a query finds, seen by the system role."""
+        """Returns the rows of a query, seen by the system role."""
         async with self.server.database.system() as connection:
             await number_changes(connection)
             return [dict(row) for row in await connection.fetch(query, *arguments)]

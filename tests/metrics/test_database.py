@@ -1,4 +1,4 @@
-"""The state of the database, for who may see the whole platform."""
+"""The state of the database, for users who may see the whole platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps VACUUM from its work is in the metrics, and the log names a session that does so for long."""
+"""The metrics show the obstacles of VACUUM, and the log names a session that is one for long."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ async def rolled_day(world: World, days_ago: int = 2) -> tuple[Box, datetime]:
 
 
 async def parts(world: World, box: Box, start: datetime, hours: int = 24, form: int = FORM) -> list[Any]:
-    """What a query by the hour finds of a container."""
+    """Returns the result of a query by the hour for a container."""
     at = int(start.timestamp())
     async with world.store.system_read() as transaction:
         found = await days.by_the_hour(transaction, StepSizes(at, at + hours * 3600, 3600), [box.id], form)
@@ -253,7 +253,7 @@ async def test_a_day_is_left_alone_whose_hours_are_being_written(world: World, c
 async def test_days_of_a_restored_database_go_on_from_what_it_holds(
     world: World, postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """What came after the backup is gone with its hours and days, and may be sent again."""
+    """The samples after the backup are gone with their hours and days, and may be sent again."""
     box, start = await rolled_day(world, days_ago=3)
     await pack_days(world.store, messages.POINTS)
     backup = await back_up(world.database, tmp_path)

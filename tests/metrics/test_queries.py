@@ -110,7 +110,7 @@ def test_eleven_thousand_steps_are_not_too_many() -> None:
         (366 * DAY, DAY, 50, True),
         (DAY, DAY, 50, False),
         (DAY, DAY, 101, True),
-        # What no request may ask for is refused later.
+        # A request over a limit is refused later.
         (10**18, 1, 10**9, True),
         (-5, -7, -3, False),
     ],
@@ -124,7 +124,7 @@ def test_a_page_of_many_points_or_samples_is_wide(
 async def test_tens_of_thousands_of_points_are_put_in_order_beside_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Each share is used up at once.
+    # Each share is used up immediately.
     monkeypatch.setattr(event_loop, "_SHARE_SECONDS", 0.0)
     count, turns = 40_000, 0
     points = [Point(1 + at % 2, count - at, 1, 0.0, 0.0, 0, 0, 0, 0, 0) for at in range(count)]

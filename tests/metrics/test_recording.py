@@ -86,7 +86,7 @@ async def test_samples_may_be_sent_again(served: Served) -> None:
         measured("again", at=at + timedelta(seconds=number), cpu_cores_used=number) for number in range(4)
     ]
     first = await served.omar.metrics.record_usage([request(*samples[:3])])
-    # What was cut is sent again from its beginning, twice at once, with one that is new and stands there twice.
+    # The cut batch is sent again from its beginning, twice concurrently, with one that is new and stands there twice.
     changed = measured("again", at=at, cpu_cores_used=99.0)
     more = request(changed, *samples[1:], samples[3])
     answers = await asyncio.gather(*(served.omar.metrics.record_usage([more]) for _ in range(2)))

@@ -1,4 +1,4 @@
-"""Roll-ups are what an aggregation of all samples says, whenever samples come and roll-ups are made."""
+"""Roll-ups equal an aggregation of all samples, whenever samples come and roll-ups are made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDS_AFTER = 3 * 60
 
 @dataclass(frozen=True)
 class Measured:
-    """One generated sample: whose, when (seconds since the first day), and what."""
+    """One generated sample: its container, its time (seconds since the first day), and its values."""
 
     box: int
     at: int
