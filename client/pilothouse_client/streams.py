@@ -263,7 +263,7 @@ def _kind_of(change_type: int) -> ChangeKind:
 
 
 class EndlessStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """A stream that has no end, and whose answers are not replayed: after a cut some may be missing."""
+    """An endless stream. Its answers are not replayed: after a cut some may be missing."""
 
     async def next(self) -> Response:
         """Returns the next answer. Raises StopAsyncIteration once closed, PilothouseError where it cannot go on."""
@@ -271,7 +271,7 @@ class EndlessStream(_Reopening[TransportT, Request, Response], Generic[Transport
 
 
 class ResumingStream(_Reopening[TransportT, Request, Response], Generic[TransportT, Request, Response]):
-    """A stream that ends, and whose answers carry a `resume_token`: after a cut it continues after the last one."""
+    """A stream with an end. Its answers carry a `resume_token`: after a cut it continues after the last one."""
 
     async def next(self) -> Response:
         """Returns the next answer. Raises StopAsyncIteration at the end, PilothouseError after a failure."""

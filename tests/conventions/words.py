@@ -26,7 +26,7 @@ PARTS = ("server", "client", "migrations", "protos", "docs", "tests")
 # The most findings that each rule may have in each part.
 LIMITS: Mapping[str, Mapping[str, int]] = {
     "headless": {"server": 54, "client": 52, "migrations": 0, "protos": 0, "docs": 0, "tests": 317},
-    "docstring": {"server": 135, "client": 94, "migrations": 1, "tests": 511},
+    "docstring": {"server": 135, "client": 92, "migrations": 1, "tests": 511},
     "banned": {"server": 36, "client": 14, "migrations": 0, "protos": 0, "docs": 0, "tests": 182},
     "class name": {"server": 16},
 }

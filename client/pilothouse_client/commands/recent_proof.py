@@ -30,7 +30,8 @@ _TRIES = 3
 
 
 def with_recent_proof(call: Callable[[Client], _Answer]) -> _Answer:
-    """Returns what a call returns. Where the server wants a recent proof, the user gives it, and the call is repeated.
+    """Returns the result of a call. If the server requires a recent proof, the user gives it, and the call is
+    repeated.
 
     Raises CommandError if nobody can be asked, and the exceptions of the call.
     """
