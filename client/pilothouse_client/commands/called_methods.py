@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from importlib import import_module
+from pkgutil import iter_modules
 
+import pilothouse
 from pilothouse.options.v1 import options_pb2 as options
 from pilothouse_client.commands.failures import CommandError
 
 _WRONG_COMMAND_LINE = 2
-_NOUNS_OF_THE_API = ("identity", "namespace", "container", "storage", "config", "audit", "metrics")
 # The commands' words for resources, where they are not those of the log.
 _RESOURCES = {
     "config": "config_map",
@@ -96,7 +97,7 @@ def _unknown(what: str, word: str, known: set[str]) -> CommandError:
 def _methods() -> list[CalledMethod]:
     return [
         _called(method)
-        for noun in _NOUNS_OF_THE_API
+        for noun in sorted(each.name for each in iter_modules(pilothouse.__path__))
         for service in import_module(f"pilothouse.{noun}.v1.{noun}_pb2").DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]
