@@ -5934,9 +5934,10 @@ CREATE TABLE public.environment_variables (
 CASE value_from
     WHEN 'literal'::text THEN ((source_name IS NULL) AND (source_key IS NULL))
     WHEN 'field_ref'::text THEN ((value IS NULL) AND (source_name IS NULL) AND (source_key IS NOT NULL))
+    WHEN 'resource_field_ref'::text THEN (source_key IS NOT NULL)
     ELSE ((value IS NULL) AND (source_name IS NOT NULL) AND (source_key IS NOT NULL))
 END),
-    CONSTRAINT ck_environment_variables_value_from CHECK (((value_from)::text = ANY ((ARRAY['literal'::character varying, 'config_map'::character varying, 'secret'::character varying, 'field_ref'::character varying])::text[])))
+    CONSTRAINT ck_environment_variables_value_from CHECK (((value_from)::text = ANY ((ARRAY['literal'::character varying, 'config_map'::character varying, 'secret'::character varying, 'field_ref'::character varying, 'resource_field_ref'::character varying])::text[])))
 );
 
 ALTER TABLE ONLY public.environment_variables FORCE ROW LEVEL SECURITY;
@@ -5995,7 +5996,7 @@ COMMENT ON COLUMN public.environment_variables.name IS 'Name of the variable.';
 -- Name: COLUMN environment_variables.value; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.environment_variables.value IS 'Literal value.';
+COMMENT ON COLUMN public.environment_variables.value IS 'Literal value, or the divisor of an amount.';
 
 
 --
@@ -6009,14 +6010,14 @@ COMMENT ON COLUMN public.environment_variables.value_from IS 'Kind of source; li
 -- Name: COLUMN environment_variables.source_name; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.environment_variables.source_name IS 'The config map or secret.';
+COMMENT ON COLUMN public.environment_variables.source_name IS 'The config map or secret, or the program whose amount it shows; null: its own.';
 
 
 --
 -- Name: COLUMN environment_variables.source_key; Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON COLUMN public.environment_variables.source_key IS 'Key in the config map or secret, or the path of a field reference.';
+COMMENT ON COLUMN public.environment_variables.source_key IS 'Key in the config map or secret, or the path of a field reference or of an amount.';
 
 
 --

@@ -6,6 +6,8 @@
     Port      a port by number or by name: one key there, two values here
     OneOf     a choice of exactly one part (what a probe does)
     Variable  where an environment variable has its value from
+    Chosen    one of several parts under keys of their own, whose name here is a value
+    Rest      the other keys of a mapping, each a quantity
 
 A value's name with a dot (`probes.liveness`) stands within a part here and beside the others there.
 
@@ -186,6 +188,22 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """`choices` as those of `Variable`, without a literal or a mapping around them."""
+
+    chosen: str
+    choices: tuple[tuple[str, str, FieldPart], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """`name` has the quantities of the keys that no other entry around it names and that match `keys`."""
+
+    name: str
+    keys: str
+
+
+@dataclass(frozen=True, slots=True)
 class Constant:
     """A key that is written with every object, as the API would fill it in; nothing here."""
 
@@ -193,7 +211,7 @@ class Constant:
     value: str
 
 
-Entry = Field | Group | PortField | OneOf | Variable | Constant
+Entry = Field | Group | PortField | OneOf | Variable | Chosen | Rest | Constant
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pilothouse_manifests.fields import (
+    Chosen,
     Entry,
     Field,
     FieldPart,
@@ -15,6 +16,7 @@ from pilothouse_manifests.fields import (
     Nested,
     OneOf,
     Repeated,
+    Rest,
     Variable,
 )
 from pilothouse_manifests.table import (
@@ -33,7 +35,7 @@ _NAMED = re.compile(r'\[name="(?P<name>[^"]+)"\](?P<rest>.*)', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class PathValue:
-    """`name`: the value, with dots where it stands within another. `item`: of a list by name, the item's."""
+    """`name`: the value, with dots where it stands within another. `item`: of a list by name or of a map, which."""
 
     name: str
     item: str = ""
@@ -93,7 +95,7 @@ def _defaults(part: FieldPart | Group) -> Iterator[tuple[str, object]]:
                 yield from _defaults(inner)
             case Field(default=default) if default is not None and not callable(default):
                 yield entry.key, default
-            case OneOf(choices=choices) | Variable(choices=choices):
+            case OneOf(choices=choices) | Variable(choices=choices) | Chosen(choices=choices):
                 for _, _, inner in choices:
                     yield from _defaults(inner)
 
@@ -116,6 +118,9 @@ def _find(part: FieldPart, path: str) -> PathValue | None:
 
 def _among(entries: tuple[Entry, ...], path: str) -> PathValue | None:
     for entry in entries:
+        if isinstance(entry, Rest) and path:
+            # The last of its group.
+            return PathValue(entry.name, path.removeprefix("."))
         if not isinstance(entry, Field | Group):
             continue
         rest = _within(path, entry.key)

@@ -8,11 +8,13 @@ A caller's own rules are `hooks`: by part, a check of its values beside those of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pilothouse_manifests.fields import (
     Check,
+    Chosen,
     Constant,
     Encoded,
     Entry,
@@ -29,6 +31,7 @@ from pilothouse_manifests.fields import (
     PortField,
     QuantityField,
     Repeated,
+    Rest,
     Text,
     Texts,
     Values,
@@ -72,23 +75,28 @@ def read_each(
 
 def _read_entries(entries: tuple[Entry, ...], source: MappingSource, values: Values, hooks: Hooks) -> None:
     for entry in entries:
-        match entry:
-            case Field():
-                _read_field(entry, source, values, hooks)
-            case Group():
-                with source.part(entry.key) as inner:
-                    _read_entries(entry.entries, inner, values, hooks)
-                    _pass_defaults(entry.defaults, inner)
-            case PortField():
-                port = source.number_or_name(entry.key, required=entry.required)
-                if port:
-                    values[entry.name if isinstance(port, int) else entry.name_of_port] = port
-            case OneOf():
-                _read_one(entry, source, values, hooks)
-            case Variable():
-                _read_variable(entry, source, values, hooks)
-            case Constant():
-                source.only_default(entry.key, entry.value)
+        if isinstance(entry, Rest):
+            others = (key for key in source.names() if not any(_names(each, key) for each in entries))
+            if amounts := {key: source.quantity(key) for key in others if re.fullmatch(entry.keys, key)}:
+                values[entry.name] = amounts
+        else:
+            _ENTRIES[type(entry)](entry, source, values, hooks)
+
+
+def _read_group(group: Group, source: MappingSource, values: Values, hooks: Hooks) -> None:
+    with source.part(group.key) as inner:
+        _read_entries(group.entries, inner, values, hooks)
+        _pass_defaults(group.defaults, inner)
+
+
+def _read_port(entry: PortField, source: MappingSource, values: Values, _: Hooks) -> None:
+    port = source.number_or_name(entry.key, required=entry.required)
+    if port:
+        values[entry.name if isinstance(port, int) else entry.name_of_port] = port
+
+
+def _names(entry: Entry, key: str) -> bool:
+    return isinstance(entry, Field) and entry.key == key
 
 
 def _read_field(field: Field, source: MappingSource, values: Values, hooks: Hooks) -> None:
@@ -121,14 +129,25 @@ def _pass_defaults(defaults: tuple[tuple[Any, ...], ...], source: MappingSource)
 
 
 def _read_one(entry: OneOf, source: MappingSource, values: Values, hooks: Hooks) -> None:
+    for name, key, part in _one_given(entry, source):
+        with source.part(key) as inner:
+            values[name] = read(part, inner, hooks)
+
+
+def _read_chosen(entry: Chosen, source: MappingSource, values: Values, hooks: Hooks) -> None:
+    for name, key, part in _one_given(entry, source):
+        with source.part(key) as inner:
+            values |= {entry.chosen: name, **(read(part, inner, hooks) or {})}
+
+
+def _one_given(entry: OneOf | Chosen, source: MappingSource) -> list[tuple[str, str, FieldPart]]:
+    """The choices that are there; reports where that is not one."""
     given = [choice for choice in entry.choices if source.has(choice[1])]
     if len(given) != 1:
         known = ", ".join(key for _, key, _ in entry.choices)
         found = " and ".join(key for _, key, _ in given) or "none"
         source.invalid(None, f"expected one of {known}, found {found}")
-    for name, key, part in given:
-        with source.part(key) as inner:
-            values[name] = read(part, inner, hooks)
+    return given
 
 
 def _read_variable(entry: Variable, source: MappingSource, values: Values, hooks: Hooks) -> None:
@@ -238,4 +257,13 @@ _KINDS: dict[type, Callable[[Field, MappingSource, Hooks], Any]] = {
     Only: _read_only,
     Nested: _read_nested,
     Repeated: _read_repeated,
+}
+_ENTRIES: dict[type, Callable[[Any, MappingSource, Values, Hooks], None]] = {
+    Field: _read_field,
+    Group: _read_group,
+    PortField: _read_port,
+    OneOf: _read_one,
+    Variable: _read_variable,
+    Chosen: _read_chosen,
+    Constant: lambda entry, source, _values, _hooks: source.only_default(entry.key, entry.value),
 }

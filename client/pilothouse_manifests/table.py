@@ -1,7 +1,7 @@
 """The table: how each field of a container, a volume and a config is called in Kubernetes.
 
 On the left the name of the value, as in the API and in the server's model; on the right the key. What Kubernetes offers
-and the platform does not (`envFrom`, `lifecycle`, `workingDir` …) is never named: a source reports whatever nobody
+and the platform does not (`lifecycle`, `workingDir` …) is never named: a source reports whatever nobody
 reads. Only keys that may stand at their default are listed, because live objects and manifests written by tools
 state them.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pilothouse_manifests.fields import (
+    Chosen,
     Constant,
     Encoded,
     Entry,
@@ -27,6 +28,7 @@ from pilothouse_manifests.fields import (
     PortField,
     QuantityField,
     Repeated,
+    Rest,
     Text,
     Texts,
     Values,
@@ -106,10 +108,41 @@ ENV_VAR = FieldPart(
                 ),
                 ("config_map", "configMapKeyRef", FieldPart("config_map", _KEY_REFERENCE)),
                 ("secret", "secretKeyRef", FieldPart("secret", _KEY_REFERENCE)),
+                (
+                    "resource_field_ref",
+                    "resourceFieldRef",
+                    FieldPart(
+                        "resource_field_ref",
+                        (
+                            Field("source_name", "containerName", Text()),
+                            Field("source_key", "resource", Text(), required=True),
+                            Field("divisor", "divisor", QuantityField(), default="0"),
+                        ),
+                    ),
+                ),
             ),
         ),
     ),
 )
+_WHOLE_SOURCE: tuple[Entry, ...] = (
+    Field("source_name", "name", Text(), required=True),
+    Field("optional", "optional", Flag()),
+)
+ENV_FROM = FieldPart(
+    "env_from",
+    (
+        Field("prefix", "prefix", Text()),
+        Chosen(
+            "value_from",
+            (
+                ("config_map", "configMapRef", FieldPart("config_map", _WHOLE_SOURCE)),
+                ("secret", "secretRef", FieldPart("secret", _WHOLE_SOURCE)),
+            ),
+        ),
+    ),
+)
+# Of Kubernetes' own, and the devices of others.
+_OTHER_RESOURCE = r"ephemeral-storage|hugepages-[0-9]+[KMGTPE]i|[^/]+/[^/]+"
 RESOURCES = FieldPart(
     "resources",
     (
@@ -118,11 +151,16 @@ RESOURCES = FieldPart(
             (
                 Field("cpu_request", "cpu", QuantityField()),
                 Field("memory_request", "memory", QuantityField()),
+                Rest("requests", _OTHER_RESOURCE),
             ),
         ),
         Group(
             "limits",
-            (Field("cpu_limit", "cpu", QuantityField()), Field("memory_limit", "memory", QuantityField())),
+            (
+                Field("cpu_limit", "cpu", QuantityField()),
+                Field("memory_limit", "memory", QuantityField()),
+                Rest("limits", _OTHER_RESOURCE),
+            ),
         ),
     ),
 )
@@ -256,6 +294,8 @@ _PROGRAM: tuple[Entry, ...] = (
     Field("command", "command", Texts()),
     Field("args", "args", Texts()),
     Field("env", "env", Repeated(ENV_VAR, keys=("name",), called="variable")),
+    # One of another's could read any secret of the namespace.
+    Field("env_from", "envFrom", Repeated(ENV_FROM), adopted=False),
     Field("resources", "resources", Nested(RESOURCES, apart=True)),
     # Its name of a volume is that of the pod, which another's change cannot be told by.
     Field(
@@ -462,4 +502,12 @@ def key_of(part: FieldPart, name: str) -> str:
 
 def names_of(part: FieldPart) -> tuple[str, ...]:
     """The names of a part's values, each once."""
-    return tuple(dict.fromkeys(field.name.partition(".")[0] for field in fields_of(part.entries)))
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in _names(part.entries)))
+
+
+def _names(entries: tuple[Entry, ...]) -> Iterator[str]:
+    for entry in entries:
+        if isinstance(entry, Field | Rest):
+            yield entry.name
+        elif isinstance(entry, Group):
+            yield from _names(entry.entries)

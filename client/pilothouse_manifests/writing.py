@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilothouse_manifests.fields import (
+    Chosen,
     Constant,
     Encoded,
     Entry,
@@ -25,6 +26,7 @@ from pilothouse_manifests.fields import (
     Only,
     PortField,
     Repeated,
+    Rest,
     Texts,
     Variable,
     Words,
@@ -105,6 +107,11 @@ class _Compiler:
                 # An empty value is sent: the variable is then set, and empty.
                 self._line(f"if found is None: {into}[{entry.literal!r}] = value.{entry.literal}")
                 self._line(f"else: {into}[{entry.key!r}] = {{found[0]: found[1](value)}}")
+            case Chosen():
+                self._line(f"key, inner = {self._choices(entry.choices)}[value.{entry.chosen}]")
+                self._line(f"{into}[key] = inner(value)")
+            case Rest():
+                self._line(f"{into}.update(value.{entry.name})")
             case Constant():
                 self._line(f"{into}[{entry.key!r}] = {entry.value!r}")
 

@@ -106,7 +106,23 @@ class Needs:
 
 _CONFIG = {"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha", "source_key": "alpha"}
 _PORT = {"ports": [{"name": "alpha", "container_port": 70}, {"name": "beta", "container_port": 71}]}
+_AMOUNT = {"value_from": "ENV_VALUE_FROM_RESOURCE_FIELD_REF", "source_key": "limits.cpu"}
 NEEDS: tuple[Needs, ...] = (
+    Needs("env.divisor", beside=_AMOUNT, values=("1m", "1")),
+    Needs(
+        "env_from.value_from",
+        beside={"source_name": "alpha"},
+        values=("ENV_VALUE_FROM_SECRET", "ENV_VALUE_FROM_CONFIG_MAP"),
+    ),
+    *(
+        Needs(f"env_from.{name}", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP", "source_name": "alpha"})
+        for name in ("prefix", "optional")
+    ),
+    Needs(
+        "env_from.source_name", beside={"value_from": "ENV_VALUE_FROM_CONFIG_MAP"}, values=("alpha", "beta")
+    ),
+    Needs("resources.requests", values=({"ephemeral-storage": "2"}, {"ephemeral-storage": "3"})),
+    Needs("resources.limits", values=({"nvidia.com/gpu": "2"}, {"ephemeral-storage": "3"})),
     Needs("env.value_from", beside=_CONFIG, values=("ENV_VALUE_FROM_SECRET", "ENV_VALUE_FROM_CONFIG_MAP")),
     Needs("env.source_name", beside=_CONFIG),
     Needs("env.source_key", beside=_CONFIG),

@@ -21,6 +21,7 @@ SECRET = pb.EnvVar(name="PW", value_from=pb.ENV_VALUE_FROM_SECRET, source_name="
 SETTING = pb.EnvVar(
     name="MODE", value_from=pb.ENV_VALUE_FROM_CONFIG_MAP, source_name="settings", source_key="mode"
 )
+WHOLE = pb.EnvFrom(value_from=pb.ENV_VALUE_FROM_SECRET, source_name="db")
 CANARY = "CANARY-51d0"
 
 
@@ -89,6 +90,10 @@ GIVEN: dict[str, dict[str, Any]] = {
         ]
     },
     "container.image_pull_secrets[0]": {"image_pull_secrets": ["registry"]},
+    "container.env_from[0].source_name": {"env_from": [WHOLE]},
+    "container.init_containers[0].env_from[0].source_name": {
+        "init_containers": [pb.InitContainer(name="init", image="busybox:1", env_from=[WHOLE])]
+    },
 }
 
 

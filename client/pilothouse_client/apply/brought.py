@@ -43,10 +43,15 @@ class Brought:
         """The step as a server can check it that has not got yet what this file brings first."""
         checked = pb.Container()
         checked.CopyFrom(step.container)
-        for variables in (checked.env, *(init.env for init in checked.init_containers)):
+        inits = checked.init_containers
+        for variables in (checked.env, *(init.env for init in inits)):
             for variable in variables:
                 if (_KIND_OF_VARIABLE.get(variable.value_from, ""), variable.source_name) in self.configs:
                     variable.optional = True
+        for sources in (checked.env_from, *(init.env_from for init in inits)):
+            for source in sources:
+                if (_KIND_OF_VARIABLE.get(source.value_from, ""), source.source_name) in self.configs:
+                    source.optional = True
         pulling = [name for name in checked.image_pull_secrets if ("secret", name) not in self.configs]
         checked.image_pull_secrets[:] = pulling
         mounted = {mount.volume for mount in checked.volume_mounts}

@@ -101,6 +101,8 @@ def amount(text: str, smallest: str = "1e-9") -> str:
 def _container_parts(container: pb.Container | pb.InitContainer) -> None:
     for variable in container.env:
         variable.value_from = variable.value_from or pb.ENV_VALUE_FROM_LITERAL
+        # The API writes 0 where nothing is said.
+        variable.divisor = variable.divisor if variable.divisor != "0" else ""
     resources = container.resources
     if resources.ByteSize():
         # The server counts cpu in thousandths and memory in bytes, rounding up.
@@ -108,6 +110,9 @@ def _container_parts(container: pb.Container | pb.InitContainer) -> None:
         resources.cpu_limit = amount(resources.cpu_limit, "0.001")
         resources.memory_request = amount(resources.memory_request, "1")
         resources.memory_limit = amount(resources.memory_limit, "1")
+        for amounts in (resources.requests, resources.limits):
+            for name in amounts:
+                amounts[name] = amount(amounts[name])
     for name in ("resources", "security_context"):
         _clear_empty(container, name)
     for mount in container.volume_mounts:

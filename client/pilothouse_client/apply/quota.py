@@ -66,8 +66,11 @@ def _growth(step: Step) -> tuple[Decimal, ...]:
 def _share(container: pb.Container) -> tuple[Decimal, ...]:
     cpu = memory = Decimal(0)
     for each in (container.resources, *(init.resources for init in container.init_containers)):
-        cpu = max(cpu, _number(each.cpu_request or each.cpu_limit, "0.001"))
-        memory = max(memory, _number(each.memory_request or each.memory_limit, "1"))
+        requests, limits = each.requests, each.limits
+        asked = each.cpu_request or requests.get("cpu") or each.cpu_limit or limits.get("cpu", "")
+        cpu = max(cpu, _number(asked, "0.001"))
+        asked = each.memory_request or requests.get("memory") or each.memory_limit or limits.get("memory", "")
+        memory = max(memory, _number(asked, "1"))
     replicas = container.replicas if container.HasField("replicas") else 1
     return Decimal(1), cpu * replicas, memory * replicas
 

@@ -12,8 +12,9 @@ import msgspec
 from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import Kind
 from pilothouse_server.config.operations import configs
-from pilothouse_server.containers import repository, rules
+from pilothouse_server.containers import repository
 from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
+from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.namespace_facts import NamespaceFacts, Needs
 from pilothouse_server.containers.privileges import (
@@ -97,7 +98,7 @@ def settled(wanted: Container, stored: Container | None, facts: NamespaceFacts, 
     if runs_new:
         # Before anything is told of config maps and secrets: whether they are there, and of which type.
         refuse_use(wanted, may)
-    found = rules.Findings()
+    found = Findings()
     _check_sources(wanted, stored, facts, found)
     _check_pull_secrets(wanted, stored, facts.secrets, found)
     _check_mounts(wanted, facts.volumes, found)
@@ -108,14 +109,12 @@ def settled(wanted: Container, stored: Container | None, facts: NamespaceFacts, 
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
     """The config maps or secrets that the environment cannot do without."""
-    names = {item.source_name for item in wanted.env if item.value_from == kind and not item.optional}
-    for init in wanted.spec.init_containers:
-        names |= {item.source_name for item in init.env if item.value_from == kind and not item.optional}
-    return names
+    items = (item for _, item in env_fields(wanted))
+    return {item.source_name for item in items if item.value_from == kind and not item.optional}
 
 
 def _check_sources(
-    wanted: Container, stored: Container | None, facts: NamespaceFacts, found: rules.Findings
+    wanted: Container, stored: Container | None, facts: NamespaceFacts, found: Findings
 ) -> None:
     """Notes config maps and secrets that the environment reads and that are not there."""
     kinds: tuple[tuple[Kind, Collection[str]], ...] = (
@@ -131,7 +130,7 @@ def _check_sources(
                 found.add(f"{field}.source_name", "exists", configs.not_here(kind, item.source_name))
 
 
-def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: rules.Findings) -> None:
+def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found: Findings) -> None:
     """Notes mounts of volumes that are not there."""
     empty_dirs = {item.name for item in wanted.spec.empty_dirs}
     for field, mount in mount_fields(wanted):
@@ -180,7 +179,7 @@ def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:
 
 
 def _check_pull_secrets(
-    wanted: Container, stored: Container | None, types: Mapping[str, str], found: rules.Findings
+    wanted: Container, stored: Container | None, types: Mapping[str, str], found: Findings
 ) -> None:
     """Notes those that are not there, or that no registry is told of by."""
     names = _pull_secrets(wanted, stored)
@@ -200,8 +199,7 @@ def _read_beside(stored: Container | None, kind: Kind) -> set[str]:
     """What a container that was imported earlier reads, and stands on the cluster beside the platform."""
     if stored is None or not stored.imported:
         return set()
-    env = [*stored.env, *(item for init in stored.spec.init_containers for item in init.env)]
-    read = {item.source_name for item in env if item.value_from == kind}
+    read = {item.source_name for _, item in env_fields(stored) if item.value_from == kind}
     return read | set(stored.spec.image_pull_secrets if kind == "secret" else ())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pilothouse_server.authorization.access import May
-from pilothouse_server.containers.model import Container, EnvVar
+from pilothouse_server.containers.model import Container, EnvFrom, EnvVar
 from pilothouse_server.errors import PermissionDenied
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -17,11 +17,17 @@ CONFIG_USE_PERMISSION = "config.use"
 _WORDS = {"config_map": "config map", "secret": "secret"}
 
 
-def env_fields(container: Container) -> list[tuple[str, EnvVar]]:
-    """The variables of a container and of its init containers, with the fields that they stand in."""
-    env = [(f"container.env[{i}]", item) for i, item in enumerate(container.env)]
-    for number, init in enumerate(container.spec.init_containers):
-        env += [(f"container.init_containers[{number}].env[{i}]", item) for i, item in enumerate(init.env)]
+def env_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom]]:
+    """What the variables of a container and of its init containers are made of, with the fields that it stands in."""
+    env: list[tuple[str, EnvVar | EnvFrom]] = []
+    programs = [("container", container.env, container.spec.env_from)]
+    programs += [
+        (f"container.init_containers[{number}]", init.env, init.env_from)
+        for number, init in enumerate(container.spec.init_containers)
+    ]
+    for field, variables, sources in programs:
+        env += [(f"{field}.env[{i}]", item) for i, item in enumerate(variables)]
+        env += [(f"{field}.env_from[{i}]", item) for i, item in enumerate(sources)]
     return env
 
 

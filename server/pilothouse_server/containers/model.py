@@ -22,7 +22,7 @@ from pilothouse_server.values.volumes import AccessMode, VolumeMount, VolumeType
 Status = Literal["pending", "running", "paused", "stopped", "failed", "crash_loop_back_off"]
 DesiredState = Literal["running", "stopped", "paused"]
 DriftPolicy = Literal["repair", "report", "adopt"]
-ValueFrom = Literal["literal", "config_map", "secret", "field_ref"]
+ValueFrom = Literal["literal", "config_map", "secret", "field_ref", "resource_field_ref"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer", "Headless", "None"]
 
 
@@ -39,6 +39,16 @@ class EnvVar(Value, frozen=True):
     value_from: ValueFrom = "literal"
     source_name: str = ""
     source_key: str = ""
+    optional: bool = False
+    divisor: str = ""
+
+
+class EnvFrom(Value, frozen=True):
+    """All keys of a config map or secret as variables."""
+
+    value_from: ValueFrom
+    source_name: str
+    prefix: str = ""
     optional: bool = False
 
 
@@ -89,10 +99,33 @@ class EmptyDir(Value, frozen=True):
 
 
 class Resources(Value, frozen=True):
+    """Each resource stands either in its field or in the maps, whose keys are its name in Kubernetes."""
+
     cpu_request: str = ""
     cpu_limit: str = ""
     memory_request: str = ""
     memory_limit: str = ""
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+
+    def request(self, resource: Literal["cpu", "memory"]) -> str:
+        """The request of a resource, wherever it stands."""
+        return getattr(self, f"{resource}_request") or self.requests.get(resource, "")
+
+    def limit(self, resource: Literal["cpu", "memory"]) -> str:
+        """The limit of a resource, wherever it stands."""
+        return getattr(self, f"{resource}_limit") or self.limits.get(resource, "")
+
+    def each_once(self) -> Resources:
+        """The same without the items of the maps whose own fields are set."""
+        found = {
+            kind: {key: each for key, each in amounts.items() if not getattr(self, f"{key}_{field}", "")}
+            for kind, field, amounts in (
+                ("requests", "request", self.requests),
+                ("limits", "limit", self.limits),
+            )
+        }
+        return msgspec.structs.replace(self, **found)
 
 
 class HttpHeader(Value, frozen=True):
@@ -179,6 +212,7 @@ class InitContainer(Value, frozen=True):
     resources: Resources = Resources()
     security_context: SecurityContext | None = None
     image_pull_policy: str = ""
+    env_from: tuple[EnvFrom, ...] = ()
 
 
 class Toleration(Value, frozen=True):
@@ -224,6 +258,7 @@ class ContainerSpec(Value, frozen=True):
 
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    env_from: tuple[EnvFrom, ...] = ()
     empty_dirs: tuple[EmptyDir, ...] = ()
     probes: Probes = Probes()
     security_context: SecurityContext | None = None

@@ -9,21 +9,22 @@ Pods, Deployments and Services (v1.36).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from pilothouse_server.containers.amounts import checked_resources
+from pilothouse_server.containers.findings import Findings
 from pilothouse_server.containers.model import (
     Container,
+    EnvFrom,
     EnvVar,
     InitContainer,
     Port,
     Probe,
-    Resources,
     SeccompProfile,
     SecurityContext,
 )
-from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 from pilothouse_server.values.image_reference import ImageReference
 from pilothouse_server.values.names import is_pod_port_name, port_name_problem
 from pilothouse_server.values.quantity import Quantity, normalise
@@ -37,47 +38,10 @@ _FIELD_PATHS = frozenset(
         "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
     }
 )  # fmt: skip
+_AMOUNT_PATHS = re.compile(r"(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGTPE]i)")
+_CPU_DIVISORS = ("1", "1m")
+_BYTE_DIVISORS = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
 _FIELD_KEYS = re.compile(r"metadata\.(labels|annotations)\['[^'\x00-\x1f]{1,317}'\]")
-
-
-class Findings:
-    """Collects what is wrong, so that a caller learns of everything at once."""
-
-    def __init__(self) -> None:
-        self._violations: list[Violation] = []
-
-    def add(self, field: str, rule: str, description: str) -> None:
-        """Notes one violation."""
-        self._violations.append(Violation(field, rule, description))
-
-    def missing(self, field: str) -> None:
-        """Notes a field that must be given and is empty."""
-        self._violations.append(missing_field(field))
-
-    def one_of(self, field: str, value: str, allowed: Sequence[str]) -> None:
-        """Notes a word that is not allowed; empty is."""
-        if value and value not in allowed:
-            self.add(field, "one_of", f"must be one of {', '.join(allowed)}")
-
-    def unique(self, field: str, keys: Iterable[tuple[int, object]], what: str) -> None:
-        """Notes each item whose key an earlier one has."""
-        seen: set[object] = set()
-        for index, key in keys:
-            if key in seen:
-                self.add(f"{field}[{index}]", "unique", f"{what} is duplicate")
-            seen.add(key)
-
-    def raise_if_any(self) -> None:
-        """Raises InvalidArgument with everything that was noted."""
-        if self._violations:
-            first = self._violations[0]
-            more = f" (and {len(self._violations) - 1} more)" if len(self._violations) > 1 else ""
-            raise InvalidArgument(
-                f"{first.field}: {first.description}{more}",
-                reason="INVALID_CONTAINER",
-                metadata={"field": first.field},
-                violations=self._violations[:20],
-            )
 
 
 def checked(container: Container) -> Container:
@@ -100,12 +64,13 @@ def checked(container: Container) -> Container:
     found.one_of("container.image_pull_policy", spec.image_pull_policy, PULL_POLICIES)
     found.unique("container.image_pull_secrets", enumerate(spec.image_pull_secrets), "the secret")
     _check_env(found, "container.env", container.env)
+    _check_env_from(found, "container.env_from", spec.env_from)
     _check_mounts(found, "container.volume_mounts", container.volume_mounts)
     _check_probes(found, container)
     _check_tolerations(found, container)
     _check_security(found, container)
     ports = _checked_ports(found, container)
-    resources = _checked_resources(found, "container.resources", container.resources)
+    resources = checked_resources(found, "container.resources", container.resources)
     init_containers = tuple(
         _checked_init(found, index, item) for index, item in enumerate(spec.init_containers)
     )
@@ -146,8 +111,8 @@ def quota_share(container: Container) -> tuple[int, int]:
     """
     cpu = memory = 0
     for resources in (container.resources, *(item.resources for item in container.spec.init_containers)):
-        cpu = max(cpu, _amount(resources.cpu_request or resources.cpu_limit).millicores)
-        memory = max(memory, _amount(resources.memory_request or resources.memory_limit).whole)
+        cpu = max(cpu, _amount(resources.request("cpu") or resources.limit("cpu")).millicores)
+        memory = max(memory, _amount(resources.request("memory") or resources.limit("memory")).whole)
     return cpu * container.replicas, memory * container.replicas
 
 
@@ -179,6 +144,8 @@ def _check_env(found: Findings, field: str, env: Sequence[EnvVar]) -> None:
     found.unique(field, enumerate(item.name for item in env), "the name")
     for index, item in enumerate(env):
         at = f"{field}[{index}]"
+        if item.divisor and item.value_from != "resource_field_ref":
+            found.add(f"{at}.divisor", "unused", "is only allowed with RESOURCE_FIELD_REF")
         if item.value_from == "literal":
             for name in ("source_name", "source_key"):
                 if getattr(item, name):
@@ -203,8 +170,29 @@ def _check_env_source(found: Findings, at: str, item: EnvVar) -> None:
                 f"must be one of {', '.join(sorted(_FIELD_PATHS))}, metadata.labels['KEY'], "
                 "metadata.annotations['KEY']",
             )
+    elif item.value_from == "resource_field_ref":
+        _check_amount_reference(found, at, item)
     elif not item.source_name:
         found.add(f"{at}.source_name", "required", f"must be set for a value from a {item.value_from}")
+
+
+def _check_amount_reference(found: Findings, at: str, item: EnvVar) -> None:
+    if item.source_key and not _AMOUNT_PATHS.fullmatch(item.source_key):
+        found.add(
+            f"{at}.source_key",
+            "one_of",
+            "must be limits. or requests. and one of cpu, memory, ephemeral-storage, hugepages-SIZE",
+        )
+    allowed = _CPU_DIVISORS if item.source_key.endswith(".cpu") else _BYTE_DIVISORS
+    # 0 is what the API writes where nothing is said.
+    if item.divisor not in ("", "0", *allowed):
+        found.add(f"{at}.divisor", "one_of", f"must be one of {', '.join(allowed)}")
+
+
+def _check_env_from(found: Findings, field: str, sources: Sequence[EnvFrom]) -> None:
+    for index, item in enumerate(sources):
+        if item.value_from not in ("config_map", "secret"):
+            found.add(f"{field}[{index}].value_from", "one_of", "must be one of CONFIG_MAP, SECRET")
 
 
 def _check_mounts(found: Findings, field: str, mounts: Sequence[VolumeMount]) -> None:
@@ -287,28 +275,17 @@ def _completed_port(found: Findings, field: str, port: Port, container: str) -> 
     )
 
 
-def _checked_resources(found: Findings, field: str, resources: Resources) -> Resources:
-    texts = {}
-    for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"):
-        value = getattr(resources, name)
-        texts[name] = normalise(value) if value else ""
-    for kind in ("cpu", "memory"):
-        request, limit = texts[f"{kind}_request"], texts[f"{kind}_limit"]
-        if request and limit and Quantity.parse(request) > Quantity.parse(limit):
-            found.add(f"{field}.{kind}_request", "maximum", f"must not be above {kind}_limit")
-    return Resources(**texts)
-
-
 def _checked_init(found: Findings, index: int, item: InitContainer) -> InitContainer:
     field = f"container.init_containers[{index}]"
     _check_env(found, f"{field}.env", item.env)
+    _check_env_from(found, f"{field}.env_from", item.env_from)
     _check_mounts(found, f"{field}.volume_mounts", item.volume_mounts)
     found.one_of(f"{field}.image_pull_policy", item.image_pull_policy, PULL_POLICIES)
     _check_rights(found, f"{field}.security_context", item.security_context)
     return msgspec.structs.replace(
         item,
         image=str(ImageReference.parse(item.image)),
-        resources=_checked_resources(found, f"{field}.resources", item.resources),
+        resources=checked_resources(found, f"{field}.resources", item.resources),
     )
 
 

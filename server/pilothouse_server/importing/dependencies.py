@@ -11,7 +11,7 @@ are not even read then. Otherwise they go from the cluster's answer to the encry
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +20,8 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import ConfigMap, Kind
 from pilothouse_server.config.operations import config_maps, configs, secrets
 from pilothouse_server.config.operations.secrets import Asked
-from pilothouse_server.containers.model import Container, EnvVar, MountedVolume
+from pilothouse_server.containers.config_use import env_fields
+from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.importing import sources, unfit, volumes
 from pilothouse_server.importing.deployments import Converted
@@ -287,15 +288,9 @@ def _sources(container: Container) -> dict[tuple[Kind, str], bool]:
         if volume.type == "config_map" or volume.type == "secret":
             shown: tuple[Kind, str] = (volume.type, volume.source_name)
             named[shown] = named.get(shown, True) and volume.optional
-    for variable in _variables(container):
+    for _, variable in env_fields(container):
         if variable.value_from == "config_map" or variable.value_from == "secret":
             key: tuple[Kind, str] = (variable.value_from, variable.source_name)
             named[key] = named.get(key, True) and variable.optional
     named |= {("secret", name): False for name in container.spec.image_pull_secrets}
     return named
-
-
-def _variables(container: Container) -> Iterator[EnvVar]:
-    yield from container.env
-    for init in container.spec.init_containers:
-        yield from init.env

@@ -129,12 +129,17 @@ def _adopt(container: Container, there: Container, live: Manifest, path: str) ->
     names = value.name.split(".")
     if names[0] not in Container.__struct_fields__:
         names.insert(0, "spec")
-    return cast(Container, _with(container, there, names, value.item))
+    adopted = cast(Container, _with(container, there, names, value.item))
+    return msgspec.structs.replace(adopted, resources=adopted.resources.each_once())
 
 
 def _with(ours: Any, theirs: Any, names: list[str], item: str) -> Any:
-    """Our value with theirs at a place within; of a list there, with the item of this name alone."""
+    """Our value with theirs at a place within; of a list or a map there, with the item of this name alone."""
     if not names:
+        if isinstance(ours, dict) and item:
+            return {
+                key: value for key, value in {**ours, item: theirs.get(item)}.items() if value is not None
+            }
         return _with_item(ours, theirs, item) if item else theirs
     name, *further = names
     changed = _with(getattr(ours, name), getattr(theirs, name), further, item)

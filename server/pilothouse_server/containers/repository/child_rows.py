@@ -19,10 +19,10 @@ def columns_of(container: Container) -> dict[str, Any]:
     resources = container.resources
     return {
         "display_name": container.display_name or None,
-        "cpu_request": resources.cpu_request or None,
-        "cpu_limit": resources.cpu_limit or None,
-        "memory_request": resources.memory_request or None,
-        "memory_limit": resources.memory_limit or None,
+        "cpu_request": resources.request("cpu") or None,
+        "cpu_limit": resources.limit("cpu") or None,
+        "memory_request": resources.request("memory") or None,
+        "memory_limit": resources.limit("memory") or None,
         "labels": container.labels,
         "annotations": container.annotations,
         "spec": _document(container),
@@ -39,6 +39,9 @@ def _document(container: Container) -> dict[str, Any]:
     document["image"] = container.image
     if container.volume_mounts:
         document["volume_mounts"] = msgspec.to_builtins(container.volume_mounts)
+    resources = container.resources
+    if amounts := {name: found for name in ("requests", "limits") if (found := getattr(resources, name))}:
+        document["resources"] = amounts
     # Of the Service, not of a port: each is kept once.
     annotations = {
         port.service_name: port.service_annotations for port in container.ports if port.service_annotations
@@ -64,7 +67,7 @@ def env_row(position: int, variable: EnvVar) -> dict[str, Any]:
     return {
         "position": position,
         "name": variable.name,
-        "value": variable.value if variable.value_from == "literal" else None,
+        "value": variable.value if variable.value_from == "literal" else variable.divisor or None,
         "value_from": variable.value_from,
         "source_name": variable.source_name or None,
         "source_key": variable.source_key or None,

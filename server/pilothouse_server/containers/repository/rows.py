@@ -1,9 +1,9 @@
 """A container as one row: the select that reads it whole, and the value made of it.
 
-The document `containers.spec` is `ContainerSpec` with the volume mounts, the annotations of Services and the image, as
-it was asked for, beside it: the row of `container_images` that `image_id` names learns a digest from the nodes, which
-must not change what is wanted. Environment, ports and volumes are rows of their own and come as JSON aggregates, so a
-container costs one statement.
+The document `containers.spec` is `ContainerSpec` with the volume mounts, the maps of resources, the annotations of
+Services and the image, as it was asked for, beside it: the row of `container_images` that `image_id` names learns a
+digest from the nodes, which must not change what is wanted. Environment, ports and volumes are rows of their own and
+come as JSON aggregates, so a container costs one statement.
 """
 
 from __future__ import annotations
@@ -82,9 +82,28 @@ def _port(item: Mapping[str, Any], annotations: Mapping[str, dict[str, str]]) ->
     return msgspec.structs.replace(port, service_annotations=found) if found else port
 
 
+def _variable(item: Mapping[str, Any]) -> EnvVar:
+    present = _present(item)
+    if item["value_from"] != "literal" and "value" in present:
+        present["divisor"] = present.pop("value")
+    return msgspec.convert(present, EnvVar)
+
+
+def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
+    """The columns have what counts, wherever it was given."""
+    whole = Resources(
+        row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or "", **maps
+    )
+    if not maps:
+        return whole
+    given = {f"{key}_{kind.removesuffix('s')}" for kind, amounts in maps.items() for key in amounts}
+    return msgspec.structs.replace(whole, **dict.fromkeys(given & set(Resources.__struct_fields__), ""))
+
+
 def container_of(row: Row) -> Container:
     """The value of a row of `WHOLE`."""
     spec = dict(row.spec)
+    resources = _resources(row, spec.pop("resources", {}))
     image = spec.pop("image")
     mounts = msgspec.convert(spec.pop("volume_mounts", ()), tuple[VolumeMount, ...])
     annotations: Mapping[str, dict[str, str]] = spec.pop("service_annotations", {})
@@ -96,13 +115,11 @@ def container_of(row: Row) -> Container:
         kubernetes_name=row.kubernetes_name,
         image=image,
         display_name=row.display_name or "",
-        env=tuple(msgspec.convert(_present(item), EnvVar) for item in row.env or ()),
+        env=tuple(_variable(item) for item in row.env or ()),
         ports=tuple(_port(item, annotations) for item in row.ports or ()),
         volume_mounts=mounts,
         volumes=volumes_of(row.mounted_volumes),
-        resources=Resources(
-            row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or ""
-        ),
+        resources=resources,
         replicas=row.replicas,
         labels=row.labels,
         annotations=row.annotations,

@@ -1,7 +1,7 @@
 """SQL about what containers read: config maps and secrets, by their environment, by the volumes they mount, and to
 pull their images.
 
-The environment of init containers lies in the document `containers.spec`, that of the container in rows.
+The variables of the container are rows; what else reads them lies in the document `containers.spec`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _USES = """(
     EXISTS (SELECT FROM environment_variables AS e
             WHERE e.container_id = c.id AND e.value_from = :kind AND e.source_name = :name)
     OR jsonb_path_exists(c.spec,
-        '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
+        '$.** ? (@.value_from == $kind && @.source_name == $name)',
         jsonb_build_object('kind', CAST(:kind AS text), 'name', CAST(:name AS text)))
     OR (:kind = 'secret' AND jsonb_path_exists(c.spec,
         '$.image_pull_secrets[*] ? (@ == $name)', jsonb_build_object('name', CAST(:name AS text))))

@@ -81,6 +81,9 @@ class PodOwner(msgspec.Struct, frozen=True):
     namespace_id: NamespaceId
     resources: Resources
 
+    def __hash__(self) -> int:
+        return hash(self.container_id)
+
 
 class ContainerObserver(StatusObserver):
     """The observation of one cluster under one lease. `run` until cancelled; raises LeaseLost."""

@@ -30,7 +30,7 @@ SELECT DISTINCT c.id FROM pending AS p JOIN containers AS c ON c.namespace_id = 
 WHERE c.id = ANY(CAST(:container_ids AS bigint[]))
   AND (EXISTS (SELECT FROM environment_variables AS e
                WHERE e.container_id = c.id AND e.value_from = p.kind AND e.source_name = p.name)
-   OR jsonb_path_exists(c.spec, '$.init_containers[*].env[*] ? (@.value_from == $kind && @.source_name == $name)',
+   OR jsonb_path_exists(c.spec, '$.** ? (@.value_from == $kind && @.source_name == $name)',
                         jsonb_build_object('kind', p.kind, 'name', p.name))
    OR (p.kind = 'secret' AND jsonb_path_exists(c.spec, '$.image_pull_secrets[*] ? (@ == $name)',
                                                jsonb_build_object('name', p.name)))

@@ -142,6 +142,8 @@ class _EnvValueFromEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EnvValue
     """Key `source_key` of the secret `source_name` of the same namespace."""
     ENV_VALUE_FROM_FIELD_REF: _EnvValueFrom.ValueType  # 4
     """A field of the pod: `source_key` is its path, such as `status.podIP`."""
+    ENV_VALUE_FROM_RESOURCE_FIELD_REF: _EnvValueFrom.ValueType  # 5
+    """A request or limit of a program of the pod: `source_key` is its path, such as `limits.memory`."""
 
 class EnvValueFrom(_EnvValueFrom, metaclass=_EnvValueFromEnumTypeWrapper):
     """Source of the value of an environment variable."""
@@ -156,6 +158,8 @@ ENV_VALUE_FROM_SECRET: EnvValueFrom.ValueType  # 3
 """Key `source_key` of the secret `source_name` of the same namespace."""
 ENV_VALUE_FROM_FIELD_REF: EnvValueFrom.ValueType  # 4
 """A field of the pod: `source_key` is its path, such as `status.podIP`."""
+ENV_VALUE_FROM_RESOURCE_FIELD_REF: EnvValueFrom.ValueType  # 5
+"""A request or limit of a program of the pod: `source_key` is its path, such as `limits.memory`."""
 Global___EnvValueFrom: _TypeAlias = EnvValueFrom  # noqa: Y015
 
 class _Protocol:
@@ -258,6 +262,7 @@ class EnvVar(_message.Message):
     SOURCE_NAME_FIELD_NUMBER: _builtins.int
     SOURCE_KEY_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
+    DIVISOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required; unique in the container."""
     value: _builtins.str
@@ -267,11 +272,13 @@ class EnvVar(_message.Message):
     value_from: Global___EnvValueFrom.ValueType
     """Default LITERAL."""
     source_name: _builtins.str
-    """Name of the config map or secret."""
+    """Name of the config map or secret. For RESOURCE_FIELD_REF the program of the pod; default the variable's own."""
     source_key: _builtins.str
-    """Key in the source, or path of the pod's field."""
+    """Key in the source, or path of the pod's field, or of the request or limit."""
     optional: _builtins.bool
     """For CONFIG_MAP and SECRET: pods start even if the source or the key is missing."""
+    divisor: _builtins.str
+    """For RESOURCE_FIELD_REF: the unit of the value, such as `1m` or `1Mi`; default 1. The value is rounded up."""
     def __init__(
         self,
         *,
@@ -281,14 +288,51 @@ class EnvVar(_message.Message):
         source_name: _builtins.str = ...,
         source_key: _builtins.str = ...,
         optional: _builtins.bool = ...,
+        divisor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "optional", b"optional", "source_key", b"source_key", "source_name", b"source_name", "value", b"value", "value_from", b"value_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divisor", b"divisor", "name", b"name", "optional", b"optional", "source_key", b"source_key", "source_name", b"source_name", "value", b"value", "value_from", b"value_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnvVar: _TypeAlias = EnvVar  # noqa: Y015
+
+@_typing.final
+class EnvFrom(_message.Message):
+    """All keys of a config map or a secret as environment variables. A variable of `env` with the same name takes
+    precedence, and of two sources the later one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    VALUE_FROM_FIELD_NUMBER: _builtins.int
+    SOURCE_NAME_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """Text before the name of each variable; default none."""
+    value_from: Global___EnvValueFrom.ValueType
+    """Required; CONFIG_MAP or SECRET."""
+    source_name: _builtins.str
+    """Required; name of the config map or secret of the same namespace."""
+    optional: _builtins.bool
+    """Pods start even if the source is missing."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        value_from: Global___EnvValueFrom.ValueType = ...,
+        source_name: _builtins.str = ...,
+        optional: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optional", b"optional", "prefix", b"prefix", "source_name", b"source_name", "value_from", b"value_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnvFrom: _TypeAlias = EnvFrom  # noqa: Y015
 
 @_typing.final
 class Port(_message.Message):
@@ -443,14 +487,58 @@ Global___EmptyDir: _TypeAlias = EmptyDir  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):
-    """Requests and limits of a container. Kubernetes quantities; an empty field sets nothing."""
+    """Requests and limits of a container. Kubernetes quantities; an empty field sets nothing. A resource is given either in
+    one of the four fields or in the map, not in both.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RequestsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     CPU_REQUEST_FIELD_NUMBER: _builtins.int
     CPU_LIMIT_FIELD_NUMBER: _builtins.int
     MEMORY_REQUEST_FIELD_NUMBER: _builtins.int
     MEMORY_LIMIT_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     cpu_request: _builtins.str
     """Least cpu."""
     cpu_limit: _builtins.str
@@ -459,6 +547,16 @@ class Resources(_message.Message):
     """Least memory."""
     memory_limit: _builtins.str
     """Greatest memory; not below the request."""
+    @_builtins.property
+    def requests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Least amount of each resource by its name in Kubernetes, such as `ephemeral-storage`, `hugepages-2Mi` or
+        `nvidia.com/gpu`. What Kubernetes does not overcommit (huge pages, devices) needs a limit of the same amount.
+        """
+
+    @_builtins.property
+    def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Greatest amount of each resource by its name in Kubernetes; not below the request."""
+
     def __init__(
         self,
         *,
@@ -466,10 +564,12 @@ class Resources(_message.Message):
         cpu_limit: _builtins.str = ...,
         memory_request: _builtins.str = ...,
         memory_limit: _builtins.str = ...,
+        requests: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limits: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_limit", b"cpu_limit", "cpu_request", b"cpu_request", "memory_limit", b"memory_limit", "memory_request", b"memory_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_limit", b"cpu_limit", "cpu_request", b"cpu_request", "limits", b"limits", "memory_limit", b"memory_limit", "memory_request", b"memory_request", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -931,6 +1031,7 @@ class InitContainer(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     SECURITY_CONTEXT_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_POLICY_FIELD_NUMBER: _builtins.int
+    ENV_FROM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required; unique in the container."""
     image: _builtins.str
@@ -961,6 +1062,10 @@ class InitContainer(_message.Message):
     def security_context(self) -> Global___SecurityContext:
         """Rights."""
 
+    @_builtins.property
+    def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
+        """Variables of whole config maps and secrets."""
+
     def __init__(
         self,
         *,
@@ -973,10 +1078,11 @@ class InitContainer(_message.Message):
         resources: Global___Resources | None = ...,
         security_context: Global___SecurityContext | None = ...,
         image_pull_policy: _builtins.str = ...,
+        env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "security_context", b"security_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "image", b"image", "image_pull_policy", b"image_pull_policy", "name", b"name", "resources", b"resources", "security_context", b"security_context", "volume_mounts", b"volume_mounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "command", b"command", "env", b"env", "env_from", b"env_from", "image", b"image", "image_pull_policy", b"image_pull_policy", "name", b"name", "resources", b"resources", "security_context", b"security_context", "volume_mounts", b"volume_mounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1116,6 +1222,7 @@ class Container(_message.Message):
     POD_CONTAINER_NAME_FIELD_NUMBER: _builtins.int
     IMAGE_PULL_SECRETS_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_FIELD_NUMBER: _builtins.int
+    ENV_FROM_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
@@ -1276,6 +1383,10 @@ class Container(_message.Message):
         """
 
     @_builtins.property
+    def env_from(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvFrom]:
+        """Variables of whole config maps and secrets."""
+
+    @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_resource_pb2.Condition]:
         """Conditions: `Applied`, `RolledOut`, `Stable`, `Available`, `Progressing`, `Drifted`, `RolloutHeld`, `Stale`,
         `VolumesAttachable`; `ForeignPrograms` while programs of others are in the pod template; `Repaired` once the server
@@ -1355,6 +1466,7 @@ class Container(_message.Message):
         pod_container_name: _builtins.str = ...,
         image_pull_secrets: _abc.Iterable[_builtins.str] | None = ...,
         priority_class: _builtins.str = ...,
+        env_from: _abc.Iterable[Global___EnvFrom] | None = ...,
         status: Global___ContainerStatus.ValueType = ...,
         phase: _builtins.str = ...,
         reason: _builtins.str = ...,
@@ -1383,7 +1495,7 @@ class Container(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "create_time", b"create_time", "delete_time", b"delete_time", "finished_at", b"finished_at", "pod_security_context", b"pod_security_context", "probes", b"probes", "replicas", b"replicas", "resources", b"resources", "security_context", b"security_context", "stale_since", b"stale_since", "started_at", b"started_at", "termination_grace_seconds", b"termination_grace_seconds", "update_time", b"update_time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "_termination_grace_seconds", b"_termination_grace_seconds", "annotations", b"annotations", "args", b"args", "command", b"command", "conditions", b"conditions", "create_time", b"create_time", "created_by", b"created_by", "delete_time", b"delete_time", "deployment_name", b"deployment_name", "display_name", b"display_name", "drift_policy", b"drift_policy", "empty_dirs", b"empty_dirs", "env", b"env", "env_from", b"env_from", "etag", b"etag", "finished_at", b"finished_at", "generation", b"generation", "host_ip", b"host_ip", "image", b"image", "image_pull_policy", b"image_pull_policy", "image_pull_secrets", b"image_pull_secrets", "init_containers", b"init_containers", "kubernetes_name", b"kubernetes_name", "labels", b"labels", "message", b"message", "name", b"name", "namespace", b"namespace", "node_selector", b"node_selector", "observed_generation", b"observed_generation", "phase", b"phase", "pod_container_name", b"pod_container_name", "pod_ip", b"pod_ip", "pod_name", b"pod_name", "pod_security_context", b"pod_security_context", "ports", b"ports", "priority_class", b"priority_class", "probes", b"probes", "ready_replicas", b"ready_replicas", "reason", b"reason", "reconciling", b"reconciling", "replica_set_name", b"replica_set_name", "replicas", b"replicas", "resources", b"resources", "restart_count", b"restart_count", "security_context", b"security_context", "service_account", b"service_account", "stale_since", b"stale_since", "started_at", b"started_at", "status", b"status", "termination_grace_seconds", b"termination_grace_seconds", "tolerations", b"tolerations", "uid", b"uid", "update_time", b"update_time", "uptime", b"uptime", "volume_mounts", b"volume_mounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
