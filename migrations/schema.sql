@@ -5929,15 +5929,7 @@ CREATE TABLE public.environment_variables (
     source_name character varying(253),
     source_key character varying(253),
     optional boolean DEFAULT false NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT ck_environment_variables_source CHECK (
-CASE value_from
-    WHEN 'literal'::text THEN ((source_name IS NULL) AND (source_key IS NULL))
-    WHEN 'field_ref'::text THEN ((value IS NULL) AND (source_name IS NULL) AND (source_key IS NOT NULL))
-    WHEN 'resource_field_ref'::text THEN (source_key IS NOT NULL)
-    ELSE ((value IS NULL) AND (source_name IS NOT NULL) AND (source_key IS NOT NULL))
-END),
-    CONSTRAINT ck_environment_variables_value_from CHECK (((value_from)::text = ANY ((ARRAY['literal'::character varying, 'config_map'::character varying, 'secret'::character varying, 'field_ref'::character varying, 'resource_field_ref'::character varying])::text[])))
+    created_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 ALTER TABLE ONLY public.environment_variables FORCE ROW LEVEL SECURITY;
@@ -9061,6 +9053,28 @@ ALTER TABLE ONLY public.operation_logs ALTER COLUMN id SET DEFAULT nextval('publ
 
 ALTER TABLE ONLY public.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
+
+
+--
+-- Name: environment_variables ck_environment_variables_source; Type: CHECK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE public.environment_variables
+    ADD CONSTRAINT ck_environment_variables_source CHECK (
+CASE value_from
+    WHEN 'literal'::text THEN ((source_name IS NULL) AND (source_key IS NULL))
+    WHEN 'field_ref'::text THEN ((value IS NULL) AND (source_name IS NULL) AND (source_key IS NOT NULL))
+    WHEN 'resource_field_ref'::text THEN (source_key IS NOT NULL)
+    ELSE ((value IS NULL) AND (source_name IS NOT NULL) AND (source_key IS NOT NULL))
+END) NOT VALID;
+
+
+--
+-- Name: environment_variables ck_environment_variables_value_from; Type: CHECK CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE public.environment_variables
+    ADD CONSTRAINT ck_environment_variables_value_from CHECK (((value_from)::text = ANY ((ARRAY['literal'::character varying, 'config_map'::character varying, 'secret'::character varying, 'field_ref'::character varying, 'resource_field_ref'::character varying])::text[]))) NOT VALID;
 
 
 --

@@ -12,7 +12,7 @@ RELEASED: Final = ""
 # The checksum of each migration, oldest first.
 CHECKSUMS: Final = {
     "0101": "08b9ff5197c1aafe112b1958fec876bbcf6284b1aebe08b451b76e69697b25bb",
-    "0102": "a971fd8bb33f3206098b153634698e55c72c115a7cd1464ca03e942aa4231b9e",
+    "0102": "da01aa422b54d909235eebd149a22bd2c4be2330008dca437a2cd24d052f20cd",
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {

@@ -34,7 +34,10 @@ async def test_a_program_has_the_variables_of_whole_sources_and_of_its_amounts(s
     amounts = pb.Resources(cpu_request="100m", limits={"memory": "64Mi", "ephemeral-storage": "1.5Gi"})
     wanted = pb.Container(env_from=[SETTINGS, KEYS], env=[MEMORY], resources=amounts)
     changed = await containers.update(
-        namespace="demo", name="web", container=wanted, update_mask=FieldMask(paths=["env_from", "env", "resources"])
+        namespace="demo",
+        name="web",
+        container=wanted,
+        update_mask=FieldMask(paths=["env_from", "env", "resources"]),
     )
     assert list(changed.env_from) == [SETTINGS, KEYS]
     assert list(changed.env) == [MEMORY]

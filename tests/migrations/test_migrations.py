@@ -183,6 +183,7 @@ async def test_a_lock_that_is_not_to_be_had_ends_the_migration_and_changes_nothi
     database: Database,
 ) -> None:
     limits = runner.Limits(lock_timeout_milliseconds=50, lock_seconds=0.5)
+    await runner.downgrade(database.maintenance_dsn, runner.revisions()[0])
     async with database.system() as system, database.owner() as owner, system.transaction():
         await system.execute("SELECT count(*) FROM roles")
         schema = await snapshot(owner)

@@ -1,4 +1,4 @@
-"""A variable may show a request or a limit of a program."""
+"""A variable may show a request or a limit of a program. Migration 0103 validates the constraints."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ def upgrade() -> None:
                     ELSE value IS NULL AND source_name IS NOT NULL AND source_key IS NOT NULL END) NOT VALID,
             ADD CONSTRAINT ck_environment_variables_value_from
                 CHECK (value_from IN ('literal', 'config_map', 'secret', 'field_ref', 'resource_field_ref')) NOT VALID;
-        ALTER TABLE environment_variables VALIDATE CONSTRAINT ck_environment_variables_source;
-        ALTER TABLE environment_variables VALIDATE CONSTRAINT ck_environment_variables_value_from;
         COMMENT ON COLUMN environment_variables.value IS 'Literal value, or the divisor of an amount.';
         COMMENT ON COLUMN environment_variables.source_name IS
             'The config map or secret, or the program whose amount it shows; null: its own.';
@@ -46,11 +44,9 @@ def downgrade() -> None:
                 CHECK (CASE value_from
                     WHEN 'literal' THEN source_name IS NULL AND source_key IS NULL
                     WHEN 'field_ref' THEN value IS NULL AND source_name IS NULL AND source_key IS NOT NULL
-                    ELSE value IS NULL AND source_name IS NOT NULL AND source_key IS NOT NULL END) NOT VALID,
+                    ELSE value IS NULL AND source_name IS NOT NULL AND source_key IS NOT NULL END),
             ADD CONSTRAINT ck_environment_variables_value_from
-                CHECK (value_from IN ('literal', 'config_map', 'secret', 'field_ref')) NOT VALID;
-        ALTER TABLE environment_variables VALIDATE CONSTRAINT ck_environment_variables_source;
-        ALTER TABLE environment_variables VALIDATE CONSTRAINT ck_environment_variables_value_from;
+                CHECK (value_from IN ('literal', 'config_map', 'secret', 'field_ref'));
         COMMENT ON COLUMN environment_variables.value IS 'Literal value.';
         COMMENT ON COLUMN environment_variables.source_name IS 'The config map or secret.';
         COMMENT ON COLUMN environment_variables.source_key IS

@@ -1,7 +1,6 @@
 """The rules of requests and limits: those of Kubernetes (v1.36, `validateContainerResourceRequirements`).
 
-What Kubernetes does not overcommit, which are huge pages and the devices of extended resources, is given by its limit:
-a request must equal it.
+Kubernetes does not overcommit huge pages and the devices of extended resources: a request of them must equal the limit.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _KUBERNETES = "kubernetes.io/"
 
 
 def checked_resources(found: Findings, field: str, resources: Resources) -> Resources:
-    """The resources in normal form; notes what breaks a rule."""
+    """The resources in normal form; notes each broken rule."""
     texts = {}
     for name in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"):
         value = getattr(resources, name)

@@ -18,7 +18,7 @@ _WORDS = {"config_map": "config map", "secret": "secret"}
 
 
 def env_fields(container: Container) -> list[tuple[str, EnvVar | EnvFrom]]:
-    """What the variables of a container and of its init containers are made of, with the fields that it stands in."""
+    """The variables and sources of variables of a container and of its init containers, with their fields."""
     env: list[tuple[str, EnvVar | EnvFrom]] = []
     programs = [("container", container.env, container.spec.env_from)]
     programs += [

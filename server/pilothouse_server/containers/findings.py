@@ -1,4 +1,4 @@
-"""What is wrong with a container that a caller asks for, collected so that one response names all of it."""
+"""The broken rules of a container that a caller asks for, collected so that one response names all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pilothouse_server.errors import InvalidArgument, Violation, missing_field
 
 
 class Findings:
-    """Collects what is wrong, so that a caller learns of everything at once."""
+    """Collects broken rules, so that a caller learns of all of them in one response."""
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []

@@ -99,7 +99,7 @@ class EmptyDir(Value, frozen=True):
 
 
 class Resources(Value, frozen=True):
-    """Each resource stands either in its field or in the maps, whose keys are its name in Kubernetes."""
+    """Each resource stands either in its field or in the maps, under its name in Kubernetes."""
 
     cpu_request: str = ""
     cpu_limit: str = ""

@@ -90,7 +90,7 @@ def _variable(item: Mapping[str, Any]) -> EnvVar:
 
 
 def _resources(row: Row, maps: Mapping[str, dict[str, str]]) -> Resources:
-    """The columns have what counts, wherever it was given."""
+    """The columns have all amounts of cpu and memory, those of the maps too."""
     whole = Resources(
         row.cpu_request or "", row.cpu_limit or "", row.memory_request or "", row.memory_limit or "", **maps
     )

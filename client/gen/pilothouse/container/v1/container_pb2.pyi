@@ -550,7 +550,7 @@ class Resources(_message.Message):
     @_builtins.property
     def requests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Least amount of each resource by its name in Kubernetes, such as `ephemeral-storage`, `hugepages-2Mi` or
-        `nvidia.com/gpu`. What Kubernetes does not overcommit (huge pages, devices) needs a limit of the same amount.
+        `nvidia.com/gpu`. A resource that Kubernetes does not overcommit (huge pages, devices) needs an equal limit.
         """
 
     @_builtins.property
