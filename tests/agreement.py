@@ -1,6 +1,6 @@
 """Checks whether a cluster and a database agree: every object of ours against its desired and its reported state.
 
-    await agree(store, cluster.kubeconfig())                       # waits, and says what does not
+    await agree(store, cluster.kubeconfig())                       # waits, and reports differences
     found = await disagreements(store, cluster.kubeconfig())       # one look
 
 The desired state is read from the database by the product's own rows and manifests (which other tests compare with

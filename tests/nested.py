@@ -20,7 +20,7 @@ def pytest_run(
     in_the_background: bool = False,
     variables: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """The exit code and what it printed; in the background as a shell starts it there, with interrupts ignored."""
+    """Returns the exit code and the output; in the background as a shell starts it there, with interrupts ignored."""
     (directory / "pytest.ini").write_text(
         "[pytest]\nmarkers =\n    full(minutes): x\n    soak(part): x\n"
         "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"

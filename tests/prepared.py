@@ -1,12 +1,12 @@
-"""What all processes of a run need, made once for them.
+"""Resources that all processes of a run need, made once for them.
 
 **The database cluster.** initdb and the migrations take seconds of a core. The process that comes first does both,
 stops its server, and leaves a copy of the files; the others begin with that copy, which takes a moment. A run of one
 process makes its own.
 
 **The rewritten modules.** pytest rewrites the asserts of a module when it is first imported, and keeps the result
-beside it (not with PYTHONDONTWRITEBYTECODE). Several processes that all begin with the first module would each rewrite
-all of them: so each begins with a share of its own, and finds most others done.
+next to it (not with PYTHONDONTWRITEBYTECODE). Several processes that all begin with the first module would each
+rewrite all of them: so each begins with a share of its own, and finds most others done.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for name in _modules(session.config)[number :: given["workercount"]]:
-                # What cannot be imported, or not without a warning, is tried again and told of by the collection.
+                # A module that cannot be imported, or not without a warning, is tried again and reported by the
+                # collection.
                 with contextlib.suppress(Exception, pytest.skip.Exception):
                     importlib.import_module(name)
     return (yield)
@@ -84,7 +85,7 @@ def postgres_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 
 @pytest.fixture(scope="session")
 def start_prepared(pytestconfig: pytest.Config) -> Callable[[EmbeddedPostgres, Prepare], Awaitable[None]]:
-    """Starts a server; where several processes run tests, with what `prepare` made in one of them."""
+    """Starts a server; if several processes run tests, with the files that `prepare` made in one of them."""
     return functools.partial(_start, getattr(pytestconfig, "workerinput", {}).get(_INPUT))
 
 

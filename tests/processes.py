@@ -37,7 +37,7 @@ async def finished(
 async def is_gone(process_id: int) -> bool:
     """Whether the process has ended; one that nobody has waited for yet has.
 
-    Whose parent is gone is waited for by the machine's first process, and not every first process does that.
+    The machine's first process reaps orphans, and not every first process does that.
     """
     try:
         status = Path(f"/proc/{process_id}/stat").read_text()

@@ -1,4 +1,4 @@
-"""What a server logs once it is set up to, within the process of the tests; all of the set-up is taken back."""
+"""The log of a server in its own format, within the process of the tests; all of the set-up is undone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pilothouse_server.runtime import log_lines
 
 @contextmanager
 def logging_as_served(level: str, log_format: str) -> Iterator[io.StringIO]:
-    """Sets logging up as a server does; what it writes is in the text."""
+    """Sets logging up as a server does; the yielded text collects its lines."""
     root, written = logging.getLogger(), io.StringIO()
     before, handlers, root_level = structlog.get_config(), list(root.handlers), root.level
     levels = {name: logging.getLogger(name).level for name in log_lines.QUIET}

@@ -29,7 +29,9 @@ class ServerProgram:
 
 
 def variables(database: Database, folder: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a server on this database, whose data and log are in the folder; its cluster is nowhere."""
+    """Returns the environment of a server on this database, with its data and log in the folder, and without a
+    cluster.
+    """
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(json.dumps(NOWHERE))
     return {

@@ -1,4 +1,4 @@
-"""What .ci/run says of tests that had to be run twice, with a `make` that fails as it is told to."""
+"""The report of .ci/run about tests that had to be run twice, with a `make` that fails as it is told to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path) -> tuple[int, list[str], list[str]]:
-    """The exit code, the lines that it printed, and what `make` was asked for."""
+    """Returns the exit code, the printed lines, and the arguments of `make`."""
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
     ended = subprocess.run(
@@ -57,7 +57,7 @@ def test_a_run_without_a_failure_is_not_repeated(folder: Path) -> None:
 
 
 def test_each_test_that_needed_a_repeat_is_named_after_the_last_summary(folder: Path) -> None:
-    # What failed in an earlier run in the same folder is no fault of this one.
+    # A failure of an earlier run in the same folder is no fault of this one.
     old = folder / ".pytest_cache" / "v" / "cache" / "lastfailed"
     old.parent.mkdir(parents=True)
     old.write_text('{"tests/test_old.py::test_a": true}')

@@ -1,4 +1,4 @@
-"""Why something is allowed or not, against what decides: for each method of the product, whoever asks."""
+"""Explanations of permissions, compared with the decisions: for each method of the product and every caller."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _grants = st.one_of(
 
 
 def _decided(rule: Rule, principal: Principal, namespace: str) -> str:
-    """What the server does with a call."""
+    """Returns the server's decision about a call."""
     try:
         authorize(rule, principal, namespace)
     except NotFound:
@@ -78,7 +78,7 @@ def _decided(rule: Rule, principal: Principal, namespace: str) -> str:
 
 
 def _told(rule: Rule, principal: Principal, namespace: str) -> str:
-    """What the explanation says of it."""
+    """Returns the explanation's result."""
     finding = weigh(WORDS.question_of(rule, namespace), principal.living_grants())
     if finding.allowed:
         return "OK"
@@ -142,7 +142,7 @@ def test_the_explanation_agrees_with_what_decides_for_keys(
     try:
         check_credential(rule, principal.credential)
     except PermissionDenied:
-        # What is shown does not do for the method, and the explanation says so in the same words.
+        # The credential does not suffice for the method, and the explanation says so in the same words.
         assert decided == "PERMISSION_DENIED"
         return
     if not rule.needs_permission:

@@ -1,4 +1,4 @@
-"""Which loop runs, and long work in steps: all of it, in order, and others run meanwhile."""
+"""The choice of the event loop, and long work in steps: all of it, in order, and others run in between."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How often a process looks for garbage: every program that serves is told, and what it is told makes full looks rare.
+"""The frequency of garbage collection: every program that serves is configured, and that makes full collections rare.
 
-A full look goes over all objects that were made since the start and live, and nobody is answered meanwhile.
+A full collection goes over all objects that were made since the start and live, and nobody is answered during it.
 """
 
 from __future__ import annotations
@@ -93,5 +93,5 @@ async def test_each_process_that_serves_is_told(
     looks = [json.loads(each.read_text()) for each in told.iterdir()]
     assert len(looks) >= processes
     assert {tuple(each["thresholds"]) for each in looks} == {(2_000, 4, 800)}
-    # What was loaded at the start is not looked at again.
+    # Objects that were loaded at the start are not traversed again.
     assert all(each["never again"] > 10_000 for each in looks)

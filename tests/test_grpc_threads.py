@@ -1,4 +1,4 @@
-"""A process that serves does so before it reads what comes: gRPC's threads are nicer than its own."""
+"""A process that serves does so before it reads new data: gRPC's threads are nicer than its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 from pilothouse_server.runtime.process_tuning import READING_NICENESS as NICENESS
 from tests.processes import finished
 
-# Serves, has many connections read at once, so that gRPC starts further threads, and tells how nice each is.
+# Serves, has many connections read concurrently, so that gRPC starts further threads, and prints the niceness of
+# each.
 _PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path

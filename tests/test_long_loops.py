@@ -1,4 +1,4 @@
-"""Long loops beside others: of all of them together one goes on in each turn of the event loop."""
+"""Long loops and other work: of all of them together one continues in each turn of the event loop."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_who_is_never_left_an_empty_turn_goes_on_all_the_same(monkeypatch:
 
 
 async def steps_in_a_hundred_turns(monkeypatch: pytest.MonkeyPatch, item_seconds: float) -> int:
-    """How many steps of that length a long loop takes beside somebody who works for a millisecond in each turn."""
+    """Returns how many steps of that length a long loop takes next to work of a millisecond in each turn."""
     now, steps = 0.0, 0
     monkeypatch.setattr(event_loop, "thread_time", lambda: now)
 
@@ -128,7 +128,7 @@ async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(monkeypatch: p
 
 
 class _Clock:
-    """What `perf_counter` says, to the event loop's turns alone: it stands, or leaps a second each time."""
+    """A `perf_counter` for the event loop's turns alone: it stands, or leaps a second each time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.leaps = 0.0, False

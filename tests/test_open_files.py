@@ -1,4 +1,4 @@
-"""How many files a process may have open: each program that serves takes what the system lets it have."""
+"""The open files of a process: each program that serves raises its limit to the system's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ atexit.register(tell)
 
 @pytest.fixture
 def most() -> Iterator[int]:
-    """What programs that are started may have at most, where they begin with few."""
+    """Yields the hard limit of started programs, with a low soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard <= _FEW or hard == resource.RLIM_INFINITY:
         pytest.skip("there is nothing to be had, or no bound")

@@ -1,4 +1,4 @@
-"""Addresses that a caller names: what they may be, what is never connected to, what a failure is called."""
+"""Addresses that a caller names: the permitted ones, those that are never connected to, the names of failures."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class _Changing(AbstractResolver):
 
 @asynccontextmanager
 async def _listening() -> AsyncIterator[tuple[int, list[str]]]:
-    """A server on this machine, and who was let in."""
+    """A server on this machine, and the clients that were let in."""
     let_in: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What the other side sends around its answer has a bound, and what is made of small pieces is read with pauses.
+"""The bytes around an answer of the other side have a bound, and many small pieces are read with pauses.
 
 aiohttp itself has neither, which is the control.
 """
@@ -76,7 +76,7 @@ async def test_what_is_usual_is_read() -> None:
         answering(USUAL["a few"]) as url,
         aiohttp.ClientSession(connector=ANYWHERE.connector()) as session,
     ):
-        # Each request begins anew, on one connection.
+        # Each request begins at zero, on one connection.
         for _ in range(10):
             async with session.get(url) as response:
                 assert await response.read() == b"{}"

@@ -115,7 +115,7 @@ async def test_a_failure_of_what_must_not_be_cancelled_does_not_hide_the_cancell
 
 
 class Waits:
-    """A task that waits for ever and may be cut off, and then for ever again; what it met the first time."""
+    """A task that waits for ever and may be cut off, and then for ever again; its first outcome."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.cut: Cut | None = None

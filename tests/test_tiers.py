@@ -1,4 +1,4 @@
-"""What is skipped of the tier `full` fails in CI, and is counted everywhere; a soak test names its part."""
+"""Skipped tests of the tier `full` fail in CI, and are counted everywhere; a soak test names its part."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Refuses what a heavy tier would never run: without its marker in the file, or of the soak and of no part."""
+    """Refuses tests that a heavy tier would never run: without its marker in the file, or of the soak and of no
+    part.
+    """
     for item in items:
         for tier in (FULL, SYSTEM, SOAK):
             if item.get_closest_marker(tier) and not _names(item.path, tier):
@@ -54,7 +56,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remembers what was skipped; of each process's reports all come to the one that prints."""
+    """Remembers the skipped tests; the reports of all processes come to the one that prints."""
     if not report.skipped or hasattr(report, "wasxfail"):
         return
     if FULL in report.keywords:
@@ -76,7 +78,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what a skipped test of the tier `full` means."""
+    """Explains a skipped test of the tier `full`."""
     if _skipped:
         verdict = "in CI that is a failure" if os.environ.get("CI") == "true" else "CI fails on that"
         terminalreporter.write_line(f"{len(_skipped)} skipped of the tier `{FULL}`: {verdict}", red=True)

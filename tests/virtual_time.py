@@ -71,7 +71,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 async def pass_time(seconds: float) -> None:
-    """Lets virtual time pass. A loop of real time is refused: there, what a test waits for is a condition."""
+    """Lets virtual time pass. A loop of real time is refused: there a test waits for a condition."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "time is real here: wait for a condition, with a deadline"
     passed = loop.create_future()
@@ -80,7 +80,7 @@ async def pass_time(seconds: float) -> None:
 
 
 def hold_up(seconds: float) -> None:
-    """Lets virtual time pass at once, as where something keeps the loop busy: what is due meanwhile is late."""
+    """Lets virtual time pass in one step, as if something keeps the loop busy: due timers are late."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop), "time is real here"
     loop.pass_at_once(seconds)

@@ -1,17 +1,17 @@
 """Waiting in tests: for conditions, with deadlines that grow with one setting; never for a time.
 
-A number of seconds in a test is what the thing takes at most on a quiet machine, or what is promised of it. Nobody
-waits so short: each deadline is that number times `PILOTHOUSE_TEST_PATIENCE`, because a machine that does other work
-takes several times as long, and a test's verdict must not depend on its neighbours. With a patience of 1 the numbers
-hold as they are written.
+A number of seconds in a test is the longest duration on a quiet machine, or the promised one. Nobody waits so short:
+each deadline is that number times `PILOTHOUSE_TEST_PATIENCE`, because a machine that does other work takes several
+times as long, and a test's verdict must not depend on its neighbours. With a patience of 1 the numbers hold as they
+are written.
 
     await poll_until(lambda: world.count(), lambda count: count == 3, seconds=5.0, what="three of them")
     async with within(10.0): ...                      # asyncio.timeout, made patient
     await asyncio.wait_for(process.wait(), patient(10.0))
     call(timeout=runs_out(0.5))                       # a time whose end is what the test is about
 
-No wait is longer than what is left of the test's own time limit (`tests.endings`). A wait that fails therefore ends
-with its own message, before the alarm ends the test.
+No wait is longer than the rest of the test's own time limit (`tests.endings`). A wait that fails therefore ends with
+its own message, before the alarm ends the test.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def set_limit(seconds: float) -> None:
 
 
 def patient(seconds: float) -> float:
-    """The deadline, in seconds, of what takes so long at most on a quiet machine.
+    """Returns the deadline, in seconds, for a step that takes so long at most on a quiet machine.
 
-    Virtual time passes as fast on every machine: there it is the number itself. The deadline is at most what is left
-    of the test's time limit.
+    Virtual time passes as fast on every machine: there it is the number itself. The deadline is at most the rest of
+    the test's time limit.
     """
     if _time_is_virtual():
         return seconds
@@ -72,7 +72,7 @@ def runs_out(seconds: float) -> float:
 
 
 class Stopwatch:
-    """The seconds since it was made, for what must not come sooner, or not more often in them.
+    """The seconds since it was made, for events that must not come sooner, or not more often in them.
 
     How long something takes at most is a deadline instead: a busy machine only makes the time longer.
     """
@@ -94,9 +94,9 @@ async def poll_until(
     what: str = "the condition",
     woken_by: Callable[[], Awaitable[object]] | None = None,
 ) -> T:
-    """Looks until what is seen `holds`, and returns it. Looks again after a pause, or when `woken_by` has returned.
+    """Polls until the seen value `holds`, and returns it. Looks again after a pause, or when `woken_by` has returned.
 
-    AssertionError with what was seen last once `patient(seconds)` are over, also where a look does not return.
+    Raises AssertionError with the last seen value once `patient(seconds)` are over, also if a look does not return.
     """
     longest = patient(seconds)
     pause = _FIRST_PAUSE_SECONDS

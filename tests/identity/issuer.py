@@ -2,7 +2,7 @@
 
     async with issuer() as company:
         company.register("pilothouse", secret="s3cret")
-        company.arrive("ada", groups=["ops"])           # who sits before the browser
+        company.arrive("ada", groups=["ops"])           # the person at the browser
         code = parse_qs(urlsplit((await browse(url)).location).query)["code"]
 
 It holds to the standards where a relying party could notice: discovery and keys (OpenID Connect Discovery 1.0), the

@@ -76,7 +76,7 @@ history = st.lists(
 def expected(
     samples: Sequence[UsageSample], start: datetime, step: int
 ) -> dict[tuple[int, int], dict[str, Any]]:
-    """The aggregation, written a second time: (container, beginning of the step) → what it shows."""
+    """The aggregation, implemented a second time: (container, beginning of the step) → the shown values."""
     found: defaultdict[tuple[int, int], dict[str, Any]] = defaultdict(
         lambda: {"cpu": [], "memory": [], "rx": 0, "tx": 0, "disk": 0}
     )
@@ -127,7 +127,7 @@ async def stored_points(world: World, table: str) -> list[Point]:
 
 
 async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Point]:
-    """What a query over all days answers."""
+    """Returns the points of a query over all days."""
     start = int(midnight(DAYS).timestamp())
     steps = StepSizes(start - start % step, start + (DAYS + 1) * 86400, step)
     async with world.store.system_read() as transaction:
@@ -135,7 +135,9 @@ async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Po
 
 
 async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
-    """What an answer shows of a range by the hour, which begins and ends so many hours after the first day's start."""
+    """Returns the points of an answer by the hour, whose range begins and ends so many hours after the first day's
+    start.
+    """
     start = int(midnight(DAYS).timestamp())
     steps = StepSizes(start + lower * 3600, start + upper * 3600, 3600)
     names = {box.id: box.name for box in boxes}

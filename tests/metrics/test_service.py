@@ -1,4 +1,4 @@
-"""Usage as callers ask for it: what they may see, in pages, and what is wrong with a question."""
+"""Usage as callers query it: the visible containers, the pages, and the errors of a query."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ async def test_the_top_are_those_that_use_most_now(served: Served) -> None:
 async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forty of one user at once would have all of the database, and of the event loop."""
+    """Forty of one user together would take all of the database, and of the event loop."""
     last: list[bool] = []
 
     def share(**named: bool) -> Share:
@@ -353,9 +353,9 @@ async def test_a_query_of_many_points_has_its_users_turn_for_wide_pages(
             asked = [asyncio.create_task(queried(served.anna, **month)) for _ in range(3)]
             others = asyncio.create_task(queried(served.olga, **month))
             asked.append(asyncio.create_task(queried(served.anna, **month, container="wide")))
-            # Of each user one, and beside those of anna what is little; who waits has no seat.
+            # One of each user, and small calls next to those of anna; a waiting call has no seat.
             await poll_until(worked_on, lambda found: found == (2, 2, 2 * 10 + 1), what="what is worked on")
         await asyncio.gather(*asked, others)
-    # What is made of them goes after all else.
+    # The work for their answers goes after all else.
     assert sorted(last) == [False, *[True] * 4]
     await poll_until(worked_on, lambda found: found == (0, 0, 0), what="the return of all seats")

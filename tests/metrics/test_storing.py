@@ -1,4 +1,4 @@
-"""What becomes of samples on their way into the database."""
+"""Samples on their way into the database."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_stored_twice(world: Worl
 
 
 async def test_a_container_may_go_while_its_samples_are_stored(world: World) -> None:
-    """The batch does not fail, and nothing is stored for what is gone."""
+    """The batch does not fail, and nothing is stored for the deleted container."""
     boxes = [await world.box(name=f"box{index}") for index in range(20)]
 
     async def delete(box: Box) -> None:

@@ -1,4 +1,4 @@
-"""Samples reach everybody who watches, on whatever server, and nobody who is slow holds anything up."""
+"""Samples reach every watcher, on every server, and no slow watcher holds anything up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def running(world: World, **changes: float) -> AsyncIterator[UsageStream]:
 
 @asynccontextmanager
 async def watched(world: World, **changes: float) -> AsyncIterator[AsyncIterator[Sequence[PublishedSample]]]:
-    """What somebody who watches everything is told by a server."""
+    """Yields the samples that a server sends to a watcher of everything."""
     async with (
         running(world, **changes) as stream,
         stream.watching() as position,
@@ -169,7 +169,7 @@ async def _listeners(database: Database) -> int:
 
 @pytest.fixture
 def stream(world: World) -> UsageStream:
-    """Live samples that nobody runs: what is published is published by the test."""
+    """Returns live samples without a task: the test publishes them."""
     return UsageStream(world.store, render, sign_of_life_seconds=0.05)
 
 
@@ -236,7 +236,7 @@ async def test_a_sign_of_life_is_given_where_nothing_happens(stream: UsageStream
 
 
 async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStream) -> None:
-    """With signs of life meanwhile, and the newest sample at its end."""
+    """With signs of life in that time, and the newest sample at its end."""
     interest = Interest(lambda: None, period_seconds=0.3)
     async with within(10), aclosing(stream.follow(0, (), interest)) as answers:
         stream.publish([stored(WEB, 0)])
@@ -251,7 +251,7 @@ async def test_a_period_keeps_two_samples_of_a_container_apart(stream: UsageStre
 
 @pytest.mark.full
 async def test_it_begins_anew_with_a_database_that_went_back(world: World) -> None:
-    """Ids are given anew, lower than those that were read."""
+    """The same ids are given again, lower than those that were read."""
     box = await world.box()
     first_id = "SELECT setval(pg_get_serial_sequence('container_resource_usage', 'id'), $1, false)"
     insert = (

@@ -1,4 +1,4 @@
-"""A stream of usage through the whole server: what it begins with, what it tells, and when it ends."""
+"""A stream of usage through the whole server: its beginning, its answers, and its end."""
 
 from __future__ import annotations
 

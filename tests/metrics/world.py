@@ -1,4 +1,4 @@
-"""A database with namespaces and containers to store usage for, and what the tests read of it."""
+"""A database with namespaces and containers to store usage for, and the tests' ways to read it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class World:
             return await make_box(connection, namespace, name, **columns)
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        """What a query finds, seen by the system role."""
+        """Returns the rows of a query, seen by the system role."""
         async with self.database.system() as connection:
             await number_changes(connection)
             return [dict(row) for row in await connection.fetch(query, *arguments)]
@@ -73,7 +73,7 @@ class World:
 
 
 async def make_box(connection: asyncpg.Connection, namespace: str, name: str, **columns: Any) -> Box:
-    """Inserts a container, and what it refers to where that is missing."""
+    """Inserts a container, and the rows that it refers to if they are missing."""
     await connection.execute(
         "INSERT INTO clusters (name, api_server) VALUES ('local', 'https://127.0.0.1') ON CONFLICT DO NOTHING"
     )

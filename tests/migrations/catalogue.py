@@ -1,8 +1,8 @@
-"""What a database's schema is, as a comparable value read from PostgreSQL's catalogue.
+"""A database's schema, as a comparable value read from PostgreSQL's catalogue.
 
 Two schemas are equal if their snapshots are. The snapshot holds columns, constraints, indexes, policies, functions,
-views, comments, owners and rights, each as one line of text, so that a difference reads as what it is. Partitions
-are left out where they depend on the day.
+views, comments, owners and rights, each as one line of text, so that a difference is readable. Partitions are left
+out where they depend on the day.
 """
 
 from __future__ import annotations

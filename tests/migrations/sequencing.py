@@ -1,7 +1,7 @@
 """Writers, sequencers and a checker for the order that `put_changes` and `sequence_changes` promise.
 
 `World` holds objects in a table of its own. A writer locks some, raises their versions, and puts one event for each,
-whose message says `object:version`. `faults` then reads the events and says what is wrong with their order.
+with `object:version` as its message. `faults` then reads the events and returns the faults of their order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def record(number: int = 0, **columns: Any) -> dict[str, Any]:
 
 
 def record_hash(one: dict[str, Any]) -> bytes:
-    """A hash that stands for the record's; what is hashed does not matter to the database."""
+    """Returns a hash in place of the record's; the database does not check its content."""
     return hashlib.sha256(json.dumps(one, sort_keys=True).encode()).digest()
 
 
@@ -147,7 +147,7 @@ class World:
                 continue
 
     async def faults(self) -> list[str]:
-        """What is wrong with the order, once all is numbered."""
+        """Returns the faults of the order, once all is numbered."""
         async with connection(self.database.admin_dsn) as admin:
             rows = await admin.fetch("SELECT * FROM events ORDER BY revision")
             found = await numbering_faults(admin)
@@ -178,7 +178,7 @@ class World:
 
 
 async def numbering_faults(opened: asyncpg.Connection) -> list[str]:
-    """What is wrong with the places and marks of the audit log; `opened` may read all of it."""
+    """Returns the faults in the places and marks of the audit log; `opened` may read all of it."""
     found = []
     marks, expected = [bytes(8)], 0
     for row in await opened.fetch("SELECT sequence, mark FROM operation_logs ORDER BY sequence"):

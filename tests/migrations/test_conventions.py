@@ -13,7 +13,7 @@ _OURS = "relnamespace = 'public'::regnamespace AND NOT relispartition AND relnam
 
 
 async def test_every_constraint_is_named_for_its_kind_and_table(database: Database) -> None:
-    """The name is what the errors of the API are looked up by."""
+    """The errors of the API are looked up by the name."""
     async with database.owner() as owner:
         rows = await owner.fetch(
             f"""SELECT k.conname, k.contype::text, c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
@@ -67,7 +67,7 @@ async def test_every_column_has_a_comment_of_one_line(database: Database) -> Non
 
 
 async def test_every_foreign_key_has_an_index(database: Database) -> None:
-    """Without one, deleting what it refers to reads the whole table."""
+    """Without one, deleting the referenced row reads the whole table."""
     async with database.owner() as owner:
         rows = await owner.fetch(
             f"""SELECT k.conname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid

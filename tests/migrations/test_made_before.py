@@ -22,7 +22,7 @@ _OLD = "0055"
 
 
 async def _make_old(owner: asyncpg.Connection) -> None:
-    """What such a database has that is looked at."""
+    """Creates the parts of such a database that are looked at."""
     await owner.execute(
         "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL);"
         f"INSERT INTO alembic_version VALUES ('{_OLD}');"

@@ -1,4 +1,4 @@
-"""Partitions: made ahead and never twice, found by their bounds whatever they are called, dropped without a trace."""
+"""Partitions: made ahead and never twice, found by their bounds under any name, dropped without a trace."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_name_that_is_taken_makes_the_new_name_longer(database: Database
 
 
 async def _set_traps(owner: asyncpg.Connection) -> None:
-    """Names that lie: what reads names drops the wrong ones or none (the seed's function did)."""
+    """Creates misleading names: code that reads names drops the wrong ones or none (the seed's function did)."""
     await owner.execute("""
         CREATE TABLE operation_logs_y2019m12 (precious int);
         CREATE TABLE operation_logs_archive_y2019m12 (precious int);

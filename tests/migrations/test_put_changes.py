@@ -1,4 +1,6 @@
-"""`put_changes` and `sequence_changes`: what is put is what is numbered, and what a caller may put."""
+"""`put_changes` and `sequence_changes`: the numbered changes are the ones that were put, and the limits of a
+caller.
+"""
 
 from __future__ import annotations
 

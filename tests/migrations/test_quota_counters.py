@@ -1,4 +1,6 @@
-"""`quota_counters` against a recount: whatever is written, undone or left open, the sums are those of the rows."""
+"""`quota_counters` against a recount: after all writes, rollbacks and open transactions the sums are those of the
+rows.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ Step = Callable[[asyncpg.Connection, int], Awaitable[object]]
 
 
 async def _differences(opened: asyncpg.Connection) -> list[tuple[asyncpg.Record, asyncpg.Record]]:
-    """Pairs of what is kept and what is counted that differ; both are read from one snapshot."""
+    """Returns pairs of stored and counted sums that differ; both are read from one snapshot."""
     async with opened.transaction(isolation="repeatable_read"):
         kept, counted = await opened.fetch(_KEPT), await opened.fetch(_RECOUNT)
     assert len(kept) == len(counted) >= 2
@@ -148,7 +150,7 @@ async def test_differences_are_folded_by_and_by(tenants: Database) -> None:
 
 
 async def test_writers_wait_for_nobody_who_folds_or_counts(tenants: Database) -> None:
-    """One transaction has folded, another has added; deletions and creates beside them go on."""
+    """One transaction has folded, another has added; deletions and creates next to them continue."""
     async with tenants.owner() as folder, tenants.system() as adder, tenants.system() as writer:
         await adder.execute(_INSERT, 4, 1)
         async with folder.transaction(), adder.transaction():

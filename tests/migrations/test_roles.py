@@ -1,4 +1,4 @@
-"""The four database roles: what they are, and that making them again changes nothing."""
+"""The four database roles: their attributes, and that making them again changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the tables accept and refuse, and what the views count: the seed's faults, each by what it did wrong."""
+"""Accepted and refused rows of the tables, and the counts of the views: the seed's faults, each by its wrong
+effect.
+"""
 
 from __future__ import annotations
 

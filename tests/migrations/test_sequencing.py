@@ -32,7 +32,7 @@ CHANGES = 15
 
 
 async def _campaign(world: World, *, kills: int = 0) -> list[str]:
-    """Writers and two sequencers at once; then everything is numbered and looked at."""
+    """Runs writers and two sequencers concurrently; then everything is numbered and checked."""
     done = asyncio.Event()
     async with connection(world.database.admin_dsn) as admin:
         async with asyncio.TaskGroup() as group:
@@ -197,7 +197,9 @@ GRANT EXECUTE ON FUNCTION control_beside(), control_fill() TO pilothouse_system"
 
 
 async def _commit_while_the_head_is_held(database: Database) -> int:
-    """A pass begins while another holds the head, and a change is committed meanwhile. Returns what stays pending."""
+    """A pass begins while another holds the head, and a change is committed in that time. Returns the number of
+    pending changes.
+    """
     async with database.system() as holder, database.system() as waiter, database.system() as observer:
         async with database.owner() as owner:
             held = owner.transaction()
@@ -250,7 +252,9 @@ async def test_a_floor_by_the_newest_transaction_strands_rows(database: Database
 
 
 async def _stranded_by_the_floor(database: Database) -> int:
-    """A writer has its id and does not commit while many passes go by. Returns what is pending in the end."""
+    """A writer has its id and does not commit while many passes go by. Returns the number of pending changes at the
+    end.
+    """
     async with database.system() as slow, database.system() as quick:
         transaction = slow.transaction()
         await transaction.start()
@@ -271,7 +275,7 @@ async def test_a_writer_that_commits_during_a_pass_keeps_the_floor_below_its_id(
 
 
 async def test_a_floor_by_a_snapshot_after_that_of_the_rows_strands_them(database: Database) -> None:
-    """Control: who commits between the two is not among the rows, and does not run any more either."""
+    """Control: a writer that commits between the two is not among the rows, and is not running any more either."""
     async with database.owner() as owner:
         source = await owner.fetchval("SELECT pg_get_functiondef('raise_floor'::regproc)")
         assert source.count("p_oldest_running >=") == 1
@@ -282,7 +286,9 @@ async def test_a_floor_by_a_snapshot_after_that_of_the_rows_strands_them(databas
 
 
 async def _stranded_by_a_pass_that_is_held(database: Database) -> int:
-    """A writer has its id before a pass reads the rows, and commits while that numbers them. What stays pending."""
+    """A writer has its id before a pass reads the rows, and commits while that numbers them. Returns the number of
+    pending changes.
+    """
     async with (
         database.system() as slow,
         database.system() as quick,

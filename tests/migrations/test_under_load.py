@@ -1,6 +1,6 @@
 """Migrations next to a server that works: none of them fails or deadlocks, and no call fails but with UNAVAILABLE.
 
-The stand-in does what earlier migrations did when they deadlocked nine times of nine: it drops an index of
+The stand-in repeats the statements of earlier migrations that deadlocked nine times of nine: it drops an index of
 `containers`, adds columns to `namespaces` and `containers`, fills a usage table from another one and replaces a
 function, in one transaction; and a second one builds an index on a plain and one on a partitioned table.
 """

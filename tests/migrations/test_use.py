@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import Database, connection
 from tests.migrations import use
 
-# What is there for others than this release's servers. A line that is no longer true fails, too.
+# Objects of the schema for other users than this release's servers. A line that is no longer true fails, too.
 OF_OTHERS = {
     "function drop_old_partitions is not called": "for who looks after a database by hand; servers detach partitions"
     " concurrently, which no function can",

@@ -1,11 +1,13 @@
-"""What of the schema the product uses: who writes and reads each table, who reads each view, who calls each function.
+"""The product's uses of the schema: the writers and readers of each table, the readers of each view, the callers of
+each function.
 
-The schema is read from PostgreSQL's catalogue; the product is the SQL in the strings of the server and of what
-`pilothouse migrate` runs beside its versions, the tables that SQLAlchemy is handed there, and the bodies of those
-functions that it calls, directly or by others. What only a migration writes, and what only a constraint or the rotation
-of keys looks at, is used by nobody.
+The schema is read from PostgreSQL's catalogue. The product is the SQL in the strings of the server and of the modules
+that `pilothouse migrate` runs in addition to its versions, the tables that SQLAlchemy is handed there, and the bodies
+of those functions that it calls, directly or by others. An object that only a migration writes, or only a constraint
+or the rotation of keys reads, counts as unused.
 
-Text is compared, so the name of a table in a comment within SQL would pass. Names of ours are no words of comments.
+Text is compared, so the name of a table in a comment within SQL would pass. Our names do not occur as words in
+comments.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ FROM pg_proc AS p
 WHERE p.pronamespace = 'public'::regnamespace
   AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
 """
-# What PostgreSQL itself calls functions by: triggers, policies, defaults, constraints, indexes.
+# PostgreSQL's own callers of functions: triggers, policies, defaults, constraints, indexes.
 _CALLED_BY_THE_SCHEMA = """
 SELECT pg_get_triggerdef(t.oid) FROM pg_trigger AS t WHERE NOT t.tgisinternal
 UNION ALL SELECT concat(qual, ' ', with_check) FROM pg_policies WHERE schemaname = 'public'
@@ -52,7 +54,7 @@ UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM pg_index AS i
 
 @dataclass
 class Product:
-    """What the product says to a database: SQL, and the tables that SQLAlchemy inserts into, updates and reads."""
+    """The product's statements: SQL, and the tables that SQLAlchemy inserts into, updates and reads."""
 
     sql: str = ""
     written: set[str] = field(default_factory=set)
@@ -185,7 +187,7 @@ def _variable(node: ast.AST) -> str:
 
 
 async def unused(connection: asyncpg.Connection, says: Product) -> list[str]:
-    """What nobody uses, a line each: `table t is not written`, `table t is not read`, `view v is not read`,
+    """Returns unused objects, a line each: `table t is not written`, `table t is not read`, `view v is not read`,
     `function f is not called`.
     """
     relations = await connection.fetch(_RELATIONS)
@@ -251,7 +253,7 @@ def writes(table: str, sql: str) -> bool:
 
 
 def reads(table: str, sql: str) -> bool:
-    """Whether the SQL reads rows of the table; what a DELETE names is not read, unless it returns them."""
+    """Returns whether the SQL reads rows of the table; the table of a DELETE is not read, unless it returns rows."""
     for found in re.finditer(rf"(?:public\.)?\b{table}\b", sql):
         before = sql[max(0, found.start() - _CONTEXT) : found.start()]
         if re.search(r"(?<!\bDELETE)\s(?:FROM|JOIN|USING)\s+(?:ONLY\s+)?\(*$", before, re.IGNORECASE):

@@ -1,1 +1,1 @@
-"""What is installed: the contents of the wheel, and its use in an environment of its own."""
+"""The installed package: the contents of the wheel, and its use in an environment of its own."""

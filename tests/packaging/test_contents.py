@@ -11,7 +11,7 @@ from hatchling.builders.wheel import WheelBuilder
 import pilothouse
 from tests.conventions.sources import ROOT
 
-# Each holds packages beside each other, and is itself none.
+# Each holds several packages, and is itself none.
 SOURCE_ROOTS = ("server", "client", "client/gen", "migrations")
 
 

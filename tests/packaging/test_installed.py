@@ -1,7 +1,7 @@
 """The distribution as its users get it: a wheel that is built, installed into an environment of its own, and used.
 
-The environment is made by uv, with what uv is configured to take packages from, and holds the versions of
-requirements.lock, so that a new release of somebody else's fails no test here.
+uv makes the environment from its configured package source. It holds the versions of requirements.lock, so that a new
+release of another project fails no test here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def running(address: str, key: str) -> list[str]:
             print(error.code.name, error.request_id)
         return [each.name for each in client.containers.list() if each.status == CONTAINER_STATUS_RUNNING]
 """
-# What stands in the program -> what is planted in its place, and what the checker must say of it.
+# Text in the program -> its planted replacement, and the checker's message.
 MISTAKES = {
     'create(namespace="shop"': ('create(namespaec="shop"', 'Unexpected keyword argument "namespaec"'),
     'image="nginx"': ('imagge="nginx"', 'Unexpected keyword argument "imagge" for "Container"'),
@@ -106,7 +106,7 @@ class Installation:
         run("bash", "-ceu", line.replace("pip install", f"{UV} pip install {options}", 1), cwd=self.folder)
 
     async def pilothouse(self, *words: str, given: str = "") -> tuple[int, str]:
-        """Runs the installed command; returns its exit code and what it printed."""
+        """Runs the installed command; returns its exit code and its output."""
         process = await asyncio.create_subprocess_exec(
             self.bin / "pilothouse",
             *words,

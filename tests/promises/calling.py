@@ -67,7 +67,7 @@ class Outcome:
 
 
 async def served(channel: grpc.aio.Channel) -> dict[str, Rule]:
-    """Every method of ours that the server says it serves, by full method, as its descriptors declare it."""
+    """Returns each of our methods that the server lists, by full method, as its descriptors declare it."""
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
     request = ServerReflectionRequest(list_services="*")
     async for answer in stub.ServerReflectionInfo(iter([request])):
@@ -106,7 +106,7 @@ class Caller:
         return Outcome("OK", trailing=_metadata(await call.trailing_metadata()), answers=tuple(answers))
 
     def open(self, rule: Rule, body: bytes, *, timeout: float | None = _SECONDS) -> Any:
-        """The bare call of grpc, of whatever shape; a request stream sends the one body."""
+        """Returns the bare call of grpc, of any shape; a request stream sends the one body."""
         method = getattr(self.channel, rule.shape)(rule.method)
         sent: Any = body if rule.shape.startswith("unary") else iter([body])
         return method(sent, metadata=self.metadata, timeout=timeout)

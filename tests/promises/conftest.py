@@ -1,4 +1,4 @@
-"""The world of the promises, made anew or copied for each test that asks for it."""
+"""The world of the promises, newly made or copied for each test that requests it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def world(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def furniture(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Furniture]:
-    """What furnished worlds are copied from."""
+    """Makes the source of furnished worlds' copies."""
     made = Furniture(postgres, template_database, tmp_path_factory.mktemp("furnished"))
     yield made
     await made.close()

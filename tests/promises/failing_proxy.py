@@ -59,7 +59,7 @@ WAYS: dict[str, tuple[Way, str]] = {
 
 
 class FailingProxy:
-    """`way` is how it fails; '' passes on to `far`, a host and port, whatever it is asked for."""
+    """`way` is the way in which it fails; '' passes everything on to `far`, a host and port."""
 
     def __init__(self, user: str, password: str) -> None:
         self._user_info = f"{user}:{password}"
@@ -84,7 +84,7 @@ class FailingProxy:
         await self.cut()
 
     async def cut(self) -> None:
-        """Ends what is open, so that everybody has to connect anew."""
+        """Ends the open connections, so that everybody has to connect again."""
         await cancel_and_wait(*self._open)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

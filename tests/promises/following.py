@@ -1,4 +1,4 @@
-"""Watchers that are cut and go on, and what they must have seen by the database's own account."""
+"""Watchers that are cut and resume, and the events that they must have seen by the database's own account."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Follower:
 
 
 async def faults(sql: asyncpg.Connection, followers: Sequence[Follower]) -> list[str]:
-    """What followers of all containers missed, saw twice, out of order or wrongly."""
+    """Returns the events that followers of all containers missed, saw twice, out of order or wrongly."""
     rows = await sql.fetch(
         "SELECT revision, kind, resource_name, message FROM events WHERE resource_type = 'container' ORDER BY revision"
     )

@@ -1,8 +1,8 @@
 """The furnished world, made once for all tests of a process that ask for one, and copied for each.
 
-It takes a hundred calls to furnish a world, which is more than most tests make in it. A copy has the same rows, and the
-same keys in the server's folder; the server and the cluster are its own, and so is nothing cached in them. Callers are
-logged in for a quarter of an hour: what is older than a few minutes is made anew.
+It takes a hundred calls to furnish a world, which is more than most tests make in it. A copy has the same rows, and
+the same keys in the server's folder; the server and the cluster are its own, and so is nothing cached in them.
+Callers are logged in for a quarter of an hour: a world that is older than a few minutes is made again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GOOD_FOR_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """A furnished world whose server has ended: its database and folder, and what is known of it."""
+    """A furnished world after its server has ended: its database and folder, and its known facts."""
 
     database: Database
     folder: Path
@@ -67,7 +67,7 @@ class Furniture:
             yield world
 
     async def newest(self) -> Furnished:
-        """What a world is copied from. Who breaks the server in a test asks for it before."""
+        """Returns the source of a copy. A test that breaks the server requests it before."""
         now = asyncio.get_running_loop().time()
         if self._furnished is None or now - self._furnished.made_at > _GOOD_FOR_SECONDS:
             await self.close()
@@ -84,7 +84,7 @@ class Furniture:
         return self._furnished
 
     async def close(self) -> None:
-        """Drops what was made."""
+        """Drops the databases."""
         self._furnished = None
         await self._stack.aclose()
         self._stack = AsyncExitStack()

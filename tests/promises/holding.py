@@ -1,4 +1,4 @@
-"""Callers who hold what they can get: streams, calls whose request never comes, calls that wait."""
+"""Callers who hold all that they can get: streams, calls without their request, calls that wait."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def holding(
 
 
 async def is_healthy(channel: grpc.aio.Channel, timeout: float) -> str:
-    """SERVING, or what came instead."""
+    """Returns SERVING, or the answer that came instead."""
     stub: Any = health_pb2_grpc.HealthStub(cast("Any", channel))
     try:
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)

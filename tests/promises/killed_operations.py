@@ -1,8 +1,8 @@
-"""The table of operations that a server is killed in: what there is before, what is asked for, what it comes to.
+"""The table of operations that a server is killed in: the initial state, the request, and the result.
 
-Containers alone (create, update with a Service that goes, stop, restart, …) are in tests/reconcile/test_kills.py.
-The rotation of keys, in tests/config/test_rotation.py, writes nothing to a cluster. Registering one asks it what it
-grants, and writes nothing there.
+Containers alone (create, update with a Service that goes, stop, restart, …) are in tests/reconcile/test_kills.py. The
+rotation of keys, in tests/config/test_rotation.py, writes nothing to a cluster. Registering one asks it for its
+rights, and writes nothing there.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ async def grow(server: Server) -> None:
 
 
 async def hold(server: Server) -> None:
-    """Held, and then changed: what is new waits."""
+    """Held, and then changed: the new state waits."""
     mode = container_pb2.PAUSE_MODE_HOLD_ROLLOUT
     await server.admin.containers.pause(namespace=SPACE, name="web", mode=mode)
     await server.admin.containers.update(

@@ -1,8 +1,9 @@
-"""The checker of promise 8: an operation, a worker that is killed within it, another that finishes, and what is seen.
+"""The checker of promise 8: an operation, a worker that is killed within it, another that finishes, and the observed
+state.
 
-A worker is killed just after its write number `step` to the cluster. That is also just before the next write, and after
-the last one it is before the database is told. What counts is compared with a run that nobody disturbed: the objects
-and pods on the cluster, and what the API shows of them.
+A worker is killed just after its write number `step` to the cluster. That is also just before the next write, and
+after the last one it is before the database is told. The result is compared with that of an undisturbed run: the
+objects and pods on the cluster, and their form in the API.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _WRITES = ("apply", "set_scale", "delete", "merge_patch")
 _KINDS = (NAMESPACES, DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS, CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS)
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOMENT = re.compile(rf'("{re.escape(manifests.RESTARTED_AT)}":)"[^"]*"')
-# What the API shows and each run has otherwise.
+# Fields in the API's answers that differ from run to run.
 _IDENTITIES = ("uid", "etag", "keyId", "apiServer", "podName", "podIp", "hostIp", "replicaSetName")
 _MOMENTS = ("createTime", "updateTime", "lastSeenTime", "startedAt", "finishedAt", "uptime")
 _WORDS = ("reason", "message")
@@ -61,7 +62,7 @@ _OF_THE_RUN = (*_IDENTITIES, *_MOMENTS, *_WORDS)
 
 
 class Killed(BaseException):
-    """The process is gone: nothing of ours runs after this."""
+    """The process is gone: none of our code runs after this."""
 
 
 class DyingClient:
@@ -92,14 +93,14 @@ class DyingClient:
 
 
 class Seen(NamedTuple):
-    """What counts at the end, by the name of the thing; the text of each is the same after every run."""
+    """The compared state at the end, by the name of the object; the text of each is the same after every run."""
 
     cluster: Mapping[str, str]
     database: Mapping[str, str]
 
 
 class Ran(NamedTuple):
-    """Whether the first worker was killed, how often it wrote, and what there was at the end."""
+    """Whether the first worker was killed, its number of writes, and the state at the end."""
 
     died: bool
     writes: int
@@ -111,7 +112,8 @@ async def _nobody(_: Server) -> None:
 
 
 class Operation(NamedTuple):
-    """What is made before, one after the other, what is asked for, and what an undisturbed run has to show.
+    """The calls of the preparation, one after the other, the call under test, and the required results of an
+    undisturbed run.
 
     `writes`: how many there are at least, so that the checker sees something. `registered`: on a cluster that was
     registered by the API as `REGISTERED`, and not on the one that the server's configuration names.
@@ -154,7 +156,7 @@ async def nothing_is_due(server: Server) -> bool:
 
 
 def on_cluster(server: Server) -> dict[str, str]:
-    """What counts on the cluster, without what differs from run to run."""
+    """Returns the compared state on the cluster, without the parts that differ from run to run."""
     assert server.cluster is not None
     found = {}
     for resource in _KINDS:
@@ -176,7 +178,7 @@ def on_cluster(server: Server) -> dict[str, str]:
 
 
 async def in_database(server: Server) -> dict[str, str]:
-    """What the API shows, the work that is left, and what watchers were told of comings and goings."""
+    """Returns the API's answers, the remaining work, and the watchers' events of creations and deletions."""
     admin = server.admin
     listed: dict[str, AsyncIterator[Any]] = {
         "cluster": admin.namespaces.list_clusters(),
@@ -212,7 +214,7 @@ async def seen(server: Server) -> Seen:
 
 
 async def settled(server: Server) -> bool:
-    """Whether the cluster has done what it was told, and the database knows."""
+    """Returns whether the cluster has done all work, and the database knows."""
     assert server.cluster is not None
     if not await nothing_is_due(server):
         return False
@@ -282,7 +284,7 @@ async def run(
 async def kills(
     postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation
 ) -> AsyncIterator[tuple[int, Seen, Seen]]:
-    """Each kill: after which write, what there was at the end, and what there is after an undisturbed run."""
+    """Yields each kill: after which write, the state at the end, and the state after an undisturbed run."""
     async with new_database(postgres, template) as database:
         undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
     assert not undisturbed.died
@@ -297,7 +299,7 @@ async def kills(
 
 
 def at_rest() -> Callable[[Server], Awaitable[bool]]:
-    """Until all is settled, and one look after the other sees the same: what observers still write would be seen."""
+    """Waits until all is settled, and two looks in a row see the same: later writes of observers would be seen."""
     before: list[Seen] = []
 
     async def ends(server: Server) -> bool:
@@ -314,7 +316,9 @@ def at_rest() -> Callable[[Server], Awaitable[bool]]:
 
 
 def agreeing(undisturbed: Seen) -> Callable[[Server], Awaitable[bool]]:
-    """Until all is as after an undisturbed run, or the time is up: whoever compares says what is otherwise then."""
+    """Waits until all is as after an undisturbed run, or the time is up: then the caller's comparison reports the
+    differences.
+    """
 
     async def ends(server: Server) -> bool:
         with suppress(AssertionError):
@@ -325,7 +329,7 @@ def agreeing(undisturbed: Seen) -> Callable[[Server], Awaitable[bool]]:
 
 
 def differences(found: Seen, undisturbed: Seen) -> str:
-    """What is otherwise than after an undisturbed run; empty where nothing is."""
+    """Returns the differences from an undisturbed run; empty if there are none."""
     return "\n".join(
         f"{where}: {name} is {here.get(name)}, not {there.get(name)}"
         for where, here, there in zip(Seen._fields, found, undisturbed, strict=True)

@@ -22,7 +22,7 @@ _HEAD = {"head_sequence", "head_mark"}
 
 
 async def log_faults(sql: asyncpg.Connection) -> list[str]:
-    """What is wrong with the log: every record without its place or its hash, and another head."""
+    """Returns the faults of the log: every record without its place or its hash, and a differing head."""
     await sql.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     found = await sql.fetch(_ALL)
     head = (found[0]["head_sequence"], found[0]["head_mark"])
@@ -42,7 +42,7 @@ async def log_faults(sql: asyncpg.Connection) -> list[str]:
 
 
 async def tree_faults(sql: asyncpg.Connection) -> list[str]:
-    """What is wrong with the newest sealed head: another root than that over the stored records' hashes."""
+    """Returns the faults of the newest sealed head: another root than that over the stored records' hashes."""
     head = await sql.fetchrow("SELECT size, root FROM audit_seals ORDER BY size DESC LIMIT 1")
     if head is None:
         return ["there is no sealed head"]

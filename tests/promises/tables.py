@@ -1,4 +1,4 @@
-"""What the database holds, table by table, so that two moments can be compared."""
+"""The content of the database, table by table, so that two moments can be compared."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.waiting import poll_until
 
 # Where a record goes, and the head that numbers it.
 RECORDS = frozenset({"operation_logs", "pending_changes", "stream_head"})
-# When a session was last used is noted beside the calls, at most once a minute; how far the search for pending
-# changes goes, by each pass of the sequencer.
+# These change independently of the calls: the last use of a session is recorded at most once a minute; each pass of
+# the sequencer moves the search for pending changes.
 _BESIDE = {
     "sessions": ("last_used_at",),
     "stream_head": ("pending_floor", "floor_candidate", "floor_transaction"),

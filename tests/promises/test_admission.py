@@ -1,4 +1,4 @@
-"""Promise 13: nobody takes the seats of the others, whatever they hold; and health is always answered."""
+"""Promise 13: no caller takes the seats of the others by holding its own; and health is always answered."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NARROW: dict[str, Any] = {
     "request_seconds": 600.0,
 }
 FLOOD, CONNECTIONS, HONEST = 40, 3, 12
-# What gRPC itself can count, before any handler.
+# The most calls that gRPC itself can count, before any handler.
 _OF_GRPC = 60
 # Methods that the server serves and that are not ours.
 _OUTSIDE = (
@@ -63,7 +63,7 @@ def admission_of(world: World) -> CallAdmission:
 
 
 async def faults_beside_a_flood(world: World, *refusing: str) -> list[str]:
-    """What honest callers met while one user and a stranger held all that they could get.
+    """Returns the faults that honest callers met while one user and an anonymous caller held all that they could get.
 
     It lasts until each class of calls that is named has refused some, which takes as long as calls may wait.
     """
@@ -112,7 +112,7 @@ def refused(name: str) -> float:
 
 
 async def faults_met(world: World) -> list[str]:
-    """What calls of an administrator, log-ins and questions for the server's health meet."""
+    """Returns the faults that calls of an administrator, log-ins and health checks meet."""
     found: list[str] = []
     for _ in range(HONEST):
         got = await world.call("GetNamespace", {"name": FOREIGN})
@@ -166,7 +166,7 @@ async def test_a_request_that_does_not_come_ends_its_call_whatever_the_method(
 ) -> None:
     async with (
         quiet_world(database, tmp_path, monkeypatch, request_seconds=0.5) as world,
-        # Each has at most a hundred calls at once.
+        # Each has at most a hundred concurrent calls.
         connections(world.server.address, 3) as channels,
     ):
         rules = world.rules.values()
@@ -219,7 +219,9 @@ async def test_a_request_that_is_waited_for_without_end_is_found(
 
 
 async def wide_pages_beside_one_that_hangs(world: World) -> list[str]:
-    """What a user's other calls meet, and another user's wide page, while a wide page of the user hangs."""
+    """Returns the faults that a user's other calls meet, and another user's wide page, while a wide page of the user
+    hangs.
+    """
     eve = await world.make_user("eve", {OWN: "operator"})
     admission = admission_of(world)
 
@@ -260,7 +262,9 @@ async def test_wide_pages_side_by_side_are_found(
 
 
 async def large_requests_beside_one_that_hangs(world: World) -> list[str]:
-    """What a user's other calls meet, and another user's large request, while a large request of the user hangs."""
+    """Returns the faults that a user's other calls meet, and another user's large request, while a large request of
+    the user hangs.
+    """
     eve = await world.make_user("eve", {OWN: "operator"})
     admission = admission_of(world)
 
@@ -410,7 +414,7 @@ async def test_silent_connections_end(
     brief = {"handshake_seconds": 1.0, "max_connection_idle_seconds": 1.0}
     async with quiet_world(database, tmp_path, monkeypatch, **brief) as world:
         assert await left_open(world, patient(5.0)) == set()
-        # Whose connection was closed meanwhile notices nothing.
+        # A caller whose connection was closed in between notices nothing.
         assert (await world.call("WhoAmI", {})).code == "OK"
 
 
@@ -427,7 +431,7 @@ Calls = Callable[[], list[tuple[str, str]]]
 
 
 def _from_threads(address: str, token: str, count: int) -> Calls:
-    """Sends so many calls beside the event loop; the function that is returned waits for how they ended."""
+    """Sends so many calls from threads; the returned function waits for their ends."""
     pool = ThreadPoolExecutor(count)
 
     def call() -> tuple[str, str]:

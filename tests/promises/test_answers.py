@@ -1,4 +1,4 @@
-"""What a mutation answers is what is stored: the answer of a create and a later get are the same message."""
+"""A mutation's answer is the stored state: the answer of a create and a later get are the same message."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ _WEB = {**workload("web"), "ports": [{"containerPort": 80, "serviceName": "taken
 
 @dataclass(frozen=True)
 class Case:
-    """A call that must be refused. `field`: the one that the message begins with and BadRequest names; `words`: what
-    else the message holds. `beside`: tables that keep count of refusals.
+    """A call that must be refused. `field`: the one that the message begins with and BadRequest names; `words`:
+    further parts of the message. `beside`: tables that keep count of refusals.
     """
 
     what: str
@@ -257,7 +257,7 @@ async def tried(
 
 
 async def _refused(world: World, case: Case, caller: Caller | None = None) -> list[str]:
-    """What of a refusal is not as it should be."""
+    """Returns the faults of a refusal."""
     async with world.sql() as sql:
         leaving_out = RECORDS | case.beside
         before = await contents(sql, leaving_out)

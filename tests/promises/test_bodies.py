@@ -96,7 +96,7 @@ async def test_a_body_above_the_limit_is_refused_and_recorded_for_every_method(t
 async def test_a_body_that_is_taken_or_refused_without_a_record_is_found(
     tight: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: what is too long is taken, or leaves no record, as it was when gRPC refused it."""
+    """The control: an oversized body is accepted, or leaves no record, as when gRPC refused it."""
 
     async def forget(_self: AuditLayer, _call: Call, _error: BaseException) -> None:
         return
@@ -178,7 +178,9 @@ async def the_record_of(world: World, rule: Rule) -> asyncpg.Record:
 
 
 async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(tight: World) -> None:
-    """A call of each kind: of a user and a stranger, with one request or many, and with one answer or many."""
+    """A call of each kind: of a user and an anonymous caller, with one request or many, and with one answer or
+    many.
+    """
     body = too_long(MOST + receiving.TRANSPORT_MARGIN_BYTES + 1)
     for name in (
         "GetContainer",
@@ -197,7 +199,7 @@ async def test_what_grpc_refuses_is_recorded_by_the_code_that_the_caller_gets(ti
 
 
 async def test_a_later_request_that_grpc_refuses_is_recorded_so(tight: World) -> None:
-    """It is not taken for the end of what the client sends."""
+    """It is not taken for the end of the client's stream."""
     rule = tight.rule("RecordUsage")
 
     call = getattr(tight.admin.channel, rule.shape)(rule.method)(metadata=tight.admin.metadata)

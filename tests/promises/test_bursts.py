@@ -1,4 +1,4 @@
-"""Promise 13: who sends hundreds of calls in one moment does not stand before everybody else."""
+"""Promise 13: a caller with hundreds of calls in one moment does not hold up everybody else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.waiting import poll_until, within
 
 _CONNECTIONS, _CALLS_OF_EACH = 5, 100
 _CALLS = _CONNECTIONS * _CALLS_OF_EACH
-# The first of a caller pass; twice, as those before the burst are forgotten meanwhile.
+# The first calls of a caller pass; twice, as those before the burst are forgotten in between.
 _PASS = 2 * 16
 
 
@@ -28,7 +28,7 @@ async def _held_behind_others(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     eve = await world.make_user("eve", {OWN: "viewer"})
     bob = await world.make_user("bob", {OWN: "viewer"})
     for user in (eve, bob):
-        # Who calls by a token that is not known yet is held by the address, which they share.
+        # A caller with an unknown token is held by the address, which they share.
         await world.must("GetNamespace", {"name": OWN}, user)
     rule = world.rule("GetNamespace")
     head = header_block(rule.method, dict(eve.metadata)["authorization"].removeprefix("Bearer "))

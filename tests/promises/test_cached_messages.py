@@ -1,4 +1,4 @@
-"""What is kept beside a row to answer reads is what the row says, whoever wrote the row."""
+"""The stored message of a row, which answers reads, equals the row, whichever server wrote it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ async def test_after_every_request_what_is_kept_is_the_row(full_world: World) ->
 
 
 async def _written_through_the_cluster(server: Server) -> None:
-    """Makes what a cluster then changes in many ways: it runs, fails, is scaled, attached, away and back."""
+    """Makes a container that a cluster then changes in many ways: it runs, fails, is scaled, attached, away and
+    back.
+    """
     admin, cluster = server.admin, server.cluster
     assert cluster is not None
     await admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
@@ -186,7 +188,9 @@ UPDATE containers SET status = 'running', started_at = now() - interval '1 hour'
 
 
 async def _answers(world: World, callers: Sequence[Caller]) -> list[Any]:
-    """What each caller gets of each kind of resource; the time since a start goes on between two calls."""
+    """Returns the answers of each caller for each kind of resource; the time since a start changes between two
+    calls.
+    """
     answers = []
     for caller in callers:
         for method in _GETS:
@@ -202,7 +206,7 @@ _NAMES = {method: {"name": "web"} for method in ("GetVolume", "GetConfigMap", "G
 
 
 async def test_an_answer_from_ready_bytes_is_the_one_that_is_rendered(full_world: World) -> None:
-    """Also for a caller who sees the name of who made it no longer."""
+    """Also for a caller who no longer sees the name of the creator."""
     application = full_world.server.application
     maker = await full_world.make_user("maker", {OWN: "admin"})
     for method, field, make in (

@@ -46,12 +46,14 @@ def begun(world: World, connection: Connection, method: str, token: str) -> int:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What libraries complained of."""
+    """Returns the complaints of libraries."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """A watch whose first answer is not taken in time; whether it has ended once its reader takes what there is."""
+    """Runs a watch whose first answer is not taken in time; returns whether it has ended once its reader takes the
+    rest.
+    """
     monkeypatch.setattr(pipeline, "WRITE_TIMEOUT_SECONDS", 0.2)
     async with connected(world, window=0) as connection:
         stream = begun(world, connection, WATCH, token_of(world.admin))

@@ -1,8 +1,8 @@
-"""Promise 7, of connections: however one fails, what it was made with turns up nowhere.
+"""Promise 7, of connections: after any failure, a connection's credentials turn up nowhere.
 
-A cluster is reached with a token, through a proxy with a password; both are canaries. Then the way fails in every way
-that a connection can, and whatever tenants, administrators, records, events and the log are told of it is searched.
-The control hands on the words of the HTTP library, as was done once: the same search must find the password.
+A cluster is reached with a token, through a proxy with a password; both are canaries. Then the connection fails in
+every possible way, and all text about it for tenants, administrators, records, events and the log is searched. The
+control hands on the words of the HTTP library, as was done once: the same search must find the password.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUICK = ReconcilerSettings(
     worker=WorkerSettings(poll_seconds=0.05),
     health=HealthSettings(probe_seconds=0.1, answer_seconds=0.7),
     clusters_period_seconds=0.1,
-    # Who does not reach the cluster tries again at once: nobody else is there to do so.
+    # A server that does not reach the cluster tries again immediately: no other server is there to do so.
     free_seconds=0.2,
 )
 ONCE = RetryPolicy(attempts=1)
@@ -64,7 +64,7 @@ class Told:
         self.texts[f"{len(self.texts)} {where}"] = what.encode()
 
     async def gather(self) -> dict[str, bytes]:
-        """What was told, with everything that was written down, by where."""
+        """Returns all answers and all written bytes, by their places."""
         found = dict(self.texts)
         async with connected(self.server.database.admin_dsn) as admin:
             tables = await admin.fetch("SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'")
@@ -132,7 +132,7 @@ async def _cluster_says(told: Told, words: str) -> None:
 
 
 async def _ask_everything(told: Told, credentials: pb.ClusterCredentials) -> None:
-    """What tenants and administrators may ask of a cluster that does not answer."""
+    """Makes the calls about an unreachable cluster that tenants and administrators may make."""
     admin = told.server.admin.with_options(retry=ONCE)
     told.add("namespace", await admin.namespaces.get(name="shop"))
     told.add("container", await admin.containers.get(namespace="shop", name="web"))

@@ -1,4 +1,4 @@
-"""Promises 5 and 10: what is revoked ends, what drains fails nobody, and bodies of strangers are not read."""
+"""Promises 5 and 10: revoked credentials end, a drain fails nobody, and bodies of anonymous callers are not read."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def test_principals_that_are_kept_too_long_are_found(
 
 
 async def faults_of_a_drain(world: World) -> list[str]:
-    """Drains under load, while one call is held up by a lock; answers what of it went wrong."""
+    """Drains under load, while one call is held up by a lock; returns the faults."""
     create, watch = world.rule("CreateContainer"), world.rule("WatchContainers")
     grace = world.server.application.settings.grace_seconds
     watching = asyncio.create_task(
@@ -222,7 +222,7 @@ async def test_the_body_of_a_stranger_is_not_read(world: World) -> None:
     big = b"\x0a" + b"x" * 3_000_000
     outcome = await world.stranger.invoke(rule, big)
     assert (outcome.code, outcome.reason) == ("UNAUTHENTICATED", "NO_TOKEN")
-    # Beyond what the server takes at all: a stranger hears the same, because nothing of it was read.
+    # Beyond the server's limit: an anonymous caller gets the same answer, because nothing of it was read.
     bigger = b"\x0a" + b"x" * 6_000_000
     outcome = await world.stranger.invoke(rule, bigger)
     assert outcome.code in ("UNAUTHENTICATED", "RESOURCE_EXHAUSTED")

@@ -1,4 +1,4 @@
-"""What a failure may say: always a reason, never a word of SQL, of a stack or of a password."""
+"""The text of a failure: always a reason, never a word of SQL, of a stack or of a password."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TELLTALE = re.compile(r"select |insert |asyncpg|sqlalchemy|traceback|\.py\b|" + 
 
 
 def lacks(outcome: Outcome) -> list[str]:
-    """What an error does not say that it should, or says that it should not."""
+    """Returns the missing parts of an error, and the forbidden ones."""
     info = outcome.detail(details.ErrorInfo)
     found = []
     if info is None or info.domain != "pilothouse" or not re.fullmatch(r"[A-Z][A-Z0-9_]+", info.reason):
@@ -82,7 +82,7 @@ def _fails_with(error: Exception) -> Any:
 
 @pytest.fixture
 def server_log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """What the server logs as it is set up to; the set-up is taken back."""
+    """Yields the server's log in its own format; the set-up is undone."""
     with logging_as_served("DEBUG", request.param) as written:
         yield written
 
@@ -113,7 +113,7 @@ async def _leaks_nothing(world: World, monkeypatch: pytest.MonkeyPatch, error: E
         info = outcome.detail(details.ErrorInfo)
         assert info is not None
         assert info.metadata["operation_id"] == outcome.trailing["pilothouse-operation-id"]
-    # Who calls is found out before there is a layer around the call.
+    # The caller is identified before there is a layer around the call.
     monkeypatch.setattr(world.server.application.authenticator, "authenticate", _fails_with(error))
     outcome = await world.call("GetContainer", {"namespace": OWN, "name": "web"})
     assert (outcome.code, outcome.reason, lacks(outcome)) == ("INTERNAL", "INTERNAL", [])
@@ -123,7 +123,7 @@ async def _leaks_nothing(world: World, monkeypatch: pytest.MonkeyPatch, error: E
 
 
 async def open_work(world: World) -> list[str]:
-    """Connections of the server that are in a transaction, by what they did last."""
+    """Returns the connections of the server that are in a transaction, by their last statement."""
     async with world.sql() as sql:
         rows = await sql.fetch(
             "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() "

@@ -1,8 +1,8 @@
-"""A primary is lost under load: what was acknowledged is on the standby, watches go on, and nobody hangs.
+"""A primary is lost under load: acknowledged changes are on the standby, watches resume, and nobody hangs.
 
-Replication is synchronous, so the standby has whatever was acknowledged. The primary is killed at once, or it stops
-answering with its connections open, as a machine does whose power or network went: then the sessions of it are ended
-within ten seconds (see `store/lost_sessions`).
+Replication is synchronous, so the standby has every acknowledged change. The primary is killed, or it stops answering
+with its connections open, as a machine does that lost its power or network: then its sessions are ended within ten
+seconds (see `store/lost_sessions`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _AWAY = ("UNAVAILABLE", "ABORTED")
 
 @dataclass
 class Pair:
-    """A primary and the standby that has what it acknowledges, under one address."""
+    """A primary and the standby with its acknowledged changes, under one address."""
 
     database: Database
     address: Path
@@ -122,14 +122,14 @@ class Writer:
 
 
 async def lost(database: Database, writers: Sequence[Writer]) -> list[str]:
-    """What was acknowledged and is not there."""
+    """Returns the acknowledged changes that are missing."""
     async with connection(database.admin_dsn) as sql:
         there = {row["name"] for row in await sql.fetch("SELECT name FROM containers")}
     return [name for writer in writers for name in writer.acknowledged if name not in there]
 
 
 async def failed_over(world: World, pair: Pair, loss: str, watchers: int = _FOLLOWERS) -> list[str]:
-    """What went wrong for writers and watchers while the primary was lost."""
+    """Returns the faults that writers and watchers met while the primary was lost."""
     writers = [Writer(world, number) for number in range(_WRITERS)]
     rule = world.rule("WatchContainers")
     request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
@@ -170,7 +170,7 @@ async def _now(value: T) -> T:
 
 
 async def _missed(database: Database, followers: Sequence[Follower]) -> list[str]:
-    """What the followers missed of all that was written."""
+    """Returns the changes that the followers missed."""
     async with connection(database.admin_dsn) as sql:
         await number_changes(sql)
         newest = await sql.fetchval("SELECT max(revision) FROM events WHERE resource_type = 'container'")

@@ -1,4 +1,4 @@
-"""Promise 3: a first state that shows what is committed and not yet numbered is not told of it again."""
+"""Promise 3: a watch does not repeat a committed, not yet numbered change that its first state has shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WATCH = "WatchContainers"
 
 @contextmanager
 def numbering_held(world: World) -> Iterator[None]:
-    """Nothing that this server commits meanwhile is numbered; it is numbered when the block ends."""
+    """This server's commits are not numbered within the block; they are numbered when it ends."""
     feed = world.server.application.feed
     sequence, goes_on = feed._sequence, asyncio.Event()
 
@@ -69,7 +69,9 @@ def shown(answer: Any) -> tuple[str, str]:
 
 
 async def told_while_held(world: World) -> list[tuple[str, str]]:
-    """What a watch tells that begins while a creation is committed and not numbered, up to the next change."""
+    """Returns the events of a watch that begins while a creation is committed and not numbered, up to the next
+    change.
+    """
     rule = world.rule(WATCH)
     synced = asyncio.Event()
     found: list[tuple[str, str]] = []

@@ -12,9 +12,9 @@ from tests.promises.calling import Caller
 from tests.promises.requests import OWN
 from tests.promises.world import World
 
-# What names a namespace, changes something, and touches nothing that the namespace holds on its cluster.
+# Methods that name a namespace, change something, and touch none of the namespace's objects on its cluster.
 OF_THE_PLATFORM = {"UpdateNamespace", "DeleteNamespace", "GrantRole", "RevokeRole"}
-# What is asked for in a namespace and does not name it in its request: samples name their own, and touch no cluster.
+# Methods of a namespace without its name in their request: samples name their own, and touch no cluster.
 WITHOUT_NAMESPACE = {"RecordUsage"}
 
 
@@ -72,7 +72,7 @@ async def test_what_is_the_platforms_own_is_done_all_the_same(full_world: World)
 
 
 async def test_no_method_changes_a_namespace_without_naming_it(world: World) -> None:
-    """What the rule goes by: a method that had its namespace elsewhere would be left out of it."""
+    """The rule depends on it: a method with its namespace in another field would be left out."""
     left_out = {
         rule.name
         for rule in world.rules.values()

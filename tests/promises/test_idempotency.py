@@ -33,7 +33,7 @@ def creation(name: str = "once", **fields: Any) -> requests.Fields:
 
 
 async def changed_by_replays(world: World) -> list[str]:
-    """Makes every mutation that has a `request_id` twice; answers what the second one changed or said."""
+    """Makes every mutation that has a `request_id` twice; returns the changes and answers of the second one."""
     faults: list[str] = []
     async with world.sql() as sql:
         for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):

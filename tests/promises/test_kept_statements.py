@@ -1,4 +1,4 @@
-"""Watches begin by the hundred: what each asks the database is put together once."""
+"""Watches begin by the hundred: each statement to the database is built once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_first_state_is_asked_for_by_a_statement_that_is_there(
         made.clear()
         await _begins(world, method, fields)
         assert made == [], method
-        # What is asked for another is the same but for the values.
+        # Another caller's statement is the same but for the values.
         await _begins(world, method, fields, eve)
         made.clear()
         await _begins(world, method, fields, eve)

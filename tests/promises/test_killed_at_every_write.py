@@ -1,4 +1,5 @@
-"""Promise 8: killed after any write to the cluster that an operation makes, a server leaves what the next one finishes.
+"""Promise 8: if a server is killed after any write of an operation to the cluster, the next one finishes the
+operation.
 
 Asked for through the API, seen on the cluster and through the API. The operations that write in most ways are of every
 change (`full`), the others of the soak; `tests/reconcile/test_kills.py` has them all in one process.
@@ -57,7 +58,7 @@ async def lose_leased_work(server: Server) -> None:
 async def found_otherwise(
     postgres: EmbeddedPostgres, template: str, directory: Path, operation: Operation, step: int, **broken: Any
 ) -> list[str]:
-    """What the checker finds of a kill after which the product does not do its part."""
+    """Returns the checker's findings for a kill after which the product does not do its part."""
     async with new_database(postgres, template) as database:
         undisturbed = await run(database, directory / "undisturbed", operation, 1_000, ends=at_rest())
     async with new_database(postgres, template) as database:

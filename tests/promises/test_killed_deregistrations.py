@@ -1,4 +1,4 @@
-"""Promise 8 for what a deregistration does without a write to the cluster: what is let go stays, killed or not.
+"""Promise 8 for the steps of a deregistration without a write to the cluster: released objects stay, killed or not.
 
 Deregistered with its objects deleted, a cluster is part of the table (`killed_operations`).
 """
@@ -46,7 +46,7 @@ DELETING = Operation((make_registered,), deregister, 6, registered=True)
 
 
 def staying(server: Server) -> set[str]:
-    """What of ours nobody has asked the cluster to delete."""
+    """Returns our objects that nobody has asked the cluster to delete."""
     assert server.cluster is not None
     store = server.cluster.store
     home = store.get(NAMESPACES, None, SPACE)

@@ -83,7 +83,7 @@ async def ask_for_much(client: AsyncClient, space: str) -> None:
 
 
 async def outstanding(client: AsyncClient, space: str) -> list[str]:
-    """What is not as it was asked for."""
+    """Returns the objects that do not have their requested state."""
     found = [
         each.name
         async for each in client.containers.list(namespace=space)
@@ -133,7 +133,9 @@ async def test_killed_again_and_again(database: Database, tmp_path: Path, finish
 
 
 async def killed_and_followed(database: Database, tmp_path: Path, finished: int) -> Names:
-    """Kills a server when so many containers are done; what the cluster has once the next one is done with all."""
+    """Kills a server when so many containers are done; returns the cluster's objects once the next one is done with
+    all.
+    """
     async with SimulatedCluster(speed=10.0) as cluster:
         kubeconfig = tmp_path / "kubeconfig.json"
         kubeconfig.write_text(json.dumps(cluster.kubeconfig()))

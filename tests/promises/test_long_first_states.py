@@ -126,7 +126,7 @@ async def test_the_state_is_of_one_moment_however_long_it_is_read(
 
 
 async def write_meanwhile(world: World, reading: Held) -> None:
-    """Changes what is read already and what is not, once the reading waits; it goes on then."""
+    """Changes rows that are already read and rows that are not, once the reading waits; it continues then."""
     await reading.reached.wait()
     for name in ("web-00001", "web-00300"):
         fields = {
@@ -158,7 +158,7 @@ async def listed(world: World) -> list[Any]:
 async def test_rows_without_a_message_are_read_by_the_page(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an upgrade, when no message is kept beside a row yet."""
+    """As after an upgrade, when no row has a stored message yet."""
     await fill(world, 300)
     read: list[int] = []
     get_many = containers.get_many

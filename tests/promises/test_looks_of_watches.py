@@ -39,7 +39,7 @@ async def _beside_watches(world: World, fewest: int, code: str) -> int:
         connection(world.server.database.admin_dsn) as looking,
         connections(world.server.address, 1) as channels,
     ):
-        # What comes to the log later cannot be numbered, and who reads the log waits for that first.
+        # A later record cannot be numbered, and a reader of the log waits for that first.
         async def is_recorded() -> int:
             await number_changes(looking)
             return int(await looking.fetchval(_LOG_INS))

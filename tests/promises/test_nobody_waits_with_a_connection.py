@@ -1,6 +1,6 @@
 """No connection is held while a cluster or another call is waited for: bystanders of a slow one are answered.
 
-The pools have few connections, so that whoever keeps one while it waits is noticed by all others.
+The pools have few connections, so that all others notice a call that keeps one while it waits.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ async def test_a_claim_holds_until_its_owners_deadline_and_no_longer(narrow_worl
     world = narrow_world
     request = {"namespace": OWN, "requestId": str(uuid4())}
     async with world.sql() as sql:
-        # What a server leaves that is killed while it asks a cluster.
+        # The row that remains when a server is killed while it asks a cluster.
         await sql.execute(
             "INSERT INTO request_claims SELECT id, $1, gen_random_uuid(), now() + interval '5 minutes'"
             " FROM users WHERE username = 'admin'",
@@ -200,7 +200,7 @@ async def test_a_cluster_that_hangs_holds_no_connection(narrow_world: World, met
     faults.storage_stalled = False
     outcomes = await asyncio.gather(*calls)
     assert {(outcome.code, outcome.message) for outcome in outcomes} == {("OK", "")}
-    # What was only tried out says so.
+    # A dry run says so.
     marks = {outcome.trailing.get(DRY_RUN_KEY) for outcome in outcomes}
     assert marks == {"true" if method == "CreateContainer" else None}
 

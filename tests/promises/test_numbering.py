@@ -1,4 +1,6 @@
-"""Promise 1, after the commit: what is committed is numbered soon, whatever becomes of server and neighbours."""
+"""Promise 1, after the commit: committed changes are numbered soon, despite failures of the server and its
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from tests.promises.test_watches import second_server
 from tests.promises.world import World
 from tests.waiting import poll_until
 
-# Refuses the records of one method as they are numbered; each call defines it anew.
+# Refuses the records of one method as they are numbered; each call defines it again.
 _SPOILT = """
 CREATE OR REPLACE FUNCTION control_spoilt() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -34,7 +36,7 @@ _ASIDE = "pilothouse_changes_set_aside_total"
 
 
 async def held_up_by_others(world: World) -> list[str]:
-    """Makes every mutation while its own record cannot be numbered; what went wrong with it or with the next one."""
+    """Makes every mutation while its own record cannot be numbered; returns the faults of it and of the next one."""
     faults: list[str] = []
     feed = world.server.application.feed
     async with world.sql() as sql:
@@ -110,7 +112,7 @@ async def test_what_a_server_leaves_unnumbered_another_numbers_within_a_second(
 async def test_many_are_numbered_together_unless_somebody_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a pass that found several the next one waits for more, and not for who asks for what is there."""
+    """After a pass that found several the next one waits for more, but not if a caller asks for the present ones."""
     settled = world.server.application.feed.settled
     async with world.sql() as sql:
 
@@ -157,7 +159,7 @@ async def test_the_age_of_what_cannot_be_numbered_is_a_metric(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing partition of events is nobody's fault: all waits for it, loses nothing, and the age is told."""
-    # Else the server makes it at once.
+    # Otherwise the server makes it immediately.
     monkeypatch.setattr(world.server.application.feed, "on_partitions_wanted", lambda: None)
     await create(world, "before")
     async with world.sql() as sql:

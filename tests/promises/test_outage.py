@@ -41,7 +41,7 @@ async def with_its_own_database(
 
 
 async def poor_answers(world: World) -> list[str]:
-    """What calls answer while the database is away that they should not."""
+    """Returns the wrong answers of calls while the database is away."""
     found = []
     # In the second round the callers are not known any longer.
     for _ in range(2):

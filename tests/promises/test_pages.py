@@ -1,4 +1,4 @@
-"""Pages of what is large: each is small enough for every client, and together they are the whole list."""
+"""Pages of large lists: each is small enough for every client, and together they are the whole list."""
 
 from __future__ import annotations
 

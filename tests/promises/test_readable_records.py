@@ -1,4 +1,4 @@
-"""Promise 16, its beginning: whatever is hashed of a record can be read by the API, and a record says what was done."""
+"""Promise 16, its beginning: every hashed field of a record can be read by the API, and a record names the change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def all_records(world: World) -> Sequence[pb.Operation]:
 
 
 def unreadable(records: Sequence[pb.Operation]) -> list[str]:
-    """What is wrong with records as the API shows them: their places and hashes."""
+    """Returns the faults of records as the API shows them: their places and hashes."""
     faults: list[str] = []
     for number, record in enumerate(records, start=1):
         if record.sequence != number:
@@ -56,7 +56,7 @@ async def make_every_change(world: World) -> dict[str, pb.Operation]:
 
 
 def unsaid(rules: Sequence[Rule], records: dict[str, pb.Operation]) -> list[str]:
-    """What the records of mutations do not say."""
+    """Returns the facts that the records of mutations lack."""
     faults: list[str] = []
     for rule in rules:
         if not rule.mutates or rule.name in _APART:

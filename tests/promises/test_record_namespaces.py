@@ -98,7 +98,7 @@ async def test_failures_of_who_reaches_all_namespaces_stand_there_too(world: Wor
 
 
 async def test_a_record_names_its_namespace_as_it_was(world: World) -> None:
-    """By its id alone nobody knows whose record it was once the namespace is forgotten."""
+    """By the id alone the record's namespace would be unknown once the namespace is forgotten."""
     for rule in world.rules.values():
         if rule.shape.startswith("unary") and rule.name not in ("DeleteNamespace", "ForgetNamespace"):
             await world.admin.invoke(rule, world.request(rule))

@@ -38,7 +38,7 @@ async def record_of(world: World, operation_id: str) -> asyncpg.Record | None:
 
 
 def faults_of(record: asyncpg.Record | None, code: str, method: str, what: str) -> list[str]:
-    """What a record of a refused call lacks."""
+    """Returns the facts that a record of a refused call lacks."""
     if record is None:
         return [f"{what}: no record"]
     return [
@@ -57,7 +57,7 @@ def faults_of(record: asyncpg.Record | None, code: str, method: str, what: str) 
 
 
 async def unrecorded_refusals(world: World) -> list[str]:
-    """Refuses calls in every way there is; answers what of it was not recorded as it should be."""
+    """Refuses calls in every possible way; returns those without a proper record."""
     nobody = await world.make_user(f"nobody-{uuid4().hex[:8]}")
     create, get = world.rule("CreateContainer"), world.rule("GetContainer")
     tried: dict[str, tuple[str, Any, Outcome]] = {}
@@ -169,7 +169,7 @@ async def test_a_stream_that_opens_has_two_records(world: World) -> None:
 
 
 async def out_of_order(world: World) -> list[str]:
-    """The RPCs of a furnished world whose layers do not come in the order that is told by what is refused first."""
+    """Returns the RPCs of a furnished world whose layers are out of order, judged by which check refuses first."""
     nobody = await world.make_user("nobody")
     found = []
 

@@ -16,7 +16,7 @@ _ALLOW = "ALTER TABLE pending_changes DROP CONSTRAINT no_more_records"
 
 
 async def changes_without_record(world: World) -> list[str]:
-    """Makes every mutation while no record can be written; answers what happened all the same."""
+    """Makes every mutation while no record can be written; returns the changes that happened anyway."""
     faults: list[str] = []
     async with world.sql() as sql:
         await sql.execute(_REFUSE)
@@ -73,7 +73,7 @@ async def test_a_draft_that_does_not_wait_for_its_record_is_found(full_world: Wo
 
 
 async def written_by_validation(world: World) -> list[str]:
-    """Makes every mutation that can be only validated; answers what was written beyond its one record."""
+    """Makes a dry run of every mutation that has one; returns the writes beyond its one record."""
     faults: list[str] = []
     async with world.sql() as sql:
         before = await contents(sql, RECORDS)
@@ -119,7 +119,7 @@ async def test_validation_that_is_committed_is_found(
 async def test_what_must_be_recorded_first_is_refused_without_its_record(
     full_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A stranger who tries every method is beyond what is recorded singly.
+    # An anonymous caller who tries every method exceeds the bound of single records.
     monkeypatch.setattr(full_world.server.application.audit.strangers, "bounds", Bounds(singly=1000))
     async with full_world.sql() as sql:
         await sql.execute(_REFUSE)

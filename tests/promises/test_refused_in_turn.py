@@ -1,4 +1,6 @@
-"""Promise 13: who has thousands of calls refused, and begins others for them, does not stand before everybody else."""
+"""Promise 13: a caller with thousands of refused calls, who begins others for them, does not hold up everybody
+else.
+"""
 
 from __future__ import annotations
 
@@ -192,7 +194,8 @@ async def test_a_refusal_is_told_before_its_caller_hangs_up(
                 ):
                     asked: Any = getattr(channel, shape)(method)
                     found: list[str] = []
-                    # The first of an address, and of a user, is told at once. A busy machine may need a second try.
+                    # The first refusal of an address, and of a user, is sent immediately. A busy machine may need a
+                    # second try.
                     while found.count(code) < 2 and len(found) < 6:
                         call = asked(
                             body.SerializeToString(), metadata=tuple(metadata), timeout=runs_out(4.0)
@@ -230,7 +233,7 @@ async def test_streams_of_a_user_begin_one_after_the_other(
 
         await poll_until(came, _CALLS.__eq__, what="the streams")
         await poll_until(begun, (4).__eq__, what="the first streams")
-        # Others' begin meanwhile, and calls of the same user are served.
+        # Others' calls begin in that time, and calls of the same user are served.
         other = await world.make_user("ann", {OWN: "viewer"})
         async with other.watching(watch, request_for(watch, {"namespace": OWN})) as answers:
             await anext(answers)
@@ -281,7 +284,7 @@ async def test_a_stream_that_has_not_begun_does_not_begin_in_a_drain(
 async def test_refusals_that_are_told_at_once_are_found(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: each is told as soon as it is refused, so that who begins the next one has it refused, too."""
+    """The control: each is sent as soon as it is refused, so that the caller's next call is refused, too."""
 
     async def at_once(*_arguments: object) -> None:
         return

@@ -1,4 +1,4 @@
-"""What a user is refused again and again is summed beyond the first of a minute; nothing is lost, nobody else's is."""
+"""A user's repeated refusals are summed beyond the first of a minute; nothing is lost, nobody else's is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A right that is taken back while a unary call goes on is not used by it, however long the call takes.
 
-Between the moment in which its caller was looked up and its end lies what it waits for: its body, or a lock, as others
-wait for a cluster or a hash.
+The call waits between the look-up of its caller and its end: for its body, or a lock, as others wait for a cluster or
+a hash.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ WAITING = (
 async def shop(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Server, AsyncClient]]:
-    """A server with a namespace, and who operates it and may set its quota. Every call counts as one that took long."""
+    """A server with a namespace, and a user who operates it and may set its quota. Every call counts as one that took
+    long.
+    """
     monkeypatch.setattr(authorization, "LATE_SECONDS", 0.0)
     async with running_server(database, tmp_path, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=pb.Namespace(name="shop"))
@@ -65,7 +67,7 @@ async def locked(server: Server) -> AsyncIterator[Callable[[], Awaitable[int]]]:
 async def revoke(server: Server, dora: AsyncClient, role: str, namespace: str, permission: str) -> None:
     """Takes a grant back, and returns once the server knows.
 
-    Looks that go on while it is taken back are answered by what is left.
+    Look-ups that run during the revocation return the remaining grants.
     """
     await server.admin.identity.revoke_role(username="dora", role=role, namespace=namespace)
 
@@ -108,7 +110,7 @@ async def test_no_right_that_was_taken_back_is_used(shop: tuple[Server, AsyncCli
     await regrant(server, dora, "operator", "shop", "namespace.update")
     await _what_was_only_added_is_in_nobodys_way(server, dora)
     await _a_session_that_has_ended(server, dora)
-    # What was changed by right is all that was.
+    # The permitted change is the only one.
     assert await described(server) == ("mine", 99)
 
 

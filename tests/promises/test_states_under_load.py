@@ -27,13 +27,15 @@ from tests.waiting import poll_until
 WATCHES, WRITERS, MUTATIONS = 168, 8, 60
 # A connection may have 100 calls at a time.
 PER_CONNECTION = 60
-# Watches that begin at a time. All at once would be a burst of one user, which waits for itself.
+# Watches that begin at a time. All together would be a burst of one user, which waits for itself.
 BEGINNING = 8
 
 
 @dataclass
 class Sum:
-    """What one watcher has by adding up its answers. It `ignores` the changes of one container, for the control."""
+    """The state of one watcher as the sum of its answers. It `ignores` the changes of one container, for the
+    control.
+    """
 
     ignores: str = ""
     state: dict[str, bytes] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Promise 2: the log is what was hashed and sealed after a busy time, and no record can be altered unnoticed."""
+"""Promise 2: after a busy time the log equals its hashes and seals, and no record can be altered unnoticed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_records_are_the_leaves_of_the_tree_and_every_alteration_is_found(
 
 
 async def test_an_alteration_before_the_numbering_is_found(world: World) -> None:
-    """The hash is made by the server, beside the record; the database only takes it on."""
+    """The server makes the hash together with the record; the database only stores it."""
     async with connection(world.server.database.admin_dsn) as sql:
         with numbering_held(world):
             await create(world, "web")

@@ -1,4 +1,4 @@
-"""Strangers cannot fill the log: what they are refused is recorded singly while it is little, and summed beyond."""
+"""Anonymous callers cannot fill the log: their refusals are recorded singly while they are few, and summed beyond."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_sums_that_are_not_written_at_the_end_are_missed(
 
 
 async def headers_of(world: World, headers: Mapping[str, str]) -> dict[str, str]:
-    """What the record of an administrator's call keeps of the headers that it came with."""
+    """Returns the headers in the record of an administrator's call."""
     caller = Caller(world.admin.channel)
     caller.metadata = (*world.admin.metadata, *headers.items())
     outcome = await caller.invoke(world.rule("CreateUser"), b"")
@@ -161,7 +161,7 @@ async def test_records_keep_few_headers(
 
 
 async def test_records_of_one_minute_are_small(world: World) -> None:
-    """However large a stranger makes the calls."""
+    """However large an anonymous caller makes the calls."""
     stranger = Caller(world.admin.channel)
     stranger.metadata = tuple((f"grpc-filler-{number}", "x" * 900) for number in range(8))
     login = world.rule("Login")

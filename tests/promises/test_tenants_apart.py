@@ -1,5 +1,7 @@
-"""Promise 4: every RPC × every role × {own, foreign, gone, missing}. What a caller does not reach answers exactly as
-what does not exist: code, message and trailing metadata; and so do the answers to questions about permissions."""
+"""Promise 4: every RPC × every role × {own, foreign, gone, missing}. A namespace that a caller does not reach is
+answered exactly like one that does not exist: code, message and trailing metadata; and so are questions about
+permissions.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ _HELD: dict[str, tuple[str, ...]] = {
     ),
 }
 _NOT_HELD = {"operator": {"config.reveal"}, "developer": {"config.reveal"}}
-# What it counts over cannot be told apart by namespace.
+# Its counts cannot be separated by namespace.
 _NOT_BY_A_NARROWED_KEY = ("GetUserOperationStats",)
 
 
@@ -144,7 +146,7 @@ async def told_apart(world: World, rules: Collection[Rule]) -> list[str]:
 
 
 def _with_name(shown: Any, name: str, instead: str) -> Any:
-    """What a caller was told, with the name of a namespace replaced wherever it stands."""
+    """Returns an answer with the name of a namespace replaced everywhere."""
     if isinstance(shown, tuple):
         return tuple(_with_name(part, name, instead) for part in shown)
     if isinstance(shown, bytes):
@@ -153,7 +155,7 @@ def _with_name(shown: Any, name: str, instead: str) -> Any:
 
 
 async def wrongly_allowed_or_refused(world: World, rules: Collection[Rule]) -> list[str]:
-    """Where what a role may do is not what the table says."""
+    """Returns the deviations of a role's permissions from the table."""
     expected: list[tuple[str, Rule, bool]] = []
     for rule in rules:
         scoped = bool(namespace_path(rule))
@@ -321,7 +323,9 @@ async def test_a_server_whose_answers_tell_them_apart_is_found(
 async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see(
     tenants_world: World,
 ) -> None:
-    """A tenant's refusal names who gives in the own namespace, and neither strangers nor the platform's own."""
+    """A tenant's refusal names givers in the own namespace, and neither other tenants nor the platform's own
+    users.
+    """
     outcome = await tenants_world.call(
         "DeleteContainer", {"namespace": OWN, "name": "web"}, tenants_world.callers["viewer of own"]
     )
@@ -333,8 +337,8 @@ async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see
 
 
 async def heard_of(world: World, caller: str, name: str, *, watched: float) -> list[str]:
-    """The reads whose answers name a namespace, asked about everything that the caller may see; streams are listened to
-    for so many seconds.
+    """Returns the reads whose answers name a namespace, among all calls of the caller; streams are read for so many
+    seconds.
     """
 
     async def ask(rule: Rule) -> list[str]:

@@ -1,4 +1,4 @@
-"""Promise 9: who takes none of its answers has few of them kept, and takes no memory from the others."""
+"""Promise 9: a caller that takes none of its answers has few of them stored, and takes no memory from the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.promises.world import World, quiet_world
 from tests.waiting import poll_until
 
 _CALLS, _ANSWER_BYTES = 30, 100_000
-# Those that are served at once may find room that the last of them uses up.
+# Concurrent calls may find room that the last of them uses up.
 _BOUND, _MOST_AT_ONCE = 300_000, 4
 
 
@@ -93,7 +93,7 @@ async def test_all_together_leave_each_little() -> None:
         held.add(number, 8 << 20, call)
     with pytest.raises(ResourceExhausted):
         held.check(3)
-    # Who has nothing there is served.
+    # A caller without stored answers is served.
     held.check("bob")
     ends.set()
     await asyncio.gather(*calls)

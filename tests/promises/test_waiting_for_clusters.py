@@ -1,4 +1,4 @@
-"""Calls that wait for a cluster hold nothing meanwhile, and do not wait for one that is known to be away."""
+"""Calls that wait for a cluster hold nothing, and do not wait for one that is known to be away."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ OPEN_TRANSACTIONS = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
-# What is tried out without a cluster.
+# Methods with a dry run that needs no cluster.
 _ASKS_NOBODY = {"RotateKeys", "DeregisterCluster", "DeleteImage", "ResolveOrphans"}
-# What asks a cluster, beside all that may `validate_only`.
+# Methods that ask a cluster, in addition to all with `validate_only`.
 _ASKING: dict[str, Fields] = {
     "ImportContainers": {"namespace": OWN, "names": []},
     "GetContainer": {"namespace": OWN, "name": "web", "includeEvents": True},
@@ -84,7 +84,8 @@ async def _is_free(sql: asyncpg.Connection, what: str) -> None:
     async def transactions() -> int:
         return int(await sql.fetchval(OPEN_TRANSACTIONS))
 
-    # What the server does by itself, or undoes of the call before, is over in a moment; what a call waits with is not.
+    # The server's own transactions, and rollbacks of the call before, are over in a moment; that of a waiting call is
+    # not.
     await poll_until(transactions, lambda count: count == 0, seconds=3.0, what=f"no transaction of {what}")
     for table in ("clusters", "namespaces", "containers", "volumes", "config_maps", "secrets"):
         async with sql.transaction():

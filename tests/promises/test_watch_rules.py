@@ -26,7 +26,7 @@ ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
 
 async def take(stream: AsyncIterator[Any], count: int) -> list[tuple[str, str]]:
-    """The next answers of a watch: what happened, and to what."""
+    """Returns the next answers of a watch: the kind of change, and the name."""
     async with within(10):
         return [_short(await anext(stream)) for _ in range(count)]
 
@@ -49,7 +49,7 @@ async def relabel(world: World, name: str, labels: Mapping[str, str]) -> None:
 
 
 async def resumed(world: World, caller: Caller, token: str, **fields: Any) -> Outcome:
-    """What a watch with a token begins with."""
+    """Returns the beginning of a watch with a token."""
     rule = world.rule("WatchContainers")
     request = {"namespace": OWN, "bookmarkPeriodSeconds": 1, "resumeToken": token, **fields}
     return await caller.invoke(rule, request_for(rule, request))
@@ -71,7 +71,7 @@ async def token_now(world: World, **fields: Any) -> str:
 async def open_watch(
     world: World, caller: Caller, fields: Mapping[str, Any], method: str = "WatchContainers"
 ) -> tuple[asyncio.Task[Outcome], asyncio.Event]:
-    """A watch that is read to its end, and what is set once it is in step."""
+    """Opens a watch that is read to its end, and an event that is set once it is in step."""
     rule = world.rule(method)
     synced = asyncio.Event()
 
@@ -162,7 +162,7 @@ async def test_a_token_of_a_copy_that_went_another_way_is_out_of_range(world: Wo
     assert (await resumed(world, world.admin, token, bookmarkPeriodSeconds=1)).code == "OK"
     await make(world, "b")
     async with world.sql() as sql:
-        # The token's among them, and whatever else happened meanwhile.
+        # The token's own change, and all others of that time.
         mark = (
             "UPDATE events SET mark = $1 WHERE revision < (SELECT revision FROM stream_head) RETURNING mark"
         )
@@ -294,5 +294,5 @@ async def test_answers_tell_until_when_they_are_complete_by_the_clock_of_rows(wo
         # It goes on while nothing changes.
         while answer.change_type != resource.CHANGE_TYPE_BOOKMARK or answer.server_time.ToDatetime() < made:
             answer = await anext(stream)
-    # What was made after the first state is not of before it.
+    # A resource that was made after the first state is not in it.
     assert synced <= made

@@ -60,7 +60,7 @@ async def write(world: World, callers: Sequence[Caller], number: int, mutations:
 async def race(
     world: World, callers: Sequence[Caller], *, writers: int, each: int, watchers: int, faulty: bool = True
 ) -> list[str]:
-    """Runs writers and watchers against each other; answers what the watchers saw wrongly."""
+    """Runs writers and watchers against each other; returns the watchers' wrong views."""
     rule = world.rule("WatchContainers")
     request = container.WatchContainersRequest(namespace=OWN, bookmark_period_seconds=1)
     followers = [

@@ -1,4 +1,6 @@
-"""A watch whose namespace is gone says so: what was there is DELETED, then NOT_FOUND, and its tokens lead nowhere."""
+"""A watch of a deleted namespace ends properly: its resources are DELETED, then NOT_FOUND, and its tokens lead
+nowhere.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from tests.waiting import patient, poll_until, within
 
 
 class Watcher:
-    """A watch that is read to its end: what it was told of `web`, its last token, and how it ended."""
+    """A watch that is read to its end: its events of `web`, its last token, and its end."""
 
     def __init__(self, caller: Caller, rule: Any, request: Any) -> None:
         self.told: list[str] = []
@@ -85,12 +87,13 @@ async def test_a_watch_ends_with_its_namespace(server: Server) -> None:
 
     assert await resumed() == ("OUT_OF_RANGE", "WATCH_CHANGED")
     assert await resumed(name="web") == ("INVALID_ARGUMENT", "RESUME_TOKEN")
-    # Whose grant went with the namespace is told what anybody is told of a namespace that is not theirs, or nobody's.
+    # A user whose grant went with the namespace gets the answer for a namespace that is out of reach or does not
+    # exist.
     assert await resumed(1) == ("NOT_FOUND", "NAMESPACE_NOT_FOUND")
     async with tenant.containers.watch(namespace="shop", resume_token=watchers[1].token) as changes:
         with pytest.raises(NotFoundError):
             await anext(changes)
-    # The client begins anew, says so, and finds nothing to watch.
+    # The client begins a new watch, reports that, and finds nothing to watch.
     async with admin.containers.watch(namespace="shop", resume_token=watchers[0].token) as changes:
         restarted = await anext(changes)
         assert restarted.kind is ChangeKind.RESTARTED

@@ -1,7 +1,7 @@
 """A platform to try every RPC on: two namespaces that are alike, one that is gone, users of every role.
 
-`own` is where the users have their grants, `FOREIGN` where they have none, `GONE` was deleted after they had one in it,
-and `MISSING` never was. There is a cluster that only answers, and no reconciler: nothing changes but what is asked for.
+`own` is where the users have their grants, `FOREIGN` where they have none, `GONE` was deleted after they had one in
+it, and `MISSING` never was. There is a cluster that only answers, and no reconciler: nothing changes without a call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.promises.requests import OWN, REQUESTS, UNUSED_IMAGE, request_for, ta
 # Of one length, so that an answer about one can be turned into an answer about another byte by byte.
 FOREIGN, GONE, MISSING = "tenant-b", "tenant-c", "tenant-d"
 ROLES = ("admin", "operator", "developer", "viewer")
-# What the targets of the mutations are made of: noun → the method that makes one, its field, and how.
+# The sources of the mutations' targets: noun → the method that makes one, its field, and how.
 _MADE = {
     "Container": ("container", requests.workload),
     "Volume": ("volume", requests.volume),
@@ -81,7 +81,7 @@ class World:
         return request_for(rule, self.fields.get(rule.name) if make is None else make())
 
     def caller_of(self, rule: Rule) -> Caller:
-        """Who tries a mutation: the administrator, or where the call ends sessions somebody else."""
+        """Returns the caller of a mutation: the administrator, or another user if the call ends sessions."""
         return self.callers.get(rule.name, self.admin)
 
     async def call(self, name: str, fields: requests.Fields, caller: Caller | None = None) -> Outcome:
@@ -109,7 +109,7 @@ class World:
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the superuser, whom no policy binds."""
+        """Yields a connection of the superuser, to whom no policy applies."""
         async with connection(self.server.database.admin_dsn) as opened:
             await number_changes(opened)
             yield opened
@@ -128,7 +128,7 @@ async def quiet_world(
 async def copied_world(
     database: Database, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
-    """The same on copies of the database and the folder of such a world, with what more is in them."""
+    """The same on copies of the database and the folder of such a world, with additions."""
     async with _world(database, directory, monkeypatch, {}, is_copy=True) as made:
         yield made
 
@@ -261,7 +261,7 @@ async def _enrol(world: World) -> None:
 
 
 async def end_namespace(world: World, name: str) -> None:
-    """Ends a namespace for good: what the caller does, and what the reconciler does once the cluster has let go."""
+    """Ends a namespace for good: the caller's part, and the reconciler's once the cluster has let go."""
     await world.must("DeleteNamespace", {"name": name, "cascade": True})
     async with world.sql() as sql, sql.transaction():
         found = await sql.fetchval("SELECT id FROM namespaces WHERE name = $1 AND deleted_at IS NULL", name)

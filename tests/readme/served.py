@@ -1,4 +1,4 @@
-"""`pilothouse serve` as a process of its own, on a port that it chose, and a shell beside it."""
+"""`pilothouse serve` as a process of its own, on a free port, and a shell next to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Shell:
     directory_of_files: Path = ROOT
 
     async def run(self, line: str, given: str = "", *, succeeds: bool = True) -> str:
-        """Runs a line by bash; what it printed."""
+        """Runs a line by bash; returns its output."""
         process = await asyncio.create_subprocess_exec(
             "bash",
             "-ceu",
@@ -77,7 +77,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Runs a line that starts a server; its address. Ends it by SIGTERM, as an operator would, or another signal.
 
-    `printed` is given what it prints until the password of a new administrator, if it makes one.
+    `printed` collects the output until the password of a new administrator, if it makes one.
     """
     process = await asyncio.create_subprocess_exec(
         "bash",

@@ -92,7 +92,7 @@ async def test_the_first_calls(tmp_path: Path) -> None:
 
 
 async def _from_a_pipeline(shell: Shell, address: str, directory: Path) -> None:
-    """What docs/ci.md says, with the lines of its pipelines run with nothing but a job's variables."""
+    """Follows docs/ci.md: runs the lines of its pipelines with nothing but a job's variables."""
     for line, said in CI_ONCE:
         assert said in await shell.run(line), line
     key = (await shell.run(CI_DEPLOY)).split()[-1]
@@ -119,7 +119,9 @@ async def _from_a_pipeline(shell: Shell, address: str, directory: Path) -> None:
 
 
 def pipeline_lines() -> list[str]:
-    """The lines of our command in the pipelines of docs/ci.md that have a key, whatever their form has around them."""
+    """Returns the lines of our command in the pipelines of docs/ci.md that have a key, without the syntax around
+    them.
+    """
     with_a_key, heading, _ = (ROOT / "docs" / "ci.md").read_text().partition("## Without a stored key")
     assert heading
     examples = re.findall(r"```yaml\n(.*?)```", with_a_key, re.DOTALL)

@@ -1,7 +1,7 @@
-"""What a stranger types after `make`, typed.
+"""The words that a new user types after `make`, typed.
 
-`make test test-all` and `make lint` are what .ci/run does, and would run this test again; the long ones are cut short
-by `ARGS`, which the Makefile hands on.
+`.ci/run` runs `make test test-all` and `make lint`, which would run this test again; the long ones are cut short by
+`ARGS`, which the Makefile passes on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BY_CI = ("make lint", "make test test-all")
 
 @dataclass
 class Run:
-    """`make run`, until it has said what to try next."""
+    """`make run`, until it has printed the next command to try."""
 
     process: asyncio.subprocess.Process
     printed: list[str]
@@ -47,12 +47,12 @@ class Run:
 
     @property
     def steps(self) -> list[str]:
-        """What it said that it does, before it served."""
+        """Returns the announced steps before it served."""
         before = self.printed[: self.printed.index(SERVES + self.address)]
         return [" ".join(line.split()) for line in before]
 
     async def interrupt(self) -> str:
-        """Presses Ctrl-C, which a terminal sends to make and what it runs; returns what is printed after."""
+        """Presses Ctrl-C, which a terminal sends to make and its children; returns the further output."""
         assert self.process.stdout is not None
         os.killpg(self.process.pid, signal.SIGINT)
         rest = (await self.process.stdout.read()).decode()
@@ -96,7 +96,7 @@ async def make_run(data: Path, root: Path = ROOT) -> AsyncIterator[Run]:
 async def test_make_run_on_a_fresh_clone_says_what_it_does_and_serves_until_ctrl_c(tmp_path: Path) -> None:
     """PostgreSQL, the simulated cluster and the server come up, answer, and end with Ctrl-C.
 
-    A line a step, and a second start says only what it still has to do.
+    A line a step, and a second start prints only its remaining steps.
     """
     tree, data = tmp_path / "tree", tmp_path / "data"
     tree.mkdir()

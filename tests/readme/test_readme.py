@@ -1,4 +1,4 @@
-"""What a stranger types from the README and from docs/ works, in the order of the pages.
+"""The commands of the README and of docs/ work, in the order of the pages.
 
 The checks of `make lint` hold the pages to this folder: a command that is in a page must be in a test. The Python of
 every page is taken from the page itself.

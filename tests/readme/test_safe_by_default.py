@@ -1,4 +1,6 @@
-"""`pilothouse serve` refuses what is not safe before it makes anything, and what it prints next works as printed."""
+"""`pilothouse serve` refuses unsafe settings before it makes anything, and the printed next command works as
+printed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What others add to a template or a Service of ours is drift: reported with its manager, or removed in one rollout."""
+"""Additions by others to one of our templates or Services are drift: reported with their manager, or removed in one
+rollout.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def pod(main: Manifest | None = None, **spec: Any) -> Manifest:
     return {"spec": {"template": {"spec": {"containers": [*containers, *spec.pop("beside", ())], **spec}}}}
 
 
-# What a person may add, and the fields that are named then.
+# A person's additions, and the fields that are then named.
 ADDED: dict[str, tuple[Manifest, list[str]]] = {
     "a second program": (
         pod(beside=[{"name": "miner", "image": "busybox:1"}]),
@@ -132,7 +134,7 @@ async def test_repair_removes_what_others_added_in_one_rollout(here: World) -> N
             assert drifted(row).message == f"taken back: {named(name, fields)}"
             after = await client.read(DEPLOYMENTS, "shop", name)
             assert after["spec"]["template"] == before[name]["spec"]["template"]
-            # Theirs, and one of ours.
+            # One change of theirs, and one of ours.
             assert after["metadata"]["generation"] == before[name]["metadata"]["generation"] + 2
             assert all(entry["manager"] != "kubectl-patch" for entry in after["metadata"]["managedFields"])
 

@@ -1,6 +1,6 @@
-"""kubectl on a workload of ours: what it adds is drift, a restart and its own labels are not.
+"""kubectl on one of our workloads: its additions are drift, a restart and its own labels are not.
 
-Skipped where kubectl is not installed (Debian: package `kubectl`).
+Skipped if kubectl is not installed (Debian: package `kubectl`).
 """
 
 from __future__ import annotations

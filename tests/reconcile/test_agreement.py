@@ -1,4 +1,4 @@
-"""When an object is as it is wanted: an apply would change nothing, and nothing of ours is left over."""
+"""When an object matches its manifest: an apply would change nothing, and no fields of ours are left over."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ OWNED: dict[str, Any] = {
 
 
 def live() -> dict[str, Any]:
-    """The object as the API has it: with its defaults, and what others added."""
+    """Returns the object as the API has it: with its defaults, and additions by others."""
     found = deepcopy(WANTED)
     found["metadata"]["labels"]["theirs"] = "x"
     found["metadata"]["managedFields"] = [
@@ -75,7 +75,7 @@ def live() -> dict[str, Any]:
     (main,) = found["spec"]["template"]["spec"]["containers"]
     main["ports"][0]["protocol"] = "TCP"
     main["env"].append({"name": "THEIRS", "value": "x"})
-    # What is false or empty, it leaves out.
+    # It leaves out false and empty values.
     del main["env"][1]["value"], found["spec"]["paused"]
     return found
 

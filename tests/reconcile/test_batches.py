@@ -1,4 +1,4 @@
-"""Much work at once: taken, loaded and written back in batches, of which no part can hold up or spoil another."""
+"""Much concurrent work: leased, loaded and written back in batches, and no part can hold up or spoil another."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def applied_namespace(here: World) -> None:
 
 
 async def make_many(here: World) -> list[Container]:
-    """So many containers whose work is due at once."""
+    """Makes so many containers with work that is due immediately."""
     return [await here.create(f"web-{number}") for number in range(MANY)]
 
 
@@ -80,7 +80,7 @@ async def applied(here: World) -> set[str]:
 class Sabotaged(ContainerReconciler):
     """Fails where `where` says, whenever the container with this name is among those that it is given.
 
-    `batches`: how many it was given at once, by what it did with them.
+    `batches`: the sizes of its batches, by the operation.
     """
 
     def __init__(self, where: str, name: str) -> None:
@@ -206,13 +206,15 @@ async def test_of_a_batch_those_are_written_whose_lease_is_held(here: World) -> 
             query = "SELECT * FROM reconcile_work WHERE lease_owner = 'other' AND due_at < leased_until"
             return await here.rows(query)
 
-        # What it did to the cluster is looked at again by whoever has the work.
+        # The next holder of the work checks its effects on the cluster.
         await poll_until(asked_for_again, bool)
     assert await applied(here) == others
 
 
 async def test_what_was_written_since_it_was_loaded_is_kept(here: World) -> None:
-    """Of one somebody writes the row while it is applied; the others are written as they were loaded, all at once."""
+    """Somebody writes the row of one while it is applied; the others are written as they were loaded, in one
+    batch.
+    """
     await applied_namespace(here)
     touched, *_ = await make_many(here)
     anew: set[str] = set()
@@ -254,7 +256,7 @@ async def test_what_was_written_since_it_was_loaded_is_kept(here: World) -> None
 
 
 class Killed(BaseException):
-    """The process is gone: nothing of ours runs after this."""
+    """The process is gone: none of our code runs after this."""
 
 
 @pytest.mark.parametrize("where", ["load", "act"])

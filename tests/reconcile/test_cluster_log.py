@@ -19,7 +19,7 @@ _HEALTH = HealthSettings(probe_seconds=0.05, answer_seconds=60.0, last_seen_seco
 
 
 class _Log:
-    """What a server has written."""
+    """The log lines of a server."""
 
     def __init__(self, written: io.StringIO) -> None:
         self._written = written
@@ -28,7 +28,7 @@ class _Log:
         return [json.loads(line) for line in self._written.getvalue().splitlines()]
 
     def told(self) -> list[tuple[str, str]]:
-        """What is written without DEBUG, of the cluster or of the lease on it."""
+        """Returns the lines above DEBUG about the cluster or its lease."""
         return [
             (line["level"], line["event"])
             for line in self.lines()

@@ -1,4 +1,4 @@
-"""What a deletion knows of a Deployment that holds more than is read."""
+"""A deletion's knowledge of a Deployment with more content than is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tests.kubernetes.containers import container as smallest
 
 @pytest.mark.parametrize("ours", [True, False])
 async def test_its_label_says_whose_it_is(ours: bool) -> None:
-    """Where somebody took it away, what it selects might say so, which is not read: it is not called gone."""
+    """If somebody removed it, only the selector could show the owner, and that is not read: it is not reported as
+    gone.
+    """
     container = smallest()
     labels = {CONTAINER_UID: container.uid} if ours else {}
     metadata = json.dumps({"metadata": {"name": container.kubernetes_name, "uid": "u", "labels": labels}})

@@ -1,4 +1,4 @@
-"""Others' hands on fields of ours: reported, taken back or adopted, and always told whose they are."""
+"""Changes by others to our fields: reported, reverted or adopted, and always with their manager."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         assert autoscaled.status == "True"
         assert "scaler" in autoscaled.message
         assert drifted(row).status == "False"
-        # Who asks for another number asks in vain: the autoscaler's is shown again.
+        # A change of the number has no effect: the autoscaler's is shown again.
         await here.update(replicas=2)
         await here.until(lambda row: row.replicas == 4 and not row.reconciling)
         assert await replicas_of(client) == 4
@@ -269,7 +269,7 @@ async def test_an_autoscalers_count_is_adopted_and_never_fought(
         await here.move(start_container)
         row = await here.running()
         assert await replicas_of(client) == 4
-        # Nor was it gone meanwhile.
+        # Nor was it gone in between.
         assert next(c for c in row.observed.conditions if c.type == "Autoscaled").status == "True"
 
 
@@ -292,7 +292,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
         await here.apply_as("somebody", path, {**kind, "metadata": metadata, "spec": spec})
         await here.meddle({"spec": {"replicas": 3}})
         await here.until(lambda row: row.replicas == 3 and not row.reconciling and autoscaled(row) == "True")
-        # Whoever scales to zero beside it is told, not fought: it may be one who scales by demand.
+        # Another client's scale to zero is reported, not reverted: it may be one that scales by demand.
         await here.meddle({"spec": {"replicas": 0}})
         row = await here.until(lambda row: drifted(row).status == "True")
         assert ".spec.replicas (0 in place of 3)" in drifted(row).message
@@ -310,7 +310,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
 
 
 def _autoscaled(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A HorizontalPodAutoscaler for the Deployment of this name, on whatever cluster is asked."""
+    """A HorizontalPodAutoscaler for the Deployment of this name, on every cluster."""
     autoscaler = HorizontalPodAutoscaler(
         metadata=ObjectMeta(name="scaler"),
         spec=HorizontalPodAutoscalerSpec(scale_target_ref=ScaleTarget("Deployment", name)),

@@ -1,4 +1,4 @@
-"""What the cluster's warnings add to the history: once, whoever observes, however often the cluster repeats itself."""
+"""The cluster's warnings enter the history: once, for every observer, however often the cluster repeats itself."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_many_requests_at_once_are_rationed(here: World, monkeypatch: pyte
             await here.create(name, annotations={BEHAVIOR: "unschedulable"})
         for name in names:
             await poll_until(lambda name=name: recorded_in_time(name))  # type: ignore[misc]
-    # Twenty at once, then five a second.
+    # Twenty in a burst, then five a second.
     assert len(asked) >= 30
     for number, moment in enumerate(asked):
         assert number <= 20 + 5 * (moment - began)

@@ -1,4 +1,4 @@
-"""Work is leased fairly: each namespace has its share of a cluster, and what is new goes before what is to go."""
+"""Work is leased fairly: each namespace has its share of a cluster, and new work goes before deletions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Queue:
         return found.works
 
     async def lease_into(self, held: Counter[int], workers: int = MOST) -> Counter[str]:
-        """Leases for the workers that are free, and adds what is leased to what they hold; how much of each it was."""
+        """Leases work for the free workers, and adds it to their held work; returns how much of each it was."""
         async with self._here.store.system_call() as connection:
             found = await work_queue.lease(
                 connection,
@@ -97,7 +97,7 @@ async def test_what_is_new_goes_before_what_is_to_go_and_does_not_keep_it_for_ev
     leased = await queue.lease()
     gone = [work.resource_id for work in leased if work.resource_id <= MANY]
     assert (len(leased), len(gone)) == (MOST, MOST // 5)
-    # What has waited for half a minute gives way no longer.
+    # Work that has waited for half a minute gives way no longer.
     await queue.put("busy", MANY, seconds_ago=60.0, going=True)
     old = [work for work in await queue.lease() if work.resource_id > 2 * MANY]
     assert len(old) >= MOST // 3

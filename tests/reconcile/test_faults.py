@@ -1,4 +1,4 @@
-"""What must be survived: outages, refusals, foreign hands, dropped watches."""
+"""The reconciler survives outages, refusals, changes by others, dropped watches."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_an_outage_shows_and_is_caught_up_with(here: World) -> None:
         assert away["status"] == "unreachable"
         assert away["stale_since"] is not None
         assert "cannot be" in away["message"]
-        # Asked for meanwhile: accepted, and done as soon as it can be.
+        # Requested in that time: accepted, and done as soon as it can be.
         await here.create("late")
         await here.move(stop_container)
         late = await here.until(lambda row: bool(row.observed.conditions), "late")

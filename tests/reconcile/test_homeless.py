@@ -1,4 +1,5 @@
-"""What is deleted in a namespace that was never ours on the cluster is gone, and nothing is asked for or deleted there.
+"""A container that is deleted in a namespace that was never ours on the cluster is gone, and nothing is requested or
+deleted there.
 
 That somebody has the name is observed of it, too: such rows were never gone, nor was their namespace.
 """

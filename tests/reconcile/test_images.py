@@ -1,4 +1,4 @@
-"""What nodes report of images, without a word changed of what is wanted."""
+"""The nodes' reports about images, without any change of the desired state."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_what_was_seen_of_an_image_that_is_not_wanted_any_more_is_left(her
 
 
 async def test_what_was_seen_before_another_image_is_wanted_waits_for_that_and_is_left(here: World) -> None:
-    """It is written while the change that wants another one is being made: who comes second waits."""
+    """It is written while the change of the image is being made: the second writer waits."""
     await here.namespace()
     made = await here.create(image="nginx:1.28")
     await here.update(image="nginx:1.27")

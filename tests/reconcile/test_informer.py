@@ -1,4 +1,4 @@
-"""An informer against a scripted API: what it knows after ends, breaks, and versions that are too old."""
+"""An informer against a scripted API: its state after ends, breaks, and versions that are too old."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Script:
         self.listed = 0
         self.watched_from: list[str] = []
         self.limits = TransportLimits()
-        # What a list would be of, beside what is scripted; in order, then as far as the last one was.
+        # The versions of further lists, in addition to the scripted ones; in order, then as far as the last one was.
         self.newest: list[str] = []
-        # What the second and later lists leave out.
+        # The objects that the second and later lists leave out.
         self.left_out: tuple[tuple[str, str], ...] = ()
 
     async def newest_version(self, *_: Any) -> str:
@@ -60,7 +60,7 @@ class Script:
 
 
 class Told:
-    """What an informer said, in order."""
+    """The reports of an informer, in order."""
 
     def __init__(self, script: Script) -> None:
         self.changes: list[tuple[str | None, str | None]] = []
@@ -153,7 +153,7 @@ async def test_a_cluster_that_went_back_is_listed_anew() -> None:
 
 
 async def test_a_cluster_that_was_away_for_long_is_listed_anew() -> None:
-    """It may have gone back meanwhile, and be ahead again."""
+    """It may have gone back in between, and be ahead again."""
     script = Script([[pod("a", 1)], [pod("a", 1)]], [[Unreachable("cut")], [Unreachable("again")]])
     told = await follow(script, 3)
     assert script.watched_from == ["100", "100", "200"]

@@ -42,7 +42,7 @@ SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 
 
 class Killed(BaseException):
-    """The process is gone: nothing of ours runs after this."""
+    """The process is gone: none of our code runs after this."""
 
 
 class DyingClient:
@@ -123,7 +123,7 @@ async def die_on_the_way(here: World, step: int, is_over: Callable[[], Awaitable
 
 
 async def on_cluster(client: ClusterClient) -> dict[str, Any]:
-    """What counts on the cluster, without what the cluster chooses itself."""
+    """Returns the compared state on the cluster, without the values that the cluster chooses itself."""
     result: dict[str, Any] = {}
     kinds: tuple[Resource[Any], ...] = (DEPLOYMENTS, SERVICES, SERVICE_ACCOUNTS)
     for resource in kinds:
@@ -164,7 +164,7 @@ async def renamed_port(here: World) -> None:
 
 
 async def headless(here: World) -> None:
-    """The Service is made anew: killed in between there is none."""
+    """The Service is made again: killed in between there is none."""
     port = Port(container_port=80, service_name="web", service_port=80, service_type="Headless")
     await here.update(ports=(port,))
 
@@ -211,13 +211,13 @@ OPERATIONS: dict[str, Callable[[World], Awaitable[None]]] = {
 }
 
 
-# What comes from a state that another operation leads to.
+# Operations that need the state after another one.
 BEFORE = {"start": stopped, "resume": paused}
 
 
 @asynccontextmanager
 async def next_server(here: World, client: ClusterClient) -> AsyncIterator[None]:
-    """The part of another server that finishes work; nothing is observed, so that it starts at once."""
+    """Another server's part that finishes work; nothing is observed, so that it starts immediately."""
 
     async def connect(_: str) -> ClusterClient:
         return client
@@ -311,7 +311,7 @@ async def test_a_frozen_server_cannot_write_back(here: World) -> None:
 
 
 async def test_a_lease_is_held_for_as_long_as_the_work_takes(here: World) -> None:
-    """Each answer takes longer than the lease; nobody else starts the work anew."""
+    """Each answer takes longer than the lease; nobody else starts the work again."""
     await here.namespace()
     async with here.reconciling():
         await poll_until(here.seen_namespace, lambda seen: seen is not None and not seen.reconciling)
@@ -356,7 +356,7 @@ async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -
         await work_queue.release(transaction, [Release(again, 3600, attempts=3, error="no")])
     assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
-        # What we notice ourselves does not undo a backoff; what somebody asks for does.
+        # Our own observation does not undo a backoff; a user's request does.
         await work_queue.requeue_namespaces(transaction, [work.resource_id])
     assert await leased(here) == []
     async with here.store.system_write("test") as transaction:
@@ -365,7 +365,7 @@ async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -
 
 
 async def test_what_is_asked_for_after_the_lease_ran_out_is_done_after_it(here: World) -> None:
-    """Who works is slow, and nobody else took the lease. Asking puts the time of no row forward that is due already."""
+    """The worker is slow, and nobody else took the lease. A request does not postpone a row that is already due."""
     await here.namespace()
     (work,) = await leased(here, LONG)
     async with here.store.system_write("test") as transaction:
@@ -380,7 +380,7 @@ async def test_what_is_asked_for_after_the_lease_ran_out_is_done_after_it(here: 
 
 
 async def test_what_is_asked_for_of_an_applied_container_after_its_lease_ran_out_is_done(here: World) -> None:
-    """As above, where the end of the lease is written with what came of the apply."""
+    """As above, but the end of the lease is written with the result of the apply."""
     await here.namespace()
     await leased(here, LONG)
     container = await here.create()

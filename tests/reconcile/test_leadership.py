@@ -1,4 +1,6 @@
-"""Who leads: whoever can do the work, whatever the clock of the database was, and can always be cancelled."""
+"""Leadership: any server that can do the work leads, for any time of the database's clock, and can always be
+cancelled.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new container is not put into a Kubernetes namespace that was made anew by somebody else, while few know."""
+"""A new container is not put into a Kubernetes namespace that somebody else made again, while few know."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_while_the_namespace_is_looked_at(here: World, monkeypatch: pytest
 
 
 async def test_after_a_failure(here: World) -> None:
-    """It may have waited for long, and who watches the cluster may not have seen it for as long."""
+    """It may have waited for long, and the cluster's observer may not have seen it for as long."""
     client = await here.connect("local")
     await here.namespace()
     async with next_server(here, client):
@@ -112,6 +112,6 @@ async def test_whose_it_is_may_have_changed(here: World, change: str) -> None:
     assert not await is_doubted()
     await here.rows(change)
     assert await is_doubted()
-    # What was put there before is looked for in any case.
+    # Objects that were applied there before are looked for in any case.
     await here.rows("UPDATE containers SET observed_generation = 1")
     assert not await is_doubted()

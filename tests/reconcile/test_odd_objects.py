@@ -1,7 +1,7 @@
-"""What a cluster may show that is none of Kubernetes': one object of it keeps nobody from seeing the others.
+"""Unexpected content of a cluster: one such object keeps nobody from seeing the others.
 
-Each field of what is observed is given each odd value. The object is left out then, or what it shows is written; it is
-never an error of the observer, which serves all tenants.
+Each observed field is given each odd value. The object is left out then, or its state is written; it is never an
+error of the observer, which serves all tenants.
 """
 
 from __future__ import annotations
@@ -235,7 +235,9 @@ def shown_beside(kind: str, body: bytes) -> dict[str, Any]:
 
 
 async def written(here: World, container: Container, kind: str, body: bytes, done: set[int]) -> None:
-    """Writes what the objects show, as an observer does, and reads the row as an answer does; the same only once."""
+    """Writes the objects' observed state, as an observer does, and reads the row as an answer does; the same only
+    once.
+    """
     found = shown_beside(kind, body)
     pods = [found["pod"]] if "pod" in found else []
     told = [found["event"]] if "event" in found else []
@@ -302,7 +304,7 @@ def test_no_value_of_a_claim_ends_an_observation() -> None:
 
 
 def test_the_objects_as_they_are_show_something() -> None:
-    """The control: without an odd value all are read, and each says what it says."""
+    """The control: without an odd value all are read, with their values."""
     found = shown_beside("", b"")
     assert found.keys() == OBSERVED.keys()
     container = smallest()
@@ -382,7 +384,7 @@ async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
     # Its Deployment is seen, and of its pods nothing since they count their restarts so.
     assert (row.observed.status, row.observed.restart_count) == ("pending", 0)
     assert LEFT_OUT.labels("Pod")._value.get() > before
-    # Listed anew, too.
+    # Also listed again.
     async with here.reconciling():
         await here.update("web", replicas=2)
         await here.until(lambda row: row.observed.ready_replicas == 2, "web")
@@ -391,7 +393,7 @@ async def test_an_object_that_is_none_of_kubernetes_hides_no_other(
 async def test_objects_that_users_made_too_dense_hide_no_other(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever may write to the cluster gives two Deployments half a million empty arguments each."""
+    """A writer to the cluster gives two Deployments half a million empty arguments each."""
     read = destinations.read
     dense = b"[" + b'"",' * 500_000 + b'""]'
 
@@ -428,7 +430,7 @@ async def test_objects_that_users_made_too_dense_hide_no_other(
         await here.delete("odd-1")
         await poll_until(lambda: here.seen("odd-1"), lambda row: row is None)
     assert LEFT_OUT.labels("Deployment")._value.get() > before
-    # Listed anew, too.
+    # Also listed again.
     async with here.reconciling():
         await here.update("web", replicas=2)
         await here.until(lambda row: row.observed.ready_replicas == 2, "web")

@@ -101,7 +101,7 @@ async def test_a_decision_is_about_the_orphans_that_it_names(here: World) -> Non
         await here.rows(decide, "kept", "Deployment")
         assert await sweep.sweep() == 1
         assert await kinds_there(here) == {"Deployment", "ServiceAccount"}
-        # What is kept is kept in the history that is decided, and in the one after it.
+        # A kept object is kept in the history of the decision, and in the one after it.
         await decided(here)
         assert await sweep.sweep() == 1
         assert await kinds_there(here) == {"Deployment"}

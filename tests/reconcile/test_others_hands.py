@@ -1,4 +1,4 @@
-"""What others delete, change or own on the cluster: repaired, told, or left alone."""
+"""Objects on the cluster that others delete, change or own: repaired, reported, or left alone."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ async def test_what_is_deleted_before_a_takeover_has_come_about_is_not_forgotten
 async def test_a_namespace_deleted_before_its_takeover_has_come_about_takes_what_is_ours_along(
     here: World, step: int | None
 ) -> None:
-    """Ours goes, what is theirs stays, and the Kubernetes namespace is given back."""
+    """Our objects are deleted, theirs stay, and the Kubernetes namespace is given back."""
     client = await here.connect("local")
     async with here.reconciling():
         await here.namespace()

@@ -108,7 +108,7 @@ async def test_no_request_comes_before_the_time_that_the_server_said() -> None:
                 assert 0 < refused.value.retry_after_seconds <= 20
                 await pass_time(1.0)
             gaps = [later - earlier for earlier, later in pairwise(asked)]
-            # Two that were under way at once may both have been told, in each of six rounds.
+            # Two concurrent ones may both have been notified, in each of six rounds.
             assert len(asked) <= 12
             assert all(gap < 0.5 or gap >= 20 for gap in gaps), gaps
             cluster.faults.clear()
@@ -149,7 +149,7 @@ async def test_requests_are_few_while_everything_fails(here: World, code: int) -
 
         await poll_until(attempts, lambda least: least >= 3, seconds=60.0)
         took = refusing.passed()
-        # One at once, and then at most one in each half of a second of the shortest pause there is.
+        # The first immediately, and then at most one in each half second of the shortest pause.
         assert max(asked.values()) <= 2 + 4 * took, asked
         assert sum(asked.values()) <= 25 * (1 + took), asked
         here.cluster.faults.clear()

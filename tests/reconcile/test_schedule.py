@@ -1,4 +1,4 @@
-"""What is marked is looked at once, in time, in the order of its times."""
+"""Marked objects are looked at once, in time, in the order of their times."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ async def test_the_next_server_observes_when_the_first_is_gone(here: World) -> N
 
 
 async def without_credentials(name: str) -> ClusterClient:
-    """What a server meets that has no kubeconfig of the cluster."""
+    """Raises the error of a server that has no kubeconfig of the cluster."""
     raise CredentialsRefused(f'this server has no credentials for cluster "{name}"')
 
 

@@ -1,4 +1,4 @@
-"""What is on its ordinary way to run is looked at seldom; that it runs, or cannot, is seen at once."""
+"""A container on its ordinary way to run is looked at seldom; a running or failed one is seen immediately."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def pod(
 
 @pytest.fixture
 def view() -> View:
-    """One whose Deployment was just made, and whose pod is being made."""
+    """Returns a view of a container whose Deployment was just made, and whose pod is being made."""
     made = View()
     made.deployment_changed(None, deployment())
     made.replica_set_changed(None, ReplicaSet(metadata=meta()))
@@ -91,7 +91,7 @@ def test_ordinary_steps_are_gathered(view: View) -> None:
     assert not view.is_due()
     view.now += 0.3
     assert view.take(10) == [UID]
-    # It goes on as it was: gathered again where the observer says so, and seen at once where not.
+    # It continues as before: gathered again if the observer says so, and seen immediately if not.
     view.pod_changed(pod("ContainerCreating"), pod("PodInitializing"))
     assert view.is_due()
     view.take(10)

@@ -1,4 +1,4 @@
-"""An API server that answers while its storage does not: a cluster that is away, whatever `/version` says."""
+"""An API server that answers while its storage does not: a cluster that is away, despite the answer of `/version`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_a_cluster_whose_storage_stalls_is_away_until_it_flows_again(here:
         assert (away["status"], away["reason"]) == ("unreachable", "StorageStalled")
         assert "responds, but its storage does not" in away["message"]
         assert away["stale_since"] is not None
-        # What is asked for meanwhile is accepted, and done when it can be.
+        # Requests in that time are accepted, and executed when it is possible.
         await here.create("late")
         assert (await cluster_row(here))["last_seen_at"] == away["last_seen_at"]
         here.cluster.faults.storage_stalled = False

@@ -88,7 +88,7 @@ async def test_what_others_did_while_no_server_ran_is_found_at_the_start(
                 assert await differences(server)
                 await agreeing(server)
                 await met(server, others)
-                # What agrees is left alone: not applied, not even to see what would come of it, and not written.
+                # Matching resources are left alone: not applied, not even as a dry run, and not written.
                 assert writes
                 assert not [each for each in writes if "calm" in each]
                 after = await rows(server)
@@ -133,7 +133,7 @@ async def compared(server: Server) -> None:
 async def test_a_hand_over_finds_what_nobody_saw(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compares: bool
 ) -> None:
-    """And the control: where lists are not compared what others did stays, and the checks here notice."""
+    """And the control: if lists are not compared, changes by others stay, and the checks here notice."""
     compare = Comparison._compare
     passes: list[Collection[str]] = []
 
@@ -188,7 +188,7 @@ async def watches(cluster: SimulatedCluster) -> int:
 
 @pytest.mark.full
 async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp_path: Path) -> None:
-    """Put back while no server runs, and again while one does: what was applied since is applied again."""
+    """Put back while no server runs, and again while one does: later applies are repeated."""
     state, copy = tmp_path / "cluster", tmp_path / "copy"
     async with kept_cluster(state) as cluster:
         async with running_server(database, tmp_path, cluster=cluster) as server:
@@ -218,7 +218,7 @@ async def test_a_cluster_that_is_older_than_the_database(database: Database, tmp
             assert await differences(server)
             await agreeing(server)
             await as_in_the_database(server, others, "nginx:1.28")
-            # What is said of it is of what is there.
+            # Its status describes the present state.
             await poll_until(lambda: seen_generation(server, "calm"), lambda generation: generation == 1)
             await change(server, "nginx:1.29")
             await cluster.stop()
@@ -256,7 +256,7 @@ async def seen_generation(server: Server, name: str) -> int:
 
 
 async def change(server: Server, image: str) -> None:
-    """Changes what is wanted, of every kind."""
+    """Changes the desired state, of every kind."""
     admin = server.admin
     for name in POLICIES:
         await admin.containers.update(
@@ -282,7 +282,7 @@ async def change(server: Server, image: str) -> None:
 
 
 async def as_in_the_database(server: Server, others: Others, image_: str) -> None:
-    """Nobody decided upon what a backup brought back, so it is neither kept nor adopted."""
+    """Nobody decided about the objects that a backup brought back, so they are neither kept nor adopted."""
     for name in POLICIES:
         there = await shown(server, name)
         assert (there.image, there.replicas, [each.name for each in there.env]) == (image_, 2, ["C"])

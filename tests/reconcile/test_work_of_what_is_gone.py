@@ -1,4 +1,4 @@
-"""No work is left of what is deleted while somebody asks for that work: each of the two waits for the other once."""
+"""No work remains for a deleted resource while somebody requests it: each of the two waits for the other once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def end_namespace(transaction: Transaction, namespace_id: int) -> None:
 
 
 async def both(here: World, *, deletes_first: bool, kind: str) -> Sequence[Any]:
-    """Deletes a resource, and asks for its work; who comes second waits. Returns the work that is left."""
+    """Deletes a resource, and requests its work; the second one waits. Returns the remaining work."""
     namespace = await here.namespace()
     end: End = end_namespace
     requeue: Requeue = work_queue.requeue_namespaces
@@ -74,7 +74,7 @@ async def test_no_work_is_left_of_what_is_gone(here: World, kind: str, deletes_f
 
 @pytest.mark.parametrize("kind", ["container", "namespace"])
 async def test_work_that_is_asked_for_is_there(here: World, kind: str) -> None:
-    """The control: what is not deleted has its work."""
+    """The control: a resource that is not deleted has its work."""
     namespace = await here.namespace()
     container = await here.create()
     await here.change(lambda transaction: work_queue.requeue_containers(transaction, [int(container.id)]))

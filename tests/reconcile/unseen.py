@@ -1,4 +1,4 @@
-"""What the tests of changes that nobody saw have in common: a shop of every kind, and others who change it."""
+"""The common part of the tests of unseen changes: a shop of every kind, and other clients who change it."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Others:
         await self._send("PATCH", path, body, "application/strategic-merge-patch+json")
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> None:
-        """Edits an object, and takes away what is null."""
+        """Edits an object, and removes the fields that are null."""
         await self._send("PATCH", path, body, "application/merge-patch+json")
 
     async def delete(self, path: str) -> None:
-        """Deletes an object, with what belongs to it."""
+        """Deletes an object, with its dependents."""
         await self._send("DELETE", path, {"propagationPolicy": "Background"}, "application/json")
 
     async def image(self, name: str, image: str = "evil:666") -> None:
@@ -110,7 +110,7 @@ async def furnish(server: Server, *names: str) -> None:
     """Makes a shop of every kind of object, with these containers, and waits until it stands."""
     admin = server.admin
     assert server.cluster is not None
-    # Bound at once, without a pod.
+    # Bound immediately, without a pod.
     quick = {"metadata": {"name": "quick"}, "provisioner": PROVISIONER}
     server.cluster.store.create(STORAGE_CLASSES, quick)
     for name in (SPACE, "idle"):
@@ -146,7 +146,7 @@ async def agreeing(server: Server, *, seconds: float = 10.0) -> None:
 
 
 async def differences(server: Server) -> list[str]:
-    """Returns in what the cluster and the database disagree just now."""
+    """Returns the present disagreements of the cluster and the database."""
     assert server.cluster is not None
     application = server.application
     return await disagreements(
@@ -166,7 +166,7 @@ def drifted(container: pb.Container) -> str:
 
 @contextmanager
 def written(cluster: SimulatedCluster) -> Iterator[list[str]]:
-    """What is written to a cluster in the block: paths with their methods, dry runs among them."""
+    """Yields the writes to a cluster in the block: paths with their methods, dry runs among them."""
     found: list[str] = []
 
     def note(method: str, path: str) -> None:

@@ -74,7 +74,7 @@ def _holds_what_developers_do(permission: str) -> bool:
     return permission == "config.use"
 
 
-# Whoever makes namespaces here may do anything.
+# The maker of namespaces may do anything here.
 PLATFORM = Rights(Guarded(KeyPatterns(""), ""), lambda _: True, may_adopt=True)
 CONTENTS = Contents(
     nouns=[InNamespaces(cascade=delete_containers, forget=forget_containers, held=held_containers)],
@@ -83,7 +83,7 @@ CONTENTS = Contents(
 
 
 class Samples:
-    """A sink that keeps what it gets."""
+    """A sink that keeps its samples."""
 
     def __init__(self) -> None:
         self.batches: list[list[UsageSample]] = []
@@ -99,7 +99,7 @@ LABELLING = Labelling(KeyPatterns(""), lambda _permission: False)
 
 
 class World:
-    """What the tests say and see. Namespaces and containers are made by the rules of their nouns."""
+    """The tests' actions and observations. Namespaces and containers are made by the rules of their nouns."""
 
     def __init__(self, database: Database, cluster: SimulatedCluster, store: Store) -> None:
         self.database = database
@@ -159,7 +159,7 @@ class World:
         return made
 
     async def create(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
-        """Make a container; by default the simulated pod starts at once."""
+        """Makes a container; by default the simulated pod starts immediately."""
         wanted = model(name=name, kubernetes_name="", **fields)
         made: Container = await self.change(
             lambda tx: create_container(tx, namespace, wanted, may=_holds_what_developers_do)
@@ -167,7 +167,7 @@ class World:
         return made
 
     async def update(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
-        """Change what is wanted of a container."""
+        """Changes the desired state of a container."""
         changed: Container = await self.change(
             lambda tx: change_container(
                 tx,
@@ -225,7 +225,7 @@ class World:
         await self._patch(manager, path, manifest, "application/apply-patch+yaml", force=force)
 
     async def meddle(self, patch: dict[str, Any], name: str = "web") -> None:
-        """Somebody else patches a Deployment of ours."""
+        """Patches one of our Deployments, as another client."""
         await self.patch_as("meddler", f"/apis/apps/v1/namespaces/shop/deployments/{name}", patch)
 
     async def patch_as(self, manager: str, path: str, patch: dict[str, Any]) -> None:
@@ -237,7 +237,7 @@ class World:
         await self._patch(manager, path, patch, "application/merge-patch+json")
 
     async def relabel_namespace(self, labels: dict[str, str | None], name: str = "shop") -> None:
-        """Somebody else sets labels of a Kubernetes namespace of ours; None takes one away."""
+        """Sets labels of one of our Kubernetes namespaces, as another client; None removes one."""
         patch = {"metadata": {"labels": labels}}
         await self._patch("meddler", f"/api/v1/namespaces/{name}", patch, "application/merge-patch+json")
 

@@ -1,4 +1,4 @@
-"""Whose address the audit record holds: that of the connection, or what a proxy that is trusted says."""
+"""The address in the audit record: that of the connection, or the one that a trusted proxy reports."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def _recorded(server: Server, role_name: str, forwarded_for: str | None) -
 @pytest.mark.parametrize(
     ("trusted", "addresses"),
     [
-        # Whoever calls us directly may write what they like.
+        # A direct caller may write any header.
         ("", {None: _OURS, "203.0.113.7": _OURS}),
         ("10.0.0.1", {"203.0.113.7": _OURS}),
         (

@@ -1,4 +1,4 @@
-"""The converter: what it maps by itself, what it is told, and that nothing is left out unnoticed."""
+"""The converter: automatic pairs, declared differences, and that nothing is left out unnoticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is put together by hand is what protobuf writes."""
+"""Manual encoding gives protobuf's bytes."""
 
 from __future__ import annotations
 
@@ -111,6 +111,6 @@ def test_a_text_is_found_without_parsing_the_rest(description: str) -> None:
     )
     number = namespace_pb2.Namespace.DESCRIPTOR.fields_by_name["uid"].number
     found = text_field(namespace.SerializeToString(), number)
-    # What stands behind a field too long to be passed over is not looked for.
+    # Fields after one that is too long to be skipped are not looked for.
     assert found == ("the-uid" if len(description) < 16_384 else "")
     assert text_field(b"", number) == text_field(namespace.SerializeToString(), 1000) == ""

@@ -76,7 +76,7 @@ async def test_very_many_parts_are_found_wherever_they_are(raw: bytes) -> None:
     task = asyncio.create_task(others())
     assert await too_many_fields(raw, REQUEST)
     task.cancel()
-    # The others had their turn meanwhile.
+    # The others had their turn in between.
     assert turns > 10
 
 
@@ -119,7 +119,7 @@ async def test_what_is_no_message_is_refused_as_by_the_parser(rest: bytes) -> No
 
 
 async def test_a_group_is_refused_though_the_parser_would_pass_over_it() -> None:
-    """No message of ours has any, and its end need not be where a length says."""
+    """None of our messages has any, and its end need not be where a length says."""
     raw = repeated(SHORT_BYTES // 2, "container", "env") + b"\xfb\xff\x0f\xfc\xff\x0f"
     container_pb2.CreateContainerRequest.FromString(raw)
     with pytest.raises(Malformed):

@@ -1,4 +1,4 @@
-"""The buffer between who reads a first state and who sends it: bounded, and patient for a while only."""
+"""The buffer between the reader and the sender of a first state: bounded, and patient for a while only."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_many_who_stall_hold_little_together_and_who_takes_gets_everything
         ]
         await pass_time(1)
         assert stalled[0].buffered > 10 * stalled[-1].buffered > 0
-        # What each may hold in any case, and the answer that goes beyond.
+        # The minimum of each, and the answer that exceeds it.
         assert 8_000 < together.held_bytes <= 10_000 + 40 * 150
         taker = await stack.enter_async_context(ReadAhead(limits, Source(200, size_bytes=50).read))
         assert await take(taker) == list(range(200))
@@ -220,7 +220,7 @@ async def test_few_are_read_at_once_and_no_caller_takes_every_turn() -> None:
     turns = Reading(first_states(3, 2))
     await turns.begin("1a", "1b", "1c", "1d", "2a", "3a")
     assert turns.reading == ["1a", "1b", "2a"]
-    # Whose turn it is next is not decided by who has turns already.
+    # The next turn does not depend on present turns.
     await turns.end("1a")
     assert turns.reading == ["1b", "2a", "3a"]
     await turns.end("1c", "2a")

@@ -1,4 +1,4 @@
-"""What is read of a call's headers is remembered, for as long and as much as may be."""
+"""The parsed headers of a call are remembered, with bounds on time and size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The health service, which needs no token: what a load balancer is told from the start to the end of a server."""
+"""The health service, which needs no token: its answers to a load balancer from the start to the end of a server."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ async def test_a_draining_server_does_not_serve(database: Database, tmp_path: Pa
         stopping = asyncio.create_task(server.application.stop())
         for watch in watches:
             assert (await watch.read()).status == NOT_SERVING
-        # Who only asks is told so, or by then finds the door closed; nobody holds the drain up.
+        # A single question gets that answer, or by then finds the door closed; nobody holds the drain up.
         assert await _asked(health) in (NOT_SERVING, grpc.StatusCode.UNAVAILABLE)
         await asyncio.wait_for(stopping, patient(30))

@@ -1,4 +1,4 @@
-"""What libraries log when strangers make them: bounded, and without what was sent."""
+"""Libraries' log lines that anonymous callers cause: bounded, and without the received bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of one address stand in a line of their own, whatever others have sent before them."""
+"""Calls of one address have a queue of their own, and do not wait behind others' calls."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class _Order(grpc.aio.ServerInterceptor):
 def _sending(
     port: int, source: str, method: str, calls: int, *, taken_back: bool = False
 ) -> Iterator[tuple[socket.socket, bytes]]:
-    """A connection from an address whose calls have reached gRPC, all of them: it has answered a ping after them. And
-    what has come by it until then. `taken_back`: each was reset as it was begun.
+    """A connection from an address whose calls have reached gRPC, all of them: it has answered a ping after them.
+    Also returns the bytes received until then. `taken_back`: each was reset as it was begun.
 
-    It blocks the event loop, so none of them is taken in meanwhile.
+    It blocks the event loop, so none of them is taken in during that time.
     """
     block = wire.header_block(method)
     with socket.create_connection(
@@ -138,7 +138,7 @@ async def _serving(
     tls: Serving | None = None,
     options: Sequence[tuple[str, int]] = _SHARED,
 ) -> AsyncIterator[tuple[int, _Order]]:
-    """Such a server's port, and what it is called for. Health is what it knows; nothing else is admitted."""
+    """Yields such a server's port, and the order of its calls. It serves health; nothing else is admitted."""
     order, health = _Order(), Health()
     servers = [grpc.aio.server(interceptors=(order,), options=options) for _ in range(count)]
     for each in servers:
@@ -248,7 +248,7 @@ def test_connections_of_an_address_are_of_one_line(
             stack.enter_context(_listener(family, host, port)) for _ in range(processes * LINES - 1)
         ]
         lines.steer(port, processes)
-        # Who joins on purpose gets none.
+        # A deliberate member gets none.
         listeners.append(stack.enter_context(_listener(family, host, port)))
         for source, line in expected.items():
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""Each log line of a call says which call, and whose."""
+"""Each log line of a call names the call, and its caller."""
 
 from __future__ import annotations
 

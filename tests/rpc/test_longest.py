@@ -1,4 +1,4 @@
-"""The bound of a request's bytes, by the rules of its fields: what these allow is within."""
+"""The bound of a request's bytes, by the rules of its fields: every valid request is within."""
 
 from __future__ import annotations
 

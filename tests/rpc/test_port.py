@@ -47,7 +47,7 @@ def test_a_reserved_address_is_shared_by_those_who_share_alone(host: str) -> Non
         with listening(reserved.port, *shared), listening(reserved.port, *shared):
             with pytest.raises(SettingsError):
                 reserve(reserved.listen)
-            # Who reserves never listens: each connection is one of those two's.
+            # The reserving socket never listens: each connection is one of those two's.
             for _ in range(20):
                 socket.create_connection(("127.0.0.1", reserved.port), timeout=patient(10.0)).close()
         with pytest.raises(ConnectionRefusedError):

@@ -235,7 +235,7 @@ def test_headers_are_an_allow_list() -> None:
     assert list(usual) == ["user-agent", "content-type", "traceparent", "grpc-timeout"]
     more = redaction.metadata(sent.items(), redaction.header_rule(header_names("X-Request-Id, x-team-*")))
     assert {*more} - {*usual} == {"x-request-id", "x-team-name", "x-team-token"}
-    # What names a credential is redacted all the same.
+    # A name that suggests a credential is redacted anyway.
     assert more["x-team-token"] == "[redacted]"
 
 

@@ -1,4 +1,4 @@
-"""Reflection in both versions: what clients ask for their descriptors."""
+"""Reflection in both versions: the questions of clients for their descriptors."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ GET, LOGIN = (
 
 
 class Log:
-    """What is written: of single refusals only their number."""
+    """The written records: of single refusals only their number."""
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self.singly = 0
@@ -120,7 +120,7 @@ def test_each_user_has_bounds_of_their_own() -> None:
         return sum(of_user.singly(kind, rule, MOMENT, f"web-{number}", 100) for number in range(count))
 
     assert sum(refuse(1, 1000, f"/a.B/Method{number}") for number in range(50)) == 20
-    # What one is refused does not have the refusals of another summed.
+    # One user's refusals do not cause those of another to be summed.
     assert refuse(2, 5) == 5
     assert refuse(2, 2) == 0
     users.flush()

@@ -54,7 +54,7 @@ def test_several_processes_share_a_port_and_connections_move_on() -> None:
 
 
 def test_what_waits_in_all_lines_to_be_taken_has_a_bound() -> None:
-    """A stranger with an address for each line fills all; such a call takes 16 KB. 20,000 of one address are borne."""
+    """A caller with an address for each queue fills all; such a call takes 16 KB. 20,000 of one address are borne."""
     given = dict(options(Settings(), CallLimits()))
     least, most = (f"grpc.server.max_pending_requests{end}" for end in ("", "_hard_limit"))
     assert 20_000 < given[least] < given[most]

@@ -1,4 +1,4 @@
-"""What a caller may not do because of what it has shown, whatever its user may; found out from the descriptors."""
+"""Calls that a credential does not permit, even if its user may make them; found by the descriptors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def _refusal(rule: Rule, credential: Credential) -> str:
 
 @pytest.mark.parametrize("name", sorted(name for name, rule in _RULES.items() if not rule.public))
 def test_a_method_asks_for_what_it_does(name: str) -> None:
-    """A new method is judged by its words: what neither gets, lists, watches nor the like is no matter of a reader."""
+    """A new method is judged by its name: one that does not get, list, watch or the like needs more than a reader's
+    permission.
+    """
     rule = _RULES[name]
     reading = ("Get", "List", "Watch", "Query", "Check", "Explain", "Simulate", "Prove", "Verify", "WhoAmI")
     # The last: whoever finds a key may end it.

@@ -1,4 +1,4 @@
-"""Answers of a stream: put together from what all its watchers share, and written within a time."""
+"""Answers of a stream: assembled from parts that all its watchers share, and written within a time."""
 
 from __future__ import annotations
 

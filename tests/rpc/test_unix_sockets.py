@@ -1,6 +1,6 @@
 """A Unix socket to serve on: taken where its server is gone, and not from a server that serves, nor from a file.
 
-gRPC removes whatever socket has the name, and would tell nobody.
+gRPC removes any socket of the name, and reports nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Validation: what the product's messages declare is enforced, with paths, and what nobody declared is bounded."""
+"""Validation: the declarations of the product's messages are enforced, with paths, and undeclared fields are
+bounded.
+"""
 
 from __future__ import annotations
 

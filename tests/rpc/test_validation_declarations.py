@@ -49,7 +49,7 @@ def test_a_request_that_stands_beside_its_service_has_the_rules_of_its_method() 
     descriptor = permissions_pb2.SimulateGrantRequest.DESCRIPTOR
     assert not descriptor.file.services_by_name
     assert set(_resource_name_fields(descriptor)) == {"username", "namespace"}
-    # What has a service in its own file has it once.
+    # A message with a service in its own file has it once.
     assert [service.name for service in _services_beside(identity_pb2.LoginRequest.DESCRIPTOR)] == [
         "IdentityService"
     ]

@@ -1,8 +1,8 @@
 """Replays a recording of a real API server against the simulated cluster.
 
 Requests are sent in their order and paced by their recorded times on the simulated clock, so that a cluster with
-`speed=20` repeats twenty seconds in one. Watches run beside them. A read that does not agree yet is repeated
-until it does or its deadline passes, because controllers work meanwhile; a write is sent once.
+`speed=20` repeats twenty seconds in one. Watches run concurrently. A read that does not agree yet is repeated until
+it does or its deadline passes, because controllers work in that time; a write is sent once.
 
 `replay` answers the differences; `check` holds them against `known_differences`. Recorded values that vary are
 translated into those of this run (see `replay_compare`); a resourceVersion the recording never showed means the
@@ -46,7 +46,7 @@ _CONTROLLERS_WORK = re.compile(
 
 @dataclass
 class _Stream:
-    """A watch, or a log that is followed, that runs beside the other requests."""
+    """A watch, or a log that is followed, concurrent with the other requests."""
 
     index: int
     exchange: JsonObject
@@ -65,14 +65,14 @@ class Options:
     """How a recording is replayed.
 
     - `bodies` gives the request bodies that the recording only describes in words, by the number of the exchange
-    - `after` does what was done, unrecorded, after an exchange
+    - `after` repeats an unrecorded action after an exchange
     - `skip` leaves exchanges out
     - `exact_streams` compares every event of a watch instead of the first and last of each object
     - `varying` names further keys whose values are not compared
-    - `racing` names reads whose answer shows how far the controllers were, which is a matter of milliseconds
+    - `racing` names reads whose answer depends on the controllers' progress, which is a matter of milliseconds
     - `names` translates names of the recording into names of this cluster
-    - `identities` says what stands in the header Authorization of those who are no administrators, by what the
-      recording calls them, or of one exchange by its number
+    - `identities` gives the header Authorization of users who are no administrators, by their names in the recording,
+      or of one exchange by its number
     - `pace` keeps to the recorded times; `read_deadline_seconds` (real) bounds the repeating of a read
     """
 
@@ -150,7 +150,7 @@ class Replay:
                 differences = await self._send(index, exchange)
             return differences
 
-        # What is left then is told by whoever compares.
+        # The caller's comparison reports the remaining difference.
         with suppress(AssertionError):
             await poll_until(read_again, self._is_known, seconds=self._options.read_deadline_seconds)
         return differences
@@ -310,7 +310,7 @@ def _is_workload(response: JsonObject) -> bool:
 
 
 async def create(cluster: SimulatedCluster, path: str, body: JsonObject) -> JsonObject:
-    """Makes an object over HTTP, for what a recording found in place."""
+    """Makes an object over HTTP that existed before a recording."""
     headers = {"authorization": f"Bearer {cluster.token}"}
     async with (
         aiohttp.ClientSession(cluster.url, headers=headers) as session,

@@ -1,8 +1,8 @@
-"""Comparing what the simulator answers with what a real API server answered.
+"""Compares the simulator's answers with those of a real API server.
 
-Compared is what an adapter can depend on: status codes, reasons, causes, key sets, types and the values that do
-not vary by nature. Wording (`message`) is not compared. `Substitutions` learns how a value of the recording is
-called in this run (uids, versions, generated names), so that later requests and answers can be translated.
+It compares everything that an adapter can depend on: status codes, reasons, causes, key sets, types and the values
+that do not vary by nature. Wording (`message`) is not compared. `Substitutions` learns how a value of the recording
+is called in this run (uids, versions, generated names), so that later requests and answers can be translated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which object of a replayed watch stands for which of the recorded one; and logs that are followed.
 
-Most are called the same. Of those whose name the server made, the next one of the same family is meant: of its kind,
-its owner's naming and its labels, and an event's by what it tells of.
+Most are called the same. For a name that the server generated, the next one of the same family is meant: of its kind,
+its owner's naming and its labels, and for an event its subject.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.simulator.replay_compare import LINE_TIME, Difference, Substitutions
 
 JsonObject = dict[str, Any]
 
-# What Kubernetes appends for a replica set, and for a pod of one.
+# Kubernetes' suffix for a replica set, and for a pod of one.
 _POD_SUFFIX = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}$")
 _HASH = re.compile(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{6,10}(?=$|-\*$)")
 
@@ -57,10 +57,10 @@ def stand_in_for(
 
 
 def _families(event: JsonObject, substitutions: Substitutions | None = None) -> list[tuple[str, ...]]:
-    """What an object has in common with those it could be mistaken for, but for its generated name.
+    """Returns the properties that an object shares with similar ones, except for its generated name.
 
-    An event tells of something whose name may be generated, too. Where no answer has shown that one yet, what is called
-    alike but for the generated part stands for it.
+    An event tells of something whose name may be generated, too. If no answer has shown that name yet, an equal name
+    without the generated part stands for it.
     """
     obj = event.get("object", {})
     metadata, name = obj.get("metadata", {}), obj.get("involvedObject", {}).get("name", "")

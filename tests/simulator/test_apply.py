@@ -24,7 +24,7 @@ _REVISION = frozenset({"deployment.kubernetes.io/revision"})
 
 
 def _changed_env(run: Replay) -> JsonObject:
-    """The recording shows the body of the next request here: what was sent had only the value changed."""
+    """The recording shows the body of the next request here: the sent one had only the value changed."""
     body: JsonObject = copy.deepcopy(run.recording["exchanges"][2]["request"]["body"])
     body["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "11"
     return body

@@ -1,4 +1,4 @@
-"""Claims of storage: as recorded, and what the recordings do not show: provisioning, growth, reclaiming."""
+"""Claims of storage: as recorded, and unrecorded cases: provisioning, growth, reclaiming."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_pod_whose_claim_is_missing_is_as_recorded() -> None:
 async def _seen(
     cluster: SimulatedCluster, resource: ResourceType, namespace: str | None, name: str, **wanted: Any
 ) -> JsonObject:
-    """The object once its status holds what is wanted."""
+    """Returns the object once its status holds the wanted values."""
 
     def there() -> JsonObject | None:
         found = cluster.store.get(resource, namespace, name)

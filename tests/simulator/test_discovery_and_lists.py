@@ -25,7 +25,9 @@ def _pod(name: str, **spec: Any) -> JsonObject:
 
 
 async def _prepare(cluster: SimulatedCluster) -> None:
-    """What the recording found in place: seven ConfigMaps, a running pod and one that fits no node."""
+    """Makes the objects that existed before the recording: seven ConfigMaps, a running pod and one that fits no
+    node.
+    """
     for number in range(7):
         labels = {"n": str(number), "tier": "front" if number % 2 else "back"}
         if number == 3:

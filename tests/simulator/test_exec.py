@@ -1,4 +1,4 @@
-"""exec by websocket: every recorded conversation and refusal, and what shells, streams and terminals promise."""
+"""exec by websocket: every recorded conversation and refusal, and the promises of shells, streams and terminals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JsonObject = dict[str, Any]
 _EXEC = "08b-exec-websocket"
 _PATH = "/api/v1/namespaces/rec-logs/pods"
 _SERVER = {"name": "main", "image": "busybox:1", "command": ["sh", "-c", "sleep 100000"]}
-# What a line editor paints: the question for the cursor's place, the prompt again after a resize.
+# The output of a line editor: the question for the cursor's place, the prompt again after a resize.
 _PAINT = re.compile(r"\x1b\[6n|\r/ # \x1b\[J|\r\n\r\nBusyBox .*\r\nEnter 'help' .*\r\n\r\n")
 _DEADLINE_SECONDS = 10.0
 _FORCE_DELETED = 26
@@ -64,7 +64,7 @@ def _phase(cluster: SimulatedCluster, name: str) -> str:
 
 
 class _Conversation:
-    """A websocket and what came on its channels."""
+    """A websocket and the bytes of its channels."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -135,7 +135,7 @@ def _query(request: JsonObject) -> list[tuple[str, str]]:
 
 
 def _recorded_output(frames: list[JsonObject], channel: int) -> bytes:
-    """What came on a channel; data that was cut is filled up with its last letter."""
+    """Returns the recorded bytes of a channel; cut data is filled up with its last letter."""
     text = b""
     for frame in frames:
         if frame["dir"] != "received" or frame.get("channel") != channel:
@@ -146,7 +146,7 @@ def _recorded_output(frames: list[JsonObject], channel: int) -> bytes:
 
 
 async def _converse(cluster: SimulatedCluster, number: int, exchange: JsonObject) -> None:
-    """Says what was said and compares what is answered, channel by channel."""
+    """Repeats the input and compares the output, channel by channel."""
     request, frames = exchange["request"], exchange["response"]["frames"]
     protocols = tuple(request["headers"]["sec-websocket-protocol"].replace(",", " ").split())
     pod = request["path"].split("/")[-2]

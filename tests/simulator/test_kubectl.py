@@ -1,6 +1,6 @@
-"""kubectl against `pilothouse simulate-cluster`: what a person would try first.
+"""kubectl against `pilothouse simulate-cluster`: the first commands of a new user.
 
-Skipped where kubectl is not installed (Debian: package `kubectl`).
+Skipped if kubectl is not installed (Debian: package `kubectl`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pod logs: every answer and refusal as recorded, and what following, tails and times promise."""
+"""Pod logs: every answer and refusal as recorded, and the rules of following, tails and times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node whose kubelet goes away and comes back: as recorded, and what becomes of a deployment on it."""
+"""A node whose kubelet goes away and comes back: as recorded, and the effect on a deployment there."""
 
 from __future__ import annotations
 

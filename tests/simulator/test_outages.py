@@ -55,7 +55,7 @@ def _change(cluster: SimulatedCluster, text: str) -> str:
 
 
 class _Watch:
-    """A watch and what became of it. `ended` is None while it runs, empty when it ended as it should."""
+    """A watch and its outcome. `ended` is None while it runs, empty when it ended as it should."""
 
     def __init__(self, session: aiohttp.ClientSession, version: str) -> None:
         self.lines: list[JsonObject] = []
@@ -195,7 +195,7 @@ async def test_a_followed_log_breaks_when_its_server_stops() -> None:
 
 
 def _content(body: JsonObject) -> list[tuple[str, JsonObject]]:
-    """What config maps hold; that of every namespace came late to the recorded one, and is no matter here."""
+    """Returns the content of config maps; that of every namespace came late to the recorded one, and is left out."""
     items = [(item["metadata"]["name"], item["data"]) for item in body.get("items", [body])]
     return [item for item in items if item[0] != "kube-root-ca.crt"]
 
@@ -241,7 +241,7 @@ async def test_storage_that_does_not_answer_is_as_recorded() -> None:
         await poll_cluster(cluster, lambda: cluster.store.get(CONFIG_MAPS, "rec-down", "d") is not None)
         await ask(12)
         await poll_cluster(cluster, lambda: seen() == [("ADDED", "d")])
-        # Stopped instead of frozen: what is sent meanwhile is never stored.
+        # Stopped instead of frozen: writes in that time are never stored.
         cluster.faults.storage_stopped = True
         await asyncio.gather(*(ask(number) for number in range(14, 19)))
         await ask(19)

@@ -26,12 +26,12 @@ _NAMESPACE = "rec-down"
 _MAPS = f"/api/v1/namespaces/{_NAMESPACE}/configmaps"
 _IDENTITIES = {"anonymous": "", "user viewer": "Bearer seen"}
 _POLL_SECONDS = 0.1
-# What was done to the server, in words of the recordings.
+# The actions on the server, in words of the recordings.
 _ENDS, _STARTS = ("gets SIGKILL", "gets SIGTERM"), "started again"
 
 
 def _answers(exchanges: list[JsonObject]) -> dict[str, list[str]]:
-    """What each of the pollers was answered, one after the other, by the words of their notes."""
+    """Returns the answers to each of the pollers, one after the other, by the words of their notes."""
     found: dict[str, list[str]] = {}
     for exchange in exchanges:
         if poll := exchange.get("poll"):
@@ -168,7 +168,7 @@ async def test_an_outage_is_seen_as_recorded(name: str) -> None:
 
 
 async def _afterwards(session: aiohttp.ClientSession, exchanges: list[JsonObject], version: str) -> None:
-    """Watches from before the restart are told to begin anew, the past can be listed, and pods have not noticed."""
+    """Watches from before the restart must begin again, the past can be listed, and pods have not noticed."""
     for exchange in exchanges[:2]:
         (line,), ended = await _stream(session, exchange, version)
         (recorded,) = exchange["response"]["lines"]

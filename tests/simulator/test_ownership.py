@@ -72,7 +72,7 @@ SCHEMA = schema_of(DEPLOYMENTS)
 
 
 def _pruned(value: Any) -> Any:
-    """Without empty containers, which come and go with what is in them."""
+    """Returns the value without empty containers, which come and go with their content."""
     if isinstance(value, dict):
         children = {name: _pruned(child) for name, child in value.items()}
         return {name: child for name, child in children.items() if child not in ({}, [])}

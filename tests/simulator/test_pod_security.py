@@ -63,7 +63,9 @@ async def test_pod_security_is_as_recorded() -> None:
 
 
 def _spec(context: JsonObject | None = None, pod: JsonObject | None = None, **fields: Any) -> JsonObject:
-    """A pod that `restricted` lets pass, but for what is given. `fields` of the container beginning with `c_`."""
+    """Returns a pod that `restricted` accepts, except for the given fields. `fields` of the container beginning with
+    `c_`.
+    """
     container = {"name": "c", "image": "busybox:1", "securityContext": {**_GOOD, **(context or {})}}
     container |= {name[2:]: value for name, value in fields.items() if name.startswith("c_")}
     rest = {name: value for name, value in fields.items() if not name.startswith("c_")}
@@ -168,7 +170,7 @@ _RESTRICTED: list[tuple[JsonObject, str]] = [
 def test_each_check_of_baseline_tells_who_must_change_what(spec: JsonObject, words: str) -> None:
     assert _messages("baseline", spec) == [words]
     assert _messages("privileged", spec) == []
-    # What restricted tells of it may be its own words, but it tells of it once.
+    # restricted may use its own text for it, but reports it once.
     assert len(_messages("restricted", spec)) == 1
 
 
@@ -215,7 +217,7 @@ def test_init_containers_count_and_annotations_too() -> None:
 async def _patch(
     cluster: SimulatedCluster, path: str, body: JsonObject, kind: str = "merge-patch+json"
 ) -> tuple[JsonObject, list[str]]:
-    """The answer to a patch, and what it warns of."""
+    """Returns the answer to a patch, and its warnings."""
     headers = {"authorization": f"Bearer {cluster.token}", "content-type": f"application/{kind}"}
     async with (
         aiohttp.ClientSession(cluster.url, headers=headers) as session,
@@ -273,7 +275,7 @@ async def test_a_pod_is_looked_at_again_when_its_image_changes() -> None:
         assert (
             'violates PodSecurity "baseline:v1.30": host namespaces (hostNetwork=true)' in answer["message"]
         )
-        # What is refused is not warned of as well.
+        # A refused field is not warned of as well.
         assert warnings == []
 
 

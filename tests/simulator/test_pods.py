@@ -1,4 +1,4 @@
-"""What becomes of pods: completion, restart policies, init containers, probes, deletion, a restart of the simulator."""
+"""The life of pods: completion, restart policies, init containers, probes, deletion, a restart of the simulator."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ async def test_a_pods_life_is_as_recorded(name: str, timings: dict[str, float]) 
 
 
 def _step(pod: JsonObject) -> JsonObject:
-    """What of a pod's status tells one step of its life from the next."""
+    """Returns the parts of a pod's status that distinguish the steps of its life."""
     status = pod["status"]
     containers = []
     for entry in status.get("containerStatuses") or []:

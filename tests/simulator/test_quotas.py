@@ -1,4 +1,4 @@
-"""Resource quotas and limit ranges, as recorded, and what their counting promises."""
+"""Resource quotas and limit ranges, as recorded, and the rules of their counting."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _in_a_long_pause(run: Replay) -> None:
 
 
 async def _time_goes_by(run: Replay) -> None:
-    """As recorded: the wait for the long pause has used up what the replay's own pace would leave."""
+    """As recorded: the wait for the long pause has used up the time that the replay's own pace would leave."""
     await run.cluster.clock.sleep(15)
 
 

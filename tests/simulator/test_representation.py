@@ -1,4 +1,4 @@
-"""Which form of an answer is served where. What is not recorded is as in the real server's handlers/response.go."""
+"""Which form of an answer is served where. Unrecorded cases follow the real server's handlers/response.go."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _APPLIES = (4, 6, 9, 10, 12, 13, 14)
 
 
 def _as_answered(index: int) -> Body:
-    """The recording shows all bodies as the last one was; what was sent follows from each answer."""
+    """The recording shows all bodies as the last one was; each sent one follows from an answer."""
 
     def body(run: Replay) -> JsonObject:
         exchange = run.recording["exchanges"][index]

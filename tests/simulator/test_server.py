@@ -1,4 +1,4 @@
-"""What no recording shows: authentication, injected faults, persistence, and the start of the program."""
+"""Unrecorded behaviour: authentication, injected faults, persistence, and the start of the program."""
 
 from __future__ import annotations
 

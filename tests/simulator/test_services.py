@@ -19,7 +19,7 @@ _SERVICES = "06a-services"
 
 
 def _two_ports(run: Replay) -> JsonObject:
-    """The recording shows the ports of the next request here: what was sent had both."""
+    """The recording shows the ports of the next request here: the sent one had both."""
     body: JsonObject = copy.deepcopy(run.recording["exchanges"][0]["request"]["body"])
     body["spec"]["ports"].append({"name": "admin", "port": 9000})
     return body

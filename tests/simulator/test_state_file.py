@@ -1,4 +1,4 @@
-"""The file that keeps a simulated cluster: every change at once, torn ends, rewrites, one keeper at a time."""
+"""The file that keeps a simulated cluster: every change immediately, torn ends, rewrites, one keeper at a time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _write(store: ObjectStore, name: str, value: str = "") -> JsonObject:
 
 
 def _names(saved: SavedState) -> set[str]:
-    """The config maps written by a test: what each namespace has besides is its controller's."""
+    """Returns the config maps written by a test: the others of each namespace are its controller's."""
     found = {obj["metadata"]["name"] for obj in saved.objects if obj["kind"] == CONFIG_MAPS.kind}
     return found - {"kube-root-ca.crt"}
 

@@ -20,7 +20,7 @@ _VIEWER = "user viewer (no rights unless bound)"
 # Bound by rights given to the user: the simulator has no roles.
 _BINDING = 18
 _OTHER_SCHEME, _RULES, _MAY_NOT_WRITE = 1, 24, 23
-# What the recorded review told; the first of the rest is what the role shows of the kinds that are simulated, too.
+# The answer of the recorded review; the first of the rest is the role's part about simulated kinds, too.
 _APPS: JsonObject = {"verbs": ["get", "list", "watch"], "apiGroups": ["apps"], "resources": ["deployments"]}
 
 
@@ -73,7 +73,7 @@ async def test_an_administrator_may_do_everything_and_act_as_another() -> None:
                 path = f"/apis/apps/v1/namespaces/default/{kind}"
                 async with session.get(path, headers=as_viewer) as response:
                     assert response.status == status, kind
-            # Who may learn everything learns that it is not there.
+            # A user who may learn everything learns that it does not exist.
             async with session.get("/apis/apps/v1/namespaces/default/gadgets") as response:
                 assert response.status == 404
             async with session.get("/nosuch") as response:

@@ -1,4 +1,4 @@
-"""Watches, as recorded; and what the recording cannot show: a history that has been compacted."""
+"""Watches, as recorded; and an unrecorded case: a history that has been compacted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _six_config_maps(cluster: SimulatedCluster) -> None:
 
 
 async def _change_and_compact(run: Replay) -> None:
-    """What was done between the first pages: three changes, and a compaction of what is long past.
+    """Repeats the changes between the first pages: three changes, and a compaction of the old past.
 
     The real server went on to answer for recent versions from its caches, so they are kept here.
     """

@@ -1,4 +1,4 @@
-"""Objects for tests of the simulated cluster, and short ways to look at what became of them."""
+"""Objects for tests of the simulated cluster, and short ways to observe them."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ def condition(obj: JsonObject, kind: str) -> JsonObject:
 
 
 async def poll_cluster(cluster: SimulatedCluster, look: Callable[[], T], *, seconds: float = 10.0) -> T:
-    """What `look` first returns that is true. It looks after each change of the cluster, so that it sees states that
-    last for a moment, and now and then for what follows from a change without another one.
+    """Returns the first true result of `look`. It looks after each change of the cluster, so that it sees states that
+    last for a moment, and periodically for effects without another change.
     """
 
     async def seen() -> T:

@@ -28,7 +28,7 @@ _numbers = count(1)
 
 
 class Place:
-    """A namespace on the server, and what its cluster has of it."""
+    """A namespace on the server, and its objects on the cluster."""
 
     def __init__(self, server: Server, cluster: SimulatedCluster, name: str) -> None:
         self.server = server

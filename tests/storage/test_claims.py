@@ -37,7 +37,7 @@ def make_class(place: Place, **fields: object) -> str:
 
 
 async def bound(place: Place, **fields: object) -> pb.Volume:
-    """A claim that is bound at once."""
+    """Returns a claim that is bound immediately."""
     await place.make(storage_class=make_class(place, **fields))
     return await place.volume(lambda each: each.status == BOUND and not each.reconciling)
 
@@ -280,7 +280,7 @@ async def test_a_deleted_claim_stays_until_no_pod_uses_it(place: Place) -> None:
     await place.running()
     with pytest.raises(FailedPreconditionError):
         await place.client.storage.delete_volume(namespace=place.name, name="data")
-    # The container's mount is gone from the wish at once, its pod is not.
+    # The container's mount is immediately gone from the desired state, its pod is not.
     await place.client.storage.detach_volume(namespace=place.name, name="data", container="web")
     marked = await place.client.storage.delete_volume(namespace=place.name, name="data")
     assert marked.status == pb.VOLUME_STATUS_DELETED

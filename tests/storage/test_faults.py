@@ -1,4 +1,4 @@
-"""What must be survived: a kill after any write to the cluster, a cluster that is away, a watch that breaks."""
+"""Storage survives a kill after any write to the cluster, a cluster that is away, a watch that breaks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHORT = WorkerSettings(poll_seconds=0.02, lease_seconds=0.4)
 
 
 class Killed(BaseException):
-    """The process is gone: nothing of ours runs after this."""
+    """The process is gone: none of our code runs after this."""
 
 
 class DyingClient:
@@ -188,7 +188,7 @@ async def test_claims_of_a_cluster_that_is_away_are_stale_until_it_is_back(
         server.cluster.faults.drop_watches()
         stale = await place.volume(lambda each: each.HasField("stale_since"))
         assert stale.status == pb.VOLUME_STATUS_BOUND
-        # What has no object on the cluster cannot be stale.
+        # A volume without an object on the cluster cannot be stale.
         assert not (await place.get("scratch")).HasField("stale_since")
         await place.make("later", storage_class=name)
         server.cluster.faults.clear()

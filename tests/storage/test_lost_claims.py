@@ -1,4 +1,4 @@
-"""Claims that are lost: their storage is gone, or somebody deleted them; and what becomes of them then."""
+"""Lost claims: their storage is gone, or somebody deleted them; and the treatment of such claims."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_claim_that_others_delete_is_lost_and_not_made_again_unasked(pla
         assert words in lost.message
     assert is_so(lost, "Applied", FALSE)
     assert lost.persistent_volume == storage
-    # Neither another change nor another look makes it anew.
+    # Neither another change nor another look makes it again.
     await place.client.storage.update_volume(
         namespace=place.name,
         name="data",

@@ -1,4 +1,4 @@
-"""Volumes in pods: what each type becomes there, attaching and detaching, and what these cost."""
+"""Volumes in pods: the form of each type, attaching and detaching, and their costs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MOUNT = VolumeMount("data", "/data")
 
 
 async def notified(here: World) -> list[tuple[str, tuple[str, ...]]]:
-    """The volumes of the events that are written now, with who mounts them."""
+    """Returns the volumes of the events that are written now, with the containers that mount them."""
     return [(volume.name, volume.mounted_by) for volume in await write_mount_events(here.store)]
 
 

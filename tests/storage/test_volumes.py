@@ -1,4 +1,4 @@
-"""What StorageService takes and refuses, for each type of volume."""
+"""Requests that StorageService accepts and refuses, for each type of volume."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ async def test_folders_of_the_node_need_a_permission_of_their_own(place: Place) 
     with pytest.raises(PermissionDeniedError):
         await developer.storage.attach_volume(namespace=place.name, name="logs", container="web")
     await place.client.storage.attach_volume(namespace=place.name, name="logs", container="web")
-    # Whoever may not mount it may not change what runs over it, but how much of it runs.
+    # A user who may not mount it may not change the programs over it, but only their number.
     with pytest.raises(PermissionDeniedError):
         await developer.containers.update(
             namespace=place.name,
@@ -264,7 +264,7 @@ async def test_a_watch_tells_a_volume_s_life(place: Place) -> None:
                 namespace=place.name, name="scratch", container="web", mount_path="/s"
             )
             await place.client.storage.detach_volume(namespace=place.name, name="scratch", container="web")
-            # What mounts it is told by changes of the containers, too: made, changed, deleted.
+            # Changes of the containers also update its mounts: made, changed, deleted.
             await place.run(mount("scratch"), name="second")
             await place.client.containers.update(
                 namespace=place.name,

@@ -59,7 +59,7 @@ class Standby(EmbeddedPostgres):
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copies the files of a server that does not run, with who owns them."""
+    """Copies the files of a stopped server, with their owners."""
     shutil.copytree(source / "data", target / "data", copy_function=shutil.copy2, symlinks=True)
     for copied in (target / "data", *(target / "data").rglob("*")):
         original = (source / "data" / copied.relative_to(target / "data")).lstat()
@@ -95,10 +95,10 @@ def point(address: Path, server: EmbeddedPostgres) -> None:
 
 
 def send_to_all(server: EmbeddedPostgres, number: signal.Signals) -> None:
-    """Sends a signal to a server's processes, all at once: kills it, freezes it, or lets it go on."""
+    """Sends a signal to all of a server's processes: kills it, freezes it, or lets it continue."""
     assert server.process_id is not None
     postmaster = psutil.Process(server.process_id)
     for process in (postmaster, *postmaster.children(recursive=True)):
-        # One that ends meanwhile ends by itself.
+        # A process that ends in that time ends by itself.
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)

@@ -1,4 +1,4 @@
-"""What a new connection need not ask the database for is what the database would say."""
+"""The built-in facts for a new connection equal the database's answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of reads outlive a database that is away; calls that need theirs are told at once."""
+"""Records of reads outlive a database that is away; calls that need theirs fail immediately."""
 
 from __future__ import annotations
 

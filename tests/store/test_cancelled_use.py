@@ -1,4 +1,4 @@
-"""Whoever is cancelled at whatever moment, the next user of the connection finds it clean."""
+"""After a cancellation at any moment, the next user of the connection finds it clean."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Use = Callable[[Pool], Coroutine[Any, Any, None]]
 
 
 class _UndoneError(Exception):
-    """What undoes a part."""
+    """An error that undoes a part."""
 
 
 class _CancelledAt:
@@ -65,7 +65,7 @@ class _CancelledAt:
         return self._waiting(self._work.send(value))
 
     def throw(self, *error: Any) -> Any:
-        """Goes on with what the wait ended in."""
+        """Continues with the end of the wait."""
         return self._waiting(self._work.throw(*error))
 
     def _waiting(self, waited_for: Any) -> Any:
@@ -77,7 +77,7 @@ class _CancelledAt:
 
 
 async def cancelled_at(work: Coroutine[Any, Any, None], step: int) -> bool:
-    """Runs `work`, cancelled at its wait number `step`; returns whether it came so far, if it ends all the same."""
+    """Runs `work`, cancelled at its wait number `step`; returns whether it came so far, if it ends nevertheless."""
     run = _CancelledAt(work, step)
     await run
     return run.came_so_far
@@ -142,7 +142,7 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
 
 
 async def faults_of_next_user(pool: Pool, observer: asyncpg.Connection, number: int) -> list[str]:
-    """What a user finds of the one before it."""
+    """Returns the faults that a user finds after the one before it."""
     connection = await pool.take()
     try:
         state = await observer.fetchval(_ACTIVITY, connection.driver.get_server_pid())
@@ -159,7 +159,7 @@ async def faults_of_next_user(pool: Pool, observer: asyncpg.Connection, number: 
 
 
 async def campaign(pool: Pool, observer: asyncpg.Connection, use: Use) -> tuple[int, list[str]]:
-    """Cancels a use at each of its waits; returns how many there were, and what the next users found."""
+    """Cancels a use at each of its waits; returns their number, and the faults that the next users found."""
     faults: list[str] = []
     step, reached = 0, True
     while reached and step < _MOST_WAITS:

@@ -1,4 +1,4 @@
-"""The canonical form of a record is the standard library's, byte for byte, whoever writes it."""
+"""The canonical form of a record is the standard library's, byte for byte, from every writer."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_row_has_the_bytes_of_the_standard_library() -> None:
 
 
 def stored(row: Mapping[str, Any]) -> Any:
-    """What is read again of a row, as the database has it decoded."""
+    """Returns a row as it is read again, decoded by the database."""
     return json.loads(standard_json(row))
 
 

@@ -1,4 +1,4 @@
-"""The care of tables: what is due is done, what is not is left, and what fails keeps no other from its turn."""
+"""The maintenance of tables: due work is done, other work is left, and a failure keeps no other from its turn."""
 
 from __future__ import annotations
 

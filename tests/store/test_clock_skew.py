@@ -1,4 +1,4 @@
-"""What a database whose clock was ahead has left behind is taken for over, and that is told."""
+"""Rows that a database with a clock ahead has left behind count as expired, and that is reported."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_times_two_years_ahead_are_over_and_others_are_left(database: Data
 
 
 async def test_a_database_whose_clock_went_back_shortens_and_deletes_nothing(database: Database) -> None:
-    """What was written before lies ahead of the database's clock, and is right by the server's."""
+    """The earlier rows lie ahead of the database's clock, and are right by the server's."""
     pools = Pools.connect(settings_of(database))
     store = Store(pools)
     tables = ("request_claims", "sessions", "idempotency_keys")

@@ -1,4 +1,4 @@
-"""What shows a server that the database went back, each by itself; and what shows it nothing, as it should."""
+"""The signs that show a server a rewound database, each by itself; and those that show none, as they should."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_a_folder_that_is_of_no_use_stops_nothing(
 async def test_a_slow_disk_holds_up_nobody(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is replaced by another thread than that of the event loop, which goes on meanwhile."""
+    """Another thread than the event loop's replaces the file, and the loop continues."""
     replaces, may_go_on, replace = threading.Event(), threading.Event(), os.replace
 
     def slowly(*paths: Path) -> None:

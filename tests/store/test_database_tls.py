@@ -116,7 +116,7 @@ async def test_programs_without_tls_are_not_taken(database: Database, tmp_path: 
 
 
 async def test_a_url_that_asks_for_less_is_told(database: Database, tmp_path: Path) -> None:
-    """It is taken at its word: what is checked is what the log says of it, before anybody connects."""
+    """The URL is obeyed; the test checks the log line about it, before anybody connects."""
     elsewhere = "postgresql://u:a-password@db.example:1/db?sslmode=require"
     with structlog.testing.capture_logs() as lines:
         async with running_server(

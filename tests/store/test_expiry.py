@@ -1,4 +1,4 @@
-"""What has had its time goes a few rows at a time, and waits for nobody."""
+"""Expired rows are deleted a few at a time, without waiting for anybody."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _LEFT = {
     "login_origins": 1,
     "idempotency_keys": 1,
     "request_claims": 0,
-    # What waits for a code or a log-in, longer than it may; that of a clock that was ahead; that of a user who is gone.
+    # Rows that have waited too long for a code or a log-in; one of a clock that was ahead; one of a deleted user.
     "login_challenges": 1,
     "user_secrets": 3,
     "recovery_codes": 1,
@@ -145,7 +145,7 @@ async def test_a_database_whose_clock_is_ahead_deletes_nothing_that_is_valid(
     """By the database all is over that expires within 100 days: keys, sessions, answers to replays, claims, log-ins."""
     before = await counts(database)
     await removed_by_a_server(store, database, monkeypatch)
-    # What is of a user who is gone waits for no time, and a challenge of the day after tomorrow is of a wrong clock.
+    # Rows of a deleted user wait for no time, and a challenge of the day after tomorrow comes from a wrong clock.
     assert await counts(database) == before | {"recovery_codes": 1, "login_challenges": 2}
     await delete_expired(store, EXPIRING)
     assert await counts(database) == _LEFT

@@ -1,4 +1,4 @@
-"""Filters and selectors: what they mean in PostgreSQL is what they mean in Python, and what is wrong is named.
+"""Filters and selectors: their meaning in PostgreSQL is that in Python, and faults are named.
 
 The meaning is judged against a second evaluation of the same tree, written here over plain values.
 """
@@ -279,7 +279,7 @@ comparisons = st.sampled_from(
 
 
 def holds(comparison: str, row: Mapping[str, Any]) -> bool:
-    """What one of `comparisons` says of a row, in plain Python."""
+    """Evaluates one of `comparisons` for a row, in plain Python."""
     name, size, labels = row["name"], row["size"], row["labels"]
     said: dict[str, bool] = {
         "name = web": name == "web",

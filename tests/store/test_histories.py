@@ -39,7 +39,9 @@ async def make(server: Server, name: str) -> None:
 
 
 async def take(changes: Any, count: int) -> list[tuple[ChangeKind, str]]:
-    """The next changes of a watch. Bookmarks come when they come, and what a cluster that is away does to objects."""
+    """Returns the next changes of a watch. Bookmarks come at any time, and so do effects of a cluster that is away;
+    both are left out.
+    """
     found: list[Change[Any]] = []
     async with within(30):
         while len(found) < count:
@@ -50,7 +52,7 @@ async def take(changes: Any, count: int) -> list[tuple[ChangeKind, str]]:
 
 
 async def histories(database: Database) -> tuple[str, list[dict[str, Any]]]:
-    """The name of the history, and what the log says of those that were begun. The chain must hold."""
+    """Returns the name of the history, and the log's records of begun histories. The chain must hold."""
     async with connection(database.admin_dsn) as sql:
         await number_changes(sql)
         assert await log_faults(sql) == []
@@ -71,7 +73,7 @@ async def token_of(server: Server) -> str:
 
 
 async def refused(server: Server, token: str) -> str:
-    """For what reason the server refuses a token; '' where it does not."""
+    """Returns the server's reason for refusing a token; '' if it accepts it."""
     request = container_pb2.WatchContainersRequest(
         namespace="shop", resume_token=token, bookmark_period_seconds=1
     )
@@ -133,7 +135,7 @@ async def test_a_restored_dump_begins_a_new_history(
         async with running_server(restored, tmp_path / "data", with_cluster=False) as server:
             assert await histories(restored) == (name, begun)
             assert await refused(server, held) == ""
-            # For what no server can know there is the command; those that run notice it at once.
+            # The command is for a rewind that no server can detect; running servers notice it immediately.
             async with server.admin.containers.watch(namespace="shop") as changes:
                 state = await take(changes, 4)
                 assert state[-1][0] is ChangeKind.SYNCED
@@ -211,7 +213,7 @@ async def _failover(
     *,
     loses: bool,
 ) -> tuple[str, str]:
-    """What a watcher of a running server is told; the names of the history before and after."""
+    """Returns the names of the history before and after, as a watcher of a running server sees the failover."""
     async with running_server(database, directory, with_cluster=False) as server:
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
         await make(server, "kept")

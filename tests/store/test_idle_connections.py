@@ -1,4 +1,4 @@
-"""A pool keeps what is in use, and of what nobody needs only a few."""
+"""A pool keeps its used connections, and only a few of the unneeded ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_what_a_whole_period_did_not_need_is_closed(database: Database) ->
     unneeded = engines.app
 
     async def use(count: int) -> set[int]:
-        """Backends of so many connections that are in use at once."""
+        """Returns the backends of so many concurrently used connections."""
         async with AsyncExitStack() as stack:
             used = [await stack.enter_async_context(engines.app.connect()) for _ in range(count)]
             query = text("SELECT pg_backend_pid()")
@@ -34,7 +34,7 @@ async def test_what_a_whole_period_did_not_need_is_closed(database: Database) ->
 
     try:
         first = await use(OPEN)
-        # What came back is used again, nothing is opened anew.
+        # Returned connections are used again, none is opened.
         assert await use(OPEN) == first
         unneeded.begin_period()
         await use(OPEN)

@@ -1,4 +1,6 @@
-"""A page of a list over all namespaces costs what it shows, not what there is: how many rows its plan touches."""
+"""A page of a list over all namespaces costs as much as it shows, not as much as exists: the rows that its plan
+touches.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from tests.conftest import Database, connection, new_database
 
 NAMESPACES = 20
 ROWS = 10_000
-# Who reaches everything, and who reaches three namespaces of the twenty.
+# A user who reaches everything, and one who reaches three namespaces of the twenty.
 EVERYTHING, SOME = 1, 2
 PAGE = PageRequest(key=b"k" * 32, page_size=50)
 _FILL = f"""
@@ -105,7 +107,7 @@ async def listed(asked: Asked, noun: str, page: PageRequest, visible: Sequence[i
         return (await series.subjects(transaction, page, container="", **narrowed))[1]
     narrowed |= {"selector": None, "message_format": 1}
     with pytest.MonkeyPatch.context() as patch:
-        # What becomes of the rows is not looked at here.
+        # The further use of the rows does not matter here.
         patch.setattr(containers, "_ready", _as_they_are)
         patch.setattr(repository, "_ready", _as_they_are)
         patch.setattr(configs, "_ready", _as_they_are)
@@ -139,7 +141,7 @@ def _rows(node: dict[str, Any]) -> int:
 
 
 async def touched_by_pages(database: Database, user: int, noun: str, page: PageRequest) -> tuple[int, int]:
-    """What the first page touches, and one in the middle of the list."""
+    """Returns the rows touched by the first page, and by one in the middle of the list."""
     visible = None if user == EVERYTHING else [1, 2, 3]
     async with database.app(user) as app:
         await app.execute("SET LOCAL jit = off")

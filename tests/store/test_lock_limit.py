@@ -1,4 +1,4 @@
-"""A request waits for what another one holds, and not for ever; and holds nothing beyond its transaction."""
+"""A request waits for a lock of another one, and not for ever; and holds nothing beyond its transaction."""
 
 from __future__ import annotations
 

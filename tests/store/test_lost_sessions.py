@@ -49,7 +49,7 @@ async def pool(opener: Opener) -> AsyncIterator[Pool]:
 
 
 async def _sleeping(pool: Pool) -> asyncio.Task[str]:
-    """A statement that is under way, and a session beside it that is idle."""
+    """A statement that is running, and another session that is idle."""
 
     async def long() -> str:
         async with pool.connect() as connection, pool.connect():
@@ -73,7 +73,7 @@ def _asked_after(watch: LostSessions) -> int:
 
 @pytest.mark.parametrize("answer", [None, asyncpg.TooManyConnectionsError("sorry")])
 async def test_a_long_statement_is_left_alone(pool: Pool, opener: Opener, answer: Exception | None) -> None:
-    """Also where PostgreSQL has no place for who asks."""
+    """Also if PostgreSQL has no connection left for the question."""
     sleeping = await _sleeping(pool)
     watch = LostSessions(pool, direct=True)
     # It is asked about seldom.
@@ -85,7 +85,7 @@ async def test_a_long_statement_is_left_alone(pool: Pool, opener: Opener, answer
 
 
 async def test_a_login_that_takes_a_role_on_finds_its_sessions(database: Database) -> None:
-    """One login for all roles: a session is the login's, whatever role it has taken on."""
+    """One login for all roles: a session is the login's, in every role that it has assumed."""
     opener = Opener(database.admin_dsn, role="pilothouse_app")
     pool = Pool(opener, LIMITS)
     sleeping = await _sleeping(pool)

@@ -198,7 +198,7 @@ async def test_pages_of_large_rows_end_early_and_together_are_the_whole_list(
             assert 1 <= len(rows) <= page.limit
             # The first few are read as they are; those after them are as many as fit, and one.
             assert len(rows) <= 4 or (len(rows) - 1) * row_bytes <= 100
-            # Who shows fewer goes on after those.
+            # A caller that shows fewer continues after those.
             shown = rows[:kept]
             listed += [row.id for row in shown]
             token = next_page.after(len(shown))
@@ -230,7 +230,7 @@ async def test_pages_read_in_slices_end_early_and_together_are_the_whole_list(
                     opened, query, order, page, lambda _row: row_bytes
                 )
                 assert 1 <= len(rows) <= page.limit
-                # What does not fit is noticed after a slice.
+                # Excess rows are noticed after a slice.
                 assert len(rows) * row_bytes <= 100 + slice_rows * row_bytes
                 listed += [row.id for row in rows]
                 token = next_page.after(len(rows))

@@ -48,7 +48,7 @@ async def test_a_job_that_fails_keeps_no_other_from_its_work(database: Database)
     jobs = [Periodic("failing", 0.01, failing), Periodic("working", 0.01, working)]
     work = asyncio.create_task(PeriodicWork(Store(pools), jobs).run())
     try:
-        # What the last run came to may not be noted when all ends.
+        # The last run's result may not be stored when all ends.
         await poll_until(seen, lambda runs: min(runs["failing"], runs["working"]) >= 4)
         assert not work.done()
     finally:
@@ -172,7 +172,7 @@ async def test_a_clock_that_is_ahead_drops_nothing_that_is_to_be_kept(
             assert await owner.fetch("SELECT relname FROM pg_class ORDER BY 1") == before
     finally:
         await pools.close()
-    # A server that other tests share may tell of its cluster meanwhile.
+    # A server that other tests share may log lines about its cluster in that time.
     told = {line["event"] for line in logs if line["log_level"] != "info"}
     assert told == {"the clocks of this server and of the database differ"}
 
@@ -207,7 +207,7 @@ async def test_at_a_start_one_job_begins_after_the_other(
     try:
         await poll_until(runs.seen, lambda counts: counts["first"] >= 5)
         assert runs.counts["second"] == 0
-        # What is wanted does not wait for its turn.
+        # A requested job does not wait for its turn.
         work.run_now("second")
         await poll_until(runs.seen, lambda counts: counts["second"] >= 5)
     finally:
@@ -234,5 +234,5 @@ async def test_a_job_with_a_delay_waits_unless_it_is_wanted(database: Database) 
 
 
 def counted(job: str) -> float:
-    """What the metric says of a job."""
+    """Returns the metric of a job."""
     return REGISTRY.get_sample_value("pilothouse_periodic_failures_total", {"job": job}) or 0.0

@@ -1,4 +1,4 @@
-"""A periodic job holds its lock by a session without a transaction, so nothing keeps VACUUM from its work meanwhile."""
+"""A periodic job holds its lock by a session without a transaction, so it keeps VACUUM from nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Held:
         self.may_end = asyncio.Event()
 
     def in_place_of(self, periodic: Periodic) -> Periodic:
-        """The same job as far as its lock goes, due at once."""
+        """Returns the same job as far as its lock goes, due immediately."""
         self.names.append(periodic.name)
 
         async def job() -> None:

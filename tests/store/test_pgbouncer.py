@@ -26,9 +26,9 @@ _EACH = 12
 
 
 async def _failures(world: World) -> list[str]:
-    """What every RPC answers that must not be a pooler's fault."""
+    """Returns the wrong answers of every RPC that would be a pooler's fault."""
     found = []
-    # What ends the things that others ask for comes last.
+    # Methods that end the resources of others come last.
     for rule in sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace"):
         # Some streams have nothing to say here.
         seconds = runs_out(3.0) if rule.streams else patient(10.0)
@@ -57,7 +57,7 @@ async def test_every_call_works_behind_a_transaction_pooler(
 
 
 async def _tenants_stay_apart(world: World) -> None:
-    """Many callers of two tenants at once, on connections that are the other's a moment later."""
+    """Many concurrent callers of two tenants, on connections that are the other's a moment later."""
     callers = {
         namespace: await world.make_user(f"only-{namespace}", {namespace: "operator"})
         for namespace in (OWN, FOREIGN)

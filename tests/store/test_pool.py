@@ -1,4 +1,4 @@
-"""A pool lends few connections at a time, in order, and keeps nobody waiting for what is slow."""
+"""A pool lends few connections at a time, in order, and keeps nobody waiting for slow work."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_no_more_may_wait_than_the_server_has_calls(database: Database) ->
         await asyncio.sleep(0)
         with pytest.raises(PoolBusyError):
             await asyncio.create_task(pool.take())
-        # Who leaves makes room for another, and takes no turn.
+        # A caller that leaves makes room for another, and takes no turn.
         await cancel_and_wait(waiting[0])
         third = asyncio.create_task(pool.take())
         await asyncio.sleep(0)
@@ -138,7 +138,9 @@ async def test_a_turn_that_comes_as_its_caller_goes_is_passed_on(database: Datab
 
 
 async def test_who_goes_while_waiting_is_not_kept(database: Database) -> None:
-    """An error knows the frames that it passed: where one knew the task, what the task held stayed with it."""
+    """An error knows the frames that it passed: if one of them knew the task, the task's objects would stay with
+    it.
+    """
     async with pool_of(database.app_dsn, pool_working_connections=1) as pool:
         held = await pool.take()
         with without_looks():
@@ -236,7 +238,7 @@ async def test_nothing_is_prepared_where_the_settings_say_so(database: Database,
 
 @pytest.mark.full
 async def test_a_statement_that_nobody_answers_ends_with_its_connection(database: Database) -> None:
-    """PostgreSQL ends what takes long by itself: this is for one that is not there any more."""
+    """PostgreSQL itself ends long statements: this is for a server that is not there any more."""
     query = text("SELECT pg_sleep(:seconds)")
     limit = patient(0.5)
     async with pool_of(database.app_dsn) as pool:

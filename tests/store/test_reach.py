@@ -1,4 +1,4 @@
-"""What only reads computes once what its caller reaches; what writes asks anew."""
+"""A read-only transaction computes its caller's reach once; a writing one computes it each time."""
 
 from __future__ import annotations
 

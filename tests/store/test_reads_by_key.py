@@ -44,7 +44,7 @@ def _words(statement: Select[Any]) -> str:
 
 
 async def _returned(database: Database, name: str) -> str:
-    """What the function returns."""
+    """Returns the function's result."""
     async with database.owner() as owner:
         body = str(await owner.fetchval("SELECT prosrc FROM pg_proc WHERE proname = $1", name))
     query = re.search(r"RETURN QUERY(.*);\s*END", body, re.DOTALL)

@@ -98,7 +98,7 @@ async def test_calls_on_a_full_disk_are_repeated_and_the_log_has_one_line(
         with logging_as_served("INFO", "json") as written:
             await sql.execute(_FULL)
             refusals = await asyncio.gather(*(_refusal(impatient, f"shop-{i}") for i in range(_CALLS)))
-            # What may be repeated is, until there is room.
+            # A call that may be repeated is, until there is room.
             waiting = asyncio.create_task(
                 server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
             )
@@ -195,7 +195,7 @@ async def test_a_server_goes_on_once_a_standby_is_promoted(tmp_path: Path) -> No
 async def _takes_no_writes(
     server: Server, begin: Callable[[], Awaitable[None]], end: Callable[[], Awaitable[None]]
 ) -> list[dict[str, Any]]:
-    """What a server does while its database takes no writes, and after that; returns what its log says of that time."""
+    """Runs a server while its database takes no writes, and after that; returns the log of that time."""
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
     await _ready(server, "before")
     impatient = AsyncClient(
@@ -215,7 +215,7 @@ async def _takes_no_writes(
                 return refused() - before
 
             await poll_until(takes_none, lambda count: count >= _CALLS, seconds=20)
-            # What only reads goes on.
+            # Reads continue.
             assert (await server.admin.containers.get(namespace="shop", name="before")).name == "before"
             told = _lines(written.getvalue())
             await end()

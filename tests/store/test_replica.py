@@ -70,7 +70,7 @@ async def test_all_other_calls_do_without_the_replica(
 ) -> None:
     async with quiet_world(database, tmp_path, monkeypatch, replica_database_url=_AWAY) as world:
         await furnished(world)
-        # What ends the things that others ask for comes last.
+        # Methods that end the resources of others come last.
         rules = sorted(world.rules.values(), key=lambda rule: rule.name == "DeleteNamespace")
         outcomes = {
             rule.name: await world.caller_of(rule).invoke(rule, world.request(rule)) for rule in rules

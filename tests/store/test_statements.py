@@ -1,4 +1,4 @@
-"""What is written in SQLAlchemy reaches PostgreSQL, and what comes back is what was put in."""
+"""Statements written in SQLAlchemy reach PostgreSQL, and results equal the inserted values."""
 
 from __future__ import annotations
 
@@ -112,12 +112,14 @@ async def test_values_come_back_as_they_were(connection: Connection, name: str) 
 
 
 def _forget_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begins with none: what tests before this one compiled may fill all the places there are."""
+    """Begins with none: statements that earlier tests compiled may fill the whole cache."""
     monkeypatch.setattr(statements, "_forms", type(statements._forms)())
 
 
 def _forms_of_things() -> int:
-    """How many there are; servers of other tests in this process compile statements of their own meanwhile."""
+    """Returns their number; servers of other tests in this process compile statements of their own at the same
+    time.
+    """
     return sum(" things" in form.sql for form in statements._forms.values())
 
 

@@ -1,4 +1,6 @@
-"""TLS before the tests' PostgreSQL, which was built without: it speaks TLS to who asks, and plain text to nobody."""
+"""TLS before the tests' PostgreSQL, which was built without: it speaks TLS to clients that ask, and plain text to
+nobody.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ class Proxy:
     connections: dict[str, int] = field(default_factory=dict)
 
     def database(self, of: Database, *, host: str = "localhost", authority: Path | None = None) -> Database:
-        """The same database by way of this proxy, whose certificate is checked in full."""
+        """Returns the same database by way of this proxy, with full checks of its certificate."""
         query = f"sslmode=verify-full&sslrootcert={authority or self.authority}"
 
         def through(dsn: str) -> str:
@@ -85,7 +87,7 @@ async def tls_before(
 async def _joined(
     proxy: Proxy, behind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Hands on what both say, until one of them ends."""
+    """Passes on the bytes of both sides, until one of them ends."""
     first = await reader.read(_BLOCK)
     words = first[8:].split(b"\0")
     if b"user" in words:

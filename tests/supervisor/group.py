@@ -1,6 +1,6 @@
 """`pilothouse serve --processes N` as its users run it, and clients whose process is known.
 
-Which process a client reaches is the kernel's choice; who has the connection is read from the kernel, too.
+The kernel chooses which process a client reaches; the test reads the owner of the connection from the kernel, too.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Group:
         }
 
     async def client(self, child: int, *, token: str = "", retry: RetryPolicy = DEFAULT_RETRY) -> AsyncClient:
-        """A client of the administrator, or whose token it is, that is connected to this process."""
+        """Returns a client of the administrator, or of the token, that is connected to this process."""
 
         async def made() -> AsyncClient | None:
             before = self.connections()
@@ -90,7 +90,7 @@ class Group:
         return await self._clients.enter_async_context(client)
 
     async def metrics(self) -> list[tuple[str, Labels, float]]:
-        """What is served to Prometheus."""
+        """Returns the metrics served to Prometheus."""
         address = f"http://127.0.0.1:{self.found(_METRICS)[1]}/metrics"
 
         def get() -> str:
@@ -120,7 +120,7 @@ class Group:
         return await asyncio.wait_for(self.supervisor.wait(), patient(30.0))
 
     async def read(self) -> None:
-        """Takes what is printed, to its end."""
+        """Reads the output to its end."""
         assert self.supervisor.stdout is not None
         while line := await self.supervisor.stdout.readline():
             self.printed.append(line.decode())
@@ -130,7 +130,7 @@ class Group:
 
 
 def variables(database: Database, directory: Path) -> dict[str, str]:
-    """Settings of a server on the database, whose cluster nobody answers for. It is to run in `directory`."""
+    """Returns the settings of a server on the database, with an unreachable cluster. It is to run in `directory`."""
     (directory / "kubeconfig.json").write_text(json.dumps(NOWHERE))
     return {
         "PILOTHOUSE_KUBECONFIG": "kubeconfig.json",
@@ -150,7 +150,7 @@ def variables(database: Database, directory: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def group(directory: Path, of: dict[str, str], *options: str) -> AsyncIterator[Group]:
-    """Starts two processes with these variables, and kills what is left of them at the end."""
+    """Starts two processes with these variables, and kills the remaining ones at the end."""
     process = await asyncio.create_subprocess_exec(
         BIN / "pilothouse",
         "serve",

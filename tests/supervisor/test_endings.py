@@ -1,4 +1,4 @@
-"""How several processes end: one by one and all at once, in order and not, and what callers see of it."""
+"""The end of several processes: one by one and all together, in order and not, and the effects on callers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Load:
         assert not self.refused
 
     async def finish(self) -> None:
-        """Ends the makers; raises what one of them met."""
+        """Ends the makers; raises the error that one of them met."""
         self._enough = True
         await asyncio.wait_for(asyncio.gather(*self._makers), patient(60.0))
 
@@ -117,7 +117,7 @@ async def test_a_killed_process_costs_its_callers_nothing(database: Database, tm
         await clients[0].namespaces.create(namespace=namespace_pb2.Namespace(name="shop"))
         load = Load(clients[:2], clients[2:])
         for _ in range(2):
-            # Each in its turn, the one that was started anew among them.
+            # Each in its turn, among them the one that was started again.
             victim = min(running.children())
             await load.grows()
             before, backs = await running.counted("CreateContainer"), running.said("is back")
@@ -133,7 +133,7 @@ async def test_a_killed_process_costs_its_callers_nothing(database: Database, tm
         await load.finish()
         await load.all_are_seen()
         async with connection(database.admin_dsn) as sql:
-            # The answer may have been lost with its process; the call was done once all the same.
+            # The answer may have been lost with its process; the call was executed once nevertheless.
             assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
         assert running.said("a server process has ended") == 2
         assert await running.end() == 0
@@ -148,7 +148,7 @@ async def test_a_drain_under_load_fails_no_call_in_flight(database: Database, tm
         watcher = asyncio.create_task(followed(clients[0]))
         load = Load(clients, [])
         await load.grows()
-        # What others wait for is seen once in a transaction: who looks has another connection.
+        # The statistics of waits are fixed within a transaction: the observer has another connection.
         async with connection(database.admin_dsn) as sql, connection(database.admin_dsn) as looking:
             async with sql.transaction():
                 await sql.execute("SELECT FROM namespaces WHERE name LIKE 'held-%' FOR UPDATE")
@@ -170,7 +170,7 @@ async def test_a_drain_under_load_fails_no_call_in_flight(database: Database, tm
             assert await sql.fetchval("SELECT count(*) FROM containers") == len(load.made)
             assert await sql.fetchval(_RECORDED, _CREATE) == len(load.made)
         assert ended.reason == "SHUTTING_DOWN"
-        # Who came later was told to go on elsewhere, or found the door closed.
+        # Later callers were told to go to another server, or found the door closed.
         assert {error.reason for error in load.refused if error.from_server} <= {"SHUTTING_DOWN"}
         for child in children:
             assert await is_gone(child)

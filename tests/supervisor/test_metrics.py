@@ -1,4 +1,4 @@
-"""What several processes count, as one server's figures: sums that never fall, and gauges of each."""
+"""The counts of several processes, as one server's figures: sums that never fall, and gauges of each."""
 
 from __future__ import annotations
 

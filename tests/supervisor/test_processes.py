@@ -1,4 +1,4 @@
-"""Several processes are one server to who calls it, watches it, scrapes it or starts it."""
+"""Several processes are one server for every caller, watcher, scraper and operator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ async def test_two_processes_are_one_server(database: Database, tmp_path: Path) 
         children = running.children()
         assert len(children) == 2
         one, other = [await running.client(child) for child in children]
-        # What one writes the other has at once: there is one truth, and each hears of the other's changes.
+        # A write of one is immediately visible to the other: there is one database, and each receives the other's
+        # changes.
         await one.namespaces.create(namespace=namespace_pb2.Namespace(name="demo"))
         for client in (one, other):
             for _ in range(CALLS):
@@ -77,7 +78,7 @@ async def each_is_healthy(running: Group) -> None:
 
 
 async def of_each_process(running: Group) -> None:
-    """Checks what bears the label of a process."""
+    """Checks the metrics with the label of a process."""
     samples = await running.metrics()
     assert ("pilothouse_processes_serving", {}, 2.0) in samples
     in_flight = {labels["process"] for name, labels, _ in samples if name == "pilothouse_rpc_in_flight"}

@@ -1,4 +1,4 @@
-"""`deploy/envoy.yaml` does what docs/security.md asks of a proxy."""
+"""`deploy/envoy.yaml` fulfils the requirements of docs/security.md for a proxy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.system
 async def namespaces(
     address: str, tls: Tls
 ) -> AsyncIterator[tuple[namespace_pb2_grpc.NamespaceServiceAsyncStub, str]]:
-    """A stub that sends what it is given, and the authorization of an administrator."""
+    """Yields a stub that sends its arguments unchanged, and the authorization of an administrator."""
     async with AsyncClient(address, tls=tls) as client:
         token = (await client.login("admin", PASSWORD)).access_token
     credentials = grpc.ssl_channel_credentials(tls.root_certificates)

@@ -62,7 +62,7 @@ class Ground:
 
 @asynccontextmanager
 async def ground(database: Database, folder: Path, **settings: Any) -> AsyncIterator[Ground]:
-    """Such a server, whose users are `ci-bot`, `shop` and `leaver`."""
+    """Such a server, with the users `ci-bot`, `shop` and `leaver`."""
     authority = made("clients", authority=True)
     (folder / "ca.pem").write_bytes(authority.pem)
     (folder / "users").write_text(_RULES)

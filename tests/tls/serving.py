@@ -1,4 +1,4 @@
-"""A server that serves TLS by files, and what tests do with those."""
+"""A server that serves TLS by files, and the tests' changes of those."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.waiting import patient
 
 @dataclass
 class Files:
-    """The certificate of a server and its key, in a folder, and who signs them."""
+    """The certificate of a server and its key, in a folder, and their signer."""
 
     folder: Path
     authority: Made
@@ -39,7 +39,7 @@ class Files:
 
     @property
     def tls(self) -> Tls:
-        """What a client trusts the server by."""
+        """Returns a client's trust in the server."""
         return Tls(root_certificates=self.authority.pem)
 
     def renew(self) -> Made:
@@ -69,7 +69,7 @@ def _shown(address: str) -> int:
 
 
 def metric(name: str, what: str = "certificate") -> float:
-    """What a metric of TLS says."""
+    """Returns a metric of TLS."""
     return REGISTRY.get_sample_value(name, {"what": what}) or 0.0
 
 

@@ -1,4 +1,4 @@
-"""Who shows a certificate is the user whose it is: as long as it holds, and the user may."""
+"""A caller with a certificate is its user: as long as it is valid, and the user may log in."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def refused(call: Coroutine[Any, Any, object]) -> tuple[str, str]:
 
 
 async def comes_to(look: Callable[[], Coroutine[Any, Any, object]], reason: str) -> None:
-    """Waits until calls are refused with this reason; what is promised is a second."""
+    """Waits until calls are refused with this reason; the promise is a second."""
 
     async def looked() -> str:
         try:
@@ -94,7 +94,7 @@ async def test_a_certificate_is_its_user_and_a_token_comes_first(here: Ground) -
     plain = AsyncClient(here.server.address, tls=here.tls(here.signed(CI)), retry=_ONCE)
     here.clients.append(plain)
     assert await refused(who(plain)) == ("UNAUTHENTICATED", "NO_TOKEN")
-    # What it did stands in the log as its doing, by what it showed.
+    # The log names it as the actor of its calls, with its certificate.
     await here.client(here.signed(CI)).namespaces.create(namespace=Namespace(name="made-by-ci"))
     # A program of that namespace is known the same way, until it is deleted.
     identity = here.server.admin.identity
@@ -157,19 +157,19 @@ async def test_each_refusal_has_its_reason(here: Ground) -> None:
 
 
 async def test_a_connection_that_failed_for_a_moment_is_not_told_as_refused(here: Ground) -> None:
-    """The client looks after the failure, when the server may well take what it is shown."""
+    """The client looks after the failure, when the server may well accept its certificate."""
     for own, problem in ((here.signed(CI), None), (made(CI), "CLIENT_CERTIFICATE_REFUSED")):
         found = await asyncio.to_thread(find_problem, Target(here.address, here.tls(own)))
         assert (found.problem if found else None) == problem
 
 
 async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
-    """It is kept while a stream is open, and whoever has one good certificate may send anything along with it."""
+    """It is kept while a stream is open, and the holder of one good certificate may send anything along with it."""
     own, others = here.signed(CI), [made("x", authority=True) for _ in range(60)]
     tls = Tls(here.files.authority.pem, own.pem + others[0].pem + others[1].pem, own.key_pem)
     async with AsyncClient(here.address, tls=tls, retry=_ONCE) as client:
         assert await who(client) == "ci-bot"
-    # What gRPC's own bound lets through, ours does not.
+    # It passes gRPC's own bound, but not ours.
     serving = here.server.application.tls
     assert serving is not None
     assert serving.clients is not None
@@ -181,7 +181,7 @@ async def test_what_comes_with_a_certificate_has_a_bound(here: Ground) -> None:
         serving.clients.vouch(shown)
     assert error.value.reason == "CERTIFICATE_UNTRUSTED"
     assert serving.clients.vouch(own.pem).username == "ci-bot"
-    # What cannot be read is no fault of the server's: a name whose text is no UTF-8, bytes that are no certificate.
+    # An unreadable one is no fault of the server's: a name that is no UTF-8, bytes that are no certificate.
     lying = made("spoilt", by=made("spoilt", authority=True)).certificate.public_bytes(Encoding.DER)
     for spoilt in (lying.replace(b"pilothouse", b"\xff\xfe\xfd\xfcthouse"), b"rubbish"):
         for pem in (
@@ -242,7 +242,7 @@ async def test_what_is_revoked_ends_calls_at_once_and_streams_soon(
         # The log says which it was.
         refusals = here.server.admin.audit.list_operations(filter='error_code = "UNAUTHENTICATED"')
         assert fingerprint(own) in {MessageToDict(each.metadata)["certificate"] async for each in refusals}
-        # Whoever has the certificate has the token, too.
+        # The holder of the certificate has the token, too.
         await comes_to(lambda: who(by_token), "CERTIFICATE_REVOKED")
         async with within(5.0):
             assert await asyncio.gather(*streams) == [("UNAUTHENTICATED", "CERTIFICATE_REVOKED")] * 2

@@ -1,4 +1,4 @@
-"""The rules by which a certificate is somebody's, and the files of authorities and of what they have revoked."""
+"""The rules that map certificates to users, and the files of authorities and of revoked certificates."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ grpcurl -cacert ca.pem -cert me.pem -key me.key pilothouse.example.org:50052
 
 
 def typed(here: Ground, command: str) -> list[str]:
-    """The words of a command of the page, less the program, with what is there in the place of its examples."""
+    """Returns the words of a command of the page, less the program, with real values in the place of its examples."""
     there = {
         "pilothouse.example.org:50052": here.address,
         "ca.pem": str(here.folder / "server-ca.pem"),
@@ -39,7 +39,9 @@ def typed(here: Ground, command: str) -> list[str]:
 
 
 def names(user: str, ended: Ended) -> bool:
-    """Whether a line of `whoami` begins with a user's name; others may be of the server, which runs beside it."""
+    """Returns whether a line of `whoami` begins with a user's name; others may be of the server, which runs in the
+    same process.
+    """
     return any(line.split(maxsplit=1)[:1] == [user] for line in ended.lines)
 
 
@@ -67,7 +69,7 @@ async def test_a_certificate_is_all_that_the_command_needs(
         assert ended.code == 0, ended.err
         assert names("ci-bot", await pilothouse("whoami"))
         assert (await pilothouse("namespaces", "create", "shop")).code == 0
-        # Whoever is known by a certificate looks after no password.
+        # A user of a certificate needs no password.
         ended = await pilothouse("passwd", "--password-stdin", stdin=f"{PASSWORD}\n{PASSWORD} 2\n")
         assert ended.code != 0
         assert "log in" in ended.err

@@ -121,7 +121,7 @@ async def test_half_a_pair_changes_nothing_and_is_told(database: Database, tmp_p
         fingerprint(other)
     ]
     assert all("PILOTHOUSE_TLS_CERTIFICATE_FILE" in line["why"] for line in _refusals(lines))
-    # What a file holds stands in no line.
+    # The content of a file stands in no line.
     assert not any("BEGIN" in str(line) for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with files of TLS is said by the start, before anything is made."""
+"""Faults in files of TLS are reported by the start, before anything is made."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pilothouse_manifests.translator.problems import InputProblem, Problems
 NAMESPACE = "cafe"
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = CHECKOUT / "deploy" / "examples" / "harbor-cafe.yaml"
-# A real application that is not ours to commit; it lies beside the checkout where the project is developed.
+# A real application that is not ours to commit; it lies next to the checkout where the project is developed.
 SAMPLE = CHECKOUT.parent / "shared" / "samples" / "online-boutique.yaml"
 
 WEB = """\
@@ -87,7 +87,7 @@ def problems_of(text: str, existing: Sequence[pb.Container] = ()) -> tuple[Input
 
 
 def wanted(*texts: str, existing: Sequence[pb.Container] = ()) -> list[WantedContainer]:
-    """What texts without a problem want."""
+    """Returns the wanted containers of texts without a problem."""
     problems = Problems()
     manifest = convert(documents(*texts), NAMESPACE, problems)
     result = attach(manifest, [values(each) for each in existing])

@@ -1,8 +1,8 @@
 """Nothing of the input is dropped silently.
 
-Two exhaustive searches over real applications: a key that no one knows, put into any mapping, is reported at
-its line; and any value, changed, changes what is wanted or becomes a problem. A third over generated
-manifests: what was made of one can be written out as the same manifest again.
+Two exhaustive searches over real applications: a key that no one knows, put into any mapping, is reported at its
+line; and any value, changed, changes the desired state or becomes a problem. A third over generated manifests: the
+result of one can be written out as the same manifest again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `kubectl get -o yaml` writes can be applied: what the cluster had filled in says nothing of what is wanted."""
+"""The output of `kubectl get -o yaml` can be applied: fields that the cluster had filled in are left out."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def converted(*texts: str) -> Manifest:
 
 
 async def exported(client: ClusterClient) -> list[str]:
-    """Every object as the cluster shows it once its controllers are done, with what kubectl notes in it."""
+    """Returns every object as the cluster shows it once its controllers are done, with kubectl's annotations."""
     await client.apply(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     provider = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": PROVISIONER}
     await client.apply(STORAGE_CLASSES, {**provider, "metadata": {"name": "fast"}})

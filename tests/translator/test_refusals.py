@@ -1,4 +1,4 @@
-"""What the platform has no place for is refused by name, with its line; nothing else is said of it."""
+"""Fields that the platform has no place for are refused by name, with their line, and with nothing more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Go program that verifies what the product makes."""
+"""The Go program that verifies the product's exports."""
 
 from __future__ import annotations
 

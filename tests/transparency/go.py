@@ -62,7 +62,7 @@ async def build(what: str | Path, folder: Path, mended: Mapping[Path, str] | Non
     ended = await run(
         "go",
         "build",
-        # What has built nothing yet compiles the library of Go, too: a fourth less work where nothing is made fast.
+        # A first build also compiles Go's library: a fourth less work without optimisation.
         "-gcflags=all=-N -l",
         "-ldflags=-s -w",
         "-overlay",

@@ -1,9 +1,9 @@
 """Debian's witness, `litewitness`, with a log that it knows.
 
-As Debian's package 0.4.3 has it, it signs nothing: it hands an array of bytes to its database library (Debian's
-go-llsqlite instead of the program's own crawshaw.io/sqlite), which takes slices alone, so it panics as it keeps the
-first head, whatever is in its database. So its source is built, of Debian's packages, with the text of the hash in that
-one place, as the program's own library would have made of it.
+In Debian's package 0.4.3 it signs nothing: it hands an array of bytes to its database library (Debian's go-llsqlite
+instead of the program's own crawshaw.io/sqlite), which takes slices alone, so it panics as it keeps the first head,
+for any content of its database. So its source is built, of Debian's packages, with the text of the hash in that one
+place, as the program's own library would have made of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A log of some calls, its export as the command writes it, and what a superuser may do to it."""
+"""A log of some calls, its export by the command, and a superuser's changes to it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ _TABLES = ("operation_logs", "audit_seals", "audit_tiles", "audit_tree", "stream
 
 @asynccontextmanager
 async def superuser(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that may do everything; what it has done to the log is undone at the end of the block."""
+    """A connection with all rights; its changes to the log are undone at the end of the block."""
     async with connection(database.admin_dsn) as sql:
         for table in _TABLES:
             await sql.execute(f"CREATE TEMPORARY TABLE kept_{table} AS SELECT * FROM {table}")
@@ -155,7 +155,7 @@ async def idle_application(database: Database, directory: Path) -> AsyncIterator
 async def verified(
     application: Application, kept: Checkpoint | None = None, *, identity: LogIdentity | None = None
 ) -> VerificationReport:
-    """What a verification of a log finds that nobody writes to."""
+    """Returns the findings of a verification of a log that nobody writes to."""
     async with application.store.system_read() as transaction:
         state = await audit_tree.read(transaction)
     walk = Verification(application.store, state, identity or application.sealer.identity, kept)

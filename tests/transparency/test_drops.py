@@ -1,4 +1,6 @@
-"""What retention says it dropped counts where the log has signed it, and it drops only what the tree has."""
+"""Retention's list of dropped stretches counts if the log has signed it, and it drops only records that match the
+tree.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ async def forged(server: Server, first: int, last: int) -> None:
 
 
 async def whole(server: Server, file: Path, key: str) -> dict[str, object]:
-    """What the offline verifier finds of an export."""
+    """Returns the offline verifier's findings about an export."""
     await exported(server.admin, file)
     return audit_verifier.verify(iter(file.read_text().splitlines()), key)
 
@@ -91,7 +93,7 @@ async def test_who_deletes_and_writes_a_record_of_retention_is_found(
             await whole(server, tmp_path / "export", key)
         ended = await run(verify, tmp_path / "export", key)
         assert (ended.returncode, ended.stderr) == (1, "WRONG: records 45 to 46 are missing\n")
-        # What is told anew holds nothing of it.
+        # The newly written list holds nothing of it.
         assert await retention(server).drop_older(this_month()) == []
         await server.application.feed.settled()
         assert (await verified(server.application)).findings == findings

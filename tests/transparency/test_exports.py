@@ -1,4 +1,4 @@
-"""Who reads much of the log holds little of it, however large its records are and however many read."""
+"""A reader of many records holds few of them in memory, whatever their size and the number of readers."""
 
 from __future__ import annotations
 

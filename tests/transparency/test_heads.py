@@ -1,4 +1,4 @@
-"""Sealed heads, proofs, exports and tiles of a running server, checked by what is not its own."""
+"""Sealed heads, proofs, exports and tiles of a running server, checked by independent programs."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ async def test_a_server_misses_the_heads_and_the_tree_that_it_has_seen(
         assert "leaves is gone" in found.findings[0].description
         await sql.execute("DELETE FROM audit_seals")
         await sql.execute("INSERT INTO audit_seals SELECT * FROM kept")
-        # What was there again is no reason to sign: a person has to look.
+        # Restored records are no reason to sign: a person has to look.
         assert not (await verdict()).intact
         await begin_new_history(database.maintenance_dsn, "somebody had deleted heads")
         assert (await verdict()).intact

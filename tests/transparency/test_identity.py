@@ -43,7 +43,7 @@ def test_a_former_key_verifies_and_signs_nothing(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     former = Signer("example.com/log", OLD).verifier
     state = TreeState("id", "example.com/log", "one", "one", 1, [], 0)
-    # With a key that signs, and beside those that follow from the master keys.
+    # With a key that signs, in addition to those that follow from the master keys.
     for lines in ([secret("example.com/log", NEW), str(former)], [str(former)]):
         file.write_text("\n".join(lines))
         file.chmod(0o600)

@@ -1,4 +1,4 @@
-"""A witness of others cosigns heads of the product, and refuses one that contradicts what it has signed."""
+"""Another project's witness cosigns heads of the product, and refuses one that contradicts its earlier signature."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_litewitness_signs_heads_and_refuses_a_contradiction(
         await fill(server, 10)
 
         async def refused() -> bool:
-            # Again, as it may have signed a head meanwhile.
+            # Again, as it may have signed a head in the meantime.
             witness.believes(ORIGIN, other)
             await fill(server, 1)
             return failures() >= before + 3

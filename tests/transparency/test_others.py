@@ -54,7 +54,7 @@ VERIFIER = Path(audit_verifier.__file__)
 
 @dataclass
 class Written:
-    """A log that servers wrote which were killed: what was acknowledged, an early head, and the log's key."""
+    """A log that killed servers wrote: the acknowledged changes, an early head, and the log's key."""
 
     database: Database
     folder: Path
@@ -96,7 +96,9 @@ class Written:
 async def written(
     postgres: EmbeddedPostgres, template_database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Written]:
-    """Two servers write and seal, four clients at once; one after the other is killed while they do, and that twice."""
+    """Two servers write and seal, with four concurrent clients; one after the other is killed while they do, and that
+    twice.
+    """
     folder = tmp_path_factory.mktemp("written")
     async with new_database(postgres, template_database.name) as database:
         environment = variables(
@@ -179,8 +181,8 @@ async def is_sealed(client: AsyncClient, name: str) -> bool:
 
 _ALTERED = "record 300.* does not stand in the log at its place"
 _GONE = "records 300 to {} are missing"
-# What an export of a log that was tampered with shows, to the Go program and to the offline verifier; None: all of it
-# is as it was, as what was altered is not exported.
+# The findings about an export of a tampered log, by the Go program and by the offline verifier; None: all holds,
+# because the altered parts are not exported.
 SHOWN: dict[str, str | None] = {
     "a character": _ALTERED,
     "a microsecond": _ALTERED,

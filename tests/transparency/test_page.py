@@ -82,7 +82,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
     export = files / "audit.jsonl"
     good = await command.run("audit", "verify", "--offline", str(export), "--key", key)
     assert good.code == 0, good.errors
-    # What is wrong is told of the file that it is wrong with, and of the key.
+    # A fault is reported with the file or the key that has it.
     for key_given, checkpoint, words in (
         ("rubbish", "kept-checkpoint", "rubbish is no Ed25519 key of a log"),
         (key, "audit.jsonl", f"{export}: "),
@@ -115,7 +115,7 @@ async def _refused(address: str, files: Path, directory: Path, key: str) -> None
 
 
 async def _left_alone(files: Path, directory: Path) -> None:
-    """What is no export of what is asked for is not written to, nor is a file left where nothing was exported."""
+    """A file that is no such export is not written to, nor is a file left if nothing was exported."""
     command = Command(directory)
     other = files / "other.jsonl"
     for text in (

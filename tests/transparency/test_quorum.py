@@ -1,4 +1,4 @@
-"""`pilothouse audit` for who trusts witnesses and kept checkpoints: online, offline, and after a drop."""
+"""`pilothouse audit` for users who trust witnesses and kept checkpoints: online, offline, and after a drop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Retention drops records, never their hashes, and says so; what keeps a partition, and the walk in the background."""
+"""Retention drops records, never their hashes, and records that; the reasons that keep a partition, and the walk in
+the background.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +113,7 @@ async def test_what_retention_drops_is_told_apart_from_what_is_taken_away(
 async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What tells of the drop stands beyond the head that the export has."""
+    """The record of the drop comes after the head that the export has."""
     told = operations.drop_records
 
     async def told_by_nobody_too(transaction: Any) -> list[Any]:
@@ -133,7 +135,7 @@ async def test_an_export_that_is_gone_on_with_after_a_drop_is_whole(
             answers = [answer async for answer in stream]
         with file.open("a") as written:
             begun.write(iter(answers), written)
-        # Who does not see all records could not tell which of them are missing, and learns nothing of others'.
+        # A user who does not see all records could not tell which of them are missing, and learns nothing of others'.
         await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="own"))
         tenant = await server.user("tess", {"own": "admin"})
         async with tenant.audit.export_audit_log(namespace="own") as stream:

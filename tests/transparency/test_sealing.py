@@ -117,7 +117,7 @@ async def test_a_running_server_signs_no_head_over_an_altered_tree(
 
 @pytest.mark.full
 async def test_a_stop_lasts_until_a_person_begins_a_history(database: Database, tmp_path: Path) -> None:
-    """Undoing what was done does not end it, nor does clearing the row, for this server or another one."""
+    """Undoing the change does not end it, nor does clearing the row, for this server or another one."""
     async with log_server(database, tmp_path) as server, connection(database.admin_dsn) as sql:
         before = await sealed(server, 310)
         await sql.execute("CREATE TABLE kept AS SELECT * FROM audit_seals")
@@ -163,7 +163,7 @@ async def test_a_restarted_server_compares_with_the_head_that_it_kept(
 async def test_a_rewritten_log_is_not_taken_for_a_database_that_went_back(
     database: Database, tmp_path: Path
 ) -> None:
-    """Events start over, since nobody can go on from what was rewritten; heads are signed when a person says so."""
+    """Events start over, since nobody can continue from a rewritten log; heads are signed when a person says so."""
     async with log_server(database, tmp_path) as server:
         kept = await sealed(server, 310)
         history = server.application.hub.history

@@ -1,4 +1,4 @@
-"""Promise 2: whatever a superuser does to the log is found, and where; what is not found without an outside head."""
+"""Promise 2: every change of a superuser to the log is found, with its place; and those that need an outside head."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.transparency.logs import (
 N = 300
 
 
-# What is done, and what is found of it: faults by the stretches that they are in.
+# The change, and its findings: faults by their stretches.
 TAMPERINGS = {
     "a character": (
         ["UPDATE operation_logs SET username = 'somebodx' WHERE sequence = 300"],
@@ -178,7 +178,7 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         await sign(sql, heads[-1], added, old)
         report = await verified(application, identity=new)
         assert (report.findings, report.former_heads) == ([], len(heads) - 1)
-        # Whoever names the former key has those heads verified, too.
+        # A verifier with the former key has those heads verified, too.
         named = LogIdentity([bytes(range(32))], [], "", Policy(), [old.verifier])
         report = await verified(application, identity=named)
         assert (report.findings, report.former_heads) == ([], 0)
@@ -192,7 +192,7 @@ async def test_heads_of_former_keys_are_compared_with_the_tree(log: tuple[Databa
         found = (await verified(application, identity=new)).findings
         assert [(each.fault, each.last) for each in found] == [(Fault.SEAL, heads[-2].size)]
         await sign(sql, heads[-1], added, old)
-        # What they say is compared, whoever has signed it.
+        # The content is compared, for every signer.
         await sql.execute("UPDATE audit_seals SET root = sha256('x') WHERE size = $1", heads[0].size)
         assert [each.fault for each in (await verified(application, identity=new)).findings] == [Fault.SEAL]
         await sql.execute("UPDATE audit_seals SET root = $2 WHERE size = $1", heads[0].size, heads[0].root)
@@ -220,7 +220,7 @@ async def test_who_can_sign_is_found_by_a_checkpoint_from_outside_alone(
         with pytest.raises(FailedPrecondition, match="is gone"):
             await application.sealer.seal()
         await sql.execute("UPDATE audit_tree SET stopped_history = NULL")
-        # A server that has not seen the heads signs the log anew: the key is its own, and needs not be stolen.
+        # A server that has not seen the heads signs the log again: the key is its own, and need not be stolen.
         restarted = Sealer(application.store, application.sealer.identity, lambda: 0, period_seconds=60.0)
         await restarted.seal()
         assert (await verified(application)).findings == [], "nothing inside tells of it"

@@ -1,4 +1,4 @@
-"""The verifier for auditors takes no export that was put together by somebody else, whatever it claims of itself."""
+"""The verifier for auditors accepts no export that was put together by somebody else, for any claim in it."""
 
 from __future__ import annotations
 

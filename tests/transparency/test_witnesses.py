@@ -54,7 +54,7 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
             head = await poll_until(further, what="cosignatures of a head that continues")
             assert head is not None
             assert (sorted(head.witnesses), head.witnessed) == (["one.example/w", "two.example/w"], True)
-            # What witnesses add leaves the log's own signature as it was.
+            # The witnesses' additions leave the log's own signature as it was.
             assert audit_verifier.head(head.checkpoint, key)[0] == ORIGIN
             # Asked for sizes that it knew by itself, a witness refused nothing.
             assert set(one.refused) <= {409}
@@ -62,7 +62,7 @@ async def test_heads_are_cosigned_and_contradictions_are_not(database: Database,
             assert server.application.sealer.identity.policy.met_by(head.checkpoint)
 
 
-# What a witness has signed of this origin: the size less that of the log's head, and what it answers then.
+# A witness's signature of this origin: the size less that of the log's head, and the witness's answer then.
 FORKS = {"another tree": (-5, 422), "a head beyond the log": (10_000, 409)}
 
 

@@ -1,6 +1,7 @@
 """A witness after C2SP tlog-witness and tlog-cosignature, with nothing of the product in it.
 
-It is quick, can be told what it has signed before, and says what it refused. One of others is `litewitness.py`.
+It is quick, can be configured with earlier signatures, and reports its refusals. `litewitness.py` has one of another
+project.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A setting that is given empty, as Helm and compose give what is not set, is not set."""
+"""An empty setting counts as not set, because Helm and compose pass unset ones so."""
 
 from __future__ import annotations
 

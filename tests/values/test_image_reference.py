@@ -1,4 +1,4 @@
-"""Image references: the examples of the reference grammar's own authors, and what is taken apart goes back together."""
+"""Image references: the examples of the reference grammar's own authors, and round trips of parsed ones."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ digests = st.sampled_from(["", f"@{SHA}"])
 def test_what_is_taken_apart_goes_back_together(
     registry: str, parts: list[str], tag: str, digest: str
 ) -> None:
-    # What looks like a host must be one, and a host holds no underscore: `a_b.c/d` is refused.
+    # A part that looks like a host must be one, and a host holds no underscore: `a_b.c/d` is refused.
     assume(registry or len(parts) == 1 or not {".", "_"} <= set(parts[0]))
     text = f"{registry}{'/'.join(parts)}{tag}{digest}"
     image = ImageReference.parse(text)

@@ -37,7 +37,7 @@ def test_a_domain_is_guarded_with_all_of_its_keys() -> None:
     assert [key for key in inside.split() if key not in guarded] == []
     outside = "pod-security.kubernetes.io/audit istio.io/b teams a.pod-security.kubernetes.io/enforce"
     assert [key for key in outside.split() if key in guarded] == []
-    # What is allowed is allowed by its whole name.
+    # A key is allowed by its whole name.
     assert "pod-security.kubernetes.io/enforce" not in KeyPatterns("pod-security.kubernetes.io")
 
 

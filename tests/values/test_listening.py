@@ -1,4 +1,4 @@
-"""Addresses to listen on: what is one, who reaches it, and how it is called."""
+"""Addresses to listen on: their forms, their reach, and their names."""
 
 from __future__ import annotations
 

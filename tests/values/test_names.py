@@ -1,4 +1,4 @@
-"""Names: what every form accepts and refuses, and that what is dangerous is refused by all of them."""
+"""Names: accepted and refused ones of every form, and that dangerous ones are refused by all forms."""
 
 from __future__ import annotations
 

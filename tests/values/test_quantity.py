@@ -16,7 +16,7 @@ FACTORS = {
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
 }
 
-# What the API server prints for what it is given.
+# The API server's canonical form of each input.
 CANONICAL = [
     ("0", "0"),
     ("0.0Ki", "0"),

@@ -8,7 +8,7 @@ from uuid import RFC_4122, UUID
 from pilothouse_server.values.random_ids import random_id
 from tests.processes import finished
 
-# More than are made at once, so that some are left in the parent and some are made after.
+# More than one batch, so that some are left in the parent and some are made after.
 _PROGRAM = """
 import os
 from pilothouse_server.values.random_ids import random_id

@@ -1,4 +1,6 @@
-"""Promise 4: a watcher is woken by what it watches, and loses nothing of it by not being woken by the rest."""
+"""Promise 4: a watcher is woken by the events that it watches, and loses none of them by not being woken by the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def event(revision: int, namespace_id: int | None) -> FeedEvent:
 
 
 class Watcher:
-    """Looks at what is published, as a watch does: what it has seen, and how often it was woken."""
+    """Reads published events, as a watch does: its seen events, and how often it was woken."""
 
     def __init__(self, hub: Hub, namespace_id: int | None) -> None:
         self.hub = hub
@@ -57,7 +59,7 @@ async def _watching(
         first = hub.newest + 1
         hub.publish([event(first + place, each) for place, each in enumerate(group)], hub.newest + len(group))
         await pass_time(0.001)
-    # Whatever was told late is told by now.
+    # Late events have been published by now.
     await pass_time(_LATEST + 1.0)
     await cancel_and_wait(*tasks)
     return watchers

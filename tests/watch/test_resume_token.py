@@ -1,4 +1,4 @@
-"""The token of a watch: what it carries comes back, and nothing else is taken for one."""
+"""The token of a watch: its content comes back, and nothing else is accepted as one."""
 
 from __future__ import annotations
 

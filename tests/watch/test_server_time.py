@@ -1,4 +1,4 @@
-"""`server_time` of an answer: what was committed before has been sent, also where more waits to be sent."""
+"""`server_time` of an answer: earlier commits have been sent, also if more waits to be sent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_it_moves_when_all_that_was_published_is_sent() -> None:
     )
     seen = []
     async with within(20):
-        # The second one waits to be sent when the first is: what was committed meanwhile is not sent yet.
+        # The second one waits to be sent when the first is: changes committed in between are not sent yet.
         feed.complete_until = BEGIN + timedelta(seconds=5)
         hub.publish([event(1), event(2)], 2)
         async for answer in changes.answers(1.0):

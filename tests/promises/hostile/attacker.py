@@ -1,4 +1,4 @@
-"""Attackers are processes of their own, of low priority, so that what they cost is not taken for the server's.
+"""Attackers are processes of their own, of low priority, so that their cost is not taken for the server's.
 
 An attack is a coroutine in a module that ends with `run({"resets": resets})`. The campaign starts it by `attacking`:
 
@@ -6,8 +6,8 @@ An attack is a coroutine in a module that ends with `run({"resets": resets})`. T
         …                          # the attack begins, and goes on
     assert attack.report["resets"] >= 2000
 
-It says `ready` when it begins, goes on until its standard input is closed, by whoever started it or by their end, and
-prints what it did: an attack that did nothing has shown nothing.
+It prints `ready` when it begins, runs until its standard input is closed, by its starter or by the starter's end, and
+prints its counts: an attack without effect has proved nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tests.processes import started
 from tests.readme.served import ROOT
 from tests.waiting import within
 
-# What an attack costs its attacker is paid on another machine. Here it gives way to those who would not share one with
-# it; all of an attack is made nonetheless, which each report tells.
+# In reality the attacker's cost falls on another machine. Here it gives way to processes that would not share one
+# with it; all of an attack is made nonetheless, as each report shows.
 _NICENESS = 10
 
 Report = dict[str, Any]
@@ -35,7 +35,7 @@ Report = dict[str, Any]
 
 @dataclass
 class Order:
-    """What an attacker is told: where to, from which address, and whatever else the attack needs."""
+    """The orders of an attacker: the target, the source address, and the attack's other parameters."""
 
     address: str
     source: str = "127.0.0.9"
@@ -46,7 +46,7 @@ class Order:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begins(self) -> None:
-        """Says that the attack begins now: whoever waits for it is to see its first moment."""
+        """Announces that the attack begins now: the waiting test shall see its first moment."""
         print("ready", flush=True)
 
     def is_through(self) -> None:
@@ -93,7 +93,7 @@ async def attacking(module: str, name: str, **order: Any) -> AsyncIterator[Attac
 
 
 def run(attacks: Mapping[str, Act]) -> None:
-    """The program: does what the first word names, as the first line of standard input orders it."""
+    """The program: runs the attack that the first word names, as the first line of standard input orders it."""
     os.nice(_NICENESS)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""Attacks on the transport: resets, connections that say nothing, readers that read nothing, and whatever is too large.
+"""Attacks on the transport: resets, silent connections, readers that read nothing, and oversized data.
 
 Each goes on until it is over, and reports how much it did. Run by `attacker.attacking`.
 """
@@ -41,7 +41,7 @@ async def _many(count: int, order: Order, **how: object) -> AsyncIterator[list[C
 
 
 async def resets(order: Order) -> Report:
-    """Begins `count` calls on some connections and takes each back at once; then waits for the end."""
+    """Begins `count` calls on some connections and immediately cancels each; then waits for the end."""
     method = order.options.get("method", WHO_AM_I)
     block = wire.header_block(method, order.token)
     done: Counter[str] = Counter()
@@ -73,7 +73,7 @@ async def resets(order: Order) -> Report:
 
 
 async def calls(order: Order) -> Report:
-    """Makes `count` calls, as many at once as `resets`, and waits for their answers, then for the end."""
+    """Makes `count` calls, with the concurrency of `resets`, and waits for their answers, then for the end."""
     block = wire.header_block(order.options.get("method", WHO_AM_I), order.token)
     done: Counter[str] = Counter()
 
@@ -118,7 +118,7 @@ async def silent(order: Order) -> Report:
 async def stalled(order: Order) -> Report:
     """`count` watches of a namespace whose readers take nothing: neither a stream's window grows nor a socket's.
 
-    `options["tokens"]` are of several users, each of whom has a connection of so many streams.
+    `options["tokens"]` are of several users, each with a connection of so many streams.
     """
     done: Counter[str] = Counter()
     body = container_pb2.WatchContainersRequest(namespace=order.namespace).SerializeToString()

@@ -1,13 +1,14 @@
-"""Honest users beside an attack: what they are answered, and after how long. A process of its own.
+"""Honest users next to an attack: their answers, and the delays. A process of its own.
 
 Each has a user and an address of its own (127.0.0.2 and up). Calls begin at fixed times, whether those before are
-answered or not, so that a server which stops is seen in all calls that would have been made meanwhile. A kubelet asks
-for the server's health beside them, by a new connection each time.
+answered or not, so that a stopped server shows in all calls that would have been made during the stop. In addition, a
+kubelet asks for the server's health, by a new connection each time.
 
     {"address": …, "callers": [{"token": …, "namespace": …, "source": "127.0.0.2"}], "seconds": …}
     300
 
-The first line says who; each that follows asks for so many calls, and is answered by a line: a `Window` as JSON.
+The first line names the users; each further one asks for so many calls, and is answered by a line: a `Window` as
+JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _KUBELET = "127.0.0.200"
 
 
 class Window(NamedTuple):
-    """What bystanders met: the seconds of each call, what failed, and what became of questions for health."""
+    """The bystanders' measurements: the seconds of each call, the failures, and the results of health checks."""
 
     latencies: list[float]
     errors: list[str]
@@ -109,7 +110,7 @@ async def _from(source: str, address: str) -> AsyncIterator[str]:
 
 
 class Bystander:
-    """One user: reads, lists, writes a little, asks who it is."""
+    """One user: reads, lists, writes a little, calls WhoAmI."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str, namespace: str, seconds: float) -> None:
         containers: Any = container_pb2_grpc.ContainerServiceStub(channel)
@@ -136,7 +137,7 @@ class Bystander:
 
 
 async def _asks_for_health(address: str, seconds: float) -> None:
-    """One question, by a connection of its own. Raises what failed."""
+    """One question, by a connection of its own. Raises the failure."""
     connection = Connection(address, _KUBELET)
     try:
         async with asyncio.timeout(seconds):

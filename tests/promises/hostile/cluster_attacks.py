@@ -1,4 +1,4 @@
-"""Attacks by way of what others send: calls that wait for a cluster, kubeconfigs."""
+"""Attacks through third parties: calls that wait for a cluster, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.promises.hostile.attacker import Order, Report, run
 from tests.waiting import patient, runs_out
 
 _KIBIBYTE = 1024
-# By a stranger, the largest that is looked at; by another, one that is too large.
+# From one anonymous caller, the largest that is parsed; from another one, one that is too large.
 _SIZES = (60 * _KIBIBYTE, 250 * _KIBIBYTE)
 _AT_ONCE = 8
 
 
 async def _again_and_again(order: Order, at_once: int, call: Callable[[int], Awaitable[Any]]) -> Report:
-    """So many calls at once, each followed by another, until the attack is over; how they ended."""
+    """Makes so many concurrent calls, each followed by another, until the attack is over; returns how they ended."""
     ended: Counter[str] = Counter()
 
     async def one(number: int) -> None:

@@ -14,6 +14,6 @@ from tests.promises.hostile.ground import ground as made_ground
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def ground(database: Database, tmp_path: Path) -> AsyncIterator[Ground]:
-    """A server process as it is shipped, with bystanders beside it."""
+    """A server process as it is shipped, with bystanders."""
     async with made_ground(database, tmp_path) as made:
         yield made

@@ -1,13 +1,13 @@
-"""Where attacks take place: a server as it is shipped, its bystanders, and what is measured of both.
+"""The place of attacks: a server as it is shipped, its bystanders, and the measurements of both.
 
     verdict = await ground.attacked(lambda: attacking(MODULE, "resets", address=ground.address, count=2000))
     assert verdict.faults() == []
 
 A machine that does other work is slower for everybody, attack or none. So windows without the attack alternate with
-those of the attack, each is compared with the one before it, and the middle of these ratios counts. Where it is near
-what is promised, on whichever side, more pairs are taken: of few windows it may be chance. An attack begins in its
-window: what its first moment does to others counts as well as what it does once it stands. The memory is the most that
-the server had in any window.
+those of the attack, each is compared with the one before it, and the middle of these ratios counts. If the median is
+near the promised bound, on either side, more pairs are taken: with few windows it may be chance. An attack begins in
+its window: its effect on others counts from its first moment. The memory is the most that the server had in any
+window.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ BYSTANDERS = 3
 MOST_RATIO, MOST_MEMORY_BYTES, MOST_LOG_BYTES_A_MINUTE = 2.0, 100 << 20, 1 << 20
 # Of one window. The 99th of a hundred is then not the slowest call of all.
 CALLS = 300
-# A middle ratio out of these bounds is plain; within them it is looked for in so many pairs. The upper one is far off:
-# beside one attack the middle of three pairs was 3.3, and of eight others 1.25.
+# A middle ratio out of these bounds is plain; within them it is looked for in so many pairs. The upper one is far
+# off: next to one attack the middle of three pairs was 3.3, and of eight others 1.25.
 _UNSURE, _MOST_PAIRS = (1.5, 6.0), 7
 _CONTAINERS = 5
 _KIBIBYTE = 1024
@@ -62,7 +62,7 @@ def _nothing() -> AbstractAsyncContextManager[None]:
 
 @dataclass
 class Verdict:
-    """What an attack did to those beside it."""
+    """The effect of an attack on others."""
 
     ratios: list[float] = field(default_factory=list)
     quiet: list[Window] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Verdict:
 
     @property
     def log_bytes_a_minute(self) -> float:
-        """What the server wrote while it was attacked, records and output together."""
+        """Returns the bytes that the server wrote while it was attacked, records and output together."""
         return self.log_bytes * 60.0 / sum(window.seconds for window in self.loud)
 
     def add(self, quiet: Window, loud: Window) -> None:
@@ -84,15 +84,15 @@ class Verdict:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the middle of the ratios is far from what is promised, below or above."""
+        """Returns whether the middle of the ratios is far from the promised bound, below or above."""
         lowest, highest = _UNSURE
         return not lowest < median(self.ratios) < highest
 
     def faults(self, *, strangers: bool = True) -> list[str]:
-        """What is not as it is promised; the log is bounded where the callers are strangers, or say nothing."""
+        """Returns broken promises; the log is bounded if the callers are anonymous, or silent."""
         found = [f"a bystander failed: {error}" for window in self.loud for error in window.errors]
         found += [f"health failed: {error}" for window in self.loud for error in window.health_errors]
-        # Who fails without an attack has not failed by one.
+        # A caller that fails without an attack has not failed by one.
         found += [f"without the attack: {error}" for window in self.quiet for error in window.errors]
         if median(self.ratios) > MOST_RATIO:
             shown = [
@@ -109,7 +109,7 @@ class Verdict:
 
 @dataclass
 class Ground:
-    """A server process with its bystanders; the administrator's client is for what an attack needs."""
+    """A server process with its bystanders; the administrator's client prepares attacks."""
 
     server: ServerProcess
     address: str
@@ -122,18 +122,18 @@ class Ground:
     async def attacked(
         self, attack: Making, *, without: Making = _nothing, pairs: int = 3, warm: bool = False
     ) -> Verdict:
-        """Lets bystanders be without the attack and with it, in turn; `without` is what goes on then.
+        """Measures bystanders without the attack and with it, in turn; `without` runs in the quiet windows.
 
         So many `pairs` are taken, and where one would not do, up to seven until the ratio is plain.
 
-        `warm`: there was one before that is not measured. The first of a server's life opens its connections to
-        PostgreSQL, each of which plans all anew, and others wait for that as well.
+        `warm`: there was one before that is not measured. The first one in a server's life opens its connections to
+        PostgreSQL, each of which plans every statement again, and others wait for that as well.
         """
         verdict = Verdict()
         if warm:
             async with attack():
                 await self.window(CALLS // 3)
-        # What the first calls of all need is no growth.
+        # The memory that the very first calls need is no growth.
         await self.window(CALLS // 3)
         before = self.memory_bytes()
         most = _MOST_PAIRS if pairs > 1 else 1
@@ -145,13 +145,13 @@ class Ground:
             self._forget_peak()
             async with attack() as going_on:
                 loud = await self.window(CALLS)
-            # What is left there without the attack is not the attack's.
+            # The usual log without the attack is not the attack's.
             verdict.log_bytes += max(0, await self.log_bytes() - 2 * between + logged)
             verdict.memory_growth_bytes = max(verdict.memory_growth_bytes, self.peak_bytes() - before)
             verdict.add(quiet, loud)
             if going_on is not None:
                 verdict.reports.append(going_on.report)
-            # What the attack left to be done is not the next window's.
+            # The attack's unfinished work does not belong to the next window.
             await self.window(CALLS // 5)
         return verdict
 
@@ -166,7 +166,7 @@ class Ground:
         return Window(*json.loads(line))
 
     def memory_bytes(self) -> int:
-        """What the server keeps in memory."""
+        """Returns the server's memory."""
         return self._status("VmRSS")
 
     def peak_bytes(self) -> int:
@@ -181,7 +181,7 @@ class Ground:
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) * _KIBIBYTE
 
     async def log_bytes(self) -> int:
-        """The bytes of all audit records, and of what the server printed."""
+        """Returns the bytes of all audit records, and of the server's output."""
         async with connection(self.database.admin_dsn) as sql:
             await number_changes(sql)
             records = "SELECT coalesce(sum(pg_column_size(operation_logs.*)), 0) FROM operation_logs"
@@ -200,7 +200,7 @@ class Ground:
         return tokens.access_token
 
     async def methods(self) -> list[str]:
-        """The full names of all methods of ours that are served."""
+        """Returns the full names of all our methods that are served."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             return sorted(await served(channel))
 

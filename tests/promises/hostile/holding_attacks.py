@@ -1,6 +1,6 @@
 """Attacks on the seats: calls that are held for as long as they can be, and calls that ask for much. See `attacker`.
 
-What the server ends is begun again, so the attack stands until it is over.
+A call that the server ends is begun again, so the attack stands until it is over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _CONNECTIONS = 20
 # Of each container whose usage is asked for, and so far apart.
 SAMPLES, SAMPLES_SECONDS = 800, 10
-# What was refused comes back, as a client of bad manners does: whatever it is told to wait.
+# Refused calls come back, as a badly behaved client does it: without the requested pause.
 _PAUSE_SECONDS = 5.0
 
 

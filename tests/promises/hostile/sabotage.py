@@ -1,7 +1,7 @@
 """`pilothouse` with a bound taken away, for controls of the campaign: `python -m … NAME serve`.
 
-Each function breaks one thing, in this process alone; the campaign must find each (`test_controls.py`). A module beside
-this one that has more of them ends with `run(SABOTAGES)` as well.
+Each function breaks one thing, in this process alone; the campaign must find each (`test_controls.py`). Another
+module with further ones ends with `run(SABOTAGES)` as well.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _METHOD = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 
 
 def strangers_hold_the_loop() -> None:
-    """Who is refused costs everybody some milliseconds."""
+    """A refused caller costs everybody some milliseconds."""
     _before_each(lambda _call: sum(range(300_000)))
 
 
 def strangers_fill_the_memory() -> None:
-    """Who is refused leaves 200 KB."""
+    """A refused caller leaves 200 KB."""
     _before_each(lambda _call: _kept.append(bytearray(b"x" * 200_000)))
 
 
 def strangers_fill_the_output() -> None:
-    """Who is refused leaves 10 KB of log."""
+    """A refused caller leaves 10 KB of log."""
     _before_each(lambda _call: sys.stdout.write("x" * 10_000 + "\n"))
 
 
@@ -54,7 +54,7 @@ SABOTAGES = {
 
 
 def run(sabotages: Mapping[str, Callable[[], None]]) -> None:
-    """Breaks what the first word names, and runs the command with the others."""
+    """Breaks the bound that the first word names, and runs the command with the others."""
     sabotages[sys.argv.pop(1)]()
     command()
 

@@ -1,4 +1,6 @@
-"""`pilothouse` with a bound of strangers taken away: see `sabotage.py`. Each is found by the test of what it breaks."""
+"""`pilothouse` with a bound for anonymous callers taken away: see `sabotage.py`. The test of the broken bound finds
+each.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def each_refusal_has_a_record() -> None:
 
 
 def each_refusal_is_told_before_its_deadline() -> None:
-    """Who has no time for his turn has it told nonetheless, whatever was told meanwhile."""
+    """A caller without time for its turn gets its refusal anyway, however many others were refused in that time."""
     classes.LATE_REFUSALS = classes.Rate(1e6, 1_000_000, 0.0)
 
 

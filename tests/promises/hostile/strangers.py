@@ -1,5 +1,5 @@
-"""Attacks by strangers: log-ins that are invented, calls without a token whose headers are as large as they may be, and
-calls with wrong tokens that are given little time.
+"""Attacks by anonymous callers: invented log-ins, calls without a token with the largest permitted headers, and calls
+with wrong tokens and short deadlines.
 
 Each goes on until it is over, and reports how many calls it made. Run by `attacker.attacking`.
 """
@@ -24,7 +24,7 @@ LOGIN = "/pilothouse.identity.v1.IdentityService/Login"
 WHO_AM_I = "/pilothouse.identity.v1.IdentityService/WhoAmI"
 _CALLS_OF_A_CONNECTION = 18
 _HURRIED_CONNECTIONS = 10
-# What a record would have to keep, were headers not an allow-list with a bound.
+# The headers that a record would have to keep without an allow-list with a bound.
 _FILLERS = [(f"grpc-filler-{number}", "x" * 900) for number in range(12)]
 
 
@@ -95,7 +95,9 @@ async def _over_and_over(
     at_once: int,
     made: list[Connection] | None = None,
 ) -> Report:
-    """So many connections, each with so many acts at once, until it is over; `made` is given the connections."""
+    """Opens so many connections, each with so many concurrent acts, until it is over; `made` collects the
+    connections.
+    """
     done: Counter[str] = Counter()
     made = [] if made is None else made
     made += (Connection(order.address, order.source) for _ in range(connections))

@@ -1,6 +1,6 @@
-"""Promise 13: whoever holds, or asks for, as much as can be had takes nothing from the others.
+"""Promise 13: a caller that holds, or asks for, as much as possible takes nothing from the others.
 
-What others meet counts from the moment in which thousands of calls begin.
+The effect on others counts from the moment in which thousands of calls begin.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def test_strangers_hold_what_they_can(ground: Ground, kind: str) -> None:
     [("calls without a request", _HELD), ("watches", _HELD), ("wide pages", 20), ("large requests", 32)],
 )
 async def test_a_user_holds_what_there_is(ground: Ground, kind: str, count: int) -> None:
-    # Who may not create is refused before what is asked for is looked at.
+    # A caller who may not create is refused before the request is looked at.
     role = "developer" if kind == "large requests" else "viewer"
     token = await ground.user("attacker", role, "own-1")
     is_of_a_moment = kind == "watches"
@@ -55,7 +55,7 @@ async def test_a_user_holds_what_there_is(ground: Ground, kind: str, count: int)
 
 
 async def beside_queries_of_usage(ground: Ground, *, pairs: int = 3) -> list[str]:
-    """What bystanders meet while a user asks forty times for 40,000 points each."""
+    """Returns the bystanders' faults while a user asks forty times for 40,000 points each."""
     await ground.furnish("measured", _MEASURED)
     async with connection(ground.database.admin_dsn) as sql:
         await sql.execute(

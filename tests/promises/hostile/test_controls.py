@@ -1,4 +1,6 @@
-"""A server that strangers can stop, fill or make talkative, in the servers of a test alone: the campaign finds it."""
+"""A server that anonymous callers can stop, fill or make talkative, in the servers of a test alone: the campaign
+finds it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.full
 
 ATTACKS = "tests.promises.hostile.attacks"
 _SABOTAGE = "tests.promises.hostile.sabotage"
-# What is broken → what must be said.
+# The broken bound → the required message.
 FOUND_BY = {
     "strangers_hold_the_loop": "the p99 rose",
     "strangers_fill_the_memory": "memory grew",
@@ -28,7 +30,7 @@ FOUND_BY = {
 @pytest.mark.parametrize("sabotage", SABOTAGES)
 async def test_a_broken_server_is_found(database: Database, tmp_path: Path, sabotage: str) -> None:
     async with ground(database, tmp_path, sabotage=f"{_SABOTAGE} {sabotage}") as made:
-        # What is broken is found by one pair of windows; what is whole needs three, as any may be disturbed.
+        # A broken bound is found by one pair of windows; an intact server needs three, as any may be disturbed.
         verdict = await made.attacked(
             lambda: attacking(ATTACKS, "resets", address=made.address, count=2000), pairs=1
         )

@@ -1,4 +1,4 @@
-"""Handshakes of TLS that are never finished: the server ends each in time, and nobody else fails meanwhile."""
+"""Handshakes of TLS that are never finished: the server ends each in time, and nobody else fails."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.waiting import runs_out, within
 pytestmark = pytest.mark.full
 
 _OF_EACH = 100
-# What begins a handshake: it says that 512 bytes follow.
+# The beginning of a handshake: it announces 512 further bytes.
 _HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(501)
 _BYTE_SECONDS = 0.05
 _OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 
 
 class Stranger(asyncio.Protocol):
-    """A connection that says `words` at once, then one of `rest` at a time, and waits for its end."""
+    """A connection that sends `words` immediately, then one of `rest` at a time, and waits for its end."""
 
     def __init__(self, words: bytes = b"", rest: bytes = b"") -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -50,8 +50,9 @@ class Stranger(asyncio.Protocol):
 
 
 async def attacked(port: int) -> list[Stranger]:
-    """Strangers of each kind, all connected: silent, with half of a greeting, with a byte of it at a time, and with a
-    whole handshake that nothing follows."""
+    """Opens anonymous connections of each kind, all connected: silent, with half of a greeting, with a byte of it at
+    a time, and with a whole handshake that nothing follows.
+    """
     loop = asyncio.get_running_loop()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

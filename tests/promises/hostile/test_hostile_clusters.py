@@ -1,4 +1,4 @@
-"""Promises 9 and 13 against what others send: a cluster that hangs, one that sends too much, kubeconfigs."""
+"""Promises 9 and 13 against third parties: a cluster that hangs, one that sends too much, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "1
 
 
 def _attack(way: str) -> Answer:
-    """How a hostile cluster answers whoever follows it."""
+    """Returns a hostile cluster's answer to every follower."""
     quiet = hostile.saying(b'{"metadata": {"resourceVersion": "1"}, "items": []}')
     lines = hostile.endless(_BOOKMARK * 500 + b"\n" * 30_000)
     if way == "bomb":
@@ -110,7 +110,7 @@ async def test_a_cluster_that_sends_too_much(database: Database, tmp_path: Path,
 
         @asynccontextmanager
         async def sending() -> AsyncIterator[None]:
-            # One that is known to send too much is left alone for a while: a new one is followed at once.
+            # A cluster that is known to send too much is left alone for a while: a new one is followed immediately.
             name = f"stranger-{len(asked_by_windows)}"
             attacking_now.append(True)
             await ground.admin.namespaces.register_cluster(

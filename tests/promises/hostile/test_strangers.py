@@ -1,4 +1,6 @@
-"""Promises 6 and 13: strangers who guess at log-ins, or call without a token, hold up nobody and fill no log."""
+"""Promises 6 and 13: anonymous callers who guess at log-ins, or call without a token, hold up nobody and fill no
+log.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,16 @@ pytestmark = pytest.mark.soak(part="hostile")
 
 
 async def beside(ground: Ground, name: str, count: int, **order: Any) -> Verdict:
-    """What bystanders meet beside an attack from its first moment, while it goes on and on."""
+    """Returns the bystanders' measurements next to an attack from its first moment, while it continues."""
     return await ground.attacked(
         lambda: attacking(STRANGERS, name, address=ground.address, count=count, **order)
     )
 
 
 async def failed_log_ins(ground: Ground, **order: Any) -> list[str]:
-    """What keeps honest users, who come all at once and logged in before, from logging in at the first try."""
+    """Returns the failures of honest users, who come concurrently and logged in before, to log in at the first
+    try.
+    """
 
     async def log_in(number: int) -> str:
         once = RetryPolicy(attempts=1)
@@ -67,7 +71,7 @@ async def test_log_ins_that_stand_in_one_line_are_found(database: Database, tmp_
 
 
 async def overfull_log(ground: Ground) -> list[str]:
-    """By how much the log grows beyond what strangers may leave."""
+    """Returns by how much the log grows beyond the bound for anonymous callers."""
     watch = Stopwatch()
     async with attacking(STRANGERS, "refused", address=ground.address, count=60) as attack:
         for _ in range(3):

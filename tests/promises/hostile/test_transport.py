@@ -32,7 +32,7 @@ async def test_rapid_resets(ground: Ground, count: int, strangers: bool) -> None
 
 
 async def beside_a_burst(ground: Ground, *, pairs: int = _OF_A_MOMENT) -> list[str]:
-    """What bystanders meet while a user makes 2,000 calls in one moment."""
+    """Returns the bystanders' faults while a user makes 2,000 calls in one moment."""
     token = await ground.user("somebody", "viewer", "own-1")
     verdict = await ground.attacked(
         lambda: attacking(ATTACKS, "calls", address=ground.address, count=2_000, token=token),

@@ -55,7 +55,9 @@ async def changes(ground: Ground) -> AsyncIterator[list[int]]:
 
 @pytest.mark.soak(part="hostile")
 async def test_five_hundred_stalled_watchers(ground: Ground) -> None:
-    """What begins is the work of 500 watches, whoever reads them. How long others take counts once none is read."""
+    """The beginning is the work of 500 watches, for any readers. The others' delays count once no watch is being
+    read.
+    """
     await ground.furnish("watched")
     tokens = [await ground.user(f"watcher-{number}", "viewer", "watched") for number in range(_USERS)]
     made: list[int] = []
@@ -80,7 +82,7 @@ async def test_five_hundred_stalled_watchers(ground: Ground) -> None:
             yield
 
     verdict = await ground.attacked(stalled, without=only_changes)
-    # Watches have a record each when they begin and end: these are users, not strangers.
+    # Watches have a record each when they begin and end: these are users, not anonymous.
     assert verdict.faults(strangers=False) == []
     assert all(report["watches"] == _WATCHES for report in verdict.reports)
     assert min(made) >= _LEAST_CHANGES, made

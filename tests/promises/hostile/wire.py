@@ -71,7 +71,7 @@ def literal(pair: tuple[bytes, bytes]) -> bytes:
 
 
 def _text(value: bytes) -> bytes:
-    """A string with its length: seven bits, and what is more in groups of seven."""
+    """Returns a string with its length: seven bits, and the rest in groups of seven."""
     if len(value) < 127:
         return bytes((len(value),)) + value
     rest, out = len(value) - 127, bytearray((127,))
@@ -82,12 +82,12 @@ def _text(value: bytes) -> bytes:
 
 
 def message(body: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
-    """A gRPC message; `length` is what it says of itself, whatever follows."""
+    """Returns a gRPC message; `length` is the one that it claims."""
     return struct.pack(">BI", compressed, len(body) if length is None else length) + body
 
 
 def zeros(size: int) -> bytes:
-    """A message that becomes so many zeros, a thousand times what is sent."""
+    """Returns a message that decompresses to so many zeros, a thousand times its size."""
     packer = zlib.compressobj(level=9, wbits=31)
     piece = bytes(1 << 20)
     packed = b"".join(packer.compress(piece) for _ in range(size >> 20))
@@ -96,7 +96,7 @@ def zeros(size: int) -> bytes:
 
 @dataclass
 class Connection:
-    """One connection. What comes is counted by kind of frame, and so are `refusals` that say why; bodies and heads are
+    """One connection. Received frames are counted by kind, and so are `refusals` with a reason; bodies and heads are
     kept up to `kept_bytes` each.
 
     With `reads` False nothing is ever read: the kernel's buffers fill, and then the server's.
@@ -142,7 +142,7 @@ class Connection:
             self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     async def open(self) -> None:
-        """Connects and says what a client says first."""
+        """Connects and sends a client's first bytes."""
         await self.connect()
         pairs = [] if self.window is None else [(INITIAL_WINDOW_SIZE, self.window)]
         self.write(PREFACE + settings(pairs))
@@ -152,7 +152,7 @@ class Connection:
             self.read()
 
     def read(self) -> None:
-        """Begins to take what the server sends, and to answer its settings and pings."""
+        """Begins to read the server's data, and to answer its settings and pings."""
         self._task = asyncio.create_task(self._read())
 
     def write(self, data: bytes) -> None:

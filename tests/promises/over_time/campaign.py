@@ -25,7 +25,7 @@ _SILENT_SECONDS = 8.0
 
 @dataclass
 class Report:
-    """What happened, and what was not as it should be after it."""
+    """The events, and the faults found after them."""
 
     faults: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ async def campaign(
                     break
                 report.faults.append(fault.__name__)
                 await fault(place, choice)
-                # What others changed is to be put right before anybody works on it.
+                # Changes by others must be repaired before anybody works on those objects.
                 report.problems += [f"{fault.__name__}: {found}" for found in await place.faults(seconds)]
                 behind = await _behind(place, watcher, seconds)
                 report.problems += [f"{fault.__name__}: {found}" for found in behind]
@@ -130,7 +130,7 @@ async def campaign(
 
 
 async def _behind(place: Site, watcher: Watcher, seconds: float) -> list[str]:
-    """Whether the watcher has seen what there is."""
+    """Returns whether the watcher has seen the present state."""
 
     async def same() -> bool:
         answer = await place.must("ListContainers", {"namespace": SPACE, "pageSize": 1000})

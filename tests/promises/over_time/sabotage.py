@@ -15,7 +15,7 @@ from tests.promises.watches.sabotage import nobodys
 
 
 def lists_are_not_compared() -> None:
-    """What a cluster's first lists hold is not compared with what was applied."""
+    """The content of a cluster's first lists is not compared with the applied state."""
 
     async def uncompared(_self: Comparison, _kinds: Collection[str]) -> None:
         return
@@ -33,7 +33,7 @@ def leases_are_believed() -> None:
 
 
 def changes_are_not_told() -> None:
-    """Watches are told what is made and what is gone, and not what changed."""
+    """Watches report creations and deletions, but no changes."""
     publish = Hub.publish
 
     def forgetful(self: Hub, events: Sequence[FeedEvent], newest: int) -> None:

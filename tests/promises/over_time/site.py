@@ -1,7 +1,7 @@
 """Where the campaign of promise 15 takes place: servers, their PostgreSQL and their cluster, each of which can go back.
 
-PostgreSQL has one address, whoever serves it (see `tests.store.going_back`); the cluster keeps its state in a file and
-its port. The servers are processes of their own, with what is shipped.
+PostgreSQL has one address, whichever server is behind it (see `tests.store.going_back`); the cluster keeps its state
+in a file and its port. The servers are processes of their own, as shipped.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ClockedPostgres(EmbeddedPostgres):
 
 @dataclass
 class Site:
-    """All of it, and what of it was acknowledged: container → image."""
+    """All of it, and its acknowledged state: container → image."""
 
     folder: Path
     database: Database
@@ -170,7 +170,7 @@ class Site:
     async def restart_cluster(self, state: Path | None = None) -> None:
         """Stops the cluster and starts it again under its address, with an older state if one is given.
 
-        A restore takes its time: meanwhile the servers have seen that the cluster is away.
+        A restore takes its time: the servers see that the cluster is away.
         """
         path, port = self.folder / "cluster", self.cluster.api_server.port
         await self.cluster.stop()
@@ -184,10 +184,10 @@ class Site:
         self.cluster = kept_cluster(path, port=port)
         await self.cluster.start()
 
-    # What must be so
+    # Invariants
 
     async def faults(self, seconds: float = 10.0) -> list[str]:
-        """What is not as it should be, so many seconds after all was there again."""
+        """Returns the faults, so many seconds after everything was back."""
         found: list[str] = []
         try:
             await poll_until(
@@ -221,7 +221,7 @@ class Site:
 
 @asynccontextmanager
 async def site(folder: Path, sabotage: str = "") -> AsyncIterator[Site]:
-    """Two servers, a namespace and who is logged in."""
+    """Runs two servers, with a namespace and logged-in users."""
     first = ClockedPostgres(folder / "postgres")
     async with AsyncExitStack() as stack:
         await first.start()

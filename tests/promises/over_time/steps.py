@@ -1,4 +1,4 @@
-"""What happens in the campaign: the work in between, and the faults of time."""
+"""The steps of the campaign: the work in between, and the faults of time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def _once(site: Site, name: str, fields: dict[str, Any]) -> None:
 
 
 async def _meddle(site: Site, choice: random.Random) -> None:
-    """Somebody edits and deletes objects of ours on the cluster."""
+    """Edits and deletes our objects on the cluster, as another client."""
     others = Others(site.cluster)
     edited, scaled, deleted, severed = choice.sample(sorted(site.expected), 4)
     await others.image(edited)
@@ -66,7 +66,7 @@ async def _meddle(site: Site, choice: random.Random) -> None:
 
 
 async def _standing(site: Site) -> None:
-    """Waits until the cluster has what others are to meddle with."""
+    """Waits until the cluster has the objects that others are to meddle with."""
     assert await site.faults() == [], "before the fault"
 
 
@@ -137,7 +137,7 @@ async def older_cluster(site: Site, choice: random.Random) -> None:
 
 
 async def restored_dump(site: Site, choice: random.Random) -> None:
-    """The database is made anew from a dump: what came after it is gone, and the cluster is ahead."""
+    """Recreates the database from a dump: the changes after it are gone, and the cluster is ahead."""
     dump = site.folder / f"dump-{next(site.numbers)}"
     async with connection(site.database.admin_dsn) as sql:
         await number_changes(sql)

@@ -1,4 +1,6 @@
-"""Promise 15: what is said of a cluster is so after restarts, hand-overs, restores, failovers and wrong clocks, too."""
+"""Promise 15: statements about a cluster stay true after restarts, hand-overs, restores, failovers and wrong
+clocks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ async def test_cluster_and_database_agree_after_each_fault(folder: Path) -> None
     report = await campaign(folder, FAULTS)
     assert report.problems == []
     assert report.faults == [fault.__name__ for fault in FAULTS]
-    # A watch goes on over what lost nothing, and begins anew over what did.
+    # A watch resumes after a loss-free fault, and begins again after a lossy one.
     assert report.resumed
     assert report.begun_anew >= 3
 

@@ -1,4 +1,4 @@
-"""A campaign against two server processes: writers, watchers and faults at once, and everything written down.
+"""A campaign against two server processes: concurrent writers, watchers and faults, and everything recorded.
 
 recording = await campaign(database, directory, Size(mutations=2_000, faults=10))
 assert violations(recording) == {}
@@ -20,7 +20,7 @@ from tests.promises.watches.writing import Writer
 
 
 async def campaign(database: Database, directory: Path, size: Size) -> Recording:
-    """Runs a campaign to its end; what was written down."""
+    """Runs a campaign to its end; returns the recording."""
     async with ground(database, directory, size) as made:
         followers = watching.followers(made)
         following = [asyncio.create_task(follower.run(), name=follower.watch.name) for follower in followers]
@@ -47,7 +47,7 @@ async def campaign(database: Database, directory: Path, size: Size) -> Recording
 
 
 async def _fail_with(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Raises what a watcher raised: nobody waits for one that is gone."""
+    """Raises a watcher's exception: nobody waits for one that is gone."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()

@@ -71,7 +71,7 @@ async def settle(ground: Ground, followers: Sequence[Follower]) -> None:
             return int(await sql.fetchval("SELECT revision FROM stream_head"))
 
         async def quiet() -> bool:
-            # What the cluster has to do still makes events.
+            # The cluster's remaining work still makes events.
             due = (
                 "SELECT count(*) FROM reconcile_work WHERE due_at < clock_timestamp() + interval '30 seconds'"
             )
@@ -120,7 +120,7 @@ def _logged(row: Any) -> Logged:
 
 
 async def read_lists(ground: Ground) -> None:
-    """Takes what each server lists into the recording."""
+    """Takes each server's lists into the recording."""
     async with ground.callers() as callers:
         for caller in callers:
             listed: dict[str, dict[str, State]] = defaultdict(dict)
@@ -170,7 +170,7 @@ async def probe_tokens(ground: Ground, followers: Sequence[Follower]) -> None:
 async def _below(
     ground: Ground, followers: Sequence[Follower], callers: Sequence[Caller], choose: random.Random
 ) -> list[_Trial]:
-    """Moves the horizon to the middle of what the tokens stand at, as the removal of old partitions does."""
+    """Moves the horizon to the middle of the tokens' positions, as the removal of old partitions does."""
     tried = [
         (number, follower)
         for number, follower in enumerate(followers)
@@ -200,7 +200,7 @@ async def _below(
 
 
 class _Trial(NamedTuple):
-    """A token that is to be tried: of which watch, by whom, and how."""
+    """A token that is to be tried: of which watch, by which caller, and how."""
 
     watch: int
     caller: Caller

@@ -1,4 +1,4 @@
-"""What befalls the servers of a campaign, one after the other, spread over its mutations."""
+"""The faults of a campaign's servers, one after the other, spread over its mutations."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Faults:
             server.thaw()
 
     async def hold_connections(self) -> None:
-        """A server's clients hear nothing and are not cut; then all comes at once, or is lost."""
+        """A server's clients receive nothing and are not cut; then all comes together, or is lost."""
         front = self._ground.servers[self._server()].front
         front.hold()
         await self._pass()
@@ -77,7 +77,7 @@ class Faults:
         front.cut(self._choose, self._choose.choice((0.3, 1.0)))
 
     async def end_backends(self) -> None:
-        """Some of the database's sessions of the servers end, in the middle of whatever they do."""
+        """Some of the database's sessions of the servers end, in the middle of their work."""
         async with connection(self._ground.database.admin_dsn) as sql:
             pids = [row["pid"] for row in await sql.fetch(_found(_BACKENDS + " AND state <> 'idle'"))]
             pids += [row["pid"] for row in await sql.fetch(_found(_BACKENDS))]
@@ -95,7 +95,7 @@ class Faults:
                 await sql.fetchval("SELECT pg_terminate_backend($1)", pid)
 
     async def _pass(self) -> None:
-        """Lets a while go by; the others go on meanwhile."""
+        """Lets a while go by; the others continue."""
         seconds = _LONG_SECONDS if self._choose.random() < 0.2 else _SHORT_SECONDS
         await asyncio.wait([asyncio.create_task(_forever())], timeout=runs_out(seconds))
 

@@ -1,4 +1,4 @@
-"""What all parts of a campaign share: servers, callers, and how far it has come.
+"""The shared state of a campaign: servers, callers, and its progress.
 
 Nothing goes by the clock: faults, pauses of slow readers and the end come with the number of acknowledged mutations.
 """
@@ -59,7 +59,7 @@ class Size:
 
 
 class Progress:
-    """How many mutations were acknowledged, and who waits for how many."""
+    """The number of acknowledged mutations, and the tasks that wait for a number."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
@@ -100,7 +100,7 @@ class Progress:
 
 @dataclass
 class Ground:
-    """What all parts of a campaign share."""
+    """The shared state of a campaign."""
 
     size: Size
     database: Database

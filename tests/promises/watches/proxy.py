@@ -1,4 +1,4 @@
-"""A TCP proxy on the way to a server, whose connections can be cut, held, and slowed down.
+"""A TCP proxy on the way to a server. Its connections can be cut, held, and slowed down.
 
 Clients keep its address while the server behind it is killed and comes back on another port.
 """
@@ -43,7 +43,7 @@ class Proxy:
             link.pause()
 
     def let_go(self) -> None:
-        """Passes on again, what was held first."""
+        """Passes data on again, the held data first."""
         self.held = False
         for link in self.links:
             link.resume()
@@ -103,7 +103,7 @@ class _Link:
 
 
 class _Half(asyncio.Protocol):
-    """Passes what it gets on to the other half, no faster than that takes it."""
+    """Passes received data on to the other half, no faster than that takes it."""
 
     def __init__(self, owner: Proxy, link: _Link) -> None:
         self._owner = owner

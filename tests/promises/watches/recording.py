@@ -1,4 +1,4 @@
-"""What a campaign writes down, as data: what writers were answered, what watchers saw, what the log and lists say.
+"""The recording of a campaign, as data: the answers to writers, the events of watchers, the log and the lists.
 
 The validators (`tests.promises.watches.validators`) are functions over a `Recording` alone, so each can be shown one in
 which its guarantee is broken. Times are ticks of the recorder's own count: all parts of a campaign run in one process,
@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 
 
 class Changes:
-    """What a watcher was told, in order, in columns: millions of rows are a few tens of bytes each."""
+    """The events of a watcher, in order, in columns: millions of rows are a few tens of bytes each."""
 
     def __init__(self, rows: Iterable[Seen] = ()) -> None:
         self._revisions, self._changes = array("q"), bytearray()
@@ -103,7 +103,7 @@ class Cut(NamedTuple):
 
 @dataclass
 class Life:
-    """One first state and what followed on it, over all cuts, until the token was refused or the campaign ended.
+    """One first state and the events after it, over all cuts, until the token was refused or the campaign ended.
 
     `began` is the revision of SYNCED, `until` that of the last token. `first` is uid → digest of the first state.
     """
@@ -119,7 +119,7 @@ class Life:
 class Watch:
     """One watcher: its filter and its lives. `faults` are answers that no watch may give, as they came.
 
-    `ended` is with what the server ended it for good.
+    `ended` is the server's reason for ending it for good.
     """
 
     name: str
@@ -130,9 +130,9 @@ class Watch:
 
 
 class Written(NamedTuple):
-    """An acknowledged mutation: when its first attempt began and when it was answered, and what the answer showed.
+    """An acknowledged mutation: the beginning of its first attempt, the time of its answer, and the answer's content.
 
-    `operations` are the ids that its attempts were told. `restarted` are the containers that it restarted beside.
+    `operations` are the ids that its attempts got. `restarted` are the containers that it also restarted.
     """
 
     verb: str
@@ -159,7 +159,7 @@ class Logged(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A token that was tried at the end: how, on which watch, its revision, and what came of it.
+    """A token that was tried at the end: how, on which watch, its revision, and the outcome.
 
     `how` is a key of the validator's verdicts. `life` is that of the watch in which the token was given. `changes` are
     the first that followed, and, if `whole`, all.
@@ -189,5 +189,5 @@ class Recording:
     probes: list[Probe] = field(default_factory=list)
     stranded: list[str] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
-    # What happened, by its name: faults by kind, ends of streams by reason, refusals.
+    # The events, by name: faults by kind, ends of streams by reason, refusals.
     counts: Counter[str] = field(default_factory=Counter)

@@ -46,7 +46,7 @@ def feed_publishes_out_of_order() -> None:
 
 
 def synced_comes_before_the_state() -> None:
-    """A watch says that it is in step before it has shown what there is."""
+    """A watch sends SYNCED before it has sent its first state."""
     follow = watch.watch
     # Field 1 of the answer.
     synced = bytes((0x08, resource.CHANGE_TYPE_SYNCED))
@@ -70,7 +70,7 @@ def synced_comes_before_the_state() -> None:
 
 
 def leaving_is_not_told() -> None:
-    """What no longer matches a filter is passed over in silence."""
+    """An object that no longer matches a filter is silently skipped."""
     change = watch._change
 
     def silent(event: FeedEvent, wanted: watch.WatchFilter, visible: frozenset[int] | None) -> int | None:
@@ -81,7 +81,7 @@ def leaving_is_not_told() -> None:
 
 
 def who_is_behind_skips() -> None:
-    """Who is behind the ring goes on with what is in it."""
+    """A watch behind the ring continues with the ring's events."""
     since = Hub.since
 
     def over(self: Hub, revision: int) -> list[FeedEvent] | None:
@@ -92,7 +92,7 @@ def who_is_behind_skips() -> None:
 
 
 def below_the_horizon_goes_on() -> None:
-    """A token goes on wherever it stands, and what is gone is left out. Two checks forbid it."""
+    """A token is accepted at any position, and the removed events are left out. Two checks forbid it."""
 
     async def unchecked(*_arguments: Any) -> None:
         return
@@ -115,7 +115,7 @@ def a_namespace_ends_in_silence() -> None:
 
 
 def another_history_goes_on() -> None:
-    """Tokens hold, whatever history they are of. Two checks forbid it."""
+    """Tokens of every history are accepted. Two checks forbid it."""
     make = resume_token.issuer
 
     def timeless(key: bytes, **values: Any) -> resume_token.TokenIssuer:
@@ -140,7 +140,7 @@ SABOTAGES = {
 
 
 def main() -> None:
-    """Breaks what the first word names, and runs the command with the others."""
+    """Breaks the function that the first word names, and runs the command with the others."""
     sabotage = SABOTAGES[sys.argv.pop(1)]
     sabotage()
     command()

@@ -14,7 +14,7 @@ from tests.promises.watches.validators import violations
 
 
 def uneventful(recording: Recording) -> list[str]:
-    """What a campaign has to have seen for its verdict to mean anything, and has not."""
+    """Returns the events that a meaningful campaign must have seen, and has not."""
     counts = recording.counts
     wanted = {
         "a kill": counts["fault: kill_a_server"],

@@ -12,7 +12,7 @@ from tests.promises.watches.ground import Size
 from tests.promises.watches.sabotage import SABOTAGES
 from tests.promises.watches.validators import violations
 
-# What is broken → the guarantee whose validator has to say so.
+# The broken function → the guarantee that its validator must report.
 FOUND_BY = {
     "hub_drops_an_event": "no_loss",
     "feed_publishes_out_of_order": "revisions_rise",

@@ -19,7 +19,7 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def echoing(delay_seconds: float = 0.0) -> AsyncIterator[tuple[Proxy, Ends]]:
-    """A proxy before a server that sends back what it gets, and a connection through it."""
+    """A proxy before a server that sends back the data that it gets, and a connection through it."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -47,7 +47,7 @@ def state(name: str, version: int, tier: str = "front", status: str = "RUNNING",
 
 
 def seen(revision: int, change: str, shown: State) -> Seen:
-    """What a watcher is told of a state."""
+    """Returns a watcher's event for a state."""
     return Seen(revision, change, shown.uid, shown.version, shown.digest)
 
 
@@ -136,7 +136,7 @@ def _life(recording: Recording, watch: int = 0) -> Life:
 
 
 def _told(recording: Recording, watch: int, change: Callable[[list[Seen]], Sequence[Seen]]) -> None:
-    """Changes what a watcher was told."""
+    """Changes the events of a watcher."""
     life = _life(recording, watch)
     life.changes = Changes(change(list(life.changes)))
 

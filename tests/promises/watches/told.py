@@ -49,7 +49,7 @@ def state(message: Any) -> State:
 
 
 def held(message: Any) -> Any:
-    """The resource in what an event holds: it itself, or the config map or secret in a Config."""
+    """Returns the resource in an event's message: the message itself, or the config map or secret in a Config."""
     if not isinstance(message, config.Config):
         return message
     return message.config_map if message.HasField("config_map") else message.secret

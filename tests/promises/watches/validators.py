@@ -1,9 +1,9 @@
-"""One function for each thing that is promised of watches, over a `Recording`; each returns what is wrong.
+"""One function for each promise about watches, over a `Recording`; each returns the faults.
 
-What a watcher must have been told is worked out from the messages of the log by a filter of the tests' own
-(`expected`), not from the columns by which the server decides it. A first state may show changes that were committed
-and not yet numbered: their events are not told. So what a life must hold begins, for each object, after the change that
-left the object as the first state shows it.
+The required events of a watcher are computed from the messages of the log by a filter of the tests' own (`expected`),
+not from the columns that the server uses. A first state may show changes that were committed and not yet numbered:
+their events are not told. So the required events of a life begin, for each object, after the change that left the
+object as the first state shows it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Due(NamedTuple):
 
 
 def expected(log: Sequence[Logged], wanted: Wanted) -> list[Due]:
-    """What a watch of this filter is told of the whole log."""
+    """Returns the events of the whole log for a watch of this filter."""
     shown: set[str] = set()
     found = []
     for event in log:
@@ -63,7 +63,9 @@ def expected(log: Sequence[Logged], wanted: Wanted) -> list[Due]:
 
 
 class Told(NamedTuple):
-    """A life beside what it must hold: who, the life, what is due by revision, and faults of its first state."""
+    """A life and its required events: the watcher, the life, the due events by revision, and faults of its first
+    state.
+    """
 
     watch: str
     life: Life
@@ -73,7 +75,7 @@ class Told(NamedTuple):
 
 @lru_cache(maxsize=1)
 def told(recording: Recording) -> list[Told]:
-    """Every life of every watch, compared with the log; a recording is looked at once it is finished."""
+    """Returns every life of every watch, compared with the log; a recording is compared once it is finished."""
     found = []
     by_filter: dict[Wanted, list[Due]] = {}
     for watch in recording.watches:
@@ -87,7 +89,7 @@ def told(recording: Recording) -> list[Told]:
 
 
 def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
-    """What is due to a life after its first state, object by object, and what is wrong with that state."""
+    """Returns the due events of a life after its first state, object by object, and the faults of that state."""
     at_first: dict[str, int | None] = {}
     later: dict[str, list[Due]] = defaultdict(list)
     for due in dues:
@@ -114,7 +116,7 @@ def following(life: Life, dues: Sequence[Due]) -> tuple[list[Seen], list[str]]:
 def _joined(
     first: int | None, at_first: int | None, following: Sequence[Due], life: Life, begun_with: int | None
 ) -> Sequence[Due] | None:
-    """What follows on the first state of one object; None where that state is not one of the object's.
+    """Returns the events after the first state of one object; None if that state is not one of the object's.
 
     Where an object was alike at two moments, the one counts after which the watcher's own account of it begins, at the
     revision `begun_with`; None: it was told nothing of it.
@@ -164,9 +166,9 @@ def nothing_twice(recording: Recording) -> list[str]:
 
 
 def only_what_matches(recording: Recording) -> list[str]:
-    """What is told is in the log, belongs to the filter, and says of the object what the log says.
+    """Every event is in the log, belongs to the filter, and shows the object as the log does.
 
-    An object that leaves the filter is told as DELETED, one that comes to match it as ADDED.
+    An object that leaves the filter is reported as DELETED, one that comes to match it as ADDED.
     """
     return _some(
         f"{each.watch} was told {seen}, where {each.due.get(seen.revision)} was due"
@@ -229,7 +231,7 @@ def log_is_gapless(recording: Recording) -> list[str]:
 
 
 def nothing_is_stranded(recording: Recording) -> list[str]:
-    """What is committed is numbered, all of it."""
+    """Every committed change is numbered."""
     return _some(recording.stranded)
 
 
@@ -264,14 +266,14 @@ def done_once(recording: Recording) -> list[str]:
 
 
 def causes_come_first(recording: Recording) -> list[str]:
-    """Who had the answer to A before B was asked for finds A before B."""
+    """If B was requested after the answer to A, A comes before B."""
     revisions: dict[tuple[str, int], Logged] = {}
     for event in recording.log:
         revisions.setdefault((event.state.uid, event.state.version), event)
     own = []
     for write in recording.writes:
         logged = revisions.get((write.uid, write.version))
-        # What found nothing to change has no event of its own.
+        # A mutation that found nothing to change has no event of its own.
         if logged is not None and (
             logged.operation in write.operations
             or (write.verb in _ALWAYS_CHANGES and logged.state.marker == write.marker)
@@ -294,7 +296,9 @@ def causes_come_first(recording: Recording) -> list[str]:
 
 
 def transactions_are_whole(recording: Recording) -> list[str]:
-    """All events of one transaction follow each other, and what an answer names beside its own is among them."""
+    """All events of one transaction follow each other, and the further resources that an answer names are among
+    them.
+    """
     found = []
     closed: set[int] = set()
     changes: dict[int, list[Logged]] = defaultdict(list)
@@ -316,7 +320,7 @@ def transactions_are_whole(recording: Recording) -> list[str]:
 
 
 def all_converge(recording: Recording) -> list[str]:
-    """At the end each watcher's account is what the lists of all servers say, and these are alike."""
+    """At the end each watcher's state equals the lists of all servers, and these are equal."""
     found = []
     for number, lists in enumerate(recording.final):
         for kind in (CONTAINER, CONFIG):
@@ -355,11 +359,11 @@ def _differing(one: Mapping[str, int], other: Mapping[str, int]) -> list[str]:
 
 
 def answers_are_well_formed(recording: Recording) -> list[str]:
-    """The state comes before SYNCED and without token, what follows with both, and streams end as is declared."""
+    """The state comes before SYNCED and without token, later events with both, and streams end as declared."""
     return _some(f"{watch.name}: {fault}" for watch in recording.watches for fault in watch.faults)
 
 
-# What a token that is tried must come to, by how it is tried.
+# The required outcome of a tried token, by how it is tried.
 GOES_ON, ANOTHERS_FILTER, ANOTHERS_CALLER, BELOW_THE_HORIZON = "goes on", "filter", "caller", "below"
 OF_THE_GONE, OF_ANOTHER_HISTORY = "gone", "history"
 _VERDICTS = {
@@ -429,6 +433,6 @@ VALIDATORS: tuple[Callable[[Recording], list[str]], ...] = (
 
 
 def violations(recording: Recording) -> dict[str, list[str]]:
-    """Guarantee → what is wrong with it; empty where all hold."""
+    """Returns guarantee → its faults; empty if all hold."""
     found = {validator.__name__: validator(recording) for validator in VALIDATORS}
     return {name: faults for name, faults in found.items() if faults}

@@ -1,4 +1,4 @@
-"""Watchers of a campaign: each follows one filter over cuts, kills and servers, and writes down what it is told."""
+"""Watchers of a campaign: each follows one filter over cuts, kills and servers, and records its events."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _LEAVES_AFTER, _LEAVES_AFTER_SHARE = (40, 800), 0.1
 
 
 class Kind(NamedTuple):
-    """A sort of watcher: what it watches, as whom, how it reads, and where it goes on after a cut.
+    """A kind of watcher: its filter, its caller, its speed, and where it resumes after a cut.
 
-    `late` is the share of the mutations after which it begins. Who leaves by itself goes on with its token, or, with
-    `anew`, begins again without one.
+    `late` is the share of the mutations after which it begins. A watcher that leaves by itself resumes with its
+    token, or, with `anew`, begins again without one.
     """
 
     wanted: Wanted

@@ -16,10 +16,11 @@ from tests.promises.watches.told import MARKER, digest, version
 # In each namespace; all writers choose among them.
 CONTAINERS, CONFIG_MAPS = 24, 8
 TIERS = ("front", "back")
-# What makes an event of a useful size, so that a reader's window fills.
+# It gives an event a useful size, so that a reader's window fills.
 _PADDING = "x" * 200
-# What may come next, and how often, by what an object was when it was last answered. Others may have been quicker:
-# then it is refused. Deletions need the cluster, which is slow: what goes is left alone for the most part.
+# The possible next steps, and their frequency, by the object's state in the last answer. Others may have been
+# quicker: then it is refused. Deletions need the cluster, which is slow: an object that is being deleted is mostly
+# left alone.
 _GOING = "going"
 _NEXT: dict[str, dict[str, int]] = {
     "": {"create": 1},
@@ -49,7 +50,7 @@ _METHODS = {
     "update map and restart": "UpdateConfigMap",
     "delete map": "DeleteConfigMap",
 }
-# What the state of an object shared with others may answer.
+# The permitted answers about the state of an object shared with others.
 Target = tuple[str, str]
 _REFUSED = ("NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
 
@@ -114,7 +115,7 @@ class Writer:
         ground.progress.acknowledged()
 
     def _target(self) -> tuple[Target, str]:
-        """What is changed next, and how."""
+        """Returns the next object to change, and the change."""
         choose = self._choose
         while True:
             kind, count, following = (
@@ -165,7 +166,7 @@ class Writer:
 
 
 def _known(held: Any) -> str:
-    """What an object was when it was answered: a key of the tables above."""
+    """Returns the state of an answered object: a key of the tables above."""
     if held.HasField("delete_time"):
         return _GOING
     if isinstance(held, config_pb2.ConfigMap):
