@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pilothouse_manifests.fields import (
@@ -141,6 +141,38 @@ def _value(field: Field, rest: str) -> PathValue | None:
             found = _NAMED.match(rest)
             return PathValue(field.name, found["name"]) if found else None
     return PathValue(field.name)
+
+
+def field_of(entries: tuple[Entry, ...], steps: Sequence[str | int]) -> str | None:
+    """Returns the name here of the field at `steps` from a part: `security_context.privileged`; None without one."""
+    key, *rest = steps
+    for entry in entries:
+        match entry:
+            case Group(key=found) if found == key:
+                return field_of(entry.entries, rest) if rest else None
+            case Field(key=found, alias=alias) if key in (found, alias):
+                return _field_within(entry, rest)
+            case OneOf(choices=choices) | Variable(choices=choices):
+                for name, found, part in choices:
+                    if found == key:
+                        return _joined(name, part, rest)
+    return None
+
+
+def _field_within(field: Field, rest: Sequence[str | int]) -> str | None:
+    match field.kind:
+        case Nested(part=part):
+            return _joined(field.name, part, rest)
+        case Repeated(part=part) if rest:
+            return _joined(f"{field.name}[{rest[0]}]", part, rest[1:])
+    return field.name
+
+
+def _joined(name: str, part: FieldPart, rest: Sequence[str | int]) -> str | None:
+    if not rest:
+        return name
+    inner = field_of(part.entries, rest)
+    return None if inner is None else f"{name}.{inner}"
 
 
 def _within(path: str, key: str) -> str | None:

@@ -41,7 +41,6 @@ from pilothouse_server.containers.drift_rules import DriftRules
 from pilothouse_server.containers.mounting import Mounter
 from pilothouse_server.containers.noun import containers_noun
 from pilothouse_server.containers.operations import quota_usage
-from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.containers.tables import CONTAINER_TABLES
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.encryption.hsm import token_keys
@@ -50,6 +49,7 @@ from pilothouse_server.errors import PilothouseError
 from pilothouse_server.flowcontrol.admission import CallAdmission
 from pilothouse_server.flowcontrol.classes import CallLimits
 from pilothouse_server.flowcontrol.reservation import before_cluster
+from pilothouse_server.guard.model import Keys
 from pilothouse_server.identity.access.refusal_reasons import RefusalReasons
 from pilothouse_server.identity.accounts.bootstrap import Bootstrap, bootstrap
 from pilothouse_server.identity.authenticator.certificate_authenticator import (

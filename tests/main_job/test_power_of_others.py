@@ -17,7 +17,7 @@ from pilothouse.identity.v1 import identity_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_client import AsyncClient, PilothouseError
-from pilothouse_server.containers import admission
+from pilothouse_server.containers import guarding
 from pilothouse_simulator.admission.pod_security import ENFORCE
 from tests.harness import Server
 from tests.main_job.executing import make_web, run
@@ -262,7 +262,7 @@ async def test_without_the_rule_it_is_theirs(
     server: Server, operator: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The positive control."""
-    monkeypatch.setattr(admission, "refuse_power", lambda _container, _guarded, _may: None)
+    monkeypatch.setattr(guarding, "refuse_power", lambda _container, _guarded, _may: None)
     await powerful(server, **POWERS["privileged"][0])
     assert (await run(operator, program("agent")))[0] == b"here\n"
     for write in writes(operator).values():

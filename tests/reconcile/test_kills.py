@@ -19,6 +19,7 @@ from pilothouse_server.containers.operations import restart as restart_container
 from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
+from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Resource
 from pilothouse_server.reconcile.apply.container_reconciler import ContainerReconciler
@@ -339,7 +340,7 @@ async def test_a_lease_is_held_for_as_long_as_the_work_takes(here: World) -> Non
 async def test_a_lease_that_ran_out_stops_the_next_write(here: World) -> None:
     client = LeasedClient(await here.connect("local"), monotonic())
     with pytest.raises(LeaseLost):
-        await client.apply(DEPLOYMENTS, {"metadata": {"name": "x", "namespace": "y"}})
+        await client.apply(DEPLOYMENTS, {"metadata": {"name": "x", "namespace": "y"}}, Admitted("y"))
 
 
 async def test_what_is_asked_for_during_the_work_is_done_after_it(here: World) -> None:

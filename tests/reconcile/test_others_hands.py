@@ -135,10 +135,22 @@ async def test_a_service_account_goes_with_its_container_where_it_is_ours(here: 
             "metadata": {"name": "web", "labels": labels},
         }
         await here.apply_as("another", "/api/v1/namespaces/shop/serviceaccounts/web", account)
-        await here.create(spec=ContainerSpec(service_account="web"))
+        # An account that is not ours may have any rights: a developer's pods may not run as it.
+        await here.create("theirs", spec=ContainerSpec(service_account="web"))
+        refused = await here.until(lambda row: row.observed_generation == 1, "theirs")
+        told = next(each for each in refused.observed.conditions if each.type == "Applied")
+        assert (told.status, told.reason) == (
+            ("True", "Applied") if whose == "ours" else ("False", "Guarded")
+        )
+        if whose == "others":
+            assert 'service account "web" is on the cluster and not the platform\'s' in told.message
+            assert await client.find(DEPLOYMENTS, "shop", "theirs") is None
+        await here.delete("theirs")
+        await here.create(spec=ContainerSpec(service_account="web"), may=lambda _: True)
         await here.running()
         await here.delete()
         await poll_until(here.seen, lambda seen: seen is None)
+        await poll_until(lambda: here.seen("theirs"), lambda seen: seen is None)
     there = await client.find(SERVICE_ACCOUNTS, "shop", "web")
     assert (there is None) == (whose == "ours")
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.operations import registration
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
@@ -22,6 +23,7 @@ from pilothouse_server.containers.operations import forget_all as forget_contain
 from pilothouse_server.containers.operations import held as held_containers
 from pilothouse_server.containers.operations import quota_usage
 from pilothouse_server.containers.repository import find as find_container_row
+from pilothouse_server.guard.model import UNGUARDED
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.transport import TransportLimits
 from pilothouse_server.metrics.model import UsageSample
@@ -158,11 +160,15 @@ class World:
         )
         return made
 
-    async def create(self, name: str = "web", namespace: str = "shop", **fields: Any) -> Container:
-        """Makes a container; by default the simulated pod starts immediately."""
+    async def create(
+        self, name: str = "web", namespace: str = "shop", *, may: May | None = None, **fields: Any
+    ) -> Container:
+        """Makes a container; by default a developer makes it, and the simulated pod starts immediately."""
         wanted = model(name=name, kubernetes_name="", **fields)
         made: Container = await self.change(
-            lambda tx: create_container(tx, namespace, wanted, may=_holds_what_developers_do)
+            lambda tx: create_container(
+                tx, namespace, wanted, keys=UNGUARDED, may=may or _holds_what_developers_do
+            )
         )
         return made
 
@@ -175,6 +181,7 @@ class World:
                 name,
                 lambda stored: msgspec.structs.replace(stored, **fields),
                 lambda _: None,
+                keys=UNGUARDED,
                 may=_holds_what_developers_do,
             )
         )

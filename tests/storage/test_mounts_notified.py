@@ -13,6 +13,7 @@ from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse.storage.v1 import storage_pb2
 from pilothouse_server.containers import operations
 from pilothouse_server.containers.model import Container
+from pilothouse_server.guard.model import UNGUARDED
 from pilothouse_server.storage import messages
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mount_events import MountEvents, write_mount_events
@@ -51,7 +52,9 @@ async def test_a_container_that_is_made(database: Database, mounts: tuple[Volume
     async with world(database) as here:
         await prepared(here)
         wanted = web(volume_mounts=mounts)
-        await here.change(lambda tx: operations.create(tx, "shop", wanted, may=lambda _: False))
+        await here.change(
+            lambda tx: operations.create(tx, "shop", wanted, keys=UNGUARDED, may=lambda _: False)
+        )
         assert await notified(here) == [("data", ("web",))] * len(mounts)
         assert await notified(here) == []
 
@@ -59,13 +62,17 @@ async def test_a_container_that_is_made(database: Database, mounts: tuple[Volume
 async def test_a_container_that_changes_and_goes(database: Database) -> None:
     async with world(database) as here:
         await prepared(here)
-        await here.change(lambda tx: operations.create(tx, "shop", web(), may=lambda _: False))
+        await here.change(
+            lambda tx: operations.create(tx, "shop", web(), keys=UNGUARDED, may=lambda _: False)
+        )
 
         def mounting(stored: Container) -> Container:
             return msgspec.structs.replace(stored, volume_mounts=(MOUNT,))
 
         await here.change(
-            lambda tx: operations.change(tx, "shop", "web", mounting, lambda _: None, may=lambda _: False)
+            lambda tx: operations.change(
+                tx, "shop", "web", mounting, lambda _: None, keys=UNGUARDED, may=lambda _: False
+            )
         )
         assert await notified(here) == [("data", ("web",))]
         await here.change(lambda tx: operations.restart(tx, "shop", "web"))

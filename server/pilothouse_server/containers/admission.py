@@ -15,19 +15,14 @@ from pilothouse_server.config.operations import configs
 from pilothouse_server.containers import repository
 from pilothouse_server.containers.config_use import env_fields, mount_fields, refuse_use
 from pilothouse_server.containers.findings import Findings
+from pilothouse_server.containers.guarding import admitted, runs_other_things
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.namespace_facts import NamespaceFacts, Needs
-from pilothouse_server.containers.privileges import (
-    refuse_guarded_keys,
-    refuse_privileges,
-    runs_other_things,
-)
-from pilothouse_server.errors import AlreadyExists, PermissionDenied, ResourceExhausted
+from pilothouse_server.errors import AlreadyExists, ResourceExhausted
+from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Namespace, Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
-from pilothouse_server.storage.rules import HOST_PATH_PERMISSION, refuse_host_path
 from pilothouse_server.store.unit_of_work import Transaction
-from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.volumes import VolumeMount
 
@@ -51,7 +46,7 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
 
 
 async def check_references(
-    transaction: Transaction, wanted: Container, stored: Container | None, may: May
+    transaction: Transaction, wanted: Container, stored: Container | None, keys: Keys, may: May
 ) -> Container:
     """The container as `settled` returns it, by what a transaction reads; raises as that does."""
     needs, namespace_id = needs_of(wanted, stored), wanted.namespace_id
@@ -63,7 +58,7 @@ async def check_references(
         secrets=await repository.types_of_secrets(transaction, namespace_id, needs.secrets),
         volumes=await repository.find_volumes(transaction, namespace_id, needs.volumes),
     )
-    return settled(wanted, stored, found, may)
+    return settled(wanted, stored, found, keys, may)
 
 
 def needs_of(wanted: Container, stored: Container | None) -> Needs:
@@ -78,14 +73,18 @@ def needs_of(wanted: Container, stored: Container | None) -> Needs:
     )
 
 
-def settled(wanted: Container, stored: Container | None, facts: NamespaceFacts, may: May) -> Container:
+def settled(
+    wanted: Container, stored: Container | None, facts: NamespaceFacts, keys: Keys, may: May
+) -> Container:
     """The container with the volumes that it mounts; what nobody may write to is mounted read-only.
+
+    `keys`: annotations and labels by who may set them.
 
     Raises:
         AlreadyExists: a service that another container has.
-        InvalidArgument: sources and volumes that are not there.
-        PermissionDenied: it runs something new over a folder of the node, with rights over the node, or with config
-            maps or secrets, and the caller may not.
+        InvalidArgument: sources and volumes that are not there; fields that are never sent.
+        PermissionDenied: it runs something new over a folder of the node, with rights over the node or over others, or
+            with config maps or secrets, and the caller may not.
     """
     for service, owner in facts.services.items():
         raise AlreadyExists(
@@ -94,8 +93,7 @@ def settled(wanted: Container, stored: Container | None, facts: NamespaceFacts, 
             metadata={"service": service, "container": owner},
         )
     wanted = _with_volumes(wanted, facts.volumes)
-    runs_new = stored is None or runs_other_things(wanted, stored)
-    if runs_new:
+    if stored is None or runs_other_things(wanted, stored):
         # Before anything is told of config maps and secrets: whether they are there, and of which type.
         refuse_use(wanted, may)
     found = Findings()
@@ -103,8 +101,7 @@ def settled(wanted: Container, stored: Container | None, facts: NamespaceFacts, 
     _check_pull_secrets(wanted, stored, facts.secrets, found)
     _check_mounts(wanted, facts.volumes, found)
     found.raise_if_any()
-    _check_power(wanted, stored, may, runs_new=runs_new)
-    return wanted
+    return admitted(wanted, stored, keys, may)
 
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
@@ -140,38 +137,6 @@ def _check_mounts(wanted: Container, volumes: Mapping[str, MountedVolume], found
                 "exists",
                 f'"{mount.volume}" is neither an empty_dir nor a volume of the namespace',
             )
-
-
-def _check_power(wanted: Container, stored: Container | None, may: May, *, runs_new: bool) -> None:
-    """Raises PermissionDenied for power over the node that is new; what runs already may go on."""
-    if runs_new and not may(HOST_PATH_PERMISSION):
-        # Also one that is taken away: see `privileges`.
-        for volume in (*wanted.volumes, *(stored.volumes if stored is not None else ())):
-            refuse_host_path(wanted.namespace, volume.name, volume.type)
-    refuse_privileges(wanted, stored, may)
-
-
-def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
-    """Raises PermissionDenied where a container has what the caller may not give it: power over the node, or what
-    `guarded` keys give pods. Who decides what runs in it has that power.
-    """
-    if not may(HOST_PATH_PERMISSION):
-        for volume in container.volumes:
-            refuse_host_path(container.namespace, volume.name, volume.type)
-    refuse_privileges(container, None, may)
-    refuse_guarded_keys(container.namespace, container, None, guarded, may)
-
-
-def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May, reads: str) -> None:
-    """The same of one that reads what the caller decides, as `reads` says it."""
-    try:
-        refuse_power(container, guarded, may)
-    except PermissionDenied as denied:
-        raise PermissionDenied(
-            f'{denied.message}; container "{container.name}" reads {reads}',
-            reason=denied.reason,
-            metadata={**denied.metadata, "container": container.name},
-        ) from None
 
 
 def _pull_secrets(wanted: Container, stored: Container | None) -> set[str]:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.config.model import Kind
-from pilothouse_server.containers import admission, operations, repository, rules
-from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
+from pilothouse_server.containers import guarding, operations, repository, rules
+from pilothouse_server.guard.model import PRIVILEGED
 from pilothouse_server.storage.operations import showing as volumes_showing
 from pilothouse_server.storage.rules import HOST_PATH_PERMISSION
 from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
@@ -16,7 +16,7 @@ from pilothouse_server.values.resources import NamespaceId
 
 
 class ConfigReaders:
-    """See the protocol for what each method returns. `guarded`: keys by which pods get power (`admission`)."""
+    """See the protocol for what each method returns. `guarded`: keys by which pods get power (`guarding`)."""
 
     def __init__(self, guarded: KeyPatterns) -> None:
         self._guarded = guarded
@@ -48,12 +48,12 @@ class ConfigReaders:
     async def refuse_power(
         self, transaction: ReadTransaction, namespace_id: NamespaceId, kind: Kind, name: str, may: May
     ) -> None:
-        if may(PRIVILEGED_PERMISSION) and may(HOST_PATH_PERMISSION):
+        if may(PRIVILEGED) and may(HOST_PATH_PERMISSION):
             return
         # The pods of one that is being deleted have their time to end.
         readers = await repository.users_of_source(transaction, namespace_id, kind, name, deleting=True)
         for each in await repository.get_many(transaction, list(readers)):
-            admission.refuse_power_by_reading(each, self._guarded, may, "what would be changed")
+            guarding.refuse_power_by_reading(each, self._guarded, may, "what would be changed")
 
     async def restart(
         self, transaction: Transaction, namespace_id: NamespaceId, kind: Kind, name: str

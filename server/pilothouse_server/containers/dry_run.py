@@ -7,7 +7,7 @@ it out is undone before, so that no lock is held while a cluster is waited for.
 from __future__ import annotations
 
 from pilothouse_server.clusters.refusals import Connect, tried
-from pilothouse_server.containers import manifests
+from pilothouse_server.containers import guarding, manifests
 from pilothouse_server.containers.model import Container
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.dry_run import dry_run_deletion
@@ -77,8 +77,11 @@ async def _dry_run_service_account(client: ClusterClient, container: Container) 
     if manifest is None:
         return
     name = container.spec.service_account
-    if await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name) is None:
+    found = await client.find(SERVICE_ACCOUNTS, container.kubernetes_namespace, name)
+    if found is None:
         await client.dry_run(SERVICE_ACCOUNTS, manifest)
+    else:
+        guarding.refuse_account(container, found)
 
 
 async def _dry_run_scale(client: ClusterClient, container: Container, found: Deployment) -> None:

@@ -23,7 +23,7 @@ from pilothouse_manifests.table import DEPLOYMENT, SERVICE_PORT, key_of
 from pilothouse_manifests.writing import writer
 from pilothouse_server.containers.model import Container, Port, TakenOver, TakenOverService
 from pilothouse_server.containers.pod_manifests import pod_spec
-from pilothouse_server.kubernetes.objects import Deployment, Manifest, Service
+from pilothouse_server.kubernetes.objects import Deployment, KubernetesObject, Manifest, Service
 from pilothouse_server.kubernetes.ownership import (
     CONTAINER_UID,
     DOMAIN,
@@ -213,6 +213,12 @@ def service_account(container: Container) -> Manifest | None:
             },
         },
     }
+
+
+def is_our_account(found: KubernetesObject, namespace_uid: str) -> bool:
+    """Returns whether a ServiceAccount was made by the platform for a namespace, whose uid it carries."""
+    metadata = found.metadata
+    return metadata.label(MANAGED_BY) == MANAGER and metadata.label(NAMESPACE_UID) == namespace_uid
 
 
 def timestamp(value: datetime) -> str:

@@ -274,6 +274,8 @@ class ContainerSpec(Value, frozen=True):
     pod_container_name: str = "main"
     restarted_at: datetime | None = None
     taken_over: TakenOver | None = None
+    # Those that it was admitted with (`guarding`); None: by a release that did not note them.
+    rights: tuple[str, ...] | None = None
 
 
 class Observed(Value, frozen=True):

@@ -11,11 +11,11 @@ import msgspec
 
 from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import operations, repository
-from pilothouse_server.containers.admission import refuse_power_by_reading
 from pilothouse_server.containers.dry_run import check_on_cluster
+from pilothouse_server.containers.guarding import only_takes_away, refuse_power_by_reading
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import FailedPrecondition, invalid
+from pilothouse_server.guard.model import Keys
 from pilothouse_server.storage.model import Volume
 from pilothouse_server.storage.mounter import Remounted
 from pilothouse_server.storage.operations import locate as locate_volume
@@ -48,13 +48,9 @@ class Mounter:
         )
 
         def merge(stored: Container) -> Container:
-            changed = _with_mount(stored, mount)
-            if changed != stored:
-                # The pods come to see something else: what they obey is asked for anew, as in an update.
-                refuse_keys(namespace, changed, stored, self._keys, may)
-            return changed
+            return _with_mount(stored, mount)
 
-        return await _remount(transaction, volume, container, merge, may)
+        return await _remount(transaction, volume, container, merge, self._keys, may)
 
     async def detach(
         self,
@@ -71,13 +67,13 @@ class Mounter:
         def merge(stored: Container) -> Container:
             changed = _without_mount(stored, name, canonical_mount_path(mount_path))
             if not may(HOST_PATH_PERMISSION):
-                # Pods have it until others take their place, which may be held: see `privileges`.
+                # Pods have it until others take their place, which may be held: see `guarding`.
                 refuse_host_path(namespace, volume.name, volume.type)
             self._refuse_loss(stored, volume, may)
             return changed
 
         # Whoever may detach may do so whatever else is mounted: it sees less.
-        return await _remount(transaction, volume, container, merge, lambda _permission: True)
+        return await _remount(transaction, volume, container, merge, self._keys, only_takes_away)
 
     async def refuse_deletion(self, transaction: Transaction, volume: Volume, *, may: May) -> None:
         if volume.type != "config_map" and volume.type != "secret":
@@ -103,10 +99,13 @@ async def _remount(
     volume: Volume,
     container: str,
     merge: Callable[[Container], Container],
+    keys: Keys,
     may: May,
 ) -> Remounted:
     seen: list[Container] = []
-    changed = await operations.change(transaction, volume.namespace, container, merge, seen.append, may=may)
+    changed = await operations.change(
+        transaction, volume.namespace, container, merge, seen.append, keys=keys, may=may
+    )
     restarts = 0
     if changed.generation != seen[0].generation:
         volume = await locate_volume(transaction, volume.namespace, volume.name)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pilothouse_server.clusters.refusals import Connect
 from pilothouse_server.containers import messages, operations
 from pilothouse_server.containers.config_use import CONFIG_USE_PERMISSION
-from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
 from pilothouse_server.containers.service import ContainerService, ImportContainers
-from pilothouse_server.containers.service_annotations import Keys
+from pilothouse_server.guard.model import PRIVILEGED, Keys
 from pilothouse_server.rpc.noun import InNamespaces, Noun
 from pilothouse_server.rpc.watch import WatchServer
 from pilothouse_server.store.backfill import Watched
@@ -34,7 +33,7 @@ def containers_noun(
     return Noun(
         service=ContainerService(watches, page_key, connect, import_containers, keys),
         watched={"container": Watched(operations.get_many, messages.CACHE.render, messages.CACHE.format)},
-        permissions=frozenset({PRIVILEGED_PERMISSION, CONFIG_USE_PERMISSION}),
+        permissions=frozenset({PRIVILEGED, CONFIG_USE_PERMISSION}),
         in_namespaces=InNamespaces(
             cascade=operations.delete_all, forget=operations.forget_all, held=operations.held
         ),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -28,6 +28,7 @@ from pilothouse_server.containers.namespace_facts import CreationFacts, Needs
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
 from pilothouse_server.containers.repository import Creation
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
+from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Quota
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
@@ -74,9 +75,11 @@ async def locate(transaction: ReadTransaction, namespace: str, name: str, *, loc
 
 
 async def create(
-    transaction: Transaction, namespace_name: str, wanted: Container, *, may: May, uid: str = ""
+    transaction: Transaction, namespace_name: str, wanted: Container, *, keys: Keys, may: May, uid: str = ""
 ) -> Container:
     """Makes a container in a transaction. `may`: whether the caller holds a permission in the namespace.
+
+    `keys`: annotations and labels by who may set them.
 
     `uid`: that of an orphan on the cluster, which keeps it; empty: a new one.
 
@@ -95,7 +98,7 @@ async def create(
         facts = await repository.admit(transaction, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = _creation(facts, wanted, needs, may, transaction.actor, uid)
+        creation = _creation(facts, wanted, needs, Caller(transaction.actor, may, keys), uid)
         try:
             await repository.write(transaction, creation)
         except Aborted:
@@ -109,7 +112,14 @@ async def create(
 
 
 async def draft_creation(
-    draft: Draft, cache: FactsCache, namespace_name: str, wanted: Container, *, may: May, share: Share
+    draft: Draft,
+    cache: FactsCache,
+    namespace_name: str,
+    wanted: Container,
+    *,
+    keys: Keys,
+    may: May,
+    share: Share,
 ) -> Container:
     """Drafts a new container: what decides is read by one statement, and at the commit all is written by another.
 
@@ -124,17 +134,17 @@ async def draft_creation(
         await repository.admit_draft(draft, "", "", Needs())
         raise
     await share.used()
-    needs = admission.needs_of(wanted, None)
+    needs, caller = admission.needs_of(wanted, None), Caller(draft.actor, may, keys)
     creation = None
     if (cached := cache.find(draft.user_id, namespace_name, needs)) is not None:
         # No create is refused because of a cached value.
         with contextlib.suppress(PilothouseError):
-            creation = _creation(cached, wanted, needs, may, draft.actor, "")
+            creation = _creation(cached, wanted, needs, caller)
     if creation is None:
         facts = await repository.admit_draft(draft, namespace_name, wanted.name, needs)
         if facts is None:
             raise not_found("namespace", namespace_name)
-        creation = _creation(facts, wanted, needs, may, draft.actor, "")
+        creation = _creation(facts, wanted, needs, caller)
         cache.learn(draft.user_id, facts.namespace)
     repository.draft_creation(
         draft,
@@ -147,8 +157,16 @@ async def draft_creation(
     return creation.container
 
 
+class Caller(NamedTuple):
+    """The user who makes a container, with the permissions and keys that decide about its rights."""
+
+    actor: Actor
+    may: May
+    keys: Keys
+
+
 def _creation(
-    facts: CreationFacts, wanted: Container, needs: Needs, may: May, actor: Actor, uid: str
+    facts: CreationFacts, wanted: Container, needs: Needs, caller: Caller, uid: str = ""
 ) -> Creation:
     """The container as the facts admit it; raises as `create`, but for what `rules` refuse."""
     namespace = facts.namespace
@@ -160,7 +178,7 @@ def _creation(
         namespace_ref=namespace.ref,
         kubernetes_name=wanted.kubernetes_name or wanted.name,
     )
-    wanted = admission.settled(wanted, None, facts.found, may)
+    wanted = admission.settled(wanted, None, facts.found, caller.keys, caller.may)
     share = rules.quota_share(wanted)
     admission.refuse_exceeded_quota(namespace, facts.used, share)
     created = msgspec.structs.replace(
@@ -169,7 +187,7 @@ def _creation(
         uid=uid or str(uuid4()),
         created_at=facts.moment,
         updated_at=facts.moment,
-        created_by=actor.username,
+        created_by=caller.actor.username,
     )
     return Creation(created, facts, needs, share, admission.limits_of(namespace.quota))
 
@@ -181,6 +199,7 @@ async def change(
     merge: Callable[[Container], Container],
     check: Check,
     *,
+    keys: Keys,
     may: May,
 ) -> Container:
     """Changes what is wanted: `merge` answers the stored container with the caller's fields taken over.
@@ -199,7 +218,7 @@ async def change(
         return stored
     if wanted.is_long:
         await others_first()
-    wanted = await admission.check_references(transaction, wanted, stored, may)
+    wanted = await admission.check_references(transaction, wanted, stored, keys, may)
     if wanted == stored:
         return stored
     share = rules.quota_share(wanted)

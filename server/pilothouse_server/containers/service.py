@@ -9,7 +9,7 @@ from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters import events
 from pilothouse_server.clusters.messages import KUBERNETES_EVENT
 from pilothouse_server.clusters.refusals import Connect
-from pilothouse_server.containers import admission, messages, operations
+from pilothouse_server.containers import guarding, messages, operations
 from pilothouse_server.containers.dry_run import check_on_cluster
 from pilothouse_server.containers.events import subjects_of
 from pilothouse_server.containers.facts_cache import FactsCache
@@ -18,8 +18,8 @@ from pilothouse_server.containers.logs import MOST_CONTAINERS, LogStream
 from pilothouse_server.containers.model import Container, Pod
 from pilothouse_server.containers.operations import PauseMode
 from pilothouse_server.containers.pod_log_reader import LogQuery, caller_error
-from pilothouse_server.containers.service_annotations import Keys, refuse_keys
 from pilothouse_server.errors import invalid, not_found
+from pilothouse_server.guard.model import Keys
 from pilothouse_server.kubernetes.errors import ClusterError
 from pilothouse_server.kubernetes.exec import program
 from pilothouse_server.namespaces.messages import named_namespace
@@ -92,12 +92,13 @@ class ContainerService:
         share = Share(last=goes_last(request))
         wanted, may = messages.CONTAINER.from_proto(request.container), call.may(request.namespace)
         await share.used()
-        refuse_keys(request.namespace, wanted, None, self._keys, may)
+        keys = self._keys
         if call.validate_only:
-            created = await operations.create(await call.transaction(), request.namespace, wanted, may=may)
+            transaction = await call.transaction()
+            created = await operations.create(transaction, request.namespace, wanted, keys=keys, may=may)
         else:
             created = await operations.draft_creation(
-                call.draft(), self._facts, request.namespace, wanted, may=may, share=share
+                call.draft(), self._facts, request.namespace, wanted, keys=keys, may=may, share=share
             )
             await share.used()
         return pb.CreateContainerResponse(container=await self._answer(call, created))
@@ -146,20 +147,14 @@ class ContainerService:
     ) -> pb.UpdateContainerResponse:
         """Changes what is wanted of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
-        merge, may = messages.CONTAINER.merger(request.container, paths), call.may(request.namespace)
-
-        def merged(stored: Container) -> Container:
-            wanted = merge(stored)
-            refuse_keys(request.namespace, wanted, stored, self._keys, may)
-            return wanted
-
         changed = await operations.change(
             await call.transaction(),
             request.namespace,
             request.name,
-            merged,
+            messages.CONTAINER.merger(request.container, paths),
             call.noting(wire.etag_check(request.etag or request.container.etag), messages.CONTAINER.to_proto),
-            may=may,
+            keys=self._keys,
+            may=call.may(request.namespace),
         )
         return pb.UpdateContainerResponse(container=await self._answer(call, changed))
 
@@ -292,7 +287,7 @@ class ContainerService:
 
         def check_power() -> None:
             """A program has the rights of what it runs in."""
-            admission.refuse_power(found, self._keys.guarded, call.may(start.namespace))
+            guarding.refuse_power(found, self._keys.guarded, call.may(start.namespace))
 
         check_power()
         call.on_renewed = check_power

@@ -107,7 +107,7 @@ class Dependencies:
         self._client = client
         self._namespace = namespace
         self._existing = existing
-        self._may = may
+        self.may = may
         self._seen: dict[tuple[str, str], Manifest | None] = {}
 
     async def discover(self, converted: Converted) -> tuple[Container, Discovered, tuple[str, ...]]:
@@ -207,7 +207,7 @@ class Dependencies:
 
     async def _source(self, kind: Kind, name: str, optional: bool, problems: list[str]) -> Manifest | None:
         resource = _RESOURCES[kind]
-        if optional and not self._may(CONFIG_PERMISSION) and not await self._exists(kind, name):
+        if optional and not self.may(CONFIG_PERMISSION) and not await self._exists(kind, name):
             return None
         if not self._allowed(CONFIG_PERMISSION, f"{resource.kind} {name}", problems):
             return None
@@ -227,7 +227,7 @@ class Dependencies:
         return None if told else found
 
     def _allowed(self, permission: str, what: str, problems: list[str]) -> bool:
-        if self._may(permission):
+        if self.may(permission):
             return True
         problems.append(
             f'{what}: permission {permission} is needed in namespace "{self._namespace.name}" to import it'

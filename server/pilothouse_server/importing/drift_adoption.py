@@ -20,8 +20,8 @@ import msgspec
 
 from pilothouse_manifests.paths import adoptable
 from pilothouse_server.containers import manifests, operations, repository, rules
+from pilothouse_server.containers.guarding import gives_more_rights
 from pilothouse_server.containers.model import Container, EnvVar
-from pilothouse_server.containers.privileges import gives_more_rights
 from pilothouse_server.errors import InvalidArgument
 from pilothouse_server.importing.deployments import convert
 from pilothouse_server.kubernetes import field_paths

@@ -26,16 +26,15 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.containers import (
     admission,
+    guarding,
     manifests,
     operations,
     rules,
-    service_annotations,
 )
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.privileges import refuse_guarded_keys
-from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption.envelopes import Envelopes
-from pilothouse_server.errors import FailedPrecondition, PermissionDenied, PilothouseError
+from pilothouse_server.errors import FailedPrecondition, PilothouseError
+from pilothouse_server.guard.model import PRIVILEGED, Keys
 from pilothouse_server.importing import dependencies, unfit
 from pilothouse_server.importing.dependencies import Created, Dependencies, Discovered, Existing
 from pilothouse_server.importing.deployments import (
@@ -49,7 +48,7 @@ from pilothouse_server.kubernetes import field_paths
 from pilothouse_server.kubernetes.client import ClusterClient
 from pilothouse_server.kubernetes.errors import ClusterError, NotFound, Refused, Unreadable
 from pilothouse_server.kubernetes.homes import is_foreign, refuse_foreign
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Deployment, Manifest
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICE_ACCOUNTS, SERVICES, Deployment, Manifest
 from pilothouse_server.kubernetes.ownership import CONTAINER_UID
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
@@ -127,6 +126,7 @@ async def create(
     namespace_name: str,
     candidates: Sequence[Candidate],
     envelopes: Envelopes,
+    keys: Keys,
     may: May,
 ) -> list[Candidate]:
     """Creates containers of those that can be; each stands for itself. Returns them with their rows.
@@ -143,7 +143,7 @@ async def create(
             try:
                 async with transaction.attempt():
                     candidate = await _create(
-                        transaction, namespace, candidate, candidate.container, envelopes, may
+                        transaction, namespace, candidate, candidate.container, envelopes, keys, may
                     )
             except PilothouseError as error:
                 candidate = refused(candidate, _words(error))
@@ -151,18 +151,14 @@ async def create(
     return taken
 
 
-def without_guarded(candidate: Candidate, keys: Keys, may: May) -> Candidate:
+def without_guarded(candidate: Candidate, keys: Keys) -> Candidate:
     """Returns the candidate without annotations of Services that only few may set; they stay there, as others'.
 
-    Pods keep theirs, so who may not set those does not take the Deployment over.
+    Pods keep theirs, so a caller who may not set those does not take the Deployment over (`create`).
     """
     if candidate.container is None:
         return candidate
-    container = service_annotations.without_guarded(candidate.container, keys.free)
-    try:
-        refuse_guarded_keys(container.namespace, container, None, keys.guarded, may)
-    except PermissionDenied as error:
-        return refused(candidate, _words(error))
+    container = guarding.without_guarded(candidate.container, keys.free)
     return msgspec.structs.replace(candidate, container=container)
 
 
@@ -183,6 +179,7 @@ async def _create(
     candidate: Candidate,
     container: Container,
     envelopes: Envelopes,
+    keys: Keys,
     may: May,
 ) -> Candidate:
     names, created = await dependencies.create(transaction, namespace, candidate.discovered, envelopes)
@@ -192,7 +189,9 @@ async def _create(
         uid="",
         namespace_ref=namespace.ref,
     )
-    stored = await operations.create(transaction, namespace.name, wanted, may=may, uid=candidate.uid)
+    stored = await operations.create(
+        transaction, namespace.name, wanted, keys=keys, may=may, uid=candidate.uid
+    )
     return msgspec.structs.replace(candidate, container=stored, created=created)
 
 
@@ -291,6 +290,7 @@ async def _candidate(
     shared: dict[str, str],
     theirs: Dependencies,
 ) -> Candidate:
+    may = theirs.may
     live = await client.read(DEPLOYMENTS, namespace.kubernetes_name, name)
     if unfit_for_rows := unfit.problems(live):
         return Candidate(name, problems=tuple(unfit_for_rows))
@@ -300,6 +300,7 @@ async def _candidate(
     own_uid = converted.container.uid
     converted = without_services(converted, _of(converted, shared))
     with_theirs, found, problems = await theirs.discover(converted)
+    problems += await _foreign_account(client, namespace, with_theirs, may)
     if problems:
         return Candidate(name, problems=problems)
     try:
@@ -319,6 +320,22 @@ async def _candidate(
         container = msgspec.structs.replace(container, drift_policy="report")
         notes.insert(0, f"drift policy REPORT: repairing would change its pods by {', '.join(changed)}")
     return Candidate(name, container, notes=tuple(notes), discovered=found, uid=own_uid)
+
+
+async def _foreign_account(
+    client: ClusterClient, namespace: Namespace, container: Container, may: May
+) -> tuple[str, ...]:
+    """Why its pods may not run as their account: the platform does not have it, and nobody here knows its rights."""
+    name = container.spec.service_account
+    if name in ("", "default") or may(PRIVILEGED):
+        return ()
+    found = await client.find(SERVICE_ACCOUNTS, namespace.kubernetes_name, name)
+    if found is None or manifests.is_our_account(found, namespace.uid):
+        return ()
+    return (
+        f"spec.template.spec.serviceAccountName: the platform does not have service account {name}: permission "
+        f'{PRIVILEGED} is needed in namespace "{namespace.name}", from a grant over all namespaces, to import it',
+    )
 
 
 def _of(converted: Converted, reasons: dict[str, str]) -> dict[str, str]:

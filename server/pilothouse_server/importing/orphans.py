@@ -18,9 +18,9 @@ from pilothouse_server.clusters.operations.orphans import Read, Resolved, uids_o
 from pilothouse_server.clusters.refusals import Connect, refusal, within
 from pilothouse_server.config.model import Kind
 from pilothouse_server.containers import admission
-from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption.envelopes import Envelopes
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.guard.model import Keys
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.importing.dependencies import Dependencies, Discovered, Existing
 from pilothouse_server.importing.operations import Candidate
@@ -57,8 +57,9 @@ class FoundOrphans:
     why.
     """
 
-    def __init__(self, envelopes: Envelopes) -> None:
+    def __init__(self, envelopes: Envelopes, keys: Keys) -> None:
         self._envelopes = envelopes
+        self._keys = keys
         self.found: list[FoundInNamespace] = []
         self.refused: list[Resolved] = []
 
@@ -76,6 +77,7 @@ class FoundOrphans:
                 item.namespace.name,
                 [candidate for _, candidate in item.workloads],
                 self._envelopes,
+                self._keys,
                 item.may,
             )
             resolved += [
@@ -126,7 +128,7 @@ class OrphanImports:
                 name: await dependencies.find_existing(transaction, namespace)
                 for name, namespace in namespaces.items()
             }
-        result = FoundOrphans(self._envelopes)
+        result = FoundOrphans(self._envelopes, self._keys)
         for name, group in by_namespace.items():
             if why := _refusal(namespaces.get(name), may):
                 result.refused += [Resolved(orphan, problems=(why,)) for orphan in group]
@@ -150,8 +152,7 @@ class OrphanImports:
             names = [orphan.name for orphan in deployments]
             candidates = await operations.discover(self._connect, namespace, names, "", existing, may, listed)
             candidates = [
-                messages.shown(operations.without_guarded(candidate, self._keys, may))
-                for candidate in candidates
+                messages.shown(operations.without_guarded(candidate, self._keys)) for candidate in candidates
             ]
         configs = [orphan for orphan in orphans if orphan.kind in _KINDS]
         found = await self._configs(namespace, configs, existing, may, listed)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pilothouse.container.v1 import container_pb2 as pb
 from pilothouse_server.clusters.refusals import Connect
-from pilothouse_server.containers.privileges import PRIVILEGED_PERMISSION
-from pilothouse_server.containers.service_annotations import Keys
 from pilothouse_server.encryption.envelopes import Envelopes
+from pilothouse_server.guard.model import PRIVILEGED, Keys
 from pilothouse_server.importing import dependencies, messages, operations
 from pilothouse_server.namespaces.operations import locate as locate_namespace
 from pilothouse_server.namespaces.operations import refuse_inactive as refuse_inactive_namespace
@@ -32,11 +31,11 @@ class ImportHandler:
         candidates = await operations.discover(
             self._connect, namespace, request.names, request.label_selector, existing, may
         )
-        if not may(PRIVILEGED_PERMISSION):
-            candidates = [operations.without_guarded(candidate, self._keys, may) for candidate in candidates]
+        if not may(PRIVILEGED):
+            candidates = [operations.without_guarded(candidate, self._keys) for candidate in candidates]
         candidates = [messages.shown(candidate) for candidate in candidates]
         taken = await operations.create(
-            await call.transaction(), request.namespace, candidates, self._envelopes, may
+            await call.transaction(), request.namespace, candidates, self._envelopes, self._keys, may
         )
         call.describe(**operations.record(taken))
         return pb.ImportContainersResponse(results=[messages.imported_container(item) for item in taken])

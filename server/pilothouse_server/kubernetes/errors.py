@@ -39,6 +39,8 @@ Outlook = Literal["passing", "refused", "gone"]
 
 # The `status_reason` of a Conflict that we raise ourselves: an object of somebody else has the name.
 NAME_TAKEN = "NameTaken"
+# The reason of an object that holds what nobody was allowed: it is not sent.
+GUARDED = "Guarded"
 # The reason of a refusal if our namespace has lost the label that makes it ours.
 LABEL_LOST = "LabelLost"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# Keys whose answer is remembered; a key has at most 317 characters.
+_MOST_KNOWN = 4096
 _HEADER = re.compile(r"[a-z0-9][a-z0-9_.-]*\*?")
 _PATTERN = re.compile(r"!?[A-Za-z0-9._*-]+(?:/[A-Za-z0-9._*-]*)?")
 
@@ -22,9 +24,17 @@ class KeyPatterns:
             inside += [f"{word}/*" for word in inside if "/" not in word]
         self._in = _compiled(inside)
         self._out = _compiled([word[1:] for word in words if word.startswith("!")])
+        # The same keys are asked for by every request, and a long pattern costs some microseconds a key.
+        self._known: dict[str, bool] = {}
 
     def __contains__(self, key: str) -> bool:
-        return self._in.fullmatch(key) is not None and self._out.fullmatch(key) is None
+        known = self._known.get(key)
+        if known is None:
+            known = self._in.fullmatch(key) is not None and self._out.fullmatch(key) is None
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = known
+        return known
 
 
 def checked(pattern: str) -> str:

@@ -20,10 +20,12 @@ from pilothouse_server.config.objects import ConfigObject
 from pilothouse_server.config.operations import secrets
 from pilothouse_server.encryption.envelopes import Envelopes, Sealed
 from pilothouse_server.errors import PilothouseError
+from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED
 from pilothouse_server.kubernetes.errors import ClusterError, Refused
 from pilothouse_server.kubernetes.objects import Manifest
+from pilothouse_server.kubernetes.ownership import CONFIG_UID, NAMESPACE, NAMESPACE_UID
 from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
@@ -42,6 +44,8 @@ from pilothouse_server.store.unit_of_work import ReadTransaction, Transaction
 from pilothouse_server.values.resources import Condition
 
 _KEY_AGAIN_SECONDS = 30.0
+# The keys of ours in what is written.
+_OURS = frozenset({CONFIG_UID, NAMESPACE, NAMESPACE_UID})
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
@@ -154,8 +158,9 @@ class ConfigReconciler(OneByOne[Config, LoadedConfig, ConfigProgress]):
         wanted = objects.manifest(config, values)
         if found is not None and await self._is_as_wanted(client, config, wanted, found):
             return ConfigProgress(objects=marks.noted((self._resource, found)))
+        admitted = Admitted(config.kubernetes_namespace, _OURS)
         try:
-            applied = await client.apply(self._resource, wanted, force=True)
+            applied = await client.apply(self._resource, wanted, admitted, force=True)
             if (patch := objects.without_added_keys(wanted, applied)) is not None:
                 applied = await client.merge_patch(
                     self._resource, config.namespace_ref, config.kubernetes_name, patch

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from pilothouse_server.containers import manifests
+from pilothouse_server.containers import guarding, manifests
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container
 from pilothouse_server.containers.rollout import REVISION, is_outrun
@@ -90,16 +90,18 @@ async def make(client: LeasedClient, container: Container) -> ContainerProgress 
     for manifest in services:
         if await client.find(SERVICES, namespace, manifest["metadata"]["name"]) is not None:
             return None
+    admitted = guarding.may_be_sent(container)
     try:
         if wanted != 1:
-            await client.apply(DEPLOYMENTS, manifests.deployment(container, paused=True))
+            await client.apply(DEPLOYMENTS, manifests.deployment(container, paused=True), admitted)
             await replicas.set_scale(client, container, wanted)
-        deployment = await client.apply(DEPLOYMENTS, manifests.deployment(container, replicas_set=wanted))
+        manifest = manifests.deployment(container, replicas_set=wanted)
+        deployment = await client.apply(DEPLOYMENTS, manifest, admitted)
     except (Conflict, Invalid):
         return None
     if deployment.metadata.deletion_timestamp is not None or deployment.spec.replicas != wanted:
         return None
-    applied = [(SERVICES, await client.apply(SERVICES, manifest)) for manifest in services]
+    applied = [(SERVICES, await client.apply(SERVICES, manifest, admitted)) for manifest in services]
     conditions = (Condition(APPLIED, "True", "Applied"), Drift(container, settled=False).condition())
     objects = marks.noted((DEPLOYMENTS, deployment), *applied) | others_acts.restart_mark(deployment)
     return ContainerProgress(deployment=deployment, conditions=conditions, objects=objects)
@@ -279,9 +281,10 @@ async def _apply_service_account(client: LeasedClient, container: Container) -> 
     found = await client.find(
         SERVICE_ACCOUNTS, container.kubernetes_namespace, container.spec.service_account
     )
-    # One that is there already (`default`, or somebody's with rights of its own) is used as it is.
     if found is None:
-        found = await client.apply(SERVICE_ACCOUNTS, manifest)
+        found = await client.apply(SERVICE_ACCOUNTS, manifest, guarding.may_be_sent(container))
+    else:
+        guarding.refuse_account(container, found)
     return marks.noted((SERVICE_ACCOUNTS, found)) if found.metadata.label(MANAGED_BY) == MANAGER else {}
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pilothouse_server.containers import guarding
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container, DriftPolicy
 from pilothouse_server.containers.observation import DRIFTED
@@ -74,6 +75,7 @@ class Drift:
         rules: DriftRules = DEFAULT_RULES,
     ) -> None:
         self.container = container
+        self.admitted = guarding.may_be_sent(container)
         self.policy = policy or container.drift_policy
         self.settled = settled
         self.rules = rules
@@ -97,12 +99,12 @@ class Drift:
         if self.policy != "repair":
             return await self._apply_the_rest(client, resource, manifest, present=present)
         try:
-            return await client.apply(resource, manifest)
+            return await client.apply(resource, manifest, self.admitted)
         except Conflict as conflict:
             if not conflict.fields:
                 raise
             self.repaired += _differences(manifest, conflict.fields)
-            return await client.apply(resource, manifest, force=True)
+            return await client.apply(resource, manifest, self.admitted, force=True)
 
     async def _meet_additions(
         self, client: LeasedClient, resource: Resource[Any], manifest: Manifest
@@ -181,7 +183,7 @@ class Drift:
                 for path in changed
             ]
             ours = field_paths.without(ours, changed)
-        return await client.apply(resource, ours, force=force)
+        return await client.apply(resource, ours, self.admitted, force=force)
 
     def note_deleted(self, kind: str, name: str) -> None:
         """Records that we have deleted an object ourselves, to create it again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import LABEL_LOST, NAME_TAKEN, ClusterError, Conflict, Refused
@@ -122,6 +123,10 @@ class NamespaceReconciler(OneByOne[Namespace, LoadedNamespace, NamespaceProgress
         return Result(again_seconds=progress.again_seconds)
 
 
+def _admitted(namespace: Namespace) -> Admitted:
+    return Admitted(namespace.kubernetes_name, frozenset({NAMESPACE, NAMESPACE_UID}))
+
+
 async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgress:
     found = await client.find(NAMESPACES, None, namespace.kubernetes_name)
     if found is not None:
@@ -138,7 +143,9 @@ async def _apply(client: LeasedClient, namespace: Namespace) -> NamespaceProgres
     settled = ours and namespace.observed_generation >= namespace.generation
     applied = found
     if applied is None or not settled or not await agreement.is_as_wanted(client, NAMESPACES, wanted):
-        applied = await client.apply(NAMESPACES, wanted, force=namespace.adopted or ours)
+        applied = await client.apply(
+            NAMESPACES, wanted, _admitted(namespace), force=namespace.adopted or ours
+        )
     objects = marks.noted((NAMESPACES, applied))
     level = applied.metadata.label(POD_SECURITY) or ""
     return NamespaceProgress(phase=applied.status.phase or "Active", objects=objects, level=level)
@@ -156,7 +163,7 @@ async def _wait_until_empty(client: LeasedClient, namespace: Namespace) -> Names
     if not _is_ours(namespace, found):
         # It was to be taken over, and may have been ours before: what we made there goes only where it is ours.
         wanted = reclaimed_namespace_manifest(namespace, found.metadata.uid)
-        await client.apply(NAMESPACES, wanted, force=True)
+        await client.apply(NAMESPACES, wanted, _admitted(namespace), force=True)
     return msgspec.structs.replace(waiting, taken_over=True)
 
 
@@ -168,7 +175,7 @@ async def _delete(client: LeasedClient, namespace: Namespace) -> NamespaceProgre
     if found is None or not _is_ours(namespace, found):
         return NamespaceProgress(gone=True)
     if namespace.adopted:
-        await client.apply(NAMESPACES, released_namespace_manifest(namespace))
+        await client.apply(NAMESPACES, released_namespace_manifest(namespace), _admitted(namespace))
         return NamespaceProgress(gone=True)
     if found.metadata.deletion_timestamp is None:
         await client.delete_namespace(namespace.kubernetes_name, uid=found.metadata.uid)

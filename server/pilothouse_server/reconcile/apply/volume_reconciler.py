@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes import marks
 from pilothouse_server.kubernetes.conditions import APPLIED, set_condition
 from pilothouse_server.kubernetes.errors import (
@@ -27,6 +28,7 @@ from pilothouse_server.kubernetes.errors import (
     Invalid,
     NotFound,
 )
+from pilothouse_server.kubernetes.ownership import NAMESPACE
 from pilothouse_server.reconcile.apply import agreement
 from pilothouse_server.reconcile.apply.row_reconciler import (
     AGAIN_SECONDS,
@@ -163,8 +165,9 @@ async def _apply(client: LeasedClient, loaded: LoadedVolume) -> VolumeProgress:
     if settled and await agreement.is_as_wanted(client, PERSISTENT_VOLUME_CLAIMS, wanted):
         assert found is not None
         return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, found)))
+    admitted = Admitted(volume.kubernetes_namespace, frozenset({NAMESPACE, claims.VOLUME_UID}))
     try:
-        applied = await client.apply(PERSISTENT_VOLUME_CLAIMS, wanted, force=True)
+        applied = await client.apply(PERSISTENT_VOLUME_CLAIMS, wanted, admitted, force=True)
     except Invalid as refusal:
         raise claims.in_one_line(refusal) from None
     return VolumeProgress(objects=marks.noted((PERSISTENT_VOLUME_CLAIMS, applied)))

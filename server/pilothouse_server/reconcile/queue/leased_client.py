@@ -5,6 +5,8 @@ may have applied something newer. The monotonic clock runs on while a process is
 after it notices. A write that was already sent may still take effect; the next reconciliation, which
 `LeaseLost` requests, finds its result.
 
+Every apply passes the guard first, as the complete object that is sent.
+
 Deletions name our namespace, and the Kubernetes namespace must carry its uid: in another owner's nothing is deleted.
 """
 
@@ -14,7 +16,10 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from pilothouse_server.guard.inspection import violations
+from pilothouse_server.guard.model import Admitted
 from pilothouse_server.kubernetes.client import ClusterClient, Propagation
+from pilothouse_server.kubernetes.errors import GUARDED, Refused
 from pilothouse_server.kubernetes.homes import refuse_foreign
 from pilothouse_server.kubernetes.objects import NAMESPACES, Manifest, Resource, T
 from pilothouse_server.values.resources import NamespaceRef
@@ -64,9 +69,12 @@ class LeasedClient:
         """Returns the whole object as it would be with one field set to `value`."""
         return await self._client.dry_run_replaced(resource, namespace, name, steps, value)
 
-    async def apply(self, resource: Resource[T], manifest: Manifest, *, force: bool = False) -> T:
-        """Applies by server-side apply."""
+    async def apply(
+        self, resource: Resource[T], manifest: Manifest, admitted: Admitted, *, force: bool = False
+    ) -> T:
+        """Applies by server-side apply. Raises Refused `Guarded` where the object holds more than is `admitted`."""
         self.check()
+        _refuse_more(manifest, admitted)
         return await self._client.apply(resource, manifest, force=force)
 
     async def merge_patch(self, resource: Resource[T], home: NamespaceRef, name: str, patch: Manifest) -> T:
@@ -106,3 +114,12 @@ class LeasedClient:
         if home not in self._homes:
             await refuse_foreign(self, home)
             self._homes.append(home)
+
+
+def _refuse_more(manifest: Manifest, admitted: Admitted) -> None:
+    """Raises Refused for the first part of an object that is never sent, or that nobody was allowed."""
+    for found in violations(manifest, namespace=admitted.namespace, ours=admitted.ours):
+        if found.permission and (admitted.rights is None or found.right in admitted.rights):
+            continue
+        needs = f"; permission {found.permission} was not held" if found.permission else ""
+        raise Refused(f"{found.path} {found.words}{needs}", code=403, status_reason=GUARDED)

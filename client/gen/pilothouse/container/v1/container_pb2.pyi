@@ -1261,7 +1261,10 @@ class Container(_message.Message):
     replicas: _builtins.int
     """Number of pods while started; default 1; 0 to 10,000."""
     service_account: _builtins.str
-    """Kubernetes service account of the pods, created if it is missing; default the namespace's own."""
+    """Kubernetes service account of the pods, created if it is missing; default the namespace's own. One that is on the
+    cluster and that the platform did not make needs `container.privileged`, as its rights are unknown; without it the
+    condition `Applied` is False with the reason `Guarded`.
+    """
     termination_grace_seconds: _builtins.int
     """Seconds to end before the kill; default 30."""
     drift_policy: Global___DriftPolicy.ValueType

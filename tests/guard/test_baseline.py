@@ -1,15 +1,13 @@
-"""The fields that `baseline` forbids need permissions, field by field: by the table, against Kubernetes' checks and
-recordings.
+"""Fields that `baseline` forbids need a permission, one by one, against Kubernetes' checks and recordings.
 
-Each field that a control restricts is set in a Deployment as an import meets it. It is then either a right that is
-found, or nothing that the platform can say, so that the Deployment is refused.
+Each field that one of Kubernetes' own controls restricts is set in a Deployment, and the guard finds it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,13 @@ import msgspec
 import pytest
 
 from pilothouse_server.authorization.access import Grant, Principal
-from pilothouse_server.containers import privileges
+from pilothouse_server.containers import guarding
 from pilothouse_server.containers.model import Container, TakenOver, Toleration
-from pilothouse_server.containers.privileges import BASELINE, BEYOND, Control, findings
 from pilothouse_server.errors import PermissionDenied
-from pilothouse_server.importing.deployments import Converted, convert
+from pilothouse_server.guard import objects
+from pilothouse_server.guard.inspection import violations as found_by_guard
+from pilothouse_server.guard.model import Keys
+from pilothouse_server.guard.pods import FREE
 from pilothouse_server.settings.model import Settings
 from pilothouse_server.values.key_patterns import KeyPatterns
 from pilothouse_simulator.admission.pod_security_checks import violations
@@ -31,6 +31,52 @@ JsonObject = dict[str, Any]
 
 _RECORDING = Path(__file__).parents[1] / "recordings" / "07c-pod-security.json"
 _METADATA = "169.254.169.254"
+_HOLDERS = ("spec", "spec.containers[*]")
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline, by the names and in the order of the
+# checks of Kubernetes 1.36 (staging/src/k8s.io/pod-security-admission/policy). Its lists of fields name `containers`;
+# each holds of `initContainers` too.
+BASELINE: dict[str, tuple[str, ...]] = {
+    "appArmorProfile": (
+        "metadata.annotations[container.apparmor.security.beta.kubernetes.io/*]",
+        *(f"{holder}.securityContext.appArmorProfile.type" for holder in _HOLDERS),
+    ),
+    "capabilities_baseline": ("spec.containers[*].securityContext.capabilities.add",),
+    "hostNamespaces": ("spec.hostNetwork", "spec.hostPID", "spec.hostIPC"),
+    "hostPathVolumes": ("spec.volumes[*].hostPath",),
+    "hostPorts": ("spec.containers[*].ports[*].hostPort",),
+    "hostProbesAndHostLifecycle": tuple(
+        f"spec.containers[*].{handler}.{action}.host"
+        for handler in (
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle.postStart",
+            "lifecycle.preStop",
+        )
+        for action in ("httpGet", "tcpSocket")
+    ),
+    "privileged": ("spec.containers[*].securityContext.privileged",),
+    "procMount": ("spec.containers[*].securityContext.procMount",),
+    "seLinuxOptions": tuple(
+        f"{holder}.securityContext.seLinuxOptions.{part}"
+        for holder in _HOLDERS
+        for part in ("type", "user", "role")
+    ),
+    "seccompProfile_baseline": tuple(f"{holder}.securityContext.seccompProfile.type" for holder in _HOLDERS),
+    "sysctls": ("spec.securityContext.sysctls[*].name",),
+    "windowsHostProcess": tuple(
+        f"{holder}.securityContext.windowsOptions.hostProcess" for holder in _HOLDERS
+    ),
+}
+# Fields that the standards leave open.
+BEYOND: dict[str, tuple[str, ...]] = {
+    "seccompAnnotations": (
+        "metadata.annotations[seccomp.security.alpha.kubernetes.io/*]",
+        "metadata.annotations[container.seccomp.security.alpha.kubernetes.io/*]",
+    ),
+    "tolerations": ("spec.tolerations[*].key",),
+    "priorityClassName": ("spec.priorityClassName",),
+}
 # A value that the control of this name forbids, by the last key of the field where it has several.
 _FORBIDDEN: dict[str, Any] = {
     "appArmorProfile": {"type": "Unconfined", "": "unconfined"},
@@ -60,15 +106,17 @@ _BESIDE: dict[str, JsonObject] = {
 }
 
 
-def _value(control: Control, key: str) -> Any:
-    value = _FORBIDDEN[control.name]
+def _value(control: str, key: str) -> Any:
+    value = _FORBIDDEN[control]
     return value.get(key, value.get("")) if isinstance(value, dict) and "path" not in value else value
 
 
 def _deployment(template: JsonObject) -> JsonObject:
     metadata = {"labels": {"app": "web"}, **template.get("metadata", {})}
     return {
-        "metadata": {"name": "web", "namespace": "shop", "uid": "u"},
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "shop"},
         "spec": {
             "selector": {"matchLabels": {"app": "web"}},
             "template": {"metadata": metadata, "spec": template["spec"]},
@@ -76,7 +124,7 @@ def _deployment(template: JsonObject) -> JsonObject:
     }
 
 
-def _with(control: Control, field: str, *, init: bool) -> JsonObject:
+def _with(control: str, field: str, *, init: bool) -> JsonObject:
     """A template of pods that is ordinary but for one field."""
     main = {"name": "main", "image": "nginx:1.27"}
     spec: JsonObject = {"containers": [main]}
@@ -101,44 +149,38 @@ def _with(control: Control, field: str, *, init: bool) -> JsonObject:
     return template
 
 
-def _templates(controls: Sequence[Control]) -> Iterator[tuple[str, JsonObject]]:
-    for control in controls:
-        for field in control.fields:
+def _templates(controls: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, JsonObject]]:
+    for control, fields in controls.items():
+        for field in fields:
             yield field, _with(control, field, init=False)
             if "containers[*]" in field:
                 yield field.replace("containers", "initContainers"), _with(control, field, init=True)
 
 
-def _found(converted: Converted) -> list[str]:
-    return [name for name, _ in findings(converted.container)]
+def _found(template: JsonObject) -> list[str]:
+    return [each.rule for each in found_by_guard(_deployment(template), namespace="shop")]
 
 
-def _escaping(controls: Sequence[Control]) -> list[str]:
-    """The fields that an import would take along without anybody being asked."""
-    return [
-        field
-        for field, template in _templates(controls)
-        if not (converted := convert(_deployment(template))).problems and not _found(converted)
+def _escaping() -> list[str]:
+    """The fields that would be sent without anybody being asked."""
+    return [field for field, template in _templates({**BASELINE, **BEYOND}) if not _found(template)]
+
+
+def test_each_field_is_asked_for() -> None:
+    assert _escaping() == []
+    assert _found({"spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]}}) == []
+
+
+def test_without_a_check_its_field_would_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The positive control: a list that names a field as free lets it pass."""
+    pod = objects.KINDS["apps/v1", "Deployment"].fields["spec"]["template"]["spec"]
+    monkeypatch.setitem(pod, "hostPID", FREE)
+    monkeypatch.setitem(pod["containers"][0]["securityContext"], "privileged", FREE)
+    assert _escaping() == [
+        "spec.hostPID",
+        "spec.containers[*].securityContext.privileged",
+        "spec.initContainers[*].securityContext.privileged",
     ]
-
-
-def test_each_field_is_asked_for_or_cannot_be_said() -> None:
-    assert _escaping((*BASELINE, *BEYOND)) == []
-    ordinary = convert(_deployment({"spec": {"containers": [{"name": "main", "image": "nginx:1.27"}]}}))
-    assert (ordinary.problems, _found(ordinary)) == ((), [])
-
-
-@pytest.mark.parametrize(
-    "left_out", [control for control in (*BASELINE, *BEYOND) if control.find is not None]
-)
-def test_without_a_control_its_fields_would_escape(
-    monkeypatch: pytest.MonkeyPatch, left_out: Control
-) -> None:
-    """The positive control: every control that finds something is needed."""
-    for name in ("BASELINE", "BEYOND"):
-        kept = tuple(each for each in getattr(privileges, name) if each is not left_out)
-        monkeypatch.setattr(privileges, name, kept)
-    assert _escaping([left_out]) != []
 
 
 def test_the_table_is_kubernetes_own() -> None:
@@ -167,9 +209,9 @@ def test_what_a_real_cluster_refused_at_baseline_is_asked_for() -> None:
     ]
     assert refused
     for pod in refused:
-        converted = convert(_deployment({"metadata": pod["metadata"], "spec": pod["spec"]}))
-        assert "privileged" in _found(converted)
-        assert any("hostNetwork" in problem for problem in converted.problems)
+        assert {"privileged", "hostNamespaces"} <= set(
+            _found({"metadata": pod["metadata"], "spec": pod["spec"]})
+        )
 
 
 _ALLOWED: list[JsonObject] = [
@@ -200,8 +242,7 @@ def test_what_baseline_allows_is_nobodys_privilege(main: JsonObject) -> None:
         "seccomp.security.alpha.kubernetes.io/pod": "docker/default",
     }
     assert violations("baseline", {"annotations": annotations}, spec) == []
-    converted = convert(_deployment({"metadata": {"annotations": annotations}, "spec": spec}))
-    assert (converted.problems, _found(converted)) == ((), [])
+    assert _found({"metadata": {"annotations": annotations}, "spec": spec}) == []
 
 
 @pytest.mark.parametrize(
@@ -218,7 +259,7 @@ def test_what_baseline_allows_is_nobodys_privilege(main: JsonObject) -> None:
     ],
 )
 def test_tolerations(toleration: Toleration, is_one: bool) -> None:
-    assert bool(list(findings(_with_spec(tolerations=(toleration,))))) is is_one
+    assert _needs_permission(_with_spec(tolerations=(toleration,))) is is_one
 
 
 def _with_spec(**fields: Any) -> Container:
@@ -226,15 +267,13 @@ def _with_spec(**fields: Any) -> Container:
     return msgspec.structs.replace(subject, spec=msgspec.structs.replace(subject.spec, **fields))
 
 
-_GUARDED = KeyPatterns(Settings().guarded_pod_keys)
+_KEYS = Keys(KeyPatterns(""), KeyPatterns(Settings().guarded_pod_keys, guarding=True))
 _NOBODY = Principal(1, "dora", (Grant("admin", "shop", 1, frozenset({"*"})),))
 
 
-def _refused_key(wanted: Container, stored: Container | None = None) -> bool:
+def _needs_permission(wanted: Container, stored: Container | None = None) -> bool:
     try:
-        privileges.refuse_guarded_keys(
-            "shop", wanted, stored, _GUARDED, lambda permission: _NOBODY.allows(permission, "shop")
-        )
+        guarding.admitted(wanted, stored, _KEYS, lambda permission: _NOBODY.allows(permission, "shop"))
     except PermissionDenied:
         return True
     return False
@@ -276,16 +315,15 @@ def test_keys_of_pods_that_others_obey(key: str, guarded: bool) -> None:
     plain = container()
     for field in ("annotations", "labels"):
         wanted = msgspec.structs.replace(plain, **{field: {key: "any"}})
-        assert _refused_key(wanted) is guarded
-        assert _refused_key(wanted, plain) is guarded
-        # Present values stay, also under another number of pods, and need the permission if another program would
-        # run.
-        assert not _refused_key(msgspec.structs.replace(wanted, replicas=7), wanted)
-        assert _refused_key(msgspec.structs.replace(wanted, image="evil:1"), wanted) is guarded
+        assert _needs_permission(wanted) is guarded
+        assert _needs_permission(wanted, plain) is guarded
+        # Present values stay, also under another number of pods, and need it if another program would run.
+        assert not _needs_permission(msgspec.structs.replace(wanted, replicas=7), wanted)
+        assert _needs_permission(msgspec.structs.replace(wanted, image="evil:1"), wanted) is guarded
         # Nor is it taken away.
-        assert _refused_key(plain, wanted) is guarded
+        assert _needs_permission(plain, wanted) is guarded
     # Pods that were taken over have what they brought along, and nothing of what the Deployment is given.
     brought = _with_spec(taken_over=TakenOver("uid", pod_annotations={key: "any"}))
-    assert _refused_key(brought) is guarded
+    assert _needs_permission(brought) is guarded
     given = msgspec.structs.replace(_with_spec(taken_over=TakenOver("uid")), annotations={key: "any"})
-    assert not _refused_key(given)
+    assert not _needs_permission(given)

@@ -1,0 +1,265 @@
+"""The guard over the objects of a container: the permission for each right, and the content allowed on a cluster.
+
+A program that has rights over the node or over others is not held by its container, so most need the permission
+`container.privileged`, which works only from a grant over all namespaces, because the node runs containers of all.
+Folders of the node need `storage.host_path`. `guard` has the rules.
+
+A container that runs with a right keeps it: a caller without the permission may scale, stop and delete it, but neither
+change its programs nor take the right away. Pods keep a right until others take their place, which may be held, or
+fail, for as long as that caller likes; until then a program that is run in them has it, and so have the config maps
+and secrets that they read.
+
+Annotations of a Service that it has already stay, whoever changes the container.
+
+The rights that a container was admitted with are stored with it, and the reconciler writes no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from pilothouse_manifests.paths import field_of
+from pilothouse_manifests.table import CONTAINERS, INIT_CONTAINER, MAIN_CONTAINER, POD, VOLUMES
+from pilothouse_server.authorization.access import May
+from pilothouse_server.containers import manifests
+from pilothouse_server.containers.model import Container
+from pilothouse_server.errors import PermissionDenied, PilothouseError, invalid, over_all_namespaces_needed
+from pilothouse_server.guard.checks import ACCOUNT, shown
+from pilothouse_server.guard.inspection import violations
+from pilothouse_server.guard.model import HOST_PATH, PRIVILEGED, Admitted, GuardViolation, Keys, Steps
+from pilothouse_server.kubernetes.errors import GUARDED, Refused
+from pilothouse_server.kubernetes.objects import KubernetesObject
+from pilothouse_server.kubernetes.ownership import CONTAINER_UID, NAMESPACE, NAMESPACE_UID
+from pilothouse_server.values.key_patterns import KeyPatterns
+
+_OURS: Final = frozenset({
+    NAMESPACE, NAMESPACE_UID, CONTAINER_UID, manifests.RESTARTED_AT, manifests.REPLICAS_SET
+})  # fmt: skip
+_TEMPLATE: Final = ("spec", "template")
+
+
+def only_takes_away(_permission: str) -> bool:
+    """The `May` of a change that only takes something away from the pods: nothing is asked, and nothing allowed."""
+    return True
+
+
+def admitted(wanted: Container, stored: Container | None, keys: Keys, may: May) -> Container:
+    """Returns the container with the rights that it is admitted with.
+
+    Raises:
+        PermissionDenied: the first right that the caller may not give or take away, with its field.
+        InvalidArgument: a part that is never sent, with its field.
+    """
+    found = _of_pods(wanted, keys)
+    if found or (stored is not None and _may_have_rights(stored, wanted)):
+        _refuse_rights(wanted, stored, found, keys, may)
+    _refuse_annotations(wanted, stored, keys, may)
+    return _with_rights(wanted, stored, found, may)
+
+
+def _may_have_rights(stored: Container, wanted: Container) -> bool:
+    """Returns whether a container may have a right that it would lose; by its notes, which know no later settings."""
+    of_pods = (stored.labels, stored.annotations) != (wanted.labels, wanted.annotations)
+    return stored.spec.rights != () or of_pods
+
+
+def _refuse_rights(
+    wanted: Container, stored: Container | None, found: Iterable[GuardViolation], keys: Keys, may: May
+) -> None:
+    before = [] if stored is None else _of_pods(stored, keys)
+    had = {each.right for each in before}
+    kept = set() if stored is None or runs_other_things(wanted, stored) else had
+    for each in found:
+        if not each.permission:
+            if each.right not in had:
+                raise _refused(wanted, each)
+        elif each.right not in kept and _counts(each, stored) and not may(each.permission):
+            raise _refused(wanted, each)
+    has = {each.right for each in found}
+    for each in before:
+        if each.right not in has and _counts(each, stored) and each.permission and not may(each.permission):
+            words = f"{each.words}, which its pods keep for a while where it is taken away"
+            raise _refused(wanted, msgspec.structs.replace(each, words=words))
+
+
+def refuse_power(container: Container, guarded: KeyPatterns, may: May) -> None:
+    """Raises PermissionDenied where a container has a right that the caller may not give it.
+
+    A caller that decides which program runs in it has that power. `guarded`: keys that give power to pods.
+    """
+    for each in _of_pods(container, Keys(KeyPatterns("*"), guarded)):
+        if each.permission and _counts(each, container) and not may(each.permission):
+            raise _refused(container, each)
+
+
+def refuse_power_by_reading(container: Container, guarded: KeyPatterns, may: May, reads: str) -> None:
+    """The same of a container that reads something of the caller's; `reads` names it."""
+    try:
+        refuse_power(container, guarded, may)
+    except PermissionDenied as denied:
+        raise PermissionDenied(
+            f'{denied.message}; container "{container.name}" reads {reads}',
+            reason=denied.reason,
+            metadata={**denied.metadata, "container": container.name},
+        ) from None
+
+
+def gives_more_rights(wanted: Container, stored: Container, guarded: KeyPatterns) -> bool:
+    """Returns whether a container would have rights that it has not, or `guarded` annotations or labels of its pods."""
+    keys = Keys(KeyPatterns("*"), guarded)
+    had = {each.right for each in _of_pods(stored, keys)}
+    return any(each.right not in had for each in _of_pods(wanted, keys))
+
+
+def runs_other_things(wanted: Container, stored: Container) -> bool:
+    """Whether the pods would run or see something else; their number and labels give no new power."""
+    return (wanted.image, wanted.env, wanted.volume_mounts, wanted.volumes, wanted.spec) != (
+        stored.image,
+        stored.env,
+        stored.volume_mounts,
+        stored.volumes,
+        stored.spec,
+    )
+
+
+def without_guarded(container: Container, free: KeyPatterns) -> Container:
+    """The container without annotations that only few may set: an import leaves them in place, as somebody else's."""
+    ports = tuple(
+        msgspec.structs.replace(
+            port,
+            service_annotations={key: text for key, text in port.service_annotations.items() if key in free},
+        )
+        for port in container.ports
+    )
+    return msgspec.structs.replace(container, ports=ports)
+
+
+def refuse_account(container: Container, found: KubernetesObject) -> None:
+    """Raises Refused where its pods would run as this account of the cluster, and nobody was allowed that.
+
+    The account `default` is every pod's, and one that the platform made for the namespace has no rights. One that is
+    there already may have any.
+    """
+    rights, name = container.spec.rights, container.spec.service_account
+    if name == "default" or rights is None or f"{ACCOUNT} {shown(name)}" in rights:
+        return
+    if not manifests.is_our_account(found, container.namespace_uid):
+        words = (
+            f'service account "{name}" is on the cluster and not the platform\'s, so its rights are unknown: '
+            f"permission {PRIVILEGED} is needed, from a grant over all namespaces, to run pods as it"
+        )
+        raise Refused(words, code=403, status_reason=GUARDED)
+
+
+def may_be_sent(container: Container) -> Admitted:
+    """Returns the content that its objects may have. The account was compared with the cluster's before."""
+    rights = container.spec.rights
+    if rights is not None:
+        rights = (*rights, f"{ACCOUNT} {shown(container.spec.service_account)}")
+    return Admitted(container.kubernetes_namespace, _OURS, None if rights is None else frozenset(rights))
+
+
+def _of_pods(container: Container, keys: Keys) -> list[GuardViolation]:
+    deployment = manifests.deployment(container)
+    return violations(deployment, namespace=container.kubernetes_namespace, keys=keys, ours=_OURS)
+
+
+def _counts(found: GuardViolation, container: Container | None) -> bool:
+    """Returns whether a right is asked for: of an account only if somebody was allowed it before.
+
+    An account that nobody was allowed is compared with the cluster's later (`refuse_account`).
+    """
+    if found.rule != ACCOUNT:
+        return True
+    return container is not None and found.right in (container.spec.rights or ())
+
+
+def _with_rights(
+    wanted: Container, stored: Container | None, found: Iterable[GuardViolation], may: May
+) -> Container:
+    if stored is not None and wanted == stored:
+        return wanted
+    known = None if stored is None else stored.spec.rights
+    if stored is not None and known is None:
+        # It is of a release that noted none.
+        known = tuple(each.right for each in _of_pods(stored, Keys(KeyPatterns("*"), KeyPatterns(""))))
+    allowed = may is not only_takes_away and may(PRIVILEGED)
+    rights = {each.right for each in found if each.rule != ACCOUNT or allowed or each.right in (known or ())}
+    spec = msgspec.structs.replace(wanted.spec, rights=tuple(sorted(rights)))
+    return msgspec.structs.replace(wanted, spec=spec)
+
+
+def _refuse_annotations(wanted: Container, stored: Container | None, keys: Keys, may: May) -> None:
+    found = list(_of_services(wanted, keys))
+    if not found:
+        return
+    before = set() if stored is None else {(name, each.what) for name, each in _of_services(stored, keys)}
+    for name, each in found:
+        if each.permission and ((name, each.what) in before or may(each.permission)):
+            continue
+        number = _port_of(wanted, name, each.steps)
+        raise _denied(wanted, each, f"container.ports[{number}].service_annotations")
+
+
+def _of_services(container: Container, keys: Keys) -> Iterator[tuple[str, GuardViolation]]:
+    for service in manifests.services(container):
+        name = service["metadata"]["name"]
+        for each in violations(service, namespace=container.kubernetes_namespace, keys=keys, ours=_OURS):
+            yield name, each
+
+
+def _port_of(container: Container, service: str, steps: Steps) -> int:
+    """Returns the position of the first port of a Service, of which its annotations are."""
+    return next(
+        number
+        for number, port in enumerate(container.ports)
+        if port.service_type != manifests.NO_SERVICE and (port.service_name or container.name) == service
+    )
+
+
+def _refused(container: Container, found: GuardViolation) -> PilothouseError:
+    if found.permission == HOST_PATH:
+        volume = next((each.name for each in container.volumes if shown(each.host_path) == found.what[0]), "")
+        words = f'volume "{volume}" is a folder of the node'
+        return over_all_namespaces_needed(HOST_PATH, container.namespace, words, volume=volume)
+    return _denied(container, found, _field(container, found))
+
+
+def _denied(container: Container, found: GuardViolation, field: str) -> PilothouseError:
+    if not found.permission:
+        return invalid(field, f"{found.path} {found.words}")
+    why = f"{field} {found.words}"
+    return over_all_namespaces_needed(found.permission, container.namespace, why, field=field)
+
+
+def _field(container: Container, found: GuardViolation) -> str:
+    """Returns the field of the container that a finding comes from; else its path in the object."""
+    place, steps = found.steps[:2], found.steps[2:]
+    named = None
+    if place == _TEMPLATE and steps[0] == "metadata":
+        named = steps[1]
+    elif place == _TEMPLATE and len(steps) > 1:
+        named = _field_of_pod(container, found, steps[1:])
+    return found.path if named is None else f"container.{named}"
+
+
+def _field_of_pod(container: Container, found: GuardViolation, steps: Steps) -> str | int | None:
+    if steps[0] == "initContainers" and len(steps) > 2:
+        inner = field_of(INIT_CONTAINER.entries, steps[2:])
+        return None if inner is None else f"init_containers[{steps[1]}].{inner}"
+    if steps[0] == CONTAINERS and len(steps) > 2 and steps[1] == 0:
+        if steps[2] == "ports":
+            return _field_of_port(container, found)
+        return field_of(MAIN_CONTAINER.entries, steps[2:])
+    return None if steps[0] == VOLUMES else field_of(POD.entries, steps)
+
+
+def _field_of_port(container: Container, found: GuardViolation) -> str | None:
+    """The pods declare each port once, even if several Services stand in front of it."""
+    for number, port in enumerate(container.ports):
+        if port.host_port is not None and shown(port.host_port) == found.what[0]:
+            return f"ports[{number}].host_port"
+    return None

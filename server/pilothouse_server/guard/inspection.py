@@ -1,0 +1,173 @@
+"""The walk over a complete object. It costs about as much as rendering the object: a few microseconds a container.
+
+A way is a chain of pairs, and becomes a path only where something is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from pilothouse_server.guard.checks import UNLISTED, Way, shown
+from pilothouse_server.guard.model import PRIVILEGED, UNGUARDED, GuardViolation, Keys, Steps
+from pilothouse_server.guard.objects import KINDS, ObjectKind
+from pilothouse_server.guard.pods import FREE, WORDS
+
+DOMAIN: Final = "pilothouse.dev"
+# By these a caller says how the simulated cluster treats pods.
+_SIMULATED = f"simulate.{DOMAIN}"
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
+_NEVER: Final = ""
+# A name, and preconditions by which the platform writes to one object alone.
+_IDENTITY: Final = frozenset({"name", "uid", "resourceVersion"})
+# Of the metadata the server sets the rest, or refuses it.
+_METADATA = "only name, labels and annotations may be given"
+
+
+def violations(
+    document: Mapping[str, Any],
+    *,
+    namespace: str,
+    keys: Keys = UNGUARDED,
+    ours: Collection[str] = (),
+) -> list[GuardViolation]:
+    """Returns the parts of an object that not everybody may send, in the order of its fields.
+
+    `namespace`: the Kubernetes namespace that it may be sent to. `ours`: keys of `pilothouse.dev` that the platform
+    itself has set in it; a caller's object has none.
+    """
+    walk = _Walk(keys, frozenset(ours))
+    version, kind = document.get("apiVersion"), document.get("kind")
+    found = KINDS.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    if found is None:
+        words = f"is {shown(version)} {shown(kind)}, which is not sent in this version"
+        walk.note((None, "apiVersion"), "kind", words, permission=_NEVER)
+        return walk.found
+    walk.permission = found.permission
+    for key, value in document.items():
+        if key == "metadata":
+            _metadata(walk, value, found, namespace)
+        elif key not in ("apiVersion", "kind"):
+            if key in found.fields:
+                walk.walk(value, found.fields[key], (None, key))
+            else:
+                walk.unlisted((None, key), value)
+    if kind == "Service":
+        _selected(walk, document)
+    return walk.found
+
+
+class _Walk:
+    """One object: see `checks.Inspection`."""
+
+    def __init__(self, keys: Keys, ours: frozenset[str]) -> None:
+        self.keys = keys
+        self.permission = PRIVILEGED
+        self.found: list[GuardViolation] = []
+        self._ours = ours
+
+    def note(self, way: Way, rule: str, words: str, *what: str, permission: str = PRIVILEGED) -> None:
+        self.found.append(GuardViolation(_steps(way), rule, words, what, permission))
+
+    def unlisted(self, way: Way, value: Any) -> None:
+        if value not in _NOTHING:
+            steps = _steps(way)
+            place = ".".join(step for step in steps if isinstance(step, str))
+            words = "is not among the fields that everybody may set"
+            what = (place, shown(value))
+            self.found.append(GuardViolation(steps, UNLISTED, words, what, self.permission))
+
+    def domain(self, way: Way, mapping: dict[str, Any]) -> None:
+        for key in mapping:
+            if DOMAIN in key and key not in self._ours and _is_reserved(key):
+                self.note((way, key), "domain", "is a key that the platform sets", permission=_NEVER)
+
+    def walk(self, value: Any, node: Any, way: Way) -> None:
+        """Notes the findings in a field, of which `node` is the entry in an allow-list."""
+        kind = type(node)
+        if value is None:
+            return
+        if kind is dict and type(value) is dict:
+            self.fields(value, node, way)
+        elif kind is list and type(value) is list:
+            (inner,) = node
+            for number, item in enumerate(value):
+                self.walk(item, inner, (way, number))
+        elif kind is tuple:
+            check, table = node
+            check(value, self, way)
+            self.walk(value, table, way)
+        elif callable(node):
+            node(value, self, way)
+        elif node is WORDS and type(value) is dict:
+            self._words(value, way)
+        elif node is not FREE or not _is_free(value):
+            self.unlisted(way, value)
+
+    def _words(self, value: dict[str, Any], way: Way) -> None:
+        self.domain(way, value)
+        for key, item in value.items():
+            if type(item) not in _SCALARS:
+                self.unlisted((way, key), item)
+
+    def fields(self, value: dict[str, Any], table: dict[str, Any], way: Way) -> None:
+        """Notes the findings in the fields of an object."""
+        for key, item in value.items():
+            node, kind = table.get(key), type(item)
+            if node is FREE and kind in _SCALARS:
+                continue
+            if node is None:
+                self.unlisted((way, key), item)
+            elif kind is dict and type(node) is dict:
+                self.fields(item, node, (way, key))
+            else:
+                self.walk(item, node, (way, key))
+
+
+def _metadata(walk: _Walk, metadata: Any, kind: ObjectKind, namespace: str) -> None:
+    way: Way = (None, "metadata")
+    if not isinstance(metadata, dict):
+        walk.note(way, "metadata", "must be an object", permission=_NEVER)
+        return
+    for key, value in metadata.items():
+        if key == "labels":
+            walk.walk(value, WORDS, (way, key))
+        elif key == "annotations":
+            walk.walk(value, kind.annotations, (way, key))
+        elif key == "namespace" and not kind.cluster_scoped:
+            if value != namespace:
+                words = f"is {shown(value)}: objects go to {namespace} alone"
+                walk.note((way, key), "namespace", words, permission=_NEVER)
+        elif key == "name" and kind.cluster_scoped and value != namespace:
+            words = f"is {shown(value)}: only {namespace} is written here"
+            walk.note((way, key), "namespace", words, permission=_NEVER)
+        elif key not in _IDENTITY:
+            walk.note((way, key), "metadata", f"may not be set: {_METADATA}", permission=_NEVER)
+
+
+def _selected(walk: _Walk, service: Mapping[str, Any]) -> None:
+    spec = service.get("spec")
+    if not (spec.get("selector") if isinstance(spec, dict) else None):
+        words = "is empty: whoever writes its EndpointSlices chooses where requests go"
+        way = (None, "spec"), "selector"
+        walk.note(way, "serviceSelector", words, permission=walk.permission)
+
+
+def _is_free(value: Any) -> bool:
+    if type(value) is list:
+        return all(type(item) in _SCALARS for item in value)
+    return type(value) in _SCALARS
+
+
+def _is_reserved(key: str) -> bool:
+    prefix, slash, _ = key.partition("/")
+    return bool(slash) and (prefix == DOMAIN or prefix.endswith(f".{DOMAIN}")) and prefix != _SIMULATED
+
+
+def _steps(way: Way) -> Steps:
+    steps: list[str | int] = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    return tuple(reversed(steps))

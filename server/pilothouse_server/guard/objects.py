@@ -1,0 +1,71 @@
+"""The allow-lists of objects, by exact version and kind. An object of any other version or kind is refused."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse_server.guard import checks
+from pilothouse_server.guard.model import PRIVILEGED, PRIVILEGED_OBJECT
+from pilothouse_server.guard.pods import FREE, LABEL_SELECTOR, TEMPLATE, WORDS
+
+
+class ObjectKind(msgspec.Struct, frozen=True):
+    """`fields`: those that everybody may set. The metadata are alike for all kinds but for the check of `annotations`.
+    `permission`: the one that a field needs which is not listed.
+    """
+
+    fields: dict[str, Any]
+    permission: str = PRIVILEGED_OBJECT
+    annotations: Any = WORDS
+    cluster_scoped: bool = False
+
+
+_DEPLOYMENT = {
+    "spec": {
+        "minReadySeconds": FREE,
+        "paused": FREE,
+        "progressDeadlineSeconds": FREE,
+        "replicas": FREE,
+        "revisionHistoryLimit": FREE,
+        "selector": LABEL_SELECTOR,
+        "strategy": {"type": FREE, "rollingUpdate": {"maxSurge": FREE, "maxUnavailable": FREE}},
+        "template": TEMPLATE,
+    }
+}
+_SERVICE = {
+    "spec": {
+        **dict.fromkeys(
+            (
+                *("allocateLoadBalancerNodePorts", "externalTrafficPolicy", "internalTrafficPolicy"),
+                *("ipFamilies", "ipFamilyPolicy", "loadBalancerSourceRanges", "publishNotReadyAddresses"),
+                *("sessionAffinity", "trafficDistribution"),
+            ),
+            FREE,
+        ),
+        "clusterIP": checks.cluster_ip,
+        "clusterIPs": checks.cluster_ip,
+        "ports": [
+            dict.fromkeys(("appProtocol", "name", "nodePort", "port", "protocol", "targetPort"), FREE),
+        ],
+        "selector": WORDS,
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": FREE}},
+        "type": checks.service_type,
+    }
+}
+_CLAIM = {
+    "spec": {
+        **dict.fromkeys(("accessModes", "storageClassName", "volumeMode"), FREE),
+        "resources": {"requests": WORDS, "limits": WORDS},
+    }
+}
+KINDS: Final[dict[tuple[str, str], ObjectKind]] = {
+    ("apps/v1", "Deployment"): ObjectKind(_DEPLOYMENT, PRIVILEGED),
+    ("v1", "Service"): ObjectKind(_SERVICE, annotations=checks.service_annotations),
+    ("v1", "ServiceAccount"): ObjectKind({"automountServiceAccountToken": FREE}),
+    ("v1", "ConfigMap"): ObjectKind({"data": WORDS, "binaryData": WORDS, "immutable": FREE}),
+    ("v1", "Secret"): ObjectKind({"data": WORDS, "stringData": WORDS, "immutable": FREE, "type": FREE}),
+    ("v1", "PersistentVolumeClaim"): ObjectKind(_CLAIM),
+    ("v1", "Namespace"): ObjectKind({}, cluster_scoped=True),
+}

@@ -1,0 +1,76 @@
+"""The reconciler writes no right that nobody was allowed, even if the row has it."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from pilothouse_server.containers.model import ContainerSpec, SecurityContext
+from pilothouse_server.guard.model import Admitted
+from pilothouse_server.kubernetes.errors import GUARDED, Refused
+from pilothouse_server.kubernetes.objects import DEPLOYMENTS, SERVICES, Resource
+from pilothouse_server.reconcile.queue.leased_client import LeasedClient
+from tests.guard.objects import Guarded, deployment
+from tests.reconcile.world import World
+from tests.waiting import poll_until
+
+PRIVILEGED = Guarded("spec.containers[0].securityContext.privileged", True, "privileged")
+
+
+async def test_a_right_that_nobody_gave_is_not_written(here: World) -> None:
+    await here.namespace()
+    privileged = ContainerSpec(security_context=SecurityContext(privileged=True))
+    await here.create(spec=privileged, may=lambda _: True)
+    await here.create("changed", spec=privileged, may=lambda _: True)
+    # As a write past admission, or a faulty migration, would leave it.
+    await here.rows(
+        "UPDATE containers SET spec = jsonb_set(spec, '{rights}', '[]') WHERE name = 'changed' RETURNING id"
+    )
+    client = await here.connect("local")
+    async with here.reconciling():
+        await here.running()
+        refused = await here.until(lambda row: row.observed_generation == 1, "changed")
+    told = next(each for each in refused.observed.conditions if each.type == "Applied")
+    assert (told.status, told.reason) == ("False", GUARDED)
+    assert told.message.startswith(
+        "spec.template.spec.containers[0].securityContext.privileged gives all rights"
+    )
+    assert await client.find(DEPLOYMENTS, "shop", "changed") is None
+
+
+@pytest.mark.parametrize(
+    ("resource", "document", "admitted", "path"),
+    [
+        (
+            DEPLOYMENTS,
+            deployment(PRIVILEGED),
+            Admitted("shop", rights=frozenset()),
+            "securityContext.privileged",
+        ),
+        (DEPLOYMENTS, deployment(), Admitted("other"), "metadata.namespace"),
+        (
+            SERVICES,
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}},
+            Admitted("shop"),
+            "apiVersion",
+        ),
+    ],
+)
+async def test_the_client_of_the_reconciler_refuses_before_it_writes(
+    here: World, resource: Resource[Any], document: dict[str, Any], admitted: Admitted, path: str
+) -> None:
+    async with here.reconciling():
+        await here.namespace()
+        await poll_until(here.seen_namespace, lambda seen: seen is not None and seen.phase == "Active")
+    cluster = await here.connect("local")
+    client = LeasedClient(cluster, monotonic() + 60)
+    with pytest.raises(Refused) as told:
+        await client.apply(resource, document, admitted)
+    assert (told.value.reason, path in told.value.message) == (GUARDED, True)
+    assert await cluster.find(resource, "shop", "web") is None
+    # As somebody was allowed it, it is written.
+    if admitted.rights is not None:
+        await client.apply(resource, document, Admitted("shop", rights=frozenset({"privileged true"})))
+        assert await cluster.find(resource, "shop", "web") is not None
