@@ -1,4 +1,4 @@
-"""Checks whether a cluster and a database agree: every object of ours against its desired and its reported state.
+"""Checks whether a cluster and a database agree: each of our objects against its desired and its reported state.
 
     await agree(store, cluster.kubeconfig())                       # waits, and reports differences
     found = await disagreements(store, cluster.kubeconfig())       # one look
@@ -190,7 +190,7 @@ def _place(manifest: JsonObject) -> Place:
 
 
 def _differences(wanted: Wanted, live: JsonObject) -> Iterator[str]:
-    """Yields unreported differences from the desired state, and leftovers of ours that are not desired."""
+    """Yields unreported differences from the desired state, and our leftovers that are not desired."""
     if wanted.manifest["kind"] == "ServiceAccount":
         # All that counts of it is that it is there: it may be somebody else's.
         return

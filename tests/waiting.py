@@ -8,7 +8,7 @@ are written.
     await poll_until(lambda: world.count(), lambda count: count == 3, seconds=5.0, what="three of them")
     async with within(10.0): ...                      # asyncio.timeout, made patient
     await asyncio.wait_for(process.wait(), patient(10.0))
-    call(timeout=runs_out(0.5))                       # a time whose end is what the test is about
+    call(timeout=runs_out(0.5))                       # the test is about the end of this time
 
 No wait is longer than the rest of the test's own time limit (`tests.endings`). A wait that fails therefore ends with
 its own message, before the alarm ends the test.

@@ -1,8 +1,8 @@
 """Whether a database's schema is this release's, asked by the driver alone: a server does it at each start.
 
-Alembic and what it imports take 10 MB and half a second, SQLAlchemy's asynchronous engine, which brings its ORM, 7 MB
-more. `runner` renders the SQL of a migration; its checksum is written down in `checksums.py`, and a lint step compares
-the two.
+Alembic and its imports take 10 MB and half a second, SQLAlchemy's asynchronous engine, which brings its ORM, 7 MB
+more. `runner` renders the SQL of a migration; its checksum is written down in `checksums.py`, and a lint step
+compares the two.
 """
 
 from __future__ import annotations

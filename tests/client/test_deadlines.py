@@ -1,4 +1,4 @@
-"""How long a call is tried, on a clock that only waits advance; and what its error reports about attempts before the
+"""How long a call is tried, on a clock that only waits advance; and the error's report about attempts before the
 last.
 """
 

@@ -1,4 +1,4 @@
-"""Whatever happens to the connection, a reader that replays a watch ends with the server's state."""
+"""A reader that replays a watch ends with the server's state, after any faults of the connection."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Restored:
         }
 
     async def there(self) -> set[str]:
-        """Returns the kinds of which an object of ours is on the cluster."""
+        """Returns the kinds of our objects on the cluster."""
         names = {"ConfigMap": "settings", "Secret": "password", "PersistentVolumeClaim": "data"}
         return {
             kind

@@ -191,7 +191,7 @@ def test_the_table_is_kubernetes_own() -> None:
         if not violations("baseline", template["metadata"], template["spec"])
     ]
     assert unchecked == []
-    # Named by the check that forbids it: there are as many of ours as of theirs.
+    # Named by the check that forbids it: we find as many as they do.
     reasons = {
         violations("baseline", template["metadata"], template["spec"])[0].reason.rstrip("s")
         for _, template in _templates(BASELINE)

@@ -176,7 +176,7 @@ def _zeros(forge: Forge, claims: Claims) -> str:
 
 
 def _two_signatures(forge: Forge, claims: Claims) -> str:
-    """The forger's signature next to the issuer's: no rule says which counts, and whose header is read."""
+    """The forger's signature next to the issuer's: no rule says which signature counts and which header is read."""
     both = []
     for token in (forge.self_made(claims), forge.honest(claims)):
         header, _, signature = token.split(".")

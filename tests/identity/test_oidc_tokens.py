@@ -1,4 +1,4 @@
-"""Tokens of an issuer: the honest ones are accepted, the forged ones refused, whatever the issuer does at the time."""
+"""Tokens of an issuer: the honest ones are accepted, the forged ones refused, during any faults of the issuer."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.identity.trusting import CLIENT, Clock, trusted
 from tests.waiting import within
 
 NONCE = "the nonce of this log-in"
-# Another, earlier rule of ours reports the failure of one of those checks: a missing signature by the form, a header
-# that brings a key along by the header.
+# Our other, earlier rule reports the failure of one of those checks: a missing signature by the form, a header that
+# brings a key along by the header.
 RULES = {
     "algorithm": {"algorithm", "form"},
     "critical": {"header"},

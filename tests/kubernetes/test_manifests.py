@@ -1,4 +1,4 @@
-"""Every value of a container is found in the manifest, and no other value of ours gets there."""
+"""Every value of a container is found in the manifest, and none of our other values gets there."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ containers = st.builds(
 
 
 def leaves(value: Any) -> list[Any]:
-    """Returns every scalar of a JSON value, dictionary keys included, whatever its shape."""
+    """Returns every scalar of a JSON value of any shape, dictionary keys included."""
     if isinstance(value, dict):
         return [leaf for key, item in value.items() for leaf in [key, *leaves(item)]]
     if isinstance(value, list | tuple):

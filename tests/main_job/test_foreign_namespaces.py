@@ -26,7 +26,9 @@ CONFIG_MAPS = "/api/v1/namespaces/legacy/configmaps"
 
 
 async def theirs(server: Server) -> tuple[Kubectl, AsyncClient]:
-    """Makes a foreign Kubernetes namespace with a Deployment that reads a Secret, and one of ours by its name."""
+    """Makes a foreign Kubernetes namespace with a Deployment that reads a Secret, and our namespace of the same
+    name.
+    """
     kubectl = Kubectl(server)
     await kubectl.ask(
         "POST",

@@ -1,4 +1,4 @@
-"""A taken name is refused in the same words, whatever else is wrong and however many callers compete."""
+"""A taken name is refused in the same words, with any other faults and under any concurrency."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def good(**fields: Any) -> pb.Container:
 
 
 async def restricted(server: Server) -> None:
-    """Makes the namespace `demo`, whose own labels set the level."""
+    """Makes the namespace `demo`; its own labels set the level."""
     labels = {ENFORCE: "restricted", WARN: "restricted"}
     await server.admin.namespaces.create(namespace=namespace_pb2.Namespace(name="demo", labels=labels))
 

@@ -135,8 +135,8 @@ async def asked_points(world: World, step: int, boxes: Sequence[Box]) -> list[Po
 
 
 async def shown_points(world: World, boxes: Sequence[Box], lower: int, upper: int) -> list[Point]:
-    """Returns the points of an answer by the hour, whose range begins and ends so many hours after the first day's
-    start.
+    """Returns the points of an answer by the hour, for a range that begins and ends so many hours after the first
+    day's start.
     """
     start = int(midnight(DAYS).timestamp())
     steps = StepSizes(start + lower * 3600, start + upper * 3600, 3600)

@@ -1,4 +1,4 @@
-"""Promise 13: a caller with thousands of refused calls, who begins others for them, does not hold up everybody
+"""Promise 13: a caller with thousands of refused calls that begins others for them does not hold up everybody
 else.
 """
 

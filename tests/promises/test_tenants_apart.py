@@ -337,8 +337,8 @@ async def test_the_reason_of_a_refusal_names_nobody_whom_the_caller_does_not_see
 
 
 async def heard_of(world: World, caller: str, name: str, *, watched: float) -> list[str]:
-    """Returns the reads whose answers name a namespace, among all calls of the caller; streams are read for so many
-    seconds.
+    """Returns the reads among all calls of the caller that name a namespace in their answers; streams are read for so
+    many seconds.
     """
 
     async def ask(rule: Rule) -> list[str]:

@@ -109,7 +109,7 @@ class World:
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator[asyncpg.Connection]:
-        """Yields a connection of the superuser, to whom no policy applies."""
+        """Yields a connection of the superuser. No policy applies to it."""
         async with connection(self.server.database.admin_dsn) as opened:
             await number_changes(opened)
             yield opened

@@ -134,7 +134,7 @@ async def test_repair_removes_what_others_added_in_one_rollout(here: World) -> N
             assert drifted(row).message == f"taken back: {named(name, fields)}"
             after = await client.read(DEPLOYMENTS, "shop", name)
             assert after["spec"]["template"] == before[name]["spec"]["template"]
-            # One change of theirs, and one of ours.
+            # One change by them, and one by us.
             assert after["metadata"]["generation"] == before[name]["metadata"]["generation"] + 2
             assert all(entry["manager"] != "kubectl-patch" for entry in after["metadata"]["managedFields"])
 

@@ -1,4 +1,4 @@
-"""When an object matches its manifest: an apply would change nothing, and no fields of ours are left over."""
+"""When an object matches its manifest: an apply would change nothing, and none of our fields are left over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marked objects are looked at once, in time, in the order of their times."""
+"""Each marked object is looked at one time, punctually, in the order of their times."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def pod(
 
 @pytest.fixture
 def view() -> View:
-    """Returns a view of a container whose Deployment was just made, and whose pod is being made."""
+    """Returns a view of a container with a new Deployment and a pod that is being made."""
     made = View()
     made.deployment_changed(None, deployment())
     made.replica_set_changed(None, ReplicaSet(metadata=meta()))

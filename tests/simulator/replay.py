@@ -69,7 +69,7 @@ class Options:
     - `skip` leaves exchanges out
     - `exact_streams` compares every event of a watch instead of the first and last of each object
     - `varying` names further keys whose values are not compared
-    - `racing` names reads whose answer depends on the controllers' progress, which is a matter of milliseconds
+    - `racing` names reads with an answer that depends on the controllers' progress, which is a matter of milliseconds
     - `names` translates names of the recording into names of this cluster
     - `identities` gives the header Authorization of users who are no administrators, by their names in the recording,
       or of one exchange by its number

@@ -1,4 +1,4 @@
-"""A second server on the database of a world, by TLS, whose callers are known by certificates alone."""
+"""A second server on the database of a world, by TLS. Its callers are known by certificates alone."""
 
 from __future__ import annotations
 

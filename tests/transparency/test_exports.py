@@ -1,4 +1,4 @@
-"""A reader of many records holds few of them in memory, whatever their size and the number of readers."""
+"""A reader of many records holds few of them in memory, for any size of the records and number of readers."""
 
 from __future__ import annotations
 

@@ -4,5 +4,5 @@
     operations, dependencies      the import of Deployments with the objects that they mount and read
     drift_adoption                others' changes of a container's Deployment that become the desired state
 
-It is above the nouns, whose rows it makes, and below the reconciler.
+It is above the nouns, and makes their rows, and below the reconciler.
 """

@@ -77,9 +77,9 @@ class Development:
     """The environment of a server on one machine. `start` returns the settings that reach them.
 
     Args:
-        settings: those of the server.
+        settings: the server's settings.
         kubeconfigs: the clusters that are configured, by name; none: a simulated one is started.
-        say: called before each step that takes time, with the step and what it does, as in ("database", "starts …").
+        say: called before each step that takes time, with the step and its effect, as in ("database", "starts …").
     """
 
     def __init__(self, settings: Settings, kubeconfigs: Kubeconfigs, say: Callable[[str, str], None]) -> None:

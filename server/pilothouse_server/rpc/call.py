@@ -286,7 +286,7 @@ class Call:
         namespace_id: int | None = None,
         **metadata: Any,
     ) -> None:
-        """Sets what the audit record names as its target. Later calls override earlier ones."""
+        """Sets the target that the audit record names. Later calls override earlier ones."""
         if resource_id is not None:
             self.facts.resource_id = resource_id
         if resource_uid:

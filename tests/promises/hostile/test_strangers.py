@@ -36,8 +36,8 @@ async def beside(ground: Ground, name: str, count: int, **order: Any) -> Verdict
 
 
 async def failed_log_ins(ground: Ground, **order: Any) -> list[str]:
-    """Returns the failures of honest users, who come concurrently and logged in before, to log in at the first
-    try.
+    """Returns the failures of honest users to log in at the first try. They come concurrently and have logged in
+    before.
     """
 
     async def log_in(number: int) -> str:

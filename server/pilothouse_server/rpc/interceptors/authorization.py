@@ -154,8 +154,7 @@ class AuthorizationLayer:
         except PilothouseError:
             raise
         except Exception:
-            # A missing row would look like a fault of ours, although the caller has only lost the permission to see
-            # it.
+            # A missing row would look like our fault, although the caller has only lost the permission to see it.
             if not await self._may_still(call):
                 raise _grants_changed() from None
             raise
