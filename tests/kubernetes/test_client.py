@@ -224,6 +224,28 @@ async def test_each_failure_has_its_kind(status: int, kind: type[Exception]) -> 
             await client.get(PODS, "n", "p")
 
 
+@pytest.mark.parametrize(
+    ("words", "waits"),
+    [("storage is (re)initializing", False), ("too many requests, please try again", True)],
+)
+async def test_a_watch_cache_that_starts_delays_its_own_kind_alone(words: str, waits: bool) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/pods"):
+            status = {"kind": "Status", "message": words, "details": {"retryAfterSeconds": 30}}
+            return web.json_response(status, status=429, headers={"Retry-After": "30"})
+        return web.json_response({"metadata": {"name": "d", "uid": "u"}})
+
+    async with served(handler) as client:
+        with pytest.raises(Throttled) as told:
+            await client.list(PODS, "n")
+        assert told.value.retry_after_seconds == 30
+        if waits:
+            with pytest.raises(Throttled):
+                await client.get(DEPLOYMENTS, "n", "d")
+        else:
+            assert (await client.get(DEPLOYMENTS, "n", "d")).metadata.uid == "u"
+
+
 async def test_a_proxy_that_asks_for_credentials_is_told_with_the_cluster() -> None:
     """In plain HTTP its answer comes in the place of the cluster's; its text may repeat the credentials."""
 

@@ -27,6 +27,7 @@ from tests.kubernetes.containers import replicas_of
 from tests.reconcile.world import World
 from tests.waiting import poll_until
 
+ZERO = {"type": "ScaledToZero", "status": "True", "reason": "ScaledToZero", "message": "no requests"}
 WISHES: dict[str, Any] = {
     "env": (EnvVar("A", "1"), EnvVar("B", "2")),
     "resources": Resources(cpu_request="100m", memory_limit="64Mi"),
@@ -283,6 +284,7 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
     metadata = {"name": "scaler", "namespace": "shop"}
     kind = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler"}
     path = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/scaler"
+    state = {"currentReplicas": 3, "desiredReplicas": 3}
 
     def autoscaled(row: Container) -> str:
         return {c.type: c.status for c in row.observed.conditions}.get("Autoscaled", "")
@@ -292,6 +294,25 @@ async def test_an_autoscaler_that_was_deleted_is_forgotten(here: World) -> None:
         await here.apply_as("somebody", path, {**kind, "metadata": metadata, "spec": spec})
         await here.meddle({"spec": {"replicas": 3}})
         await here.until(lambda row: row.replicas == 3 and not row.reconciling and autoscaled(row) == "True")
+        # The autoscaler's own zero (Kubernetes 1.37) is neither a stop nor drift, and the number stays wanted.
+        await here.apply_as(
+            "somebody",
+            path + "/status",
+            {**kind, "metadata": metadata, "status": {**state, "conditions": [ZERO]}},
+        )
+        await here.meddle({"spec": {"replicas": 0}})
+        row = await here.until(lambda row: row.observed.reason == "ScaledToZero")
+        assert (row.observed.status, row.replicas, drifted(row).status) == ("running", 3, "False")
+        assert await replicas_of(client) == 0
+        await here.apply_as(
+            "somebody",
+            path + "/status",
+            {**kind, "metadata": metadata, "status": {**state, "conditions": []}},
+        )
+        await here.meddle({"spec": {"replicas": 3}})
+        await here.until(
+            lambda row: row.observed.reason != "ScaledToZero" and row.observed.ready_replicas == 3
+        )
         # Another client's scale to zero is reported, not reverted: it may be one that scales by demand.
         await here.meddle({"spec": {"replicas": 0}})
         row = await here.until(lambda row: drifted(row).status == "True")

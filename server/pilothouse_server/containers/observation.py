@@ -61,6 +61,8 @@ REPLICA_FAILURE = "ReplicaFailure"
 SUSPENDED = "Suspended"
 REPLICAS_NOT_READY = "ReplicasNotReady"
 AUTOSCALED = "Autoscaled"
+# Its reason while an autoscaler has set the number to zero, and will raise it again.
+SCALED_TO_ZERO = "ScaledToZero"
 # An object that others deleted was made anew.
 REPAIRED = "Repaired"
 # Conditions that the reconciler sets; an observation carries them over.
@@ -203,16 +205,27 @@ def _status(
         return "failed", *failure, None
     ready = sum(pod.ready for pod in living)
     if deployment.spec.replicas == 0:
-        # Wanted to run with no replica: nothing runs, and nothing is missing.
-        return (
-            ("stopped", "NoReplicas", "", None)
-            if container.replicas == 0
-            else ("pending", "Scaling", "", None)
-        )
+        return *_without_replicas(container), None
     if ready >= _needed(container, deployment):
         refused = _refusal(container)
         return "running", *(refused or ("", "")), None
     return "pending", *_why_pending(container, deployment, living, ready), None
+
+
+def _without_replicas(container: Container) -> tuple[Status, str, str]:
+    """Returns the status of a container that shall run, and has no replica."""
+    if container.replicas == 0:
+        return "stopped", "NoReplicas", ""
+    if (condition := scaled_to_zero(container)) is not None:
+        return "running", SCALED_TO_ZERO, condition.message
+    return "pending", "Scaling", ""
+
+
+def scaled_to_zero(container: Container) -> Condition | None:
+    """Returns the condition of a container whose autoscaler has set the number to zero."""
+    wanted = (AUTOSCALED, "True", SCALED_TO_ZERO)
+    conditions = container.observed.conditions
+    return next((each for each in conditions if (each.type, each.status, each.reason) == wanted), None)
 
 
 def until_all_ready(observed: Observed, needed: int) -> Observed:

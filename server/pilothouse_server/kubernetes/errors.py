@@ -144,13 +144,18 @@ class InternalError(ClusterError):
 
 
 class Throttled(ClusterError):
-    """Asked too often. Next move: wait `retry_after_seconds`."""
+    """Asked too often. Next move: wait `retry_after_seconds`.
+
+    `of_client`: the server counts the requests of a client, so all of them wait. Otherwise only this one does: while
+    the watch cache of a kind of object starts, lists and watches of that kind get 429 (Kubernetes 1.37).
+    """
 
     does = "is asked too often"
 
-    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+    def __init__(self, message: str, *, retry_after_seconds: float, of_client: bool = True) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.of_client = of_client
 
 
 class Unauthorized(ClusterError):
@@ -287,6 +292,8 @@ MALFORMED_APPLY = ("failed to create typed patch object", "failed to create mana
 TOO_LARGE = ("request is too large", "trying to send message larger than")
 # A storage without a leader is an outage, though the API server answers a Status.
 STORAGE = "etcdserver:"
+# Of lists and watches of one kind of object, while the API server fills its watch cache.
+_CACHE_STARTS = "storage is (re)initializing"
 DEFAULT_RETRY_AFTER_SECONDS = 1.0
 
 # By HTTP status; a 500 only where it says that an apply is malformed.
@@ -332,7 +339,11 @@ def from_status(status: Status, *, code: int = 0, retry_after: str = "") -> Clus
     if code == 401:
         return Unauthorized(message)
     if code == 429:
-        return Throttled(message, retry_after_seconds=_seconds(retry_after, details.retry_after_seconds))
+        return Throttled(
+            message,
+            retry_after_seconds=_seconds(retry_after, details.retry_after_seconds),
+            of_client=_CACHE_STARTS not in status.message,
+        )
     too_large = code == 413 or (code >= 500 and any(each in status.message for each in TOO_LARGE))
     if code >= 500 and not too_large and not _malformed_apply(code, status):
         # Proxies in between answer 500 too, but in no Status.

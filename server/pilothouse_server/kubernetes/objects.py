@@ -177,8 +177,18 @@ class HorizontalPodAutoscalerSpec(Partial, frozen=True, rename="camel"):
     scale_target_ref: ScaleTarget = ScaleTarget()
 
 
+class HorizontalPodAutoscalerState(Partial, frozen=True, rename="camel"):
+    conditions: Annotated[tuple[ObjectCondition, ...], MOST] = ()
+
+
 class HorizontalPodAutoscaler(KubernetesObject, frozen=True, rename="camel"):
     spec: HorizontalPodAutoscalerSpec = HorizontalPodAutoscalerSpec()
+    status: HorizontalPodAutoscalerState = HorizontalPodAutoscalerState()
+
+    @property
+    def scaled_to_zero(self) -> bool:
+        """Whether it set the number to zero itself, and will raise it again (Kubernetes 1.37)."""
+        return any(each.type == "ScaledToZero" and each.status == "True" for each in self.status.conditions)
 
 
 class ReplicaSetSpec(Partial, frozen=True, rename="camel"):

@@ -344,8 +344,8 @@ class ClusterTransport:
             await asyncio.sleep(wait)
 
     def _quieten(self, error: ClusterError) -> None:
-        """A refusal of one request holds for all: the server counts by client, and all requests are ours."""
-        if isinstance(error, Throttled):
+        """A refusal of one request holds for all if the server counts by client: all requests are ours."""
+        if isinstance(error, Throttled) and error.of_client:
             until = _now() + error.retry_after_seconds
             self._quiet_until, self._quiet_words = max(self._quiet_until, until), error.message
 

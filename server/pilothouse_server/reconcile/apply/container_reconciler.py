@@ -16,7 +16,13 @@ import msgspec
 
 from pilothouse_server.containers.drift_rules import DEFAULT_RULES, DriftRules
 from pilothouse_server.containers.model import Container, Observed
-from pilothouse_server.containers.observation import REPAIRED, WINDING_DOWN, observe, until_all_ready
+from pilothouse_server.containers.observation import (
+    REPAIRED,
+    WINDING_DOWN,
+    observe,
+    scaled_to_zero,
+    until_all_ready,
+)
 from pilothouse_server.containers.rollout import applied_rollout, forget_state
 from pilothouse_server.containers.stability import applied_stability
 from pilothouse_server.importing import drift_adoption
@@ -303,7 +309,7 @@ def _after_success(
     observed = _without_refusal(container, subject.observed)
     if deployment is None:
         observed = _keep_stale(container, observe(subject, None, now=now).observed)
-    elif container.wanted_replicas == 0 and deployment.spec.replicas == 0 and deployment.status.replicas == 0:
+    elif deployment.spec.replicas == deployment.status.replicas == 0 and _has_none(subject):
         observed = _keep_stale(container, observe(subject, deployment, now=now).observed)
         if container.observed.reason in WINDING_DOWN:
             # Pods that end are not counted there any more; the observer sees them.
@@ -315,6 +321,11 @@ def _after_success(
     if progress.again_seconds is None:
         generation = dealt_with(container, loaded.container.generation)
     return Change(container, observed, generation, warnings=progress.history)
+
+
+def _has_none(container: Container) -> bool:
+    """Whether no pod is as it should be."""
+    return container.wanted_replicas == 0 or scaled_to_zero(container) is not None
 
 
 def _with_rollout(

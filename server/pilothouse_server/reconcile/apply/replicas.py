@@ -5,9 +5,12 @@ the annotation `replicas-set` on the Deployment remembers; so an autoscaler is n
 the annotation is: killed in between it is set again, the other way round it would never be.
 
 A HorizontalPodAutoscaler that targets the Deployment owns the number: its count becomes what is wanted. It does not
-act on zero, so stopping and starting remain ours. Where there is none and the number is another than ours, somebody
-else has set it: REPAIR sets ours again, ADOPT takes theirs over, REPORT leaves it and says so. Where the cluster does
-not let us look for one, and at zero where there is one, REPAIR leaves it too, or it might fight an autoscaler.
+act on zero, so stopping and starting remain ours. One with the condition `ScaledToZero` (Kubernetes 1.37) has set zero
+itself: that is neither a stop nor drift, and the wanted number stays.
+
+Where there is none and the number is another than ours, somebody else has set it: REPAIR sets ours again, ADOPT takes
+theirs over, REPORT leaves it and says so. Where the cluster does not let us look for one, and at zero where there is
+one, REPAIR leaves it too, or it might fight an autoscaler.
 """
 
 from __future__ import annotations
@@ -16,9 +19,14 @@ import msgspec
 
 from pilothouse_server.containers import manifests
 from pilothouse_server.containers.model import Container
-from pilothouse_server.containers.observation import AUTOSCALED
+from pilothouse_server.containers.observation import AUTOSCALED, SCALED_TO_ZERO
 from pilothouse_server.kubernetes.errors import Forbidden, NotFound
-from pilothouse_server.kubernetes.objects import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, Deployment
+from pilothouse_server.kubernetes.objects import (
+    DEPLOYMENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    Deployment,
+    HorizontalPodAutoscaler,
+)
 from pilothouse_server.reconcile.apply.drift import Difference, Drift, manager_of_replicas
 from pilothouse_server.reconcile.queue.leased_client import LeasedClient
 from pilothouse_server.values.resources import Condition
@@ -44,12 +52,9 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
         drift.kept.append(await _difference(client, container, live))
         return Replicas()
     repairs = drift.policy == "repair" and not asked
-    autoscaler, denied = await _look(client, container) if live > 0 or repairs else (None, False)
-    if live > 0 and autoscaler is not None:
-        message = f"{live} replicas, set by HorizontalPodAutoscaler {autoscaler}"
-        return Replicas(
-            adopt=live, condition=Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message)
-        )
+    autoscaler, denied = await _look(client, container) if live > 0 or not asked else (None, False)
+    if autoscaler is not None and (live > 0 or (autoscaler.scaled_to_zero and not asked)):
+        return _autoscaled(autoscaler, live)
     # At zero it waits until it is started again.
     condition = _no_longer(container) if live > 0 and not denied else None
     if asked:
@@ -65,10 +70,17 @@ async def decide(client: LeasedClient, container: Container, present: Deployment
     return Replicas(condition=condition)
 
 
-async def _look(client: LeasedClient, container: Container) -> tuple[str | None, bool]:
+def _autoscaled(autoscaler: HorizontalPodAutoscaler, live: int) -> Replicas:
+    message = f"{live} replicas, set by HorizontalPodAutoscaler {autoscaler.metadata.name}"
+    if live == 0:
+        return Replicas(condition=Condition(AUTOSCALED, "True", SCALED_TO_ZERO, message))
+    return Replicas(adopt=live, condition=Condition(AUTOSCALED, "True", "HorizontalPodAutoscaler", message))
+
+
+async def _look(client: LeasedClient, container: Container) -> tuple[HorizontalPodAutoscaler | None, bool]:
     """Returns the autoscaler, if there is one, and whether the cluster does not let us look."""
     try:
-        return await find_autoscaler(client, container), False
+        return await _find_autoscaler(client, container), False
     except Forbidden:
         return None, True
 
@@ -81,8 +93,8 @@ async def _as_wanted(client: LeasedClient, container: Container) -> Replicas:
     return Replicas(condition=None if denied or autoscaler is not None else _no_longer(container))
 
 
-async def find_autoscaler(client: LeasedClient, container: Container) -> str | None:
-    """Returns the name of the HorizontalPodAutoscaler that targets the container's Deployment, or None.
+async def _find_autoscaler(client: LeasedClient, container: Container) -> HorizontalPodAutoscaler | None:
+    """Returns the HorizontalPodAutoscaler that targets the container's Deployment, or None.
 
     Raises Forbidden where the cluster does not let us look.
     """
@@ -94,7 +106,7 @@ async def find_autoscaler(client: LeasedClient, container: Container) -> str | N
     for autoscaler in found:
         target = autoscaler.spec.scale_target_ref
         if target.kind == "Deployment" and target.name == container.kubernetes_name:
-            return autoscaler.metadata.name
+            return autoscaler
     return None
 
 
