@@ -145,19 +145,12 @@ CREATE FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_na
     SET enable_seqscan TO 'off'
     AS $$
 BEGIN
-    PERFORM set_config('app.current_user_id', p_user_id::text, true);
-    PERFORM set_config('app.reach', public.app_reach(), true);
     moment := transaction_timestamp();
-    IF p_request_id IS NOT NULL THEN
-        -- Free, or held by the transaction that serves the request: this does not wait.
-        ours := pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || p_request_id, 0));
-        SELECT k.method, k.request_hmac, k.response INTO method, request_hmac, response
-        FROM public.idempotency_keys AS k WHERE k.user_id = p_user_id AND k.request_id = p_request_id;
-        IF FOUND OR NOT ours THEN
-            RETURN;
-        END IF;
+    SELECT b.ours, b.method, b.request_hmac, b.response INTO ours, method, request_hmac, response
+    FROM public.begin_request(p_user_id, p_request_id) AS b;
+    IF method IS NOT NULL OR NOT ours THEN
+        RETURN;
     END IF;
-    ours := true;
     SELECT n.id, n.uid, n.cluster_name, n.kubernetes_name, n.status, n.deletion_requested_at,
            n.resource_quota::text, n.row_version
     INTO namespace_id, namespace_uid, cluster_name, kubernetes_name, status, deletion_requested_at, quota,
@@ -205,6 +198,77 @@ $$;
 --
 
 COMMENT ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_services text[], p_config_maps text[], p_secrets text[], p_volumes text[], OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT name_taken text, OUT services text, OUT config_maps text[], OUT secrets text, OUT volumes text, OUT container_id bigint, OUT moment timestamp with time zone) IS 'What decides whether a container may be made, as the caller sees it, with an id for it and the time.';
+
+
+--
+-- Name: admit_container_change(bigint, uuid, text, text, boolean); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    found_id bigint;
+BEGIN
+    moment := transaction_timestamp();
+    SELECT b.ours, b.method, b.request_hmac, b.response INTO ours, method, request_hmac, response
+    FROM public.begin_request(p_user_id, p_request_id) AS b;
+    IF method IS NOT NULL OR NOT ours THEN
+        RETURN;
+    END IF;
+    IF p_lock THEN
+        PERFORM FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL FOR SHARE;
+    END IF;
+    SELECT n.id, n.uid, n.cluster_name, n.kubernetes_name, n.status, n.deletion_requested_at,
+           n.resource_quota::text, n.row_version
+    INTO namespace_id, namespace_uid, cluster_name, kubernetes_name, status, deletion_requested_at, quota,
+        namespace_version
+    FROM public.namespaces AS n WHERE n.name = p_namespace AND n.deleted_at IS NULL;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF p_lock THEN
+        IF quota IS NOT NULL THEN
+            PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || admit_container_change.namespace_id, 0));
+        END IF;
+        PERFORM FROM public.containers AS c
+        WHERE c.namespace_id = admit_container_change.namespace_id AND c.name = p_name FOR UPDATE;
+    END IF;
+    SELECT w.id, row_to_json(w)::text INTO found_id, container
+    FROM (
+        SELECT c.*,
+               (SELECT u.username FROM public.users AS u WHERE u.id = c.created_by) AS creator,
+               (SELECT json_agg(e ORDER BY e.position) FROM public.environment_variables AS e
+                WHERE e.container_id = c.id AND e.container_name IS NULL) AS env,
+               (SELECT json_agg(p ORDER BY p.id) FROM public.port_mappings AS p
+                WHERE p.container_id = c.id) AS ports,
+               (SELECT jsonb_agg(DISTINCT public.volume_definition(v))
+                FROM public.container_volumes AS m JOIN public.volumes AS v ON v.id = m.volume_id
+                WHERE m.container_id = c.id) AS mounted_volumes
+        FROM public.containers AS c
+        WHERE c.namespace_id = admit_container_change.namespace_id AND c.name = p_name) AS w;
+    IF quota IS NOT NULL AND container IS NOT NULL THEN
+        SELECT coalesce(sum(q.containers), 0), coalesce(sum(q.cpu), 0), coalesce(sum(q.memory), 0)
+        INTO used_containers, used_cpu, used_memory
+        FROM (
+            SELECT u.containers, u.cpu_millicores AS cpu, u.memory_bytes AS memory
+            FROM public.quota_counters AS u WHERE u.namespace_id = admit_container_change.namespace_id
+            UNION ALL
+            SELECT -1, -o.quota_cpu_millicores, -o.quota_memory_bytes FROM public.containers AS o
+            WHERE o.id = found_id AND o.deletion_requested_at IS NULL) AS q;
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) IS 'A container as the caller sees it, with what else decides whether it may be changed, and the time.';
 
 
 --
@@ -453,6 +517,62 @@ $$;
 --
 
 COMMENT ON FUNCTION public.begin_new_history(p_reason text, p_seen text, p_expected uuid, p_tampering boolean) IS 'Starts a new line of events where the database went back, or while it is the expected one; returns its name.';
+
+
+--
+-- Name: begin_request(bigint, uuid); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach(), true);
+    ours := true;
+    IF p_request_id IS NOT NULL THEN
+        ours := pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || p_request_id, 0));
+        SELECT k.method, k.request_hmac, k.response INTO method, request_hmac, response
+        FROM public.idempotency_keys AS k WHERE k.user_id = p_user_id AND k.request_id = p_request_id;
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea) IS 'Sets the caller, and finds the stored answer of a request and whether it is this transaction''s to serve.';
+
+
+--
+-- Name: change_container(bigint, jsonb, jsonb, jsonb, text[], bigint, numeric[], text[], text[], text[], jsonb, jsonb, bytea[], jsonb, bytea[], jsonb, jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.change_container(p_user_id bigint, p_container jsonb, p_parts jsonb, p_history jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('app.current_user_id', p_user_id::text, true);
+    PERFORM set_config('app.reach', public.app_reach_in((p_container ->> 'namespace_id')::bigint), true);
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || (p_idempotency ->> 'request_id'), 0)) THEN
+        PERFORM public.refuse_outdated('the request');
+    END IF;
+    PERFORM public.update_container(p_container, p_parts, p_history, p_operation, p_mounted, p_namespace_version,
+        p_limits, p_services, p_config_maps, p_secrets, p_volumes);
+    PERFORM public.put_changes(p_audit, p_hashes, p_events, p_messages, NULL, p_idempotency);
+END
+$$;
+
+
+--
+-- Name: FUNCTION change_container(p_user_id bigint, p_container jsonb, p_parts jsonb, p_history jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.change_container(p_user_id bigint, p_container jsonb, p_parts jsonb, p_history jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) IS 'Writes a change of a container that the server has decided, with its record and event.';
 
 
 --
@@ -1192,6 +1312,90 @@ $$;
 --
 
 COMMENT ON FUNCTION public.lease_work(p_owner text, p_lease_seconds double precision, p_most integer, p_clusters text[], p_free integer[], p_busy bigint[], p_held integer[]) IS 'Leases due work, fairly between namespaces; returns it, and last a row that says when more will be due.';
+
+
+--
+-- Name: lock_facts(bigint, bigint, bigint, bigint, bigint, numeric[], text[], text[], text[], jsonb); Type: FUNCTION; Schema: public; Owner: -
+--
+
+CREATE FUNCTION public.lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS $$
+DECLARE
+    unchanged boolean;
+    v_volumes text[];
+    used record;
+    own record;
+BEGIN
+    SELECT n.cluster_name, n.row_version = p_namespace_version INTO cluster, unchanged
+    FROM public.namespaces AS n WHERE n.id = p_namespace_id FOR SHARE;
+    IF unchanged IS NOT TRUE THEN
+        PERFORM public.refuse_outdated('the namespace');
+    END IF;
+    IF p_limits IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || p_namespace_id, 0));
+        SELECT coalesce(sum(q.containers), 0) AS containers, coalesce(sum(q.cpu_millicores), 0) AS cpu,
+               coalesce(sum(q.memory_bytes), 0) AS memory
+        INTO used FROM public.quota_counters AS q WHERE q.namespace_id = p_namespace_id;
+        -- A container that changes counts already.
+        SELECT count(*) AS containers, coalesce(sum(o.quota_cpu_millicores), 0) AS cpu,
+               coalesce(sum(o.quota_memory_bytes), 0) AS memory
+        INTO own FROM public.containers AS o
+        WHERE o.id = p_container_id AND o.deletion_requested_at IS NULL;
+        IF used.containers - own.containers + 1 > p_limits[1]
+            OR p_cpu > 0 AND used.cpu - own.cpu + p_cpu > p_limits[2]
+            OR p_memory > 0 AND used.memory - own.memory + p_memory > p_limits[3] THEN
+            PERFORM public.refuse_outdated('what the quota leaves');
+        END IF;
+    END IF;
+    -- An expression that contains a query costs its start even where it is not reached, so these are statements.
+    IF cardinality(p_services) > 0 THEN
+        PERFORM FROM public.port_mappings AS p
+        WHERE p.namespace_id = p_namespace_id AND p.service_name = ANY (p_services);
+        IF FOUND THEN
+            PERFORM public.refuse_outdated('a service');
+        END IF;
+    END IF;
+    IF cardinality(p_config_maps) > 0 THEN
+        PERFORM FROM public.config_maps AS m
+        WHERE m.namespace_id = p_namespace_id AND m.name = ANY (p_config_maps) AND m.deletion_requested_at IS NULL
+        HAVING count(*) = cardinality(p_config_maps);
+        IF NOT FOUND THEN
+            PERFORM public.refuse_outdated('a config map');
+        END IF;
+    END IF;
+    IF cardinality(p_secrets) > 0 THEN
+        PERFORM FROM public.secrets AS s
+        WHERE s.namespace_id = p_namespace_id AND s.name = ANY (p_secrets) AND s.deletion_requested_at IS NULL
+        HAVING count(*) = cardinality(p_secrets);
+        IF NOT FOUND THEN
+            PERFORM public.refuse_outdated('a secret');
+        END IF;
+    END IF;
+    IF p_volumes IS NOT NULL THEN
+        -- A deletion has locked the namespace, and a change of a volume its row.
+        v_volumes := ARRAY(SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
+        PERFORM FROM public.volumes AS v
+        WHERE v.namespace_id = p_namespace_id AND v.name = ANY (v_volumes) ORDER BY v.id FOR SHARE;
+        PERFORM FROM public.volumes AS v
+        WHERE v.namespace_id = p_namespace_id AND v.name = ANY (v_volumes) AND v.deletion_requested_at IS NULL
+        HAVING jsonb_agg(public.volume_definition(v) ORDER BY v.name) = p_volumes;
+        IF NOT FOUND THEN
+            PERFORM public.refuse_outdated('a volume');
+        END IF;
+    END IF;
+END
+$$;
+
+
+--
+-- Name: FUNCTION lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text); Type: COMMENT; Schema: public; Owner: -
+--
+
+COMMENT ON FUNCTION public.lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text) IS 'Locks what decides whether a container may be written, refuses what is outdated, and returns its cluster.';
 
 
 --
@@ -1998,10 +2202,10 @@ COMMENT ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constraint 
 
 
 --
--- Name: update_container(jsonb, jsonb, jsonb, jsonb, text[]); Type: FUNCTION; Schema: public; Owner: -
+-- Name: update_container(jsonb, jsonb, jsonb, jsonb, text[], bigint, numeric[], text[], text[], text[], jsonb); Type: FUNCTION; Schema: public; Owner: -
 --
 
-CREATE FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) RETURNS record
+CREATE FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2013,6 +2217,10 @@ DECLARE
     deleting boolean := (p_container ->> 'deleting')::boolean;
     v_image_id bigint;
 BEGIN
+    IF p_namespace_version IS NOT NULL THEN
+        PERFORM public.lock_facts(c.namespace_id, c.id, c.quota_cpu_millicores, c.quota_memory_bytes,
+            p_namespace_version, p_limits, p_services, p_config_maps, p_secrets, p_volumes);
+    END IF;
     IF p_container ? 'image' THEN
         v_image_id := public.register_image(p_container #>> '{image,repository}', p_container #>> '{image,name}',
             p_container #>> '{image,tag}', p_container #>> '{image,digest}');
@@ -2026,8 +2234,8 @@ BEGIN
         image_id = coalesce(v_image_id, t.image_id),
         quota_cpu_millicores = coalesce(c.quota_cpu_millicores, t.quota_cpu_millicores),
         quota_memory_bytes = coalesce(c.quota_memory_bytes, t.quota_memory_bytes),
-        deletion_requested_at = CASE WHEN deleting THEN now() ELSE t.deletion_requested_at END,
-        resource_version = t.resource_version + 1, updated_at = now(), updated_by = caller
+        deletion_requested_at = CASE WHEN deleting THEN coalesce(c.updated_at, now()) ELSE t.deletion_requested_at END,
+        resource_version = t.resource_version + 1, updated_at = coalesce(c.updated_at, now()), updated_by = caller
     WHERE t.id = c.id AND t.row_version = c.row_version
     RETURNING t.row_version, t.resource_version, t.updated_at
     INTO new_row_version, new_resource_version, moment;
@@ -2041,14 +2249,15 @@ BEGIN
         PERFORM public.write_container_parts(c.id, c.namespace_id, p_parts -> 'env', p_parts -> 'ports',
             p_parts -> 'mounts');
     END IF;
+    -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
+    IF p_operation IS NOT NULL THEN
+        INSERT INTO public.operations
+            (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)
+        SELECT o.operation_id, caller, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
+        FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o
+        ON CONFLICT (operation_id) DO NOTHING;
+    END IF;
     IF p_history IS NOT NULL THEN
-        IF p_operation IS NOT NULL THEN
-            INSERT INTO public.operations
-                (operation_id, user_id, method, resource_type, resource_id, namespace_id, request_id)
-            SELECT o.operation_id, caller, o.method, o.resource_type, o.resource_id, o.namespace_id, o.request_id
-            FROM jsonb_populate_record(NULL::public.operations, p_operation) AS o
-            ON CONFLICT (operation_id) DO NOTHING;
-        END IF;
         INSERT INTO public.container_status_history
             (container_id, namespace_id, previous_status, current_status, reason, message, triggered_by, user_id,
             operation_id)
@@ -2071,10 +2280,10 @@ $$;
 
 
 --
--- Name: FUNCTION update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
+-- Name: FUNCTION update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone); Type: COMMENT; Schema: public; Owner: -
 --
 
-COMMENT ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) IS 'Changes what is wanted of a container, with all that belongs to the change but its record.';
+COMMENT ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) IS 'Changes what is wanted of a container, with all that belongs to the change but its record.';
 
 
 --
@@ -2533,62 +2742,10 @@ CREATE FUNCTION public.write_container(p_container jsonb, p_env jsonb, p_ports j
 DECLARE
     c public.containers := jsonb_populate_record(NULL::public.containers, p_container);
     caller bigint := public.app_user_id();
-    home record;
-    v_volumes text[];
-    used record;
+    cluster text;
 BEGIN
-    SELECT n.cluster_name, n.row_version = p_namespace_version AS unchanged INTO home
-    FROM public.namespaces AS n WHERE n.id = c.namespace_id FOR SHARE;
-    IF home.unchanged IS NOT TRUE THEN
-        PERFORM public.refuse_outdated('the namespace');
-    END IF;
-    IF p_limits IS NOT NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || c.namespace_id, 0));
-        SELECT coalesce(sum(q.containers), 0) AS containers, coalesce(sum(q.cpu_millicores), 0) AS cpu,
-               coalesce(sum(q.memory_bytes), 0) AS memory
-        INTO used FROM public.quota_counters AS q WHERE q.namespace_id = c.namespace_id;
-        IF used.containers + 1 > p_limits[1]
-            OR c.quota_cpu_millicores > 0 AND used.cpu + c.quota_cpu_millicores > p_limits[2]
-            OR c.quota_memory_bytes > 0 AND used.memory + c.quota_memory_bytes > p_limits[3] THEN
-            PERFORM public.refuse_outdated('what the quota leaves');
-        END IF;
-    END IF;
-    -- An expression that contains a query costs its start even where it is not reached, so these are statements.
-    IF cardinality(p_services) > 0 THEN
-        PERFORM FROM public.port_mappings AS p
-        WHERE p.namespace_id = c.namespace_id AND p.service_name = ANY (p_services);
-        IF FOUND THEN
-            PERFORM public.refuse_outdated('a service');
-        END IF;
-    END IF;
-    IF cardinality(p_config_maps) > 0 THEN
-        PERFORM FROM public.config_maps AS m
-        WHERE m.namespace_id = c.namespace_id AND m.name = ANY (p_config_maps) AND m.deletion_requested_at IS NULL
-        HAVING count(*) = cardinality(p_config_maps);
-        IF NOT FOUND THEN
-            PERFORM public.refuse_outdated('a config map');
-        END IF;
-    END IF;
-    IF cardinality(p_secrets) > 0 THEN
-        PERFORM FROM public.secrets AS s
-        WHERE s.namespace_id = c.namespace_id AND s.name = ANY (p_secrets) AND s.deletion_requested_at IS NULL
-        HAVING count(*) = cardinality(p_secrets);
-        IF NOT FOUND THEN
-            PERFORM public.refuse_outdated('a secret');
-        END IF;
-    END IF;
-    IF p_volumes IS NOT NULL THEN
-        -- A deletion has locked the namespace, and a change of a volume its row.
-        v_volumes := ARRAY(SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
-        PERFORM FROM public.volumes AS v
-        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes) ORDER BY v.id FOR SHARE;
-        PERFORM FROM public.volumes AS v
-        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes) AND v.deletion_requested_at IS NULL
-        HAVING jsonb_agg(public.volume_definition(v) ORDER BY v.name) = p_volumes;
-        IF NOT FOUND THEN
-            PERFORM public.refuse_outdated('a volume');
-        END IF;
-    END IF;
+    cluster := public.lock_facts(c.namespace_id, c.id, c.quota_cpu_millicores, c.quota_memory_bytes,
+        p_namespace_version, p_limits, p_services, p_config_maps, p_secrets, p_volumes);
     INSERT INTO public.containers (
         id, uid, name, display_name, namespace_id, image_id, kubernetes_name, cpu_request, cpu_limit,
         memory_request, memory_limit, created_at, updated_at, created_by, updated_by, labels, annotations, spec,
@@ -2607,11 +2764,11 @@ BEGIN
         PERFORM public.refuse_outdated('the name');
     END IF;
     PERFORM public.write_container_parts(c.id, c.namespace_id, p_env, p_ports, p_mounts);
-    IF v_volumes IS NOT NULL THEN
+    IF p_volumes IS NOT NULL THEN
         -- The volume shows its containers: a server writes its event in another transaction.
         INSERT INTO public.mount_changes (volume_id, namespace_id)
         SELECT v.id, v.namespace_id FROM public.volumes AS v
-        WHERE v.namespace_id = c.namespace_id AND v.name = ANY (v_volumes);
+        WHERE v.namespace_id = c.namespace_id AND v.name IN (SELECT d ->> 'name' FROM jsonb_array_elements(p_volumes) AS d);
     END IF;
     -- Before the history, which refers to the operation. Others of the same unit of work belong to it, too.
     INSERT INTO public.operations
@@ -2623,7 +2780,7 @@ BEGIN
         (container_id, namespace_id, current_status, triggered_by, user_id, operation_id)
     VALUES (c.id, c.namespace_id, 'pending', 'user', caller, (p_operation ->> 'operation_id')::uuid);
     INSERT INTO public.reconcile_work (resource_type, resource_id, cluster_name, namespace_id, due_at)
-    VALUES ('container', c.id, home.cluster_name, c.namespace_id, clock_timestamp());
+    VALUES ('container', c.id, cluster, c.namespace_id, clock_timestamp());
 END
 $$;
 
@@ -12471,6 +12628,15 @@ GRANT ALL ON FUNCTION public.admit_container(p_user_id bigint, p_request_id uuid
 
 
 --
+-- Name: FUNCTION admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.admit_container_change(p_user_id bigint, p_request_id uuid, p_namespace text, p_name text, p_lock boolean, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea, OUT namespace_id bigint, OUT namespace_uid uuid, OUT cluster_name text, OUT kubernetes_name text, OUT status text, OUT deletion_requested_at timestamp with time zone, OUT quota text, OUT used_containers bigint, OUT used_cpu numeric, OUT used_memory numeric, OUT namespace_version bigint, OUT container text, OUT moment timestamp with time zone) TO pilothouse_system;
+
+
+--
 -- Name: FUNCTION app_reach(); Type: ACL; Schema: public; Owner: -
 --
 
@@ -12547,6 +12713,23 @@ GRANT ALL ON FUNCTION public.app_user_id() TO pilothouse_system;
 
 REVOKE ALL ON FUNCTION public.begin_new_history(p_reason text, p_seen text, p_expected uuid, p_tampering boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.begin_new_history(p_reason text, p_seen text, p_expected uuid, p_tampering boolean) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.begin_request(p_user_id bigint, p_request_id uuid, OUT ours boolean, OUT method text, OUT request_hmac bytea, OUT response bytea) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION change_container(p_user_id bigint, p_container jsonb, p_parts jsonb, p_history jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.change_container(p_user_id bigint, p_container jsonb, p_parts jsonb, p_history jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.change_container(p_user_id bigint, p_container jsonb, p_parts jsonb, p_history jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, p_audit jsonb, p_hashes bytea[], p_events jsonb, p_messages bytea[], p_operation jsonb, p_idempotency jsonb) TO pilothouse_app;
 
 
 --
@@ -12686,6 +12869,15 @@ REVOKE ALL ON FUNCTION public.keep_rendered_messages(p_events jsonb, p_messages 
 
 REVOKE ALL ON FUNCTION public.lease_work(p_owner text, p_lease_seconds double precision, p_most integer, p_clusters text[], p_free integer[], p_busy bigint[], p_held integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.lease_work(p_owner text, p_lease_seconds double precision, p_most integer, p_clusters text[], p_free integer[], p_busy bigint[], p_held integer[]) TO pilothouse_system;
+
+
+--
+-- Name: FUNCTION lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text); Type: ACL; Schema: public; Owner: -
+--
+
+REVOKE ALL ON FUNCTION public.lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.lock_facts(p_namespace_id bigint, p_container_id bigint, p_cpu bigint, p_memory bigint, p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT cluster text) TO pilothouse_system;
 
 
 --
@@ -12860,12 +13052,12 @@ REVOKE ALL ON FUNCTION public.set_aside(p_id bigint, p_sqlstate text, p_constrai
 
 
 --
--- Name: FUNCTION update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
+-- Name: FUNCTION update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone); Type: ACL; Schema: public; Owner: -
 --
 
-REVOKE ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) TO pilothouse_app;
-GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) TO pilothouse_system;
+REVOKE ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) TO pilothouse_app;
+GRANT ALL ON FUNCTION public.update_container(p_container jsonb, p_parts jsonb, p_history jsonb, p_operation jsonb, p_mounted text[], p_namespace_version bigint, p_limits numeric[], p_services text[], p_config_maps text[], p_secrets text[], p_volumes jsonb, OUT new_row_version bigint, OUT new_resource_version bigint, OUT moment timestamp with time zone) TO pilothouse_system;
 
 
 --

@@ -73,14 +73,14 @@ WITH record AS (
 _APPEND = f"""{_NUMBERED}
 UPDATE stream_head SET revision = $9, audit_sequence = $7, record_mark = int8send($7) WHERE id = 1
 """
-_APPEND_UNLOCKED = f"{_NUMBERED} SELECT"
+APPEND_UNLOCKED = f"{_NUMBERED} SELECT"
 _TRIGGERS = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal GROUP BY 1"
 # As long as the product's are: the record's bodies as text, the message and the stored answer as bytes.
-_BODY = (
+BODY = (
     '{"container": {"name": "made", "image": "image-1:1.0", "labels": {"app": "made"}}, "padding": "%s"}'
     % ("x" * 500)
 )
-_MESSAGE = b"m" * 400
+MESSAGE = b"m" * 400
 
 
 class Inserts:
@@ -130,7 +130,7 @@ class Inserts:
         operation, digest = uuid4(), hashlib.sha256(name.encode()).digest()
         async with connection.transaction():
             container = await connection.fetchval(
-                _ROWS, operation, self._user, namespace, uuid4(), name, self._image, digest, _MESSAGE
+                _ROWS, operation, self._user, namespace, uuid4(), name, self._image, digest, MESSAGE
             )
             if self._locked:
                 head = await connection.fetchrow(_LOCK)
@@ -138,17 +138,17 @@ class Inserts:
             else:
                 sequence, revision = next(self._sequences), next(self._revisions)
             await connection.execute(
-                _APPEND if self._locked else _APPEND_UNLOCKED,
+                _APPEND if self._locked else APPEND_UNLOCKED,
                 operation,
                 self._user,
                 container,
                 name,
                 namespace,
-                _BODY,
+                BODY,
                 sequence,
                 digest,
                 revision,
-                _MESSAGE,
+                MESSAGE,
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.measure import Figure
 from benchmarks.rows import (
     auditing,
+    changing,
     clusters,
     credentials,
     first_state,
@@ -41,6 +42,7 @@ class Row:
 ROWS: Mapping[str, Row] = {
     "1": Row("GetContainer", reading.get_container),
     "2": Row("CreateContainer", writing.create_container),
+    "2c": Row("changes of containers", changing.change_container),
     "3": Row("the record and the event of a mutation", writing.audit),
     "4": Row("events to many watchers", watching.fan_out),
     "5": Row("commit to delivery", watching.latency),

@@ -29,7 +29,7 @@ CLIENTS = 16
 NAMESPACES = [f"tenant-{i}" for i in range(ACTIVE_NAMESPACES)]
 _MANY_NAMESPACES = [f"tenant-{i}" for i in range(WRITTEN_NAMESPACES)]
 # Whose rows the bare ones are: a copy that no server was on has no user yet.
-_USER = (
+USER = (
     "INSERT INTO users (username, username_normalized, email, email_normalized, password_hash)"
     " VALUES ('tenant', 'tenant', 'tenant@example.org', 'tenant@example.org', '!')"
 )
@@ -88,7 +88,7 @@ async def _inserting(stack: AsyncExitStack, world: World, size: int, *, locked: 
     database = await stack.enter_async_context(world.database(size))
     (inserts,) = await stack.enter_async_context(world.children(("baselines.inserts", world.cores.serving)))
     async with connected(database.superuser) as connection:
-        await connection.execute(_USER)
+        await connection.execute(USER)
     await inserts.ask(
         "connect", dsn=database.superuser, clients=CLIENTS, namespaces=NAMESPACES, locked=locked
     )

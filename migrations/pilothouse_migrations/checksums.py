@@ -16,7 +16,8 @@ CHECKSUMS: Final = {
 }
 # The checksum of each function's present text, and the migration that gave it.
 FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
-    "admit_container": ("e3ee30a56adbd53e980606bd6a286d4f43337e4edd073256d8bd11db90f201f3", "0101"),
+    "admit_container": ("48d5f777ff110efdaa3ed6bb230b0a6e05cc414fa033060219ae059c2e289282", "0101"),
+    "admit_container_change": ("9632448ded45684a0c99ef4f745a8fadfd0a51bece1465c56d0a4c6ad61b9fbf", "0101"),
     "app_known_reach": ("346a002d6eec5b688719ac7a04131d489eda934ebe4d9a0442bae5873ae2596a", "0101"),
     "app_namespace_ids": ("c0abfb4ca7801ca5663b058a0d52e14988e138f8b797d6b051d6da9f26808092", "0101"),
     "app_password_hash": ("7b453806d5ffe986cf0a4e3e8c358f459cfc92989519b2f57713672117271dbf", "0101"),
@@ -26,6 +27,8 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "app_sees_all": ("c2c7a029faadd1e0ec3999da5ec2fe98529d6b407ae8f80a76b5cd7cbd34fe9e", "0101"),
     "app_user_id": ("d68da6321ee5d47651b2c8c48515308e44c68805a521aab85652961f8d52b204", "0101"),
     "begin_new_history": ("ba33cf5703f237809c14fba431673e0e0e4b301b7779bfc2fbd7a15366ab0806", "0101"),
+    "begin_request": ("3bc4758baf8a791f5d59fb9064a3eb877df3002a4ee79ee9a8b5f380d075d0ef", "0101"),
+    "change_container": ("c22d916281127145cb50857b5a13ed2bd26933bfcb5299310b863bbdd026eccd", "0101"),
     "check_appended_changes": ("e825151448c1ddef14d929504fb5716a6a33e9b904795095288532406c2a0c30", "0101"),
     "count_container_delete": ("2ac8a8bc91c6e0e816fcb04b89bd2b67b919b0c009d75832dde981fa238cc6e8", "0101"),
     "count_container_insert": ("5f2e66a26430c79e62cb6939bf6e0f427531cd4caef67ed0f659f497603a6cd3", "0101"),
@@ -48,6 +51,7 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "keep_rendered_message": ("714a13e249f4c131419ee40ce176c786f030431d50e35f28617b3a0c4809775a", "0101"),
     "keep_rendered_messages": ("4aaf59052dd6c3236d90b04e4694b93ba9c429a70b0569682f160252ed9144b6", "0101"),
     "lease_work": ("cc592ee1fc5cdbdd7a72f14484b5f6e8a004bda60c7791906bb31ad86e42bf30", "0101"),
+    "lock_facts": ("e10a659fe51264cb7b960b7fe60d55128231e0bdf522f0e6efe520a67265485c", "0101"),
     "mark_usage_days": ("5aa0310018e869838de789dd7cd1c0927d63b995d06c450b6d7e7b1e077c62c6", "0101"),
     "note_given_up_grant": ("ec1dd162609dbc6f510aab951c7ece072866bd496aa774be33ef9117d0f5e1c5", "0101"),
     "number_pending": ("e16ef4af45d6a118a0413de6c60f621ca636ec95d9eb41dc12bed7c7a90bd31f", "0101"),
@@ -73,11 +77,11 @@ FUNCTIONS: Final[dict[str, tuple[str, str]]] = {
     "register_image": ("4ee2fd77dfae137b87f5594ceb65b304610305968d01eb854704ed8aa775401f", "0101"),
     "sequence_changes": ("505a23548e26fa6cb405b7ff1b291e5b91844a3112f743aba77594c9296b5643", "0101"),
     "set_aside": ("454ac92387d74ecaca663805e54d1a9401e5c8f5fcb992354592f296f88c8253", "0101"),
-    "update_container": ("40c6cb923e5f87d0bbff8a1f6810194acfd0883c3ead9342046502f7b752107e", "0101"),
+    "update_container": ("b2c1f842b1faf1d3b67cdf022d8609d2a495008619f0a20b9b033a6dc9a9b69b", "0101"),
     "usage_rolled_until": ("9417726ddf2d283e63d5501c652280007c41f6874e0cf6554fa95e493f9fab7c", "0101"),
     "volume_definition": ("683311be45098e9d0b6b9d4b85b56fce711a8924df31bebd84622c06df3ae3d2", "0101"),
     "work_is_due": ("1f469a0a98dc2ec6dd5d8ed44ed9ffbe556926489576291c7a7f64acbcead49a", "0101"),
     "write_applied": ("0dd66fa51d00e5fd14a0f6cd8a488f42aa1a489eebb909989deb73edfcf50e8b", "0101"),
-    "write_container": ("9768e18e82e760602f84c41f2dcfbc176355b0a793dd7b1a40180d919b449d18", "0101"),
+    "write_container": ("c98c565017064a47761194a064f7a9e74b185c2990cda7708b5f6f62029a9508", "0101"),
     "write_container_parts": ("425bbef7262e6fcbbf174aeecdeba410df472dc89fd230cdba65d68023394419", "0101"),
 }

@@ -1,4 +1,4 @@
-"""Callers of `admit_container`, one after another on one connection, see their own rows."""
+"""Callers of the functions that admit creates and changes, one after another on one connection, see their own rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, in
         namespaces = {row["id"]: row["name"] for row in await sql.fetch("SELECT id, name FROM namespaces")}
     async with connection(database.app_dsn) as app:
         await app.execute(f"SET plan_cache_mode = {plans}")
-        admit = await app.prepare(
-            "SELECT namespace_id FROM admit_container($1, NULL, $2, 'new', '{}', '{}', '{}', '{}')"
-        )
+        admits = [
+            await app.prepare(f"SELECT namespace_id FROM {function}")
+            for function in (
+                "admit_container($1, NULL, $2, 'new', '{}', '{}', '{}', '{}')",
+                "admit_container_change($1, NULL, $2, 'web', false)",
+            )
+        ]
         for _ in range(300):
             user_id, tenant = source.choice(_USERS), source.choice(TENANTS)
-            found = await admit.fetchval(user_id, namespaces[tenant])
+            found = await source.choice(admits).fetchval(user_id, namespaces[tenant])
             reached = user_id in (ADMINISTRATOR, user_of(tenant))
             if found != (tenant if reached else None):
                 wrong.append((user_id, tenant))
@@ -42,7 +46,7 @@ async def wrongly_admitted(database: Database, plans: str) -> list[tuple[int, in
 async def test_a_reach_that_stays_with_the_connection_would_be_found(apart: Database) -> None:
     """The positive control: the reach is set for the session, once, and not compared with the user."""
     async with connection(apart.admin_dsn) as sql:
-        admit = await sql.fetchval("SELECT pg_get_functiondef('admit_container'::regproc)")
+        admit = await sql.fetchval("SELECT pg_get_functiondef('begin_request'::regproc)")
         known = await sql.fetchval("SELECT pg_get_functiondef('app_known_reach'::regproc)")
         kept = "set_config('app.reach', public.app_reach(), true)"
         assert kept in admit

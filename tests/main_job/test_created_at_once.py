@@ -253,12 +253,12 @@ async def race(database: Database, tmp_path: Path, *, locked: bool) -> list[str]
     ):
         await furnished(one)
         if not locked:
-            source = await sql.fetchval("SELECT pg_get_functiondef('write_container'::regproc)")
-            lock = "PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || c.namespace_id, 0));"
+            source = await sql.fetchval("SELECT pg_get_functiondef('lock_facts'::regproc)")
+            lock = "PERFORM pg_advisory_xact_lock(hashtextextended('quota/' || p_namespace_id, 0));"
             assert lock in source
             barrier = f"PERFORM pg_advisory_xact_lock_shared({_BARRIER});"
-            before = "INSERT INTO public.containers ("
-            await sql.execute(source.replace(lock, "").replace(before, f"{barrier} {before}", 1))
+            before = "    -- An expression"
+            await sql.execute(source.replace(lock, "").replace(before, f"{barrier}\n{before}", 1))
         await sql.execute(f"SELECT pg_advisory_lock({_BARRIER})")
 
         async def waiting() -> int:

@@ -11,8 +11,6 @@ from google.protobuf import field_mask_pb2
 from pilothouse.container.v1 import container_pb2
 from pilothouse.namespace.v1 import namespace_pb2
 from pilothouse_client import PilothouseError
-from pilothouse_server.containers import repository
-from pilothouse_server.store.unit_of_work import Transaction
 from tests.conftest import Database
 from tests.harness import Server, running_server
 
@@ -126,38 +124,3 @@ async def test_who_names_neither_request_nor_limit_asks_for_nothing(
         with pytest.raises(PilothouseError) as refused:
             await containers.create(namespace="tight", container=container("too-many", cpu="", memory=""))
         assert refused.value.metadata["resource"] == "containers"
-
-
-@pytest.mark.full
-async def test_without_the_lock_two_updates_would_exceed_it(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The positive control for transactional work, such as updates: both count before either is stored."""
-    both = asyncio.Barrier(2)
-    usage_of_quota = repository.usage_of_quota
-
-    async def nobody_waits(transaction: Transaction, namespace_id: int) -> None:
-        """In place of the lock."""
-
-    async def counted(
-        transaction: Transaction, namespace_id: int, *, leave_out: int | None = None
-    ) -> tuple[int, int, int]:
-        used = await usage_of_quota(transaction, namespace_id, leave_out=leave_out)
-        await both.wait()
-        return used
-
-    async with running_server(database, tmp_path, with_cluster=False) as server:
-        await namespace(server, cpu="300m")
-        for name in "ab":
-            await server.admin.containers.create(namespace="tight", container=container(name))
-        monkeypatch.setattr(repository, "count_alone", nobody_waits)
-        monkeypatch.setattr(repository, "usage_of_quota", counted)
-        update = server.admin.containers.update
-        twice = container_pb2.Container(replicas=2)
-        mask = field_mask_pb2.FieldMask(paths=["replicas"])
-        await asyncio.gather(
-            *(update(namespace="tight", name=name, container=twice, update_mask=mask) for name in "ab")
-        )
-        monkeypatch.undo()
-        used = await server.admin.namespaces.get_quota_usage(name="tight")
-        assert used.used.cpu == "400m"

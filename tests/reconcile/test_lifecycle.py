@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from pilothouse_server.containers.model import ContainerSpec, Port
@@ -10,7 +12,7 @@ from pilothouse_server.containers.operations import restart as restart_container
 from pilothouse_server.containers.operations import resume as resume_container
 from pilothouse_server.containers.operations import start as start_container
 from pilothouse_server.containers.operations import stop as stop_container
-from pilothouse_server.containers.repository import update_container
+from pilothouse_server.containers.repository import ContainerChange, write_change
 from pilothouse_server.errors import Aborted
 from pilothouse_server.kubernetes.objects import DEPLOYMENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES
 from pilothouse_server.kubernetes.ownership import NAMESPACE_UID
@@ -202,5 +204,6 @@ async def test_a_change_by_what_another_one_has_changed_is_refused(here: World) 
     await here.namespace()
     stored = await here.create()
     await here.change(lambda tx: stop_container(tx, "shop", "web"))
+    change = ContainerChange(stored=stored, wanted=stored, moment=datetime.now(UTC))
     with pytest.raises(Aborted):
-        await here.change(lambda tx: update_container(tx, stored, stored))
+        await here.change(lambda tx: write_change(tx, change))

@@ -19,19 +19,12 @@ CREATE OR REPLACE FUNCTION admit_container(
     SET enable_seqscan = off
 AS $$
 BEGIN
-    PERFORM set_config('app.current_user_id', p_user_id::text, true);
-    PERFORM set_config('app.reach', public.app_reach(), true);
     moment := transaction_timestamp();
-    IF p_request_id IS NOT NULL THEN
-        -- Free, or held by the transaction that serves the request: this does not wait.
-        ours := pg_try_advisory_xact_lock(hashtextextended(p_user_id || '/' || p_request_id, 0));
-        SELECT k.method, k.request_hmac, k.response INTO method, request_hmac, response
-        FROM public.idempotency_keys AS k WHERE k.user_id = p_user_id AND k.request_id = p_request_id;
-        IF FOUND OR NOT ours THEN
-            RETURN;
-        END IF;
+    SELECT b.ours, b.method, b.request_hmac, b.response INTO ours, method, request_hmac, response
+    FROM public.begin_request(p_user_id, p_request_id) AS b;
+    IF method IS NOT NULL OR NOT ours THEN
+        RETURN;
     END IF;
-    ours := true;
     SELECT n.id, n.uid, n.cluster_name, n.kubernetes_name, n.status, n.deletion_requested_at,
            n.resource_quota::text, n.row_version
     INTO namespace_id, namespace_uid, cluster_name, kubernetes_name, status, deletion_requested_at, quota,

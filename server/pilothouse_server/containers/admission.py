@@ -45,28 +45,12 @@ async def locked_namespace(transaction: Transaction, name: str) -> Namespace:
     return namespace
 
 
-async def check_references(
-    transaction: Transaction, wanted: Container, stored: Container | None, keys: Keys, may: May
-) -> Container:
-    """The container as `settled` returns it, by what a transaction reads; raises as that does."""
-    needs, namespace_id = needs_of(wanted, stored), wanted.namespace_id
-    found = NamespaceFacts(
-        services=await repository.owners_of_services(
-            transaction, namespace_id, needs.services, leave_out=wanted.id or None
-        ),
-        config_maps=await repository.config_maps_there(transaction, namespace_id, needs.config_maps),
-        secrets=await repository.types_of_secrets(transaction, namespace_id, needs.secrets),
-        volumes=await repository.find_volumes(transaction, namespace_id, needs.volumes),
-    )
-    return settled(wanted, stored, found, keys, may)
-
-
 def needs_of(wanted: Container, stored: Container | None) -> Needs:
-    """Returns what must be looked for in the namespace."""
+    """Returns what must be looked for in the namespace; the services of the stored container are its own."""
     sources = {kind: _sources(wanted, kind) - _read_beside(stored, kind) for kind in ("config_map", "secret")}
     mounted = {mount.volume for mount in wanted.all_mounts}
     return Needs(
-        services=frozenset(port.service_name for port in wanted.ports if port.service_name),
+        services=_services(wanted) - (_services(stored) if stored is not None else frozenset()),
         config_maps=frozenset(sources["config_map"]),
         secrets=frozenset(sources["secret"] | _pull_secrets(wanted, stored)),
         volumes=frozenset(mounted - {item.name for item in wanted.spec.empty_dirs}),
@@ -102,6 +86,10 @@ def settled(
     _check_mounts(wanted, facts.volumes, found)
     found.raise_if_any()
     return admitted(wanted, stored, keys, may)
+
+
+def _services(container: Container) -> frozenset[str]:
+    return frozenset(port.service_name for port in container.ports if port.service_name)
 
 
 def _sources(wanted: Container, kind: Kind) -> set[str]:
@@ -187,17 +175,6 @@ def _read_only(mounts: tuple[VolumeMount, ...], volumes: Collection[str]) -> tup
         msgspec.structs.replace(mount, read_only=True) if mount.volume in volumes else mount
         for mount in mounts
     )
-
-
-async def check_quota(
-    transaction: Transaction, namespace: Namespace, share: tuple[int, int], *, leave_out: int | None
-) -> None:
-    """Raises ResourceExhausted if a container's share (millicores, bytes) does not fit beside the
-    others'.
-    """
-    if namespace.quota != Quota():
-        used = await repository.usage_of_quota(transaction, namespace.id, leave_out=leave_out)
-        refuse_exceeded_quota(namespace, used, share)
 
 
 def limits_of(quota: Quota) -> tuple[int, int, int] | None:

@@ -107,7 +107,7 @@ async def _remount(
         transaction, volume.namespace, container, merge, seen.append, keys=keys, may=may
     )
     restarts = 0
-    if changed.generation != seen[0].generation:
+    if changed.generation != seen[-1].generation:
         volume = await locate_volume(transaction, volume.namespace, volume.name)
         # A held rollout replaces pods when it is released, not for this.
         restarts = 0 if changed.hold_rollout else changed.wanted_replicas

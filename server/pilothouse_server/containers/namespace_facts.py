@@ -1,7 +1,8 @@
-"""What a container needs of its namespace, and what the namespace has: the facts by which a container is admitted.
+"""The facts by which a container is admitted: its needs of the namespace, and the namespace's state.
 
 The rules (`containers.admission`) decide by these values alone. One statement reads them for a new container
-(`repository.creation`), several within a transaction for one that changes.
+(`repository.creation`). For one that changes, a statement reads the container with its namespace
+(`repository.changing`), and another one what the changed container needs, if it needs anything.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse_server.containers.model import MountedVolume, Value
+from pilothouse_server.containers.model import Container, MountedVolume, Value
 from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.values.resources import ContainerId
 
 
 class Needs(Value, frozen=True):
-    """The names that a container needs in its namespace: those of its own services, and those of what it reads."""
+    """The names that a container needs in its namespace: those of its own services, and of its sources and volumes."""
 
     services: frozenset[str] = frozenset()
     config_maps: frozenset[str] = frozenset()
@@ -27,7 +28,7 @@ class Needs(Value, frozen=True):
 
 
 class NamespaceFacts(Value, frozen=True):
-    """What its namespace has of that.
+    """The part of that which the namespace has.
 
     `services`: those that another container has, with its name. `secrets`: the types of those there are, by name.
     """
@@ -39,7 +40,7 @@ class NamespaceFacts(Value, frozen=True):
 
 
 class CreationFacts(Value, frozen=True):
-    """What decides whether a new container may be made, and what it gets from the database.
+    """The facts that decide whether a new container may be made, and the values it gets from the database.
 
     `used`: containers, millicores and bytes that count against the quota. `name_taken`: by which other container.
     `volume_definitions`: the volumes as PostgreSQL wrote them, for its comparison. `container_id` and `moment` are of
@@ -52,6 +53,18 @@ class CreationFacts(Value, frozen=True):
     found: NamespaceFacts
     volume_definitions: str | None
     container_id: ContainerId
+    moment: datetime
+
+
+class ChangeFacts(Value, frozen=True):
+    """A container that is to change, its namespace, and the time by the database.
+
+    `used`: containers, millicores and bytes that count against the quota, less its own.
+    """
+
+    namespace: Namespace
+    stored: Container
+    used: tuple[int, int, int]
     moment: datetime
 
 

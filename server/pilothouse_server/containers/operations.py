@@ -1,9 +1,13 @@
 """The rules of containers: making, changing, the lifecycle, deletion, quota.
 
-Every operation commits what is wanted, an event, and work for the reconciler; the cluster is never waited
-for. Quota holds under concurrent creates because who must not exceed one holds the namespace's counting lock from the
-count to the commit; where no quota is set creates do not wait for one another. Every create reads the facts by one
-statement, decides here, and writes by another (`repository.creation`), which refuses facts that are outdated.
+Every operation commits the desired state, an event, and work for the reconciler; the cluster is never waited
+for. Every create and every change reads the facts by one statement, decides here, and writes by another
+(`repository.creation`, `repository.changing`), which refuses facts that are outdated: then the operation begins again.
+Quota holds because that statement counts again under the namespace's counting lock; where no quota is set writes do not
+wait for one another.
+
+A call drafts its change, so nothing is locked while it decides. An operation that changes other rows as well, or tries
+a change out (`validate_only`), works in a transaction.
 
     state      start      stop       pause      resume     restart
     running    nothing    stopped    paused     nothing    rolls
@@ -14,7 +18,8 @@ statement, decides here, and writes by another (`repository.creation`), which re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
@@ -24,9 +29,9 @@ from pilothouse_server.authorization.access import May
 from pilothouse_server.containers import admission, repository, rules
 from pilothouse_server.containers.facts_cache import FactsCache
 from pilothouse_server.containers.model import Container, DesiredState, Image, Pod, Status
-from pilothouse_server.containers.namespace_facts import CreationFacts, Needs
+from pilothouse_server.containers.namespace_facts import ChangeFacts, CreationFacts, NamespaceFacts, Needs
 from pilothouse_server.containers.observation import until_all_ready, until_no_pods
-from pilothouse_server.containers.repository import Creation
+from pilothouse_server.containers.repository import ContainerChange, Creation
 from pilothouse_server.errors import Aborted, FailedPrecondition, PilothouseError, already_exists, not_found
 from pilothouse_server.guard.model import Keys
 from pilothouse_server.namespaces.model import Quota
@@ -40,9 +45,13 @@ from pilothouse_server.values.quantity import Quantity
 from pilothouse_server.values.resources import NamespaceId, NamespaceRef
 
 Check = Callable[[Container], None]
+# Where a change is written: as a draft, or in a transaction.
+Target = Draft | Transaction
+# Returns the change that facts lead to; None where the container is as it is wanted already.
+Decide = Callable[[ChangeFacts], Awaitable[ContainerChange | None]]
 PauseMode = Literal["suspend", "hold_rollout", "freeze"]
 
-# So often a create in a transaction reads facts that others change before they are compared.
+# So often a transaction reads facts that others change before they are compared.
 _ATTEMPTS = 5
 
 _STATUS_OF_STATE: dict[DesiredState, Status] = {
@@ -193,8 +202,8 @@ def _creation(
 
 
 async def change(
-    transaction: Transaction,
-    namespace_name: str,
+    target: Target,
+    namespace: str,
     name: str,
     merge: Callable[[Container], Container],
     check: Check,
@@ -202,44 +211,59 @@ async def change(
     keys: Keys,
     may: May,
 ) -> Container:
-    """Changes what is wanted: `merge` answers the stored container with the caller's fields taken over.
+    """Changes what is wanted: `merge` returns the stored container with the caller's fields taken over.
 
     Errors as `create`; Aborted from `check` if the etag is not the current one.
     """
-    namespace = await admission.locked_namespace(transaction, namespace_name)
-    stored = await locate(transaction, namespace_name, name, lock=True)
-    check(stored)
-    refuse_deleting(stored)
-    wanted = merge(stored)
-    if wanted.is_long:
-        await others_first()
-    wanted = rules.checked(wanted)
-    if wanted == stored:
-        return stored
-    if wanted.is_long:
-        await others_first()
-    wanted = await admission.check_references(transaction, wanted, stored, keys, may)
-    if wanted == stored:
-        return stored
-    share = rules.quota_share(wanted)
-    if share != rules.quota_share(stored):
-        await admission.check_quota(transaction, namespace, share, leave_out=stored.id)
-    return await _write(transaction, stored, wanted, quota=share)
+
+    async def decide(facts: ChangeFacts) -> ContainerChange | None:
+        stored = facts.stored
+        check(stored)
+        refuse_deleting(stored)
+        wanted = merge(stored)
+        if wanted.is_long:
+            await others_first()
+        wanted = rules.checked(wanted)
+        if wanted == stored:
+            return None
+        if wanted.is_long:
+            await others_first()
+        needs, found, volumes = admission.needs_of(wanted, stored), NamespaceFacts(), None
+        if needs != Needs():
+            admitted = await repository.admit(target, namespace, name, needs)
+            if admitted is None:
+                raise not_found("namespace", namespace)
+            found, volumes = admitted.found, admitted.volume_definitions
+        wanted = admission.settled(wanted, stored, found, keys, may)
+        if wanted == stored:
+            return None
+        quota, share = None, rules.quota_share(wanted)
+        if share != rules.quota_share(stored):
+            admission.refuse_exceeded_quota(facts.namespace, facts.used, share)
+            quota = share
+        return msgspec.structs.replace(
+            _changed(facts.stored, wanted, facts.moment),
+            quota=quota,
+            namespace_version=facts.namespace.row_version,
+            limits=None if quota is None else admission.limits_of(facts.namespace.quota),
+            needs=needs,
+            volume_definitions=volumes,
+        )
+
+    return await _decided(target, namespace, name, decide)
 
 
-async def start(transaction: Transaction, namespace: str, name: str) -> Container:
+async def start(target: Target, namespace: str, name: str) -> Container:
     """Wants the pods back; FailedPrecondition if paused."""
-    return await _move(transaction, namespace, name, "start", {"stopped": "running", "running": "running"})
+    return await _move(target, namespace, name, "start", {"stopped": "running", "running": "running"})
 
 
-async def stop(transaction: Transaction, namespace: str, name: str) -> Container:
+async def stop(target: Target, namespace: str, name: str) -> Container:
     """Wants no pods, and remembers how many there were; FailedPrecondition if paused."""
-    return await _move(transaction, namespace, name, "stop", {"running": "stopped", "stopped": "stopped"})
+    return await _move(target, namespace, name, "stop", {"running": "stopped", "stopped": "stopped"})
 
 
-async def pause(
-    transaction: Transaction, namespace: str, name: str, mode: PauseMode
-) -> tuple[Container, list[str]]:
+async def pause(target: Target, namespace: str, name: str, mode: PauseMode) -> tuple[Container, list[str]]:
     """Pauses a container and says what is lost by it.
 
     Raises:
@@ -251,39 +275,41 @@ async def pause(
             reason="PAUSE_MODE_UNSUPPORTED",
         )
     if mode == "hold_rollout":
-        stored = await _located_for_move(transaction, namespace, name)
-        if stored.desired_state != "running":
-            raise illegal_transition("hold the rollout of", stored)
-        if stored.hold_rollout:
-            return stored, []
-        wanted = msgspec.structs.replace(stored, hold_rollout=True)
-        return await _write(transaction, stored, wanted), []
-    moved = await _move(transaction, namespace, name, "pause", {"running": "paused", "paused": "paused"})
+        return await _decided(target, namespace, name, _hold_rollout), []
+    moved = await _move(target, namespace, name, "pause", {"running": "paused", "paused": "paused"})
     losses = ["pod address", "memory"]
     losses += [f"emptyDir {item.name}" for item in moved.spec.empty_dirs]
     return moved, losses
 
 
-async def resume(transaction: Transaction, namespace: str, name: str) -> Container:
+async def resume(target: Target, namespace: str, name: str) -> Container:
     """Ends a pause of either mode; FailedPrecondition if stopped."""
     return await _move(
-        transaction, namespace, name, "resume", {"paused": "running", "running": "running"}, release=True
+        target, namespace, name, "resume", {"paused": "running", "running": "running"}, release=True
     )
 
 
-async def restart(transaction: Transaction, namespace: str, name: str) -> Container:
+async def restart(target: Target, namespace: str, name: str) -> Container:
     """Wants every pod replaced; FailedPrecondition if stopped or paused."""
-    stored = await _located_for_move(transaction, namespace, name)
-    if stored.desired_state != "running":
-        raise illegal_transition("restart", stored)
-    return await restart_locked(transaction, stored)
+
+    async def decide(facts: ChangeFacts) -> ContainerChange:
+        refuse_deleting(facts.stored)
+        if facts.stored.desired_state != "running":
+            raise illegal_transition("restart", facts.stored)
+        return _restarted(facts.stored, facts.moment)
+
+    return await _decided(target, namespace, name, decide)
 
 
-async def delete(transaction: Transaction, namespace: str, name: str, check: Check) -> Container:
-    """Marks a container for deletion; one that is marked is answered as it is."""
-    stored = await locate(transaction, namespace, name, lock=True)
-    check(stored)
-    return await _mark_for_deletion(transaction, stored, _mounted(stored))
+async def delete(target: Target, namespace: str, name: str, check: Check) -> Container:
+    """Marks a container for deletion; one that is marked is returned as it is."""
+
+    async def decide(facts: ChangeFacts) -> ContainerChange | None:
+        check(facts.stored)
+        marked = _marked(facts.stored, facts.moment)
+        return marked and msgspec.structs.replace(marked, mounted=_mounted(facts.stored))
+
+    return await _decided(target, namespace, name, decide)
 
 
 async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
@@ -291,8 +317,8 @@ async def delete_all(transaction: Transaction, namespace: NamespaceRef) -> None:
     found = [item async for item in repository.stream_containers(transaction, namespace_id=namespace.id)]
     for item in found:
         stored = await repository.get(transaction, item.id, lock=True)
-        if stored is not None:
-            await _mark_for_deletion(transaction, stored)
+        if stored is not None and (marked := _marked(stored, await transaction.moment())):
+            await write_locked(transaction, marked)
 
 
 async def forget_all(transaction: Transaction, namespace: NamespaceRef) -> None:
@@ -367,23 +393,55 @@ def event(container: Container, kind: Kind, before: Container | None = None) -> 
     )
 
 
-async def _located_for_move(transaction: Transaction, namespace: str, name: str) -> Container:
-    stored = await locate(transaction, namespace, name, lock=True)
-    refuse_deleting(stored)
-    return stored
-
-
 async def restart_locked(transaction: Transaction, stored: Container) -> Container:
     """Wants every pod of a locked container replaced."""
-    wanted = msgspec.structs.replace(
-        stored, spec=msgspec.structs.replace(stored.spec, restarted_at=await transaction.moment())
-    )
-    restarting = msgspec.structs.replace(stored.observed, reason="Restarting")
-    return await _write(transaction, stored, wanted, history=repository.HistoryLine(restarting))
+    return await write_locked(transaction, _restarted(stored, await transaction.moment()))
+
+
+async def write_locked(transaction: Transaction, change: ContainerChange) -> Container:
+    """Writes a change of a container that the transaction has locked, with its event; returns it as stored."""
+    await repository.write_change(transaction, change)
+    return _emitted(transaction, change)
+
+
+async def _decided(target: Target, namespace: str, name: str, decide: Decide) -> Container:
+    """The container with the change that `decide` makes of the facts, or as it is."""
+    if isinstance(target, Draft):
+        await target.take_turn(("container", namespace, name))
+        change, stored = await _decision(target, namespace, name, decide)
+        if change is None:
+            return stored
+        repository.draft_change(target, change)
+        return _emitted(target, change)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        change, stored = await _decision(target, namespace, name, decide)
+        if change is None:
+            return stored
+        try:
+            return await write_locked(target, change)
+        except Aborted:
+            if not attempts_left:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _decision(
+    target: Target, namespace: str, name: str, decide: Decide
+) -> tuple[ContainerChange | None, Container]:
+    home, facts = await repository.admit_change(target, namespace, name)
+    if facts is None:
+        raise not_found("namespace", namespace) if home is None else not_found("container", name)
+    return await decide(facts), facts.stored
+
+
+def _emitted(target: Target, change: ContainerChange) -> Container:
+    written = change.written
+    target.emit(event(written, "modified", change.stored))
+    return written
 
 
 async def _move(
-    transaction: Transaction,
+    target: Target,
     namespace: str,
     name: str,
     verb: str,
@@ -392,30 +450,49 @@ async def _move(
     release: bool = False,
 ) -> Container:
     """Goes to the state that `allowed` gives for the present one; `release` also ends a held rollout."""
-    # The namespace before its containers: everybody who locks both does so in this order.
-    home = await locate_namespace(transaction, namespace, "share" if "running" in allowed.values() else "")
-    stored = await _located_for_move(transaction, namespace, name)
-    target = allowed.get(stored.desired_state)
-    if target is None:
-        raise illegal_transition(verb, stored)
-    hold = stored.hold_rollout and not release
-    if target == stored.desired_state and hold == stored.hold_rollout:
-        return stored
-    if target == "running":
-        refuse_inactive_namespace(home)
-    wanted = msgspec.structs.replace(stored, desired_state=target, hold_rollout=hold)
-    return await _write(transaction, stored, wanted)
+
+    async def decide(facts: ChangeFacts) -> ContainerChange | None:
+        stored = facts.stored
+        refuse_deleting(stored)
+        wanted_state = allowed.get(stored.desired_state)
+        if wanted_state is None:
+            raise illegal_transition(verb, stored)
+        hold = stored.hold_rollout and not release
+        if wanted_state == stored.desired_state and hold == stored.hold_rollout:
+            return None
+        wanted = msgspec.structs.replace(stored, desired_state=wanted_state, hold_rollout=hold)
+        moved = _changed(stored, wanted, facts.moment)
+        if wanted_state != "running":
+            return moved
+        refuse_inactive_namespace(facts.namespace)
+        return msgspec.structs.replace(moved, namespace_version=facts.namespace.row_version)
+
+    return await _decided(target, namespace, name, decide)
 
 
-async def _write(
-    transaction: Transaction,
-    stored: Container,
-    wanted: Container,
-    *,
-    quota: tuple[int, int] | None = None,
-    history: repository.HistoryLine | None = None,
-) -> Container:
-    """Writes a change of what is wanted, with its status at once where the change alone decides it."""
+async def _hold_rollout(facts: ChangeFacts) -> ContainerChange | None:
+    stored = facts.stored
+    refuse_deleting(stored)
+    if stored.desired_state != "running":
+        raise illegal_transition("hold the rollout of", stored)
+    if stored.hold_rollout:
+        return None
+    return _changed(stored, msgspec.structs.replace(stored, hold_rollout=True), facts.moment)
+
+
+def _restarted(stored: Container, moment: datetime) -> ContainerChange:
+    spec = msgspec.structs.replace(stored.spec, restarted_at=moment)
+    restarting = msgspec.structs.replace(stored.observed, reason="Restarting")
+    return ContainerChange(
+        stored=stored,
+        wanted=msgspec.structs.replace(stored, spec=spec),
+        moment=moment,
+        history=repository.HistoryLine(restarting),
+    )
+
+
+def _changed(stored: Container, wanted: Container, moment: datetime) -> ContainerChange:
+    """The change to what is wanted, with its status where the change alone decides it."""
     if wanted.desired_state != stored.desired_state:
         status = _STATUS_OF_STATE[wanted.desired_state]
         reason, message = ("", "") if wanted.desired_state == "running" else until_no_pods(stored)
@@ -425,28 +502,21 @@ async def _write(
         wanted = msgspec.structs.replace(
             wanted, observed=until_all_ready(wanted.observed, wanted.wanted_replicas)
         )
-    if wanted.observed.status != stored.observed.status:
-        history = repository.HistoryLine(wanted.observed)
-    written = await repository.update_container(
-        transaction,
-        stored,
-        wanted,
-        quota=quota,
-        history=history,
+    differs = wanted.observed.status != stored.observed.status
+    return ContainerChange(
+        stored=stored,
+        wanted=wanted,
+        moment=moment,
+        history=repository.HistoryLine(wanted.observed) if differs else None,
         mounted=_mounted(stored) ^ _mounted(wanted),
     )
-    transaction.emit(event(written, "modified", stored))
-    return written
 
 
-async def _mark_for_deletion(
-    transaction: Transaction, stored: Container, mounted: Collection[str] = ()
-) -> Container:
+def _marked(stored: Container, moment: datetime) -> ContainerChange | None:
+    """The deletion of a container; None where it is being deleted."""
     if stored.deletion_requested_at is not None:
-        return stored
-    marked = await repository.update_container(transaction, stored, stored, deleting=True, mounted=mounted)
-    transaction.emit(event(marked, "modified", stored))
-    return marked
+        return None
+    return ContainerChange(stored=stored, wanted=stored, moment=moment, deleting=True)
 
 
 def _mounted(container: Container) -> set[str]:

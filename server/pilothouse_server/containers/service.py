@@ -142,13 +142,14 @@ class ContainerService:
             )
         return await _LIST.answer(map(messages.parts, found), next_page)
 
+    @drafts
     async def UpdateContainer(
         self, request: pb.UpdateContainerRequest, call: Call
     ) -> pb.UpdateContainerResponse:
         """Changes what is wanted of a container."""
         paths = check_update_mask(pb.Container, request.update_mask, messages.CONTAINER.updatable)
         changed = await operations.change(
-            await call.transaction(),
+            await _target(call),
             request.namespace,
             request.name,
             messages.CONTAINER.merger(request.container, paths),
@@ -158,12 +159,13 @@ class ContainerService:
         )
         return pb.UpdateContainerResponse(container=await self._answer(call, changed))
 
+    @drafts
     async def DeleteContainer(
         self, request: pb.DeleteContainerRequest, call: Call
     ) -> pb.DeleteContainerResponse:
         """Marks a container for deletion."""
         marked = await operations.delete(
-            await call.transaction(), request.namespace, request.name, wire.etag_check(request.etag)
+            await _target(call), request.namespace, request.name, wire.etag_check(request.etag)
         )
         return pb.DeleteContainerResponse(container=await self._answer(call, marked))
 
@@ -174,39 +176,44 @@ class ContainerService:
         """Takes existing Deployments over."""
         return await self._import_containers(request, call)
 
+    @drafts
     async def StartContainer(
         self, request: pb.StartContainerRequest, call: Call
     ) -> pb.StartContainerResponse:
         """Starts a container."""
-        moved = await operations.start(await call.transaction(), request.namespace, request.name)
+        moved = await operations.start(await _target(call), request.namespace, request.name)
         return pb.StartContainerResponse(container=await self._answer(call, moved))
 
+    @drafts
     async def StopContainer(self, request: pb.StopContainerRequest, call: Call) -> pb.StopContainerResponse:
         """Stops a container."""
-        moved = await operations.stop(await call.transaction(), request.namespace, request.name)
+        moved = await operations.stop(await _target(call), request.namespace, request.name)
         return pb.StopContainerResponse(container=await self._answer(call, moved))
 
+    @drafts
     async def PauseContainer(
         self, request: pb.PauseContainerRequest, call: Call
     ) -> pb.PauseContainerResponse:
         """Pauses a container."""
         moved, losses = await operations.pause(
-            await call.transaction(), request.namespace, request.name, _PAUSE_MODE[request.mode]
+            await _target(call), request.namespace, request.name, _PAUSE_MODE[request.mode]
         )
         return pb.PauseContainerResponse(container=await self._answer(call, moved), losses=losses)
 
+    @drafts
     async def ResumeContainer(
         self, request: pb.ResumeContainerRequest, call: Call
     ) -> pb.ResumeContainerResponse:
         """Resumes a container."""
-        moved = await operations.resume(await call.transaction(), request.namespace, request.name)
+        moved = await operations.resume(await _target(call), request.namespace, request.name)
         return pb.ResumeContainerResponse(container=await self._answer(call, moved))
 
+    @drafts
     async def RestartContainer(
         self, request: pb.RestartContainerRequest, call: Call
     ) -> pb.RestartContainerResponse:
         """Restarts a container."""
-        moved = await operations.restart(await call.transaction(), request.namespace, request.name)
+        moved = await operations.restart(await _target(call), request.namespace, request.name)
         return pb.RestartContainerResponse(container=await self._answer(call, moved))
 
     def WatchContainers(self, _request: pb.WatchContainersRequest, call: Call) -> AsyncIterator[bytes]:
@@ -350,6 +357,11 @@ class ContainerService:
         found = await operations.delete_image(await call.transaction(), request.image)
         call.describe(resource_id=found.id)
         return pb.DeleteImageResponse()
+
+
+async def _target(call: Call) -> operations.Target:
+    """Where a call writes its change: a transaction where it is only tried out, to be taken back."""
+    return await call.transaction() if call.validate_only else call.draft()
 
 
 def _describe(call: Call, container: Container) -> None:

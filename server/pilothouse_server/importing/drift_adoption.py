@@ -105,15 +105,14 @@ async def store(transaction: Transaction, stored: Container, there: Container, w
     if wanted == stored:
         return stored
     told = msgspec.structs.replace(wanted.observed, reason=ADOPTED, message=words)
-    written = await repository.update_container(
-        transaction,
-        stored,
-        wanted,
+    change = repository.ContainerChange(
+        stored=stored,
+        wanted=wanted,
+        moment=await transaction.moment(),
         quota=rules.quota_share(wanted),
         history=repository.HistoryLine(told, "system"),
     )
-    transaction.emit(operations.event(written, "modified", stored))
-    return written
+    return await operations.write_locked(transaction, change)
 
 
 def _adopt(container: Container, there: Container, live: Manifest, path: str) -> Container:

@@ -181,10 +181,8 @@ class Call:
 
     @property
     def unit(self) -> UnitOfWork | Draft | None:
-        """Returns the change to commit with the record, once the handler has requested its transaction or its
-        draft.
-        """
-        return self._draft or self._unit
+        """Returns the change to commit with the record, once the handler has its transaction or drafted one."""
+        return self._draft if self._draft is not None and self._draft.writes else self._unit
 
     @property
     def request_id(self) -> UUID | None:
@@ -216,6 +214,7 @@ class Call:
     def draft(self) -> Draft:
         """A change that the kernel sends by one statement after the handler has answered, in place of a transaction."""
         assert self.rule.drafts, f"{self.method} does not say that it drafts"
+        self.close_draft()
         actor = self.actor
         self._draft = Draft(self.store, actor, self.operation_id, self.method, self.happens_once_by)
         return self._draft
@@ -224,8 +223,15 @@ class Call:
         """Drops a draft that was outdated as it was sent, and returns whether there was one: then nothing is written,
         and the handler may make another.
         """
-        dropped, self._draft, self.answer = self._draft, None, None
-        return dropped is not None
+        drafted, self.answer, self._unit = self._draft is not None, None, None
+        self.close_draft()
+        return drafted
+
+    def close_draft(self) -> None:
+        """Drops a draft, and lets others have its turn."""
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
 
     async def replay_transaction(self) -> Transaction:
         """The same, for the look at whether the call is a replay, and for the record alone."""
@@ -253,7 +259,7 @@ class Call:
         A dry run (`validate_only`) ends so before a cluster is asked; its record is written by another
         transaction. So does a look that found another call serving the request.
         """
-        self._draft = None
+        self.close_draft()
         if self._unit is not None:
             unit, self._unit = self._unit, None
             await unit.rollback()

@@ -47,11 +47,26 @@ class Draft:
         self.follow_up = False
         self._store = store
         self._events: list[Event] = []
+        self._turn: Hashable | None = None
         self._statement: Executable | None = None
         self._parameters: Mapping[str, Any] = {}
         self._alone: Hashable | None = None
         self._written: Callable[[Sequence[Any]], None] = _nothing
         self._outdated: Callable[[], None] = _nothing
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is a change to send; without one, the record needs a transaction of its own."""
+        return self._statement is not None
+
+    async def take_turn(self, key: Hashable) -> None:
+        """Waits until no other draft of this process has a turn of this key; it ends with the draft.
+
+        Several callers change the same row so: the second one reads the row that the first one has written. Changes by
+        other processes outdate the draft instead.
+        """
+        await self._store.drafts.acquire(key)
+        self._turn = key
 
     async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Returns the rows of one statement, a transaction of its own; a statement that needs the caller gets
@@ -100,12 +115,22 @@ class Draft:
             **self._parameters,
             **append.parameters(audit, events, messages, operation, idempotency, self.operation_id),
         }
-        async with self._turn():
-            await uncancelled(self._send(self._statement, parameters))
+        try:
+            async with self._together():
+                await uncancelled(self._send(self._statement, parameters))
+        finally:
+            self.close()
         self._store.committed(self.follow_up)
 
     async def rollback(self) -> None:
         """Nothing was written yet."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends its turn; may be called again."""
+        if self._turn is not None:
+            key, self._turn = self._turn, None
+            self._store.drafts.release(key)
 
     async def _send(self, statement: Executable, parameters: Mapping[str, Any]) -> None:
         try:
@@ -117,7 +142,7 @@ class Draft:
         self._written(rows)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _together(self) -> AsyncIterator[None]:
         if self._alone is None:
             yield
             return

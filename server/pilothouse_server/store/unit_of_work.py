@@ -145,6 +145,10 @@ class Transaction(ReadTransaction):
     # Whether its commit leaves rows for another short transaction of this server.
     follow_up: bool = False
 
+    async def read(self, statement: Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of one statement; what needs to know who asks is told `user_id`."""
+        return await self.connection.rows(statement, {"user_id": self.actor.user_id, **parameters})
+
     def emit(self, event: Event) -> None:
         """Adds an event; it gets its revision at commit, in the order of emission."""
         self.events.append(event)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pilothouse_server.containers.repository.cached import find_cached
-from pilothouse_server.containers.repository.changing import HistoryLine, update_container
+from pilothouse_server.containers.repository.changing import (
+    ContainerChange,
+    HistoryLine,
+    admit_change,
+    draft_change,
+    write_change,
+)
 from pilothouse_server.containers.repository.containers import (
     PlacedContainer,
     count,
@@ -14,7 +20,6 @@ from pilothouse_server.containers.repository.containers import (
     get_many_placed,
     list_pods,
     list_ready,
-    owners_of_services,
     remove_all,
     stream_containers,
     stream_ready,
@@ -34,29 +39,25 @@ from pilothouse_server.containers.repository.images import (
     find_image,
     list_images,
 )
-from pilothouse_server.containers.repository.mounts import find_volumes
-from pilothouse_server.containers.repository.sources import (
-    config_maps_there,
-    types_of_secrets,
-    users_of_source,
-)
+from pilothouse_server.containers.repository.sources import users_of_source
 
 __all__ = [
+    "ContainerChange",
     "Creation",
     "HistoryLine",
     "PlacedContainer",
     "admit",
+    "admit_change",
     "admit_draft",
-    "config_maps_there",
     "count",
     "count_alone",
     "count_users",
     "delete_image",
+    "draft_change",
     "draft_creation",
     "find",
     "find_cached",
     "find_image",
-    "find_volumes",
     "get",
     "get_many",
     "get_many_placed",
@@ -64,13 +65,11 @@ __all__ = [
     "list_images",
     "list_pods",
     "list_ready",
-    "owners_of_services",
     "remove_all",
     "stream_containers",
     "stream_ready",
-    "types_of_secrets",
-    "update_container",
     "usage_of_quota",
     "users_of_source",
     "write",
+    "write_change",
 ]

@@ -1,25 +1,57 @@
-"""How a change of a container that the transaction has locked is written: by one function of the database."""
+"""How a container is changed: one statement reads it with all facts, and another writes the change.
+
+Both are functions of the database. `admit_container_change` reads; `update_container` compares the facts with the
+present rows, and writes. A draft sends `change_container`: the write and the record in one message, with nothing locked
+before. A unit of work locks the rows that it will write as it reads, calls `update_container` for each of its
+containers, and writes the records at its commit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import text
+from sqlalchemy import DateTime, text
 
 from pilothouse_server.containers.model import Container, Observed
+from pilothouse_server.containers.namespace_facts import ChangeFacts, Needs
 from pilothouse_server.containers.repository.child_rows import columns_of, env_row, image_parts, port_row
+from pilothouse_server.containers.repository.creation import (
+    FACTS,
+    facts_parameters,
+    namespace_of,
+    refuse_replay,
+    used_of,
+)
 from pilothouse_server.containers.repository.mounts import mount_rows
+from pilothouse_server.containers.repository.rows import container_of
+from pilothouse_server.containers.tables import CONTAINERS
+from pilothouse_server.namespaces.model import Namespace
 from pilothouse_server.store.append import Operation
+from pilothouse_server.store.audit_records import canonical_time
+from pilothouse_server.store.draft import Draft
 from pilothouse_server.store.unit_of_work import Transaction
 from pilothouse_server.values.actors import TriggeredBy
 
-_UPDATE = text(
-    "SELECT * FROM update_container(CAST(CAST(:container AS text) AS jsonb), CAST(CAST(:parts AS text) AS jsonb), "
-    "CAST(CAST(:history AS text) AS jsonb), CAST(CAST(:operation AS text) AS jsonb), CAST(:mounted AS text[]))"
+_ADMIT = text(
+    "SELECT * FROM admit_container_change(:user_id, CAST(:request_id AS uuid), :namespace, :name, :lock)"
 )
+_DOCUMENTS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "parts", "history"))
+_UPDATE = text(
+    f"SELECT update_container({_DOCUMENTS}, CAST(CAST(:operation AS text) AS jsonb), "
+    f"CAST(:mounted AS text[]), {FACTS})"
+)
+_CHANGE = text(
+    f"SELECT change_container(:user_id, {_DOCUMENTS}, CAST(:mounted AS text[]), {FACTS}, "
+    "CAST(CAST(:audit AS text) AS jsonb), CAST(:hashes AS bytea[]), CAST(CAST(:events AS text) AS jsonb), "
+    "CAST(:messages AS bytea[]), CAST(CAST(:operation AS text) AS jsonb), "
+    "CAST(CAST(:idempotency AS text) AS jsonb))"
+)
+_TIMES = frozenset(column.name for column in CONTAINERS.c if isinstance(column.type, DateTime))
 
 
 class HistoryLine(NamedTuple):
@@ -29,23 +61,109 @@ class HistoryLine(NamedTuple):
     triggered_by: TriggeredBy = "user"
 
 
-async def update_container(
-    transaction: Transaction,
-    stored: Container,
-    wanted: Container,
-    *,
-    quota: tuple[int, int] | None = None,
-    deleting: bool = False,
-    history: HistoryLine | None = None,
-    mounted: Collection[str] = (),
-) -> Container:
-    """Writes what is wanted of a container as a new generation, leaves it to the reconciler, and returns it as stored.
+class ContainerChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a container that is to be written.
 
-    `quota` only where it changes. `mounted`: volumes that it began or ceased to mount.
+    `wanted`: with its status, where the change alone decides it. `quota`: millicores and bytes that it will count,
+    where they change. `mounted`: volumes that it began or ceased to mount. The write compares `namespace_version`,
+    `limits`, `needs` and `volume_definitions`; without a version, the container alone.
+    """
+
+    stored: Container
+    wanted: Container
+    moment: datetime
+    quota: tuple[int, int] | None = None
+    deleting: bool = False
+    history: HistoryLine | None = None
+    mounted: Collection[str] = ()
+    namespace_version: int | None = None
+    limits: tuple[int, int, int] | None = None
+    needs: Needs = Needs()
+    volume_definitions: str | None = None
+
+    @property
+    def written(self) -> Container:
+        """The container as it is stored by the change: a new generation."""
+        return msgspec.structs.replace(
+            self.wanted,
+            generation=self.stored.generation + 1,
+            resource_version=self.stored.resource_version + 1,
+            row_version=self.stored.row_version + 1,
+            updated_at=self.moment,
+            deletion_requested_at=self.moment if self.deleting else self.stored.deletion_requested_at,
+        )
+
+
+async def admit_change(
+    target: Draft | Transaction, namespace: str, name: str
+) -> tuple[Namespace | None, ChangeFacts | None]:
+    """The namespace, and the facts that decide whether the container of this name may be changed.
+
+    Each is None where the caller does not reach it. A transaction locks both.
 
     Raises:
-        Aborted: the row was written since it was read; not where the transaction had locked it.
+        Replayed, BeingServed: the request of a draft is no new one.
     """
+    drafted = isinstance(target, Draft)
+    parameters = {
+        "request_id": target.request_id if drafted else None,
+        "namespace": namespace,
+        "name": name,
+        "lock": not drafted,
+    }
+    (row,) = await target.read(_ADMIT, parameters)
+    refuse_replay(row)
+    if row["namespace_id"] is None:
+        return None, None
+    found = namespace_of(namespace, row)
+    if row["container"] is None:
+        return found, None
+    stored = container_of(_row(found, row["container"]))
+    return found, ChangeFacts(found, stored, used_of(row), row["moment"])
+
+
+def _row(namespace: Namespace, document: str) -> Any:
+    """The document of `admit_container_change` as a row for `container_of`."""
+    columns: dict[str, Any] = orjson.loads(document)
+    for name in _TIMES:
+        if (moment := columns[name]) is not None:
+            columns[name] = datetime.fromisoformat(moment).astimezone(UTC)
+    return SimpleNamespace(
+        **columns,
+        namespace_name=namespace.name,
+        namespace_uid=namespace.uid,
+        cluster_name=namespace.cluster_name,
+        kubernetes_namespace=namespace.kubernetes_name,
+    )
+
+
+def draft_change(draft: Draft, change: ContainerChange) -> None:
+    """Has the draft write a change, and leave the container to the reconciler."""
+    draft.follow_up = bool(change.mounted)
+    draft.write(
+        _CHANGE,
+        _parameters(change),
+        alone=None if change.limits is None else ("quota", change.stored.namespace_id),
+    )
+
+
+async def write_change(transaction: Transaction, change: ContainerChange) -> None:
+    """Writes a change, and leaves the container to the reconciler.
+
+    Raises:
+        Aborted: the facts are outdated; never where the transaction had locked the rows.
+    """
+    transaction.follow_up |= bool(change.mounted)
+    parameters = {**_parameters(change), "operation": _operation(transaction, change)}
+    if change.namespace_version is None:
+        await transaction.connection.rows(_UPDATE, parameters)
+        return
+    async with transaction.attempt():
+        await transaction.connection.rows(_UPDATE, parameters)
+
+
+def _parameters(change: ContainerChange) -> dict[str, Any]:
+    stored, wanted = change.stored, change.wanted
     columns: dict[str, Any] = {
         **columns_of(wanted),
         "id": stored.id,
@@ -53,15 +171,16 @@ async def update_container(
         "cluster_name": stored.cluster_name,
         "row_version": stored.row_version,
         "generation": stored.generation + 1,
+        "updated_at": canonical_time(change.moment),
         "status": wanted.observed.status,
         "reason": wanted.observed.reason or None,
         "message": wanted.observed.message or None,
-        "deleting": deleting,
+        "deleting": change.deleting,
     }
     if wanted.image != stored.image:
         columns["image"] = image_parts(wanted.image)
-    if quota is not None:
-        columns["quota_cpu_millicores"], columns["quota_memory_bytes"] = quota
+    if change.quota is not None:
+        columns["quota_cpu_millicores"], columns["quota_memory_bytes"] = change.quota
     parts = None
     if (stored.env, stored.ports, stored.all_mounts) != (wanted.env, wanted.ports, wanted.all_mounts):
         parts = {
@@ -69,23 +188,13 @@ async def update_container(
             "ports": [port_row(port) for port in wanted.ports],
             "mounts": mount_rows(wanted),
         }
-    transaction.follow_up |= bool(mounted)
-    parameters = {
+    return {
         "container": _json(columns),
         "parts": None if parts is None else _json(parts),
-        "history": None if history is None else _json(_history(stored, history)),
-        "operation": _operation(transaction, stored, history),
-        "mounted": list(mounted),
+        "history": None if change.history is None else _json(_history(stored, change.history)),
+        "mounted": list(change.mounted),
+        **facts_parameters(change.namespace_version, change.limits, change.needs, change.volume_definitions),
     }
-    (row,) = await transaction.connection.rows(_UPDATE, parameters)
-    return msgspec.structs.replace(
-        wanted,
-        generation=stored.generation + 1,
-        resource_version=row["new_resource_version"],
-        row_version=row["new_row_version"],
-        updated_at=row["moment"],
-        deletion_requested_at=row["moment"] if deleting else stored.deletion_requested_at,
-    )
 
 
 def _history(stored: Container, line: HistoryLine) -> dict[str, Any]:
@@ -98,8 +207,9 @@ def _history(stored: Container, line: HistoryLine) -> dict[str, Any]:
     }
 
 
-def _operation(transaction: Transaction, stored: Container, history: HistoryLine | None) -> str | None:
-    if history is None or history.triggered_by != "user":
+def _operation(transaction: Transaction, change: ContainerChange) -> str | None:
+    """The row that the line of history refers to, where there is one; `put_changes` writes it otherwise."""
+    if change.history is None or change.history.triggered_by != "user":
         return None
     return _json(
         Operation(
@@ -107,8 +217,8 @@ def _operation(transaction: Transaction, stored: Container, history: HistoryLine
             transaction.actor.user_id,
             transaction.method,
             "container",
-            stored.id,
-            stored.namespace_id,
+            change.stored.id,
+            change.stored.namespace_id,
             transaction.request_id,
         )
     )

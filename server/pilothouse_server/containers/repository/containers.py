@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -130,16 +130,8 @@ _REMOVE_ALL = text("DELETE FROM containers WHERE namespace_id = :id")
 _COUNT_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 # Triggers keep the rows of `quota_counters`; those of a namespace add up to what its containers do.
 _USAGE_OF_QUOTA = text("""
-SELECT coalesce(sum(containers), 0), coalesce(sum(cpu), 0), coalesce(sum(memory), 0) FROM (
-    SELECT containers, cpu_millicores AS cpu, memory_bytes AS memory
-    FROM quota_counters WHERE namespace_id = :namespace_id
-    UNION ALL
-    SELECT -1, -quota_cpu_millicores, -quota_memory_bytes FROM containers
-    WHERE id = :leave_out AND namespace_id = :namespace_id AND deletion_requested_at IS NULL) AS counted
-""")
-_OWNERS_OF_SERVICES = text("""
-SELECT p.service_name, c.name FROM port_mappings AS p JOIN containers AS c ON c.id = p.container_id
-WHERE p.namespace_id = :namespace_id AND p.service_name = ANY(CAST(:services AS text[])) AND c.id <> :leave_out
+SELECT coalesce(sum(containers), 0), coalesce(sum(cpu_millicores), 0), coalesce(sum(memory_bytes), 0)
+FROM quota_counters WHERE namespace_id = :namespace_id
 """)
 _ORDERS = {
     "name": OrderField(CONTAINERS.c.name),
@@ -300,30 +292,13 @@ async def list_pods(transaction: ReadTransaction, container_id: int) -> Sequence
     ]
 
 
-async def usage_of_quota(
-    transaction: ReadTransaction, namespace_id: int, *, leave_out: int | None = None
-) -> tuple[int, int, int]:
-    """Containers, millicores and bytes that count against a namespace's quota, less one container's."""
-    parameters = {"namespace_id": namespace_id, "leave_out": leave_out or 0}
-    count, cpu, memory = (await transaction.connection.execute(_USAGE_OF_QUOTA, parameters)).one()
+async def usage_of_quota(transaction: ReadTransaction, namespace_id: int) -> tuple[int, int, int]:
+    """Containers, millicores and bytes that count against a namespace's quota."""
+    counted = await transaction.connection.execute(_USAGE_OF_QUOTA, {"namespace_id": namespace_id})
+    count, cpu, memory = counted.one()
     return int(count), int(cpu), int(memory)
 
 
 async def count_alone(transaction: Transaction, namespace_id: int) -> None:
     """Waits for who else counts against a namespace's quota, and keeps others waiting until the transaction ends."""
     await transaction.connection.execute(_COUNT_ALONE, {"key": f"quota/{namespace_id}"})
-
-
-async def owners_of_services(
-    transaction: ReadTransaction,
-    namespace_id: int,
-    services: Collection[str],
-    *,
-    leave_out: int | None = None,
-) -> Mapping[str, str]:
-    """Which other containers of the namespace have these services: service name → container name."""
-    if not services:
-        return {}
-    parameters = {"namespace_id": namespace_id, "services": list(services), "leave_out": leave_out or 0}
-    rows = await transaction.connection.execute(_OWNERS_OF_SERVICES, parameters)
-    return {row.service_name: row.name for row in rows}

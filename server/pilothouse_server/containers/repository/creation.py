@@ -33,16 +33,16 @@ _ADMIT = text(
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(:volumes AS text[]))"
 )
 _ROWS = ", ".join(f"CAST(CAST(:{name} AS text) AS jsonb)" for name in ("container", "env", "ports", "mounts"))
-_FACTS = (
+FACTS = (
     "CAST(:namespace_version AS bigint), CAST(:limits AS numeric[]), CAST(:services AS text[]), "
     "CAST(:config_maps AS text[]), CAST(:secrets AS text[]), CAST(CAST(:volumes AS text) AS jsonb)"
 )
 _CREATE = text(
-    f"SELECT * FROM create_container(:user_id, {_ROWS}, {_FACTS}, CAST(CAST(:audit AS text) AS jsonb), "  # noqa: S608
+    f"SELECT * FROM create_container(:user_id, {_ROWS}, {FACTS}, CAST(CAST(:audit AS text) AS jsonb), "  # noqa: S608
     "CAST(:hashes AS bytea[]), CAST(CAST(:events AS text) AS jsonb), CAST(:messages AS bytea[]), "
     "CAST(CAST(:operation AS text) AS jsonb), CAST(CAST(:idempotency AS text) AS jsonb))"
 )
-_WRITE = text(f"SELECT write_container({_ROWS}, CAST(CAST(:operation AS text) AS jsonb), {_FACTS})")
+_WRITE = text(f"SELECT write_container({_ROWS}, CAST(CAST(:operation AS text) AS jsonb), {FACTS})")
 
 
 class Creation(msgspec.Struct, frozen=True):
@@ -60,25 +60,28 @@ class Creation(msgspec.Struct, frozen=True):
 
 
 async def admit_draft(draft: Draft, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
-    """What decides whether a container of this name may be made; None where the caller reaches no such namespace.
+    """The facts that decide whether a container of this name may be made; None where the caller reaches no namespace.
 
     Raises:
         Replayed, BeingServed: the request is no new one.
     """
     rows = await draft.read(_ADMIT, {"request_id": draft.request_id, **_names(namespace, name, needs)})
-    row = rows[0]
+    refuse_replay(rows[0])
+    return _facts(namespace, rows[0])
+
+
+async def admit(target: Draft | Transaction, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
+    """The same after a look for a replay."""
+    rows = await target.read(_ADMIT, {"request_id": None, **_names(namespace, name, needs)})
+    return _facts(namespace, rows[0])
+
+
+def refuse_replay(row: Any) -> None:
+    """Raises Replayed or BeingServed if `begin_request` has found the request to be so."""
     answer = (
         None if row["method"] is None else StoredAnswer(row["method"], row["request_hmac"], row["response"])
     )
     idempotency_keys.settle(Look(answer, row["ours"]))
-    return _facts(namespace, row)
-
-
-async def admit(transaction: Transaction, namespace: str, name: str, needs: Needs) -> CreationFacts | None:
-    """The same in a transaction, which has looked for a replay itself."""
-    parameters = {"user_id": transaction.actor.user_id, "request_id": None}
-    rows = await transaction.connection.rows(_ADMIT, {**parameters, **_names(namespace, name, needs)})
-    return _facts(namespace, rows[0])
 
 
 def _names(namespace: str, name: str, needs: Needs) -> dict[str, Any]:
@@ -96,18 +99,8 @@ def _facts(namespace: str, row: Any) -> CreationFacts | None:
     if row["namespace_id"] is None:
         return None
     return CreationFacts(
-        namespace=Namespace(
-            id=NamespaceId(row["namespace_id"]),
-            uid=str(row["namespace_uid"]),
-            name=namespace,
-            kubernetes_name=row["kubernetes_name"],
-            cluster_name=row["cluster_name"],
-            status=row["status"],
-            quota=Quota() if row["quota"] is None else msgspec.json.decode(row["quota"], type=Quota),
-            row_version=row["namespace_version"],
-            deletion_requested_at=row["deletion_requested_at"],
-        ),
-        used=(row["used_containers"] or 0, int(row["used_cpu"] or 0), int(row["used_memory"] or 0)),
+        namespace=namespace_of(namespace, row),
+        used=used_of(row),
         name_taken=row["name_taken"],
         found=NamespaceFacts(
             services=_decoded(row["services"]) or {},
@@ -119,6 +112,40 @@ def _facts(namespace: str, row: Any) -> CreationFacts | None:
         container_id=ContainerId(row["container_id"]),
         moment=row["moment"],
     )
+
+
+def namespace_of(name: str, row: Any) -> Namespace:
+    """The part of a namespace that decides, as `admit_container` and `admit_container_change` return it."""
+    return Namespace(
+        id=NamespaceId(row["namespace_id"]),
+        uid=str(row["namespace_uid"]),
+        name=name,
+        kubernetes_name=row["kubernetes_name"],
+        cluster_name=row["cluster_name"],
+        status=row["status"],
+        quota=Quota() if row["quota"] is None else msgspec.json.decode(row["quota"], type=Quota),
+        row_version=row["namespace_version"],
+        deletion_requested_at=row["deletion_requested_at"],
+    )
+
+
+def used_of(row: Any) -> tuple[int, int, int]:
+    """Containers, millicores and bytes that count against the quota, of the same row."""
+    return (row["used_containers"] or 0, int(row["used_cpu"] or 0), int(row["used_memory"] or 0))
+
+
+def facts_parameters(
+    version: int | None, limits: tuple[int, int, int] | None, needs: Needs, volumes: str | None
+) -> dict[str, Any]:
+    """The arguments of `lock_facts`: the namespace's version and limits, the needed names, the volumes as they were."""
+    return {
+        "namespace_version": version,
+        "limits": None if limits is None else [limit or None for limit in limits],
+        "services": list(needs.services),
+        "config_maps": list(needs.config_maps),
+        "secrets": list(needs.secrets),
+        "volumes": volumes,
+    }
 
 
 def _decoded(text: str | None) -> Any:
@@ -150,7 +177,7 @@ async def write(transaction: Transaction, creation: Creation) -> None:
     """Writes a container that was admitted, and leaves it to the reconciler.
 
     Raises:
-        Aborted: what was read is not true any more.
+        Aborted: the facts are outdated.
     """
     operation = Operation(
         transaction.operation_id,
@@ -188,12 +215,9 @@ def _parameters(creation: Creation) -> dict[str, Any]:
         "env": _rows([env_row(position, item) for position, item in enumerate(container.env)]),
         "ports": _rows([port_row(port) for port in container.ports]),
         "mounts": _rows(mount_rows(container)),
-        "namespace_version": creation.facts.namespace.row_version,
-        "limits": None if limits is None else [limit or None for limit in limits],
-        "services": list(needs.services),
-        "config_maps": list(needs.config_maps),
-        "secrets": list(needs.secrets),
-        "volumes": creation.facts.volume_definitions,
+        **facts_parameters(
+            creation.facts.namespace.row_version, limits, needs, creation.facts.volume_definitions
+        ),
     }
 
 

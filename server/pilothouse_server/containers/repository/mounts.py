@@ -7,7 +7,6 @@ volume in the same place, one row stands for both.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -16,7 +15,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from pilothouse_server.containers.model import Container, MountedVolume
 from pilothouse_server.containers.tables import CONTAINER_VOLUMES, CONTAINERS, VOLUMES
-from pilothouse_server.store.unit_of_work import ReadTransaction
 
 
 def mounted_volumes() -> ScalarSelect[Any]:
@@ -33,21 +31,6 @@ def volumes_of(document: list[dict[str, Any]] | None) -> tuple[MountedVolume, ..
     """The values of what `mounted_volumes` selects, by name: their order is part of a pod's template."""
     volumes = msgspec.convert(document or [], list[MountedVolume])
     return tuple(sorted(volumes, key=lambda volume: volume.name))
-
-
-async def find_volumes(
-    transaction: ReadTransaction, namespace_id: int, names: Collection[str]
-) -> dict[str, MountedVolume]:
-    """Those of these volumes that the namespace has, by name; one that is being deleted is not there."""
-    if not names:
-        return {}
-    query = select(_definition().label("definition")).where(
-        VOLUMES.c.namespace_id == namespace_id,
-        VOLUMES.c.name.in_(names),
-        VOLUMES.c.deletion_requested_at.is_(None),
-    )
-    rows = (await transaction.connection.execute(query)).all()
-    return {volume.name: volume for volume in volumes_of([row.definition for row in rows])}
 
 
 def mount_rows(container: Container) -> list[dict[str, Any]]:

@@ -6,21 +6,10 @@ The variables of the container are rows; what else reads them lies in the docume
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from sqlalchemy import text
 
 from pilothouse_server.config.model import Kind
 from pilothouse_server.store.unit_of_work import ReadTransaction
-
-# One that is being deleted is not there for what begins to use it.
-_CONFIG_MAPS = text(
-    "SELECT name FROM config_maps WHERE namespace_id = :id AND name = ANY (:names) AND deletion_requested_at IS NULL"
-)
-_TYPES = text(
-    "SELECT name, type FROM secrets WHERE namespace_id = :id AND name = ANY (:names) "
-    "AND deletion_requested_at IS NULL"
-)
 
 _USES = """(
     EXISTS (SELECT FROM environment_variables AS e
@@ -39,26 +28,6 @@ _READERS = (
 )
 _USERS = text(f"{_READERS} AND c.deletion_requested_at IS NULL ORDER BY c.id")
 _USERS_OR_DELETING = text(f"{_READERS} ORDER BY c.id")
-
-
-async def config_maps_there(
-    transaction: ReadTransaction, namespace_id: int, names: Collection[str]
-) -> frozenset[str]:
-    """Which of these config maps the namespace has."""
-    if not names:
-        return frozenset()
-    rows = await transaction.connection.execute(_CONFIG_MAPS, {"id": namespace_id, "names": list(names)})
-    return frozenset(row.name for row in rows)
-
-
-async def types_of_secrets(
-    transaction: ReadTransaction, namespace_id: int, names: Collection[str]
-) -> dict[str, str]:
-    """The Kubernetes types of those of these secrets that the namespace has."""
-    if not names:
-        return {}
-    rows = await transaction.connection.execute(_TYPES, {"id": namespace_id, "names": list(names)})
-    return {row.name: row.type for row in rows}
 
 
 async def users_of_source(

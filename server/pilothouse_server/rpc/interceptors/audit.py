@@ -147,6 +147,7 @@ class AuditLayer:
             raise
         finally:
             await self._idempotency.end(call)
+            call.close_draft()
         return answer
 
     async def _changed(self, inner: Runner, call: Call) -> bytes:
@@ -187,17 +188,15 @@ class AuditLayer:
         """
         if len(answer) <= _LONG_BYTES:
             return redaction.body(call.answer_message(answer))
-        if isinstance(call.unit, Draft):
-            await long_work(last=True)
-            return redaction.body(call.answer_message(answer))
-        # A connection is held, and locks.
-        await others_first()
+        # A transaction holds a connection and locks meanwhile.
+        pause = partial(long_work, last=True) if isinstance(call.unit, Draft) else others_first
+        await pause()
         response = redaction.body(call.answer_message(answer))
-        await others_first()
+        await pause()
         if call.facts.before is not None:
             before = call.facts.before()
             call.facts.before = lambda: before
-            await others_first()
+            await pause()
         return response
 
     async def _unary(self, inner: Runner, call: Call) -> bytes:
